@@ -1,4 +1,4 @@
-"""For every test: one thread, and the same random numbers at its start, so that what passes once passes again."""
+"""Gives every test one thread and the same random numbers at its start, so that results are reproducible."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-# Three test processes and their trainers share two cores: threads that wait for each other would stand still.
+# Three test processes and their trainers share two cores; more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
 def same_random_numbers() -> None:
-    """Seeds the libraries that are loaded; loading torch for a test that needs none would cost seconds."""
+    """Seed the libraries that are already imported; importing torch for every test would take seconds."""
     random.seed(20)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(20)

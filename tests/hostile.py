@@ -1,4 +1,4 @@
-"""Decompression bombs for tests of uploads: small files that expand to a lot of data or claim to.
+"""Decompression bombs for tests of uploads: small files that expand to a lot of data, or claim to.
 
 `parquet_bombs` returns parquet files by name, written with pyarrow or byte by byte; `packed` streams gzip of any
 length.
@@ -20,7 +20,7 @@ LONG = "a" * MIB
 
 
 def parquet_bombs() -> dict[str, tuple[bytes, str]]:
-    """Return each file by name with a part of its error text; the text is empty where the file has to be accepted."""
+    """Return each file by name with a part of its error text, which is empty for a file that must be accepted."""
     return {
         "run-length": (_repeated(1500), "MiB of text"),
         "run-length-million": (_repeated(1_000_000), "MiB of text"),
@@ -55,7 +55,7 @@ def _table(columns: dict[str, Any], **options: Any) -> bytes:
 
 
 def _repeated(rows: int) -> bytes:
-    """Return a table whose dictionary holds one text of 1 MiB, which each of `rows` rows refers to."""
+    """Return a table whose dictionary holds one text of 1 MiB, to which each of `rows` rows refers."""
     references = pa.array([0], pa.int32()).take(pa.array([0] * rows))
     return _table({"text": pa.DictionaryArray.from_arrays(references, pa.array([LONG]))})
 
@@ -84,7 +84,7 @@ def _nested() -> bytes:
     return _table({"text": ["a"], "text.of": lists}, row_group_size=1, data_page_size=2**30)
 
 
-# The rest writes parquet footers by hand in Thrift's compact protocol. A struct is a list of (field id, value) pairs;
+# The functions below write parquet footers in Thrift's compact protocol. A struct is a list of (field id, value) pairs;
 # an int is written as i32, an _I64 as i64, bytes as a string and any other list as a list.
 
 

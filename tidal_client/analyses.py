@@ -26,8 +26,9 @@ class AnalysisCalls(ApiConnection):
 
         `fields` are the fields of the request in snake_case (rl_checkpoint, kind, samples_per_prompt, max_tokens,
         gating_mode, modulation, seed, bootstrap, include_extreme_values). `on_progress` is called with the number of
-        tokens generated so far and the largest possible number. Raises InvalidInputError if the analysis is too long for
-        an immediate answer (code `analysis_too_long`: submit a job of type analysis), or if a completion is empty.
+        tokens generated so far and the largest possible number. Raises InvalidInputError if a completion is
+        empty, or if the analysis is too long for an immediate answer (code `analysis_too_long`: submit a job of type
+        analysis).
         """
         body = request_body(checkpoint=checkpoint, prompts=list(prompts), stream=True, **fields)
         for event in self._stream_post("/api/analyze-trajectories", body):

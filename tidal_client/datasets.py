@@ -32,8 +32,8 @@ class DatasetCalls(ApiConnection):
         """Upload a file in blocks, unchanged. The default `name` is the file's name.
 
         `file_format` (txt, jsonl, parquet) is required if the name has no such suffix. `on_progress` is called with the
-        number of bytes sent so far. Raises ConflictError if a dataset of this name has another text, InvalidInputError if the
-        file has no text that can be used, and OSError if it cannot be read.
+        number of bytes sent so far. Raises ConflictError if a dataset of this name has another text, InvalidInputError
+        if the file has no text that can be used, and OSError if it cannot be read.
         """
         size = path.stat().st_size
 

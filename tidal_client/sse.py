@@ -72,9 +72,7 @@ def follow(
                     yield event
         except httpx.TransportError as error:
             if time.monotonic() > deadline:
-                raise UnavailableError(
-                    f"the connection to the stream broke and could not be restored: {error}"
-                ) from error
+                raise UnavailableError(f"the stream was interrupted and could not be resumed: {error}") from error
         sleep(delay)
         delay = min(2 * delay, LONGEST_DELAY)
 

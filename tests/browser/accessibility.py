@@ -1,4 +1,4 @@
-"""The script of axe-core, with which tests check the accessibility of a page."""
+"""The path of axe-core, the script with which tests check the accessibility of a page."""
 
 from __future__ import annotations
 

@@ -26,20 +26,20 @@ __all__ = ["database_template", "postgres", "valkey"]
 
 SCREENSHOTS = ROOT / "artefacts" / "browser"
 PATIENCE_MS = 60_000
-"""How long anything on a page may take: two busy cores run six processes and a browser."""
+"""Longest wait for a change of a page: two busy cores run six processes and a browser."""
 LONG_NAME = "Longshore" * 20
 expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Time for the stack to start, and for a training, on a busy machine."""
+    """Give each browser test enough time for the start of the stack and a training on a busy machine."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(900))
 
 
 class Site(Stack):
-    """A running stack with something to look at."""
+    """A running stack with experiments to show."""
 
     first: str
     """Id of the experiment of a real, finished pretraining."""
@@ -51,7 +51,7 @@ class Site(Stack):
         return f"http://127.0.0.1:{self.port}/"
 
     def view(self, experiment_id: str, tab: str = "") -> str:
-        """The address of an experiment's view."""
+        """Return the address of the page of an experiment."""
         return f"{self.url}#/experiments/{experiment_id}{f'?tab={tab}' if tab else ''}"
 
 
@@ -60,7 +60,7 @@ def chromium() -> Iterator[Browser]:
     program = find()
     if program is None:
         if os.environ.get("TIDAL_REQUIRE_BROWSER"):
-            pytest.fail("there is no Chromium, and TIDAL_REQUIRE_BROWSER asks for one")
+            pytest.fail("no Chromium was found, and TIDAL_REQUIRE_BROWSER is set; see scripts/chromium.py")
         pytest.skip("no Chromium on this machine")
     with sync_playwright() as playwright:
         # Containers run as root and have a small /dev/shm.
@@ -77,7 +77,7 @@ def site(
     database_template: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    """api, health, worker, generator; seeded experiments; a real pretraining has ended."""
+    """Start api, health, worker and generator, with seeded experiments and one finished pretraining."""
     with redis.Redis.from_url(valkey.url, socket_timeout=5) as client:
         client.flushall()
     databases = new_database(postgres, database_template)
@@ -111,21 +111,21 @@ def site(
 
 
 class Visit:
-    """A page that remembers what went wrong in it."""
+    """A page with its errors, violations of the content policy, and requests to other hosts."""
 
     def __init__(self, context: BrowserContext, home: str) -> None:
         self.page = context.new_page()
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda said: self.errors.append(said.text) if "Security" in said.text else None)
+        self.page.on("console", lambda entry: self.errors.append(entry.text) if "Security" in entry.text else None)
         self.page.on("request", lambda r: None if r.url.startswith((home, "blob:")) else self.errors.append(r.url))
 
 
 @pytest.fixture
 def visit(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
-    """`visit(address, signed_in=…, width=…, theme=…)` opens a page.
+    """Return a function that opens a page: `visit(address, signed_in=…, width=…, theme=…)`.
 
-    At the end none may have thrown an error, met the content policy, or asked another host.
+    At the end of the test, no page may have thrown an error, violated the content policy, or called another host.
     """
     contexts: list[BrowserContext] = []
     visits: list[Visit] = []
@@ -167,7 +167,7 @@ def visit(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
 def closed_site(
     chromium: Browser, postgres: PostgresServer, valkey: ValkeyServer, database_template: str, tmp_path: Path
 ) -> Iterator[Site]:
-    """An api without experiments that shows nothing without a token."""
+    """Start an api without experiments, where reading needs a token."""
     databases = new_database(postgres, database_template)
     with Site(next(databases), valkey.url, tmp_path) as stack:
         stack.environment["TIDAL_REQUIRE_AUTH_FOR_READS"] = "true"
@@ -178,6 +178,6 @@ def closed_site(
 
 @pytest.fixture(scope="session")
 def screenshots() -> Path:
-    """Where pictures go."""
+    """Return the folder for screenshots."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     return SCREENSHOTS

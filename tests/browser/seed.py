@@ -1,4 +1,4 @@
-"""Finished experiments without the hours they would take: rows and archives as import and trainer write them."""
+"""Finished experiments without their training: database rows and archives as the import and the trainer write them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPONENTS = ("perplexity", "diversity", "sampling", "repetition", "coherence")
 
 
 def add_experiment(session: Session, folder: Path, name: str, kind: str, points: int, **options: Any) -> str:
-    """A row, its metrics archive with `points` points and, for a controller, its ablation; the id."""
+    """Store an experiment with `points` metric points and, for a controller, an ablation; return its id."""
     number = options.get("number", 0)
     experiment_id = f"20260901-1200{number % 60:02d}-commit_ab12cd3-config_{number:010x}"
     tags = options.get("tags", ["seeded"])
@@ -41,7 +41,7 @@ def add_experiment(session: Session, folder: Path, name: str, kind: str, points:
 
 
 def language_model(i: int, points: int, numbers: random.Random) -> dict[str, float]:
-    """One point of a pretraining."""
+    """Return the metrics of one point of a pretraining."""
     share = i / points
     loss = 1.7 + 9 * math.exp(-9 * share) + numbers.gauss(0, 0.12)
     values = {
@@ -57,7 +57,7 @@ def language_model(i: int, points: int, numbers: random.Random) -> dict[str, flo
 
 
 def controller(i: int, points: int, numbers: random.Random) -> dict[str, float]:
-    """One iteration of a controller's training."""
+    """Return the metrics of one iteration of a controller's training."""
     share = i / points
     values = {
         "episode_reward": -1 + 6 * (1 - math.exp(-4 * share)) + numbers.gauss(0, 0.15),
@@ -75,14 +75,14 @@ def controller(i: int, points: int, numbers: random.Random) -> dict[str, float]:
 
 
 def ablation(numbers: random.Random) -> dict[str, Any]:
-    """As common.rl.comparison writes it."""
+    """Return an ablation result as `common.rl.comparison` writes it."""
 
-    def row(mean: float, half: float = 0.008) -> dict[str, float]:
+    def interval(mean: float, half: float = 0.008) -> dict[str, float]:
         return {"mean": mean, "std": 4 * half, "ci_low": mean - half, "ci_high": mean + half}
 
     def table(total: float) -> dict[str, Any]:
-        components = {name: row(numbers.uniform(0, 0.6)) for name in COMPONENTS}
-        return {"episodes": 200, "total": row(total), "components": components, "modulation": row(0.4)}
+        components = {name: interval(numbers.uniform(0, 0.6)) for name in COMPONENTS}
+        return {"episodes": 200, "total": interval(total), "components": components, "modulation": interval(0.4)}
 
     return {
         "policies": {"learned": table(0.141), "random": table(0.072), "fixed": table(0.118)},

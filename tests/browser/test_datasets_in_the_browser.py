@@ -1,4 +1,4 @@
-"""Own text from the file to a model that was trained on it, and away again."""
+"""A dataset from the upload to a model that was trained on it, and to its deletion."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ TALES = [f"Tale {n}. The tide came in and the gulls went up, {n} of them." for n
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(site: Site) -> Iterator[None]:
-    """The stack is shared: what a test made of jobs and datasets goes again."""
+def delete_what_the_test_made(site: Site) -> Iterator[None]:
+    """Delete the experiments and datasets of a test, because all tests share one stack."""
 
     def experiments() -> set[str]:
         return {job["experimentId"] for job in site.http.get("/api/jobs?limit=200").json()["jobs"]}
@@ -45,7 +45,7 @@ def write_lines(path: Path) -> Path:
 
 
 def choose(page: Page, file: Path) -> None:
-    """Through the chooser that the button opens."""
+    """Choose a file in the dialog that the button opens."""
     with page.expect_file_chooser() as opened:
         page.get_by_role("button", name="Choose a file…").click()
     opened.value.set_files(file)
@@ -65,15 +65,15 @@ def test_a_file_becomes_a_dataset_a_training_and_nothing(
     choose(page, file)
     expect(page.get_by_label("Name", exact=True)).to_have_value("Gull-tales-2")
     expect(page.get_by_label("Format")).to_have_value("jsonl")
-    # The wrong field first: the server names the line, the form stays as it is.
+    # With the wrong field, the server names the line, and the form keeps its values.
     page.get_by_role("button", name="Upload").click()
     expect(page.get_by_role("alert")).to_contain_text("line 1 has no field 'text'")
     page.screenshot(path=screenshots / "datasets-wrong.png")
     page.get_by_label("Field with the text").fill("story")
     page.get_by_label("Name", exact=True).fill("gulls")
     page.get_by_role("button", name="Upload").click()
-    expect(page.get_by_text("gulls is here; it is being tokenised.")).to_be_visible()
-    expect(row(page, "gulls").locator(".status")).to_have_text("ready", timeout=60_000)  # by itself
+    expect(page.get_by_text("Uploaded gulls; it is being tokenised.")).to_be_visible()
+    expect(row(page, "gulls").locator(".status")).to_have_text("ready", timeout=60_000)  # without a reload
     shown = site.http.get("/api/datasets/gulls").json()
     assert shown["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert row(page, "gulls").locator("td.num").first.inner_text() == str(len(TALES)) == str(shown["documents"])
@@ -113,7 +113,7 @@ def test_a_file_becomes_a_dataset_a_training_and_nothing(
 def test_a_dropped_file_can_be_cancelled_and_leaves_nothing(site: Site, visit: Visit) -> None:
     page = visit("#/datasets")
     held: list[Route] = []
-    page.route("**/api/datasets?*", lambda route: held.append(route))  # as on a line that takes its time
+    page.route("**/api/datasets?*", lambda route: held.append(route))  # as on a slow connection
     transfer = page.evaluate_handle(DROPPED)
     zone = page.locator(".drop")
     zone.dispatch_event("dragover", {"dataTransfer": transfer})
@@ -122,7 +122,7 @@ def test_a_dropped_file_can_be_cancelled_and_leaves_nothing(site: Site, visit: V
     page.get_by_role("button", name="Upload").click()
     bar = page.get_by_role("progressbar", name="Upload")
     expect(bar).to_be_visible()
-    # It goes on while another page is looked at.
+    # The upload continues while another page is shown.
     page.get_by_role("link", name="Queue").first.click()
     page.get_by_role("link", name="Datasets").first.click()
     expect(bar).to_be_visible()
@@ -138,7 +138,7 @@ def test_without_a_token_there_is_a_way_to_sign_in(visit: Visit) -> None:
     expect(page.get_by_role("button", name="Choose a file…")).to_have_count(0)
 
 
-def test_an_api_that_is_away_is_said_and_waited_for(site: Site, visit: Visit) -> None:
+def test_a_page_shows_that_the_api_does_not_answer_and_waits_for_it(site: Site, visit: Visit) -> None:
     page = visit("#/")
     page.locator("main h1").wait_for()
     page.route("**/api/datasets", lambda route: route.abort())
@@ -150,7 +150,7 @@ def test_an_api_that_is_away_is_said_and_waited_for(site: Site, visit: Visit) ->
 
 @pytest.fixture
 def two_datasets(site: Site) -> None:
-    """One that is ready and one that failed."""
+    """Upload one dataset that becomes ready and one that fails."""
     for name, text in (("gulls", "<|endoftext|>".join(TALES)), ("too-small", "a")):
         job = site.http.post(f"/api/datasets?name={name}&format=txt", content=text.encode()).json()["job"]
         site.wait_status(job["id"], {"completed", "failed"}, 60)

@@ -1,4 +1,4 @@
-"""A job from the form to its end: findings at their fields, live charts, reload, an api that goes away, the stop."""
+"""A job from the form to its end: errors at the fields, live charts, a reload, a restart of the api, a stop signal."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_job_is_submitted_watched_reloaded_cut_off_and_stopped(site: Site, vis
     page.reload()
     wait_for_more(page, before)
 
-    # The api goes away. Training does not; the page says so and goes on by itself.
+    # The api stops while the training continues. The page shows this, and continues when the api is back.
     site.kill("api")
     expect(page.get_by_text("The server does not answer. Trying again")).to_be_visible()
     before = newest_point(page)
@@ -79,5 +79,5 @@ def test_a_job_is_submitted_watched_reloaded_cut_off_and_stopped(site: Site, vis
     expect(page.locator(".run-card .status")).to_have_text("cancelled", timeout=60_000)
     [job] = [job for job in site.http.get("/api/jobs").json()["jobs"] if job["name"] == "Long swell"]
     assert (job["status"], job["checkpointRef"] is not None) == ("cancelled", True)
-    expect(page.get_by_role("link", name="Go on from its checkpoint")).to_be_visible()
+    expect(page.get_by_role("link", name="Resume from its checkpoint")).to_be_visible()
     assert site.processes["worker"].poll() is None

@@ -1,4 +1,4 @@
-"""Looking at what there is: comparison, results, texts; without a token; with the keyboard; for everybody."""
+"""Reading the dashboard: comparison, charts, results and texts, also without a token, and accessibility."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_chart_is_zoomed_walked_through_and_saved(site: Site, visit: Visit) ->
     page.mouse.down()
     page.mouse.move(box["x"] + 160, box["y"] + 60, steps=4)
     page.mouse.up()
-    whole = page.get_by_role("button", name="Whole range")
+    whole = page.get_by_role("button", name="Reset zoom")
     expect(whole).to_be_visible()
     whole.click()
     expect(whole).to_have_count(0)
@@ -75,7 +75,7 @@ def test_a_text_streams_in_colour_and_two_panels_share_prompt_and_seed(site: Sit
 def test_an_analysis_runs_is_saved_and_opened_again(site: Site, visit: Visit) -> None:
     page = visit("#/analysis")
     page.get_by_label("Modulation").select_option("random")
-    page.get_by_label("Tokens each").fill("8")
+    page.get_by_label("Tokens per sample").fill("8")
     page.get_by_label("Sweep over").check()
     page.get_by_role("button", name="Analyse").click()
     expect(page.get_by_text("Variance between prompts")).to_be_visible(timeout=60_000)
@@ -145,12 +145,12 @@ def test_the_main_pages_have_no_serious_barrier(site: Site, visit: Visit, theme:
     assert found == []
 
 
-def test_the_page_reads_events_as_the_standard_says(site: Site, visit: Visit) -> None:
+def test_the_page_reads_events_as_the_standard_defines(site: Site, visit: Visit) -> None:
     page = visit("#/")
     read = """
         async (text) => {
             const { readEvents } = await import([...document.scripts].map((s) => s.src).find((s) => s.includes("/js/"))
-                .replace(/\\/js\\/.*/, "/js/lib/line.js"));
+                .replace(/\\/js\\/.*/, "/js/lib/stream-connection.js"));
             const bytes = new TextEncoder().encode(text);
             const found = [];
             for (let border = 0; border <= bytes.length; border++) {
@@ -177,4 +177,4 @@ def test_the_page_reads_events_as_the_standard_says(site: Site, visit: Visit) ->
     ]
     for line_end in ("\n", "\r", "\r\n"):
         read_events = page.evaluate(read, "\ufeff" + line_end.join(lines))
-        assert [json.loads(its) for its in read_events] == [events]
+        assert [json.loads(one) for one in read_events] == [events]

@@ -1,4 +1,4 @@
-"""Many windows of one browser: one connection for the live streams of all, and nothing lost or doubled by it."""
+"""Many windows of one browser share one connection for live streams, and lose or repeat no event."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_eight_windows_share_one_stream_and_each_gets_every_event_once(
         return int(found[1]) if found else -1
 
     site.wait_for("one connection for all windows", lambda: connections() == 1, 30)
-    # A browser that cannot share has one for each window.
+    # A browser without SharedWorker opens a connection for each window.
     lone = chromium.new_context()
     lone.add_init_script(NO_WORKER)
     pages.append(lone.new_page())
@@ -71,16 +71,16 @@ def test_eight_windows_share_one_stream_and_each_gets_every_event_once(
                 client.xadd(experiment_stream(ids[0]), {"event": "metrics", "data": data})
             return list(range(1, sent + 1))
 
-        def all_have(wanted: list[Any]) -> None:
+        def all_received(wanted: list[Any]) -> None:
             for page in pages:
                 page.wait_for_function("count => window.seen.length >= count", arg=len(wanted))
                 assert page.evaluate("window.seen") == wanted
 
-        all_have(send(20))
+        all_received(send(20))
         assert connections() == 2
         for page in pages:
             assert page.evaluate("fetch('api/session').then((reply) => reply.status)") == 200
-        # One comes later, one is put away for a while, the first one is closed.
+        # One window opens later, one is suspended for a while, and the first one is closed.
         pages[3].evaluate("window.dispatchEvent(new Event('pagehide'))")
         late = context.new_page()
         late.goto(site.url)
@@ -92,12 +92,12 @@ def test_eight_windows_share_one_stream_and_each_gets_every_event_once(
         late.wait_for_function("() => window.seen.length >= 40")
         assert len(pages[3 - 1].evaluate("window.seen")) == 20
         pages[3 - 1].evaluate("window.dispatchEvent(new Event('pageshow'))")
-        all_have(wanted)
-        # Redis was emptied, as far as the api can tell: everybody begins anew, and goes on.
+        all_received(wanted)
+        # Without its epoch, the api takes Redis for emptied: every stream is reset, and continues.
         client.delete(EPOCH)
         for page in pages:
             page.wait_for_function("() => window.seen[0] === 'reset'")
-        all_have(["reset", *send(5)[-5:]])
+        all_received(["reset", *send(5)[-5:]])
         assert connections() == 2
         client.delete(experiment_stream(ids[0]))
     lone.close()

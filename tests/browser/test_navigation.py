@@ -1,4 +1,4 @@
-"""Finding the way: bad links, a page that throws, Back and Forward, titles, drafts, broken replies."""
+"""Navigation: invalid links, a page that throws, Back and Forward, titles, drafts, broken replies."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tests.browser.conftest import Site
 Visit = Callable[..., Page]
 
 
-def test_a_link_that_leads_nowhere_says_so_and_leads_back(site: Site, visit: Visit) -> None:
+def test_an_invalid_link_shows_an_error_and_a_way_back(site: Site, visit: Visit) -> None:
     page = visit("#/")
     for address, heading, title in [
-        ("#/experiments/100%", "There is no such page", "Not found · Tidal"),
-        ("#/%E0%A4%A", "There is no such page", "Not found · Tidal"),
-        ("#/tides", "There is no such page", "Not found · Tidal"),
-        ("#/constructor", "There is no such page", "Not found · Tidal"),
-        (f"#/experiments/{site.first}/logs", "There is no such page", "Not found · Tidal"),
+        ("#/experiments/100%", "This page does not exist", "Not found · Tidal"),
+        ("#/%E0%A4%A", "This page does not exist", "Not found · Tidal"),
+        ("#/tides", "This page does not exist", "Not found · Tidal"),
+        ("#/constructor", "This page does not exist", "Not found · Tidal"),
+        (f"#/experiments/{site.first}/logs", "This page does not exist", "Not found · Tidal"),
         ("#/experiments/nosuch", "Not found", "Experiments · Tidal"),
         ("#/experiments/..%2f..", "Not found", "Experiments · Tidal"),
         ("#/jobs/nosuch", "Not found", "Job · Tidal"),
-        ("#/jobs", "There is no such page", "Not found · Tidal"),
+        ("#/jobs", "This page does not exist", "Not found · Tidal"),
         ("#/reports/nosuch", "Not found", "Reports · Tidal"),
         ("#/analysis?saved=nosuch", "Not found", "Analysis · Tidal"),
         ("#/new?resume=nosuch", "Not found", "New job · Tidal"),
         ("#/new?like=a%2Fb%3Fc", "Not found", "New job · Tidal"),
-        ("#/?type=boat", "That did not work", "Experiments · Tidal"),
-        ("#/?status=%E0%A4%A", "That did not work", "Experiments · Tidal"),
+        ("#/?type=boat", "The request failed", "Experiments · Tidal"),
+        ("#/?status=%E0%A4%A", "The request failed", "Experiments · Tidal"),
     ]:
         page.goto(site.url + address)
         expect(page.get_by_role("heading", name=heading, exact=True), address).to_be_visible()
@@ -40,7 +40,7 @@ def test_a_link_that_leads_nowhere_says_so_and_leads_back(site: Site, visit: Vis
         assert back.get_attribute("href") == "#/"
     back.click()
     expect(page.get_by_role("link", name="Helmsman")).to_be_visible()
-    # A parameter that says nothing known leaves the page as it is without it.
+    # A parameter with an unknown value is ignored.
     page.goto(site.view(site.seeded["Helmsman"], "nosuch&with=%"))
     expect(page.get_by_role("tab", name="Charts")).to_have_attribute("aria-selected", "true")
     page.goto(f"{site.url}#/compare?ids={site.seeded['Helmsman']},%,nosuch&tab=nosuch")
@@ -53,9 +53,9 @@ def test_a_page_that_throws_shows_what_happened_and_the_frame_stays(site: Site, 
     page = visit("#/")
     page.route("**/api/queue", lambda route: route.fulfill(json={"queues": [None]}))
     page.get_by_role("link", name="Queue").click()
-    said = page.get_by_role("alert")
-    expect(said).to_contain_text("This page cannot be shown")
-    expect(said).to_contain_text("It met an error")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("This page cannot be shown")
+    expect(alert).to_contain_text("An error occurred")
     expect(page).to_have_title("Error · Tidal")
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
     page.unroute("**/api/queue")
@@ -63,7 +63,7 @@ def test_a_page_that_throws_shows_what_happened_and_the_frame_stays(site: Site, 
     expect(page.get_by_role("link", name="Helmsman")).to_be_visible()
     page.go_back()
     expect(page.get_by_role("region", name="Limits").first).to_be_visible()
-    # An answer for which no page waits is said, too.
+    # The error of a request that no page handles is shown, too.
     page.route("**/api/experiments?*", lambda route: None)
     page.evaluate("""async () => {
       const api = await import(document.querySelector('link[href$="js/lib/api.js"]').href);
@@ -93,10 +93,10 @@ def test_back_undoes_tabs_filters_searches_and_choices_and_each_view_has_a_title
     page.get_by_role("button", name="Compare 2").click()
     expect(page).to_have_title(re.compile(r"^(Slow cosine, Fast|Fast cosine, Slow) cosine · Compare · Tidal$"))
     page.get_by_role("tab", name="Configuration").click()
-    page.get_by_role("button", name="Take Slow cosine out").click()
+    page.get_by_role("button", name="Remove Slow cosine").click()
     expect(page).to_have_title("Fast cosine · Compare · Tidal")
     page.go_back()
-    expect(page.get_by_role("button", name="Take Slow cosine out")).to_be_visible()
+    expect(page.get_by_role("button", name="Remove Slow cosine")).to_be_visible()
     page.go_back()
     expect(page.get_by_role("tab", name="Charts")).to_have_attribute("aria-selected", "true")
     page.go_back()
@@ -106,7 +106,7 @@ def test_back_undoes_tabs_filters_searches_and_choices_and_each_view_has_a_title
     expect(page.get_by_label("Compare Slow cosine")).to_be_checked()
     page.go_back()
     expect(page.get_by_label("Compare Slow cosine")).not_to_be_checked()
-    page.go_back()  # all that was typed at once
+    page.go_back()  # undoes all that was typed
     expect(search).to_have_value("")
     expect(page.get_by_label("All types")).to_have_value("lm")
     page.go_back()
@@ -132,8 +132,8 @@ def test_the_form_of_a_job_is_kept_marks_what_is_wrong_and_comes_back_after_subm
     page = visit("#/new")
     name, width = page.get_by_label("Name", exact=True), page.get_by_label("d_model", exact=True)
     count = page.get_by_role("region", name="Configuration").locator("header .note")
-    expect(count).to_have_text("Nothing changed")
-    # The value that is set already is no change, however it is written.
+    expect(count).to_have_text("No changes")
+    # A value that equals the current one is no change, in whichever notation.
     set_already = {"d_model": "0", "learning_rate": "00", "source": ""}
     for label, suffix in set_already.items():
         field = page.get_by_label(label, exact=True)
@@ -143,10 +143,10 @@ def test_the_form_of_a_job_is_kept_marks_what_is_wrong_and_comes_back_after_subm
         expect(count).to_have_text("1 changed")
         field.fill(f"{value}.{suffix}" if label == "d_model" else value + suffix)
         field.blur()
-        expect(count).to_have_text("Nothing changed")
+        expect(count).to_have_text("No changes")
     page.get_by_label("Text", exact=True).select_option("builtin:stories")
     page.get_by_label("Text", exact=True).select_option("")
-    expect(count).to_have_text("Nothing changed")
+    expect(count).to_have_text("No changes")
     expect(page.get_by_role("button", name="Discard draft")).to_have_count(0)
 
     name.fill("Regatta")
@@ -162,7 +162,7 @@ def test_the_form_of_a_job_is_kept_marks_what_is_wrong_and_comes_back_after_subm
         field_colour = field.evaluate("element => getComputedStyle(element).borderTopColor")
         assert field_colour == page.locator(".wrong").first.evaluate("element => getComputedStyle(element).color")
     expect(page.locator(".wrong")).to_have_text(["Must be a whole number, got 'wide'", re.compile("^Must be greater")])
-    expect(page.get_by_role("alert")).to_have_text("Some values need another look; they are marked.")
+    expect(page.get_by_role("alert")).to_have_text("Some values are invalid; they are marked.")
     text = page.get_by_role("main").inner_text()
     assert "body." not in text and "config.model" not in text
     assert text.count(page.locator(".wrong").first.inner_text()) == 1
@@ -179,7 +179,7 @@ def test_the_form_of_a_job_is_kept_marks_what_is_wrong_and_comes_back_after_subm
     expect(width).to_have_value("wide")
     page.get_by_role("button", name="Discard draft").click()
     expect(name).to_have_value("")
-    expect(count).to_have_text("Nothing changed")
+    expect(count).to_have_text("No changes")
     page.reload()
     expect(name).to_have_value("")
 
@@ -206,17 +206,17 @@ def stream(*events: tuple[str, dict[str, Any]]) -> str:
     return "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events)
 
 
-def test_a_text_that_ends_badly_is_said_to_and_temperature_zero_is_sent(site: Site, visit: Visit) -> None:
+def test_a_generation_that_fails_shows_its_error_and_temperature_zero_is_sent(site: Site, visit: Visit) -> None:
     page = visit("#/playground")
     token = ("token", {"index": 0, "text": " tide", "tokenId": 1, "modulation": None, "logprob": -1.0})
     done = {"text": " tide", "tokensGenerated": 1, "elapsedMs": 5}
     replies: list[tuple[str, str]] = [
-        (stream(token, ("done", {**done, "finishReason": "cancelled"})), "The server gave the generation up"),
+        (stream(token, ("done", {**done, "finishReason": "cancelled"})), "The server cancelled the generation"),
         (stream(token, ("error", {"status": 503, "code": "cancelled", "message": "It was given up."})), "given up"),
-        (stream(token), "The connection ended before the answer did"),
-        (stream(token) + "event: token\ndata: {", "The connection ended before the answer did"),
-        (stream(token) + "event: token\ndata: {\n\n", "The connection ended before the answer did"),
-        ("", "The connection ended before the answer did"),
+        (stream(token), "The connection ended before the reply was complete"),
+        (stream(token) + "event: token\ndata: {", "The connection ended before the reply was complete"),
+        (stream(token) + "event: token\ndata: {\n\n", "The connection ended before the reply was complete"),
+        ("", "The connection ended before the reply was complete"),
     ]
     bodies: list[dict[str, Any]] = []
     texts = iter([text for text, _ in replies])
@@ -228,9 +228,9 @@ def test_a_text_that_ends_badly_is_said_to_and_temperature_zero_is_sent(site: Si
     page.route("**/api/generate", answer)
     page.get_by_label("Temperature").fill("0")
     page.get_by_role("button", name="Generate").click()
-    for text, said in replies:
+    for text, message in replies:
         alert = page.get_by_role("alert")
-        expect(alert).to_contain_text(said)
+        expect(alert).to_contain_text(message)
         expect(page.get_by_text("Cannot read properties")).to_have_count(0)
         if text:
             expect(page.locator(".generated .tok")).to_have_text([" tide"])
@@ -251,6 +251,6 @@ def test_a_text_that_ends_badly_is_said_to_and_temperature_zero_is_sent(site: Si
     expect(page.locator("[role=status]", has_text="tokens/s")).to_be_visible()
     page.get_by_label("Prompt").fill("The quay")
     page.goto(f"{site.url}#/analysis")
-    page.get_by_label("Tokens each").fill("9")
+    page.get_by_label("Tokens per sample").fill("9")
     page.reload()
-    expect(page.get_by_label("Tokens each")).to_have_value("9")
+    expect(page.get_by_label("Tokens per sample")).to_have_value("9")

@@ -1,4 +1,4 @@
-"""Every page at three widths in both themes: pictures for people, and no page wider than its window."""
+"""Every page at three widths in both themes: takes screenshots, and checks that no page is wider than its window."""
 
 from __future__ import annotations
 

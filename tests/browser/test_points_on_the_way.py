@@ -1,4 +1,4 @@
-"""Every point reaches the chart, once: over a lost api, in a comparison of what runs, in a zoom."""
+"""Every point reaches the chart exactly once: over a restart of the api, in a comparison, in a zoom."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AWAY_SECONDS = 10
 
 @pytest.fixture
 def running(site: Site) -> Iterator[dict[str, Any]]:
-    """A training that reports a few points a second, ended at the end of the test."""
+    """Run a training that reports a few points per second, until the end of the test."""
     config = long_job()
     config["training"] |= {"effective_batch_size": 32, "micro_batch_size": 2}
     job = site.submit(config=config, name="Spring tide")
@@ -31,15 +31,15 @@ def running(site: Site) -> Iterator[dict[str, Any]]:
 
 
 def steps_of(page: Page, title: str) -> list[int]:
-    """The steps a chart holds, by its CSV."""
-    page.wait_for_timeout(150)  # Chromium drops downloads beyond ten a second without a word
+    """Return the steps that a chart holds, read from its CSV."""
+    page.wait_for_timeout(150)  # Chromium silently drops downloads beyond ten per second
     with page.expect_download() as saved:
         page.get_by_role("button", name=f"{title}: save as CSV", exact=True).click()
     return [int(line.split(",")[0]) for line in Path(saved.value.path()).read_text().splitlines()[1:]]
 
 
 def reported(site: Site, experiment_id: str, **query: Any) -> list[int]:
-    """The steps with a loss that the api knows of, not thinned."""
+    """Return the steps with a loss that the api returns without downsampling."""
     values = {"mode": "historical", "maxPoints": 50_000, "keys": "Losses/Total", **query}
     reply = site.http.get(f"/api/experiments/{experiment_id}/metrics", params=values).raise_for_status().json()
     assert reply["totalPoints"] < 50_000
@@ -90,15 +90,15 @@ def test_a_run_that_is_compared_goes_on(site: Site, visit: Visit, running: dict[
 
 
 def test_a_zoom_fetches_the_points_between_those_that_were_loaded(site: Site, visit: Visit) -> None:
-    long_one = site.seeded[LONG_NAME]
-    page = visit(site.view(long_one))
+    experiment = site.seeded[LONG_NAME]
+    page = visit(site.view(experiment))
     whole = steps_of(page, "Learning rate")
     assert len(whole) < 6000 and whole[-1] == 6000
     page.get_by_label("To step").fill("3500")
     page.get_by_label("To step").press("Enter")
     page.get_by_label("From step").fill("3001")
     page.get_by_label("From step").press("Enter")
-    expected = reported(site, long_one, fromStep=3001, toStep=3500)
+    expected = reported(site, experiment, fromStep=3001, toStep=3500)
     assert expected == list(range(3001, 3501))
 
     def zoomed() -> list[int]:
@@ -108,5 +108,5 @@ def test_a_zoom_fetches_the_points_between_those_that_were_loaded(site: Site, vi
     assert (everything := steps_of(page, "Learning rate")) == sorted(set(everything))
     page.locator("section[aria-label='Loss'] [role=img]").focus()
     page.keyboard.press("Escape")
-    expect(page.get_by_role("button", name="Whole range")).to_have_count(0)
+    expect(page.get_by_role("button", name="Reset zoom")).to_have_count(0)
     site.wait_for("the points from before", lambda: steps_of(page, "Learning rate") == whole, 60)

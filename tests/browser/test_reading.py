@@ -1,4 +1,4 @@
-"""What a page says is so: the values under the cursor, times, counts, names of tags, the log to its last line."""
+"""A page shows correct data: values at the cursor, times, counts, tags, and the complete log."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_numbers_times_and_counts_are_written_as_people_read_them(visit: Visit) 
     assert run("format.js", f"return {json.dumps(list(DURATIONS))}.map(s => m.duration(s))") == list(DURATIONS.values())
     counted = run("format.js", "return [0, 1, 2, 1200, 0.5].map(n => m.count(n, 'step'))")
     assert counted == ["0 steps", "1 step", "2 steps", "1,200 steps", "0.5 steps"]
-    told = run("format.js", f"return [m.moment('{BEYOND}'), m.exactly('{BEYOND}')]")
-    assert told == ["1 Jan 2100, 05:30", "1 Jan 2100, 05:30:00 GMT+5:30"]
+    moments = run("format.js", f"return [m.moment('{BEYOND}'), m.exactly('{BEYOND}')]")
+    assert moments == ["1 Jan 2100, 05:30", "1 Jan 2100, 05:30:00 GMT+5:30"]
     away = "new Date(Date.parse('2030-05-05T12:00:00Z') + s * 1000).toISOString()"
     ago = run("format.js", f"return [-3, 3, -59.7, 300, -7100].map(s => m.ago({away}, Date.UTC(2030, 4, 5, 12)))")
     assert ago == ["just now", "now", "1 min ago", "in 5 min", "2 h ago"]
@@ -67,25 +67,25 @@ def test_a_waiting_job_shows_local_times_and_only_what_it_takes(site: Site, visi
 
 
 def archived(site: Site, name: str) -> dict[int, dict[str, float]]:
-    """Every point of a seeded experiment by its step."""
+    """Return the metrics of a seeded experiment by step."""
     [path] = (site.folder / "experiments" / site.seeded[name] / "metrics").glob("*.jsonl")
     return {point["step"]: point["values"] for point in map(json.loads, path.read_text().splitlines())}
 
 
 def legend(chart: Locator) -> dict[str, tuple[str, str]]:
-    """Value and mark by label."""
-    said = chart.locator(".legend button").evaluate_all(
+    """Return value and mark of each line in the legend, by its label."""
+    entries = chart.locator(".legend button").evaluate_all(
         "all => all.map(one => ['span', 'b', 'small'].map(part => one.querySelector(part).textContent))"
     )
-    return {label: (value, mark) for label, value, mark in said}
+    return {label: (value, mark) for label, value, mark in entries}
 
 
 def written(value: float) -> str:
-    """With four significant digits, as charts write numbers."""
+    """Return a value with four significant digits, as charts show it."""
     return f"{float(f'{value:.4g}'):g}"
 
 
-def test_the_legend_tells_the_value_at_the_cursor_or_an_earlier_one_with_its_step(site: Site, visit: Visit) -> None:
+def test_the_legend_shows_the_value_at_the_cursor_or_an_earlier_one_with_its_step(site: Site, visit: Visit) -> None:
     points = archived(site, "Slow cosine")
     validated = [step for step, values in points.items() if "Losses/Validation" in values]
     page = visit(site.view(site.seeded["Slow cosine"]))
@@ -134,7 +134,7 @@ def test_every_tag_can_be_chosen_whatever_is_shown_and_datasets_are_elsewhere(si
     assert "Dataset" not in page.get_by_label("All types", exact=True).inner_text()
     tags.select_option("seeded")
     expect(page.get_by_role("link", name="Helmsman")).to_be_visible()
-    page.get_by_role("button", name="Show tag seeded").first.click()  # chosen once more: no filter
+    page.get_by_role("button", name="Show tag seeded").first.click()  # a second click removes the filter
     expect(page.get_by_role("link", name="Tide pool")).to_be_visible()
     expect(tags).to_have_value("")
     assert page.get_by_text("Sediment").count() == 0
@@ -154,7 +154,7 @@ def test_every_tag_can_be_chosen_whatever_is_shown_and_datasets_are_elsewhere(si
 
 @pytest.fixture
 def second_attempt(site: Site) -> Iterator[Path]:
-    """A log of 500 lines beside that of the first attempt, one of them very long."""
+    """Add the log of a second attempt: 500 lines, one of them very long."""
     path = site.folder / "experiments" / site.first / "logs" / "2.log"
     lines = [f"log of the second watch, line {number}" for number in range(1, 501)]
     lines[249] = "the long line " + "0123456789" * 400 + " buoy " + "潮" * 300
@@ -191,7 +191,7 @@ def test_a_log_is_wrapped_searched_and_saved_whole(
     expect(page.get_by_label("Wrap")).to_be_checked()
     assert log.evaluate(wraps)
     with page.expect_download() as saved:
-        page.get_by_label("Download the whole log").click()
+        page.get_by_label("Download the complete log").click()
     first = (second_attempt.parent / "1.log").read_text()
     expected = f"==== attempt 1 ====\n{first}==== attempt 2 ====\n{second_attempt.read_text()}"
     assert Path(saved.value.path()).read_text() == expected

@@ -1,4 +1,4 @@
-"""What a page says and does when something is missing, wrong, broken off or huge; and without a mouse."""
+"""Pages when something is missing, wrong, interrupted or very large, and use with the keyboard only."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Visit = Callable[..., Page]
 LINES = 3000
 
 
-def begin_a_long_text(page: Page, prompt: str) -> None:
-    """Until its first tokens are there and it goes on."""
+def begin_a_long_generation(page: Page, prompt: str) -> None:
+    """Start a long generation and wait for its first tokens."""
     page.get_by_label("Prompt").fill(prompt)
     page.get_by_label("Tokens").fill("4096")
     page.get_by_role("button", name="Generate").click()
@@ -24,16 +24,16 @@ def begin_a_long_text(page: Page, prompt: str) -> None:
 
 def test_a_text_broken_off_by_a_reload_or_a_lost_api_can_be_written_again(site: Site, visit: Visit) -> None:
     page = visit("#/playground")
-    begin_a_long_text(page, "The harbour at night")
+    begin_a_long_generation(page, "The harbour at night")
     page.reload()
     expect(page.get_by_label("Prompt")).to_have_value("The harbour at night")
-    expect(page.get_by_text("The text appears here.")).to_be_visible()
+    expect(page.get_by_text("The generated text appears here.")).to_be_visible()
 
-    begin_a_long_text(page, "The harbour at noon")
-    written = page.locator(".generated .tok").count()
+    begin_a_long_generation(page, "The harbour at noon")
+    before = page.locator(".generated .tok").count()
     site.kill("api")
     expect(page.get_by_role("alert")).to_be_visible()
-    assert page.locator(".generated .tok").count() >= written  # what came stays
+    assert page.locator(".generated .tok").count() >= before  # the tokens stay
     site.start("api", "api")
     site.wait_for("the api to be ready", site._ready)
     page.get_by_label("Tokens").fill("5")
@@ -42,10 +42,10 @@ def test_a_text_broken_off_by_a_reload_or_a_lost_api_can_be_written_again(site: 
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-def test_an_empty_closed_server_asks_for_a_token_and_says_how_to_begin(closed_site: Site, visit: Visit) -> None:
+def test_an_empty_closed_server_asks_for_a_token_and_shows_how_to_begin(closed_site: Site, visit: Visit) -> None:
     page = visit(closed_site.url, signed_in=True, token="expired-token")
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("shows nothing without a token")
+    expect(dialog).to_contain_text("requires a token")
     expect(page.get_by_role("heading", name="Sign in to see this")).to_be_attached()
     page.get_by_label("Token", exact=True).fill("guess")
     page.keyboard.press("Enter")
@@ -54,10 +54,10 @@ def test_an_empty_closed_server_asks_for_a_token_and_says_how_to_begin(closed_si
     page.keyboard.press("Enter")
     expect(dialog).to_have_count(0)
     expect(page.get_by_role("heading", name="No experiments yet")).to_be_visible()
-    drawn = page.locator(".state svg").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
-    assert drawn == [40, 16], "the icon of the state, that of its button"
+    widths = page.locator(".state svg").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
+    assert widths == [40, 16], "the icon of the state, and that of its button"
     for address, text in {
-        "#/playground": "No model to write with yet",
+        "#/playground": "No model yet",
         "#/analysis": "Nothing to analyse yet",
         "#/checkpoints": "No checkpoints yet",
         "#/compare": "Choose runs to compare",
@@ -66,21 +66,21 @@ def test_an_empty_closed_server_asks_for_a_token_and_says_how_to_begin(closed_si
         expect(page.get_by_role("heading", name=text)).to_be_visible()
 
 
-def test_a_wrong_token_where_reads_are_open_reads(site: Site, visit: Visit) -> None:
+def test_a_wrong_token_can_read_where_reads_are_open(site: Site, visit: Visit) -> None:
     page = visit(site.view(site.first), signed_in=True, token="expired-token")
     expect(page.get_by_role("heading", name="Tide pool")).to_be_visible()
     expect(page.get_by_text("Read-only")).to_be_visible()
     expect(page.get_by_role("button", name="Delete", exact=True)).to_have_count(0)
 
 
-def test_a_failed_job_says_why_and_what_to_do(site: Site, visit: Visit) -> None:
+def test_a_failed_job_shows_why_and_what_to_do(site: Site, visit: Visit) -> None:
     training = {**TINY_LM["training"], "learning_rate": 1e30, "max_steps": 3000}
     job = site.submit(config={**TINY_LM, "training": training}, name="Shipwreck")
     site.wait_status(job["id"], "failed", 240)
     page = visit(site.view(job["experimentId"]))
-    said = page.locator(".run-card .message.bad")
-    expect(said).to_contain_text("diverged")
-    expect(said).to_contain_text("Lower training.learning_rate")
+    message = page.locator(".run-card .message.bad")
+    expect(message).to_contain_text("diverged")
+    expect(message).to_contain_text("Lower training.learning_rate")
     page.get_by_role("link", name="New job like this").click()
     field = page.get_by_label("learning_rate", exact=True)
     expect(field).to_have_value("1e+30")

@@ -1,4 +1,4 @@
-"""Complete documents as the api sends them, for tests of code that reads them; each has every required key."""
+"""Documents with every required key, as the api sends them, for tests of code that reads them."""
 
 from __future__ import annotations
 

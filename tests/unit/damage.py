@@ -1,4 +1,4 @@
-"""Ways in which a checkpoint folder can be broken."""
+"""Damages a checkpoint folder in several ways, for tests of loading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DAMAGES = ["truncated", "bit flipped", "without manifest", "half written"]
 
 
 def damage(folder: Path, how: str) -> None:
-    """Break a sound checkpoint folder."""
+    """Damage a valid checkpoint folder; `how` is one of DAMAGES."""
     weights = folder / "weights.safetensors"
     data = bytearray(weights.read_bytes())
     if how == "truncated":

@@ -1,4 +1,4 @@
-"""A checker that is no part of the product: which files below a folder hold NaN or infinity, of any format."""
+"""Finds files with NaN or infinity below a folder, in any format; independent of the code under test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def non_finite_files(folder: Path) -> list[str]:
-    """Every file below `folder` that holds NaN or infinity, hidden ones included, as `name: where`."""
+    """Return every NaN or infinity in the files below `folder`, hidden files included, as `name: where`."""
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         found += [f"{path.relative_to(folder)}: {where}" for where in _places(_load(path), "")]

@@ -9,7 +9,7 @@ import type { components, paths } from "tidal-api";
 import type { SeriesStore } from "../static/js/charts/series.js";
 
 type Schemas = components["schemas"];
-/** The same type without optional fields, because the API never omits a field of a reply. */
+/** The same type without optional fields: the API never omits a field of a reply. */
 type Complete<T> = T extends object ? { [K in keyof T]-?: Complete<T[K]> } : T;
 type Same<A, B> = [A] extends [B] ? ([B] extends [A] ? true : false) : false;
 /** `/api/jobs/{job_id}` as the template `api/jobs/${string}`. */
@@ -88,7 +88,7 @@ declare global {
 
     /** The two kinds of metrics, which name paths, events and series. */
     type Kind = "metrics" | "rl-metrics";
-    /** The live status of a trainer: its progress, and the disk while it waits for room on one. */
+    /** The live status of a trainer: its progress, and the disk while it waits for free space on one. */
     type LiveProgress = Progress & { disk?: { freeBytes: number; neededBytes: number; reason: string } | null };
     interface MetricPoints {
       points: { step: number; attempt: number; values: Record<string, number | null> }[];
@@ -238,7 +238,7 @@ declare global {
       version: number;
       state: "saved" | "waiting" | "saving" | "conflict" | "offline" | "signed-out" | "refused";
       error: Failure | null;
-      theirs: Api.Report | null;
+      stored: Api.Report | null;
       savedAt: string;
     }
     interface Upload {
@@ -253,10 +253,11 @@ declare global {
     }
     /** A subscription to a stream, and the id of the event after which it continues. */
     type Sub = [topic: string, since: string | null];
-    /** A message of a window to the line: all its subscriptions or, without `subs`, a sign of life. */
-    type LineWish = { address: string; token: string | null; subs: Record<string, Sub> } | { subs?: undefined };
-    /** A message of the line to a window. */
-    interface LineMessage {
+    /** A message of a window to the shared connection: all its subscriptions or, without `subs`, a ping. */
+    type ConnectionRequest =
+      { address: string; token: string | null; subs: Record<string, Sub> } | { subs?: undefined };
+    /** A message of the shared connection to a window. */
+    interface ConnectionMessage {
       topic?: string;
       name?: string;
       data?: string;
@@ -309,7 +310,7 @@ declare global {
       x: number[];
       y: number[];
     }
-    /** A line as a chart draws it: `faint` ones lie behind others, `raw` ones are not in the legend. */
+    /** A line of a chart. A `faint` line is drawn behind the others; a `raw` line is not in the legend. */
     interface Line extends Series {
       label: string;
       legend?: string;

@@ -39,13 +39,13 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def request(client: redis.Redis, request_id: str, **fields: Any) -> str:
-    """Store a request where the api stores it; `fields` may also hold values that the api would refuse."""
+    """Store a request where the api stores it; `fields` may hold values that the api would refuse."""
     document = {"id": request_id, "checkpoint": MODEL, "prompt": "Once upon", "max_tokens": 12, **fields}
     client.set(keys.generate_request(request_id), json.dumps(document), ex=60)
     return request_id
 
 
 def events(client: redis.Redis, request_id: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the events of a request; each has its own stream here, because the ids of these tests name no reader."""
+    """Return the events of a request. Each has its own stream, because the ids in these tests name no reader."""
     entries = client.xrange(keys.generate_stream(request_id))
     return [(part.event, json.loads(part.data)) for _, fields in entries for part in read_entry(fields)]

@@ -1,4 +1,4 @@
-"""An engine child without torch: answers each request with its own id; "crash" and "hang" in the id do that."""
+"""An engine child without torch: answers each request with its id; it crashes or hangs if the id begins so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine over a real Redis: what a client reads for good requests, bad ones, late ones and cancelled ones."""
+"""The engine over a real Redis: the events for valid, invalid, late and cancelled requests."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def engine(redis_url: str, experiments: Path) -> Iterator[Serving]:
         serving.close()
 
 
-def until_begun(client: redis.Redis, request_id: str) -> None:
-    """Wait for its first event; a beacon is none."""
+def wait_until_started(client: redis.Redis, request_id: str) -> None:
+    """Wait for the first event of a request; a beacon does not count."""
     until = time.monotonic() + 20
     while not events(client, request_id):
         assert time.monotonic() < until
         time.sleep(0.01)
 
 
-def present(client: redis.Redis, name: str) -> int:
-    """Return the number of subscriptions with which this process shows that it lives: one or none."""
+def presence_subscriptions(client: redis.Redis, name: str) -> int:
+    """Return the number of presence subscriptions of a process: 1 while it runs, otherwise 0."""
     [(_, count)] = client.pubsub_numsub(keys.presence(name))
     return int(count)
 
@@ -85,7 +85,7 @@ def test_the_reply_equals_the_library_and_the_streamed_tokens(
 def test_a_client_that_does_not_stream_gets_the_first_token_and_the_reply(
     engine: Serving, redis_client: redis.Redis
 ) -> None:
-    """The first token shows the client that the request has left the queue."""
+    """The first token shows the api that the request has started."""
     request(redis_client, "r1")
     engine.handle("r1")
     assert [kind for kind, _ in events(redis_client, "r1")] == [EVENT_TOKEN, EVENT_DONE]
@@ -106,7 +106,7 @@ def test_a_client_that_does_not_stream_gets_the_first_token_and_the_reply(
     ],
     ids=str,
 )
-def test_a_bad_request_is_told_what_is_wrong_and_the_next_one_is_served(
+def test_an_invalid_request_gets_its_error_and_the_next_one_is_served(
     engine: Serving, redis_client: redis.Redis, fields: dict[str, Any], status: int, code: str
 ) -> None:
     request(redis_client, "bad", **fields)
@@ -119,8 +119,8 @@ def test_a_bad_request_is_told_what_is_wrong_and_the_next_one_is_served(
 
 
 def test_a_request_that_expired_in_the_queue_gets_503(engine: Serving, redis_client: redis.Redis) -> None:
-    engine.handle("gone")
-    [(kind, error)] = events(redis_client, "gone")
+    engine.handle("expired")
+    [(kind, error)] = events(redis_client, "expired")
     assert (kind, error["status"], error["code"]) == (EVENT_ERROR, 503, "queue_timeout")
 
 
@@ -132,7 +132,7 @@ def test_a_request_handed_over_twice_is_answered_once(engine: Serving, redis_cli
     assert events(redis_client, "r1") == before
 
 
-def test_whoever_looks_finds_the_engine_that_took_a_request_and_its_presence(
+def test_the_engine_that_took_a_request_and_its_presence_can_be_found(
     engine: Serving, redis_client: redis.Redis
 ) -> None:
     request(redis_client, "r1")
@@ -142,11 +142,11 @@ def test_whoever_looks_finds_the_engine_that_took_a_request_and_its_presence(
     assert redis_client.get(keys.generate_begun("r1")) == name
     engine.handle()
     until = time.monotonic() + 10
-    while present(redis_client, name) != 1:
+    while presence_subscriptions(redis_client, name) != 1:
         assert time.monotonic() < until
         time.sleep(0.01)
     engine.close()
-    assert present(redis_client, name) == 0
+    assert presence_subscriptions(redis_client, name) == 0
 
 
 def test_a_generation_beyond_its_time_gets_503(redis_client: redis.Redis, redis_url: str, experiments: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_generation_beyond_its_time_gets_503(redis_client: redis.Redis, redis_
     assert (kind, error["status"], error["code"]) == (EVENT_ERROR, 503, "timeout")
 
 
-def test_a_replaced_checkpoint_is_loaded_anew(engine: Serving, redis_client: redis.Redis, experiments: Path) -> None:
+def test_a_replaced_checkpoint_is_loaded_again(engine: Serving, redis_client: redis.Redis, experiments: Path) -> None:
     def answer(request_id: str) -> str:
         request(redis_client, request_id, checkpoint=f"{EXPERIMENT}/changing.safetensors", seed=1)
         engine.handle(request_id)
@@ -175,7 +175,7 @@ def test_a_replaced_checkpoint_is_loaded_anew(engine: Serving, redis_client: red
 
 
 class Child:
-    """Return a real engine process with the end of its channel that the worker holds."""
+    """A real engine process, with the end of its channel that the worker holds."""
 
     def __init__(self, redis_url: str, experiments: Path) -> None:
         self.channel, inherited = EngineChannel.pair()
@@ -209,10 +209,10 @@ def test_the_child_answers_and_ends_with_its_worker(child: Child, redis_client: 
     child.channel.send("generate", "r1")
     assert next(child.messages) == {"type": "done", "request_id": "r1"}
     assert events(redis_client, "r1")[-1][0] == EVENT_DONE
-    # The worker ends in the middle of a generation that would take minutes.
+    # The worker ends during a generation that would take minutes.
     request(redis_client, "long", max_tokens=4096, stream=True)
     child.channel.send("generate", "long")
-    until_begun(redis_client, "long")
+    wait_until_started(redis_client, "long")
     child.channel.close()
     assert child.process.wait(timeout=5) == 0
 
@@ -221,16 +221,16 @@ def test_a_cancelled_generation_stops_within_a_second(child: Child, redis_client
     assert next(child.messages)["type"] == "ready"
     request(redis_client, "long", max_tokens=4096, stream=True)
     child.channel.send("generate", "long")
-    until_begun(redis_client, "long")
+    wait_until_started(redis_client, "long")
     started = time.monotonic()
     redis_client.set(keys.generate_cancelled("long"), "1", ex=60)
-    watchdog = threading.Timer(30, child.process.kill)
-    watchdog.start()
+    kill_timer = threading.Timer(30, child.process.kill)
+    kill_timer.start()
     assert next(child.messages) == {"type": "done", "request_id": "long"}
-    watchdog.cancel()
-    assert time.monotonic() - started < 2.0  # 1 s is promised
+    kill_timer.cancel()
+    assert time.monotonic() - started < 2.0  # the promise is 1 s
     kind, error = events(redis_client, "long")[-1]
     assert (kind, error["code"], error["status"]) == (EVENT_ERROR, "cancelled", 503), (
-        "the client can tell that the text is incomplete"
+        "the client sees that the completion is incomplete"
     )
     assert error["tokensGenerated"] < 4096

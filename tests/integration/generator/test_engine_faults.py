@@ -1,4 +1,4 @@
-"""What the engine does when something around it breaks: Redis, the accelerator, its own code, its worker."""
+"""The engine when Redis, the accelerator, its own code or its worker fails."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def failing(error: BaseException) -> Any:
         (torch.AcceleratorError("device-side assert"), 500, "accelerator_failed"),
     ],
 )
-def test_a_fault_is_told_without_its_details(
+def test_a_fault_is_reported_without_its_details(
     redis_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, code: str
 ) -> None:
     """Only a fault of the accelerator ends the engine."""
     monkeypatch.setattr(ModelCache, "model", failing(error))
-    wanted = GenerationRequest(id="r1", checkpoint="a/b", prompt="")
-    redis_client.set(keys.generate_request("r1"), wanted.model_dump_json())
+    stored = GenerationRequest(id="r1", checkpoint="a/b", prompt="")
+    redis_client.set(keys.generate_request("r1"), stored.model_dump_json())
     ends = pytest.raises(torch.AcceleratorError) if code == "accelerator_failed" else nullcontext()
     with make_engine(redis_client, tmp_path) as engine, ends:
         engine.handle("r1")
@@ -74,7 +74,7 @@ def test_a_fault_is_told_without_its_details(
     assert str(error) not in data["message"]
 
 
-def test_a_request_that_is_no_request_is_refused(redis_client: redis.Redis, tmp_path: Path) -> None:
+def test_a_malformed_request_is_refused(redis_client: redis.Redis, tmp_path: Path) -> None:
     redis_client.set(keys.generate_request("r1"), "{}")
     with make_engine(redis_client, tmp_path) as engine:
         engine.handle("r1")

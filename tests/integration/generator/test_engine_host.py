@@ -1,4 +1,4 @@
-"""The engine child is kept alive, and no request is left without an answer."""
+"""The engine host replaces an ended child, and every request gets an answer."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def ask(host: EngineHost, client: redis.Redis, request_id: str) -> None:
 
 
 def answer(client: redis.Redis, request_id: str) -> tuple[str, dict[str, Any]]:
-    """The first event of the reply, waited for."""
+    """Wait for the first event of the reply and return its name and data."""
     [[_, [[_, fields]]]] = client.xread({keys.generate_stream(request_id): "0"}, count=1, block=9000)
-    [said] = read_entry(fields)
-    return said.event, json.loads(said.data)
+    [event] = read_entry(fields)
+    return event.event, json.loads(event.data)
 
 
 def test_a_request_is_answered(host: EngineHost, redis_client: redis.Redis) -> None:
@@ -76,7 +76,7 @@ def test_the_engine_gets_its_settings_and_no_secret(
     assert seen.experiments_dir == settings.experiments_dir
 
 
-def test_a_crash_answers_the_request_it_hit_and_passes_the_rest_to_a_fresh_child(
+def test_after_a_crash_the_running_request_gets_an_error_and_the_others_a_new_child(
     host: EngineHost, redis_client: redis.Redis
 ) -> None:
     before = host.pid
@@ -98,11 +98,13 @@ def test_a_killed_child_is_replaced(host: EngineHost, redis_client: redis.Redis)
     assert answer(redis_client, "next")[0] == "done"
 
 
-def test_closing_answers_what_is_left_and_leaves_no_process(settings: Settings, redis_client: redis.Redis) -> None:
+def test_closing_answers_the_remaining_requests_and_leaves_no_process(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
     url = settings.redis_url.get_secret_value()
     host = EngineHost(settings, command=(sys.executable, "-m", "tests.integration.generator.fake_engine", url))
     assert host.ready.wait(30)
-    # One short of all: the one that fills it would wait for room.
+    # One request fewer than slots: the call for the last slot would block.
     for number in range(settings.generator_slots - 1):
         ask(host, redis_client, f"hang-{number}")
     assert host.pid is not None
@@ -113,9 +115,11 @@ def test_closing_answers_what_is_left_and_leaves_no_process(settings: Settings, 
     assert not host.hand_over("late")
 
 
-def test_two_generators_share_requests_for_many_texts(settings: Settings, redis_client: redis.Redis) -> None:
-    """With six slots each takes two requests for three texts and leaves the third in the queue. Whether their children
-    live makes no difference; these end at once."""
+def test_two_generators_share_requests_for_many_sequences(settings: Settings, redis_client: redis.Redis) -> None:
+    """With six slots, each generator takes two requests for three sequences and leaves the third in the queue.
+
+    This does not depend on the children, which end at once here.
+    """
     mine = settings.model_copy(update={"generator_slots": 6})
     hosts = [EngineHost(mine, command=("false",)) for _ in range(2)]
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -125,7 +129,7 @@ def test_two_generators_share_requests_for_many_texts(settings: Settings, redis_
     full = threading.Barrier(3)
 
     def work(host: EngineHost) -> None:
-        """As the Celery worker does: the next one once the last was handed over."""
+        """Hand over one request after another, as the Celery worker does."""
         host.hand_over(waiting.get(), 3)
         full.wait(30)
         host.hand_over(waiting.get(), 3)

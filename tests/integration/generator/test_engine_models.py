@@ -1,4 +1,4 @@
-"""Several models and few slots: what stays loaded, who goes first, and what clients that leave hold up: nothing."""
+"""Several models and few slots: which models stay loaded, the order of requests, and disconnected clients."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR
 
 OTHER = f"{EXPERIMENT}/second.safetensors"
 WIDTH = 16
-"""The width of the other model."""
+"""d_model of the other model."""
 DROPPED_SECONDS = 2.0
-"""Seconds; 1 s is promised."""
+"""Seconds until a disconnected client's request has ended; the promise is 1 s."""
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loads]:
     counting.may.set()
 
 
-def turn_until(serving: Serving, reached: Callable[[], bool], seconds: float = 75.0) -> None:
-    """Run turns of the engine until `reached` returns True; fail after `seconds`."""
+def step_until(serving: Serving, reached: Callable[[], bool], seconds: float = 75.0) -> None:
+    """Run steps of the engine until `reached` returns True; fail after `seconds`."""
     until = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < until, f"not reached within {seconds} s"
@@ -93,12 +93,12 @@ def test_a_model_in_use_is_neither_loaded_again_nor_given_a_second_batch(
     loads.may.set()
     with redis.Redis.from_url(redis_url) as client, closing(Serving(client, experiments, capacity=1)) as serving:
         serving.engine.submit(request(redis_client, "a", max_tokens=4096, stream=True))
-        turn_until(serving, begun(redis_client, "a"))
+        step_until(serving, begun(redis_client, "a"))
         serving.engine.submit(request(redis_client, "b", checkpoint=other, max_tokens=4096, stream=True))
-        turn_until(serving, begun(redis_client, "b"))
+        step_until(serving, begun(redis_client, "b"))
         [model, _] = serving.engine.batches
         serving.engine.submit(request(redis_client, "again", max_tokens=4096, stream=True))
-        turn_until(serving, begun(redis_client, "again"))
+        step_until(serving, begun(redis_client, "again"))
         assert loads.names == [Path(MODEL).name, Path(other).name]
         assert len(serving.engine.batches) == 2
         assert len(serving.engine.batches[model].active) == 2
@@ -106,15 +106,15 @@ def test_a_model_in_use_is_neither_loaded_again_nor_given_a_second_batch(
         serving.handle()
 
 
-def test_a_model_that_waits_for_room_stays_loaded(
+def test_the_model_of_a_request_that_waits_for_slots_stays_loaded(
     redis_url: str, redis_client: redis.Redis, experiments: Path, other: str, loads: Loads
 ) -> None:
     loads.may.set()
     with redis.Redis.from_url(redis_url) as client, closing(Serving(client, experiments, capacity=1)) as serving:
         serving.engine.submit(request(redis_client, "b", checkpoint=other, max_tokens=4096, stream=True))
-        turn_until(serving, begun(redis_client, "b"))
+        step_until(serving, begun(redis_client, "b"))
         serving.engine.submit(request(redis_client, "large", n=4, max_tokens=2))
-        turn_until(serving, lambda: serving.admission.loaded == 1)
+        step_until(serving, lambda: serving.admission.loaded == 1)
         cancel(redis_client, "b")
         copy = f"{EXPERIMENT}/copy.safetensors"
         save_model(load_model(experiments / MODEL), experiments / copy)
@@ -125,75 +125,77 @@ def test_a_model_that_waits_for_room_stays_loaded(
         assert loads.names.count(Path(MODEL).name) == 1
 
 
-def test_a_model_that_loads_slowly_holds_up_no_request_for_one_that_is_loaded(
+def test_a_slow_load_delays_no_request_for_a_loaded_model(
     serving: Serving, redis_client: redis.Redis, other: str, loads: Loads
 ) -> None:
     serving.engine.submit(request(redis_client, "long", max_tokens=4096, stream=True))
-    turn_until(serving, begun(redis_client, "long"))
+    step_until(serving, begun(redis_client, "long"))
     slow = [request(redis_client, f"slow{number}", checkpoint=other, max_tokens=2) for number in range(5)]
     for request_id in slow:
         serving.engine.submit(request_id)
-    turn_until(serving, lambda: len(serving.admission.loading) == 5)
+    step_until(serving, lambda: len(serving.admission.loading) == 5)
     serving.engine.submit(request(redis_client, "quick", max_tokens=2))
     serving.engine.step()
     serving.emitter.drain()
-    assert begun(redis_client, "quick")(), "it joined in its first turn"
+    assert begun(redis_client, "quick")(), "it joins in its first step"
     cancel(redis_client, *slow)
-    turn_until(serving, lambda: set(slow) <= set(serving.finished), DROPPED_SECONDS)
+    step_until(serving, lambda: set(slow) <= set(serving.finished), DROPPED_SECONDS)
     assert not serving.admission.loading
     loads.may.set()
     cancel(redis_client, "long")
     serving.handle()
 
 
-def test_with_nothing_running_clients_that_leave_a_slow_load_are_dropped_and_others_served(
+def test_during_a_slow_load_requests_of_disconnected_clients_are_dropped_and_others_served(
     serving: Serving, redis_client: redis.Redis, other: str, loads: Loads
 ) -> None:
     serving.handle(request(redis_client, "first", max_tokens=2))
     serving.engine.submit(request(redis_client, "slow", checkpoint=other, max_tokens=2))
-    turn_until(serving, lambda: Path(OTHER).name in loads.names)
+    step_until(serving, lambda: Path(OTHER).name in loads.names)
     serving.engine.submit(request(redis_client, "quick", max_tokens=2))
-    turn_until(serving, lambda: "quick" in serving.finished)
+    step_until(serving, lambda: "quick" in serving.finished)
     cancel(redis_client, "slow")
-    turn_until(serving, lambda: "slow" in serving.finished, DROPPED_SECONDS)
+    step_until(serving, lambda: "slow" in serving.finished, DROPPED_SECONDS)
     assert serving.engine.idle
     [(kind, error)] = events(redis_client, "slow")
     assert (kind, error["code"]) == (EVENT_ERROR, "cancelled")
 
 
-def test_a_large_request_whose_client_left_holds_up_nobody(serving: Serving, redis_client: redis.Redis) -> None:
+def test_a_large_request_whose_client_disconnected_delays_no_other(serving: Serving, redis_client: redis.Redis) -> None:
     serving.engine.submit(request(redis_client, "long", max_tokens=4096, stream=True))
-    turn_until(serving, begun(redis_client, "long"))
+    step_until(serving, begun(redis_client, "long"))
     serving.engine.submit(request(redis_client, "large", n=6, max_tokens=4096))
-    turn_until(serving, lambda: bool(serving.admission.loading))
+    step_until(serving, lambda: bool(serving.admission.loading))
     cancel(redis_client, "large")
     for number in range(12):
         serving.engine.submit(request(redis_client, f"small{number}", max_tokens=2))
     small = {f"small{number}" for number in range(12)}
-    turn_until(serving, lambda: {"large", *small} <= set(serving.finished), DROPPED_SECONDS)
+    step_until(serving, lambda: {"large", *small} <= set(serving.finished), DROPPED_SECONDS)
     assert "long" not in serving.finished
     cancel(redis_client, "long")
     serving.handle()
 
 
-def test_clients_that_leave_while_they_wait_for_room_are_dropped(serving: Serving, redis_client: redis.Redis) -> None:
+def test_requests_of_clients_that_disconnect_while_waiting_for_slots_are_dropped(
+    serving: Serving, redis_client: redis.Redis
+) -> None:
     serving.engine.submit(request(redis_client, "long", n=6, max_tokens=4096, stream=True))
-    turn_until(serving, begun(redis_client, "long"))
+    step_until(serving, begun(redis_client, "long"))
     serving.engine.submit(request(redis_client, "waits", n=2))
     cancel(redis_client, "waits")
-    turn_until(serving, lambda: "waits" in serving.finished, DROPPED_SECONDS)
+    step_until(serving, lambda: "waits" in serving.finished, DROPPED_SECONDS)
     assert serving.finished == ["waits"]
     cancel(redis_client, "long")
     serving.handle()
 
 
 def test_small_requests_pass_a_large_one_but_not_for_ever(serving: Serving, redis_client: redis.Redis) -> None:
-    """As many texts as there are slots, six, may pass it; then the large request is next."""
+    """Six sequences, as many as there are slots, may overtake the large request; then it is next."""
     serving.engine.submit(request(redis_client, "long", max_tokens=200))
-    turn_until(serving, begun(redis_client, "long"))
+    step_until(serving, begun(redis_client, "long"))
     serving.engine.submit(request(redis_client, "large", n=6, max_tokens=2))
     serving.handle(*(request(redis_client, f"small{number}", max_tokens=2) for number in range(12)))
-    assert {its[:5] for its in serving.finished[:6]} == {"small"}
+    assert {request_id[:5] for request_id in serving.finished[:6]} == {"small"}
     assert serving.finished[6:8] == ["long", "large"]
     assert len(serving.finished) == 14
 

@@ -1,4 +1,4 @@
-"""Many requests at once over a real Redis: what each client reads, who waits, and who makes room."""
+"""Many requests at once over a real Redis: the reply of each, waiting requests, and freed slots."""
 
 from __future__ import annotations
 
@@ -66,26 +66,22 @@ def test_more_requests_than_slots_over_two_checkpoints_are_all_answered_as_if_al
         assert [data["id"] for _, data in tokens] == alone.token_ids
 
 
-def test_choices_are_the_texts_of_consecutive_seeds(
-    serving: Serving, redis_client: redis.Redis, experiments: Path
-) -> None:
+def test_choices_have_consecutive_seeds(serving: Serving, redis_client: redis.Redis, experiments: Path) -> None:
     request(redis_client, "r1", n=3, seed=40, stream=True, top_log_probs=2)
     serving.handle("r1")
     *tokens, (_, reply) = events(redis_client, "r1")
     model = load_model(experiments / MODEL)
-    wanted = [generate(model, "Once upon", max_tokens=12, seed=40 + number).text for number in range(3)]
-    assert [choice["text"] for choice in reply["choices"]] == wanted
-    assert reply["text"] == wanted[0]
-    for number, text in enumerate(wanted):
+    expected = [generate(model, "Once upon", max_tokens=12, seed=40 + number).text for number in range(3)]
+    assert [choice["text"] for choice in reply["choices"]] == expected
+    assert reply["text"] == expected[0]
+    for number, text in enumerate(expected):
         mine = [data for _, data in tokens if data["choice"] == number]
         assert [data["index"] for data in mine] == list(range(12))
         assert "".join(data["text"] for data in mine) == text
         assert all(len(data["alternatives"]) == 2 for data in mine)
 
 
-def test_all_tokens_are_told_at_the_end_only_where_they_are_wanted_and_once(
-    serving: Serving, redis_client: redis.Redis
-) -> None:
+def test_the_last_event_has_all_tokens_once_and_only_if_requested(serving: Serving, redis_client: redis.Redis) -> None:
     request(redis_client, "all", n=2)
     request(redis_client, "none", n=2, trajectory=False, stream=True)
     request(redis_client, "left", n=2, max_tokens=4096, stream=True)
@@ -96,15 +92,15 @@ def test_all_tokens_are_told_at_the_end_only_where_they_are_wanted_and_once(
         serving.emitter.drain()
     redis_client.set(keys.generate_cancelled("left"), "1", ex=60)
     serving.handle()
-    told = {name: events(redis_client, name)[-1][1] for name in ("all", "none", "left")}
-    assert [len(choice["trajectory"]) for choice in told["all"]["choices"]] == [12, 12]
-    assert "trajectory" not in told["all"]
-    assert [choice["tokensGenerated"] for choice in told["none"]["choices"]] == [12, 12]
-    assert told["left"]["code"] == "cancelled"
-    assert '"trajectory"' not in json.dumps([told["none"], told["left"]])
+    replies = {name: events(redis_client, name)[-1][1] for name in ("all", "none", "left")}
+    assert [len(choice["trajectory"]) for choice in replies["all"]["choices"]] == [12, 12]
+    assert "trajectory" not in replies["all"]
+    assert [choice["tokensGenerated"] for choice in replies["none"]["choices"]] == [12, 12]
+    assert replies["left"]["code"] == "cancelled"
+    assert '"trajectory"' not in json.dumps([replies["none"], replies["left"]])
 
 
-def test_the_end_is_built_beside_the_thread_that_decodes_and_a_large_one_beside_all_others(
+def test_the_last_event_is_built_outside_the_decoding_thread_and_a_large_one_in_its_own(
     serving: Serving, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = {}
@@ -124,9 +120,7 @@ def test_the_end_is_built_beside_the_thread_that_decodes_and_a_large_one_beside_
     assert tokens == [LARGE_TOKENS // 3] * 4
 
 
-def test_texts_for_an_api_that_was_killed_are_ended_and_those_of_others_are_not(
-    serving: Serving, redis_client: redis.Redis
-) -> None:
+def test_only_the_requests_of_a_killed_api_process_are_ended(serving: Serving, redis_client: redis.Redis) -> None:
     """One api process lives and one is killed; a third has no subscription, as while it reconnects.
 
     Redis is emptied in between, which must not count as the end of any of them.
@@ -193,18 +187,20 @@ def test_a_stop_string_ends_the_text(serving: Serving, redis_client: redis.Redis
     assert texts_of(events(redis_client, "cut")) == reply["text"]
 
 
-def test_clients_that_leave_make_room_for_those_that_wait(serving: Serving, redis_client: redis.Redis) -> None:
-    """Six endless texts fill the slots; when their clients go, the seventh request is answered."""
+def test_slots_of_disconnected_clients_go_to_waiting_requests(serving: Serving, redis_client: redis.Redis) -> None:
+    """Six long requests fill the slots; when their clients disconnect, the seventh request is answered."""
     for number in range(6):
         serving.engine.submit(request(redis_client, f"long{number}", max_tokens=4096, stream=True))
-    while sum(len(batch.active) for batch in serving.engine.batches.values()) < 6:  # the loader takes its time
+    while (
+        sum(len(batch.active) for batch in serving.engine.batches.values()) < 6
+    ):  # until the loader has loaded the model
         serving.engine.step()
     serving.engine.submit(request(redis_client, "next", max_tokens=2))
     for _ in range(3):
         serving.engine.step()
     serving.emitter.drain()
     assert not events(redis_client, "next")
-    assert redis_client.exists(keys.generate_request("next")), "what waits may still expire"
+    assert redis_client.exists(keys.generate_request("next")), "a waiting request can still expire in Redis"
     for number in range(6):
         redis_client.set(keys.generate_cancelled(f"long{number}"), "1", ex=60)
     serving.handle()
@@ -214,7 +210,9 @@ def test_clients_that_leave_make_room_for_those_that_wait(serving: Serving, redi
         assert (kind, reply["code"]) == (EVENT_ERROR, "cancelled")
 
 
-def test_a_request_whose_client_left_in_the_queue_is_not_begun(serving: Serving, redis_client: redis.Redis) -> None:
+def test_a_request_whose_client_disconnected_in_the_queue_is_not_started(
+    serving: Serving, redis_client: redis.Redis
+) -> None:
     redis_client.set(keys.generate_cancelled(request(redis_client, "left")), "1", ex=60)
     serving.handle("left")
     assert serving.finished == ["left"]
@@ -230,9 +228,9 @@ def test_a_fault_of_one_batch_leaves_the_other_running(
     serving.engine.submit(request(redis_client, "good", max_tokens=400))
     serving.engine.submit(request(redis_client, "bad", checkpoint=OTHER, max_tokens=400))
     broken = None
-    while broken is None:  # the loader takes its time
+    while broken is None:  # until the loader has loaded the model
         serving.engine.step()
-        broken = next((its for model, its in serving.engine.batches.items() if model.config.d_model == 16), None)
+        broken = next((batch for model, batch in serving.engine.batches.items() if model.config.d_model == 16), None)
 
     def fail(*_: object) -> None:
         raise RuntimeError("secret detail")

@@ -1,4 +1,4 @@
-"""Requests carry what the api expects, and problem documents come back as our exceptions."""
+"""Requests have the form that the api expects, and problem documents become exceptions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_submission_is_camel_case_and_repeatable() -> None:
         api.submit_job("lm-training", idempotency_key="mine")
     assert json.loads(seen[0].content) == {
         "type": "lm-training",
-        "config": {"training": {"max_steps": 3}},  # names inside are those of the YAML files
+        "config": {"training": {"max_steps": 3}},  # inside config, the names are those of the YAML files
         "configPath": "demo/lm.yaml",
         "tags": ["a"],
     }
@@ -53,7 +53,7 @@ def test_a_submission_is_camel_case_and_repeatable() -> None:
     assert (job.id, job.queue_position, job.ended) == ("job_1", 1, False)
 
 
-def test_pages_of_jobs_are_put_together() -> None:
+def test_pages_of_jobs_are_joined() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         cursor = request.url.params.get("cursor")
         number = 2 if cursor == "next" else 1
@@ -65,7 +65,7 @@ def test_pages_of_jobs_are_put_together() -> None:
         assert [job.id for job in api.jobs(limit=1)] == ["job_1"]
 
 
-def test_the_history_of_a_job_is_whole_however_long_it_is() -> None:
+def test_the_history_of_a_job_is_complete_however_long_it_is() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         first = int(request.url.params.get("cursor") or 0)
         events = [documents.job_event(id=number) for number in range(first + 1, min(first + 3, 7) + 1)]
@@ -112,19 +112,19 @@ def test_a_problem_document_becomes_the_exception_it_came_from(status: int, kind
     assert caught.value.errors == document["errors"]
 
 
-def test_a_rate_limit_says_when_to_come_back() -> None:
+def test_a_rate_limit_reports_when_to_retry() -> None:
     reply = httpx.Response(429, json={"detail": "slowly"}, headers={"Retry-After": "7"})
     with client(lambda _: reply) as api, pytest.raises(RateLimitedError) as caught:
         api.generate("x/final", "Once")
     assert caught.value.retry_after == 7
 
 
-def test_an_error_that_is_no_document_is_still_an_error() -> None:
+def test_an_error_without_a_problem_document_is_raised() -> None:
     with client(lambda _: httpx.Response(502, text="<html>")) as api, pytest.raises(TidalError, match="502"):
         api.job("job_1")
 
 
-def test_nobody_there_says_how_to_start_one() -> None:
+def test_the_error_without_an_api_explains_how_to_start_one() -> None:
     def away(_: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")
 
@@ -133,14 +133,15 @@ def test_nobody_there_says_how_to_start_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"), [({"stop": ["\udcff"]}, "not UTF-8"), ({"temperature": float("nan")}, "cannot be sent")]
+    ("fields", "message"),
+    [({"stop": ["\udcff"]}, "not valid UTF-8"), ({"temperature": float("nan")}, "cannot be sent")],
 )
-def test_what_json_cannot_carry_is_refused_before_it_is_sent(fields: dict[str, Any], said: str) -> None:
+def test_values_that_json_cannot_encode_are_refused_before_sending(fields: dict[str, Any], message: str) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         raise AssertionError("nothing is to be sent")
 
     with client(answer) as api:
-        with pytest.raises(InvalidInputError, match=said):
+        with pytest.raises(InvalidInputError, match=message):
             next(api.generate_stream("exp/final", "Once", **fields))
-        with pytest.raises(InvalidInputError, match=said):
+        with pytest.raises(InvalidInputError, match=message):
             api.generate("exp/final", "Once", **fields)

@@ -1,4 +1,4 @@
-"""Server-sent events are read as the standard says, and go on without gap or duplicate after a broken connection."""
+"""Server-sent events are read as the standard defines, and a stream resumes without gap or repetition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tidal_client import Client
 from tidal_client.sse import StreamEvent, follow, read_events
 
 ODD_TEXT = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg · 🐈"
-"""`str.splitlines` cuts it into seven; a stream of events does not."""
+"""`str.splitlines` splits this text into seven lines; in an event stream it is one."""
 
 
 class Chunks(httpx.SyncByteStream):
@@ -33,7 +33,7 @@ def read(chunks: Iterable[bytes]) -> Iterator[StreamEvent]:
     return read_events(httpx.Response(200, headers=documents.EVENTS, stream=Chunks(chunks)))
 
 
-def test_events_are_read_as_the_standard_says() -> None:
+def test_events_are_read_as_the_standard_defines() -> None:
     lines = [
         ": a comment",
         "",
@@ -89,7 +89,7 @@ def test_a_reply_that_is_not_an_event_stream_is_an_error_with_its_content_type()
 
 
 class BrokenStream(httpx.SyncByteStream):
-    """Sends what it has and breaks off."""
+    """A response body that sends its chunks and then fails."""
 
     def __init__(self, *chunks: bytes) -> None:
         self._chunks = chunks
@@ -103,7 +103,7 @@ def event(number: int) -> bytes:
     return f"event: metrics\nid: {number}-0\ndata: {number}\n\n".encode()
 
 
-def test_a_broken_stream_goes_on_after_the_last_event() -> None:
+def test_a_broken_stream_resumes_after_the_last_event() -> None:
     asked: list[str | None] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -118,7 +118,7 @@ def test_a_broken_stream_goes_on_after_the_last_event() -> None:
             case 2:
                 return httpx.Response(503, json={"detail": "restarting"})
             case 3:
-                raise httpx.ConnectError("nobody there")
+                raise httpx.ConnectError("connection refused")
             case _:
                 return httpx.Response(200, headers=documents.EVENTS, stream=BrokenStream(event(3), event(4)))
 
@@ -127,11 +127,11 @@ def test_a_broken_stream_goes_on_after_the_last_event() -> None:
     events = follow(lambda headers: http.stream("GET", "/x", headers=headers), sleep=waits.append)
     assert [each.data for each in islice(events, 4)] == [1, 2, 3, 4]
     assert asked == [None, "2-0", "2-0", "2-0"]
-    assert waits == sorted(waits)  # it backs off
+    assert waits == sorted(waits)  # the delays do not decrease
     http.close()
 
 
-def test_a_refusal_is_not_tried_again() -> None:
+def test_a_refused_request_is_not_repeated() -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(404, json={"detail": "no such experiment"}))
     with Client("http://tidal", transport=transport) as client, pytest.raises(NotFoundError, match="no such"):
         next(client.follow_experiment("x"))
@@ -170,9 +170,9 @@ def test_following_falls_back_to_the_whole_stream_if_the_api_has_no_brief_topics
     assert requested == ["/api/stream", "/api/experiments/x/stream"]
 
 
-def test_patience_has_an_end() -> None:
+def test_following_ends_with_an_error_after_the_patience() -> None:
     def away(_: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("nobody there")
+        raise httpx.ConnectError("connection refused")
 
     http = httpx.Client(base_url="http://tidal", transport=httpx.MockTransport(away))
     events = follow(lambda headers: http.stream("GET", "/x", headers=headers), patience=0.0, sleep=lambda _: None)

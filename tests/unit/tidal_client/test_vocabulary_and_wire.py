@@ -1,4 +1,4 @@
-"""tidal_client imports no server code, matches the OpenAPI document, and accepts keys and words of later versions."""
+"""tidal_client imports no server code, matches the OpenAPI document, and accepts keys and values of later versions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def schemas() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", [JobStatus, JobType, Signal])
-def test_the_words_of_the_openapi_document_are_those_of_the_vocabulary(schemas: dict[str, Any], kind: Any) -> None:
+def test_the_enumerations_of_the_openapi_document_are_those_of_the_vocabulary(
+    schemas: dict[str, Any], kind: Any
+) -> None:
     assert schemas[kind.__name__]["enum"] == [word.value for word in kind]
     assert schemas["GenerateRequest"]["properties"]["gatingMode"]["enum"] == [mode.value for mode in GatingMode]
 
@@ -55,7 +57,7 @@ def test_a_job_of_the_client_has_every_field_of_the_openapi_document(schemas: di
     assert (job.updated_at, job.not_before, job.infra_restarts) == (job.created_at, parse_utc(documents.TIME), 2)
 
 
-def test_unknown_keys_of_a_later_api_are_ignored_and_unknown_words_are_kept() -> None:
+def test_unknown_keys_of_a_later_api_are_ignored_and_unknown_values_are_kept() -> None:
     later = documents.job(status="hibernating", type="distillation", signals=["wake"], colour="blue")
     job = JobDetail.model_validate(later)
     assert (job.status, job.type, job.signals, job.ended) == ("hibernating", "distillation", ["wake"], False)
@@ -81,17 +83,17 @@ def test_the_client_loads_no_server_code_and_its_vocabulary_no_http_library() ->
 
 
 def test_every_public_name_can_be_loaded() -> None:
-    assert sorted(tidal_client.__all__) == sorted(tidal_client._PLACES)
+    assert sorted(tidal_client.__all__) == sorted(tidal_client._EXPORTS)
     for name in tidal_client.__all__:
         assert getattr(tidal_client, name) is not None
-    with pytest.raises(AttributeError, match="Nobody"):
-        _ = tidal_client.Nobody
+    with pytest.raises(AttributeError, match="NoSuchName"):
+        _ = tidal_client.NoSuchName
 
 
 def test_the_groups_of_statuses_are_consistent() -> None:
     assert TERMINAL.isdisjoint(LIVE) and set(JobStatus) == TERMINAL | LIVE
     assert ACTIVE < LIVE
-    assert list(DesiredState) == ["run", "pause", "complete", "stop"]  # from the mildest to the harshest
+    assert list(DesiredState) == ["run", "pause", "complete", "stop"]  # from mild to severe
 
 
 def test_ids_and_times_have_one_form() -> None:

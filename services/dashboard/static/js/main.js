@@ -1,4 +1,4 @@
-// The dashboard: picks the page that the address names and keeps it in the frame.
+// The dashboard: shows the page that the address names, inside the frame.
 import { Component, html, render, useEffect, useLayoutEffect } from "./lib/html.js";
 import { Problem, refreshSession } from "./lib/api.js";
 import { route, useTitle } from "./lib/router.js";
@@ -21,8 +21,8 @@ import { Reports } from "./pages/reports.js";
 
 /**
  * @typedef {ReturnType<typeof route.get>} Route
- * @typedef {[title: string, view: (route: Route) => Ui.Node, parts?: number[]]} Page the numbers of parts that its
- *   address may have, one without them
+ * @typedef {[title: string, view: (route: Route) => Ui.Node, parts?: number[]]} Page `parts` lists the numbers of path
+ *   parts that an address of the page may have; the default is 1
  * @type {Record<string, Page>}
  */
 const PAGES = {
@@ -53,7 +53,7 @@ function pageOf({ parts, page }) {
 }
 
 /**
- * Shows an error instead of a page that fails, and keeps the frame; another address is rendered anew.
+ * Shows the error of a page that fails to render, inside the frame, until the address changes.
  *
  * @extends {Component<{at: string, children: Ui.Children}, {error?: Ui.Failure, at?: string}>}
  */
@@ -81,8 +81,8 @@ function Broken({ error }) {
 
 /** @param {{path: string}} props */
 const NotFound = ({ path }) =>
-  html`<${Empty} title="There is no such page">
-    <p>Nothing is shown at <code>${path}</code>. The link may be broken off, or mistyped.</p>
+  html`<${Empty} title="This page does not exist">
+    <p>There is no page at <code>${path}</code>. The link may be incomplete or mistyped.</p>
     <a class="button" href="#/">To the experiments</a>
   <//>`;
 
@@ -93,7 +93,7 @@ function App() {
   }, []);
   useEffect(() => window.scrollTo(0, 0), [now.path]);
   const [title, view] = pageOf(now) ?? ["Not found", NotFound];
-  // Before the effects of the page, which may know a better one.
+  // A layout effect runs before the effects of the page, which may set a better title.
   useLayoutEffect(() => {
     document.title = `${title} · Tidal`;
   }, [now.path]);
@@ -102,7 +102,7 @@ function App() {
   <//>`;
 }
 
-// Whatever was asked of the server without a place of its own for the answer.
+// Shows the errors of requests that no component handles.
 window.addEventListener("unhandledrejection", (event) => {
   if (!(event.reason instanceof Problem)) return;
   event.preventDefault();

@@ -1,9 +1,9 @@
-// Sets the chosen theme before the first paint, so that nothing flashes. A plain script: modules run too late.
+// Sets the chosen theme before the first paint, to avoid a flash of the other theme. Modules would run too late.
 (() => {
   try {
     const theme = localStorage.getItem("tidal.theme");
     if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
   } catch {
-    // Storage may be forbidden; the system's theme is used then.
+    // The browser forbids storage; the theme of the system applies.
   }
 })();

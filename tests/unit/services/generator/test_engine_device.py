@@ -1,4 +1,4 @@
-"""TIDAL_GENERATOR_DEVICE: a device that is not there is named, with the way out."""
+"""TIDAL_GENERATOR_DEVICE: the error for a missing device names it, and the valid values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.errors import ConfigError
 from services.generator.engine_child import set_up_device
 
 
-def test_a_device_that_is_not_there_is_named() -> None:
+def test_the_error_for_a_missing_device_names_it() -> None:
     with pytest.raises(ConfigError, match="is cuda:99, but torch finds"):
         set_up_device(Settings(_env_file=None, generator_device="cuda:99"))
     with pytest.raises(ConfigError, match="'gpu' is not auto, cpu, cuda or cuda:N"):

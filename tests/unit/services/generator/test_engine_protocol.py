@@ -29,7 +29,7 @@ def test_messages_arrive_in_order_and_end_with_the_peer() -> None:
 
 
 @pytest.mark.parametrize("line", [b"noise\n", b"[1]\n", b'{"type": "explode"}\n', b"x" * (MAX_LINE_BYTES + 1)])
-def test_lines_that_are_no_message_are_refused(line: bytes) -> None:
+def test_invalid_lines_are_refused(line: bytes) -> None:
     worker, other = EngineChannel.pair()
     other.sendall(line)
     other.close()

@@ -1,4 +1,4 @@
-"""Which files stay loaded."""
+"""Tests of the files that a cache keeps loaded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from services.generator.model_cache import FileCache
 
 
 class Loader:
-    """Reads text and remembers what it was asked for."""
+    """Reads text files and records their names."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.loaded: list[str] = []
 
     def __call__(self, path: Path) -> str:
-        self.asked.append(path.name)
+        self.loaded.append(path.name)
         return path.read_text()
 
 
@@ -34,23 +34,23 @@ def test_the_least_recently_used_file_is_dropped(tmp_path: Path) -> None:
     cache = FileCache(loader, len, 2)
     for path in (a, b, a, c, a, b):
         assert cache.get(path) == path.name
-    assert loader.asked == ["a", "b", "c", "b"]
+    assert loader.loaded == ["a", "b", "c", "b"]
 
 
-def test_what_is_loaded_fits_into_the_memory_but_for_the_last_used(tmp_path: Path) -> None:
+def test_all_loaded_files_but_the_last_used_fit_into_the_capacity(tmp_path: Path) -> None:
     small, middle, large = (write(tmp_path / name, "x" * size, 1) for name, size in (("s", 2), ("m", 3), ("l", 9)))
     loader = Loader()
     cache = FileCache(loader, len, 5)
     for path in (small, middle, small, middle):
         cache.get(path)
-    assert loader.asked == ["s", "m"]
+    assert loader.loaded == ["s", "m"]
     cache.get(large)
     cache.get(large)
     cache.get(small)
-    assert loader.asked == ["s", "m", "l", "s"]
+    assert loader.loaded == ["s", "m", "l", "s"]
 
 
-def test_what_is_in_use_is_not_dropped_and_leaves_when_it_no_longer_is(tmp_path: Path) -> None:
+def test_a_file_in_use_is_not_dropped_until_it_is_no_longer_in_use(tmp_path: Path) -> None:
     a, b, c = (write(tmp_path / name, name, 1) for name in "abc")
     loader = Loader()
     used: list[str] = []
@@ -58,14 +58,14 @@ def test_what_is_in_use_is_not_dropped_and_leaves_when_it_no_longer_is(tmp_path:
     used.append(cache.get(a))
     for path in (b, c, a):
         assert cache.get(path) == path.name
-    assert loader.asked == ["a", "b", "c"], "b left, though a was used longer ago"
+    assert loader.loaded == ["a", "b", "c"], "b was dropped, although a was used earlier"
     used.clear()
     for path in (c, b, a):
         cache.get(path)
-    assert loader.asked == ["a", "b", "c", "b", "a"]
+    assert loader.loaded == ["a", "b", "c", "b", "a"]
 
 
-def test_a_changed_file_is_loaded_anew_and_a_checkpoint_folder_goes_by_its_manifest(tmp_path: Path) -> None:
+def test_a_changed_file_is_loaded_again_and_a_folder_if_its_manifest_changes(tmp_path: Path) -> None:
     loader = Loader()
     cache = FileCache(loader, len, 6)
     path = write(tmp_path / "a", "old", 1)

@@ -1,4 +1,4 @@
-"""What a request of several texts costs before its first token."""
+"""Requests with several choices before their first token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def running(**fields: Any) -> RunningRequest:
     return RunningRequest(GenerationRequest(id="r", checkpoint="c", **fields), MODEL, None, total_seconds=60.0)
 
 
-def test_the_prompt_of_several_texts_is_encoded_and_told_once() -> None:
+def test_the_prompt_of_several_choices_is_encoded_and_scored_once() -> None:
     choices = running(prompt="Once upon a time", n=3, echo=True, log_probs=True, seed=4).choices
     assert choices[0].result.prompt_token_ids == [7454, 2402, 257, 640]
     assert len({id(choice.result.prompt_token_ids) for choice in choices}) == 1
@@ -30,9 +30,11 @@ def test_the_prompt_of_several_texts_is_encoded_and_told_once() -> None:
     assert [choice.seed for choice in choices] == [4, 5, 6]
 
 
-def test_tokens_of_the_prompt_times_texts_are_bounded() -> None:
+def test_the_prompt_tokens_of_all_choices_are_limited() -> None:
     assert len(running(prompt=[5] * (MAX_PROMPT_TOKENS // 64), n=64).choices) == 64
-    with pytest.raises(InvalidInputError, match=r"1,025 tokens for 64 texts; .* 65,536: shorten it"):
+    with pytest.raises(
+        InvalidInputError, match=r"1,025 tokens, which is 65,600 for 64 choices; .* 65,536: shorten the prompt or"
+    ):
         running(prompt=[5] * (MAX_PROMPT_TOKENS // 64 + 1), n=64)
     with pytest.raises(InvalidInputError, match="65,537 tokens; "):
         running(prompt=[5] * (MAX_PROMPT_TOKENS + 1))

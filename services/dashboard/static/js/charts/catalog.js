@@ -1,8 +1,8 @@
-// Which charts there are: titles, units and the metric names they show (common/metrics/names.py says what each means).
+// The charts of an experiment: their titles, units and metrics (common/metrics/names.py explains the metrics).
 //
-// `main` is the line that a comparison of runs shows. Names that no chart claims get one of their own.
+// `main` marks the line that a comparison of runs shows. A metric that is in no chart of the catalogue gets its own chart.
 
-/** Types of experiments that have points over steps, so that there are charts and something to compare. */
+/** Types of experiments with metrics over steps, which can be shown in charts and compared. */
 export const PLOTTED = ["lm", "rl"];
 
 /** @type {Api.Kind} */
@@ -158,12 +158,14 @@ export const CATALOG = [
   },
 ];
 
-const CLAIMED = new Set(
+/** Metrics that a chart of the catalogue shows. */
+const IN_CATALOG = new Set(
   CATALOG.flatMap((chart) =>
     chart.lines.flatMap((line) => [line.name, line.spread]).map((name) => `${chart.kind}:${name}`),
   ),
 );
-const PLAIN = new Set([
+/** Metrics without a chart. */
+const HIDDEN = new Set([
   "metrics:Epoch/Progress",
   "metrics:Tokens/Seen",
   "metrics:Iterations/Second",
@@ -171,7 +173,7 @@ const PLAIN = new Set([
 ]);
 
 /**
- * Returns the charts that have data. `has(kind, name)` tells whether a metric exists, `names(kind)` lists all.
+ * Returns the charts that have data. `has(kind, name)` returns whether a metric exists; `names(kind)` lists all metrics.
  *
  * @param {(kind: Api.Kind, name: string) => unknown} has
  * @param {(kind: Api.Kind) => string[]} names
@@ -181,7 +183,7 @@ export function chartsFor(has, names) {
   const known = CATALOG.filter((chart) => chart.lines.some((line) => has(chart.kind, line.name)));
   const others = [LM, RL].flatMap((kind) =>
     names(kind)
-      .filter((name) => !CLAIMED.has(`${kind}:${name}`) && !PLAIN.has(`${kind}:${name}`))
+      .filter((name) => !IN_CATALOG.has(`${kind}:${name}`) && !HIDDEN.has(`${kind}:${name}`))
       .map((name) => ({
         id: `other-${kind}-${name}`,
         title: name,

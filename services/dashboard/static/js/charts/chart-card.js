@@ -1,4 +1,5 @@
-// A chart with its title, legend (values under the cursor, lines to switch off), log scale and exports.
+// A chart with its title, exports, a switch for the log scale, and a legend that shows the values at the cursor and hides
+// lines.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { exact, number } from "../lib/format.js";
 import { Plot, same } from "./plot.js";
@@ -20,7 +21,8 @@ const slug = (text) =>
 const end = (lines) => Math.max(0, ...lines.map((line) => line.x.at(-1) ?? 0));
 
 /**
- * Returns [value, text] of a line at `step`. Without a point there, uses the last point before and names its step.
+ * Returns [value, where] of a line at `step`. Without a point there, uses the last earlier point, and `where` names its
+ * step.
  *
  * @param {Ui.Line} line
  * @param {number} step
@@ -32,10 +34,10 @@ function read({ x, y }, step) {
 }
 
 /** @param {Ui.Diverged} diverged */
-const notFinite = ({ label, step }) => `${label} diverged: not finite from step ${exact(step)} on.`;
+const notFinite = ({ label, step }) => `${label} diverged: NaN or infinite from step ${exact(step)}.`;
 
 /**
- * Returns a description of the chart in words: the last value of each line, and the metrics that diverged.
+ * Returns a description of the chart for screen readers: the last value of each line, and the metrics that diverged.
  *
  * @param {string} title
  * @param {Ui.Line[]} lines
@@ -46,11 +48,11 @@ function description(title, lines, diverged) {
   const parts = lines.filter((line) => line.y.length).map((line) => [line.label, ...read(line, step)].join(" ").trim());
   return `Chart of ${title}. At step ${exact(step)}: ${parts.join(", ") || "no points yet"}. ${diverged
     .map((one) => `${notFinite(one)} `)
-    .join("")}Arrow keys move along it.`;
+    .join("")}Use the arrow keys to move the cursor.`;
 }
 
 /**
- * Changes the text of an element in its existing node. Preact would not update a new node.
+ * Changes the text of an element in its existing text node, because Preact would not update a new one.
  *
  * @param {Element | null} element
  * @param {string} text
@@ -60,8 +62,8 @@ function change(element, text) {
 }
 
 /**
- * `lines` as `Plot` takes them; with `raw: true` a line is drawn but not in the legend. `diverged`: [{label, step}] of
- * what was not finite from a step on. `file` begins the names of exported files.
+ * Shows a chart with its controls. `lines` are those of `Plot`; a line with `raw: true` is not in the legend. `diverged`
+ * lists the metrics that were not finite, each with the first such step. `file` is the prefix of exported files' names.
  *
  * @param {Omit<import("./plot.js").PlotProps, "name" | "plotRef" | "onCursor"> & {
  * title: string, unit?: string, file?: string, diverged?: Ui.Diverged[]}} props
@@ -89,7 +91,7 @@ export function ChartCard({
   const legend = lines.filter((line) => !line.raw);
   const canLog = lines.some((line) => line.y.some((value) => value > 0));
   const newest = end(legend);
-  const apart = legend.some((line) => !same(line.x, legend[0].x)); // then there are marks, and room is kept for them
+  const apart = legend.some((line) => !same(line.x, legend[0].x)); // reserves room in the legend for steps
 
   /** @type {Ui.OnCursor} */
   const onCursor = (index, made) => {
@@ -104,7 +106,7 @@ export function ChartCard({
     if (at.current) at.current.textContent = index === null ? "" : `at ${exact(step)}`;
   };
   useEffect(() => {
-    // New points must not replace the values at the cursor while it is in the chart.
+    // While the cursor is in the chart, new points must not replace the values at the cursor.
     if (plot.current) onCursor(plot.current.cursor.idx ?? null, plot.current);
   });
   /** @param {string} label */
@@ -153,7 +155,7 @@ export function ChartCard({
           html`<button
             key=${line.label}
             aria-pressed=${!hidden.has(line.legend ?? line.label)}
-            title="Show or hide"
+            title="Show or hide this line"
             onClick=${() => toggle(line.legend ?? line.label)}
           >
             <i style=${{ "--swatch": `var(--chart-${line.colour})` }}></i><span>${line.label}</span>

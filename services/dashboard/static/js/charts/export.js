@@ -1,4 +1,4 @@
-// A chart as a file: CSV with every point that is loaded, PNG as it is seen, with title and legend.
+// Saves a chart as a file: CSV with every loaded point, or PNG as shown, with title and legend.
 import { colour } from "../lib/theme.js";
 
 /**
@@ -17,7 +17,7 @@ export function download(blob, name) {
 const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
 /**
- * Returns the lines as CSV with a row per step and a column per line; a cell is empty where the line has no point.
+ * Returns the lines as CSV, with a row per step and a column per line. A cell is empty if the line has no point there.
  *
  * @param {Ui.Line[]} lines
  */

@@ -1,8 +1,9 @@
-// From a chart of the catalogue and the points of an experiment to the lines that are drawn.
+// Makes the lines of a chart from its entry in the catalogue and the points of an experiment.
 import { smooth } from "./series.js";
 
 /**
- * Returns {lines, bands, diverged} of one experiment; a smoothed line has its raw line behind it.
+ * Returns {lines, bands, diverged} of one experiment. The raw line of a smoothed line is drawn behind it. `weight` is
+ * that of the smoothing.
  *
  * @param {Ui.ChartSpec} chart
  * @param {import("./series.js").SeriesStore} store

@@ -1,6 +1,6 @@
-// One uPlot drawing on a canvas: made anew for other lines, scales or themes, otherwise only given new data.
+// One uPlot chart on a canvas. It is created again when lines, scales or theme change; otherwise only its data changes.
 //
-// Sources of colours are CSS properties, so both themes work. Charts of one page share cursor and zoom.
+// Colours come from CSS properties, so that both themes work. The charts of a page share cursor and zoom.
 import { html, useEffect, useRef } from "../lib/html.js";
 import { useStore } from "../lib/store.js";
 import { theme, colour } from "../lib/theme.js";
@@ -23,7 +23,7 @@ const resolved = (name) => {
 const faded = (rgb, alpha) => rgb.replace("rgb(", "rgba(").replace(")", `, ${alpha})`);
 
 /**
- * Returns data with one x axis for all lines: unchanged if the lines share it, otherwise joined.
+ * Returns data with one x axis for all lines: unchanged if the lines have the same steps, otherwise joined.
  *
  * @param {Ui.Line[]} lines
  * @param {boolean} log
@@ -38,7 +38,7 @@ function aligned(lines, log) {
 }
 
 /**
- * Returns whether two arrays of steps are equal, by their length, ends and middle.
+ * Returns whether two arrays of steps are equal. Compares only their lengths, ends and middles.
  *
  * @param {number[]} a
  * @param {number[]} b
@@ -59,7 +59,7 @@ function wholePowers(splits) {
 }
 
 /**
- * Labels of an axis, with as many digits as neighbours need to differ.
+ * Returns the labels of an axis, with as many digits as neighbouring labels need to differ.
  *
  * @param {(number | null)[]} splits
  */
@@ -155,8 +155,8 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
 }
 
 /**
- * `zoom`: a store shared by charts; `plotRef` gets the uPlot for exports; `name` describes the drawing to those who
- * cannot see it. Colours are numbers from 1 to 8.
+ * Draws a chart. `zoom` is a store that several charts share; `plotRef` receives the uPlot object, for exports; `name` is
+ * the description for screen readers. Colours are numbers from 1 to 8.
  *
  * @typedef {object} PlotProps
  * @property {Ui.Line[]} lines

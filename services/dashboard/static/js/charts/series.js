@@ -1,14 +1,14 @@
-// The points of one experiment by metric name: loaded once, then fed by the stream.
+// The points of one experiment by metric name: loaded once, then extended by the stream.
 //
-// A value that was not finite comes as null: training diverged there (`diverged`), and no line goes on from it.
-// Points may come twice (the stream goes on a little before what was loaded); a later attempt replaces an earlier one
-// from its first step on. Within a zoom finer points (`refine`) take the place of the thinned ones. Watchers hear of
-// changes at most once a frame and 200 ms.
+// A value that was not finite arrives as null: the training diverged there (`diverged`), and the value is not drawn.
+// A point may arrive twice, because the stream begins a little before the end of the loaded points. The points of a
+// later attempt replace those of earlier ones from its first step on. In a zoom, points of higher resolution (`refine`)
+// replace the thinned ones. Listeners are notified of changes at most once in 200 ms.
 
 /** @type {Api.Kind[]} */
 export const KINDS = ["metrics", "rl-metrics"];
 const NOTICE_MS = 200;
-const MOST_POINTS = 12_000;
+const MAX_POINTS = 12_000;
 
 export class SeriesStore {
   constructor() {
@@ -19,9 +19,9 @@ export class SeriesStore {
     /** @type {Set<Api.Kind>} */
     this.thinned = new Set(); // kinds of which the server has more points
     /** @type {Map<string, Ui.Series>} */
-    this.finer = new Map(); // like series: the points of one range
+    this.zoomed = new Map(); // as `series`: the points of the zoomed range
     /** @type {Map<string, number>} */
-    this.broken = new Map(); // "<kind>:<name>" -> first step at which the value was not finite
+    this.divergedSteps = new Map(); // "<kind>:<name>" -> first step at which the value was not finite
     this.version = 0;
     /** @type {Set<(version: number) => unknown>} */
     this.listeners = new Set();
@@ -29,15 +29,15 @@ export class SeriesStore {
   }
 
   /**
-   * Take over the reply of `/metrics` or `/rl-metrics`.
+   * Replaces the points of a kind by the reply of `/metrics` or `/rl-metrics`.
    *
    * @param {Api.Kind} kind
    * @param {Api.Metrics} reply
    */
   load(kind, reply) {
-    for (const map of [this.series, this.broken])
+    for (const map of [this.series, this.divergedSteps])
       for (const key of [...map.keys()]) if (key.startsWith(`${kind}:`)) map.delete(key);
-    for (const [name, step] of Object.entries(reply.diverged ?? {})) this.broken.set(`${kind}:${name}`, step);
+    for (const [name, step] of Object.entries(reply.diverged ?? {})) this.divergedSteps.set(`${kind}:${name}`, step);
     let most = 0;
     for (const [name, points] of Object.entries(reply.series)) {
       this.series.set(`${kind}:${name}`, columns(points));
@@ -46,29 +46,29 @@ export class SeriesStore {
     if (reply.totalPoints > most) this.thinned.add(kind);
     else this.thinned.delete(kind);
     const attempt = reply.last?.attempt ?? 0;
-    if (attempt !== this.attempts[kind]) this.finer.clear();
+    if (attempt !== this.attempts[kind]) this.zoomed.clear();
     this.attempts[kind] = attempt;
     this.version += 1;
-    this.tell(); // at once: until now there was nothing to see
+    this.notify(); // at once, because there was nothing to show before
   }
 
   /**
-   * Take over the reply for a range of steps. Without a reply, only forget the previous range.
+   * Stores the reply for the zoomed range. Without a reply, only removes the points of the previous range.
    *
    * @param {Api.Kind} kind
    * @param {Api.Metrics | null} reply
    */
   refine(kind, reply) {
-    for (const key of [...this.finer.keys()]) if (key.startsWith(`${kind}:`)) this.finer.delete(key);
+    for (const key of [...this.zoomed.keys()]) if (key.startsWith(`${kind}:`)) this.zoomed.delete(key);
     for (const [name, points] of Object.entries(reply?.series ?? {})) {
       const line = this.series.get(`${kind}:${name}`);
-      if (line && points.length) this.finer.set(`${kind}:${name}`, columns(points));
+      if (line && points.length) this.zoomed.set(`${kind}:${name}`, columns(points));
     }
     this.changed();
   }
 
   /**
-   * Points of a `metrics` or `rl-metrics` event.
+   * Appends the points of an event `metrics` or `rl-metrics`.
    *
    * @param {Api.Kind} kind
    * @param {Api.MetricPoints["points"]} points
@@ -83,7 +83,7 @@ export class SeriesStore {
       for (const [name, value] of Object.entries(values)) {
         const key = `${kind}:${name}`;
         if (value === null) {
-          if (!this.broken.has(key)) this.broken.set(key, step);
+          if (!this.divergedSteps.has(key)) this.divergedSteps.set(key, step);
           continue;
         }
         let line = this.series.get(key);
@@ -92,7 +92,7 @@ export class SeriesStore {
         if (end && line.x[end - 1] >= step) continue;
         line.x.push(step);
         line.y.push(value);
-        if (end > MOST_POINTS) {
+        if (end > MAX_POINTS) {
           thin(line);
           this.thinned.add(kind);
         }
@@ -102,7 +102,7 @@ export class SeriesStore {
   }
 
   /**
-   * A `rewind` event: a new attempt begins after `step`.
+   * Applies an event `rewind`: a new attempt begins after `step`, and later points of earlier attempts are removed.
    *
    * @param {Api.Rewind} rewind
    */
@@ -120,9 +120,9 @@ export class SeriesStore {
    * @param {number} step
    */
   cut(kind, step) {
-    this.finer.clear();
-    for (const [key, first] of [...this.broken])
-      if (key.startsWith(`${kind}:`) && first > step) this.broken.delete(key);
+    this.zoomed.clear();
+    for (const [key, first] of [...this.divergedSteps])
+      if (key.startsWith(`${kind}:`) && first > step) this.divergedSteps.delete(key);
     for (const [key, line] of this.series) {
       if (!key.startsWith(`${kind}:`)) continue;
       while (line.x.length && line.x[line.x.length - 1] > step) {
@@ -139,7 +139,7 @@ export class SeriesStore {
   get(kind, name) {
     const key = `${kind}:${name}`;
     const line = this.series.get(key);
-    const fine = this.finer.get(key);
+    const fine = this.zoomed.get(key);
     if (!line || !fine) return line;
     const before = line.x.findIndex((step) => step >= fine.x[0]);
     const after = line.x.findIndex((step) => step > fine.x[fine.x.length - 1]);
@@ -159,7 +159,7 @@ export class SeriesStore {
    * @param {string} name
    */
   diverged(kind, name) {
-    return this.broken.get(`${kind}:${name}`);
+    return this.divergedSteps.get(`${kind}:${name}`);
   }
 
   /** @param {Api.Kind} kind */
@@ -174,12 +174,12 @@ export class SeriesStore {
     this.timer = setTimeout(() => {
       requestAnimationFrame(() => {
         this.timer = 0;
-        this.tell();
+        this.notify();
       });
     }, NOTICE_MS);
   }
 
-  tell() {
+  notify() {
     for (const listener of [...this.listeners]) listener(this.version);
   }
 
@@ -191,7 +191,7 @@ export class SeriesStore {
 }
 
 /**
- * Returns the index of the last point at or before `step`, -1 if there is none. `xs` ascend.
+ * Returns the index of the last point at or before `step`, or -1 if there is none. `xs` is in ascending order.
  *
  * @param {ArrayLike<number>} xs
  * @param {number} step
@@ -225,7 +225,7 @@ function thin(line) {
 }
 
 /**
- * Exponential moving average without the bias of its beginning; `weight` in [0, 1).
+ * Returns the exponential moving average, corrected for the bias of its start. `weight` is in [0, 1).
  *
  * @param {number[]} values
  * @param {number} weight

@@ -1,32 +1,33 @@
-// The points of experiments for several charts of one page: each experiment is loaded once, and followed while it runs.
+// The points of experiments for all charts of a page: each experiment is loaded once, and followed while it runs.
 import { get, query } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
-import { hasEnded } from "../lib/ladder.js";
+import { hasEnded } from "../lib/job-signals.js";
 import { KINDS, SeriesStore } from "./series.js";
 
 const MAX_POINTS = 2000;
-const MOST_STREAMS = 3; // a browser has six connections to a host
+const MAX_STREAMS = 3; // experiments that are followed at the same time
 /**
  * @typedef {{store: SeriesStore, users: number, stop: (() => void) | null, found: Promise<Api.Experiment>}} Entry
  * @type {Map<string, Entry>} by the id of the experiment
  */
-const kept = new Map();
+const entries = new Map();
 let streams = 0;
 
 /**
- * {store, found}: `found` is a promise of the experiment, whose points are then loaded. Give back with `release`.
+ * Returns {store, found}. `found` is a promise of the experiment, which resolves when its points are loaded. Every
+ * `acquire` needs a `release`.
  *
  * @param {string} id
  */
 export function acquire(id) {
-  let entry = kept.get(id);
+  let entry = entries.get(id);
   if (!entry) {
     const store = new SeriesStore();
     const made = /** @type {Entry} */ ({ store, users: 0, stop: null });
     entry = made;
-    kept.set(id, made);
+    entries.set(id, made);
     made.found = load(id, made);
-    made.found.catch(() => kept.get(id) === made && kept.delete(id)); // the next chart asks again
+    made.found.catch(() => entries.get(id) === made && entries.delete(id)); // the next chart tries again
   }
   entry.users += 1;
   return entry;
@@ -41,7 +42,7 @@ export function release(id, entry) {
   if (entry.users > 0) return;
   entry.stop?.();
   entry.stop = null;
-  if (kept.get(id) === entry) kept.delete(id);
+  if (entries.get(id) === entry) entries.delete(id);
 }
 
 /**
@@ -57,7 +58,7 @@ async function load(id, entry) {
     KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)),
   );
   replies.forEach((reply, i) => entry.store.load(KINDS[i], reply));
-  if (hasEnded(found.status) || streams >= MOST_STREAMS || entry.users < 1) return found;
+  if (hasEnded(found.status) || streams >= MAX_STREAMS || entry.users < 1) return found;
   streams += 1;
   const end = follow(`${path}/brief/stream`, {
     since: replies[0].streamCursor,

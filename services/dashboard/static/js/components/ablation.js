@@ -1,10 +1,10 @@
-// The ablation: mean and 95 % interval of each policy, and what may be said of the differences.
+// The ablation: mean and 95 % interval of each policy, and of the differences between policies.
 import { html, useState } from "../lib/html.js";
 import { count, number } from "../lib/format.js";
 
 /** @type {Record<string, number>} */
 export const COLOURS = { learned: 1, random: 2, fixed: 3 };
-const WHOLE = ["total", "modulation", "length"]; // the others are components of the reward
+const OWN_FIELDS = ["total", "modulation", "length"]; // all other quantities are components of the reward
 
 /**
  * @param {Api.AblationRow} row
@@ -12,7 +12,7 @@ const WHOLE = ["total", "modulation", "length"]; // the others are components of
  * @returns {Api.Interval | undefined}
  */
 export const pick = (row, quantity) =>
-  WHOLE.includes(quantity) ? row[/** @type {Api.Quantity} */ (quantity)] : row.components?.[quantity];
+  OWN_FIELDS.includes(quantity) ? row[/** @type {Api.Quantity} */ (quantity)] : row.components?.[quantity];
 
 /** @param {{result: Api.Ablation}} props */
 export function Ablation({ result }) {
@@ -26,7 +26,7 @@ export function Ablation({ result }) {
   return html`<section class="stack" aria-label="Ablation">
     <div class="card stack">
       <header class="row apart">
-        <h2>Did the controller earn its place?</h2>
+        <h2>Is the learned controller better?</h2>
         <label class="row note"
           >Quantity
           <select class="short" value=${quantity} onChange=${(event) => setQuantity(event.target.value)}>
@@ -46,7 +46,7 @@ export function Ablation({ result }) {
       />
       ${
         paired.length > 0 &&
-        html`<h3>Differences, prompt by prompt</h3>
+        html`<h3>Differences, paired by prompt</h3>
           <${Bars}
             rows=${paired.map(([name, row]) => ({
               name: name.replaceAll("_", " "),
@@ -58,7 +58,7 @@ export function Ablation({ result }) {
           />`
       }
       <p class="note">
-        Bars are means per token, whiskers 95 % bootstrap intervals.
+        Bars show means per token; whiskers show 95 % bootstrap intervals.
         ${
           result.conditions &&
           ` ${count(result.conditions.prompts, "prompt")}, episodes of up to ${count(

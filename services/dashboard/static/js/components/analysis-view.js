@@ -1,4 +1,4 @@
-// An analysis as it came: each prompt's trajectory, what lies between prompts, what becomes of the text at 0 and 1.
+// The result of an analysis: the trajectory of each prompt, the comparison of prompts, and the sweep over modulations.
 import { html } from "../lib/html.js";
 import { count, duration, number } from "../lib/format.js";
 import { ChartCard } from "../charts/chart-card.js";
@@ -45,7 +45,7 @@ function Between({ batch, prompts }) {
   return html`<section class="card stack" aria-label="Across prompts">
     <h2>Across prompts</h2>
     <p class="note">
-      Does the controller answer the prompt? Then the prompts differ more from each other than the tokens within one.
+      If the controller depends on the prompt, the variance between prompts exceeds that within a prompt.
     </p>
     <div class="columns">
       <div class="table-wrap">
@@ -61,7 +61,7 @@ function Between({ batch, prompts }) {
             ${row("Variance between prompts", spread.betweenPromptVar, spread.confidenceIntervals?.betweenPromptVar)}
             ${row("Variance within prompts", spread.withinPromptVar, spread.confidenceIntervals?.withinPromptVar)}
             ${row("Mean of the prompts", strategy.globalMean, strategy.confidenceIntervals?.globalMean)}
-            ${row("Deviation of the prompts", strategy.globalStd, strategy.confidenceIntervals?.globalStd)}
+            ${row("Standard deviation of the prompts", strategy.globalStd, strategy.confidenceIntervals?.globalStd)}
           </tbody>
         </table>
       </div>
@@ -132,8 +132,8 @@ function Trajectory({ one, open }) {
                 : "No change between neighbouring quarters (|t| ≤ 2)."
             }
           </p>
-          <${Ends} title="Most cautious at" tokens=${ends.lowTokens} /><${Ends}
-            title="Wildest at"
+          <${Ends} title="Lowest modulation at" tokens=${ends.lowTokens} /><${Ends}
+            title="Highest modulation at"
             tokens=${ends.highTokens}
           />
         </div>
@@ -180,7 +180,7 @@ const MEASURES = { wordCount: "Words", uniqueWordRatio: "Unique words", charCoun
 /** @param {{sweep: Api.SweepAnalysis}} props */
 function Sweep({ sweep }) {
   return html`<section class="card stack" aria-label="Sweep">
-    <h2>From 0 to 1</h2>
+    <h2>Sweep from 0 to 1</h2>
     <p class="note">
       The same seed at three modulations. Mean change from 0 to 1:${" "}
       ${Object.entries(MEASURES)

@@ -1,4 +1,4 @@
-// Checkpoints of an experiment: download, generate from, train a controller on, delete.
+// The checkpoints of an experiment, with actions: generate, train a controller, download, delete.
 import { html, useState } from "../lib/html.js";
 import { remove } from "../lib/api.js";
 import { useStore } from "../lib/store.js";
@@ -56,7 +56,7 @@ export function CheckpointTable({ checkpoints, onDeleted }) {
       doomed &&
       html`<${Confirm}
         title=${`Delete ${doomed.name}?`}
-        text=${`${bytes(doomed.sizeBytes)} go from the disk. ${deletionMeans(doomed)}`}
+        text=${`This frees ${bytes(doomed.sizeBytes)} of disk space. ${consequence(doomed)}`}
         action="Delete"
         danger
         act=${async () => {
@@ -70,8 +70,8 @@ export function CheckpointTable({ checkpoints, onDeleted }) {
 }
 
 /** @param {Api.Checkpoint} checkpoint */
-const deletionMeans = ({ kind }) =>
-  kind === "training" ? "Training can then be resumed from the checkpoints that are left." : "This cannot be undone.";
+const consequence = ({ kind }) =>
+  kind === "training" ? "The job can then be resumed only from the other checkpoints." : "This cannot be undone.";
 
 /** @param {{one: Api.Checkpoint, onDelete: (() => void) | null}} props */
 function Actions({ one, onDelete }) {

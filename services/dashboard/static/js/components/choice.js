@@ -1,9 +1,9 @@
-// A select whose present value stays choosable also when it is not among the options.
+// A select that also offers its current value when that is not among the options.
 import { html } from "../lib/html.js";
 import { Field } from "./parts.js";
 
 /**
- * `options`: [{value, text}]; `none` is the text of the empty choice.
+ * Shows a labelled select. `options` are [{value, text}]; `none` is the text of the empty choice.
  *
  * @param {{label: string, value: string, options: Ui.Option[], onChange: Ui.Handler, none?: string, wrong?: string,
  * hint?: string}} props

@@ -1,4 +1,4 @@
-// Every setting of a configuration as a field, by section; only what was changed is sent.
+// Shows every setting of a configuration as a field, grouped by section. Only changed settings are sent.
 import { html, useId, useState } from "../lib/html.js";
 import { equal, show } from "../lib/config.js";
 import { count } from "../lib/format.js";
@@ -45,7 +45,8 @@ function parse(text, initial) {
 }
 
 /**
- * `flat` is the base, `changes` a Map of what differs, `findings` those of the form, its names begin with `config.`.
+ * Edits a configuration. `flat` is the base configuration and `changes` the changed settings. `findings` are those of
+ * the form, in which the names of settings begin with `config.`.
  *
  * @param {{flat: Ui.Flat, changes: Ui.Flat, setChanges: (changes: Ui.Flat) => void, findings: Ui.Findings}} props
  */
@@ -97,7 +98,7 @@ export function ConfigEditor({ flat, changes, setChanges, findings }) {
         </div>
       </details>`;
     })}
-    ${groups.length === 0 && html`<p class="note">No setting has such a name.</p>`}
+    ${groups.length === 0 && html`<p class="note">No setting matches.</p>`}
   </div>`;
 }
 
@@ -124,7 +125,7 @@ function Setting({ path, initial, changes, change, wrong }) {
       ${wrong && html`<span class="wrong" id=${id}>${wrong}</span>`}
     </div>`;
   }
-  const hint = changed ? `was ${show(initial) || "empty"}` : undefined;
+  const hint = changed ? `before: ${show(initial) || "empty"}` : undefined;
   return html`<div class=${changed ? "changed" : ""}>
     <${Field} label=${label} hint=${hint} wrong=${wrong}>
       ${(props) =>

@@ -1,10 +1,10 @@
-// Configurations side by side: one column each, by default only what differs.
+// Configurations side by side, in one column each; by default only the settings that differ.
 import { html, useState } from "../lib/html.js";
 import { compare, show } from "../lib/config.js";
 import { count } from "../lib/format.js";
 
 /**
- * `columns`: [{title, flat}].
+ * Shows the configurations in `columns`: [{title, flat}].
  *
  * @param {{columns: {title: string, flat: Ui.Flat}[]}} props
  */
@@ -30,8 +30,8 @@ export function ConfigTable({ columns }) {
       ${
         several &&
         html`<label class="check"
-          ><input type="checkbox" checked=${all} onChange=${(event) => setAll(event.target.checked)} />Show what is
-          equal, too</label
+          ><input type="checkbox" checked=${all} onChange=${(event) => setAll(event.target.checked)} />Show equal
+          settings too</label
         >`
       }
       <span class="note"
@@ -66,7 +66,7 @@ export function ConfigTable({ columns }) {
               </tbody>
             </table>
           </div>`
-        : html`<p class="message">${search ? "No setting has such a name." : "Every setting is the same."}</p>`
+        : html`<p class="message">${search ? "No setting matches." : "All settings are equal."}</p>`
     }
   </div>`;
 }

@@ -1,4 +1,4 @@
-// The drop zone of the datasets page: choose a file, say what it is, send it, see how far it is.
+// The upload of the datasets page: choose a file, name it and its format, upload it, and see the progress.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { findings } from "../lib/api.js";
 import { useStore } from "../lib/store.js";
@@ -10,7 +10,7 @@ import { toast } from "./toasts.js";
 
 const FORMATS = { txt: "Text", jsonl: "JSON Lines", parquet: "Parquet" };
 const SUFFIX = /\.(txt|jsonl|parquet)$/i;
-const MOST_NAME = 64;
+const MAX_NAME = 64;
 
 /**
  * Derives name and format of a dataset from the name of its file.
@@ -27,7 +27,7 @@ export function guess(fileName) {
   const name = ascii
     .replace(/[^A-Za-z0-9._-]+/g, "-")
     .replace(/^[^A-Za-z0-9]+|[._-]+$/g, "")
-    .slice(0, MOST_NAME);
+    .slice(0, MAX_NAME);
   return { name: name || "my-text", format, textField: "text" };
 }
 
@@ -42,7 +42,7 @@ export function DatasetUpload({ known, onDone }) {
   useEffect(() => {
     if (now?.state !== "done" || !now.reply) return;
     const { dataset, job } = now.reply;
-    toast(job ? `${dataset.name} is here; it is being tokenised.` : `${dataset.name} was here already.`);
+    toast(job ? `Uploaded ${dataset.name}; it is being tokenised.` : `${dataset.name} exists already.`);
     setFile(null);
     upload.set(null);
     onDone();
@@ -124,12 +124,12 @@ function Details({ file, known, problem, onCancel }) {
         label="Name"
         hint=${
           known.includes(name.trim())
-            ? "It exists: the same text changes nothing, other text is refused."
-            : "What data.source will call it"
+            ? "A dataset of this name exists. Only the same text is accepted."
+            : "The value for data.source"
         }
         wrong=${wrong("name")}
       >
-        ${(props) => html`<input ...${props} required maxlength=${MOST_NAME} value=${name} onInput=${set("name")} />`}
+        ${(props) => html`<input ...${props} required maxlength=${MAX_NAME} value=${name} onInput=${set("name")} />`}
       <//>
       <${Field}
         label="Format"
@@ -185,7 +185,7 @@ function Sending({ now }) {
     <p class="note">
       ${
         now.state === "checking"
-          ? "All of it is sent; the server looks at it."
+          ? "The file is sent; the server checks it."
           : `${bytes(now.sent)} of ${bytes(now.total)} · ${percent(share)}${
               left !== null ? ` · ${duration(left)} left` : ""
             }`

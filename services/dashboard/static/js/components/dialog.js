@@ -1,4 +1,4 @@
-// A modal dialog on the browser's own element: focus stays inside, Escape closes, focus returns.
+// A modal dialog, built on the <dialog> element: it keeps the focus, Escape closes it, and the focus then returns.
 import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
 
 /** @param {{title: string, onClose: () => void, children?: Ui.Children}} props */
@@ -11,7 +11,7 @@ export function Dialog({ title, onClose, children }) {
     if (!dialog.open) dialog.showModal();
     return () => {
       dialog.close();
-      // The browser does so only for a dialog that is still in the document.
+      // The browser restores the focus only for a dialog that is still in the document.
       setTimeout(() => opener instanceof HTMLElement && opener.isConnected && opener.focus());
     };
   }, []);

@@ -1,4 +1,4 @@
-// Name, tags and notes of an experiment, and its deletion.
+// Edits the name, tags and notes of an experiment, and deletes it.
 import { html, useState } from "../lib/html.js";
 import { findings, patch, remove } from "../lib/api.js";
 import { go } from "../lib/router.js";
@@ -11,7 +11,7 @@ import { Field, Problems } from "./parts.js";
 import { toast } from "./toasts.js";
 
 const DELETION =
-  "Its metrics, logs, checkpoints, results and saved analyses go with it; reports about it stay. " +
+  "This also deletes its metrics, logs, checkpoints, results and saved analyses; reports about it stay. " +
   "This cannot be undone.";
 
 /**

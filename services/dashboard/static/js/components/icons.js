@@ -1,4 +1,4 @@
-// The icons: 24 × 24 outlines, decorative always (the text beside them says what they mean).
+// The icons: 24 × 24 outlines. They are decorative, because the text or label beside them has the meaning.
 import { html } from "../lib/html.js";
 
 /** @type {Record<string, string>} */

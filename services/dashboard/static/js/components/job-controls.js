@@ -1,4 +1,4 @@
-// Steering one job: buttons for what it takes now, each explained, the severe ones asked about first.
+// The controls of a job: a button for each signal that it accepts now. The severe ones ask for confirmation.
 import { html, useEffect, useState } from "../lib/html.js";
 import { get, post } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -6,7 +6,7 @@ import { useStore } from "../lib/store.js";
 import { session, signInOpen, maySubmit } from "../lib/session.js";
 import { href } from "../lib/router.js";
 import { moment } from "../lib/format.js";
-import { LADDER, hasEnded } from "../lib/ladder.js";
+import { JOB_SIGNALS, hasEnded } from "../lib/job-signals.js";
 import { Confirm, Dialog } from "./dialog.js";
 import { Icon } from "./icons.js";
 import { Time } from "./parts.js";
@@ -38,20 +38,20 @@ export function JobControls({ jobId, changed }) {
       </p>`
     }
     <div class="row">
-      ${ended ? html`<${After} job=${job} />` : html`<${Buttons} job=${job} onDone=${state.setData} />`}
+      ${ended ? html`<${EndedButtons} job=${job} />` : html`<${Buttons} job=${job} onDone=${state.setData} />`}
     </div>
   </div>`;
 }
 
 /** @param {{job: Api.Job}} props */
-function After({ job }) {
-  const trains = job.type === "lm-training" || job.type === "rl-training";
+function EndedButtons({ job }) {
+  const resumable = job.type === "lm-training" || job.type === "rl-training";
   return html`
     ${
-      trains &&
+      resumable &&
       job.checkpointRef &&
       html`<a class="button" href=${href("/new", { resume: job.id, type: job.type })}
-        ><${Icon} name="resume" />Go on from its checkpoint</a
+        ><${Icon} name="resume" />Resume from its checkpoint</a
       >`
     }
     ${
@@ -64,34 +64,36 @@ function After({ job }) {
 /** @param {{job: Api.Job, onDone: (job: Api.Job) => void}} props */
 function Buttons({ job, onDone }) {
   const may = maySubmit(useStore(session));
-  const [asked, setAsked] = useState(/** @type {import("../lib/ladder.js").Step | null} */ (null));
-  const [ladder, setLadder] = useState(false);
-  const possible = LADDER.filter(({ name }) => (name === "cancel" ? !job.cancelRequested : job.signals.includes(name)));
-  /** @param {import("../lib/ladder.js").Step} step */
+  const [asked, setAsked] = useState(/** @type {import("../lib/job-signals.js").JobSignal | null} */ (null));
+  const [explained, setExplained] = useState(false);
+  const possible = JOB_SIGNALS.filter(({ name }) =>
+    name === "cancel" ? !job.cancelRequested : job.signals.includes(name),
+  );
+  /** @param {import("../lib/job-signals.js").JobSignal} signal */
   const act = async ({ name }) => {
     if (name === "cancel") onDone(await post(`api/jobs/${job.id}/cancel`));
     else onDone(await post(`api/jobs/${job.id}/signal`, { signal: name }));
-    toast(`Asked to ${name}.`);
+    toast(`Requested: ${name}.`);
   };
-  /** @param {import("../lib/ladder.js").Step} step */
-  const press = (step) => {
+  /** @param {import("../lib/job-signals.js").JobSignal} signal */
+  const press = (signal) => {
     if (!may) signInOpen.set(true);
-    else if (step.ask) setAsked(step);
-    else act(step).catch((error) => toast(error.message, "bad"));
+    else if (signal.ask) setAsked(signal);
+    else act(signal).catch((error) => toast(error.message, "bad"));
   };
   return html`
     ${possible.map(
-      (step) =>
+      (signal) =>
         html`<button
-          key=${step.name}
-          class=${`button ${step.danger ? "danger" : ""}`}
-          title=${step.text}
-          onClick=${() => press(step)}
+          key=${signal.name}
+          class=${`button ${signal.danger ? "danger" : ""}`}
+          title=${signal.text}
+          onClick=${() => press(signal)}
         >
-          <${Icon} name=${step.icon} />${label(step.name)}
+          <${Icon} name=${signal.icon} />${label(signal.name)}
         </button>`,
     )}
-    <button class="button quiet" onClick=${() => setLadder(true)}>What do these do?</button>
+    <button class="button quiet" onClick=${() => setExplained(true)}>What do these do?</button>
     ${
       asked &&
       html`<${Confirm}
@@ -105,10 +107,10 @@ function Buttons({ job, onDone }) {
       />`
     }
     ${
-      ladder &&
-      html`<${Dialog} title="From mild to severe" onClose=${() => setLadder(false)}>
+      explained &&
+      html`<${Dialog} title="Signals, from mild to severe" onClose=${() => setExplained(false)}>
         <ol class="ladder">
-          ${LADDER.map(
+          ${JOB_SIGNALS.map(
             ({ name, text, icon }) =>
               html`<li>
                 <${Icon} name=${icon} />
@@ -119,8 +121,10 @@ function Buttons({ job, onDone }) {
               </li>`,
           )}
         </ol>
-        <p class="note">A wish only becomes more severe; a pause alone can be taken back with resume.</p>
-        <div class="dialog-foot"><button class="button primary" onClick=${() => setLadder(false)}>Close</button></div>
+        <p class="note">A request can only become more severe. Only a pause can be withdrawn, with resume.</p>
+        <div class="dialog-foot">
+          <button class="button primary" onClick=${() => setExplained(false)}>Close</button>
+        </div>
       <//>`
     }
   `;

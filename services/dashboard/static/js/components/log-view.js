@@ -1,9 +1,10 @@
-// The log of a job: all attempts in order, followed while it runs, searched in what is loaded.
+// The log of a job: all attempts in order, followed while the job runs. The search covers the loaded lines.
 //
-// The pages by cursor are the truth; an event of the stream only says that there is more to fetch. Only the lines in
-// view are in the document. Wrapped lines are broken after so many characters, so that their rows can be counted.
+// Lines come only from the pages of the API; an event of the stream only shows that there are new lines to load. The
+// document contains only the visible lines. A wrapped line is broken after a fixed number of characters, so that its
+// rows can be counted.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/html.js";
-import { get, passing, query } from "../lib/api.js";
+import { get, isTemporary, query } from "../lib/api.js";
 import { lastAt } from "../charts/series.js";
 import { count, integer } from "../lib/format.js";
 import { Empty, Failed, FileButton, Loading } from "./parts.js";
@@ -11,29 +12,29 @@ import { Icon } from "./icons.js";
 
 const ROW = 20;
 const PAGE = 5000;
-const MOST_LINES = 100_000;
-const BELL_MS = 250;
+const MAX_LINES = 100_000;
+const RELOAD_MS = 250;
 const WRAP = "tidal.log-wrap";
 const PADDING = 24;
 const GUTTER = 12;
-const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g; // letters that take two columns
-const TAB = 4; // columns, as the style sheet says
+const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g; // characters that take two columns
+const TAB = 4; // columns, as in the style sheet
 
 /**
- * Loads the log lines of `jobId`, and more lines whenever the store `bell` changes.
+ * Loads the log lines of `jobId`, and the new lines whenever the store `newLines` changes.
  *
  * @typedef {{lines: Api.LogLine[], loaded: boolean, error: Ui.Failure | null, dropped: number}} Lines
  * @param {string} jobId
- * @param {Ui.Store<number>} bell
+ * @param {Ui.Store<number>} newLines
  */
-function useLines(jobId, bell) {
+function useLines(jobId, newLines) {
   const [state, setState] = useState(/** @type {Lines} */ ({ lines: [], loaded: false, error: null, dropped: 0 }));
   useEffect(() => {
     /** @type {string | null} */
     let cursor = null;
     let busy = false;
     let again = false;
-    let left = false;
+    let cancelled = false;
     let timer = 0;
     async function fetchAll() {
       if (busy) {
@@ -45,30 +46,30 @@ function useLines(jobId, bell) {
         for (;;) {
           again = false;
           const page = await get(`api/jobs/${jobId}/logs${query({ limit: PAGE, cursor })}`);
-          if (left) return;
+          if (cancelled) return;
           cursor = page.nextCursor ?? cursor;
           setState((old) => {
             const lines = page.lines.length ? [...old.lines, ...page.lines] : old.lines;
-            const over = Math.max(0, lines.length - MOST_LINES);
+            const over = Math.max(0, lines.length - MAX_LINES);
             return { lines: over ? lines.slice(over) : lines, loaded: true, error: null, dropped: old.dropped + over };
           });
           if (page.complete && !again) return;
         }
       } catch (error) {
-        if (left) return;
+        if (cancelled) return;
         setState((old) => ({ ...old, error }));
-        if (passing(error)) timer = setTimeout(fetchAll, 2000);
+        if (isTemporary(error)) timer = setTimeout(fetchAll, 2000);
       } finally {
         busy = false;
       }
     }
     void fetchAll();
-    const stop = bell.watch(() => {
+    const stop = newLines.watch(() => {
       clearTimeout(timer);
-      timer = setTimeout(fetchAll, BELL_MS);
+      timer = setTimeout(fetchAll, RELOAD_MS);
     });
     return () => {
-      left = true;
+      cancelled = true;
       clearTimeout(timer);
       stop();
     };
@@ -77,7 +78,7 @@ function useLines(jobId, bell) {
 }
 
 /**
- * Returns whether long lines are wrapped, and its setter; stored on this device.
+ * Returns whether long lines are wrapped, and a function that changes it. The choice is stored on this device.
  *
  * @returns {[wrap: boolean, change: (on: boolean) => void]}
  */
@@ -86,7 +87,7 @@ function useWrap() {
     try {
       return localStorage.getItem(WRAP) === "1";
     } catch {
-      return false; // storage is forbidden
+      return false; // the browser forbids storage
     }
   });
   /** @param {boolean} on */
@@ -95,14 +96,14 @@ function useWrap() {
     try {
       localStorage.setItem(WRAP, on ? "1" : "0");
     } catch {
-      // It lasts as long as the page, then.
+      // The browser forbids storage; the choice is lost when the page is closed.
     }
   };
   return [wrap, change];
 }
 
 /** @param {Api.LogLine} line */
-const where = (line) => `${line.attempt > 1 ? `${line.attempt}:` : ""}${line.line}`;
+const lineNumber = (line) => `${line.attempt > 1 ? `${line.attempt}:` : ""}${line.line}`;
 
 /**
  * Returns the number of characters per row of the box, including the line number.
@@ -117,7 +118,7 @@ function columnsOf(box) {
 }
 
 /**
- * Returns the first row of each line, followed by the number of all rows.
+ * Returns the number of the first row of each line, followed by the total number of rows.
  *
  * @param {Api.LogLine[]} lines
  * @param {number} columns
@@ -125,7 +126,7 @@ function columnsOf(box) {
 function rowsOf(lines, columns) {
   const starts = new Uint32Array(lines.length + 1);
   lines.forEach((line, i) => {
-    const room = Math.max(10, Math.floor(columns - Math.max(5, where(line).length)));
+    const room = Math.max(10, Math.floor(columns - Math.max(5, lineNumber(line).length)));
     const length =
       line.text.length + (line.text.match(WIDE)?.length ?? 0) + (TAB - 1) * (line.text.split("\t").length - 1);
     starts[i + 1] = starts[i] + Math.max(1, Math.ceil(length / room));
@@ -133,9 +134,9 @@ function rowsOf(lines, columns) {
   return starts;
 }
 
-/** @param {{jobId: string, bell: Ui.Store<number>, live: boolean}} props */
-export function LogView({ jobId, bell, live }) {
-  const { lines, loaded, error, dropped } = useLines(jobId, bell);
+/** @param {{jobId: string, newLines: Ui.Store<number>, live: boolean}} props */
+export function LogView({ jobId, newLines, live }) {
+  const { lines, loaded, error, dropped } = useLines(jobId, newLines);
   const [search, setSearch] = useState("");
   const [only, setOnly] = useState(false);
   const [follow, setFollow] = useState(live);
@@ -143,9 +144,9 @@ export function LogView({ jobId, bell, live }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const [top, setTop] = useState(0);
   const [wrap, setWrap] = useWrap();
-  const [columns, setColumns] = useState(0); // of a row, where lines are wrapped
+  const [columns, setColumns] = useState(0); // columns per row; 0 if lines are not wrapped
   const [jumps, setJumps] = useState(0);
-  const kept = useRef(/** @type {number | null} */ (null)); // the line that stays on top when wrapping changes
+  const kept = useRef(/** @type {number | null} */ (null)); // the line that stays at the top when wrapping changes
 
   const needle = search.toLowerCase();
   const hits = useMemo(() => {
@@ -211,15 +212,13 @@ export function LogView({ jobId, bell, live }) {
   if (!loaded) return html`<${Loading} rows=${8} />`;
   if (!lines.length) {
     return live
-      ? html`<${Empty} title="No lines yet"
-          ><p>What the trainer prints appears here, as soon as it prints something.</p><//
-        >`
-      : html`<${Empty} title="There are no lines"
-          ><p>The trainer printed nothing, or retention deleted the log: the history says so.</p><//
+      ? html`<${Empty} title="No lines yet"><p>The output of the trainer will appear here.</p><//>`
+      : html`<${Empty} title="The log is empty"
+          ><p>The trainer printed nothing, or retention deleted the log; the history shows which.</p><//
         >`;
   }
   const first = Math.max(0, topLine - 20);
-  const most = Math.ceil((box.current?.clientHeight ?? 600) / ROW) + 40;
+  const visible = Math.ceil((box.current?.clientHeight ?? 600) / ROW) + 40;
   const current = hits.length ? lines[hits[Math.min(at, hits.length - 1)]] : null;
   return html`<div class="stack">
     <div class="log-tools">
@@ -234,7 +233,7 @@ export function LogView({ jobId, bell, live }) {
         }}
         onKeyDown=${(event) => event.key === "Enter" && jump(event.shiftKey ? -1 : 1)}
       />
-      <button class="button" aria-label="Match before" disabled=${!hits.length} onClick=${() => jump(-1)}>
+      <button class="button" aria-label="Previous match" disabled=${!hits.length} onClick=${() => jump(-1)}>
         <${Icon} name="up" />
       </button>
       <button class="button" aria-label="Next match" disabled=${!hits.length} onClick=${() => jump(1)}>
@@ -260,19 +259,24 @@ export function LogView({ jobId, bell, live }) {
           />Follow</label
         >`
       }
-      <${FileButton} path=${`api/jobs/${jobId}/logs/download`} name=${`${jobId}.log`} label="Download the whole log" />
+      <${FileButton}
+        path=${`api/jobs/${jobId}/logs/download`}
+        name=${`${jobId}.log`}
+        label="Download the complete log"
+      />
     </div>
     ${
       dropped > 0 &&
       html`<p class="note">
-        The first ${count(dropped, "line")} ${dropped === 1 ? "is" : "are"} not shown; the download has all of them.
+        The first ${count(dropped, "line")} ${dropped === 1 ? "is" : "are"} not shown; the download contains all of
+        them.
       </p>`
     }
     <div class=${`log ${wrap ? "wrap" : ""}`} ref=${box} onScroll=${onScroll} role="log" aria-label="Log" tabindex="0">
       <div style=${{ height: `${row(shown.length) * ROW}px` }}>
         <div style=${{ transform: `translateY(${row(first) * ROW}px)` }}>
           ${shown
-            .slice(first, first + most)
+            .slice(first, first + visible)
             .map(
               (line, i) =>
                 html`<div
@@ -280,7 +284,7 @@ export function LogView({ jobId, bell, live }) {
                   key=${`${line.attempt}-${line.line}`}
                   style=${{ minHeight: `${(row(first + i + 1) - row(first + i)) * ROW}px` }}
                 >
-                  <span class="where">${where(line)}</span><span class="text">${mark(line.text, needle)}</span>
+                  <span class="where">${lineNumber(line)}</span><span class="text">${mark(line.text, needle)}</span>
                 </div>`,
             )}
         </div>

@@ -1,4 +1,4 @@
-// The dialog that makes a report: a pattern or nothing, the experiments it is about, a title.
+// The dialog that creates a report: the pattern or an empty page, the experiments of the report, and the title.
 import { html, useState } from "../lib/html.js";
 import { findings, get, post, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -24,7 +24,7 @@ export const patternName = (pattern) => NAMES[pattern ?? ""] ?? pattern;
 const ORDER = ["full-report", "experiment-overview", "rl-analysis", "trajectory-report"];
 /** @type {(Api.Pattern | "")[]} */
 const CHOICES = [...ORDER, ""];
-const MOST = 8;
+const MAX_EXPERIMENTS = 8;
 
 /**
  * Shows a button that opens the dialog. `experiments` are selected initially.
@@ -102,20 +102,21 @@ function NewReportDialog({ chosen, onClose }) {
                 onChange=${() => set({ pattern: name })}
               />
               <span
-                ><strong>${NAMES[name]}</strong
-                ><span class="note">${name ? about[name] : "A blank page to write on."}</span></span
+                ><strong>${NAMES[name]}</strong><span class="note">${name ? about[name] : "An empty page."}</span></span
               >
             </label>`,
         )}
       </div>
       <${Field}
         label="Experiments"
-        hint=${form.ids.length > 1 ? "Several are compared first." : undefined}
+        hint=${form.ids.length > 1 ? "The report begins with a comparison." : undefined}
         wrong=${found.wrong("experimentIds")}
       >
         ${(props) =>
-          html`<select ...${props} value="" disabled=${form.ids.length >= MOST} onChange=${add}>
-            <option value="" selected>${form.ids.length >= MOST ? `${MOST} at most` : "Add an experiment…"}</option>
+          html`<select ...${props} value="" disabled=${form.ids.length >= MAX_EXPERIMENTS} onChange=${add}>
+            <option value="" selected>
+              ${form.ids.length >= MAX_EXPERIMENTS ? `${MAX_EXPERIMENTS} at most` : "Add an experiment…"}
+            </option>
             ${all
               .filter((one) => !form.ids.includes(one.id))
               .map(
@@ -135,7 +136,7 @@ function NewReportDialog({ chosen, onClose }) {
                 ${nameOf(named(id))}<button
                   type="button"
                   class="button quiet small"
-                  aria-label=${`Take ${nameOf(named(id))} out`}
+                  aria-label=${`Remove ${nameOf(named(id))}`}
                   onClick=${() => set({ ids: form.ids.filter((one) => one !== id) })}
                 >
                   <${Icon} name="cross" />
@@ -146,7 +147,7 @@ function NewReportDialog({ chosen, onClose }) {
       }
       <${Field}
         label="Title"
-        hint=${form.pattern ? "Empty: made from the pattern and the experiment" : undefined}
+        hint=${form.pattern ? "Leave empty for an automatic title" : undefined}
         wrong=${found.wrong("title")}
       >
         ${(props) =>
@@ -161,7 +162,7 @@ function NewReportDialog({ chosen, onClose }) {
       <div class="dialog-foot">
         <button type="button" class="button" onClick=${onClose}>Close</button>
         <button class="button primary" disabled=${state.busy || (form.pattern !== "" && !form.ids.length)}>
-          ${state.busy ? "Making it…" : "Make the report"}
+          ${state.busy ? "Creating…" : "Create report"}
         </button>
       </div>
     </form>

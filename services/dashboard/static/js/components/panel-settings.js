@@ -1,10 +1,10 @@
-// What one panel of the playground writes with: model, gating mode, and the parameters this mode takes.
+// The settings of one panel of the playground: model, gating mode, and the parameters of this mode.
 import { html } from "../lib/html.js";
 import { Choice } from "./choice.js";
 import { Field } from "./parts.js";
 
 const MODES = {
-  none: "None: the parameters below",
+  none: "None: use the parameters below",
   fixed: "Fixed modulation",
   random: "Random modulation per token",
   learned: "Learned: a controller",
@@ -79,7 +79,7 @@ export function PanelSettings({ panel, bases, policies, wrong, onChange }) {
       panel.gatingMode === "none" &&
       html`<div class="fields four">
         ${numeric("temperature", "Temperature", 0, 100, 0.01)} ${numeric("topK", "Top-k", 1, 1024, 1)}
-        ${numeric("topP", "Top-p", 0.01, 1, 0.01)} ${numeric("repetitionPenalty", "Penalty", 0.1, 100, 0.01)}
+        ${numeric("topP", "Top-p", 0.01, 1, 0.01)} ${numeric("repetitionPenalty", "Repetition penalty", 0.1, 100, 0.01)}
       </div>`
     }
   </div>`;

@@ -1,13 +1,13 @@
-// Small parts that every page uses: status, progress, tags, states (empty, loading, error), fields, tabs.
+// Small components that many pages use: status, progress, empty, loading and error states, fields, tabs.
 import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
-import { findings, passing, send } from "../lib/api.js";
+import { findings, isTemporary, send } from "../lib/api.js";
 import { href } from "../lib/router.js";
 import { session } from "../lib/session.js";
 import { createStore, useStore } from "../lib/store.js";
 import { download } from "../charts/export.js";
 import { Icon } from "./icons.js";
 import { toast } from "./toasts.js";
-import { hasEnded } from "../lib/ladder.js";
+import { hasEnded } from "../lib/job-signals.js";
 import * as format from "../lib/format.js";
 
 /** @type {Record<string, string>} */
@@ -56,13 +56,13 @@ const WAITING_FOR_DISK = "waiting_for_disk";
  */
 export function phaseText({ phase, disk }) {
   if (phase !== WAITING_FOR_DISK) return phase;
-  if (!disk) return "waiting for room on the disk";
-  if (disk.freeBytes >= disk.neededBytes) return `waiting: the disk refuses writes (${disk.reason})`;
-  return `waiting for room on the disk: ${format.bytes(disk.freeBytes)} free, ${format.bytes(disk.neededBytes)} needed`;
+  if (!disk) return "waiting for disk space";
+  if (disk.freeBytes >= disk.neededBytes) return `waiting: the disk rejects writes (${disk.reason})`;
+  return `waiting for disk space: ${format.bytes(disk.freeBytes)} free, ${format.bytes(disk.neededBytes)} needed`;
 }
 
 /**
- * Returns whether the trainer waits for space on a disk in exactly one of two states.
+ * Returns whether the trainer waits for disk space in exactly one of the two states.
  *
  * @param {Api.LiveProgress | null} before
  * @param {Api.LiveProgress | null} after
@@ -71,7 +71,7 @@ export const beganOrEndedWaiting = (before, after) =>
   (before?.phase === WAITING_FOR_DISK) !== (after?.phase === WAITING_FOR_DISK);
 
 /**
- * Shows a progress bar with the step in words, or nothing before the first step. `type` is the type of the job.
+ * Shows a progress bar and the step, or nothing before the first step. `type` is the type of the job or experiment.
  *
  * @param {{progress: Api.LiveProgress | null, type: string, quiet?: boolean, ended?: string}} props
  */
@@ -111,7 +111,7 @@ const minute = createStore(0);
 setInterval(() => document.hidden || minute.set((count) => count + 1), 20_000);
 
 /**
- * Shows a time as its age, which is updated, or as `show` formats it; the title includes the time zone.
+ * Shows a time as its age, which is kept up to date, or as `show` formats it. The title has the time zone.
  *
  * @param {{at: string | null | undefined, show?: (iso: string) => string}} props
  */
@@ -121,7 +121,8 @@ export function Time({ at, show = format.ago }) {
 }
 
 /**
- * A file of the api. A plain link would not send the token where reads need one: the file goes through memory, then.
+ * Shows a button that downloads a file of the API. If reading needs a token, which a link does not send, the file is
+ * loaded into memory first.
  *
  * @param {{path: string, name: string, label: string, before?: () => Promise<unknown>, small?: boolean,
  * children?: Ui.Children}} props
@@ -161,24 +162,24 @@ export const Empty = ({ icon = "empty", title, children }) =>
 
 /** @param {{error: Ui.Failure, retry?: () => void}} props */
 export function Failed({ error, retry }) {
-  const away = passing(error);
+  const temporary = isTemporary(error);
   /** @type {Record<string, string>} */
   const headings = { 401: "Sign in to see this", 404: "Not found", undefined: "This page cannot be shown" };
   return html`<div class="state" role="alert">
     <${Icon} name="alert" />
-    <h2>${away ? "The server does not answer" : (headings[String(error.status)] ?? "That did not work")}</h2>
+    <h2>${temporary ? "The server does not answer" : (headings[String(error.status)] ?? "The request failed")}</h2>
     <p>
       ${
         error.status
           ? error.message
-          : !away && `It met an error: ${error.message}. Load it again; if that does not help, report this text.`
+          : !temporary && `An error occurred: ${error.message}. Reload the page; if it fails again, report this text.`
       }
     </p>
-    ${away && html`<p>This page goes on by itself as soon as it is back.</p>`}
+    ${temporary && html`<p>The page continues as soon as the server answers.</p>`}
     ${(error.status ?? 0) >= 500 && error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
     <div class="row">
-      ${retry && !away && error.status !== 404 && html`<button class="button" onClick=${retry}>Try again</button>`}
-      ${!away && error.status !== 401 && html`<a class="button" href=${href("/")}>To the experiments</a>`}
+      ${retry && !temporary && error.status !== 404 && html`<button class="button" onClick=${retry}>Try again</button>`}
+      ${!temporary && error.status !== 401 && html`<a class="button" href=${href("/")}>To the experiments</a>`}
     </div>
   </div>`;
 }
@@ -193,7 +194,7 @@ export const Loading = ({ rows = 4 }) =>
   </div>`;
 
 /**
- * Shows the children once a loader has data, before that a placeholder or the error. Old data stays visible.
+ * Shows the children once a loader has data; before, a placeholder or the error. Old data stays visible.
  *
  * @template T
  * @param {{state: Ui.Load<T>, rows?: number, children: (data: T) => Ui.Children}} props
@@ -205,7 +206,8 @@ export function Loaded({ state, rows, children }) {
 }
 
 /**
- * Shows a labelled control. `children` is a function of the props that connect label, hint and error with it.
+ * Shows a labelled control. `children` is a function of the attributes that connect the control with label, hint and
+ * error.
  *
  * @param {{label: string, hint?: string, wrong?: string, children: (props: Ui.FieldProps) => Ui.Children}} props
  */
@@ -221,7 +223,7 @@ export function Field({ label, hint, wrong, children }) {
 }
 
 /**
- * Tabs with arrow keys. `tabs` is [[name, label], …].
+ * Shows tabs, which can be changed with the arrow keys. `tabs` is [[name, label], …].
  *
  * @param {{tabs: [name: string, text: string][], active: string, onChange: (name: string) => void,
  *   label: string}} props
@@ -229,7 +231,7 @@ export function Field({ label, hint, wrong, children }) {
 export function Tabs({ tabs, active, onChange, label }) {
   const list = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
-    // Sideways only: on a narrow screen the tabs are a strip that scrolls.
+    // Scrolls only sideways: on a narrow screen, the tabs are a strip that scrolls.
     const strip = list.current;
     const chosen = strip?.querySelector('[aria-selected="true"]');
     if (!strip || !(chosen instanceof HTMLElement)) return;
@@ -278,7 +280,7 @@ export function Problems({ error, found = findings(error, []) }) {
   if (!error) return null;
   const { marked, rest } = found;
   return html`<div class="message bad" role="alert" ref=${here}>
-    ${marked && html`<p>Some values need another look; they are marked.</p>`}
+    ${marked && html`<p>Some values are invalid; they are marked.</p>`}
     ${
       rest.length > 1
         ? html`<ul>

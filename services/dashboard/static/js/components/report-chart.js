@@ -1,4 +1,4 @@
-// A chart inside a report: what its block says, drawn from what is stored now, live while an experiment runs.
+// A chart in a report. It shows the data that is stored now, and is live while its experiment runs.
 import { Component, html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -10,7 +10,7 @@ import { Bars, COLOURS, pick } from "./ablation.js";
 import { Failed, Loading } from "./parts.js";
 
 const FEW_POINTS = 60;
-const MOST_LINES = 8;
+const MAX_LINES = 8;
 /** @type {Record<string, string>} */
 const MEASURES = { wordCount: "Words", uniqueWordRatio: "Share of different words", charCount: "Characters" };
 
@@ -24,7 +24,7 @@ export function ReportChart({ chart }) {
 
 const VIEWS = { metrics: Metrics, ablation: AblationChart, trajectory: Trajectory, sweep: Sweep };
 
-/** Results may come from other programs: one that cannot be drawn does not take the text with it. */
+/** Shows a message instead of a chart that cannot be drawn, such as one of an invalid result of another program. */
 class Guard extends Component {
   constructor() {
     super();
@@ -35,7 +35,7 @@ class Guard extends Component {
   }
   render() {
     return this.state.broken
-      ? html`<p class="message bad">What is stored for this chart cannot be drawn.</p>`
+      ? html`<p class="message bad">The stored data of this chart cannot be drawn.</p>`
       : this.props.children;
   }
 }
@@ -43,7 +43,7 @@ class Guard extends Component {
 /** @param {{title: string, notes: string[], lone?: boolean}} props */
 const Missing = ({ title, notes, lone = false }) =>
   notes.length > 0 &&
-  html`<div class=${lone ? "card chart-gone" : "chart-notes"}>
+  html`<div class=${lone ? "card chart-missing" : "chart-notes"}>
     ${lone && html`<h3>${title}</h3>`} ${notes.map((note) => html`<p class="note" key=${note}>${note}</p>`)}
   </div>`;
 
@@ -59,10 +59,10 @@ function Metrics({ chart }) {
   const notes = [];
   for (const [i, id] of ids.entries()) {
     const state = states[i];
-    if (!state) continue; // all are there
+    if (!state) continue; // only for the type check; all states are loaded here
     if (state.error) {
       const { status, message } = state.error;
-      notes.push(status === 404 ? `Experiment ${id} is gone.` : `Experiment ${id}: ${message}`);
+      notes.push(status === 404 ? `Experiment ${id} does not exist.` : `Experiment ${id}: ${message}`);
       continue;
     }
     const { found, store } = state;
@@ -70,7 +70,7 @@ function Metrics({ chart }) {
       const line = lineOf(store, metric);
       const step = divergedAt(store, metric);
       if (step !== undefined)
-        notes.push(`${nameOf(found)} diverged: ${metric} is not finite from step ${integer(step)} on.`);
+        notes.push(`${nameOf(found)} diverged: ${metric} is NaN or infinite from step ${integer(step)}.`);
       else if (!line) notes.push(`${nameOf(found)} has no values of ${metric}.`);
       if (line) {
         const label =
@@ -103,12 +103,12 @@ function useSeries(ids) {
   const [states, setStates] = useState(() => nothing(ids));
   const [, again] = useState(0);
   useEffect(() => {
-    let left = false;
+    let cancelled = false;
     setStates(nothing(ids));
     const stops = ids.map((id, i) => {
       const entry = acquire(id);
       /** @param {State} state */
-      const set = (state) => !left && setStates((old) => old.map((one, at) => (at === i ? state : one)));
+      const set = (state) => !cancelled && setStates((old) => old.map((one, at) => (at === i ? state : one)));
       entry.found.then(
         (found) => set({ found, store: entry.store }),
         (error) => set({ error }),
@@ -120,7 +120,7 @@ function useSeries(ids) {
       };
     });
     return () => {
-      left = true;
+      cancelled = true;
       stops.forEach((stop) => stop());
     };
   }, [ids.join()]);
@@ -141,7 +141,7 @@ const nothing = (ids) => ids.map(() => null);
 const fresh = new Map();
 
 /**
- * Returns the reply to GET, or null if the result was deleted. Charts of a page share the request for a moment.
+ * Returns the reply to GET, or null if the result does not exist. Charts of a page that need it within 3 s share it.
  *
  * @param {ResultPath} path
  */
@@ -160,17 +160,17 @@ function once(path) {
 }
 
 /**
- * `children` is a function of the result.
+ * Loads a result and shows it; `children` is a function of the result, and `missing` the text if it does not exist.
  *
- * @param {{path: ResultPath, title: string, gone: string, children: (result: Result["result"]) => Ui.Node}} props
+ * @param {{path: ResultPath, title: string, missing: string, children: (result: Result["result"]) => Ui.Node}} props
  */
-function Asked({ path, title, gone, children }) {
+function Stored({ path, title, missing, children }) {
   const state = useLoad(async () => ({ reply: await once(path) }), [path]);
   if (state.error && !state.data) return html`<${Failed} error=${state.error} retry=${state.reload} />`;
   if (!state.data) return html`<${Loading} rows=${3} />`;
   return state.data.reply
     ? children(state.data.reply.result)
-    : html`<${Missing} title=${title} notes=${[gone]} lone />`;
+    : html`<${Missing} title=${title} notes=${[missing]} lone />`;
 }
 
 /** @param {{chart: Api.ChartOf<"ablation">}} props */
@@ -179,10 +179,10 @@ function AblationChart({ chart }) {
   const title =
     chart.title ?? (chart.paired ? `Differences in ${what}` : `${what[0].toUpperCase()}${what.slice(1)} by policy`);
   const path = `api/experiments/${encodeURIComponent(chart.experiment)}/ablation`;
-  return html`<${Asked}
+  return html`<${Stored}
     path=${path}
     title=${title}
-    gone=${`Experiment ${chart.experiment} is gone, or has no ablation.`}
+    missing=${`Experiment ${chart.experiment} does not exist, or has no ablation.`}
   >
     ${(/** @type {Api.Ablation} */ result) => {
       const rows = Object.entries((chart.paired ? result.paired : result.policies) ?? {})
@@ -192,11 +192,12 @@ function AblationChart({ chart }) {
           colour: chart.paired ? 1 : (COLOURS[name] ?? 8),
         }))
         .filter((row) => Number.isFinite(row.mean));
-      if (!rows.length) return html`<${Missing} title=${title} notes=${["This ablation says nothing of it."]} lone />`;
+      if (!rows.length)
+        return html`<${Missing} title=${title} notes=${["This ablation does not contain this quantity."]} lone />`;
       return html`<section class="card stack tight" aria-label=${title}>
         <h3>${title}</h3>
         <${Bars} rows=${rows} zero signed=${chart.paired} />
-        <p class="note">Means per token, whiskers 95 % intervals.</p>
+        <p class="note">Bars show means per token; whiskers show 95 % intervals.</p>
       </section>`;
     }}
   <//>`;
@@ -212,10 +213,10 @@ function AblationChart({ chart }) {
  * @param {AnalysisLines & {chart: Api.ChartOf<"trajectory" | "sweep">}} props
  */
 function AnalysisChart({ chart, title, linesOf, ...rest }) {
-  return html`<${Asked}
+  return html`<${Stored}
     path=${`api/analyses/${encodeURIComponent(chart.analysis)}`}
     title=${title}
-    gone=${`Analysis ${chart.analysis} is gone.`}
+    missing=${`Analysis ${chart.analysis} does not exist.`}
   >
     ${(/** @type {Api.Analysis} */ result) =>
       html`<${Lines} result=${result} linesOf=${linesOf} title=${title} ...${rest} />`}
@@ -234,7 +235,7 @@ function Trajectory({ chart }) {
   /** @type {AnalysisLines["linesOf"]} */
   const linesOf = (result) => {
     const samples = result.trajectories[chart.prompt - 1]?.samples ?? [];
-    return samples.slice(0, MOST_LINES).map((sample, i) => ({
+    return samples.slice(0, MAX_LINES).map((sample, i) => ({
       label: samples.length > 1 ? `seed ${sample.seed}` : "modulation",
       x: sample.modulation.map((_, at) => at + 1),
       y: sample.modulation,
@@ -255,7 +256,7 @@ function Trajectory({ chart }) {
 function Sweep({ chart }) {
   /** @type {AnalysisLines["linesOf"]} */
   const linesOf = (result) =>
-    (result.sweepAnalysis?.prompts ?? []).slice(0, MOST_LINES).flatMap(({ prompt, statistics }, i) => {
+    (result.sweepAnalysis?.prompts ?? []).slice(0, MAX_LINES).flatMap(({ prompt, statistics }, i) => {
       const points = Object.entries(statistics ?? {})
         .map(([m, row]) => [Number(m), row[chart.measure]])
         .filter(([, y]) => Number.isFinite(y))
@@ -277,6 +278,6 @@ function Sweep({ chart }) {
     title=${chart.title ?? `${MEASURES[chart.measure]} by modulation`}
     unit="by modulation"
     linesOf=${linesOf}
-    missing="This analysis holds no sweep."
+    missing="This analysis contains no sweep."
   />`;
 }

@@ -1,5 +1,5 @@
-// Writing a report: title and Markdown on one side, what becomes of them on the other; below 1080 px one after the
-// other.
+// The editor of a report: title and Markdown on one side, the preview on the other. On a screen below 1080 px, the user
+// switches between the two.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { findings, post } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -14,23 +14,23 @@ const BLOCK =
   '\n```chart\n{"experiments": ["EXPERIMENT"], "metrics": ["Losses/Total", "Losses/Validation"], ' +
   '"title": "Loss"}\n```\n';
 /** @type {Record<Ui.DraftState["state"], [kind: string, text: string]>} */
-const WORDS = {
+const STATE_TEXTS = {
   saved: ["good", "Saved"],
-  waiting: ["active", "Saving soon"],
-  saving: ["active", "Saving"],
+  waiting: ["active", "Not saved yet"],
+  saving: ["active", "Saving …"],
   offline: ["warn", "Not saved: the server does not answer. Trying again."],
   "signed-out": ["warn", "Not saved: sign in again"],
-  conflict: ["bad", "Not saved: changed elsewhere"],
+  conflict: ["bad", "Not saved: changed by another user"],
   refused: ["bad", "Not saved: see below"],
 };
 
 /**
- * Shows the state of saving, also to screen readers; outside the editor only errors.
+ * Shows whether the report is saved, also to screen readers. With `shown` false, hides the state "saved".
  *
  * @param {{now: Ui.DraftState, shown: boolean}} props
  */
 export function SaveState({ now, shown }) {
-  const [kind, text] = WORDS[now.state];
+  const [kind, text] = STATE_TEXTS[now.state];
   return html`<span role="status"
     >${(shown || now.state !== "saved") && html`<span class=${`status save-state ${kind}`}>${text}</span>`}</span
   >`;
@@ -46,7 +46,7 @@ export function ReportEditor({ draft, now }) {
     text.setRangeText(BLOCK, text.selectionStart, text.selectionStart);
     draft.change({ markdown: text.value });
     text.focus();
-    text.setSelectionRange(begin, begin + "EXPERIMENT".length); // what is typed next goes there
+    text.setSelectionRange(begin, begin + "EXPERIMENT".length); // typed text replaces the placeholder
   };
   /** @param {KeyboardEvent} event */
   const onKey = (event) => {
@@ -56,16 +56,16 @@ export function ReportEditor({ draft, now }) {
   };
   const found = findings(now.error, ["title", "markdown"]);
   return html`
-    ${now.state === "conflict" && now.theirs && html`<${Conflict} draft=${draft} theirs=${now.theirs} />`}
+    ${now.state === "conflict" && now.stored && html`<${Conflict} draft=${draft} stored=${now.stored} />`}
     ${
       now.state === "signed-out" &&
       html`<p class="message warn row apart">
-        <span>Your text is kept here. Sign in to save it.</span
+        <span>Your text is kept in this tab. Sign in to save it.</span
         ><button class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button>
       </p>`
     }
     ${now.state === "refused" && html`<${Problems} error=${now.error} found=${found} />`}
-    <div class="sides row" role="group" aria-label="Side">
+    <div class="sides row" role="group" aria-label="View">
       ${["write", "preview"].map(
         (name) =>
           html`<button key=${name} class="button small" aria-pressed=${side === name} onClick=${() => setSide(name)}>
@@ -87,7 +87,7 @@ export function ReportEditor({ draft, now }) {
         >
         <${Field}
           label="Text"
-          hint="Markdown with tables. A chart is a block of its own; raw HTML is shown as text."
+          hint="Markdown with tables. A chart is a fenced block; HTML is shown as text."
           wrong=${found.wrong("markdown")}
         >
           ${(props) =>
@@ -118,27 +118,27 @@ function Preview({ markdown }) {
     return () => clearTimeout(timer);
   }, [markdown]);
   const state = useLoad(() => post("api/reports/render", { markdown: text }), [text]);
-  if (state.data) return html`<${ReportBody} parts=${state.data.parts} empty="Write something; it appears here." />`;
+  if (state.data) return html`<${ReportBody} parts=${state.data.parts} empty="The preview appears here." />`;
   return state.error ? html`<${Failed} error=${state.error} retry=${state.reload} />` : html`<${Loading} rows=${6} />`;
 }
 
-/** @param {{draft: import("../lib/autosave.js").Draft, theirs: Api.Report}} props */
-function Conflict({ draft, theirs }) {
+/** @param {{draft: import("../lib/autosave.js").Draft, stored: Api.Report}} props */
+function Conflict({ draft, stored }) {
   const [open, setOpen] = useState(false);
   return html`<div class="message warn stack tight" role="alert">
     <p>
-      <strong>Somebody saved this report <${Time} at=${theirs.updatedAt} />, while you were writing.</strong> Your text
-      is kept here and is not saved until you decide.
+      <strong>Another user saved this report <${Time} at=${stored.updatedAt} />, while you edited it.</strong> Your text
+      is kept in this tab. Choose which version to keep.
     </p>
     <div class="row">
-      <button class="button small" onClick=${() => setOpen(true)}>See what they wrote</button>
-      <button class="button small" onClick=${() => draft.take(false)}>Take theirs</button>
-      <button class="button small" onClick=${() => draft.take(true)}>Keep mine instead</button>
+      <button class="button small" onClick=${() => setOpen(true)}>Show their version</button>
+      <button class="button small" onClick=${() => draft.resolve(false)}>Use their version</button>
+      <button class="button small" onClick=${() => draft.resolve(true)}>Save my version</button>
     </div>
     ${
       open &&
-      html`<${Dialog} title=${theirs.title} onClose=${() => setOpen(false)}>
-        <pre class="mono theirs" tabindex="0">${theirs.markdown}</pre>
+      html`<${Dialog} title=${stored.title} onClose=${() => setOpen(false)}>
+        <pre class="mono stored-text" tabindex="0">${stored.markdown}</pre>
         <div class="dialog-foot"><button class="button" onClick=${() => setOpen(false)}>Close</button></div>
       <//>`
     }

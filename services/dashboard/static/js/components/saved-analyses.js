@@ -59,7 +59,7 @@ export function SavedAnalyses({ experiment, changed, may }) {
                 </li>`,
             )}
           </ul>`
-        : html`<p class="note">Nothing saved with this model yet.</p>`
+        : html`<p class="note">No saved analyses yet.</p>`
     }
   </section>`;
 }

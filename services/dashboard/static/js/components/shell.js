@@ -1,4 +1,4 @@
-// The frame around every page: navigation, theme, sign-in, the line that says when the server is away.
+// The frame around every page: navigation, theme, sign-in, and a banner while the server does not answer.
 import { html } from "../lib/html.js";
 import { useStore } from "../lib/store.js";
 import { connection } from "../lib/api.js";
@@ -19,7 +19,7 @@ const LINKS = [
   ["datasets", "/datasets", "Datasets", "datasets"],
 ];
 /** @type {Record<string, string>} */
-const BELONGS = { new: "experiments", compare: "experiments" };
+const PARENT_PAGE = { new: "experiments", compare: "experiments" };
 /** @type {Record<string, string>} */
 const NEXT_THEME = { system: "light", light: "dark", dark: "system" };
 /** @type {Record<string, string>} */
@@ -43,7 +43,7 @@ const Brand = () => html`<a class="brand" href=${href("/")}><${Mark} />Tidal</a>
 export function Shell({ page, children }) {
   const online = useStore(connection) === "online";
   const { version, name, known } = useStore(session);
-  const shown = BELONGS[page] ?? page;
+  const shown = PARENT_PAGE[page] ?? page;
   /** @type {Ui.Handler} */
   const skip = (event) => {
     event.preventDefault();
@@ -74,7 +74,7 @@ export function Shell({ page, children }) {
         ${
           !online &&
           html`<div class="banner" role="status">
-            <span>The server does not answer. Trying again; nothing is lost meanwhile.</span>
+            <span>The server does not answer. Trying again; no data is lost.</span>
           </div>`
         }
         <main class="page" id="main" tabindex="-1">${children}</main>

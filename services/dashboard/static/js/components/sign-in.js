@@ -1,4 +1,4 @@
-// Signing in with a token. Read-only without one where reads are open.
+// Signing in with a token. Without a token, the dashboard is read-only, or shows nothing if reading needs a token.
 import { html, useState } from "../lib/html.js";
 import { useStore } from "../lib/store.js";
 import { signIn, signOut } from "../lib/api.js";
@@ -48,8 +48,8 @@ function Form() {
       <p class="note">
         ${
           readsOpen
-            ? "Looking needs no token here. Submitting, steering and deleting do."
-            : "This server shows nothing without a token."
+            ? "Reading needs no token. Submitting, controlling and deleting jobs does."
+            : "This server requires a token."
         }${" "}
         The token is <code>TIDAL_AUTH_TOKEN</code> of the server; <code>tidal status</code> shows that of a local stack.
       </p>
@@ -70,7 +70,7 @@ function Form() {
       <//>
       <label class="check">
         <input type="checkbox" checked=${keep} onChange=${(event) => setKeep(event.target.checked)} />
-        Keep it on this device, not only for this tab
+        Stay signed in on this device, not only in this tab
       </label>
       <div class="dialog-foot">
         <button type="button" class="button" onClick=${close}>Close</button>

@@ -1,4 +1,4 @@
-// The disk: how full it is, what takes most, and what retention does about it.
+// The disk: its usage, the largest experiments, and the retention setting.
 import { html } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -34,28 +34,28 @@ function View({ diskBytes, freeBytes, experimentsBytes, experiments, dataBytes, 
         <b>${bytes(experimentsBytes)}</b></span
       >
       <span><i style=${{ "--swatch": "var(--chart-3)" }}></i>corpora and token cache <b>${bytes(dataBytes)}</b></span>
-      <span><i style=${{ "--swatch": "var(--line-strong)" }}></i>others <b>${bytes(others)}</b></span>
+      <span><i style=${{ "--swatch": "var(--line-strong)" }}></i>other files <b>${bytes(others)}</b></span>
       <span>free <b>${bytes(freeBytes)}</b> of ${bytes(diskBytes)}</span>
     </div>
     ${
       used / diskBytes > TIGHT &&
       html`<p class="message warn">
-        The disk is nearly full. Delete experiments or checkpoints that are not needed, or let retention do it.
+        The disk is nearly full. Delete experiments or checkpoints, or set a shorter retention.
       </p>`
     }
     <p class="note">
       ${
         retentionDays > 0
-          ? `Logs and metrics are deleted ${count(retentionDays, "day")} after a job's end; ` +
+          ? `Logs and metrics are deleted ${count(retentionDays, "day")} after a job has ended; ` +
             "models, checkpoints and results stay."
-          : "Nothing is deleted by age (TIDAL_RETENTION_DAYS is 0)."
+          : "Logs and metrics are kept forever (TIDAL_RETENTION_DAYS is 0)."
       }
       ${" "}Measured <${Time} at=${measuredAt} />.
     </p>
     ${
       largest.length > 0 &&
       html`<details>
-        <summary>The largest experiments</summary>
+        <summary>Largest experiments</summary>
         <ul class="largest">
           ${largest.map(
             (one) =>

@@ -1,4 +1,4 @@
-// Short messages at the edge of the page; read out by screen readers, gone after a while.
+// Short messages at the edge of the page, which screen readers read aloud and which disappear after a few seconds.
 import { html } from "../lib/html.js";
 import { createStore, useStore } from "../lib/store.js";
 import { Icon } from "./icons.js";

@@ -1,9 +1,9 @@
-// A text whose tokens carry the colour of their modulation; the one pointed at tells its numbers.
+// A generated text in which each token has the colour of its modulation. Pointing at a token shows its values.
 import { html, useState } from "../lib/html.js";
 import { number } from "../lib/format.js";
 
 /**
- * Returns the colour of a modulation: from calm to sand below 0.5, from sand to coral above.
+ * Returns the colour of a modulation, interpolated between the colours for 0, 0.5 and 1.
  *
  * @param {number | null | undefined} modulation
  */
@@ -39,14 +39,14 @@ export function TokenText({ prompt, tokens, live }) {
       ${
         token
           ? html`<b class="mono">${JSON.stringify(token.text)}</b>${facts(token)}`
-          : "Point at a token for its numbers."
+          : "Point at a token to see its values."
       }
     </p>
   </div>`;
 }
 
 /**
- * Returns the values of a token as text, to be shown after the token.
+ * Returns the values of a token as text.
  *
  * @param {Api.Token} token
  */
@@ -64,6 +64,6 @@ function facts(token) {
 }
 
 export const Scale = () =>
-  html`<div class="mod-scale" aria-label="Colour scale of the modulation, from cautious at 0 to wild at 1">
-    <span>cautious 0</span><i></i><span>1 wild</span>
+  html`<div class="mod-scale" aria-label="Colour scale of the modulation, from 0 to 1">
+    <span>modulation 0</span><i></i><span>1</span>
   </div>`;

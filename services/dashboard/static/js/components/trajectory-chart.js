@@ -1,4 +1,4 @@
-// What happened token by token: modulation, entropy, probability of each text on one axis.
+// Charts of modulation, entropy, probability and temperature by token, for one or two generated texts.
 import { html, useState } from "../lib/html.js";
 import { ChartCard } from "../charts/chart-card.js";
 
@@ -12,14 +12,14 @@ const QUANTITIES = {
 };
 
 /**
- * `runs`: [{label, tokens}].
+ * Shows a chart with a line for each of `runs`: [{label, tokens}].
  *
  * @param {{runs: {label: string, tokens: Api.Token[]}[]}} props
  */
 export function TrajectoryChart({ runs }) {
-  const steered = runs.some((run) => run.tokens.some((token) => token.modulation !== null));
+  const modulated = runs.some((run) => run.tokens.some((token) => token.modulation !== null));
   const [chosen, setChosen] = useState(/** @type {string | null} */ (null));
-  const quantity = chosen ?? (steered ? "modulation" : "entropy");
+  const quantity = chosen ?? (modulated ? "modulation" : "entropy");
   const [title, value, range] = QUANTITIES[quantity];
   const lines = runs.flatMap(({ label, tokens }, i) => {
     const found = tokens.map((token, at) => [at + 1, value(token)]).filter(([, y]) => y !== null && y !== undefined);

@@ -1,32 +1,32 @@
-// Requests to the api this page came from: the token, problem documents as errors, whether the server can be reached.
+// Requests to the API that served this page: the token, problem documents as errors, and whether the server answers.
 import { createStore } from "./store.js";
 import { session, signInOpen, forget, keepToken, token } from "./session.js";
 
-/** Where the page lies: works below a proxy's sub-path, because all views share one document. */
+/** The address of the page. All views share one document, so that it also works below the sub-path of a proxy. */
 export const base = new URL(".", document.baseURI);
 /** @param {string} path */
 export const url = (path) => new URL(path.replace(/^\//, ""), base).href;
 
 /**
- * "online", or "offline" after a request that got no answer, until one does.
+ * "online"; "offline" after a request without an answer, until a request is answered.
  */
 export const connection = createStore(/** @type {"online" | "offline"} */ ("online"));
 
 /**
- * `body.config.training.max_steps` as people say it: "max steps (training)".
+ * Returns a readable name of a field: "max steps (training)" for `body.config.training.max_steps`.
  *
  * @param {string} location
  */
-export function words(location) {
+export function fieldName(location) {
   const [name, ...around] = location
     .split(".")
     .filter((part) => !/^(body|query|path|config|\d+)$/.test(part))
     .reverse();
-  const plain = (name ?? "")
+  const readable = (name ?? "")
     .replace(/([A-Z])/g, " $1")
     .replaceAll("_", " ")
     .toLowerCase();
-  return around.length ? `${plain} (${around.reverse().join(", ")})` : plain;
+  return around.length ? `${readable} (${around.reverse().join(", ")})` : readable;
 }
 
 /**
@@ -34,18 +34,18 @@ export function words(location) {
  *
  * @param {string} message
  */
-const plain = (message) =>
+const plainMessage = (message) =>
   message
     .replace(/^Input should be (a valid )?/, (_, kind) => (kind ? "Must be a " : "Must be "))
     .replace(/^(Must be a )integer/, "$1whole number")
     .replace(/, unable to parse.*?(?=, got|$)/, "");
 
 /** @param {Api.Finding} finding */
-const said = ({ location, message }) => [words(location), plain(message)].filter(Boolean).join(": ");
+const findingText = ({ location, message }) => [fieldName(location), plainMessage(message)].filter(Boolean).join(": ");
 
 /**
- * What a problem says about a form with the fields `names`: `wrong(name)` is the message for one, `marked` tells
- * whether any has one, `rest` are the messages that belong to none.
+ * Assigns the errors of a problem to the fields `names` of a form. `wrong(name)` returns the message of a field,
+ * `marked` is true if any field has one, and `rest` holds the messages that belong to no field.
  *
  * @param {Ui.Failure | null | undefined} problem
  * @param {string[]} names
@@ -57,8 +57,8 @@ export function findings(problem, names) {
   for (const one of problem?.errors ?? []) {
     const at = one.location.replace(/^(body|query)\./, "");
     const name = names.find((field) => at === field || at.startsWith(`${field}.`));
-    if (name) fields.set(name, [fields.get(name), plain(one.message)].filter(Boolean).join("; "));
-    else rest.push(said(one));
+    if (name) fields.set(name, [fields.get(name), plainMessage(one.message)].filter(Boolean).join("; "));
+    else rest.push(findingText(one));
   }
   return { wrong: (name) => fields.get(name), marked: fields.size > 0, rest };
 }
@@ -71,9 +71,9 @@ export class Problem extends Error {
    */
   constructor(status, body) {
     const { detail = "", errors: [first, ...more] = [] } = body;
-    // The reference's words for a refused body name its fields as a program does.
+    // The detail of an invalid body names its first field by its dotted path; build a readable text instead.
     const raw = first && detail.startsWith(first.location);
-    super((raw ? [first, ...more].map(said).join("; ") : detail) || body.title || `HTTP status ${status}`);
+    super((raw ? [first, ...more].map(findingText).join("; ") : detail) || body.title || `HTTP status ${status}`);
     this.status = status;
     this.code = body.code || "";
     this.errors = body.errors || [];
@@ -87,7 +87,7 @@ export class Problem extends Error {
  *
  * @param {Ui.Failure | null | undefined} error
  */
-export const passing = (error) => [0, 502, 503, 504].includes(error?.status ?? NaN);
+export const isTemporary = (error) => [0, 502, 503, 504].includes(error?.status ?? NaN);
 
 /**
  * @typedef {object} Options
@@ -95,7 +95,7 @@ export const passing = (error) => [0, 502, 503, 504].includes(error?.status ?? N
  * @property {unknown} [body]
  * @property {Record<string, string>} [headers]
  * @property {AbortSignal} [signal]
- * @property {string | null} [as] the token, if it is not that of the session
+ * @property {string | null} [as] the token to send instead of that of the session
  * @param {string} path
  * @param {Options} [options]
  */
@@ -174,7 +174,7 @@ export const put = (path, body) => json(path, { method: "PUT", body });
 export const remove = (path) => json(path, { method: "DELETE" });
 
 /**
- * `{a: 1, b: ["x", "y"], c: ""}` as `?a=1&b=x&b=y`.
+ * Returns a query string: `?a=1&b=x&b=y` for `{a: 1, b: ["x", "y"], c: ""}`.
  *
  * @param {Record<string, string | number | null | undefined | string[]>} values
  * @returns {"" | `?${string}`}
@@ -190,7 +190,7 @@ export function query(values) {
   return text ? `?${text}` : "";
 }
 
-/** Ask what the token is good for. Without a good one where reads are closed, the sign-in dialog opens. */
+/** Loads the scopes of the token. Opens the sign-in dialog if reading needs a token and there is no valid one. */
 export async function refreshSession() {
   const found = await get("api/session");
   session.set((old) => ({ ...old, ...found, known: true }));

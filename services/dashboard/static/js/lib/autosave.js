@@ -1,7 +1,9 @@
-// A text that saves itself: a pause after typing, one request at a time, each naming the version it was made to.
+// A text that is saved automatically after a pause in typing, with one request at a time. Each request names the version
+// that it changes.
 //
-// What may go wrong is a state, not an exception: somebody else saved meanwhile (`conflict`, nothing is overwritten),
-// the server is away or the sign-in is over (asked again by itself), a text the server refuses (until it is changed).
+// A failure is a state, not an exception. `conflict`: another user saved the text in the meantime, and nothing is
+// overwritten. `offline` and `signed-out`: the text is saved when the server answers or the user has signed in again.
+// `refused`: the server does not accept the text, until it is changed.
 import { createStore } from "./store.js";
 import { connection, get, put } from "./api.js";
 import { session } from "./session.js";
@@ -9,11 +11,12 @@ import { session } from "./session.js";
 const PAUSE_MS = 800;
 const AGAIN_MS = 2000;
 /** @type {Map<string, Draft>} */
-const unsaved = new Map(); // path -> draft: a page that is left does not take its text along
+const unsaved = new Map(); // path -> draft, so that leaving the page does not lose the text
 
 /**
- * `path` takes PUT {title, markdown, version}; `found` is what GET gave. The store `now` holds {title, markdown,
- * version, state: saved | waiting | saving | conflict | offline | signed-out | refused, error, theirs}.
+ * Returns the unsaved draft of `path` from an earlier visit, or a new one. `found` is the report as GET returned it. The
+ * store `now` of a draft holds {title, markdown, version, state: saved | waiting | saving | conflict | offline |
+ * signed-out | refused, error, stored}; `stored` is the report on the server during a conflict.
  *
  * @typedef {ReturnType<typeof makeDraft>} Draft
  * @param {Api.ReportPath} path
@@ -23,8 +26,8 @@ const unsaved = new Map(); // path -> draft: a page that is left does not take i
 export function createDraft(path, found) {
   const before = unsaved.get(path);
   unsaved.delete(path);
-  // It may have been saved after `found` was asked for.
-  return before && (before.open() || before.now.get().version > found.version) ? before : makeDraft(path, found);
+  // The draft may have been saved after `found` was requested.
+  return before && (before.unsaved() || before.now.get().version > found.version) ? before : makeDraft(path, found);
 }
 
 /**
@@ -39,14 +42,14 @@ function makeDraft(path, found) {
       version: found.version,
       state: "saved",
       error: null,
-      theirs: null,
+      stored: null,
       savedAt: found.updatedAt,
     }),
   );
   let timer = 0;
   /** @type {Promise<void> | null} */
   let busy = null;
-  let left = false; // no page shows it
+  let detached = false; // true while no page shows the draft
   /** @type {(() => void)[]} */
   const stops = [];
   /** @param {Partial<Ui.DraftState>} changes */
@@ -75,7 +78,7 @@ function makeDraft(path, found) {
       const unchanged = now.get().title === title && now.get().markdown === markdown;
       update({ version: reply.version, savedAt: reply.updatedAt, state: unchanged ? "saved" : "waiting" });
       if (!unchanged) later(PAUSE_MS);
-      else if (left) detach();
+      else if (detached) stopWatching();
     } catch (error) {
       await failed(error);
     }
@@ -84,9 +87,9 @@ function makeDraft(path, found) {
   /** @param {Ui.Failure} error */
   async function failed(error) {
     if (error.status === 409) {
-      const theirs = await get(path).catch(() => null);
-      if (theirs) return update({ state: "conflict", error, theirs });
-      update({ state: "offline", error }); // it is asked again, and then answered with theirs
+      const stored = await get(path).catch(() => null);
+      if (stored) return update({ state: "conflict", error, stored });
+      update({ state: "offline", error }); // the next attempt loads the stored text
       later(AGAIN_MS);
     } else if (error.status === 401) {
       update({ state: "signed-out", error });
@@ -104,7 +107,7 @@ function makeDraft(path, found) {
     update({ state: "waiting" });
     later(0);
   };
-  const detach = () => stops.splice(0).forEach((stop) => stop());
+  const stopWatching = () => stops.splice(0).forEach((stop) => stop());
   const draft = {
     now,
     /** @param {{title?: string, markdown?: string}} changes */
@@ -115,32 +118,32 @@ function makeDraft(path, found) {
     },
     save,
     /**
-     * Resolves a conflict: takes the stored text, or overwrites it with the text of this editor (`mine`).
+     * Resolves a conflict: overwrites the stored text (`overwrite`), or replaces the text of this editor with it.
      *
-     * @param {boolean} mine
+     * @param {boolean} overwrite
      */
-    take(mine) {
-      const { theirs } = now.get();
-      if (!theirs) return; // what they wrote could not be read
-      if (mine) update({ version: theirs.version, state: "waiting", error: null, theirs: null });
-      else update({ ...theirs, state: "saved", error: null, theirs: null, savedAt: theirs.updatedAt });
-      if (mine) later(0);
+    resolve(overwrite) {
+      const { stored } = now.get();
+      if (!stored) return;
+      if (overwrite) update({ version: stored.version, state: "waiting", error: null, stored: null });
+      else update({ ...stored, state: "saved", error: null, stored: null, savedAt: stored.updatedAt });
+      if (overwrite) later(0);
     },
-    /** Whether something would be lost if the page went away now. */
-    open: () => now.get().state !== "saved",
-    /** A page shows it. */
+    /** Returns whether there are changes that are not saved. */
+    unsaved: () => now.get().state !== "saved",
+    /** Must be called when a page shows the draft. */
     attach() {
-      left = false;
-      detach();
+      detached = false;
+      stopWatching();
       stops.push(
-        connection.watch((line) => line === "online" && now.get().state === "offline" && later(0)),
+        connection.watch((state) => state === "online" && now.get().state === "offline" && later(0)),
         session.watch(signedIn),
       );
     },
-    /** The page is left: what waits is saved at once, what cannot be is kept for the next visit. */
+    /** Must be called when the user leaves the page. Saves waiting changes, and keeps a draft that cannot be saved. */
     close() {
-      left = true;
-      if (!draft.open()) return detach();
+      detached = true;
+      if (!draft.unsaved()) return stopWatching();
       unsaved.set(path, draft);
       return now.get().state === "waiting" ? save() : undefined;
     },

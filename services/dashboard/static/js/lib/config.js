@@ -1,7 +1,7 @@
 // Configurations as flat lists of dotted names, for tables, comparison and editing.
 
 /**
- * `{a: {b: 1}}` to `Map {"a.b" => 1}`; lists are values.
+ * Flattens nested objects: `{a: {b: 1}}` becomes `Map {"a.b" => 1}`. A list counts as a value.
  *
  * @param {unknown} value
  * @param {Ui.Flat} [into]
@@ -17,7 +17,7 @@ export function flatten(value, prefix = "", into = new Map()) {
 }
 
 /**
- * The reverse: makes nested objects of flat names.
+ * Makes nested objects from dotted names; the inverse of `flatten`.
  *
  * @param {Iterable<[string, unknown]>} flat
  */
@@ -52,7 +52,7 @@ export function show(value) {
 export const equal = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 /**
- * Rows [name, values, differs] of several flat configurations.
+ * Returns a row [name, values, differs] for each setting of several flat configurations.
  *
  * @param {Ui.Flat[]} flats
  * @returns {[name: string, values: unknown[], differs: boolean][]}
@@ -66,7 +66,7 @@ export function compare(flats) {
 }
 
 /**
- * Both configurations of an experiment in one flat list; the controller's names begin with `rl.`.
+ * Returns both configurations of an experiment in one flat list. The names of the controller's settings begin with `rl.`.
  *
  * @param {Api.Config} config
  */

@@ -1,4 +1,4 @@
-// Numbers, times and sizes as people read them. Everything takes null and gives an en dash.
+// Formats numbers, times and sizes for people. Every function returns an en dash for null.
 const NONE = "–";
 const grouped = new Intl.NumberFormat("en-GB");
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
@@ -38,7 +38,7 @@ export function number(value, digits = 4) {
 }
 
 /**
- * `1.2 k`, `3.4 M`: for axes and counters.
+ * Formats a number for axes and counters, such as `12.3 k` or `3.4 M`.
  *
  * @param {number | null | undefined} value
  */
@@ -67,7 +67,7 @@ export const percent = (share) => (none(share) ? NONE : `${Math.floor(share * 10
 export const exact = (value) => (Number.isInteger(value) ? integer(value) : number(value));
 
 /**
- * `1 step`, `2 steps`.
+ * Formats a number with its noun: `1 step`, `2 steps`.
  *
  * @param {number} value
  * @param {string} noun
@@ -96,23 +96,23 @@ const UNITS = [
 ];
 
 /**
- * Formats a duration in its largest units, at most `most`: `340 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `30 d 12 h`.
+ * Formats a duration in its largest units, at most `maxUnits`: `340 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `30 d 12 h`.
  *
  * @param {number | null | undefined} seconds
  */
-export function duration(seconds, most = 2) {
+export function duration(seconds, maxUnits = 2) {
   if (none(seconds)) return NONE;
   if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
-  if (seconds < 9.95 && most > 1) return `${Number(seconds.toFixed(1))} s`;
-  const at = UNITS.findIndex(([, length], i) => seconds >= length - UNITS[Math.min(i + most, 3)][1] / 2);
-  const shown = UNITS.slice(at, at + most);
-  const least = shown[shown.length - 1][1];
-  let left = Math.round(seconds / least) * least;
+  if (seconds < 9.95 && maxUnits > 1) return `${Number(seconds.toFixed(1))} s`;
+  const at = UNITS.findIndex(([, length], i) => seconds >= length - UNITS[Math.min(i + maxUnits, 3)][1] / 2);
+  const shown = UNITS.slice(at, at + maxUnits);
+  const smallest = shown[shown.length - 1][1];
+  let remaining = Math.round(seconds / smallest) * smallest;
   return shown
     .map(([unit, length]) => {
-      const whole = Math.floor(left / length);
-      left -= whole * length;
-      return whole && `${whole} ${unit}`;
+      const amount = Math.floor(remaining / length);
+      remaining -= amount * length;
+      return amount && `${amount} ${unit}`;
     })
     .filter(Boolean)
     .join(" ");

@@ -1,9 +1,9 @@
-// Requests that are answered by a stream of events: generations token by token, analyses with their progress.
+// Requests whose reply is a stream of events: generations token by token, and analyses with their progress.
 import { send, Problem } from "./api.js";
-import { readEvents } from "./line.js";
+import { readEvents } from "./stream-connection.js";
 
 /**
- * Posts `body` with `stream`, calls `on[event](data)` for each event, returns the data of `done`. Throws a Problem.
+ * Posts `body` with `stream`, calls `on[event](data)` for each event, and returns the data of `done`. Throws a Problem.
  *
  * @template {string} const P
  * @param {P & Api.Known<P, "post">} path
@@ -25,16 +25,19 @@ export async function postForEvents(path, body, { on, signal }) {
       if (event === "error") throw new Problem(found.status ?? 500, { detail: found.message, code: found.code });
       if (event !== "done") on[/** @type {keyof Api.AnswerHandlers} */ (event)]?.(found);
       else if (found.finishReason !== "cancelled") return found;
-      else throw new Problem(503, { detail: "The server gave the generation up. Try again.", code: "cancelled" });
+      else throw new Problem(503, { detail: "The server cancelled the generation. Try again.", code: "cancelled" });
     }
   } catch (error) {
     if (error instanceof Problem || signal?.aborted) throw error;
   }
-  throw new Problem(0, { detail: "The connection ended before the answer did. Try again.", code: "interrupted" });
+  throw new Problem(0, {
+    detail: "The connection ended before the reply was complete. Try again.",
+    code: "interrupted",
+  });
 }
 
 /**
- * Generates text: calls `onToken(token)` for each token and returns the whole reply.
+ * Generates text, calls `onToken(token)` for each token, and returns the complete reply.
  *
  * @param {Api.Body<"api/generate", "post">} body
  * @param {{onToken: (token: Api.Token) => void, signal: AbortSignal}} options

@@ -1,4 +1,4 @@
-// The one place that joins Preact and htm: `html` makes elements, the hooks come from here, too.
+// Combines Preact and htm: the tag `html` makes elements. Other modules import the hooks of Preact from here, too.
 import { h, render, Fragment, Component, createContext } from "../../vendor/preact.js";
 import htm from "../../vendor/htm.js";
 

@@ -1,10 +1,10 @@
-// The logic of the form for a new job: where its draft is stored, the base configuration, and the request.
+// The logic of the form for a new job: where its draft is stored, its base configuration, and its request.
 import { useEffect, useState } from "./html.js";
 import { get } from "./api.js";
 import { equal, flatten, nest } from "./config.js";
 
 /**
- * The fields of the form, as they were typed.
+ * The fields of the form, as the user typed them.
  *
  * @typedef {object} FormState
  * @property {string} name
@@ -23,14 +23,14 @@ import { equal, flatten, nest } from "./config.js";
  */
 
 /**
- * Returns whether a type of job has the configuration of a controller instead of that of a language model.
+ * Returns whether a job type uses the configuration of a controller instead of that of a language model.
  *
  * @param {string} kind
  */
 export const controlled = (kind) => kind === "rl-training" || kind === "ablation";
 
 /**
- * Returns the storage key of the draft for a type of job; each link to the form has its own.
+ * Returns the storage key of the draft for a job type. Each link to the form has its own draft.
  *
  * @param {URLSearchParams} params
  * @param {string} type
@@ -42,31 +42,31 @@ export function draftOf(params, type) {
 }
 
 /**
- * Returns the configuration that changes apply to, and as `own` that of the previous job.
+ * Returns as `flat` the configuration that the form changes, and as `own` the settings in which the previous job differs.
  *
  * @param {{kind: string, file: string, before: Api.Job | null}} wanted
  */
 export function useBase({ kind, file, before }) {
   const [state, setState] = useState(/** @type {Base} */ ({ flat: null, own: null, error: null }));
   useEffect(() => {
-    let left = false;
+    let cancelled = false;
     const name = file || (controlled(kind) ? "rl_config.yaml" : "base_config.yaml");
     setState({ flat: null, own: null, error: null });
     get(`api/configs/${name}`)
       .then(({ config }) => {
-        if (left) return;
+        if (cancelled) return;
         const flat = flatten(kind === "evaluation" ? config?.evaluation : config);
         /** @type {Ui.Flat | null} */
         let own = null;
         if (before && before.type === kind && !file) {
-          const theirs = flatten(kind === "evaluation" ? before.payload.evaluation : before.payload.config);
-          own = new Map([...theirs].filter(([key, value]) => !equal(flat.get(key), value)));
+          const previous = flatten(kind === "evaluation" ? before.payload.evaluation : before.payload.config);
+          own = new Map([...previous].filter(([key, value]) => !equal(flat.get(key), value)));
         }
         setState({ flat, own, error: null });
       })
-      .catch((error) => !left && setState({ flat: null, own: null, error }));
+      .catch((error) => !cancelled && setState({ flat: null, own: null, error }));
     return () => {
-      left = true;
+      cancelled = true;
     };
   }, [kind, file]);
   return state;

@@ -1,10 +1,10 @@
-// `useLoad`: data for a view, with its loading, error and offline states; asks again by itself when the line is back.
+// `useLoad`: loads data for a view, with loading and error states, and again when the server answers again.
 import { useCallback, useEffect, useRef, useState } from "./html.js";
-import { connection, passing } from "./api.js";
+import { connection, isTemporary } from "./api.js";
 import { session } from "./session.js";
 
 /**
- * Changes the data. `change` may be a function of the current data; without current data it is not called.
+ * Returns the changed data. `change` is the new data or a function of the old, which is not called without old data.
  *
  * @template T
  * @param {T | ((old: T) => T)} change
@@ -16,8 +16,8 @@ function changed(change, old) {
 }
 
 /**
- * `load(signal)` is called when one of `deps` changes; gives {data, error, loading, reload, setData}. Old data stays
- * while new is fetched. `every` (ms): asks again so often while the page is seen.
+ * Calls `load(signal)` when one of `deps` changes, and returns {data, error, loading, reload, setData}. The old data stays
+ * until new data is loaded. `every` is the time in ms after which a visible page loads again.
  *
  * @template T
  * @param {(signal: AbortSignal) => Promise<T>} load
@@ -30,7 +30,7 @@ export function useLoad(load, deps, { every = 0 } = {}) {
   const latest = useRef(load);
   latest.current = load;
   const running = useRef(/** @type {AbortController | null} */ (null));
-  const again = useCallback(async (moved = false) => {
+  const again = useCallback(async (depsChanged = false) => {
     running.current?.abort();
     const aborter = new AbortController();
     running.current = aborter;
@@ -39,8 +39,8 @@ export function useLoad(load, deps, { every = 0 } = {}) {
       const data = await latest.current(aborter.signal);
       if (!aborter.signal.aborted) setState({ data, error: null, loading: false });
     } catch (error) {
-      // Old data of another address would look like the answer.
-      const stale = moved && !passing(error);
+      // Data that was loaded for other `deps` must not be shown as the answer.
+      const stale = depsChanged && !isTemporary(error);
       if (!aborter.signal.aborted) setState((old) => ({ data: stale ? null : old.data, error, loading: false }));
     }
   }, []);
@@ -50,7 +50,7 @@ export function useLoad(load, deps, { every = 0 } = {}) {
     return () => running.current?.abort();
   }, deps);
   useEffect(() => {
-    const failed = () => passing(state.error) || state.error?.status === 401;
+    const failed = () => isTemporary(state.error) || state.error?.status === 401;
     const stops = [
       connection.watch((now) => now === "online" && failed() && again()),
       session.watch(() => failed() && again()),
@@ -58,8 +58,8 @@ export function useLoad(load, deps, { every = 0 } = {}) {
     return () => stops.forEach((stop) => stop());
   }, [state.error]);
   useEffect(() => {
-    // Also the way back from a lost line: somebody has to ask whether the server is there again.
-    const pause = passing(state.error) ? 2000 : every;
+    // After a lost connection, these requests detect that the server answers again.
+    const pause = isTemporary(state.error) ? 2000 : every;
     if (!pause) return undefined;
     const timer = setInterval(() => !document.hidden && again(), pause);
     return () => clearInterval(timer);

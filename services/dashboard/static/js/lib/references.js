@@ -1,4 +1,4 @@
-// Checkpoints as choices of a form, from the reply of `GET /api/checkpoints`.
+// Options of a form for checkpoints, from the reply of `GET /api/checkpoints`.
 import { title } from "./format.js";
 
 /**
@@ -15,7 +15,7 @@ export const choices = (groups, wanted) =>
   );
 
 /**
- * Sorts final models first, because they are used most.
+ * Returns the default choice: the first final model, otherwise the first training checkpoint.
  *
  * @param {{value: string, kind: string}[]} found
  */

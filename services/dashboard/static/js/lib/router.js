@@ -1,4 +1,5 @@
-// Which view is shown: the fragment of the address, `#/experiments/<id>?tab=logs`. One document, so any sub-path works.
+// The fragment of the address selects the view: `#/experiments/<id>?tab=logs`. There is only one document, so that the
+// dashboard works below any sub-path.
 import { useEffect } from "./html.js";
 import { createStore } from "./store.js";
 
@@ -7,7 +8,7 @@ function decoded(part) {
   try {
     return decodeURIComponent(part);
   } catch {
-    return null; // a percent sign that begins no code: no address of ours
+    return null; // an invalid percent encoding: no address of the dashboard
   }
 }
 
@@ -38,8 +39,8 @@ export const go = (path, params) => {
 };
 
 /**
- * Change parameters of the present view: a new entry in the history, which Back undoes. What is being typed is one
- * entry, however many letters it has.
+ * Changes parameters of the current view as a new entry in the history, so that Back undoes it. While the user is
+ * `typing`, the changes share one entry.
  *
  * @param {Record<string, string>} changes
  */
@@ -61,7 +62,7 @@ export function setParams(changes, typing = false) {
 }
 
 /**
- * Returns the title of the window for a view, such as "Queue · Tidal". Empty parts are left out.
+ * Sets the title of the window, such as "Queue · Tidal". Empty parts are left out.
  *
  * @param {(string | null | undefined)[]} parts
  */

@@ -1,4 +1,4 @@
-// Who is signed in: the token (kept for the tab, or on this device if asked), and what the server says it may do.
+// The signed-in user: the token, stored for the tab or on this device, and the scopes that the server returns for it.
 import { createStore } from "./store.js";
 
 const KEY = "tidal.token";
@@ -8,7 +8,7 @@ function read(storage) {
   try {
     return storage().getItem(KEY);
   } catch {
-    return null; // storage is forbidden
+    return null; // the browser forbids storage
   }
 }
 
@@ -16,7 +16,7 @@ const tab = () => window.sessionStorage;
 const device = () => window.localStorage;
 
 /**
- * {token, name, scopes, readsOpen, version, known}; `known` once the server has answered.
+ * {token, name, scopes, readsOpen, version, known}; `known` is true once the server has answered.
  */
 export const session = createStore(
   /** @type {Ui.Session} */ ({
@@ -45,7 +45,7 @@ export function keepToken(value, onDevice) {
   try {
     (onDevice ? device() : tab()).setItem(KEY, value);
   } catch {
-    // It lives as long as the page, then.
+    // The browser forbids storage; the token is lost when the page is closed.
   }
 }
 
@@ -54,7 +54,7 @@ export function forget() {
     try {
       storage().removeItem(KEY);
     } catch {
-      // Nothing was kept.
+      // The browser forbids storage, so nothing was stored.
     }
   }
 }

@@ -1,9 +1,9 @@
-// Live streams, over the one connection that all windows share (`lib/line.js`).
+// Live streams, over the one connection that all windows share (`lib/stream-connection.js`).
 //
-// What happened while nobody was connected comes afterwards: each stream goes on after its last event. A window that is
-// hidden for a minute, or put away by the browser, asks for nothing until it is seen again.
+// Each stream resumes after the last event that the window has, so that an interruption loses no event. A window that
+// has been hidden for a minute, or that the browser has suspended, follows no stream until it is visible again.
 import { connection, url } from "./api.js";
-import { before, join } from "./line.js";
+import { before, join } from "./stream-connection.js";
 import { session, signInOpen, token } from "./session.js";
 
 const HIDDEN_MS = 60_000;
@@ -11,47 +11,48 @@ const PING_MS = 20_000;
 /** @type {Map<number, {topic: string, since: string | null, onEvent: Api.OnEvent}>} */
 const follows = new Map(); // key -> {topic, since, onEvent}
 let keys = 0;
-let resting = false;
+let paused = false;
 /**
- * `pings` are those not answered yet; `alone` goes on without the worker.
+ * The end of the shared connection in this window. `pings` counts unanswered pings; `alone` continues without the
+ * worker.
  *
- * @typedef {{as: string | null, pings: number, send: (message: Ui.LineWish) => void, alone?: () => void}} Own
- * @type {Own | null}
+ * @typedef {{as: string | null, pings: number, send: (message: Ui.ConnectionRequest) => void, alone?: () => void}} Link
+ * @type {Link | null}
  */
-let line = null;
+let link = null;
 let hiddenTimer = 0;
 
 function connect(shared = "SharedWorker" in window) {
   const as = token();
-  /** @type {Own} */
+  /** @type {Link} */
   const own = { as, pings: 0, send: () => {} };
-  const alone = () => line === own && connect(false);
-  line = own;
+  const alone = () => link === own && connect(false);
+  link = own;
   try {
     if (!shared) throw null;
-    const worker = new SharedWorker(new URL("line.js", import.meta.url), { type: "module" });
-    worker.onerror = alone; // a browser that knows no modules there
-    worker.port.onmessage = ({ data }) => line === own && heard(data);
+    const worker = new SharedWorker(new URL("stream-connection.js", import.meta.url), { type: "module" });
+    worker.onerror = alone; // for a browser without modules in shared workers
+    worker.port.onmessage = ({ data }) => link === own && receive(data);
     own.send = (message) => worker.port.postMessage(message);
     own.alone = alone;
   } catch {
-    own.send = join((message) => line === own && heard(message));
+    own.send = join((message) => link === own && receive(message));
   }
-  say();
+  sendSubscriptions();
 }
 
-/** All that this window wants. */
-function say(wanted = resting ? [] : [...follows]) {
+/** Sends all subscriptions of this window; none while it is paused. */
+function sendSubscriptions(wanted = paused ? [] : [...follows]) {
   /** @type {Record<string, Ui.Sub>} */
   const subs = {};
   for (const [key, { topic, since }] of wanted) subs[key] = [topic, since];
-  line?.send({ address: url("api/stream"), token: line.as, subs });
+  link?.send({ address: url("api/stream"), token: link.as, subs });
 }
 
-/** @param {Ui.LineMessage} message */
-function heard({ topic, name, data, id, online, refused, again }) {
-  if (line) line.pings = 0;
-  if (again) say();
+/** @param {Ui.ConnectionMessage} message */
+function receive({ topic, name, data, id, online, refused, again }) {
+  if (link) link.pings = 0;
+  if (again) sendSubscriptions();
   if (online !== undefined) connection.set(online ? "online" : "offline");
   if (refused === 401) signInOpen.set(true);
   const parsed = data ? JSON.parse(data) : null;
@@ -60,7 +61,7 @@ function heard({ topic, name, data, id, online, refused, again }) {
     if (name === "reset") one.since = null;
     else if (name === "error") follows.delete(key);
     else if (!name)
-      one.since ??= id ?? null; // where it joined a stream that ran already
+      one.since ??= id ?? null; // the position of a topic that another window already follows
     else if (id) {
       if (one.since && !before(one.since, id)) continue;
       one.since = id;
@@ -68,14 +69,14 @@ function heard({ topic, name, data, id, online, refused, again }) {
     try {
       if (name) one.onEvent(.../** @type {Api.StreamEvent} */ ([name, parsed]));
     } catch (error) {
-      reportError(error); // the others go on
+      reportError(error); // the other listeners still get the event
     }
   }
 }
 
 /**
- * Follow the stream at `path` from the event `since` on, or from now on, until the returned function is called.
- * `onEvent(name, data)` gets each event once.
+ * Follows the stream at `path` after the event `since`, or from now on, until the returned function is called.
+ * `onEvent(name, data)` is called once for each event.
  *
  * @param {`api/${string}/stream`} path
  * @param {{since?: string | null, onEvent: Api.OnEvent}} options
@@ -83,37 +84,37 @@ function heard({ topic, name, data, id, online, refused, again }) {
 export function follow(path, { since = null, onEvent }) {
   const key = (keys += 1);
   follows.set(key, { topic: decodeURIComponent(path.slice(4, -7)), since, onEvent }); // api/<topic>/stream
-  if (line) say();
+  if (link) sendSubscriptions();
   else connect();
   return () => {
     follows.delete(key);
-    say();
+    sendSubscriptions();
   };
 }
 
 /** @param {boolean} now */
-function rest(now) {
+function setPaused(now) {
   clearTimeout(hiddenTimer);
-  if (resting === now) return;
-  resting = now;
-  say();
+  if (paused === now) return;
+  paused = now;
+  sendSubscriptions();
 }
 
 document.addEventListener("visibilitychange", () => {
-  rest(false);
-  if (document.hidden) hiddenTimer = setTimeout(() => rest(true), HIDDEN_MS);
+  setPaused(false);
+  if (document.hidden) hiddenTimer = setTimeout(() => setPaused(true), HIDDEN_MS);
 });
-window.addEventListener("pagehide", () => rest(true));
-window.addEventListener("pageshow", () => rest(false));
+window.addEventListener("pagehide", () => setPaused(true));
+window.addEventListener("pageshow", () => setPaused(false));
 session.watch(() => {
-  if (!line || line.as === token()) return;
-  say([]);
+  if (!link || link.as === token()) return;
+  sendSubscriptions([]);
   connect();
 });
 setInterval(() => {
-  if (!line?.alone) return;
-  line.pings += 1;
-  if (line.pings > 3)
-    line.alone(); // the worker is dead
-  else line.send({});
+  if (!link?.alone) return;
+  link.pings += 1;
+  if (link.pings > 3)
+    link.alone(); // the worker has ended
+  else link.send({});
 }, PING_MS);

@@ -1,4 +1,4 @@
-// A value that can be watched: shared state without a framework. `useStore` renders again when it changes.
+// A store holds a value that can be watched. A component that calls `useStore` renders again when the value changes.
 import { useEffect, useState } from "./html.js";
 
 /**

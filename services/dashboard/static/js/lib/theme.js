@@ -1,4 +1,4 @@
-// Light, dark, or what the system says. Charts watch `theme` to take the new colours.
+// The theme: light, dark, or that of the system. Charts watch `theme` to use the new colours.
 import { createStore } from "./store.js";
 
 const KEY = "tidal.theme";
@@ -18,13 +18,13 @@ export function setTheme(value) {
     if (value === "system") localStorage.removeItem(KEY);
     else localStorage.setItem(KEY, value);
   } catch {
-    // It lasts as long as the page, then.
+    // The browser forbids storage; the choice is lost when the page is closed.
   }
   theme.set({ chosen: value, effective: effective() });
 }
 
 /**
- * Returns the value of a custom property, for drawing on a canvas.
+ * Returns the value of a CSS custom property, for drawing on a canvas.
  *
  * @param {string} name
  */

@@ -1,5 +1,5 @@
-// One upload at a time, kept in this module so that it continues while other pages are shown. It uses XMLHttpRequest,
-// because fetch does not report how much has been sent.
+// Uploads one dataset at a time, and continues while other pages are shown. Uses XMLHttpRequest, because fetch does not
+// report how much has been sent.
 import { Problem, connection, query, url } from "./api.js";
 import { signInOpen, token } from "./session.js";
 import { createStore } from "./store.js";
@@ -17,7 +17,7 @@ const warn = (event) => running() && event.preventDefault();
 window.addEventListener("beforeunload", warn);
 
 /**
- * Send `file` as it is; `fields` are the query of `POST /api/datasets`.
+ * Sends `file` unchanged; `fields` are the query parameters of `POST /api/datasets`.
  *
  * @param {File} file
  * @param {{name: string, format: string, textField: string}} fields
@@ -48,13 +48,13 @@ export function start(file, fields) {
     else fail(sending.status, body);
     if (sending.status === 401) signInOpen.set(true);
   };
-  // Also a file that was changed or taken away while it was read.
+  // This event also occurs when the file was changed or deleted during the upload.
   sending.onerror = () =>
-    fail(0, { detail: "The connection broke, or the file cannot be read. Nothing was kept; upload it again." });
+    fail(0, { detail: "The connection broke, or the file cannot be read. Nothing was stored; upload the file again." });
   sending.send(file);
 }
 
-/** Give it up; the server keeps nothing. */
+/** Cancels the upload; the server then stores nothing. */
 export function cancel() {
   request?.abort();
   upload.set(null);

@@ -1,4 +1,5 @@
-// Analysing what a controller does with the modulation: one prompt, several prompts, or a sweep; saved with the model.
+// Analyses the modulations of generated texts, for one prompt, several prompts, or a sweep over fixed modulations. A
+// result can be saved with the experiment of the model.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { findings, get, post } from "../lib/api.js";
 import { postForEvents } from "../lib/generate.js";
@@ -7,7 +8,7 @@ import { useStore } from "../lib/store.js";
 import { session, maySubmit, signInOpen } from "../lib/session.js";
 import { go, href, route, useTitle } from "../lib/router.js";
 import { count } from "../lib/format.js";
-import { keep, recall } from "../lib/kept.js";
+import { keep, recall } from "../lib/tab-storage.js";
 import { choices, preferred } from "../lib/references.js";
 import { SavedAnalyses } from "../components/saved-analyses.js";
 import { AnalysisView } from "../components/analysis-view.js";
@@ -25,8 +26,8 @@ const MODES = [
   { value: "random", text: "Random" },
   { value: "fixed", text: "Fixed" },
 ];
-const DESK = "tidal.analysis"; // what was set survives a reload of the tab
-const PROMPTS = "Once upon a time\nThe little cat\nMom said to";
+const STORAGE_KEY = "tidal.analysis"; // of the settings, which survive a reload of the tab
+const PROMPTS = "Once upon a time\nThe little cat\nMom wanted to";
 
 export function AnalysisPage() {
   const state = useLoad((signal) => get("api/checkpoints?limit=200", signal), []);
@@ -40,7 +41,7 @@ export function AnalysisPage() {
       saved
         ? html`<${Saved} id=${saved} />`
         : html`<${Loaded} state=${state} rows=${6}
-            >${(/** @type {Ui.Data<typeof state>} */ { experiments }) => html`<${Desk} groups=${experiments} />`}<//
+            >${(/** @type {Ui.Data<typeof state>} */ { experiments }) => html`<${Workspace} groups=${experiments} />`}<//
           >`
     }
   `;
@@ -115,7 +116,7 @@ function bodyOf(form) {
 
 /** @param {string} name */
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-/** Of the request, and the same of the job. */
+/** The fields of the request, each also under its name in the configuration of a job. */
 const FIELDS = [
   "kind",
   "checkpoint",
@@ -140,11 +141,11 @@ function jobOf({ checkpoint, rlCheckpoint, ...rest }) {
 }
 
 /** @param {{groups: Api.CheckpointGroup[]}} props */
-function Desk({ groups }) {
+function Workspace({ groups }) {
   const bases = choices(groups, "usableAsBase");
   const policies = choices(groups, "usableAsPolicy");
   const may = maySubmit(useStore(session));
-  const [before] = useState(() => /** @type {Form | null} */ (recall(DESK)));
+  const [before] = useState(() => /** @type {Form | null} */ (recall(STORAGE_KEY)));
   const [form, setForm] = useState(
     /** @type {Form} */ (
       before && bases.some((one) => one.value === before.checkpoint)
@@ -164,7 +165,7 @@ function Desk({ groups }) {
           }
     ),
   );
-  useEffect(() => keep(DESK, form), [form]);
+  useEffect(() => keep(STORAGE_KEY, form), [form]);
   const [run, setRun] = useState(/** @type {Run} */ ({ busy: false, progress: null, result: null, error: null }));
   const [listed, setListed] = useState(0);
   const aborter = useRef(/** @type {AbortController | null} */ (null));
@@ -216,7 +217,7 @@ function Desk({ groups }) {
   };
   if (!bases.length)
     return html`<${Empty} icon="analysis" title="Nothing to analyse yet"
-      ><p>An analysis writes texts with a model; train one first.</p><//
+      ><p>An analysis generates texts with a model. Train a language model first.</p><//
     >`;
   const sweep = form.kind === "sweep";
   const found = findings(run.error, FIELDS);
@@ -279,7 +280,7 @@ function Desk({ groups }) {
         <div class="fields four">
           ${
             !sweep &&
-            html`<${Field} label="Samples each" wrong=${wrong("samplesPerPrompt")}
+            html`<${Field} label="Samples per prompt" wrong=${wrong("samplesPerPrompt")}
               >${(props) =>
                 html`<input
                   ...${props}
@@ -291,7 +292,7 @@ function Desk({ groups }) {
                 />`}<//
             >`
           }
-          <${Field} label="Tokens each" wrong=${wrong("maxTokens")}
+          <${Field} label="Tokens per sample" wrong=${wrong("maxTokens")}
             >${(props) =>
               html`<input
                 ...${props}
@@ -315,8 +316,8 @@ function Desk({ groups }) {
               (several prompts)</label
             >
             <label class="check"
-              ><input type="checkbox" checked=${form.extremes} onChange=${set("extremes")} />Sweep over 0, 0.5, 1 as
-              well</label
+              ><input type="checkbox" checked=${form.extremes} onChange=${set("extremes")} />Sweep over 0, 0.5, 1
+              too</label
             >
           </div>`
         }
@@ -331,7 +332,7 @@ function Desk({ groups }) {
           ${!run.busy && html`<button type="button" class="button" onClick=${asJob}>Run as a job</button>`}
           ${run.result && html`<button type="button" class="button" onClick=${save}>Save</button>`}
         </div>
-        ${run.busy && html`<${Work} progress=${run.progress} />`}
+        ${run.busy && html`<${AnalysisProgress} progress=${run.progress} />`}
         <${Problems} error=${run.error} found=${found} />
       </form>
       ${run.result && html`<${AnalysisView} result=${run.result} />`}
@@ -341,7 +342,7 @@ function Desk({ groups }) {
 }
 
 /** @param {{progress: Api.AnalysisProgress | null}} props */
-const Work = ({ progress }) =>
+const AnalysisProgress = ({ progress }) =>
   html`<div class="stack tight" role="status">
     <span class="progress"
       ><span style=${{ width: `${progress ? (100 * progress.tokens) / progress.mostTokens : 0}%` }}></span
@@ -349,7 +350,7 @@ const Work = ({ progress }) =>
     <span class="note"
       >${
         progress
-          ? `${progress.texts} of ${count(progress.textsTotal, "text")}, ${count(progress.tokens, "token")}`
+          ? `${progress.texts} of ${count(progress.textsTotal, "sample")}, ${count(progress.tokens, "token")}`
           : "Waiting for the generator …"
       }</span
     >

@@ -1,33 +1,34 @@
-// Several runs on shared axes: one colour per run, one chart per quantity, and what differs in their configurations.
+// Compares several runs: one chart per quantity, one colour per run, and the settings in which the runs differ.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { createStore, useStore } from "../lib/store.js";
-import { hasEnded } from "../lib/ladder.js";
+import { hasEnded } from "../lib/job-signals.js";
 import { href, route, setParams, useTitle } from "../lib/router.js";
 import { title } from "../lib/format.js";
 import { flatBoth } from "../lib/config.js";
 import { PLOTTED, chartsFor } from "../charts/catalog.js";
 import { ChartCard } from "../charts/chart-card.js";
-import { useFiner } from "../charts/finer.js";
+import { useZoomPoints } from "../charts/zoom-points.js";
 import { KINDS, SeriesStore, smooth } from "../charts/series.js";
 import { ConfigTable } from "../components/config-table.js";
 import { Empty, Loaded, Status, TYPES, Tabs } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
 import { ChartTools } from "./experiment-charts.js";
 
-const MOST_RUNS = 8;
+const MAX_RUNS = 8;
 const MAX_POINTS = 1000;
-const LOOK_MS = 5000;
+const REFRESH_MS = 5000;
 
 export function Compare() {
   const { params } = useStore(route);
-  const ids = [...new Set((params.get("ids") ?? "").split(",").filter(Boolean))].slice(0, MOST_RUNS);
+  const ids = [...new Set((params.get("ids") ?? "").split(",").filter(Boolean))].slice(0, MAX_RUNS);
   const state = useLoad(
-    async (signal) => (await Promise.all(ids.map((id) => load(id, signal).catch(gone)))).filter((run) => run !== null),
+    async (signal) =>
+      (await Promise.all(ids.map((id) => load(id, signal).catch(nullIfDeleted)))).filter((run) => run !== null),
     [ids.join()],
   );
-  useLooking(state);
+  useRefresh(state);
   const tab = params.get("tab") === "config" ? "config" : "charts";
   useTitle((state.data ?? []).map((run) => run.label).join(", "), "Compare");
   return html`
@@ -41,7 +42,7 @@ export function Compare() {
     ${
       ids.length === 0
         ? html`<${Empty} icon="compare" title="Choose runs to compare"
-            ><p>Add them above, or tick them in the list of experiments.</p><//
+            ><p>Add them above, or select them in the list of experiments.</p><//
           >`
         : html`<${Loaded} state=${state} rows=${8}>
             ${(/** @type {Run[]} */ runs) => html`
@@ -84,7 +85,7 @@ export function Compare() {
  * @param {Ui.Failure} error
  * @returns {null}
  */
-function gone(error) {
+function nullIfDeleted(error) {
   if (error.status === 404) return null;
   throw error;
 }
@@ -99,18 +100,18 @@ async function load(id, signal) {
   /** @type {Api.ExperimentPath} */
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const run = { path, store: new SeriesStore() };
-  const [found, config] = await Promise.all([look(run, signal), get(`${path}/config`, signal)]);
+  const [found, config] = await Promise.all([loadPoints(run, signal), get(`${path}/config`, signal)]);
   return { ...run, ...found, config };
 }
 
 /**
- * Loads the state of a run and its points.
+ * Loads the points of a run into its store, and returns its experiment.
  *
  * @param {Ui.Run} run
  * @param {AbortSignal} signal
  * @returns {Promise<Api.Experiment & {label: string}>}
  */
-async function look({ path, store }, signal) {
+async function loadPoints({ path, store }, signal) {
   const found = await get(path, signal);
   const names = { metrics: found.metricNames, "rl-metrics": found.rlMetricNames };
   await Promise.all(
@@ -122,11 +123,11 @@ async function look({ path, store }, signal) {
 }
 
 /**
- * Reloads runs that have not ended from time to time; a stream is not needed, because their points are thinned.
+ * Reloads the runs that have not ended every few seconds. A stream would send more points than the charts show.
  *
  * @param {Ui.Load<Run[]>} state
  */
-function useLooking(state) {
+function useRefresh(state) {
   const live = (state.data ?? []).filter((run) => !hasEnded(run.status));
   const which = live.map((run) => run.id).join();
   useEffect(() => {
@@ -134,10 +135,10 @@ function useLooking(state) {
     const aborter = new AbortController();
     const timer = setInterval(async () => {
       if (document.hidden) return;
-      const found = await Promise.all(live.map((run) => look(run, aborter.signal).catch(() => null)));
+      const found = await Promise.all(live.map((run) => loadPoints(run, aborter.signal).catch(() => null)));
       if (aborter.signal.aborted) return;
       state.setData((runs) => runs.map((run) => ({ ...run, ...found.find((one) => one?.id === run.id) })));
-    }, LOOK_MS);
+    }, REFRESH_MS);
     return () => {
       clearInterval(timer);
       aborter.abort();
@@ -156,7 +157,7 @@ function Runs({ runs, ids }) {
           <i style=${{ "--swatch": `var(--chart-${i + 1})` }}></i>
           <a href=${href(`/experiments/${encodeURIComponent(run.id)}`)}>${run.label}</a>
           <${Status} status=${run.status} />
-          <button class="button quiet small" aria-label=${`Take ${run.label} out`} onClick=${() => drop(run.id)}>
+          <button class="button quiet small" aria-label=${`Remove ${run.label}`} onClick=${() => drop(run.id)}>
             <${Icon} name="cross" />
           </button>
         </li>`,
@@ -174,14 +175,14 @@ function AddRun({ ids }) {
     event.target.value = "";
     if (id) setParams({ ids: [...ids, id].join(",") });
   };
-  return html`<select class="short" aria-label="Add a run" disabled=${ids.length >= MOST_RUNS} onChange=${add}>
-    <option value="">${ids.length >= MOST_RUNS ? `${MOST_RUNS} at most` : "Add a run…"}</option>
+  return html`<select class="short" aria-label="Add a run" disabled=${ids.length >= MAX_RUNS} onChange=${add}>
+    <option value="">${ids.length >= MAX_RUNS ? `${MAX_RUNS} at most` : "Add a run…"}</option>
     ${others.map((one) => html`<option value=${one.id}>${title(one)} (${TYPES[one.type]}, ${one.status})</option>`)}
   </select>`;
 }
 
 /**
- * Returns distinct labels, also if two runs have the same name.
+ * Returns a distinct label for each run, even if two runs have the same name.
  *
  * @param {Run[]} runs
  */
@@ -200,7 +201,7 @@ function SharedCharts({ runs }) {
     const stops = runs.map((run) => run.store.watch(() => setVersion((count) => count + 1)));
     return () => stops.forEach((stop) => stop());
   }, [runs]);
-  useFiner(runs, zoom, MAX_POINTS);
+  useZoomPoints(runs, zoom, MAX_POINTS);
   const charts = useMemo(
     () =>
       chartsFor(
@@ -210,7 +211,7 @@ function SharedCharts({ runs }) {
     [runs],
   );
   const labels = labelled(runs);
-  // A chart of several quantities becomes one chart for each that is worth comparing.
+  // A chart with several quantities becomes one chart per quantity.
   const single = charts.flatMap((chart) => {
     const lines = chart.lines.filter((line) => runs.some((run) => run.store.get(chart.kind, line.name)?.x.length));
     return lines.map((line) => ({

@@ -1,4 +1,4 @@
-// Own text: upload, see it tokenised, train on it, delete it.
+// The datasets of the user: upload, tokenisation, details, deletion, and the link that trains on one.
 import { html, useEffect, useState } from "../lib/html.js";
 import { get, post, remove } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
@@ -46,7 +46,7 @@ export function Datasets() {
     <div class="page-head">
       <div class="grow">
         <h1>Datasets</h1>
-        <p class="sub">Your own text. A configuration names one as data.source.</p>
+        <p class="sub">Your own texts. A configuration selects one with data.source.</p>
       </div>
     </div>
     <div class="stack">
@@ -64,10 +64,7 @@ export function Datasets() {
             datasets.length
               ? html`<${Table} datasets=${datasets} may=${may} reload=${state.reload} />`
               : html`<${Empty} icon="datasets" title="No datasets yet">
-                  <p>
-                    Upload a text of your own and train on it. Without one, <code>builtin:stories</code> is always
-                    there.
-                  </p>
+                  <p>Upload a text to train on it. The built-in corpus <code>builtin:stories</code> needs no upload.</p>
                 <//>`}
         <//>
       </div>
@@ -114,14 +111,13 @@ function Table({ datasets, may, reload }) {
       html`<${Confirm}
         title=${`Delete ${doomed.name}?`}
         text=${
-          `${bytes(doomed.sizeBytes)} of text and its tokens go from the disk. ` +
-          "Models that were trained on it stay."
+          `This deletes ${bytes(doomed.sizeBytes)} of text and its tokens. ` + "Models that were trained on it stay."
         }
         action="Delete"
         danger
         act=${async () => {
           await remove(address(doomed.name));
-          toast(`${doomed.name} is deleted.`);
+          toast(`Deleted ${doomed.name}.`);
           reload();
         }}
         onClose=${() => setDoomed(null)}
@@ -152,7 +148,7 @@ function Row({ one, may, reload, onOpen, onDelete }) {
           ${
             may &&
             (one.status === "failed" || (one.status === "uploaded" && one.jobStatus !== "pending")) &&
-            html`<${Again} one=${one} reload=${reload} />`
+            html`<${TokeniseAgain} one=${one} reload=${reload} />`
           }
           ${
             one.status !== "failed" &&
@@ -197,7 +193,7 @@ function Tokenising({ one }) {
 }
 
 /** @param {{one: Api.Dataset, reload: () => void}} props */
-function Again({ one, reload }) {
+function TokeniseAgain({ one, reload }) {
   const [busy, setBusy] = useState(false);
   const submit = async () => {
     setBusy(true);
@@ -222,7 +218,7 @@ function Facts({ one, onClose }) {
       <dt>Status</dt>
       <dd>
         <${Status} status=${one.status} />${" "}
-        ${one.experimentId && html`<a href=${experiment(one.experimentId)}>its job</a>`}
+        ${one.experimentId && html`<a href=${experiment(one.experimentId)}>Job</a>`}
       </dd>
       <dt>Format</dt>
       <dd>${one.format}${one.format === "txt" ? "" : `, text in ${one.textField}`}</dd>
@@ -232,7 +228,7 @@ function Facts({ one, onClose }) {
       <dd>${integer(one.documents)}</dd>
       <dt>Tokens</dt>
       <dd>
-        ${integer(one.tokens)}${one.validationTokens ? `, of which ${integer(one.validationTokens)} held out` : ""}
+        ${integer(one.tokens)}${one.validationTokens ? `, of which ${integer(one.validationTokens)} for validation` : ""}
       </dd>
       <dt>SHA-256</dt>
       <dd class="mono">${one.sha256}</dd>
@@ -251,7 +247,7 @@ function Facts({ one, onClose }) {
                   </li>`,
               )}
             </ul>`
-          : html`<p class="note">No experiment so far.</p>`}
+          : html`<p class="note">No experiment uses it yet.</p>`}
     <//>
     <div class="dialog-foot"><button class="button" onClick=${onClose}>Close</button></div>
   <//>`;

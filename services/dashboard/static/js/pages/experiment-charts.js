@@ -1,17 +1,17 @@
-// The charts of one experiment: those of the catalogue that have points, with one smoothing, cursor and zoom for all.
+// The charts of one experiment, for the metrics that have points. All charts share smoothing, cursor and zoom.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
-import { passing } from "../lib/api.js";
+import { isTemporary } from "../lib/api.js";
 import { createStore, useStore } from "../lib/store.js";
 import { chartsFor } from "../charts/catalog.js";
-import { useFiner } from "../charts/finer.js";
+import { useZoomPoints } from "../charts/zoom-points.js";
 import { linesOf } from "../charts/lines.js";
 import { ChartCard } from "../charts/chart-card.js";
 import { Empty, Failed, Loading, Time } from "../components/parts.js";
 
 const MAX_POINTS = 2000;
 const SMOOTHING = 0.9;
-const SMOOTHING_OF_FEW = 0.6;
-const FEW = 200;
+const SMOOTHING_OF_FEW_POINTS = 0.6;
+const FEW_POINTS = 200;
 
 /**
  * @param {Ui.Run & {file: string, loaded: boolean, error: Ui.Failure | null, ended: boolean,
@@ -25,7 +25,7 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
     setVersion(store.version);
     return store.watch(setVersion);
   }, [store]);
-  useFiner([{ store, path }], zoom, MAX_POINTS);
+  useZoomPoints([{ store, path }], zoom, MAX_POINTS);
   const charts = useMemo(
     () =>
       chartsFor(
@@ -35,8 +35,8 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
     [version],
   );
   const longest = Math.max(0, ...[...store.series.values()].map(({ x }) => x.length));
-  const weight = chosen ?? (longest < FEW ? SMOOTHING_OF_FEW : SMOOTHING);
-  if (!loaded && error && !passing(error)) return html`<${Failed} error=${error} />`;
+  const weight = chosen ?? (longest < FEW_POINTS ? SMOOTHING_OF_FEW_POINTS : SMOOTHING);
+  if (!loaded && error && !isTemporary(error)) return html`<${Failed} error=${error} />`;
   if (!loaded) return html`<${Loading} rows=${6} />`;
   if (!charts.length) {
     return html`<${Empty} title=${ended ? "There are no metrics" : "No points yet"}>
@@ -46,7 +46,7 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
             ? html`Retention deleted them and the log <${Time} at=${deletedAt} />.`
             : ended
               ? "The job ended before its first step."
-              : "They appear here by themselves with the first step."
+              : "They appear here after the first step."
         }
       </p>
     <//>`;
@@ -59,7 +59,7 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
         return html`<${ChartCard}
           key=${chart.id}
           ...${chart}
-          unit=${bands.length ? "band: ± one deviation" : chart.unit}
+          unit=${bands.length ? "band: ± one standard deviation" : chart.unit}
           lines=${lines}
           bands=${bands}
           diverged=${diverged}
@@ -128,8 +128,8 @@ export function ChartTools({ weight, setWeight, zoom, children }) {
     ${children}
     ${
       range
-        ? html`<button class="button small" onClick=${() => zoom.set(null)}>Whole range</button>`
-        : html`<span class="note">Drag over a chart to zoom all of them; a double click shows everything.</span>`
+        ? html`<button class="button small" onClick=${() => zoom.set(null)}>Reset zoom</button>`
+        : html`<span class="note">Drag over a chart to zoom all charts; double-click to reset.</span>`
     }
   </div>`;
 }

@@ -1,4 +1,4 @@
-// The parts of an experiment beside its charts: results, checkpoints, configuration, history.
+// The tabs of an experiment besides charts and log: results, checkpoints, configuration, history.
 import { html } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -17,7 +17,7 @@ import { Empty, Loaded, Time } from "../components/parts.js";
  * @param {Ui.Failure} error
  * @returns {null}
  */
-const nothing = (error) => {
+const nullIfMissing = (error) => {
   if (error.status === 404) return null;
   throw error;
 };
@@ -37,7 +37,7 @@ function ResultFiles({ path, results }) {
     async (signal) => {
       const [evaluation, ablation] = await Promise.all(
         RESULTS.map((name) =>
-          results.includes(name) ? get(`${path}/${name}`, signal).catch(nothing) : Promise.resolve(null),
+          results.includes(name) ? get(`${path}/${name}`, signal).catch(nullIfMissing) : Promise.resolve(null),
         ),
       );
       return { evaluation: evaluation?.result, ablation: ablation?.result };
@@ -48,7 +48,7 @@ function ResultFiles({ path, results }) {
     ${(/** @type {Ui.Data<typeof state>} */ { evaluation, ablation }) =>
       !evaluation && !ablation
         ? html`<${Empty} title="No results yet"
-            ><p>The evaluation is written when training ends, the ablation after a controller's.</p><//
+            ><p>The evaluation is written when training ends; for a controller, the ablation follows.</p><//
           >`
         : html`<div class="stack">
             ${ablation && html`<${Ablation} result=${ablation} />`}
@@ -96,13 +96,13 @@ export function Checkpoints({ path, changed }) {
             <${CheckpointTable} checkpoints=${checkpoints} onDeleted=${state.reload} />
           </div>`
         : html`<${Empty} icon="checkpoints" title="No checkpoints yet"
-            ><p>Training writes them as it goes, and the final model at its end.</p><//
+            ><p>Training writes them at intervals, and the final model at its end.</p><//
           >`}
   <//>`;
 }
 
 /**
- * Shows the configuration beside the defaults or that of another experiment.
+ * Shows the configuration beside the defaults, or beside that of another experiment.
  *
  * @param {{found: Api.Experiment, path: Api.ExperimentPath}} props
  */
@@ -117,8 +117,8 @@ export function Config({ found, path }) {
       else if (other !== "none") {
         /** @type {Api.ExperimentPath} */
         const at = `api/experiments/${encodeURIComponent(other)}`;
-        const [one, theirs] = await Promise.all([get(at, signal), get(`${at}/config`, signal)]);
-        columns.push({ title: title(one), flat: flatBoth(theirs) });
+        const [one, otherConfig] = await Promise.all([get(at, signal), get(`${at}/config`, signal)]);
+        columns.push({ title: title(one), flat: flatBoth(otherConfig) });
       }
       return columns;
     },
@@ -151,7 +151,7 @@ async function defaults(mine, signal) {
    * @param {string} prefix
    */
   const read = async (name, prefix) =>
-    flatten((await get(`api/configs/${name}`, signal).catch(nothing))?.config, prefix);
+    flatten((await get(`api/configs/${name}`, signal).catch(nullIfMissing))?.config, prefix);
   return new Map([
     ...(mine.config ? await read("base_config.yaml", "") : []),
     ...(mine.rlConfig ? await read("rl_config.yaml", "rl") : []),
@@ -168,7 +168,7 @@ export function History({ jobId, changed }) {
           <thead>
             <tr>
               <th>When</th>
-              <th>What</th>
+              <th>Event</th>
               <th>Status</th>
               <th class="num">Attempt</th>
               <th>By</th>

@@ -1,10 +1,10 @@
 // One experiment: header with status and controls, then charts, logs, checkpoints, results, configuration, history.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
-import { get, passing, query } from "../lib/api.js";
+import { get, isTemporary, query } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
 import { useLoad } from "../lib/load.js";
 import { createStore, useStore } from "../lib/store.js";
-import { hasEnded } from "../lib/ladder.js";
+import { hasEnded } from "../lib/job-signals.js";
 import { route, setParams, href, useTitle } from "../lib/router.js";
 import { bytes, percent, shortId, title } from "../lib/format.js";
 import { PLOTTED } from "../charts/catalog.js";
@@ -26,7 +26,7 @@ export function Experiment({ id }) {
   /** @type {Api.ExperimentPath} */
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const state = useLoad((signal) => get(path, signal), [id]);
-  const early = useMemo(() => readPoints(path), [id]); // not after the experiment but beside it
+  const early = useMemo(() => readPoints(path), [id]); // in parallel with the experiment
   return html`<${Loaded} state=${state} rows=${6}
     >${(found) => html`<${View} found=${found} path=${path} state=${state} early=${early} />`}<//
   >`;
@@ -85,7 +85,7 @@ function View({ found, path, state, early }) {
         trains &&
         html`<a class="button" href=${href("/compare", { ids: found.id })}><${Icon} name="compare" />Compare</a>`
       }
-      ${!dataset && html`<${NewReport} label="Make a report" experiments=${[found.id]} />`}
+      ${!dataset && html`<${NewReport} label="New report" experiments=${[found.id]} />`}
       <${ExperimentActions} found=${found} path=${path} ended=${ended} onChanged=${state.setData} />
     </div>
     <div class="card run-card">
@@ -97,7 +97,7 @@ function View({ found, path, state, early }) {
         ${
           found.sourceExperimentId &&
           html`<span class="note"
-            >begun from${" "}
+            >started from${" "}
             <a href=${href(`/experiments/${found.sourceExperimentId}`)}>${shortId(found.sourceExperimentId)}</a></span
           >`
         }
@@ -131,14 +131,14 @@ function View({ found, path, state, early }) {
       }
       ${tab === "checkpoints" && html`<${Checkpoints} path=${path} changed=${live.checkpoints} />`}
       ${tab === "config" && html`<${Config} found=${found} path=${path} />`}
-      ${tab === "logs" && html`<${LogView} key=${found.jobId} jobId=${found.jobId} bell=${live.bell} live=${!ended} />`}
+      ${tab === "logs" && html`<${LogView} key=${found.jobId} jobId=${found.jobId} newLines=${live.newLines} live=${!ended} />`}
       ${tab === "history" && html`<${History} jobId=${found.jobId} changed=${live.updates} />`}
     </div>
   `;
 }
 
 /**
- * Points, status and progress of the experiment, kept up to date by its stream.
+ * Returns the points, status and progress of the experiment, which its stream keeps up to date.
  *
  * @typedef {object} Live
  * @property {string} status
@@ -154,7 +154,7 @@ function View({ found, path, state, early }) {
  */
 function useLive(found, path, state, early) {
   const store = useMemo(() => new SeriesStore(), [found.id]);
-  const bell = useMemo(() => createStore(0), [found.id]);
+  const newLines = useMemo(() => createStore(0), [found.id]);
   const [now, setNow] = useState(
     /** @type {Live} */ ({
       status: found.status,
@@ -170,7 +170,7 @@ function useLive(found, path, state, early) {
   useEffect(() => update({ status: found.status, progress: found.progress }), [found]);
   useEffect(() => {
     let stop = () => {};
-    let left = false;
+    let cancelled = false;
     /** @type {{[N in keyof Api.StreamEvents]: (data: Api.StreamEvents[N]) => unknown}} */
     const listeners = {
       metrics: (data) => store.append("metrics", data.points),
@@ -192,12 +192,12 @@ function useLive(found, path, state, early) {
       },
       "job-update": (job) => {
         setNow((old) => ({ ...old, status: job.status, progress: job.progress, updates: old.updates + 1 }));
-        bell.set((count) => count + 1);
+        newLines.set((count) => count + 1);
         state.reload();
       },
       checkpoint: () => setNow((old) => ({ ...old, checkpoints: old.checkpoints + 1 })),
-      "log-lines": () => bell.set((count) => count + 1),
-      reset: () => loadUntilThere().catch(() => {}), // a failure is shown by load
+      "log-lines": () => newLines.set((count) => count + 1),
+      reset: () => loadWithRetries().catch(() => {}), // load shows the error
     };
     /** @type {Points | null} */
     let first = early;
@@ -205,29 +205,29 @@ function useLive(found, path, state, early) {
       try {
         const replies = await (first ?? readPoints(path));
         first = null;
-        if (left) return null;
+        if (cancelled) return null;
         replies.forEach((reply, i) => store.load(KINDS[i], reply));
         update({ loaded: true, error: null });
         return replies[0].streamCursor;
       } catch (error) {
         first = null;
-        if (!left) update({ error });
+        if (!cancelled) update({ error });
         throw error;
       }
     }
-    async function loadUntilThere() {
+    async function loadWithRetries() {
       for (;;) {
         try {
           return await load();
         } catch (error) {
-          if (left || !passing(error)) throw error;
+          if (cancelled || !isTemporary(error)) throw error;
           await new Promise((resolve) => setTimeout(resolve, 2000));
         }
       }
     }
     async function start() {
-      const since = await loadUntilThere();
-      if (!left)
+      const since = await loadWithRetries();
+      if (!cancelled)
         stop = follow(`${path}/brief/stream`, {
           since,
           onEvent: (name, data) => /** @type {(data: unknown) => unknown} */ (listeners[name])?.(data),
@@ -235,9 +235,9 @@ function useLive(found, path, state, early) {
     }
     start().catch(() => {});
     return () => {
-      left = true;
+      cancelled = true;
       stop();
     };
   }, [found.id]);
-  return { ...now, store, bell };
+  return { ...now, store, newLines };
 }

@@ -1,4 +1,4 @@
-// All experiments: search, type, status and tag filters, live status and progress, a choice of runs to compare.
+// All experiments, with filters by text, type, status and tag, live status and progress, and a selection to compare.
 import { html, useEffect, useState } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
@@ -74,8 +74,8 @@ export function Experiments() {
                 <//>`
               : html`<${Empty} title="No experiments yet">
                   <p>
-                    An experiment is what a job makes: its metrics, checkpoints and results. Train a language model to
-                    begin with.
+                    An experiment holds the metrics, checkpoints and results of a job. Start by training a language
+                    model.
                   </p>
                   <${NewJob} />
                 <//>`}
@@ -239,7 +239,7 @@ function More({ state, filter }) {
 }
 
 /**
- * Statuses as they change, from the stream of all jobs; an experiment not seen before makes the list load again.
+ * Updates the statuses from the stream of all jobs, and reloads the list when a new experiment appears.
  *
  * @param {Ui.Load<Page>} state
  */

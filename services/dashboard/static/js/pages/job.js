@@ -1,4 +1,4 @@
-// An address by job id leads to the experiment the job makes.
+// Redirects the address of a job to the experiment of the job.
 import { html, useEffect } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";

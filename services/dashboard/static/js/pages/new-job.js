@@ -1,4 +1,4 @@
-// Submitting a job: what it needs, every setting of its configuration, a dry run, and the server's findings by field.
+// The form for a new job: its inputs, every setting of its configuration, a dry run, and errors at the fields.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { findings, get, post } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -6,7 +6,7 @@ import { useStore } from "../lib/store.js";
 import { session, signInOpen, maySubmit } from "../lib/session.js";
 import { go, href, route, setParams, useTitle } from "../lib/router.js";
 import { integer } from "../lib/format.js";
-import { keep, recall } from "../lib/kept.js";
+import { keep, recall } from "../lib/tab-storage.js";
 import { choices } from "../lib/references.js";
 /** @import { Draft, FormState } from "../lib/job-form.js" */
 import { bodyOf, controlled, draftOf, useBase } from "../lib/job-form.js";
@@ -22,16 +22,16 @@ const KINDS = ["lm-training", "rl-training", "evaluation", "ablation"];
 const ABOUT = {
   "lm-training": "Pretrains a language model on a corpus.",
   "rl-training": "Trains a controller that steers the decoding of a language model.",
-  evaluation: "Measures the perplexity of a language model and writes samples.",
+  evaluation: "Measures the perplexity of a language model and generates samples.",
   ablation: "Compares a controller with fixed and random modulation.",
 };
 /**
- * Loads files, datasets, checkpoints and, for "go on" and "like this", the previous job.
+ * Loads the configuration files, datasets and checkpoints and, for a resumed or similar job, the previous job.
  *
  * @param {string | null} from
  * @param {AbortSignal} signal
  */
-async function prepare(from, signal) {
+async function loadOptions(from, signal) {
   const [configs, datasets, checkpoints, before] = await Promise.all([
     get("api/configs", signal),
     get("api/datasets", signal),
@@ -48,7 +48,7 @@ async function prepare(from, signal) {
 export function NewJob() {
   const { params } = useStore(route);
   const from = params.get("resume") || params.get("like");
-  const state = useLoad((signal) => prepare(from, signal), [from]);
+  const state = useLoad((signal) => loadOptions(from, signal), [from]);
   return html`
     <div class="page-head">
       <div class="grow">
@@ -63,7 +63,7 @@ export function NewJob() {
   `;
 }
 
-/** @param {{params: URLSearchParams} & Ui.Data<Ui.Load<Awaited<ReturnType<typeof prepare>>>>} props */
+/** @param {{params: URLSearchParams} & Ui.Data<Ui.Load<Awaited<ReturnType<typeof loadOptions>>>>} props */
 function Form({ params, configs, texts, groups, before }) {
   const may = maySubmit(useStore(session));
   const resume = params.get("resume");
@@ -71,7 +71,7 @@ function Form({ params, configs, texts, groups, before }) {
   const key = draftOf(params, kind);
   const [kept] = useState(() => {
     /** @type {Draft | undefined} */
-    const sent = history.state?.draft; // left behind when it was submitted: this is Back
+    const sent = history.state?.draft; // stored when the form was submitted; the user went back
     if (sent) history.replaceState(null, "");
     return sent ?? /** @type {Draft | null} */ (recall(key));
   });
@@ -125,7 +125,7 @@ function Form({ params, configs, texts, groups, before }) {
         const job = /** @type {Api.Job} */ (await post("api/jobs", body, { "Idempotency-Key": once }));
         keep(key, null);
         history.replaceState({ draft }, "");
-        toast((job.queuePosition ?? 0) > 1 ? `Submitted; place ${job.queuePosition} in the queue.` : "Submitted.");
+        toast((job.queuePosition ?? 0) > 1 ? `Submitted; position ${job.queuePosition} in the queue.` : "Submitted.");
         go(`/experiments/${encodeURIComponent(job.experimentId)}`);
       }
     } catch (error) {
@@ -135,7 +135,7 @@ function Form({ params, configs, texts, groups, before }) {
     setBusy(false);
     return undefined;
   };
-  const ownsText = kind === "lm-training"; // the others take that of the language model
+  const ownsText = kind === "lm-training"; // other types use the text of the language model by default
   /** @type {Ui.Handler} */
   const setText = (event) => {
     const { value } = event.target;
@@ -145,7 +145,7 @@ function Form({ params, configs, texts, groups, before }) {
     next.delete("data.validation_source");
     if (value && value !== base.flat?.get("data.source")) {
       next.set("data.source", value);
-      // A validation part belongs to the text it was configured with.
+      // The validation text belongs to the previous training text.
       if (base.flat?.get("data.validation_source")) next.set("data.validation_source", null);
     }
     return setChanges(next);
@@ -190,13 +190,13 @@ function Form({ params, configs, texts, groups, before }) {
     }}
   >
     <div class="stack">
-      <section class="card stack" aria-label="What">
+      <section class="card stack" aria-label="Job">
         ${
           resume &&
           before &&
           html`<p class="message">
-            Goes on from the newest checkpoint of <strong>${before.name || before.id}</strong>, with its configuration;
-            what you change below is laid over it. The shape of the model stays.
+            Resumes from the newest checkpoint of <strong>${before.name || before.id}</strong>, with its configuration
+            and the changes below. The shape of the model cannot change.
           </p>`
         }
         <div class="kinds" role="radiogroup" aria-label="Type">
@@ -230,18 +230,18 @@ function Form({ params, configs, texts, groups, before }) {
               wrong=${wrong("configPath") ?? wrong("rlConfigPath")}
               value=${form.file}
               onChange=${set("file")}
-              none=${params.get("like") ? "That of the job before" : "The defaults"}
+              none=${params.get("like") ? "Same as the previous job" : "Defaults"}
               options=${files}
             />`
           }
           ${
             !resume &&
             html`<${Choice}
-              label=${kind === "lm-training" ? "Begin with the weights of" : "Language model"}
+              label=${kind === "lm-training" ? "Initial weights" : "Language model"}
               wrong=${wrong("checkpoint")}
               value=${form.checkpoint}
               onChange=${set("checkpoint")}
-              none=${kind === "lm-training" ? "Nothing: from scratch" : "Choose one…"}
+              none=${kind === "lm-training" ? "None: train from scratch" : "Choose…"}
               options=${choices(groups, "usableAsBase")}
             />`
           }
@@ -252,7 +252,7 @@ function Form({ params, configs, texts, groups, before }) {
               wrong=${wrong("data.source")}
               value=${ownsText ? (changes.get("data.source") ?? "") : form.data}
               onChange=${setText}
-              none=${ownsText ? "That of the configuration" : "That of the language model"}
+              none=${ownsText ? "As in the configuration" : "Same as the language model"}
               options=${texts}
             />`
           }
@@ -263,7 +263,7 @@ function Form({ params, configs, texts, groups, before }) {
               wrong=${wrong("rlCheckpoint")}
               value=${form.rlCheckpoint}
               onChange=${set("rlCheckpoint")}
-              none="Choose one…"
+              none="Choose…"
               options=${choices(groups, "usableAsPolicy")}
             />`
           }
@@ -272,7 +272,7 @@ function Form({ params, configs, texts, groups, before }) {
       <section class="card stack" aria-label="Configuration">
         <header class="row apart">
           <h2>Configuration</h2>
-          <span class="note">${changes.size ? `${changes.size} changed` : "Nothing changed"}</span>
+          <span class="note">${changes.size ? `${changes.size} changed` : "No changes"}</span>
         </header>
         ${
           base.flat
@@ -284,9 +284,9 @@ function Form({ params, configs, texts, groups, before }) {
       </section>
     </div>
     <aside class="stack submit">
-      <section class="card stack" aria-label="When">
-        <h2>When</h2>
-        <${Field} label="Priority" hint="−100 to 100; higher runs first" wrong=${wrong("priority")}
+      <section class="card stack" aria-label="Schedule">
+        <h2>Schedule</h2>
+        <${Field} label="Priority" hint="−100 to 100; a higher priority runs first" wrong=${wrong("priority")}
           >${(props) =>
             html`<input
               ...${props}
@@ -297,13 +297,13 @@ function Form({ params, configs, texts, groups, before }) {
               onInput=${set("priority")}
             />`}<//
         >
-        <${Field} label="Not before" hint="Your local time" wrong=${wrong("notBefore")}
+        <${Field} label="Not before" hint="In your local time" wrong=${wrong("notBefore")}
           >${(props) =>
             html`<input ...${props} type="datetime-local" value=${form.notBefore} onInput=${set("notBefore")} />`}<//
         >
         <label class="check"
           ><input type="checkbox" checked=${form.queue} onChange=${set("queue")} />Wait in the queue if it cannot start
-          now</label
+          at once</label
         >
       </section>
       <section class="card stack" aria-label="Submit">
@@ -314,8 +314,8 @@ function Form({ params, configs, texts, groups, before }) {
             Valid.${" "}
             ${
               prediction.wouldWait
-                ? `It would wait: place ${prediction.queuePosition} in the queue.`
-                : "A slot is free; it would start at once."
+                ? `The job would wait: position ${prediction.queuePosition} in the queue.`
+                : "A slot is free; the job would start at once."
             }
           </p>`
         }
@@ -332,13 +332,13 @@ function Form({ params, configs, texts, groups, before }) {
           </p>`
         }
         <details>
-          <summary class="note">The request</summary>
+          <summary class="note">Request</summary>
           <pre class="request">${JSON.stringify(body, null, 1)}</pre>
         </details>
         ${
           prediction &&
           html`<p class="note">
-            With every default filled in it holds ${integer(flatten(prediction.payload).size)} settings.
+            With all defaults, the request has ${integer(flatten(prediction.payload).size)} settings.
           </p>`
         }
       </section>

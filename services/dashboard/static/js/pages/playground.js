@@ -1,8 +1,8 @@
-// Writing texts: one panel, or two side by side with the same prompt and seed; tokens stream in coloured by modulation.
+// Generates text in one panel, or in two with the same prompt and seed. Tokens are coloured by their modulation.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { findings, get } from "../lib/api.js";
 import { generate } from "../lib/generate.js";
-import { keep, recall } from "../lib/kept.js";
+import { keep, recall } from "../lib/tab-storage.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { route } from "../lib/router.js";
@@ -14,7 +14,7 @@ import { Scale, TokenText } from "../components/token-text.js";
 import { TrajectoryChart } from "../components/trajectory-chart.js";
 import { PanelSettings } from "../components/panel-settings.js";
 
-const DRAW_MS = 60;
+const REFRESH_MS = 60;
 const NAMES = ["A", "B"];
 /** @type {Ui.Panel} */
 const SETTINGS = {
@@ -27,15 +27,15 @@ const SETTINGS = {
   checkpoint: "",
   rlCheckpoint: "",
 };
-const DESK = "tidal.playground"; // what was set survives a reload of the tab
+const STORAGE_KEY = "tidal.playground"; // of the settings, which survive a reload of the tab
 const FIELDS = ["prompt", "seed", "maxTokens", ...Object.keys(SETTINGS)];
 /**
- * The fields that both panels share, as they were typed.
+ * The fields that both panels share, as the user typed them.
  *
  * @typedef {{prompt: string, seed: string, maxTokens: string}} Shared
  */
 /**
- * The text of a panel.
+ * The generated text of a panel.
  *
  * @typedef {object} TextState
  * @property {Api.Token[]} tokens
@@ -54,7 +54,7 @@ export function Playground() {
       <div class="grow"><h1>Playground</h1></div>
     </div>
     <${Loaded} state=${state} rows=${6}
-      >${(/** @type {Ui.Data<typeof state>} */ { experiments }) => html`<${Bench} groups=${experiments} />`}<//
+      >${(/** @type {Ui.Data<typeof state>} */ { experiments }) => html`<${Workspace} groups=${experiments} />`}<//
     >
   `;
 }
@@ -69,7 +69,7 @@ const known = (panel, bases, policies) =>
   (panel.gatingMode !== "learned" || policies.some((one) => one.value === panel.rlCheckpoint));
 
 /**
- * Returns the number of a field, or nothing if it is empty, so that the server uses its default.
+ * Returns the number in a field, or undefined if the field is empty, so that the server uses its default.
  *
  * @param {string | number} text
  */
@@ -102,7 +102,7 @@ function bodyOf(shared, panel) {
 }
 
 /** @param {{groups: Api.CheckpointGroup[]}} props */
-function Bench({ groups }) {
+function Workspace({ groups }) {
   const { params } = useStore(route);
   const bases = choices(groups, "usableAsBase");
   const policies = choices(groups, "usableAsPolicy");
@@ -113,13 +113,13 @@ function Bench({ groups }) {
     rlCheckpoint: params.get("policy") || preferred(policies),
   };
   if (params.get("policy")) start.gatingMode = "learned";
-  const [before] = useState(() => /** @type {{shared: Shared, panels: Ui.Panel[]} | null} */ (recall(DESK)));
+  const [before] = useState(() => /** @type {{shared: Shared, panels: Ui.Panel[]} | null} */ (recall(STORAGE_KEY)));
   const [shared, setShared] = useState(before?.shared ?? { prompt: "Once upon a time", seed: "1", maxTokens: "80" });
-  const asked = params.get("checkpoint") || params.get("policy");
+  const linked = params.get("checkpoint") || params.get("policy");
   const [panels, setPanels] = useState(() =>
-    before && !asked && before.panels.every((one) => known(one, bases, policies)) ? before.panels : [start],
+    before && !linked && before.panels.every((one) => known(one, bases, policies)) ? before.panels : [start],
   );
-  useEffect(() => keep(DESK, { shared, panels }), [shared, panels]);
+  useEffect(() => keep(STORAGE_KEY, { shared, panels }), [shared, panels]);
   const [texts, setTexts] = useState([IDLE, IDLE]);
   const aborters = useRef(/** @type {AbortController[]} */ ([]));
   useEffect(() => () => aborters.current.forEach((one) => one?.abort()), []);
@@ -137,7 +137,7 @@ function Bench({ groups }) {
     /** @type {Api.Token[]} */
     const tokens = [];
     let timer = 0;
-    const draw = () => {
+    const showTokens = () => {
       timer = 0;
       setText(i, { tokens: [...tokens] });
     };
@@ -146,7 +146,7 @@ function Bench({ groups }) {
       /** @param {Api.Token} token */
       const onToken = (token) => {
         tokens.push(token);
-        timer ||= setTimeout(draw, DRAW_MS);
+        timer ||= setTimeout(showTokens, REFRESH_MS);
       };
       const reply = await generate(bodyOf(shared, panels[i]), { onToken, signal: aborter.signal });
       setText(i, { reply, tokens: reply.trajectory ?? tokens, running: false });
@@ -168,8 +168,8 @@ function Bench({ groups }) {
   const share = (name) => (event) => setShared((old) => ({ ...old, [name]: event.target.value }));
 
   if (!bases.length) {
-    return html`<${Empty} icon="play" title="No model to write with yet"
-      ><p>Train a language model first; its checkpoints can be used here, also while it still trains.</p><//
+    return html`<${Empty} icon="play" title="No model yet"
+      ><p>Train a language model first. Its checkpoints can be used here, even during the training.</p><//
     >`;
   }
   return html`<div class="stack">
@@ -277,8 +277,8 @@ function Bench({ groups }) {
 /** @param {{text: TextState, found: Ui.Findings, again: () => void}} props */
 function Text({ text, found, again }) {
   const { tokens, running, error, reply, prompt } = text;
-  if (error && !tokens.length) return html`<${Trouble} error=${error} found=${found} again=${again} />`;
-  if (!running && !tokens.length) return html`<p class="note blank">The text appears here.</p>`;
+  if (error && !tokens.length) return html`<${GenerationError} error=${error} found=${found} again=${again} />`;
+  if (!running && !tokens.length) return html`<p class="note blank">The generated text appears here.</p>`;
   return html`<div class="stack tight">
     <${TokenText} prompt=${prompt} tokens=${tokens} live=${running} />
     ${tokens.some((token) => token.modulation !== null) && html`<${Scale} />`}
@@ -291,37 +291,37 @@ function Text({ text, found, again }) {
             : `Stopped after ${count(tokens.length, "token")}.`
       }
     </p>
-    ${error && html`<${Trouble} error=${error} found=${found} again=${again} />`}
+    ${error && html`<${GenerationError} error=${error} found=${found} again=${again} />`}
   </div>`;
 }
 
 /**
- * Describes the result of a generation in words.
+ * Returns a summary of a generation.
  *
  * @param {Api.Generated} reply
  */
 function outcome({ tokensGenerated, elapsedMs, finishReason, truncated }) {
-  const took = [count(tokensGenerated, "token"), duration(elapsedMs / 1000)];
+  const parts = [count(tokensGenerated, "token"), duration(elapsedMs / 1000)];
   if (elapsedMs > 0) {
     const rate = (1000 * tokensGenerated) / elapsedMs;
-    if (rate) took.push(`${integer(rate)} tokens/s`);
+    if (rate) parts.push(`${integer(rate)} tokens/s`);
   }
-  took.push(`ended by ${finishReason === "stop" ? "the end of the text" : "the limit"}`);
-  if (truncated) took.push(`${count(truncated, "token")} fell out of the window`);
-  return `${took.join(", ")}.`;
+  parts.push(finishReason === "stop" ? "ended with end-of-text" : "reached the token limit");
+  if (truncated) parts.push(`${count(truncated, "token")} exceeded the context window`);
+  return `${parts.join(", ")}.`;
 }
 
 /** @param {{error: Ui.Failure, found: Ui.Findings, again: () => void}} props */
-function Trouble({ error, found, again }) {
+function GenerationError({ error, found, again }) {
   useEffect(() => {
     const field = document.querySelector('main [aria-invalid="true"]');
     if (field instanceof HTMLElement) field.focus();
   }, [error]);
   return html`<div class="message bad" role="alert">
     <p>
-      ${found.marked ? ["Some values need another look; they are marked.", ...found.rest].join(" ") : error.message}${
+      ${found.marked ? ["Some values are invalid; they are marked.", ...found.rest].join(" ") : error.message}${
         error.status === 429 && error.retryAfter
-          ? ` Possible again in ${error.retryAfter} s; with a token there is no limit.`
+          ? ` Try again in ${error.retryAfter} s, or sign in: with a token there is no limit.`
           : ""
       }
     </p>

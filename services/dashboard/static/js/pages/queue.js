@@ -1,4 +1,4 @@
-// Who waits for what, who runs what: the lines of each job type with predicted starts, and the workers.
+// The running jobs, the waiting jobs with their predicted starts, the workers, and the limits of each job type.
 import { html, useEffect } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
@@ -70,7 +70,7 @@ function View({ queues, active }) {
                   </article>`,
               )}
             </div>`
-          : html`<p class="note">Nothing runs now.</p>`
+          : html`<p class="note">No job is running.</p>`
       }
     </section>
     ${queues.map((queue) => html`<${QueueView} key=${queue.queue} queue=${queue} names=${names} />`)}
@@ -89,11 +89,11 @@ function QueueView({ queue, names }) {
               <table>
                 <thead>
                   <tr>
-                    <th class="num">Place</th>
+                    <th class="num">Position</th>
                     <th>Job</th>
                     <th class="wide">Type</th>
                     <th class="num wide">Priority</th>
-                    <th>Probably starts</th>
+                    <th>Expected start</th>
                     <th class="wide">Submitted</th>
                   </tr>
                 </thead>
@@ -111,7 +111,7 @@ function QueueView({ queue, names }) {
                               ? html`not before <${Time} at=${job.notBefore} show=${moment} />`
                               : job.predictedStart
                                 ? html`<${Time} at=${job.predictedStart} />`
-                                : "cannot be said"
+                                : "unknown"
                           }
                         </td>
                         <td class="wide note"><${Time} at=${job.createdAt} /></td>
@@ -120,16 +120,14 @@ function QueueView({ queue, names }) {
                 </tbody>
               </table>
             </div>`
-          : html`<p class="note">Nobody waits.</p>`
+          : html`<p class="note">No job is waiting.</p>`
       }
     </section>
     <section class="stack" aria-label="Workers">
       <h2>Workers</h2>
       ${
         queue.workers === null
-          ? html`<p class="message warn">
-              Redis does not answer, so it is not known which workers are alive. Jobs run on.
-            </p>`
+          ? html`<p class="message warn">Redis does not answer, so the workers are unknown. Running jobs continue.</p>`
           : queue.workers.length
             ? html`<div class="columns">
                 ${queue.workers.map(
@@ -158,8 +156,8 @@ function QueueView({ queue, names }) {
                     </article>`,
                 )}
               </div>`
-            : html`<${Empty} icon="queue" title="No worker is alive"
-                ><p>Jobs wait until one starts: <code>python -m services.worker</code>.</p><//
+            : html`<${Empty} icon="queue" title="No worker is running"
+                ><p>Jobs wait until a worker starts: <code>python -m services.worker</code>.</p><//
               >`
       }
     </section>
@@ -173,7 +171,7 @@ function QueueView({ queue, names }) {
               <th class="num">Running</th>
               <th class="num">Waiting</th>
               <th class="num wide">Stale</th>
-              <th class="num">Usually takes</th>
+              <th class="num">Usual duration</th>
             </tr>
           </thead>
           <tbody>

@@ -1,4 +1,4 @@
-// One report: read it, or write it with a preview beside; it saves itself. Export and deletion.
+// One report: the rendered text, the editor with automatic saving, export and deletion.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get, post, remove } from "../lib/api.js";
 import { createDraft } from "../lib/autosave.js";
@@ -36,7 +36,7 @@ function View({ found, path }) {
   const editing = params.get("mode") === "edit" && may;
   useEffect(() => {
     /** @param {BeforeUnloadEvent} event */
-    const ask = (event) => draft.open() && event.preventDefault();
+    const ask = (event) => draft.unsaved() && event.preventDefault();
     window.addEventListener("beforeunload", ask);
     draft.attach();
     return () => {
@@ -53,12 +53,12 @@ function View({ found, path }) {
     <div class="page-head">
       <div class="grow">
         <p class="sub">
-          <a href=${href("/reports")}>Reports</a> / ${found.pattern ? patternName(found.pattern) : "By hand"}
+          <a href=${href("/reports")}>Reports</a> / ${found.pattern ? patternName(found.pattern) : "Manual"}
         </p>
         <h1>${now.title || "Untitled"}</h1>
         <p class="sub row">
           <span>changed <${Time} at=${now.savedAt} /></span>${
-            found.experimentIds.length > 0 && html`<span>about</span><${About} ids=${found.experimentIds} most=${4} />`
+            found.experimentIds.length > 0 && html`<span>about</span><${About} ids=${found.experimentIds} max=${4} />`
           }
         </p>
       </div>
@@ -81,7 +81,7 @@ function View({ found, path }) {
       asking &&
       html`<${Confirm}
         title=${`Delete ${now.title}?`}
-        text="The text goes; the experiments it is about stay. This cannot be undone."
+        text="The experiments of the report stay. This cannot be undone."
         action="Delete"
         danger
         act=${async () => {
@@ -96,7 +96,7 @@ function View({ found, path }) {
 }
 
 /**
- * For users who may write: the text in the page, saved or not.
+ * Shows the rendered report. A user who may write sees the text of the page, even if it is not saved.
  *
  * @param {{path: Api.ReportPath, markdown: string, may: boolean}} props
  */
@@ -111,7 +111,7 @@ function Reading({ path, markdown, may }) {
 }
 
 /**
- * As a file, of what is saved.
+ * Shows buttons that download the saved report.
  *
  * @param {{path: Api.ReportPath, draft: import("../lib/autosave.js").Draft}} props
  */

@@ -1,4 +1,4 @@
-// All reports, the newest first: search by title, those about one experiment, a new one.
+// All reports, newest first, with filters by title and experiment, and a button for a new report.
 import { html, useEffect, useState } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -59,17 +59,14 @@ export function Reports() {
                   </button><//
                 >`
               : html`<${Empty} icon="report" title="No reports yet"
-                  ><p>
-                    A report is a text with charts that stay live. Have one made from an experiment, then write your own
-                    words into it.
-                  </p>
+                  ><p>A report is a text with live charts. Generate one from an experiment, and then edit it.</p>
                   <${NewReport} primary
                 /><//>`}
       <//>
     </div>
     ${
       state.data?.nextCursor &&
-      html`<p class="more"><button class="button" disabled=${busy} onClick=${more}>More</button></p>`
+      html`<p class="more"><button class="button" disabled=${busy} onClick=${more}>Show more</button></p>`
     }
   `;
 }
@@ -100,7 +97,7 @@ const Table = ({ reports }) =>
       <thead>
         <tr>
           <th>Report</th>
-          <th class="wide">Made from</th>
+          <th class="wide">Pattern</th>
           <th class="wide">About</th>
           <th class="nowrap">Changed</th>
         </tr>
@@ -110,7 +107,7 @@ const Table = ({ reports }) =>
           (one) =>
             html`<tr key=${one.id}>
               <td class="name"><a href=${href(`/reports/${encodeURIComponent(one.id)}`)}>${one.title}</a></td>
-              <td class="wide">${one.pattern ? patternName(one.pattern) : "by hand"}</td>
+              <td class="wide">${one.pattern ? patternName(one.pattern) : "manual"}</td>
               <td class="wide"><${About} ids=${one.experimentIds} /></td>
               <td class="note nowrap"><${Time} at=${one.updatedAt} /></td>
             </tr>`,
@@ -119,14 +116,14 @@ const Table = ({ reports }) =>
     </table>
   </div>`;
 
-/** @param {{ids: string[], most?: number}} props */
-export const About = ({ ids, most = 2 }) =>
+/** @param {{ids: string[], max?: number}} props */
+export const About = ({ ids, max = 2 }) =>
   html`<span class="about">
     ${ids
-      .slice(0, most)
+      .slice(0, max)
       .map(
         (id) =>
           html`<a class="mono" key=${id} href=${href(`/experiments/${encodeURIComponent(id)}`)}>${shortId(id)}</a>`,
       )}
-    ${ids.length > most && html`<span class="note">and ${ids.length - most} more</span>`}
+    ${ids.length > max && html`<span class="note">and ${ids.length - max} more</span>`}
   </span>`;

@@ -1,4 +1,4 @@
-// What was typed or set, kept for this tab: a reload does not lose it.
+// Stores what the user typed or set for this tab, so that a reload does not lose it.
 
 /**
  * @param {string} key
@@ -8,7 +8,7 @@ export function recall(key) {
   try {
     return JSON.parse(sessionStorage.getItem(key) ?? "null");
   } catch {
-    return null; // storage is forbidden
+    return null; // the browser forbids storage
   }
 }
 
@@ -23,6 +23,6 @@ export function keep(key, value) {
     if (value === null) sessionStorage.removeItem(key);
     else sessionStorage.setItem(key, JSON.stringify(value));
   } catch {
-    // It lives as long as the page, then.
+    // The browser forbids storage; the value is lost when the page is closed.
   }
 }

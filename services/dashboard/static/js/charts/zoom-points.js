@@ -1,4 +1,4 @@
-// Points between those that were loaded: a zoom asks the server for its range, as fine as a chart can show it.
+// Loads more points for a zoom: the server is asked for the visible range at the highest resolution that a chart can show.
 import { useEffect } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useStore } from "../lib/store.js";
@@ -7,13 +7,14 @@ const QUIET_MS = 150;
 const MARGIN = 0.05;
 
 /**
- * `runs`: [{store, path}], `path` that of the experiment; `zoom` the page's; at most `maxPoints` per name.
+ * Loads the points of the zoomed range for each of `runs`, at most `maxPoints` per metric. `path` is that of the
+ * experiment, and `zoom` is the store that the charts of the page share.
  *
  * @param {Ui.Run[]} runs
  * @param {Ui.Zoom} zoom
  * @param {number} maxPoints
  */
-export function useFiner(runs, zoom, maxPoints) {
+export function useZoomPoints(runs, zoom, maxPoints) {
   const range = useStore(zoom);
   const which = runs.map((run) => run.path).join();
   useEffect(() => {
@@ -46,7 +47,7 @@ async function fetchRange({ store, path }, { min, max }, maxPoints, signal) {
       const reply = await get(`${path}/${kind}${query({ mode: "historical", maxPoints, fromStep, toStep })}`, signal);
       if (!signal.aborted) store.refine(kind, reply);
     } catch {
-      return; // left the range, or the line is down: what was loaded stays
+      return; // the range has changed, or there is no connection; the loaded points stay
     }
   }
 }

@@ -1,17 +1,18 @@
-// One connection for the live streams of all windows of a browser, which has six connections to a host.
+// One connection for the live streams of all windows of a browser, because a browser opens only six per host.
 //
-// Runs as a SharedWorker; where there is none, `lib/sse.js` runs it in the window. A window says which streams (topics)
-// it wants and after which event; it gets every event of them, maybe some twice, and drops those it knows. The line
-// goes on after the last event of each topic, takes 45 s of silence for a broken connection, and waits longer after
-// each failure. Imports nothing, so that the worker is one file.
+// Runs as a SharedWorker; in a browser without one, `lib/sse.js` runs it in the window. A window sends the streams
+// (topics) that it follows, each with the id of the last event that it has. It receives every later event of them,
+// possibly some twice, and ignores those that it already has. After an interruption, the connection resumes after the
+// last event of each topic. It treats 45 s of silence as an interruption, and waits longer after each failure. This
+// module imports nothing, so that the worker is a single file.
 const SILENCE_MS = 45_000;
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
 const SETTLE_MS = 20;
-const ABSENT_MS = 150_000; // the timers of a hidden window run once a minute
+const ABSENT_MS = 150_000; // more than two pings: the timers of a hidden window run only once a minute
 
 /**
- * Each event of a response as {id, event, data}; comments are passed on as event "comment".
+ * Yields each event of a response as {id, event, data}. A comment is yielded as the event "comment".
  *
  * @param {Response} response
  */
@@ -69,7 +70,7 @@ export function before(a, b) {
   return ms === other ? n < m : ms < other;
 }
 
-class Line {
+class StreamConnection {
   /**
    * @param {string} address
    * @param {string | null} token
@@ -79,7 +80,7 @@ class Line {
     /** @type {Record<string, string>} */
     this.headers = { Accept: "text/event-stream", ...(token && { Authorization: `Bearer ${token}` }) };
     /** @type {Map<string, {users: number, at: string | null}>} */
-    this.topics = new Map(); // by name; the server goes on after the event `at`
+    this.topics = new Map(); // by name; the server sends the events after the event `at`
     this.wait = FIRST_WAIT_MS;
     this.timer = 0;
     /** @type {AbortController | null} */
@@ -87,7 +88,7 @@ class Line {
   }
 
   /**
-   * The event after which this user is served, where it is known.
+   * Adds a user of a topic. Returns the id of the event after which this user receives events, if it is known.
    *
    * @param {string} name
    * @param {string | null} since
@@ -98,7 +99,7 @@ class Line {
     topic.users += 1;
     if (topic.users > 1) {
       if (!since || (topic.at && !before(since, topic.at))) return topic.at;
-      topic.at = since; // the others drop what they get again
+      topic.at = since; // the other users ignore the events that they get a second time
     }
     this.restart();
     return since;
@@ -112,7 +113,7 @@ class Line {
     this.restart();
   }
 
-  /** With the topics of now. The connection of before ends at once, so that it moves no position any more. */
+  /** Reconnects with the current topics. The old connection ends at once, so that it changes no position. */
   restart() {
     this.aborter?.abort();
     this.later(SETTLE_MS);
@@ -131,7 +132,8 @@ class Line {
       await this.read(signal);
     } catch (error) {
       if (signal.aborted) return;
-      this.tell(error.status ? { refused: error.status } : { online: false }); // no answer, or its body broke off
+      // Without a status, there was no reply, or the connection broke.
+      this.broadcast(error.status ? { refused: error.status } : { online: false });
       if ([401, 403, 422].includes(error.status)) return;
     }
     if (signal.aborted) return;
@@ -141,9 +143,9 @@ class Line {
 
   /** @param {AbortSignal} signal */
   async read(signal) {
-    const asked = new URLSearchParams([...this.topics].map(([name, { at }]) => ["topic", at ? `${name}@${at}` : name]));
-    const reply = await fetch(`${this.address}?${asked}`, { headers: this.headers, signal, cache: "no-store" });
-    this.tell({ online: true });
+    const query = new URLSearchParams([...this.topics].map(([name, { at }]) => ["topic", at ? `${name}@${at}` : name]));
+    const reply = await fetch(`${this.address}?${query}`, { headers: this.headers, signal, cache: "no-store" });
+    this.broadcast({ online: true });
     if (!reply.ok) throw reply;
     let name = "";
     for await (const { event, data, id } of readEvents(reply)) {
@@ -154,80 +156,89 @@ class Line {
       if (!topic || event === "topic" || event === "comment") continue;
       if (event === "reset") topic.at = null;
       else if (id) topic.at = id;
-      else if (event === "error") this.topics.delete(name); // there is no such stream
-      this.tell({ topic: name, name: event, data, id });
+      else if (event === "error") this.topics.delete(name); // the server has no such stream
+      this.broadcast({ topic: name, name: event, data, id });
     }
   }
 
-  /** @param {Ui.LineMessage} message */
-  tell(message) {
-    for (const { line, subs, post } of members) {
-      if (line === this && (!message.topic || Object.values(subs).some(([topic]) => topic === message.topic)))
+  /**
+   * Sends a message to every window that uses this connection and, for the event of a topic, follows the topic.
+   *
+   * @param {Ui.ConnectionMessage} message
+   */
+  broadcast(message) {
+    for (const { connection, subs, post } of members) {
+      if (connection === this && (!message.topic || Object.values(subs).some(([topic]) => topic === message.topic)))
         post(message);
     }
   }
 }
 
-/** @type {Map<string | null, Line>} */
-const lines = new Map(); // by token: what one may see another may not
+/** @type {Map<string | null, StreamConnection>} */
+const connections = new Map(); // by token, because tokens may have different scopes
 /**
+ * A window that uses a connection.
+ *
  * @typedef {Record<string, Ui.Sub>} Subs
- * @typedef {{post: (message: Ui.LineMessage) => void, line: Line | null, subs: Subs, heard: number}} Member
+ * @typedef {{post: (message: Ui.ConnectionMessage) => void, connection: StreamConnection | null, subs: Subs,
+ *   lastMessageAt: number}} Member
  * @type {Set<Member>}
  */
 const members = new Set();
 
 /**
+ * Replaces the subscriptions of a window.
+ *
  * @param {Member} member
  * @param {Subs} subs
  */
-function change(member, subs) {
-  const { line, subs: old, post } = member;
+function subscribe(member, subs) {
+  const { connection, subs: old, post } = member;
   member.subs = subs;
-  if (!line) return;
+  if (!connection) return;
   for (const [key, [topic, since]] of Object.entries(subs)) {
     if (key in old) continue;
-    const at = line.open(topic, since);
+    const at = connection.open(topic, since);
     if (at) post({ topic, id: at });
   }
-  for (const [key, [topic]] of Object.entries(old)) if (!(key in subs)) line.close(topic);
+  for (const [key, [topic]] of Object.entries(old)) if (!(key in subs)) connection.close(topic);
 }
 
 /**
- * A window joins; gives the function that takes its messages. {address, token, subs: {key: [topic, since]}} is all it
- * wants from now on (by one token only), anything else a sign of life. `post` gets {topic, name, data, id},
- * {topic, id} (where it stands), {online}, {refused: status}, {again: true} (say once more what you want), {} (a sign
- * of life).
+ * Adds a window, and returns the function that receives its messages. A message {address, token, subs: {key: [topic,
+ * since]}} replaces all subscriptions of the window, whose token never changes; any other message is a ping. `post`
+ * receives {topic, name, data, id} (an event), {topic, id} (the position of a topic), {online}, {refused: status},
+ * {again: true} (send your subscriptions again), and {} (the reply to a ping).
  *
- * @param {(message: Ui.LineMessage) => void} post
- * @returns {(message: Ui.LineWish) => void}
+ * @param {(message: Ui.ConnectionMessage) => void} post
+ * @returns {(message: Ui.ConnectionRequest) => void}
  */
 export function join(post) {
   /** @type {Member} */
-  const member = { post, line: null, subs: {}, heard: 0 };
-  return (wish) => {
-    member.heard = Date.now();
-    if (!wish.subs) return post({ again: !members.has(member) });
-    const { address, token, subs } = wish;
+  const member = { post, connection: null, subs: {}, lastMessageAt: 0 };
+  return (request) => {
+    member.lastMessageAt = Date.now();
+    if (!request.subs) return post({ again: !members.has(member) });
+    const { address, token, subs } = request;
     members.add(member);
-    const line = lines.get(token) ?? new Line(address, token);
-    lines.set(token, line);
-    member.line ??= line;
-    return change(member, subs);
+    const connection = connections.get(token) ?? new StreamConnection(address, token);
+    connections.set(token, connection);
+    member.connection ??= connection;
+    return subscribe(member, subs);
   };
 }
 
 if ("SharedWorkerGlobalScope" in globalThis) {
   globalThis.addEventListener("connect", (event) => {
     const [port] = /** @type {MessageEvent} */ (event).ports;
-    const take = join((message) => port.postMessage(message));
-    port.onmessage = ({ data }) => take(data);
+    const receive = join((message) => port.postMessage(message));
+    port.onmessage = ({ data }) => receive(data);
   });
   setInterval(() => {
     for (const member of members) {
-      if (Date.now() - member.heard < ABSENT_MS) continue;
+      if (Date.now() - member.lastMessageAt < ABSENT_MS) continue;
       members.delete(member);
-      change(member, {});
+      subscribe(member, {});
     }
   }, ABSENT_MS / 5);
 }

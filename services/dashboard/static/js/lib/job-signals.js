@@ -1,19 +1,26 @@
-// What can be asked of a job, mildest first, in the words of the api's reference (a test compares them).
+// The signals that a user can send to a job, from mild to severe. A test compares the texts with the API reference.
 
 /**
- * @typedef {object} Step
+ * A signal, or the cancellation of a job.
+ *
+ * @typedef {object} JobSignal
  * @property {Api.Signal | "cancel"} name
  * @property {string} text
  * @property {string} icon
  * @property {boolean} [own] whether the text differs from that of the reference
- * @property {boolean} [ask] ask before
+ * @property {boolean} [ask] whether the user must confirm
  * @property {boolean} [danger]
  */
 
-/** @type {Step[]} */
-export const LADDER = [
+/** @type {JobSignal[]} */
+export const JOB_SIGNALS = [
   { name: "pause", text: "checkpoint and free the slot.", icon: "pause" },
-  { name: "resume", text: "goes on from the newest checkpoint as soon as a slot is free.", icon: "resume", own: true },
+  {
+    name: "resume",
+    text: "continue from the newest checkpoint as soon as a worker is free.",
+    icon: "resume",
+    own: true,
+  },
   { name: "complete", text: "end training now, evaluate, write the final model.", icon: "finish", ask: true },
   { name: "stop", text: "checkpoint and cancel.", icon: "stop", ask: true },
   {
