@@ -87,7 +87,7 @@ def publish_datasets(staged: list[StagedDataset], store: DatasetStore) -> Path |
     """
     aside = store.root / f".before-restore-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     for dataset in staged:
-        store.put_aside(dataset.manifest.name, aside)
+        store.move_aside(dataset.manifest.name, aside)
         store.publish(dataset.folder, dataset.manifest)
     return aside if aside.exists() else None
 

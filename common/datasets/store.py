@@ -142,7 +142,7 @@ class DatasetStore:
             flush(self.root)
         return [detached, *self._detach_caches(name)]
 
-    def put_aside(self, name: str, aside: Path) -> None:
+    def move_aside(self, name: str, aside: Path) -> None:
         """Move a dataset, if there is one, into the folder `aside` and delete its token caches; may raise OSError."""
         folder = self.root / check_name(name)
         if not folder.exists() and not folder.is_symlink():

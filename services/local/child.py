@@ -1,7 +1,7 @@
-"""A supervised process: it is started, read, restarted with back-off after a crash, and stopped with a deadline.
+"""A supervised process: it is started, its output is read, and it is restarted after a crash and stopped in time.
 
-Non-blocking throughout; `services.local.supervisor` holds the loop. Start only from the main thread: the death signal
-of `launch.py` is bound to the thread that forks.
+No method blocks; `services.local.supervisor` contains the loop that calls them. Start children only from the main
+thread: `launch.py` asks the kernel to end the child when the thread that forked it ends.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether there is a process whose exit status has not been collected."""
+        """Return whether there is a process whose exit status has not been collected."""
         return self._process is not None
 
     @property
     def output(self) -> int | None:
-        """Descriptor of stdout and stderr; None when the process does not run or has closed both."""
+        """Return the descriptor of stdout and stderr; None if the process does not run or has closed both."""
         if self._process is None or self._process.stdout is None or self._silent:
             return None
         return self._process.stdout.fileno()
@@ -103,12 +103,15 @@ class Child:
                 self._rest += block
             self._silent = True
         *lines, self._rest = self._rest.split(b"\n")
-        if len(self._rest) > 1_000_000:  # a line without an end
+        if len(self._rest) > 1_000_000:  # limit the memory for a line that does not end
             lines, self._rest = [*lines, self._rest], b""
         return [line.decode(errors="replace") for line in lines]
 
     def collect(self) -> tuple[int, list[str]] | None:
-        """Return exit status (negative: signal) and last lines of an ended process, else None. Plans no start."""
+        """Return exit status (negative: signal) and last lines of a process that has ended, otherwise None.
+
+        It does not plan a restart.
+        """
         if self._process is None or self._process.poll() is None:
             return None
         lines = self.read_lines()

@@ -1,6 +1,6 @@
-"""An embedded PostgreSQL: initdb, start, find again, stop.
+"""An embedded PostgreSQL server: creates its data folder, starts it, finds a running one again, and stops it.
 
-Leaves out: backups, tuning, upgrades between major versions (the version that wrote the data is looked for instead).
+Leaves out backups, tuning, and upgrades between major versions: a server of the version that wrote the data is used.
 """
 
 from __future__ import annotations
@@ -18,29 +18,35 @@ import psycopg
 from common.config.child_environment import server_environment
 from common.errors import StorageError
 from services.local.binaries import find_postgres
-from services.local.server import Server, end_strays, living, spawn, works_in
+from services.local.server import (
+    EmbeddedServer,
+    end_stray_processes,
+    has_working_directory,
+    running_process,
+    start_server_process,
+)
 from services.local.server_files import LOOPBACK, home_for, make_home, postgres_account, readable_program
 
 NAME = "tidal"
-"""User and database in PostgreSQL."""
+"""Name of the user and of the database in PostgreSQL."""
 
 
-class PostgresServer(Server):
-    """PostgreSQL on 127.0.0.1 with password login (scram) and no unix socket; as root it runs as `nobody`."""
+class PostgresServer(EmbeddedServer):
+    """PostgreSQL on 127.0.0.1 with password login (SCRAM) and without a unix socket; root runs it as `nobody`."""
 
     name = "PostgreSQL"
-    _stop_signal = signal.SIGINT  # fast shutdown: sessions are ended, files are clean
+    _stop_signal = signal.SIGINT  # "fast shutdown": ends all sessions and leaves consistent files
 
     def __init__(
         self, folder: Path | str, port: int | None = None, *, settings: Mapping[str, str] | None = None
     ) -> None:
-        """`settings` are server parameters, such as {"fsync": "off"} for a throw-away server."""
+        """Prepare a server; `settings` are its parameters, such as {"fsync": "off"} for a temporary server."""
         super().__init__(folder, port)
         self._settings = dict(settings or {})
 
     @property
     def url(self) -> str:
-        """SQLAlchemy URL of the database `tidal`."""
+        """Return the SQLAlchemy URL of the database `tidal`."""
         return f"postgresql+psycopg://{NAME}:{self.state.password}@{LOOPBACK}:{self.state.port}/{NAME}"
 
     def _home(self) -> Path:
@@ -48,7 +54,7 @@ class PostgresServer(Server):
 
     @property
     def data(self) -> Path:
-        """PostgreSQL's data folder."""
+        """Return PostgreSQL's data folder."""
         return self._home() / "data"
 
     def _connect(self, database: str) -> psycopg.Connection[Any]:
@@ -62,7 +68,7 @@ class PostgresServer(Server):
             autocommit=True,
         )
 
-    def _answers(self) -> bool:
+    def _is_responding(self) -> bool:
         try:
             with self._connect("postgres") as connection:
                 row = connection.execute("SHOW data_directory").fetchone()
@@ -76,14 +82,15 @@ class PostgresServer(Server):
             pid = int((data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
         except (OSError, ValueError):
             return None
-        process = living(pid)
-        return process if process is not None and works_in(process, data) else None
+        process = running_process(pid)
+        return process if process is not None and has_working_directory(process, data) else None
 
-    def _clear_away(self) -> None:
-        # A busy backend outlives a killed postmaster and holds its shared memory; the next start would be refused.
+    def _remove_leftovers(self) -> None:
+        # A busy backend keeps running after its postmaster was killed, and its shared memory would prevent a new start.
         data = self.data
-        end_strays(("postgres",), data, (signal.SIGQUIT, signal.SIGKILL))
-        # Nobody works in the folder now. PostgreSQL would take a zombie, or a stranger with that number, for the owner.
+        end_stray_processes(("postgres",), data, (signal.SIGQUIT, signal.SIGKILL))
+        # No process uses the folder now. Without this, PostgreSQL would treat a zombie, or another process with this
+        # number, as a running server.
         (data / "postmaster.pid").unlink(missing_ok=True)
 
     def _launch(self) -> subprocess.Popen[bytes]:
@@ -101,7 +108,7 @@ class PostgresServer(Server):
         settings = {"unix_socket_directories": "", "max_connections": "200", **self._settings}
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         command = [binaries / "postgres", "-D", data, "-h", LOOPBACK, "-p", str(self.state.port), *options]
-        return spawn(command, self.log_path, cwd="/", **user)
+        return start_server_process(command, self.log_path, cwd="/", **user)
 
     def _initialise(self, binaries: Path, major: int, user: dict[str, Any]) -> None:
         fresh = self.data.with_name("data.new")

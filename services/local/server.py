@@ -1,7 +1,8 @@
-"""What both embedded servers share: start or find again, wait until it answers, stop, clear away.
+"""The common part of both embedded servers: start, find a running server again, wait for it, and stop it.
 
-Port and password are drawn once and kept (0600). A server outlives a killed starter on purpose: the next `start()` of
-the same folder finds it and uses it, so no row is lost and no second server meets the same files.
+Port and password are chosen once and stored with mode 0600. If the process that started a server is killed, the server
+keeps running on purpose: the next `start()` with the same folder uses it, so that no data is lost and no second server
+uses the same files.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ import psutil
 
 from common.config.child_environment import server_environment
 from common.errors import UnavailableError
-from services.local.server_files import ServerState, choose_port, folder_lock, put_aside, read_state, write_state
+from services.local.server_files import ServerState, choose_port, folder_lock, move_aside, read_state, write_state
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
-"""The servers this process started, by process id, so that whoever stops one can collect its exit status."""
+"""The servers that this process has started, by process id. Their exit status must be collected when they end."""
 
 
-class Server:
-    """What both servers share. `folder` holds state, log and lock; data lies in `home`."""
+class EmbeddedServer:
+    """A server whose state, log and lock are in `folder`; its data may be in another folder (`home_for`)."""
 
     name: str
 
@@ -40,64 +41,65 @@ class Server:
         self._wanted_port = port
         self._state: ServerState | None = None
         self.reused = False
-        """Whether `start()` found the server running."""
+        """Whether `start()` found the server already running."""
         self.aside: Path | None = None
-        """Where `start()` put the data that a deleted folder of the same path had left behind, None mostly."""
+        """Where `start()` moved the data of a deleted folder with the same path; None if there was none."""
 
     @property
     def state(self) -> ServerState:
-        """Port and password; UnavailableError before the first start."""
+        """Return port and password; raise UnavailableError before the first start."""
         self._state = self._state or read_state(self.folder / "server.json")
         if self._state is None:
-            raise UnavailableError(f"{self.name} in {self.folder} was never started")
+            raise UnavailableError(f"{self.name} in {self.folder} has never been started")
         return self._state
 
     @property
     def port(self) -> int:
-        """The TCP port on 127.0.0.1."""
+        """Return the TCP port on 127.0.0.1."""
         return self.state.port
 
     @property
     def url(self) -> str:
-        """How clients reach the server, password included."""
-        raise AssertionError("each server says its own")
+        """Return the URL for clients, which includes the password."""
+        raise AssertionError("each server defines it")
 
     @property
     def log_path(self) -> Path:
-        """Where the server's own log goes."""
+        """Return the path of the server's log."""
         return self.folder / "server.log"
 
     @property
     def pid(self) -> int | None:
-        """The process id of the running server, None when it does not run."""
+        """Return the process id of the server; None if it does not run."""
         process = self._process()
         return None if process is None else int(process.pid)
 
     @property
     def running(self) -> bool:
-        """Whether the server of this folder runs and answers with our password."""
-        return self._known() and self._answers()
+        """Return whether the server of this folder runs and accepts the stored password."""
+        return self._has_state() and self._is_responding()
 
     def start(self) -> None:
-        """Start the server, or find it running, and return when it answers.
+        """Start the server, or use the one that runs already, and return when it responds.
 
-        Raises ConflictError (the given port is busy), UnavailableError (no binary, no start), StorageError.
+        Raises ConflictError if the given port is in use, UnavailableError if there is no program or it does not start,
+        and StorageError if a file cannot be written.
         """
         with folder_lock(self.folder):
-            self.reused = self._process() is not None and self._known()
-            if self.reused and self._wait_until_it_answers(None):
+            self.reused = self._process() is not None and self._has_state()
+            if self.reused and self._wait_until_responding(None):
                 return
             self.reused = False
-            self._clear_away()
+            self._remove_leftovers()
             home = self._home()
             if home != self.folder and not (self.folder / "server.json").exists():
-                self.aside = put_aside(home)  # its password went with the folder
+                self.aside = move_aside(home)  # the password for this data was in the deleted folder
             old = self._state or read_state(self.folder / "server.json")
             port = choose_port(self._wanted_port, old.port if old else None, name=self.name)
             self._state = ServerState(port=port, password=old.password if old else secrets.token_urlsafe(24))
             write_state(self.folder / "server.json", self._state)
             process = self._launch()
-            if not self._wait_until_it_answers(process):
+            if not self._wait_until_responding(process):
                 if process.poll() is None:
                     process.kill()
                     process.wait()
@@ -105,9 +107,9 @@ class Server:
             self._prepare()
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Stop the server, whoever started it, and return when it is gone. Nothing happens when it does not run.
+        """Stop the server, also if another process started it, and return when it has ended.
 
-        `seconds` is the wait for a clean end before it is made to end; what was committed survives either way.
+        After `seconds` without a clean shutdown the server is killed; committed data survives in both cases.
         """
         with folder_lock(self.folder):
             process = self._process()
@@ -118,12 +120,12 @@ class Server:
                     process.send_signal(number)
                 except psutil.NoSuchProcess:
                     break
-                if gone(process, seconds):
+                if wait_until_ended(process, seconds):
                     break
-            self._clear_away()
+            self._remove_leftovers()
 
     def remove(self) -> None:
-        """Stop the server and delete its data. For throw-away servers in tests."""
+        """Stop the server and delete its data; tests use it for temporary servers."""
         self.stop()
         home = self._home()
         shutil.rmtree(home, ignore_errors=True)
@@ -144,55 +146,55 @@ class Server:
         return self.folder
 
     def _process(self) -> Any:
-        """The psutil.Process of the main process of this folder's server, or None."""
-        raise AssertionError("each server says how it is found")
+        """Return the psutil.Process of the main process of this folder's server, or None."""
+        raise AssertionError("each server defines it")
 
-    def _answers(self) -> bool:
-        raise AssertionError("each server says how it is asked")
+    def _is_responding(self) -> bool:
+        raise AssertionError("each server defines it")
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        raise AssertionError("each server says how it is launched")
+        raise AssertionError("each server defines it")
 
-    def _clear_away(self) -> None:
-        """What a crash, or a deleted folder of the same path, left behind and a start would trip over."""
+    def _remove_leftovers(self) -> None:
+        """Remove what a crash, or a deleted folder with the same path, left behind and would prevent a start."""
 
     def _prepare(self) -> None:
-        """What is done once after each start."""
+        """Do what is necessary after each start."""
 
-    def _known(self) -> bool:
+    def _has_state(self) -> bool:
         self._state = self._state or read_state(self.folder / "server.json")
         return self._state is not None
 
-    def _wait_until_it_answers(self, process: subprocess.Popen[bytes] | None) -> bool:
+    def _wait_until_responding(self, process: subprocess.Popen[bytes] | None) -> bool:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            if self._answers():
+            if self._is_responding():
                 return True
             if process.poll() is not None if process else self._process() is None:
                 return False
-            time.sleep(0.02)  # neither server announces readiness in another way
+            time.sleep(0.02)  # the servers do not announce that they are ready
         return False
 
 
 def tail(path: Path, lines: int = 5) -> str:
-    """The last lines of a log, for an error message."""
+    """Return the last lines of a log, for an error message."""
     try:
         return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
     except OSError:
         return "(no log)"
 
 
-def spawn(command: list[Any], log: Path, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a server whose output goes to the end of `log`."""
+def start_server_process(command: list[Any], log: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a server whose output is appended to `log`."""
     with log.open("ab") as output:
-        # Its own session: Ctrl-C in the terminal is the supervisor's to handle.
+        # In its own session the server does not receive Ctrl-C of the terminal, which the supervisor handles.
         process: subprocess.Popen[bytes] = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
-            # PostgreSQL may run as another user, who could read every variable of its environment.
+            # PostgreSQL may run as another user, who can read all variables in its environment.
             env=server_environment(os.environ),
             **options,
         )
@@ -200,8 +202,8 @@ def spawn(command: list[Any], log: Path, **options: Any) -> subprocess.Popen[byt
     return process
 
 
-def living(pid: int) -> Any:
-    """The psutil.Process of `pid`, None when there is none or it is a zombie."""
+def running_process(pid: int) -> Any:
+    """Return the psutil.Process of `pid`; None if there is none or it is a zombie."""
     try:
         process = psutil.Process(pid)
         if process.status() != psutil.STATUS_ZOMBIE:
@@ -209,32 +211,32 @@ def living(pid: int) -> Any:
     except psutil.NoSuchProcess:
         return None
     if child := _children.pop(pid, None):
-        child.wait()  # ours, and dead: collect it
+        child.wait()  # collect the exit status of a child that has ended
     return None
 
 
-def works_in(process: Any, folder: Path) -> bool:
-    """Whether the working directory of the process is `folder`."""
+def has_working_directory(process: Any, folder: Path) -> bool:
+    """Return whether the working directory of the process is `folder`."""
     try:
         return Path(process.cwd()) == folder
     except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
         return False
 
 
-def end_strays(names: Sequence[str], folder: Path, signals: Sequence[signal.Signals]) -> None:
-    """End processes of these names that work in `folder`, also in a deleted one of that path."""
-    strays = [p for p in psutil.process_iter(["name"]) if p.info["name"] in names and works_in(p, folder)]
+def end_stray_processes(names: Sequence[str], folder: Path, signals: Sequence[signal.Signals]) -> None:
+    """End processes of these names whose working directory is `folder`, or was a deleted folder of the same path."""
+    strays = [p for p in psutil.process_iter(["name"]) if p.info["name"] in names and has_working_directory(p, folder)]
     for number in signals:
         for process in strays:
             try:
                 process.send_signal(number)
             except psutil.NoSuchProcess:
                 continue
-        strays = [process for process in strays if not gone(process, 1.0)]
+        strays = [process for process in strays if not wait_until_ended(process, 1.0)]
 
 
-def gone(process: Any, seconds: float) -> bool:
-    """Whether the process ends within `seconds`; a zombie (our own child, or another's) counts as ended."""
+def wait_until_ended(process: Any, seconds: float) -> bool:
+    """Wait up to `seconds` for a process to end and return whether it has; a zombie counts as ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -244,5 +246,5 @@ def gone(process: Any, seconds: float) -> bool:
                 return True
         except psutil.NoSuchProcess:
             return True
-        time.sleep(0.02)  # no event for processes that are not our children
+        time.sleep(0.02)  # there is no event for the end of a process that is not a child
     return False

@@ -1,8 +1,8 @@
-"""What an embedded server keeps on disk besides its data: port and password (0600), and where the data lies.
+"""Files of the embedded servers other than their data: port and password (mode 0600), locks, and the data's place.
 
-PostgreSQL refuses to run as root, so root runs it as `nobody`, and everything below a 0700 folder is out of its reach.
-Then the data, and binaries that `nobody` cannot read where they are, lie under /var/lib/tidal and the folder keeps a
-pointer.
+PostgreSQL refuses to run as root, so root runs it as `nobody`, who cannot read folders inside a folder with mode 0700.
+In this case the data, and programs that `nobody` cannot read, are stored below /var/lib/tidal, and the file `location`
+in the server's folder names the place.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from common.errors import ConflictError, StorageError, UnavailableError
 SHARED_HOME = Path("/var/lib/tidal")
 LOOPBACK = "127.0.0.1"
 OWNER = "folder"
-"""File beside data in SHARED_HOME that names the folder it belongs to."""
+"""Name of the file in SHARED_HOME that names the server's folder to which the data belongs."""
 
 
 @dataclass
 class ServerState:
-    """What a later supervisor needs to find and use a server that outlived its own."""
+    """Port and password, with which a later supervisor can use a server that is still running."""
 
     port: int
     password: str
 
 
 def read_state(path: Path) -> ServerState | None:
-    """The persisted state, None when there is none or it cannot be read."""
+    """Return the stored state; None if it is missing or cannot be read."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return ServerState(port=int(values["port"]), password=str(values["password"]))
@@ -48,12 +48,12 @@ def read_state(path: Path) -> ServerState | None:
 
 
 def write_state(path: Path, state: ServerState) -> None:
-    """Write whole or not at all, readable by the owner only."""
+    """Write the state atomically to a file that only the owner can read."""
     write_private(path, json.dumps(asdict(state)))
 
 
 def write_private(path: Path, text: str) -> None:
-    """`text` into `path` with mode 0600, atomically. Raises StorageError when the folder cannot be written."""
+    """Write `text` atomically to `path` with mode 0600; raise StorageError if that fails."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def write_private(path: Path, text: str) -> None:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """One starter or stopper of a server at a time, across processes."""
+    """Let only one process at a time start or stop the server of `folder`; may raise StorageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -81,22 +81,22 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """The right to run, or to change, the stack of `folder`; ConflictError when another process has it."""
+def stack_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of the stack of `folder`; raise ConflictError if another process runs or changes the stack."""
     make_folder(folder)
     descriptor = os.open(folder / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConflictError(f"the stack of {folder} is running already; see `tidal status`") from None
+            raise ConflictError(f"the stack of {folder} is already running; see `tidal status`") from None
         yield
     finally:
         os.close(descriptor)
 
 
 def make_folder(folder: Path) -> None:
-    """Create it where it is missing; StorageError."""
+    """Create the folder if it is missing; may raise StorageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,7 +104,7 @@ def make_folder(folder: Path) -> None:
 
 
 def free_port() -> int:
-    """A TCP port nobody on loopback listens on at this moment."""
+    """Return a TCP port on loopback on which no program listens at the moment."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -112,7 +112,7 @@ def free_port() -> int:
 
 
 def port_is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Whether a server could listen on `port` now; connections in TIME_WAIT do not count."""
+    """Return whether a server could listen on `port` now; connections in TIME_WAIT do not matter."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -123,7 +123,10 @@ def port_is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def choose_port(wanted: int | None, persisted: int | None, *, name: str) -> int:
-    """`wanted` if given (ConflictError when busy), else the port of last time, else any free one."""
+    """Return `wanted` if it is given, otherwise the previous port `persisted`, otherwise any free port.
+
+    Raises ConflictError if `wanted` is in use.
+    """
     if wanted is not None:
         if not port_is_free(wanted):
             raise ConflictError(f"port {wanted} for {name} is in use by another program; choose another one")
@@ -135,34 +138,34 @@ def choose_port(wanted: int | None, persisted: int | None, *, name: str) -> int:
 
 @dataclass(frozen=True)
 class Account:
-    """The user a server runs as."""
+    """The user and group that a server runs as."""
 
     uid: int
     gid: int
 
 
 def postgres_account() -> Account | None:
-    """`nobody` for root, None (run as oneself) for everybody else."""
+    """Return the account of `nobody` if this process runs as root, otherwise None: run as the same user."""
     if os.geteuid() != 0:
         return None
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:
         raise UnavailableError(
-            "PostgreSQL cannot run as root and there is no user `nobody`; run as another user"
+            "PostgreSQL cannot run as root, and there is no user `nobody`; run Tidal as another user"
         ) from None
     return Account(entry.pw_uid, entry.pw_gid)
 
 
 def home_for(folder: Path, account: Account | None) -> Path:
-    """Where the data of the server in `folder` lies: there, or for root outside of it. Creates nothing."""
+    """Return the folder of a server's data: `folder`, or a folder in SHARED_HOME if it runs as another account."""
     if account is None:
         return folder
     return SHARED_HOME.resolve() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
 def make_home(folder: Path, account: Account | None) -> None:
-    """Create `home_for(folder, account)`, with a pointer to it in `folder` when it lies elsewhere."""
+    """Create `home_for(folder, account)`, and a file in `folder` that names it, if it is a different folder."""
     if account is not None:
         home = home_for(folder, account)
         _make_open_folder(home)
@@ -170,27 +173,27 @@ def make_home(folder: Path, account: Account | None) -> None:
         write_private(folder / "location", f"{home}\n")
 
 
-def put_aside(home: Path) -> Path | None:
-    """Rename what lies in `home` to `<home>-<time>` and return that; None when nothing is there. Deletes nothing."""
+def move_aside(home: Path) -> Path | None:
+    """Rename `home` to `<home>-<time>` and return the new path; return None if `home` does not exist."""
     if not home.exists():
         return None
     aside = home.with_name(f"{home.name}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
     try:
         home.rename(aside)
     except OSError as error:
-        raise StorageError(f"cannot put the old data in {home} aside: {error.strerror or error}") from error
+        raise StorageError(f"cannot move the old data in {home} aside: {error.strerror or error}") from error
     return aside
 
 
-def leftovers() -> list[tuple[Path, int]]:
-    """Data in SHARED_HOME that no folder uses any more, with its bytes: put aside, or its folder was deleted."""
+def unused_data() -> list[tuple[Path, int]]:
+    """Return paths and sizes in bytes of data in SHARED_HOME that is not used: moved aside, or of a deleted folder."""
     found: list[tuple[Path, int]] = []
     if os.geteuid() != 0 or not SHARED_HOME.is_dir():
         return found
     for home in sorted(SHARED_HOME.iterdir()):
         try:
             owner = Path((home / OWNER).read_text(encoding="utf-8").rstrip("\n"))
-        except OSError:  # not a server's data
+        except OSError:  # not the data of a server
             continue
         if "-" in home.name or not (owner / "location").exists():
             found.append((home, sum(path.lstat().st_blocks * 512 for path in home.rglob("*"))))
@@ -198,7 +201,7 @@ def leftovers() -> list[tuple[Path, int]]:
 
 
 def readable_program(folder: Path, account: Account | None) -> Path:
-    """`folder` (`…/pginstall/bin` or the system's) or, when `account` cannot read it, a copy that it can."""
+    """Return the folder of PostgreSQL's programs, or of a copy of them if `account` cannot read the original."""
     if account is None or _open_to_all(folder):
         return folder
     source = folder.parent
@@ -220,7 +223,7 @@ def readable_program(folder: Path, account: Account | None) -> Path:
             temporary.rename(home)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if not copied.is_dir():  # otherwise another process was faster
+            if not copied.is_dir():  # otherwise another process has made the copy
                 raise StorageError(f"cannot copy PostgreSQL to {home}: {error}") from error
     return copied
 
@@ -238,4 +241,4 @@ def _make_open_folder(folder: Path) -> None:
         for step in (SHARED_HOME, folder):
             step.chmod(0o755)
     except OSError as error:
-        raise StorageError(f"cannot create {folder} (PostgreSQL's place when run as root): {error}") from error
+        raise StorageError(f"cannot create {folder}, where root keeps PostgreSQL's data: {error}") from error

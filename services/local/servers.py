@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey as plain child processes of a folder.
+"""Runs PostgreSQL and Valkey as child processes whose data is in a folder.
 
 server = PostgresServer(Path(".tidal/postgres"))
 server.start()  # server.url
@@ -6,8 +6,8 @@ server.stop()
 """
 
 from services.local.postgres import PostgresServer
-from services.local.server import Server
+from services.local.server import EmbeddedServer
 from services.local.server_files import free_port, port_is_free
 from services.local.valkey import ValkeyServer
 
-__all__ = ["PostgresServer", "Server", "ValkeyServer", "free_port", "port_is_free"]
+__all__ = ["EmbeddedServer", "PostgresServer", "ValkeyServer", "free_port", "port_is_free"]

@@ -1,7 +1,7 @@
 """Defines the local stack: folders, secrets, ports, and the processes with their environment.
 
-Everything lives in one folder (`.tidal`, or TIDAL_HOME). Secrets are drawn once and kept (0600), so a token that was
-copied somewhere stays valid after a restart.
+All its files are in one folder (`.tidal`, or TIDAL_HOME). Secrets are generated once and stored with mode 0600, so that
+tokens stay valid after a restart.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ FLOWER_PORT = 5555
 NO_DATABASE = "postgresql+psycopg://nobody@127.0.0.1/none"
 """Placeholder database URL for processes that never connect to a database."""
 SERVER_STOP_SECONDS = 1.5
-"""Part of the stop budget that PostgreSQL and Valkey get."""
+"""Seconds of the stop budget that are reserved for PostgreSQL and Valkey."""
 
 
 @dataclass(frozen=True)
-class Secrets:
+class StackSecrets:
     """The administrator's token and Flower's password (user `tidal`)."""
 
     token: str
@@ -35,7 +35,7 @@ class Secrets:
 
 
 @dataclass(frozen=True)
-class Servers:
+class ServerUrls:
     """URLs of PostgreSQL and Redis, with their passwords."""
 
     database_url: str
@@ -52,32 +52,34 @@ class Addresses:
 
     @property
     def api_url(self) -> str:
-        """URL of the api on this machine."""
+        """Return the URL of the api on this machine."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def flower_url(self) -> str:
-        """URL of Flower, which listens on loopback only."""
+        """Return the URL of Flower, which listens on loopback only."""
         return f"http://127.0.0.1:{self.flower_port}"
 
 
-def load_secrets(folder: Path, settings: Settings) -> Secrets:
-    """Return TIDAL_AUTH_TOKEN and TIDAL_FLOWER_PASSWORD if set, else the secrets of this folder, made on first use."""
+def load_secrets(folder: Path, settings: Settings) -> StackSecrets:
+    """Return TIDAL_AUTH_TOKEN and TIDAL_FLOWER_PASSWORD; generate and store those that are not set."""
     path = folder / "secrets.json"
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        drawn = Secrets(str(kept["token"]), str(kept["flower_password"]))
+        stack_secrets = json.loads(path.read_text(encoding="utf-8"))
+        generated = StackSecrets(str(stack_secrets["token"]), str(stack_secrets["flower_password"]))
     except FileNotFoundError:
-        drawn = Secrets(secrets.token_urlsafe(24), secrets.token_urlsafe(12))
-        write_private(path, json.dumps({"token": drawn.token, "flower_password": drawn.flower_password}))
+        generated = StackSecrets(secrets.token_urlsafe(24), secrets.token_urlsafe(12))
+        write_private(path, json.dumps({"token": generated.token, "flower_password": generated.flower_password}))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{path} cannot be read ({error}); delete it to draw new secrets") from error
+        raise StorageError(f"{path} cannot be read ({error}); delete it to generate new secrets") from error
     token = settings.auth_token.get_secret_value().strip() if settings.auth_token else ""
     password = settings.flower_password.get_secret_value() if settings.flower_password else ""
     if "," in password:
-        raise ConfigError("TIDAL_FLOWER_PASSWORD contains a comma, where Flower would cut it off; choose another")
-    return Secrets(token or drawn.token, password or drawn.flower_password)
+        raise ConfigError(
+            "TIDAL_FLOWER_PASSWORD contains a comma, at which Flower would cut it off; choose another password"
+        )
+    return StackSecrets(token or generated.token, password or generated.flower_password)
 
 
 def choose_addresses(settings: Settings, port: int | None, flower_port: int | None) -> Addresses:
@@ -109,12 +111,12 @@ def has_gpu() -> bool:
 
 
 def experiments_dir(folder: Path, settings: Settings) -> Path:
-    """Return the folder of the artifact store: the one that is set, else one inside `folder`."""
+    """Return the folder of the artifact store: TIDAL_EXPERIMENTS_DIR if it is set, else one inside `folder`."""
     return _as_set_or(settings, "experiments_dir", settings.experiments_dir, folder / "experiments")
 
 
 def data_dir(folder: Path, settings: Settings) -> Path:
-    """Return the folder of corpora and token cache: the one that is set, else one inside `folder`."""
+    """Return the folder of corpora and token cache: TIDAL_DATA_DIR if it is set, else one inside `folder`."""
     return _as_set_or(settings, "data_dir", settings.data_dir, folder / "data")
 
 
@@ -139,25 +141,29 @@ def base_environment(folder: Path, settings: Settings, addresses: Addresses) -> 
     }
 
 
-def with_database(environment: Mapping[str, str], servers: Servers) -> dict[str, str]:
+def with_database(environment: Mapping[str, str], servers: ServerUrls) -> dict[str, str]:
     """Return `environment` for a process that connects to PostgreSQL."""
-    library = own_environment(os.environ, database=True)
-    return {**library, **environment, "TIDAL_DATABASE_URL": servers.database_url}
+    own = own_environment(os.environ, database=True)
+    return {**own, **environment, "TIDAL_DATABASE_URL": servers.database_url}
 
 
 def processes(
-    settings: Settings, addresses: Addresses, kept: Secrets, servers: Servers, environment: Mapping[str, str]
+    settings: Settings,
+    addresses: Addresses,
+    stack_secrets: StackSecrets,
+    servers: ServerUrls,
+    environment: Mapping[str, str],
 ) -> list[ChildSpec]:
-    """Return the children in the order in which they start. PostgreSQL and Valkey start earlier and are not included.
+    """Return the child processes in the order in which they start, without PostgreSQL and Valkey, which start earlier.
 
-    Each process gets only the secrets it needs: the api gets the token, Flower its password, and the processes that
-    read jobs get the password of the database.
+    Each process receives only the secrets that it needs: the api the token, Flower its password, and the processes that
+    read jobs the password of the database.
     """
     longest = max(1.0, settings.stop_budget_seconds - SERVER_STOP_SECONDS - 0.5)
     cpu_only = not has_gpu()
     broker = {**environment, "TIDAL_REDIS_URL": servers.redis_url}
     jobs = with_database(broker, servers)
-    api = {**jobs, "TIDAL_AUTH_TOKEN": kept.token}
+    api = {**jobs, "TIDAL_AUTH_TOKEN": stack_secrets.token}
     worker = {**own_environment(os.environ, hub=True), **jobs}
     # A process without a database gets a placeholder, which also overrides a database URL in its `.env`.
     without_database = {**broker, "TIDAL_DATABASE_URL": NO_DATABASE}
@@ -166,7 +172,7 @@ def processes(
         **without_database,
         "TIDAL_FLOWER_HOST": "127.0.0.1",
         "TIDAL_FLOWER_PORT": str(addresses.flower_port),
-        "TIDAL_FLOWER_PASSWORD": kept.flower_password,
+        "TIDAL_FLOWER_PASSWORD": stack_secrets.flower_password,
     }
 
     def module(name: str) -> tuple[str, ...]:

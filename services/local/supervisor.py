@@ -1,8 +1,9 @@
-"""`tidal up`: PostgreSQL, Valkey, migrations, api, worker, health, generator and Flower as one tree.
+"""Runs the local stack for `tidal up`: PostgreSQL, Valkey, migrations, api, worker, health, generator and Flower.
 
-One thread and one loop: it reads the children's output, starts crashed ones again, and on SIGINT or SIGTERM stops
-everything within TIDAL_STOP_BUDGET, the servers last; a second signal kills at once. A killed supervisor takes the
-children with it (death signal), not the servers: the next one finds and uses them. Leaves out: more than one machine.
+One loop in one thread reads the output of the child processes and restarts those that have crashed. On SIGINT or
+SIGTERM it stops all processes within TIDAL_STOP_BUDGET_SECONDS, the servers last; a second signal kills them at once.
+If the supervisor is killed, the kernel kills its children, but the servers keep running and the next supervisor uses
+them. Leaves out stacks on more than one machine.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from common.errors import ConflictError, StorageError, UnavailableError
 from services.local import stack
 from services.local.child import Child, ChildSpec
 from services.local.log_sink import LogSink
-from services.local.server_files import make_folder, only_one, write_private
-from services.local.servers import PostgresServer, Server, ValkeyServer
-from services.local.wakeup import Wakeup
+from services.local.server_files import make_folder, stack_lock, write_private
+from services.local.servers import EmbeddedServer, PostgresServer, ValkeyServer
+from services.local.signal_wakeup import SignalWakeup
 from tidal_client.local_instance import STATE_FILE, LocalInstance, ProcessState
 
 READY_SECONDS = 120.0
@@ -38,15 +39,15 @@ WATCH_SECONDS = 1.0
 """Seconds between two checks of the servers, which may be children of another process."""
 NAME = "tidal"
 MIGRATE = ("-m", "services.local", "migrate")
-Plan = Callable[[Settings, stack.Addresses, stack.Secrets, stack.Servers, Mapping[str, str]], list[ChildSpec]]
-"""Returns the processes to run beside the servers; tests replace the services with small programs."""
+Plan = Callable[[Settings, stack.Addresses, stack.StackSecrets, stack.ServerUrls, Mapping[str, str]], list[ChildSpec]]
+"""A function that returns the processes to run besides the servers; tests pass one that returns small programs."""
 
 
-class Supervisor:
-    """One running stack. `run()` returns the exit status of the process.
+class StackSupervisor:
+    """Runs one stack. `run()` returns the exit status of the process.
 
-    `port` and `flower_port` as in `stack.choose_addresses`; with `parent`, a process id, it stops when that is no
-    longer its parent.
+    `port` and `flower_port` are those of `stack.choose_addresses`. With `parent`, a process id, the stack stops when
+    that process is no longer its parent.
     """
 
     def __init__(
@@ -70,14 +71,17 @@ class Supervisor:
         apply_umask(settings)
         self._sink = LogSink(self.folder / "logs", console)
         self._children: list[Child] = []
-        self._servers: dict[str, Server] = {}
+        self._servers: dict[str, EmbeddedServer] = {}
         self._instance: LocalInstance | None = None
-        self._stops = 0
+        self._stop_signals = 0
         self._watch_at = 0.0
 
     def run(self) -> int:
-        """Start, serve until a signal, stop. Raises TidalError when the start fails; then nothing is left running."""
-        with only_one(self.folder), Wakeup(self._on_signal) as wakeup:
+        """Start the stack, run it until a stop signal, and stop it.
+
+        Raises TidalError if the start fails; all processes have then been stopped.
+        """
+        with stack_lock(self.folder), SignalWakeup(self._on_signal) as wakeup:
             self._wakeup = wakeup
             failed = True
             try:
@@ -88,24 +92,27 @@ class Supervisor:
                 self._stop_all(at_once=failed)
         return 0
 
-    def say(self, line: str) -> None:
-        """Log a line of the supervisor."""
+    def _log(self, line: str) -> None:
+        """Write a line to the log of the supervisor."""
         self._sink.write(NAME, line)
 
     def _on_signal(self) -> None:
-        self._stops += 1
-        if self._stops == 1:
-            self.say(f"stopping, at most {self.settings.stop_budget_seconds:g} s; once more kills at once")
+        self._stop_signals += 1
+        if self._stop_signals == 1:
+            self._log(
+                f"stopping, which takes at most {self.settings.stop_budget_seconds:g} s; "
+                "another signal kills all processes at once"
+            )
         for child in self._children:
-            child.stop(at_once=self._stops > 1)
+            child.stop(at_once=self._stop_signals > 1)
 
     def _start(self) -> None:
         settings, folder = self.settings, self.folder
         addresses = stack.choose_addresses(settings, *self._ports)
-        kept = stack.load_secrets(folder, settings)
+        stack_secrets = stack.load_secrets(folder, settings)
         database_url = self._server("postgres", "database_url", PostgresServer(folder / "postgres"))
         redis_url = self._server("valkey", "redis_url", ValkeyServer(folder / "valkey"))
-        servers = stack.Servers(database_url, redis_url)
+        servers = stack.ServerUrls(database_url, redis_url)
         environment = stack.base_environment(folder, settings, addresses)
         for key in ("TIDAL_EXPERIMENTS_DIR", "TIDAL_DATA_DIR"):
             make_folder(Path(environment[key]))
@@ -116,9 +123,9 @@ class Supervisor:
             status="starting",
             folder=str(folder),
             api_url=addresses.api_url,
-            token=kept.token,
+            token=stack_secrets.token,
             flower_url=addresses.flower_url,
-            flower_password=kept.flower_password,
+            flower_password=stack_secrets.flower_password,
             database_url=database_url,
             redis_url=redis_url,
             experiments_dir=environment["TIDAL_EXPERIMENTS_DIR"],
@@ -127,31 +134,31 @@ class Supervisor:
         )
         self._write_state()
         self._migrate(stack.with_database(environment, servers))
-        if self._stops:
+        if self._stop_signals:
             return
-        self._children = [Child(spec) for spec in self._plan(settings, addresses, kept, servers, environment)]
+        self._children = [Child(spec) for spec in self._plan(settings, addresses, stack_secrets, servers, environment)]
         self._wait_until_ready()
 
     def _close_folders(self) -> None:
-        """Remove the access of other users to the stack's own folders, which earlier versions left open.
+        """Remove the access of other users to the stack's folders, which earlier versions left open.
 
-        Folders that a setting puts elsewhere are not changed.
+        Folders whose places are set, such as TIDAL_DATA_DIR, are not changed.
         """
-        ours = [self.folder, *(self.folder / name for name in ("logs", "experiments", "data", "postgres", "valkey"))]
+        folders = [self.folder, *(self.folder / name for name in ("logs", "experiments", "data", "postgres", "valkey"))]
         umask = int(self.settings.umask, 8)
-        if sum(close_folder(folder, umask) for folder in ours):
-            self.say(f"{self.folder} is now closed to other users of this machine (TIDAL_UMASK {self.settings.umask})")
+        if sum(close_folder(folder, umask) for folder in folders):
+            self._log(f"{self.folder} is no longer readable by other users (TIDAL_UMASK is {self.settings.umask})")
 
-    def _server(self, name: str, setting: str, server: Server) -> str:
-        """Return the URL of a server: the one that is set, else that of the embedded server, started if necessary."""
+    def _server(self, name: str, setting: str, server: EmbeddedServer) -> str:
+        """Return the URL of a server: the one in the settings, or that of the embedded server, which it starts."""
         if setting in self.settings.model_fields_set:
-            self.say(f"{server.name}: the one of TIDAL_{setting.upper()}")
+            self._log(f"{server.name}: using the server in TIDAL_{setting.upper()}")
             return str(getattr(self.settings, setting).get_secret_value())
         server.start()
         self._servers[name] = server
         if server.aside is not None:
-            self.say(f"{server.name}: data of a deleted folder of this path was put aside in {server.aside}")
-        self.say(f"{server.name} {'found running' if server.reused else 'started'} on port {server.port}")
+            self._log(f"{server.name}: data of a deleted folder with this path was moved to {server.aside}")
+        self._log(f"{server.name} {'already runs' if server.reused else 'started'} on port {server.port}")
         return server.url
 
     def _migrate(self, environment: dict[str, str]) -> None:
@@ -165,29 +172,29 @@ class Supervisor:
             if ended := migrate.collect():
                 for line in ended[1]:
                     self._sink.write("migrate", line)
-                if ended[0] != 0 and not self._stops:
+                if ended[0] != 0 and not self._stop_signals:
                     reason = (self._sink.last_lines("migrate", 1) or ["no message"])[0]
                     raise UnavailableError(f"the database could not be migrated ({describe_exit(ended[0])}): {reason}")
 
     def _wait_until_ready(self) -> None:
         assert self._instance is not None
         started = time.monotonic()
-        while not self._stops:
+        while not self._stop_signals:
             self._step()
-            if _answers(f"{self._instance.api_url}/readyz"):
+            if _is_responding(f"{self._instance.api_url}/readyz"):
                 self._instance.status = "ready"
                 self._write_state()
                 seconds = time.time() - self._instance.started
-                self.say(f"ready: {self._instance.api_url}/docs ({seconds:.1f} s after the start)")
+                self._log(f"ready: {self._instance.api_url}/docs ({seconds:.1f} s after the start)")
                 return
             api = self._children[0]
             if api.restarts >= EARLY_ENDS or time.monotonic() - started > READY_SECONDS:
                 lines = "\n  ".join(self._sink.last_lines("api"))
-                raise UnavailableError(f"the api did not come up; its log ends with:\n  {lines}")
+                raise UnavailableError(f"the api did not start; its log ends with:\n  {lines}")
             self._wait(0.1)
 
     def _serve(self) -> None:
-        while not self._stops:
+        while not self._stop_signals:
             self._step()
             due = [child.start_at for child in self._children if child.start_at is not None]
             now = time.monotonic()
@@ -204,7 +211,7 @@ class Supervisor:
         ready = self._instance is not None and self._instance.status == "ready"
         for child in self._children:
             due = child.start_at is not None and child.start_at <= time.monotonic()
-            if due and (ready or not child.spec.after_ready) and not self._stops:
+            if due and (ready or not child.spec.after_ready) and not self._stop_signals:
                 child.start()
                 changed = True
             for line in child.read_lines():
@@ -214,12 +221,12 @@ class Supervisor:
                 status, lines = ended
                 for line in lines:
                     self._sink.write(child.spec.name, line)
-                if not self._stops:
+                if not self._stop_signals:
                     delay = child.plan_restart()
-                    self.say(f"{child.spec.name} ended ({describe_exit(status)}); starting it again in {delay:g} s")
-        if self._parent is not None and os.getppid() != self._parent and not self._stops:
+                    self._log(f"{child.spec.name} ended ({describe_exit(status)}); starting it again in {delay:g} s")
+        if self._parent is not None and os.getppid() != self._parent and not self._stop_signals:
             self._on_signal()
-        if time.monotonic() >= self._watch_at and not self._stops:
+        if time.monotonic() >= self._watch_at and not self._stop_signals:
             changed |= self._revive_servers()
             self._watch_at = time.monotonic() + WATCH_SECONDS
         if changed:
@@ -229,43 +236,43 @@ class Supervisor:
         revived = False
         for server in self._servers.values():
             if server.pid is None:
-                self.say(f"{server.name} is gone; starting it again")
+                self._log(f"{server.name} has ended; starting it again")
                 try:
                     server.start()
-                    self.say(f"{server.name} is back on port {server.port}")
+                    self._log(f"{server.name} runs again on port {server.port}")
                     revived = True
                 except (UnavailableError, ConflictError, StorageError) as error:
-                    self.say(f"{server.name} does not start: {error.message}")
+                    self._log(f"{server.name} does not start: {error.message}")
         return revived
 
     def _stop_all(self, *, at_once: bool) -> None:
-        self._stops = self._stops or 1
+        self._stop_signals = self._stop_signals or 1
         try:
             if self._instance is not None:
                 self._instance.status = "stopping"
                 self._update_state()
             for child in self._children:
-                child.stop(at_once=at_once or self._stops > 1)
+                child.stop(at_once=at_once or self._stop_signals > 1)
             while any(child.running for child in self._children):
                 self._wait(0.1)
                 for child in self._children:
                     if child.enforce():
-                        self.say(f"{child.spec.name} did not end in {child.spec.stop_seconds:g} s and was killed")
+                        self._log(f"{child.spec.name} did not end in {child.spec.stop_seconds:g} s and was killed")
                 self._step()
         finally:
-            with ExitStack() as stops:  # each of them, whatever becomes of the others
+            with ExitStack() as stops:  # runs each step even if another one fails
                 stops.callback(self._sink.close)
-                stops.callback(self.say, "everything has stopped")
+                stops.callback(self._log, "everything has stopped")
                 stops.callback((self.folder / STATE_FILE).unlink, missing_ok=True)
                 for server in self._servers.values():
                     stops.callback(server.stop, stack.SERVER_STOP_SECONDS / 2)
 
     def _update_state(self) -> None:
-        """The state file, if the disk takes it: a stale one is no reason to stop, or not to stop, anything."""
+        """Write the state file; if that fails, only log the error, because the stack can run with an old one."""
         try:
             self._write_state()
         except StorageError as error:
-            self.say(error.message)
+            self._log(error.message)
 
     def _write_state(self) -> None:
         if self._instance is None:
@@ -278,7 +285,7 @@ class Supervisor:
         write_private(self.folder / STATE_FILE, self._instance.to_json())
 
 
-def _answers(url: str) -> bool:
+def _is_responding(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=1.0) as reply:
             return bool(reply.status == 200)

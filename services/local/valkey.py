@@ -1,4 +1,4 @@
-"""An embedded Valkey (or Redis): start, find again, stop. Leaves out: replication, tuning."""
+"""An embedded Valkey or Redis server: starts it, finds a running one again, and stops it. Leaves out replication."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ import redis
 
 from common.redis.client import COMMANDS, connect
 from services.local.binaries import find_valkey
-from services.local.server import Server, end_strays, living, spawn, works_in
+from services.local.server import (
+    EmbeddedServer,
+    end_stray_processes,
+    has_working_directory,
+    running_process,
+    start_server_process,
+)
 from services.local.server_files import LOOPBACK, write_private
 
 
-class ValkeyServer(Server):
+class ValkeyServer(EmbeddedServer):
     """Valkey on 127.0.0.1 with a password, an append-only file and no eviction."""
 
     name = "Valkey"
 
     @property
     def url(self) -> str:
-        """redis:// URL of database 0."""
+        """Return the redis:// URL of database 0."""
         return f"redis://:{self.state.password}@{LOOPBACK}:{self.state.port}/0"
 
-    def _answers(self) -> bool:
+    def _is_responding(self) -> bool:
         try:
             with connect(self.url, COMMANDS) as client:
                 return bool(client.ping())
-        except redis.RedisError:  # refused, or still loading the append-only file
+        except redis.RedisError:  # the connection was refused, or the append-only file is still being loaded
             return False
 
     def _process(self) -> Any:
@@ -36,11 +42,11 @@ class ValkeyServer(Server):
             pid = int((self.folder / "valkey.pid").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        process = living(pid)
-        return process if process is not None and works_in(process, self.folder / "data") else None
+        process = running_process(pid)
+        return process if process is not None and has_working_directory(process, self.folder / "data") else None
 
-    def _clear_away(self) -> None:
-        end_strays(("valkey-server", "redis-server"), self.folder / "data", (signal.SIGTERM, signal.SIGKILL))
+    def _remove_leftovers(self) -> None:
+        end_stray_processes(("valkey-server", "redis-server"), self.folder / "data", (signal.SIGTERM, signal.SIGKILL))
 
     def _launch(self) -> subprocess.Popen[bytes]:
         program = find_valkey()
@@ -63,4 +69,4 @@ class ValkeyServer(Server):
         }
         config = self.folder / "valkey.conf"
         write_private(config, "".join(f"{key} {value}\n" for key, value in values.items()))
-        return spawn([program.path, config], self.log_path, cwd=data)
+        return start_server_process([program.path, config], self.log_path, cwd=data)

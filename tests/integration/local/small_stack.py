@@ -15,8 +15,8 @@ from rich.console import Console
 from common.config import Settings
 from common.errors import TidalError
 from services.local.child import ChildSpec
-from services.local.stack import Addresses, Secrets, Servers
-from services.local.supervisor import Supervisor
+from services.local.stack import Addresses, ServerUrls, StackSecrets
+from services.local.supervisor import StackSupervisor
 
 API = """
 import http.server, os
@@ -45,7 +45,7 @@ def main() -> int:
     folder, port, behaviour = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 
     def plan(
-        _: Settings, addresses: Addresses, __: Secrets, ___: Servers, environment: Mapping[str, str]
+        _: Settings, addresses: Addresses, __: StackSecrets, ___: ServerUrls, environment: Mapping[str, str]
     ) -> list[ChildSpec]:
         api = "import sys; sys.exit('no module named tea')" if behaviour == "broken" else API
         return [
@@ -56,7 +56,7 @@ def main() -> int:
     console = Console(highlight=False, width=200)
     migrate = ("-c", "print('tables are up to date')")
     try:
-        return Supervisor(
+        return StackSupervisor(
             folder, Settings(_env_file=None), port=port, console=console, plan=plan, migrate=migrate
         ).run()
     except TidalError as error:

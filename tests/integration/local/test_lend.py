@@ -36,7 +36,7 @@ def test_lent_servers_answer_until_the_input_ends(folder: Path) -> None:
         with lend(folder) as second:
             _, said = second.communicate(timeout=30)
         assert second.returncode == 1
-        assert "is running already" in said
+        assert "is already running" in said
         lender.stdin.close()
         assert lender.wait(30) == 0
     assert PostgresServer(folder / "postgres").pid is None

@@ -18,8 +18,8 @@ import pytest
 import redis
 
 from common.errors import ConflictError
-from services.local.server_files import SHARED_HOME, free_port, leftovers, write_state
-from services.local.servers import PostgresServer, Server, ValkeyServer
+from services.local.server_files import SHARED_HOME, free_port, unused_data, write_state
+from services.local.servers import EmbeddedServer, PostgresServer, ValkeyServer
 from tests.paths import ROOT
 
 
@@ -103,7 +103,7 @@ def test_a_stranger_gets_no_connection(postgres: PostgresServer, valkey: ValkeyS
 
 
 @pytest.mark.parametrize("kind", [PostgresServer, ValkeyServer])
-def test_a_server_that_outlived_its_starter_is_found_and_used(kind: type[Server], tmp_path: Path) -> None:
+def test_a_server_that_outlived_its_starter_is_found_and_used(kind: type[EmbeddedServer], tmp_path: Path) -> None:
     folder = tmp_path / "server"
     script = (
         f"import os, signal; from services.local.servers import {kind.__name__} as S\n"
@@ -126,7 +126,7 @@ def test_a_server_that_outlived_its_starter_is_found_and_used(kind: type[Server]
 
 @pytest.mark.parametrize("running", [False, True])
 @pytest.mark.parametrize("kind", [PostgresServer, ValkeyServer])
-def test_a_folder_that_was_deleted_can_be_made_anew(kind: type[Server], running: bool, tmp_path: Path) -> None:
+def test_a_folder_that_was_deleted_can_be_made_anew(kind: type[EmbeddedServer], running: bool, tmp_path: Path) -> None:
     folder = tmp_path / "server"
     first = kind(folder)
     first.start()
@@ -153,8 +153,8 @@ def test_a_folder_that_was_deleted_can_be_made_anew(kind: type[Server], running:
             aside = second.aside
             assert aside is not None
             assert aside.parent == home.parent
-            assert aside in [path for path, size in leftovers() if size > 1_000_000]
-            assert home not in [path for path, _ in leftovers()]
+            assert aside in [path for path, size in unused_data() if size > 1_000_000]
+            assert home not in [path for path, _ in unused_data()]
             second.stop()
             shutil.rmtree(home)
             aside.rename(home)  # nothing was lost: with the old password it can be used again

@@ -52,7 +52,7 @@ def test_a_second_ctrl_c_kills_at_once(start: Start) -> None:
     running.ready()
     tree = running.tree()
     running.process.send_signal(signal.SIGINT)
-    running.wait_for("stopping, at most")
+    running.wait_for("stopping, which takes at most")
     running.stop()
     assert "was killed" not in running.output  # no deadline was waited for
     assert not gone(tree)
@@ -110,7 +110,7 @@ def test_kill_9_takes_the_children_and_the_next_one_uses_the_same_servers(start:
     after = second.ready()
     assert {name: after.processes[name].pid for name in servers} == servers
     assert (after.token, after.redis_url, after.database_url) == (before.token, before.redis_url, before.database_url)
-    assert "PostgreSQL found running" in second.output
+    assert "PostgreSQL already runs" in second.output
     with redis.Redis.from_url(after.redis_url, socket_timeout=5) as client:
         assert client.get("kept") == b"yes"
     tree = second.tree()
@@ -125,7 +125,7 @@ def test_a_killed_server_comes_back_with_its_address(start: Start, folder: Path,
     pid = before.processes[name].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    running.wait_for("is back on port")
+    running.wait_for("runs again on port")
     server = (PostgresServer if name == "postgres" else ValkeyServer)(folder / name)
     assert server.running
     assert server.pid != pid
@@ -137,7 +137,7 @@ def test_a_second_supervisor_says_that_one_runs(start: Start, folder: Path) -> N
     first.ready()
     second = start()
     assert second.finish() == 1
-    assert f"the stack of {folder} is running already" in second.output
+    assert f"the stack of {folder} is already running" in second.output
     assert read_instance(folder) is not None
     assert first.process.poll() is None
 
@@ -174,7 +174,7 @@ def test_a_taken_port_is_named_with_its_option_and_nothing_starts(start: Start, 
 def test_an_api_that_does_not_come_up_is_shown_with_its_log_and_nothing_stays(start: Start, folder: Path) -> None:
     running = start(behaviour="broken", database=True)
     assert running.finish() == 1
-    assert "error: the api did not come up" in running.output
+    assert "error: the api did not start" in running.output
     assert "no module named tea" in running.lines[-1]
     assert PostgresServer(folder / "postgres").pid is None
     assert ValkeyServer(folder / "valkey").pid is None

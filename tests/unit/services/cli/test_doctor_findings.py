@@ -36,7 +36,7 @@ def test_a_missing_server_is_named_with_the_way_to_get_it(monkeypatch: pytest.Mo
     monkeypatch.setenv("VALKEY_BIN", "/nowhere/valkey-server")
     shown = CliRunner().invoke(app, ["doctor"])
     assert shown.exit_code == 1
-    assert "VALKEY_BIN points to /nowhere/valkey-server" in " ".join(shown.output.split())
+    assert "VALKEY_BIN is /nowhere/valkey-server" in " ".join(shown.output.split())
 
 
 def test_a_taken_port_is_a_warning_that_names_the_option(monkeypatch: pytest.MonkeyPatch) -> None:

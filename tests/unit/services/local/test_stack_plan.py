@@ -15,7 +15,7 @@ from services.local import server_files, stack
 from services.local.binaries import find_postgres, find_valkey
 from services.local.server_files import Account, readable_program
 
-SERVERS = stack.Servers("postgresql+psycopg://u:database-password@h/d", "redis://:redis-password@h")
+SERVERS = stack.ServerUrls("postgresql+psycopg://u:database-password@h/d", "redis://:redis-password@h")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_taken_port_is_an_error_only_if_it_was_asked_for(settings: Settings) -
 
 
 def test_every_stop_fits_into_the_budget_and_only_the_trainer_gets_most_of_it(settings: Settings) -> None:
-    addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.Secrets("t", "p")
+    addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.StackSecrets("t", "p")
     specs = {spec.name: spec for spec in stack.processes(settings, addresses, kept, SERVERS, {})}
     assert list(specs) == ["api", "worker", "health", "generator", "flower"]
     assert specs["worker"].stop_seconds == 10.0
@@ -69,7 +69,7 @@ def test_every_stop_fits_into_the_budget_and_only_the_trainer_gets_most_of_it(se
 
 
 def test_without_a_gpu_the_generator_gives_way(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.Secrets("t", "p")
+    addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.StackSecrets("t", "p")
 
     def generator(gpu: bool) -> stack.ChildSpec:
         monkeypatch.setattr(stack, "has_gpu", lambda: gpu)
@@ -100,7 +100,7 @@ def test_each_process_gets_the_secrets_it_needs_and_no_other(
     for name, value in (("AWS_SECRET_ACCESS_KEY", "cloud"), ("HF_TOKEN", "hub-token"), ("TIDAL_AUTH_TOKEN", "given")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TIDAL_LEASE_SECONDS", "7")
-    addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.Secrets("the-token", "the-password")
+    addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.StackSecrets("the-token", "the-password")
     environment = stack.base_environment(tmp_path, settings, addresses)
     secrets = {"token": "the-token", "login": "the-password", "cloud": "cloud", "hub": "hub-token", "given": "given"}
     secrets |= {"database": "database-password", "redis": "redis-password"}
@@ -121,7 +121,7 @@ def test_each_process_gets_the_secrets_it_needs_and_no_other(
 
 
 def test_no_secret_is_on_a_command_line(settings: Settings) -> None:
-    addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.Secrets("the-token", "the-password")
+    addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.StackSecrets("the-token", "the-password")
     for spec in stack.processes(settings, addresses, kept, SERVERS, {}):
         assert not {"the-token", "the-password"} & set(spec.module_arguments)
 
@@ -159,7 +159,7 @@ def test_a_named_program_wins_and_a_wrong_name_is_said(monkeypatch: pytest.Monke
     monkeypatch.setenv("PG_BIN", str(system.folder))
     assert find_postgres().origin == "PG_BIN"
     monkeypatch.setenv("PG_BIN", "/nowhere")
-    with pytest.raises(UnavailableError, match="PG_BIN points to /nowhere"):
+    with pytest.raises(UnavailableError, match="PG_BIN is /nowhere"):
         find_postgres()
     monkeypatch.delenv("PG_BIN")
     with pytest.raises(UnavailableError, match="PostgreSQL 99"):

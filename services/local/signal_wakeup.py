@@ -1,4 +1,4 @@
-"""Waiting for signals and for output of children at once, in one thread."""
+"""Waits in one thread for signals and for output of child processes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any, Self
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Wakeup:
-    """Context in which stop signals and ended children interrupt `wait`; the old handlers come back afterwards.
+class SignalWakeup:
+    """A context in which stop signals and ended children interrupt `wait`; the exit restores the signal handlers.
 
-    `on_stop` is called inside `wait`, once per stop signal, never inside a signal handler.
+    `wait` calls `on_stop` once for each stop signal; a signal handler never calls it.
     """
 
     def __init__(self, on_stop: Callable[[], None]) -> None:
         self._on_stop = on_stop
-        self._stops = 0
+        self._stop_signals = 0
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -44,19 +44,19 @@ class Wakeup:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number != signal.SIGCHLD:
-            self._stops += 1
+            self._stop_signals += 1
 
     def wait(self, descriptors: Iterable[int], seconds: float) -> None:
-        """Until a descriptor can be read, a signal came or the time is over."""
+        """Wait until a descriptor can be read, a signal has arrived, or `seconds` have passed."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._reader, selectors.EVENT_READ)
             for descriptor in descriptors:
                 selector.register(descriptor, selectors.EVENT_READ)
-            if not self._stops:
+            if not self._stop_signals:
                 selector.select(seconds)
         with suppress(BlockingIOError):
             while self._reader.recv(1024):
                 pass
-        while self._stops:
-            self._stops -= 1
+        while self._stop_signals:
+            self._stop_signals -= 1
             self._on_stop()
