@@ -122,7 +122,7 @@ def render_markdown(markdown: str) -> RenderReply:
 
 
 def _about(session: Session, given: Iterable[str], charts: Iterable[Chart]) -> list[str]:
-    """Return the experiments of a report without duplicates: `given`, those of charts, and those of charts' analyses."""
+    """Return the experiments of a report without duplicates: those given, those of charts, and those of analyses."""
     found = dict.fromkeys(given)
     analyses = []
     for chart in charts:

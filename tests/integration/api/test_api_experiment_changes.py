@@ -57,7 +57,7 @@ def test_what_a_live_job_writes_to_or_reads_from_stays(api: Api, sessions: sessi
     source = cancelled(api)
     job = api.submit()
     own = api.admin.delete(f"/api/experiments/{job['experimentId']}")
-    assert (own.status_code, "belongs to it" in own.json()["detail"]) == (409, True)
+    assert (own.status_code, "belongs to the experiment" in own.json()["detail"]) == (409, True)
     with sessions.begin() as session:
         session.execute(
             update(Experiment).where(Experiment.id == job["experimentId"]).values(source_experiment_id=source)

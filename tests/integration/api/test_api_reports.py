@@ -78,7 +78,7 @@ def test_of_two_writers_the_second_is_told(api: Api) -> None:
     assert first.json()["updatedAt"] > made["updatedAt"] and first.json()["createdAt"] == made["createdAt"]
     second = api.admin.put(path, json={"title": "T", "markdown": "yours", "version": 1})
     assert (second.status_code, second.json()["code"]) == (409, "report_changed")
-    assert second.json()["errors"] == [{"location": "body.version", "message": "the newest is 2"}]
+    assert second.json()["errors"] == [{"location": "body.version", "message": "the newest version is 2"}]
     assert api.http.get(path).json() == first.json()
     again = api.admin.put(path, json={"title": "T", "markdown": "mine", "version": 1})
     assert again.json() == first.json(), "the reply was lost and the request sent again"
@@ -242,12 +242,12 @@ def test_an_export_shows_what_is_stored(api: Api, experiment: str) -> None:
     assert html.count("<svg") == 4 and "<script" not in html and "href" not in html
     notes = [
         "First &lt;b&gt; has no values of Nothing.",
-        "Experiment nosuch is gone.",
-        "The ablation of First &lt;b&gt; says nothing of this.",
+        "Experiment nosuch does not exist.",
+        "The ablation of First &lt;b&gt; has no values of this quantity.",
         f"Analysis {saved} has no trajectory 2.",
-        f"Analysis {saved} holds no sweep.",
-        f"Analysis {strange} holds no sweep.",
-        "Analysis ana_gone is gone.",
+        f"Analysis {saved} contains no sweep.",
+        f"Analysis {strange} contains no sweep.",
+        "Analysis ana_gone does not exist.",
     ]
     assert [note for note in notes if note not in html] == []
     plain = api.http.get(f"/api/reports/{made['id']}/export", params={"format": "md"})
@@ -276,6 +276,6 @@ def test_a_report_outlives_its_experiment(api: Api, tmp_path: Path) -> None:
         made["id"]
     ]
     page = api.http.get(f"/api/reports/{made['id']}/export").text
-    assert f"Experiment {experiment} is gone." in page and "<svg" not in page
+    assert f"Experiment {experiment} does not exist." in page and "<svg" not in page
     change = {"title": "Kept", "markdown": made["markdown"], "version": 1}
     assert api.admin.put(f"/api/reports/{made['id']}", json=change).status_code == 200

@@ -14,18 +14,23 @@
 
 /** @type {JobSignal[]} */
 export const JOB_SIGNALS = [
-  { name: "pause", text: "checkpoint and free the slot.", icon: "pause" },
+  { name: "pause", text: "write a checkpoint and free the worker.", icon: "pause" },
   {
     name: "resume",
     text: "continue from the newest checkpoint as soon as a worker is free.",
     icon: "resume",
     own: true,
   },
-  { name: "complete", text: "end training now, evaluate, write the final model.", icon: "finish", ask: true },
-  { name: "stop", text: "checkpoint and cancel.", icon: "stop", ask: true },
+  {
+    name: "complete",
+    text: "end the training now, evaluate, and write the final model.",
+    icon: "finish",
+    ask: true,
+  },
+  { name: "stop", text: "write a checkpoint and cancel the job.", icon: "stop", ask: true },
   {
     name: "cancel",
-    text: "Like stop, and the trainer is killed at the end of its grace. Pending and paused jobs end at once.",
+    text: "kills the trainer if it has not ended after a grace period. Pending and paused jobs end at once.",
     icon: "cross",
     ask: true,
     danger: true,
