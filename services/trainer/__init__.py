@@ -1,5 +1,5 @@
-"""The trainer: the process that executes one attempt of a training, evaluation or ablation job.
+"""The trainer: the process that executes one attempt of a job, such as a training, an evaluation or an ablation.
 
-`python -m services.trainer` is started by a worker's supervisor; `python -m services.trainer --local …` by the command
-line, with no service around it.
+A worker's supervisor starts `python -m services.trainer`. The command line starts `python -m services.trainer --local
+…`, which needs no service.
 """

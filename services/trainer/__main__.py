@@ -1,6 +1,6 @@
-"""Entry point of the trainer process, under a supervisor or with `--local` on its own.
+"""Entry point of the trainer process, under a supervisor or, with `--local`, without services.
 
-The lifeline to the supervisor is up before torch is imported, which takes seconds.
+The connection to the supervisor exists before torch is imported, because the import takes seconds.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import sys
 
 
 def main() -> int:
-    """Run one job; the exit code is 0 after an outcome, 1 after a failure, 2 for a wrong command line."""
-    # Threads that spin while they wait for each other cost 4 times the wall time on a machine that does other work
-    # too (docs/decisions/0007). Read by OpenMP when torch is loaded.
+    """Run one job. Return 0 after an outcome, 1 after a failure, 2 for a wrong command line."""
+    # With other load on the machine, OpenMP threads that spin while waiting make a training 4 times slower
+    # (docs/decisions/0007). OpenMP reads this variable when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "--local" in sys.argv[1:]:
         from services.trainer.local import run_local
@@ -23,7 +23,8 @@ def main() -> int:
     status = run_child()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything is written and told. A library may still be busy in a thread, and torch takes seconds to leave.
+    # Everything is written and reported. Exit without cleanup, because a library thread may still be busy and torch
+    # takes seconds to shut down.
     os._exit(status)
 
 

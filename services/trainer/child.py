@@ -1,7 +1,7 @@
 """Runs one attempt of a job as a child of a supervisor: receives the job, calls its handler and reports the result.
 
 All messages go through the socket (`common.child.protocol`). End of file on it means that the supervisor has ended; the
-process then exits at once, whatever it does. Leaves out: what the jobs do (`services.trainer.handlers`).
+process then exits at once. Leaves out: what the jobs do (`services.trainer.handlers`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def run_child() -> int:
     configure("trainer")
     if CHILD_FD_VARIABLE not in os.environ:
         print(  # noqa: T201 (there is no supervisor to report to)
-            "services.trainer is started by a worker; to train without services use: tidal train lm|rl", file=sys.stderr
+            "services.trainer is started by a worker; to train without services, run: tidal train lm|rl",
+            file=sys.stderr,
         )
         return 2
     channel = Channel.from_environment()
@@ -45,7 +46,7 @@ def run_child() -> int:
     except (EOFError, ProtocolError):
         return EXIT_FAILED
     if not isinstance(start, Start):
-        log.error("the first message is not 'start'", message=type(start).__name__)
+        log.error("the first message from the supervisor is not 'start'", message=type(start).__name__)
         return EXIT_FAILED
     structlog.contextvars.bind_contextvars(job_id=start.job.job_id, attempt=start.job.attempt)
     return _execute(channel, start)
@@ -70,10 +71,10 @@ def _execute(channel: Channel, start: Start) -> int:
     listener.start()
     signal.signal(signal.SIGTERM, lambda *_: hooks.request(StopRequest.DRAIN))
     try:
-        request = wait_for_disk(hooks, obeyed=_obeyed_at_the_start(start, directory))
+        request = wait_for_disk(hooks, obeyed=_requests_obeyed_before_start(start, directory))
         if request is not None:
             return _report_outcome(channel, hooks, outcome_of(request))
-        # Imported here: torch takes seconds, and the supervisor may end meanwhile.
+        # Imported here, after the listener has started: torch takes seconds, and the supervisor may end meanwhile.
         from services.trainer.handlers import HANDLERS, Paths
 
         handler = HANDLERS.get(job.job_type)
@@ -81,7 +82,7 @@ def _execute(channel: Channel, start: Start) -> int:
             raise ProtocolError(f"job type '{job.job_type}' has no handler; known are {', '.join(sorted(HANDLERS))}")
         outcome = handler(job, Paths(store, Path(start.data_dir)), hooks)
     except DiskFullError as error:
-        # Raised where the work cannot wait. The job returns to the queue; its next attempt waits before it begins.
+        # Raised where the work cannot wait for space. The job returns to the queue; its next attempt waits first.
         hooks.event("checkpoint_failed", reason=error.message, left_with=None)
         wait_to_retry_write(hooks, error.message)
         return _report_outcome(channel, hooks, Outcome.DRAINED)
@@ -90,15 +91,15 @@ def _execute(channel: Channel, start: Start) -> int:
     return _report_outcome(channel, hooks, outcome)
 
 
-def _obeyed_at_the_start(start: Start, directory: Path) -> set[StopRequest]:
+def _requests_obeyed_before_start(start: Start, directory: Path) -> set[StopRequest]:
     """Return the stop requests to obey before the job begins; a pause only if there is a checkpoint to resume from."""
-    begun = start.job.payload.get("initial_checkpoint") or any((directory / "checkpoints").glob("*/manifest.json"))
-    return {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if begun else set())
+    resumable = start.job.payload.get("initial_checkpoint") or any((directory / "checkpoints").glob("*/manifest.json"))
+    return {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if resumable else set())
 
 
 def _report_outcome(channel: Channel, hooks: SupervisedHooks, outcome: Outcome) -> int:
     hooks.finish()
-    log.info("finished", outcome=outcome.value)
+    log.info("the job has ended", outcome=outcome.value)
     channel.send(Finished(outcome=outcome.value))
     return EXIT_FINISHED
 
@@ -126,7 +127,7 @@ def _listen(channel: Channel, hooks: SupervisedHooks) -> None:
                 os._exit(EXIT_FAILED)
             return
         except ProtocolError as error:
-            log.warning("a message was not understood", error=str(error))
+            log.warning("an invalid message from the supervisor was ignored", error=str(error))
             continue
         if isinstance(message, Stop):
             hooks.request(StopRequest(message.request))

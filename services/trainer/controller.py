@@ -1,6 +1,6 @@
-"""Jobs on a controller, with paths resolved: training and ablation.
+"""Jobs on a controller: training and ablation, with resolved paths.
 
-Used by the handlers of a worker's child and by `--local`. The training itself is `common.rl.train_controller`.
+The handlers of a worker's child and `--local` call these functions. The training loop is `common.rl.train_controller`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def run_controller_training(
     data_dir: Path,
     initial_checkpoint: Path | None = None,
 ) -> Outcome:
-    """`common.rl.train_controller`, with its ablation; `initial_checkpoint` is what the first attempt begins with."""
+    """Run `common.rl.train_controller`, including its ablation. The first attempt starts from `initial_checkpoint`."""
     if initial_checkpoint is not None and not has_checkpoints(directory):
-        _adopt(initial_checkpoint, directory)
+        _copy_checkpoint(initial_checkpoint, directory)
     return rl.train_controller(config, lm_checkpoint, directory, hooks, data=data, data_dir=data_dir)
 
 
@@ -47,7 +47,7 @@ def ablate_controller(
     data: DataConfig,
     data_dir: Path,
 ) -> Outcome:
-    """Learned, random and fixed modulation on unseen prompts into `ablation_results.json`."""
+    """Compare learned, random and fixed modulation on unseen prompts and write `ablation_results.json`."""
     device = rl.select_compute_device(config)
     try:
         corpus = load_corpus(data, data_dir, hooks)
@@ -62,10 +62,12 @@ def ablate_controller(
     return outcome
 
 
-def _adopt(checkpoint: Path, directory: Path) -> None:
-    """Copy another experiment's checkpoint folder, whole or not at all; the training then resumes from it."""
+def _copy_checkpoint(checkpoint: Path, directory: Path) -> None:
+    """Copy a checkpoint folder of another experiment atomically, so that the training resumes from it."""
     if not (checkpoint / MANIFEST).is_file():
-        raise CheckpointError(f"{checkpoint}: no checkpoint folder to go on from")
+        raise CheckpointError(
+            f"{checkpoint}: not a checkpoint folder (it has no {MANIFEST}), so training cannot start from it"
+        )
     verify(checkpoint)
     target = directory / "checkpoints" / checkpoint.name
     temporary = target.with_name(f".tmp-{uuid.uuid4().hex}")

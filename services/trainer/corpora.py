@@ -1,7 +1,7 @@
-"""Dataset jobs: a corpus tokenised into its cache, and what that gave noted beside an uploaded dataset.
+"""Dataset jobs: tokenise a corpus into its cache and record the number of tokens beside an uploaded dataset.
 
-The cache is the one that trainings open, locks included, so a training that comes first or at the same time does the
-same work once. An attempt that was interrupted leaves nothing and the next begins anew.
+Trainings open the same cache with the same lock, so a corpus is tokenised only once, even if a training starts at the
+same time. An interrupted attempt leaves no files, and the next one starts from the beginning.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from common.training.hooks import Outcome, TrainingHooks, outcome_of
 from common.training.loading import StoppedWhileLoading, load_corpus
 
 
-def tokenise(payload: DatasetPayload, hooks: TrainingHooks, *, data_dir: Path) -> Outcome:
-    """Build the token cache of `payload.data`; DataError when the dataset is not the one that was asked for."""
+def tokenise_corpus(payload: DatasetPayload, hooks: TrainingHooks, *, data_dir: Path) -> Outcome:
+    """Build the token cache of `payload.data`. Raises DataError if the dataset was replaced since the submission."""
     store, name = DatasetStore(data_dir), payload.data.source
     if payload.sha256 is not None:
         _require_same(store, name, payload.sha256)
@@ -28,7 +28,7 @@ def tokenise(payload: DatasetPayload, hooks: TrainingHooks, *, data_dir: Path) -
 
     def progress(done: int, total: int | None) -> None:
         if total is not None:
-            # Documents that were too long count as several.
+            # A document that is too long is split and counts as several.
             hooks.report_progress(min(done, total), total)
 
     try:
@@ -36,7 +36,7 @@ def tokenise(payload: DatasetPayload, hooks: TrainingHooks, *, data_dir: Path) -
     except StoppedWhileLoading as stop:
         return outcome_of(stop.request)
     documents = len(corpus.documents("train")) + len(corpus.documents("validation"))
-    # Other settings make other tokens; what the dataset is said to hold are those of the defaults.
+    # The dataset's record holds the tokens of the default settings; other settings give other tokens.
     if payload.sha256 is not None and is_dataset_name(name) and payload.data == DataConfig(source=name):
         record = TokenRecord(
             sha256=payload.sha256,
@@ -60,7 +60,7 @@ def _require_same(store: DatasetStore, name: str, sha256: str) -> None:
         found = store.find(name)
     except NotFoundError as error:
         raise DataError(
-            f"{error.message} below {store.root}; the worker needs the data folder of the api (TIDAL_DATA_DIR)"
+            f"{error.message} below {store.root}; the worker and the api must use the same data folder (TIDAL_DATA_DIR)"
         ) from None
     if found.sha256 != sha256:
         raise DataError(f"dataset '{name}' was replaced since this job was submitted; submit it again")

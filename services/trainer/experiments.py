@@ -1,6 +1,6 @@
-"""What an experiment's folder says about itself: its configuration as YAML and `metadata.json`.
+"""Writes the files that describe an experiment: its configuration as YAML and `metadata.json`.
 
-Written by the first attempt, left alone by later ones.
+The first attempt writes them; later attempts leave them unchanged.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from common.files import write_atomic, write_text
 
 
 def describe_lm(directory: Path, config: LMConfig) -> None:
-    """`config.yaml` of a pretraining."""
+    """Write the `config.yaml` of a pretraining."""
     _write_once(directory / "config.yaml", dump_yaml(config))
 
 
 def describe_rl(directory: Path, config: RLConfig, lm_checkpoint: Path) -> None:
-    """`rl_config.yaml`, and the language model's `base_config.yaml` where it is known."""
+    """Write `rl_config.yaml`, and the language model's configuration as `base_config.yaml` if it is known."""
     _write_once(directory / "rl_config.yaml", dump_yaml(config))
     base = config_of(lm_checkpoint)
     if base is not None:
@@ -27,7 +27,10 @@ def describe_rl(directory: Path, config: RLConfig, lm_checkpoint: Path) -> None:
 
 
 def write_metadata(directory: Path, kind: str, source_checkpoint: str | None) -> None:
-    """`metadata.json`. The source experiment is the first part of a reference; a path of this machine has none."""
+    """Write `metadata.json`.
+
+    The source experiment is the first part of the reference `source_checkpoint`, or null for an absolute path.
+    """
     source = None
     if source_checkpoint and not Path(source_checkpoint).is_absolute():
         source = source_checkpoint.removeprefix("experiments/").split("/", 1)[0]
@@ -41,7 +44,7 @@ def write_metadata(directory: Path, kind: str, source_checkpoint: str | None) ->
 
 
 def config_of(lm_checkpoint: Path) -> Path | None:
-    """The `config.yaml` of the experiment that a model file or checkpoint folder lies in, if it has one."""
+    """Return the `config.yaml` of the experiment that contains a model file or checkpoint folder, or None."""
     for folder in lm_checkpoint.parents[:2]:
         if (folder / "config.yaml").is_file():
             return folder / "config.yaml"

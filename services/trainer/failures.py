@@ -1,4 +1,4 @@
-"""What went wrong in a job, in words for its user, and which retry budget it belongs to."""
+"""Converts an exception of a job to an error code, a message for its user and the kind of the failure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ _HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate m
 
 @dataclass(frozen=True)
 class JobFailure:
-    """The last message of a failed job."""
+    """The reason of a failed job, which the trainer sends as its last message."""
 
     code: str
     message: str
     kind: Literal["user", "cuda_oom", "diverged"] = "user"
+    """Determines whether and how often the job is retried."""
 
 
 def classify_failure(error: BaseException) -> JobFailure:
-    """Sort an exception of a handler: out of memory, CUDA's or the host's, diverged, the user's to mend, or ours."""
+    """Return the failure for an exception of a handler.
+
+    Distinguishes lack of CUDA memory, divergence, errors that the user can fix, lack of host memory and internal
+    errors.
+    """
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return JobFailure(
             "cuda_out_of_memory",

@@ -1,8 +1,7 @@
-"""One handler per job type. Each checks the payload, resolves references and calls the library.
+"""One handler per job type. Each validates the payload, resolves references and calls the library.
 
-Each imports torch and its library when it is called. To add a type: a payload in `common.jobs.payloads`, a function
-here, a line in HANDLERS. Leaves out: the socket, the database, and how a job fails (exceptions leave a handler as they
-are).
+A handler imports torch and its library when it is called. A new job type needs a payload in `common.jobs.payloads`, a
+function here and an entry in HANDLERS. Leaves out: the socket, the database, and the handling of exceptions.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def lm_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
 
 
 def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
-    """Train a controller against a finished language model, then ablate."""
+    """Train a controller for a finished language model, then run its ablation."""
     from services.trainer import controller
 
     payload = RlTrainingPayload.model_validate(job.payload)
@@ -80,7 +79,7 @@ def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
 
 
 def evaluation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
-    """Compute perplexity and samples of a checkpoint."""
+    """Compute the perplexity of a checkpoint and generate samples."""
     from services.trainer import language_model
 
     payload = EvaluationPayload.model_validate(job.payload)
@@ -109,24 +108,24 @@ def ablation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
 
 
 def analysis(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
-    """Analyse the modulation that a controller, or a fixed or random choice, produces."""
+    """Analyse the modulation of a controller, or fixed or random modulation, on given prompts."""
     from services.trainer import trajectories
 
     payload = AnalysisPayload.model_validate(job.payload)
     directory = paths.store.experiment(job.experiment_id)
     experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
-    return trajectories.analyse(payload, paths.store, directory, hooks)
+    return trajectories.run_analysis(payload, paths.store, directory, hooks)
 
 
 def dataset(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
-    """Tokenise a corpus, so that trainings find it ready."""
+    """Tokenise a corpus before trainings use it."""
     from services.trainer import corpora
 
     payload = DatasetPayload.model_validate(job.payload)
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
-    return corpora.tokenise(payload, hooks, data_dir=paths.data_dir)
+    return corpora.tokenise_corpus(payload, hooks, data_dir=paths.data_dir)
 
 
 def _require_inside(data: DataConfig, data_dir: Path) -> None:

@@ -1,6 +1,6 @@
-"""Jobs on a language model, with paths resolved: pretraining and evaluation.
+"""Jobs on a language model: pretraining and evaluation, with resolved paths.
 
-Used by the handlers of a worker's child and by `--local`. The training itself is `common.training.pretrain`.
+The handlers of a worker's child and `--local` call these functions. The training loop is `common.training.pretrain`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def train_language_model(
     initial_checkpoint: Path | None = None,
     resume: bool = True,
 ) -> Outcome:
-    """`common.training.pretrain`."""
+    """Run `common.training.pretrain`."""
     return pretrain(config, directory, hooks, data_dir=data_dir, resume=resume, initial_checkpoint=initial_checkpoint)
 
 
@@ -49,9 +49,9 @@ def evaluate_checkpoint(
     evaluation: EvaluationConfig,
     data_dir: Path,
 ) -> Outcome:
-    """Validation loss, perplexity and samples of a model into `evaluation_results/`; a stop leaves nothing behind.
+    """Write validation loss, perplexity and samples of a model to `evaluation_results/`.
 
-    Raises DivergedError when the loss is not finite.
+    A stop request ends the evaluation without a file. Raises DivergedError if the loss is not finite.
     """
     try:
         corpus = load_corpus(data, data_dir, hooks)
@@ -71,14 +71,14 @@ def evaluate_checkpoint(
         loss = validation_loss(model, corpus.validation, evaluation, compute, keep_going=keep_going)
     except DivergedError as error:
         raise DivergedError(
-            f"{model_path.name}: {error.message} on {corpus.description}, so there is nothing to report; the training "
-            "that wrote this checkpoint had diverged, or was about to: evaluate an earlier one",
+            f"{model_path.name}: {error.message} on {corpus.description}, so there are no results; the training that "
+            "wrote this checkpoint had diverged or was about to; evaluate an earlier checkpoint",
             quantity=error.quantity,
             value=error.value,
         ) from None
     if loss is not None:
-        hooks.phase("evaluation")  # heard again: the samples make no progress
-        stories = generate_samples(model, evaluation)
+        hooks.phase("evaluation")  # reported again as a sign of life, because the samples report no progress
+        samples = generate_samples(model, evaluation)
     if loss is None or not keep_going():
         return outcome_of(_early_stop(hooks) or StopRequest.STOP)
     hooks.report_metrics("metrics", 0, validation_values(loss))
@@ -88,7 +88,7 @@ def evaluate_checkpoint(
         "perplexity": perplexity(loss),
         "corpus": corpus.description,
         "device": str(compute.device),
-        "samples": stories,
+        "samples": samples,
         "created_at": datetime.now(UTC).isoformat(),
     }
     try:
@@ -101,6 +101,6 @@ def evaluate_checkpoint(
 
 
 def _early_stop(hooks: TrainingHooks) -> StopRequest | None:
-    """The wish, unless it is to complete, which is what happens anyway."""
+    """Return the stop request, or None if it is to complete, because the evaluation completes anyway."""
     request = hooks.requested_stop()
     return None if request is StopRequest.COMPLETE else request

@@ -1,8 +1,8 @@
-"""Training on this machine with no service: `python -m services.trainer --local lm|rl --config … --out …`.
+"""Training on this machine without services: `python -m services.trainer --local lm|rl --config … --out …`.
 
-The same work as a job of a worker, with a terminal for surroundings. Called by `tidal train`. The experiment's folder
-is `--out`; the command repeated goes on from its newest checkpoint. Exit codes: 0 completed, 1 failed, 3 stopped with a
-checkpoint.
+It does the same work as a job of a worker, but reports to a terminal. `tidal train` calls it. `--out` is the
+experiment's folder; the same command resumes from its newest checkpoint. Exit codes: 0 completed, 1 failed, 3 stopped
+with a checkpoint.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def run_local(arguments: list[str]) -> int:
         console.print(f"{options.kind} training failed: {error.message}", style="red", highlight=False)
         return 1
     except KeyboardInterrupt:
-        console.print("ended at once; the newest checkpoint is what is left", style="red")
+        console.print("ended at once; the newest checkpoint on disk can be resumed", style="red")
         return 1
     except Exception as error:
         from services.trainer.failures import classify_failure
@@ -53,25 +53,29 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services.trainer", description=__doc__)
     parser.add_argument("--local", action="store_true", required=True, help="train without a supervisor")
     parser.add_argument("kind", choices=("lm", "rl"), help="language model or controller")
-    parser.add_argument("--config", type=Path, help="YAML file; the defaults without")
+    parser.add_argument("--config", type=Path, help="YAML file with the configuration; default values if not given")
     parser.add_argument("--out", type=Path, required=True, help="folder of the experiment")
     parser.add_argument(
-        "--data", help="corpus instead of the configured one: builtin:stories, a dataset, a file, a hub name"
+        "--data", help="use this corpus instead of the configured one: builtin:stories, a dataset, a file or a hub name"
     )
     parser.add_argument("--data-dir", type=Path, help="folder of local corpora and the token cache")
-    parser.add_argument("--checkpoint", type=Path, help="lm: weights to begin with; rl: the language model to steer")
-    parser.add_argument("--resume-from", type=Path, help="checkpoint folder of another training to go on from")
-    parser.add_argument("--no-resume", action="store_true", help="begin anew; refused when --out has checkpoints")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="lm: initial weights; rl: language model that the controller steers"
+    )
+    parser.add_argument("--resume-from", type=Path, help="checkpoint folder of another training to resume from")
+    parser.add_argument(
+        "--no-resume", action="store_true", help="start from the beginning; an error if --out has checkpoints"
+    )
     return parser
 
 
 def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
     overrides = {"data": {"source": options.data, "validation_source": None}} if options.data else {}
     config = load_lm_config(options.config, overrides)
-    _refuse_to_mix(options)
-    start = _start(options)
+    _refuse_existing_checkpoints(options)
+    start = _resume_source(options)
     if start is not None and options.checkpoint:
-        raise ConfigError("--checkpoint and --resume-from both say what training begins with; give one of them")
+        raise ConfigError("--checkpoint and --resume-from both set what training starts from; give only one of them")
     if start is None and options.checkpoint:
         start = _existing(options.checkpoint)
     with _hooks(options, console) as hooks:
@@ -96,11 +100,13 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
 
 def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
     if options.checkpoint is None:
-        raise ConfigError("a controller needs a language model: give its file or checkpoint folder with --checkpoint")
+        raise ConfigError(
+            "training a controller needs a language model; give its file or checkpoint folder with --checkpoint"
+        )
     config = load_rl_config(options.config)
     lm_checkpoint = _existing(options.checkpoint)
-    _refuse_to_mix(options)
-    start = _start(options)
+    _refuse_existing_checkpoints(options)
+    start = _resume_source(options)
     with _hooks(options, console) as hooks:
         request = wait_for_disk(hooks)
         if request is not None:
@@ -144,18 +150,18 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _start(options: argparse.Namespace) -> Path | None:
+def _resume_source(options: argparse.Namespace) -> Path | None:
     """Return the checkpoint folder of `--resume-from`, or None. Checkpoints already in `--out` take precedence."""
     if options.resume_from is None:
         return None
     start: Path = _existing(options.resume_from).resolve()
     if not (start / "manifest.json").is_file():
-        raise ConfigError(f"--resume-from {start}: no checkpoint folder (it has no manifest.json)")
-    mine = sorted(path.parent.resolve() for path in _checkpoints(options.out))
-    if start in mine[:-1]:
+        raise ConfigError(f"--resume-from {start}: not a checkpoint folder (it has no manifest.json)")
+    own = sorted(path.parent.resolve() for path in _checkpoints(options.out))
+    if start in own[:-1]:
         raise ConfigError(
-            f"--resume-from {start.name}, but {options.out} goes on from its newest checkpoint, {mine[-1].name}; "
-            "choose another --out to go on from an earlier one"
+            f"--resume-from {start.name}: training in {options.out} resumes from the newest checkpoint {own[-1].name}; "
+            "choose another --out to start from an earlier one"
         )
     return start
 
@@ -165,6 +171,8 @@ def _checkpoints(out: Path) -> list[Path]:
     return list((out / "checkpoints").glob("[!.]*/manifest.json"))
 
 
-def _refuse_to_mix(options: argparse.Namespace) -> None:
+def _refuse_existing_checkpoints(options: argparse.Namespace) -> None:
     if options.no_resume and _checkpoints(options.out):
-        raise ConfigError(f"--no-resume, but {options.out} has checkpoints; choose another --out or remove the folder")
+        raise ConfigError(
+            f"--no-resume: {options.out} already has checkpoints; choose another --out or remove the folder"
+        )

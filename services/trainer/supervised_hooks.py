@@ -1,7 +1,7 @@
 """`TrainingHooks` over the supervisor's socket, and the emergency exit for a stop that cannot wait.
 
-A micro-batch of a large model takes a minute on a CPU. When a request to stop has not been obeyed after
-`urgent_seconds`, the state of the last finished step is saved from another thread and the process ends.
+A micro-batch of a large model can take a minute on a CPU. If a stop request has not been obeyed after `urgent_seconds`,
+another thread saves the state of the last finished step and ends the process.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from tidal_client.vocabulary import WAITING_FOR_DISK
 log = get_logger(__name__)
 
 PROGRESS_SECONDS = 0.2
+"""Shortest time in seconds between two progress messages."""
 URGENT_SECONDS = 3.0
 """Seconds from a stop request to the emergency exit. A local stop gives a trainer 10 s."""
 
@@ -71,8 +72,8 @@ class SupervisedHooks(DiskHooks):
         self._end_process = end_process
         self._request: StopRequest | None = None
         self._urgent: threading.Thread | None = None
-        self._over = threading.Event()
-        self._lender = threading.Lock()
+        self._finished = threading.Event()
+        self._save_lock = threading.Lock()
         self._save: Callable[[], SavedCheckpoint | None] | None = None
         self._running = False
         self._rewound = False
@@ -90,9 +91,9 @@ class SupervisedHooks(DiskHooks):
 
     def finish(self) -> None:
         """Write all metrics after the handler has ended. Only the last message may follow."""
-        with self._lender:
+        with self._save_lock:
             self._save = None
-        self._over.set()
+        self._finished.set()
         self._send_progress()
         self._writer.close()
         self.finishing = True
@@ -152,7 +153,7 @@ class SupervisedHooks(DiskHooks):
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
         """Keep `save` for the emergency exit."""
-        with self._lender:
+        with self._save_lock:
             self._save = save
 
     def before_checkpoint(self) -> None:
@@ -165,7 +166,9 @@ class SupervisedHooks(DiskHooks):
         self._send(CheckpointsKept(names=[f"checkpoints/{name}" for name in names]))
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
-        """Report withdrawn checkpoints to the supervisor, which deletes their rows and records the newest one left."""
+        """Report withdrawn checkpoints to the supervisor, which deletes their rows and records the newest remaining
+        one.
+        """
         self._send(
             CheckpointsWithdrawn(
                 names=[f"checkpoints/{name}" for name in names],
@@ -209,15 +212,17 @@ class SupervisedHooks(DiskHooks):
             self._end_process(EXIT_FAILED)
 
     def _emergency_exit(self) -> None:
-        if self._over.wait(self._urgent_seconds):
+        if self._finished.wait(self._urgent_seconds):
             return
         self.lifeline.wait()
-        with self._lender:
+        with self._save_lock:
             save = self._save
-        self._urgent = None  # a request that arrives from now on starts another thread
+        self._urgent = None  # a later request starts another thread
         request = self._request
         assert request is not None  # a request has started this thread
-        if save is None or request is StopRequest.COMPLETE:  # nothing to save yet, or the training ends by itself
+        if (
+            save is None or request is StopRequest.COMPLETE
+        ):  # there is nothing to save yet, or the training completes by itself
             return
         self._urgent = threading.current_thread()
         info = None
@@ -231,7 +236,7 @@ class SupervisedHooks(DiskHooks):
                 self._end_process(EXIT_FAILED)
                 return
             self.event("checkpoint_failed", reason=error.message, left_with=None)
-        except Exception as error:  # the training waits for this thread, so the process has to end
+        except Exception as error:  # the training waits for this thread's lock, so the process has to end
             from services.trainer.failures import classify_failure
 
             log.exception("the emergency checkpoint failed")
@@ -240,12 +245,14 @@ class SupervisedHooks(DiskHooks):
             self._end_process(EXIT_FAILED)
             return
         if self._request is not None and self._request is not StopRequest.COMPLETE:
-            request = self._request  # a stricter one may have arrived; an attempt that stops early is not completed
-        log.info("left in the middle of a step", request=request.value)
+            request = (
+                self._request
+            )  # a newer request may have arrived meanwhile; COMPLETE does not apply to an attempt that stops early
+        log.info("the attempt was stopped in the middle of a step", request=request.value)
         self.finish()
         # A paused job needs a checkpoint to resume from; without one the attempt is drained and returns to the queue.
-        paused_without = request is StopRequest.PAUSE and info is None
-        self._send(Finished(outcome=(Outcome.DRAINED if paused_without else outcome_of(request)).value))
+        paused_without_checkpoint = request is StopRequest.PAUSE and info is None
+        self._send(Finished(outcome=(Outcome.DRAINED if paused_without_checkpoint else outcome_of(request)).value))
         self._end_process(EXIT_FINISHED)
 
 

@@ -1,7 +1,7 @@
-"""Analysis jobs, with references resolved: texts generated in batches, then `common.analysis` into one file.
+"""Analysis jobs: generate samples in batches, then write the result of `common.analysis` to one file.
 
-The result follows from the payload, so an attempt that was interrupted leaves nothing and the next begins anew. Leaves
-out: the table `analyses`, which the worker fills from the file.
+The result depends only on the payload. An interrupted attempt leaves no files, and the next one starts from the
+beginning. Leaves out: the table `analyses`, which the worker fills from the file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_o
 from tidal_client.vocabulary import GatingMode
 
 RESULTS_FILE = "analysis_results.json"
-TEXTS_AT_ONCE = 32
+BATCH_SIZE = 32
+"""Samples that are generated together."""
 
 
-def analyse(payload: AnalysisPayload, store: ArtifactStore, directory: Path, hooks: TrainingHooks) -> Outcome:
-    """Generate, analyse, write `analysis_results.json`. Raises InvalidInputError when a prompt got no token."""
+def run_analysis(payload: AnalysisPayload, store: ArtifactStore, directory: Path, hooks: TrainingHooks) -> Outcome:
+    """Generate samples, analyse them and write `analysis_results.json`.
+
+    Raises InvalidInputError if no token was generated for a prompt.
+    """
     config = payload.analysis
     begun = time.monotonic()
     hooks.phase("loading model")
@@ -37,42 +41,42 @@ def analyse(payload: AnalysisPayload, store: ArtifactStore, directory: Path, hoo
     model = DecodingModel(load_model(store.resolve(payload.checkpoint), device=device))
     policy = load_policy(store.resolve(payload.rl_checkpoint), device=device) if payload.rl_checkpoint else None
     hooks.phase("generating")
-    parts = plan_samples(config)
-    made: list[list[GeneratedSample]] = [[] for _ in parts]
-    done = 0
+    groups = plan_samples(config)
+    generated: list[list[GeneratedSample]] = [[] for _ in groups]
+    tokens = 0
     hooks.report_progress(0, config.token_limit)
 
     def on_token(*_: object) -> None:
-        nonlocal done
-        done += 1
+        nonlocal tokens
+        tokens += 1
 
-    def left() -> bool:
+    def is_stopped() -> bool:
         hooks.wait_while_suspended()
         wait_for_disk(hooks, obeyed=EARLY_STOP_REQUESTS)
-        hooks.report_progress(done, config.token_limit)
+        hooks.report_progress(tokens, config.token_limit)
         return _early_stop(hooks) is not None
 
-    for (mode, modulation), numbers in _alike(parts).items():
+    for (mode, modulation), numbers in _group_by_settings(groups).items():
         settings = GenerationSettings(
             max_tokens=config.max_tokens,
             gating_mode=mode,
             modulation=modulation,
             policy=policy if mode is GatingMode.LEARNED else None,
         )
-        texts = [(number, seed) for number in numbers for seed in parts[number].seeds]
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            batch = texts[start : start + TEXTS_AT_ONCE]
-            prompts = [parts[number].prompt for number, _ in batch]
+        samples = [(number, seed) for number in numbers for seed in groups[number].seeds]
+        for start in range(0, len(samples), BATCH_SIZE):
+            batch = samples[start : start + BATCH_SIZE]
+            prompts = [groups[number].prompt for number, _ in batch]
             seeds = [seed for _, seed in batch]
-            found = generate_batch(model, prompts, settings, seeds=seeds, on_token=on_token, cancelled=left)
-            if left():
+            generations = generate_batch(model, prompts, settings, seeds=seeds, on_token=on_token, cancelled=is_stopped)
+            if is_stopped():
                 return outcome_of(_early_stop(hooks) or StopRequest.STOP)
-            for (number, _), generation in zip(batch, found, strict=True):
-                made[number].append(sample_of(generation))
+            for (number, _), generation in zip(batch, generations, strict=True):
+                generated[number].append(sample_of(generation))
     hooks.phase("analysis")
     result = analysis_result(
         config,
-        made,
+        generated,
         checkpoint=payload.checkpoint,
         rl_checkpoint=payload.rl_checkpoint,
         elapsed_ms=1000 * (time.monotonic() - begun),
@@ -90,7 +94,7 @@ def analyse(payload: AnalysisPayload, store: ArtifactStore, directory: Path, hoo
 
 
 def sample_of(generation: Generation) -> GeneratedSample:
-    """Return the fields of a text, generated with modulation, that the analysis needs."""
+    """Return the fields of a generation with modulation that the analysis needs."""
     steps = generation.trajectory
     return GeneratedSample(
         text=generation.text,
@@ -101,15 +105,15 @@ def sample_of(generation: Generation) -> GeneratedSample:
     )
 
 
-def _alike(parts: list[SampleGroup]) -> dict[tuple[str, float], list[int]]:
-    """Group the indices of parts that may share a batch: those with equal gating mode and modulation."""
-    groups: defaultdict[tuple[str, float], list[int]] = defaultdict(list)
-    for number, part in enumerate(parts):
-        groups[part.gating_mode, part.modulation].append(number)
-    return groups
+def _group_by_settings(groups: list[SampleGroup]) -> dict[tuple[str, float], list[int]]:
+    """Return the indices of the groups by gating mode and modulation; groups with equal settings may share a batch."""
+    indices: defaultdict[tuple[str, float], list[int]] = defaultdict(list)
+    for number, group in enumerate(groups):
+        indices[group.gating_mode, group.modulation].append(number)
+    return indices
 
 
 def _early_stop(hooks: TrainingHooks) -> StopRequest | None:
-    """Return the stop request, but None for COMPLETE, which happens anyway."""
+    """Return the stop request, or None if it is to complete, because the analysis completes anyway."""
     request = hooks.requested_stop()
     return None if request is StopRequest.COMPLETE else request

@@ -158,7 +158,7 @@ def test_too_little_free_space_is_noticed_before_writing(tmp_path: Path, monkeyp
 
 def test_state_that_could_not_be_read_back_is_refused_at_once(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path, keep_last=1)
-    with pytest.raises(TypeError, match="keep tensors, numbers, text"):
+    with pytest.raises(TypeError, match="use only tensors, numbers, text"):
         manager.save(1, WEIGHTS, {"path": Path("x")}, meta={})
     assert list(tmp_path.iterdir()) == []
 
@@ -210,4 +210,4 @@ def test_a_manifest_cannot_point_outside_its_folder(tmp_path: Path) -> None:
     manifest["files"]["../../secret"] = manifest["files"]["training_state.pt"]
     file.write_text(json.dumps(manifest))
     assert manager.latest() is None
-    assert "not a manifest" in manager.skipped[0].reason
+    assert "not a valid manifest" in manager.skipped[0].reason

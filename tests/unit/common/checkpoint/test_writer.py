@@ -208,7 +208,7 @@ def test_a_mistake_in_the_state_reaches_the_training(bench: Bench) -> None:
     bench.listener.gate.set()
     bench.writer.submit(TrainingSnapshot(1, 1, 1, {}, {"path": Path("x")}, {}))
     _until(lambda: not bench.writer.has_state(1))
-    with pytest.raises(TypeError, match="keep tensors, numbers, text"):
+    with pytest.raises(TypeError, match="use only tensors, numbers, text"):
         bench.writer.submit(snapshot(2))
 
 

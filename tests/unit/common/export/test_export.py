@@ -146,7 +146,7 @@ def test_what_is_there_stays_unless_it_is_an_export_and_force_is_said(tmp_path: 
     with pytest.raises(ConflictError, match=r"thesis\.tex"):
         export_checkpoint(source, ExportFormat.PTH, tmp_path / "out", force=True)
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
-    with pytest.raises(InvalidInputError, match="no folder"):
+    with pytest.raises(InvalidInputError, match="not a folder"):
         export_checkpoint(source, ExportFormat.PTH, source)
 
 

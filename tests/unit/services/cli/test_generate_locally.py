@@ -79,4 +79,4 @@ def test_what_the_child_refuses_is_one_line(folder: Path) -> None:
     process = start(folder, "Once", "-g", "learned", "-p", "mini.safetensors")
     printed, remarks = process.communicate(timeout=100)
     assert (process.returncode, printed) == (1, "")
-    assert "not that of a controller" in remarks and remarks.count("\n") == 1
+    assert "not the state dict of a controller" in remarks and remarks.count("\n") == 1

@@ -24,7 +24,7 @@ def test_a_training_without_services_reports_its_wait_and_ends_on_ctrl_c(tmp_pat
             assert process.stdout is not None
             line = next(line for line in process.stdout if "waiting for disk space" in line)
             assert "MiB are free on the disk of the experiments, 1,000,000,000 MiB are needed" in line
-            assert "goes on by itself" in line
+            assert "continues by itself" in line
             process.send_signal(signal.SIGINT)
             rest = process.stdout.read()
             assert process.wait(30) == 3, rest
