@@ -33,7 +33,7 @@ def test_replayed_steps_give_the_numbers_of_launched_ones(device: torch.device, 
     assert batches[1].steps.captured == 0
 
 
-def test_nothing_waits_for_the_device_between_a_launch_and_its_landing(device: torch.device) -> None:
+def test_a_launch_does_not_wait_for_the_device(device: torch.device) -> None:
     model = on(device, tiny_model(context_length=256))
     batch = batch_of(model, SETTINGS)
     for _ in range(2):

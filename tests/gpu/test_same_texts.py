@@ -11,7 +11,7 @@ import torch
 from common.generation import DecodingEngine, DecodingModel, DeviceEngine, GenerationSettings
 from tests.gpu.engines import SETTINGS, on, texts
 from tests.unit.common.generation.conftest import reacting_policy, tiny_model, tokenizer
-from tests.unit.common.generation.cuda.batches import write
+from tests.unit.common.generation.cuda.batches import generate_texts
 
 __all__ = ["tokenizer"]
 """`tokenizer` is a fixture; listing it marks the import as used."""
@@ -42,8 +42,8 @@ def test_texts_that_join_leave_and_move_within_the_batch_are_the_same_as_on_the_
 ) -> None:
     model = tiny_model(end_of_text_bias=9.0)
     settings = SETTINGS[:4]
-    on_cpu = write(DecodingEngine(DecodingModel(model)), tokenizer, 5, joins=20, kinds=settings)
-    on_device = write(DeviceEngine(on(device, model)), tokenizer, 5, joins=20, kinds=settings)
+    on_cpu = generate_texts(DecodingEngine(DecodingModel(model)), tokenizer, 5, joins=20, kinds=settings)
+    on_device = generate_texts(DeviceEngine(on(device, model)), tokenizer, 5, joins=20, kinds=settings)
     for actual, expected in zip(on_device, on_cpu, strict=True):
         assert actual.result.token_ids == expected.result.token_ids
         assert actual.result.truncated == expected.result.truncated

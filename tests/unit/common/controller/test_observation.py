@@ -1,4 +1,4 @@
-"""Observations against the original's numbers, and the running counts against counting from the start."""
+"""Observations compared with the original's numbers, and running counts compared with counting from the start."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_prompt_longer_than_the_history_is_refused() -> None:
 
 @pytest.mark.parametrize(("width", "size"), [(16, 0), (24, 1), (53, 2)])
 def test_chunks_of_narrow_models(width: int, size: int) -> None:
-    """Too narrow for 24 chunks: zeros; chunks of one value: no deviation; a remainder stays unused."""
+    """A state too narrow for 24 chunks gives zeros; chunks of one value have deviation 0; a remainder is not used."""
     hidden = torch.arange(width, dtype=torch.float32)
     got = build_observation([1], torch.zeros(5), hidden, step=0, episode_length=1)
     means = [sum(range(i * size, (i + 1) * size)) / size if size else 0.0 for i in range(24)]

@@ -1,4 +1,4 @@
-"""The policy against the original's numbers, brute-force integrals and torch's own distributions."""
+"""The policy compared with the original's numbers, numerical integrals and torch's distributions."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_initial_weights_are_orthogonal_with_the_documented_gains() -> None:
 
 @pytest.mark.parametrize("distribution", ["beta", "gaussian"])
 def test_collected_log_probability_equals_the_evaluated_one(distribution: str) -> None:
-    """So that the ratio of PPO is 1 before the first update, at the clamped ends too."""
+    """Then the ratio of PPO is 1 before the first update, also for clamped actions."""
     policy = GatingPolicy(PolicyConfig(distribution=distribution))
     if distribution == "gaussian":
         torch.nn.init.constant_(policy.log_std, 2.0)  # many actions run into the clamp
@@ -91,7 +91,7 @@ def test_gaussian_density_and_entropy_agree_with_integration(log_std: float) -> 
     policy = GatingPolicy(PolicyConfig(distribution="gaussian")).double()
     torch.nn.init.constant_(policy.log_std, log_std)
     assert policy.actor_mean is not None
-    # A known mean: with one drawn at random more mass may lie beyond the clamp than the tolerance leaves for it.
+    # The mean is fixed, because with a random mean the clamped mass may exceed the tolerance.
     torch.nn.init.zeros_(policy.actor_mean[2].weight)
     torch.nn.init.constant_(policy.actor_mean[2].bias, 0.3)
     observation = torch.randn(1, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -115,16 +115,16 @@ def test_beta_log_probability_and_entropy_agree_with_torch() -> None:
     torch.testing.assert_close(evaluation.entropy, reference.entropy().sum(-1))
 
 
-def test_drawn_actions_have_the_mean_of_the_beta_and_follow_the_seed() -> None:
+def test_sampled_actions_have_the_mean_of_the_beta_and_follow_the_seed() -> None:
     policy = load_policy(PARITY / "policy.pth")
     observation = TENSORS["policy_observations"][:1].expand(20_000, -1)
     with torch.no_grad():
-        drawn = policy.act(observation, generator=torch.Generator().manual_seed(5)).action
+        sampled = policy.act(observation, generator=torch.Generator().manual_seed(5)).action
         again = policy.act(observation, generator=torch.Generator().manual_seed(5)).action
         output = policy(observation[:1])
-    assert torch.equal(drawn, again)
+    assert torch.equal(sampled, again)
     beta = Beta(output.first, output.second)
-    assert drawn.mean().item() == pytest.approx(beta.mean.item(), abs=4 * beta.stddev.item() / 20_000**0.5)
+    assert sampled.mean().item() == pytest.approx(beta.mean.item(), abs=4 * beta.stddev.item() / 20_000**0.5)
 
 
 def test_a_flat_beta_acts_at_the_middle() -> None:
@@ -142,10 +142,10 @@ def test_a_packed_actor_picks_what_the_policy_picks(distribution: Literal["beta"
     for head in policy.actor:
         if isinstance(head, torch.nn.Linear):
             torch.nn.init.normal_(head.weight, std=0.7)
-    observation, uniform, drawn = torch.randn(9, 64), torch.rand(9), torch.arange(9) % 2 == 0
+    observation, uniform, sampled = torch.randn(9, 64), torch.rand(9), torch.arange(9) % 2 == 0
     packed = PackedActor(policy)
     with torch.no_grad():
-        for rows in (None, drawn):
-            wanted = policy.act_rows(observation, uniform, rows)
-            torch.testing.assert_close(packed.act_rows(observation, uniform, rows), wanted, atol=1e-5, rtol=0)
-            assert wanted.std() > 0.05
+        for rows in (None, sampled):
+            expected = policy.act_rows(observation, uniform, rows)
+            torch.testing.assert_close(packed.act_rows(observation, uniform, rows), expected, atol=1e-5, rtol=0)
+            assert expected.std() > 0.05

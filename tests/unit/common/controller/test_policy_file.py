@@ -1,4 +1,4 @@
-"""Policies from files of every kind, and clear refusals."""
+"""Policies are loaded from files of every kind, and other files are rejected with clear errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_form_round_trips(tmp_path: Path, distribution: str, cost_critic: 
             assert torch.equal(value, state[key]), (name, key)
 
 
-def test_cap_and_modulation_map_come_from_the_stored_configuration(tmp_path: Path) -> None:
+def test_concentration_limit_and_modulation_map_come_from_the_stored_configuration(tmp_path: Path) -> None:
     state = GatingPolicy().state_dict()
     config = RLConfig(
         policy=PolicyConfig(concentration_max=7.0), modulation=ModulationConfig(base_repetition_penalty=1.05)

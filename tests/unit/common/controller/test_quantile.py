@@ -1,4 +1,4 @@
-"""Draws by quantile against the closed form of the Beta distribution function for whole parameters."""
+"""Quantiles compared with the closed form of the Beta distribution function for integer parameters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from common.controller import GatingPolicy
 from common.controller.quantile import beta_quantile, normal_quantile
 
 
-def beta_below(x: float, a: int, b: int) -> float:
-    """P(X ≤ x): the chance of at least a successes in a + b − 1 trials."""
+def beta_cdf(x: float, a: int, b: int) -> float:
+    """Return P(X ≤ x), the probability of at least `a` successes in a + b − 1 trials."""
     n = a + b - 1
     return math.fsum(math.comb(n, j) * x**j * (1 - x) ** (n - j) for j in range(a, n + 1))
 
@@ -23,8 +23,8 @@ def test_the_beta_quantile_inverts_the_distribution_function(a: int, b: int) -> 
     uniform = torch.tensor([0.0, 0.001, 0.2, 0.5, 0.9, 0.9999])
     rows = torch.ones(len(uniform), 1)
     found = beta_quantile(a * rows, b * rows, uniform[:, None])
-    for x, wanted in zip(found[:, 0].tolist(), uniform.tolist(), strict=True):
-        assert beta_below(x, a, b) == pytest.approx(wanted, abs=1e-3)
+    for x, expected in zip(found[:, 0].tolist(), uniform.tolist(), strict=True):
+        assert beta_cdf(x, a, b) == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_normal_quantile_is_that_of_the_normal_distribution() -> None:
@@ -36,7 +36,7 @@ def test_the_normal_quantile_is_that_of_the_normal_distribution() -> None:
     assert torch.isfinite(normal_quantile(torch.zeros(1, 1), torch.ones(1, 1), torch.zeros(1, 1))).all()
 
 
-def test_rows_that_are_not_drawn_take_the_mode() -> None:
+def test_rows_that_are_not_sampled_take_the_mode() -> None:
     torch.manual_seed(0)
     policy, observations = GatingPolicy().eval(), torch.randn(3, 64)
     torch.nn.init.normal_(policy.get_parameter("actor_head.2.weight"), std=1.0)

@@ -1,4 +1,4 @@
-"""Tiny models and a tokeniser of bytes."""
+"""Tiny models and a tokeniser whose tokens are bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VOCABULARY = 257
 
 @pytest.fixture(scope="session")
 def tokenizer() -> tiktoken.Encoding:
-    """Bytes as tokens, and an end-of-text."""
+    """Return a tokeniser with a token for each byte and an end-of-text token."""
     ranks = {bytes([value]): value for value in range(256)}
     return tiktoken.Encoding(
         "bytes", pat_str=r"[\s\S]", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": END_OF_TEXT}
@@ -25,7 +25,7 @@ def tokenizer() -> tiktoken.Encoding:
 def tiny_model(
     *, context_length: int = 24, gates_trained: bool = False, end_of_text_bias: float = -20.0, d_model: int = 48
 ) -> TransformerLM:
-    """A seeded model with distinct logits whose gates react to modulation; end-of-text is rare unless biased."""
+    """Return a seeded model with distinct logits whose gates react to modulation. End-of-text is rare by default."""
     torch.manual_seed(0)
     config = ModelConfig(
         vocab_size=VOCABULARY, d_model=d_model, num_layers=2, num_heads=2, ffn_dim=32, context_length=context_length
@@ -41,8 +41,9 @@ def tiny_model(
 
 
 def reacting_policy() -> GatingPolicy:
+    """Return a seeded policy whose actions depend strongly on the observation."""
     torch.manual_seed(1)
-    made = GatingPolicy().eval()
-    assert made.actor_head is not None
-    torch.nn.init.normal_(made.get_parameter("actor_head.2.weight"), std=1.5)
-    return made
+    policy = GatingPolicy().eval()
+    assert policy.actor_head is not None
+    torch.nn.init.normal_(policy.get_parameter("actor_head.2.weight"), std=1.5)
+    return policy

@@ -1,4 +1,4 @@
-"""Continuous batching: whoever else joins and leaves, each text is the one it would be alone."""
+"""Continuous batching: each text equals the text generated alone, whatever else joins and leaves the batch."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ def continuation(
 
 @pytest.mark.parametrize("gates_trained", [False, True])
 @pytest.mark.parametrize(("seed", "precision"), [(1, "float32"), (2, "float32"), (1, "int8")])
-def test_a_text_is_the_same_alone_and_among_others_that_come_and_go(
+def test_a_text_is_the_same_alone_and_among_others_that_join_and_leave(
     tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int, precision: str
 ) -> None:
-    """Every kind of settings, joining at random steps, sliding windows, some cancelled on the way."""
-    chance = random.Random(seed)
-    # What a policy says of a row depends on its batch in the seventh place, and int8 may make more of that.
+    """All kinds of settings join at random steps, windows slide, and some texts are cancelled."""
+    rng = random.Random(seed)
+    # The action of a policy depends on the batch in the seventh decimal, and int8 may increase that difference.
     kinds = [sequence for sequence in KINDS if precision == "float32" or sequence.policy is None]
     model = DecodingModel(tiny_model(gates_trained=gates_trained), precision=precision)
     sequences = [
-        (continuation(model, tokenizer, prompt, kinds[number % len(kinds)], number), chance.randrange(30))
+        (continuation(model, tokenizer, prompt, kinds[number % len(kinds)], number), rng.randrange(30))
         for number in range(22)
-        for prompt in [[chance.randrange(256) for _ in range(chance.randrange(0, 40))]]
+        for prompt in [[rng.randrange(256) for _ in range(rng.randrange(0, 40))]]
     ]
-    cancel_after = {number: chance.randrange(1, 8) for number in (3, 9, 10)}
+    cancel_after = {number: rng.randrange(1, 8) for number in (3, 9, 10)}
     engine, time, removed = DecodingEngine(model), 0, []
     while time < 30 or engine.active:
         engine.join([sequence for sequence, joins in sequences if joins == time])
@@ -97,10 +97,10 @@ def test_a_text_is_the_same_alone_and_among_others_that_come_and_go(
             assert step.modulation == pytest.approx(other.modulation, abs=1e-4)
 
 
-def test_several_continuations_of_one_prompt_are_prefilled_once_and_are_those_alone(
+def test_continuations_of_one_prompt_are_prefilled_once_and_equal_those_alone(
     tokenizer: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight seeds with settings of their own between other prompts, one of which is the same; into a running batch."""
+    """Prompts with different seeds and settings, some of them equal, join a running batch."""
     model = DecodingModel(tiny_model(context_length=32))
     prompts = [[1, 2, 3], *[[7, 8, 9, 10]] * 5, [7, 8], *[[7, 8, 9, 10]] * 3, [1, 2, 3], list(range(50))]
     sequences = [
@@ -129,7 +129,7 @@ def test_several_continuations_of_one_prompt_are_prefilled_once_and_are_those_al
         assert sequence.result.truncated == alone.truncated
 
 
-def test_choices_that_share_their_token_ids_are_counted_once_and_are_those_alone(
+def test_choices_that_share_token_ids_are_counted_once_and_equal_those_alone(
     tokenizer: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = DecodingModel(tiny_model(gates_trained=True))
@@ -141,11 +141,11 @@ def test_choices_that_share_their_token_ids_are_counted_once_and_are_those_alone
     counted: list[int] = []
     put = TokenHistory.put
 
-    def listed(history: TokenHistory, row: int, tokens: list[int], **options: bool) -> None:
+    def counted_put(history: TokenHistory, row: int, tokens: list[int], **options: bool) -> None:
         counted.append(row)
         put(history, row, tokens, **options)
 
-    monkeypatch.setattr(TokenHistory, "put", listed)
+    monkeypatch.setattr(TokenHistory, "put", counted_put)
     engine = DecodingEngine(model)
     engine.join(sequences)
     assert counted == [0, 3]
@@ -180,29 +180,31 @@ def test_a_packed_model_gives_the_logits_of_the_model_with_and_without_gates(tok
 
 
 @pytest.mark.parametrize("gates_trained", [False, True])
-def test_int8_rows_are_those_alone_to_the_last_bit(gates_trained: bool) -> None:
-    """Prompts of other lengths, modulations of their own: bfloat16 activations would carry a last bit far."""
+def test_int8_results_equal_those_of_a_batch_of_one_to_the_last_bit(gates_trained: bool) -> None:
+    """Prompt lengths and modulations differ. With bfloat16 activations a difference in the last bit would grow."""
     made = tiny_model(context_length=512, gates_trained=gates_trained, d_model=256)
     with torch.no_grad():
-        for block in made.blocks:  # what attention gives counts, so that its last bit does
+        for (
+            block
+        ) in made.blocks:  # make the results of attention large, so that a difference in their last bit has an effect
             for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
                 block.get_parameter(f"{name}.weight").mul_(12)
     model = DecodingModel(made, precision="int8")
     prompts = [[token % 256 for token in range(length)] for length in (7, 230, 1, 101, 150, 60)]
     lengths = [len(prompt) for prompt in prompts]
     padded = torch.tensor([[*prompt, *[prompt[-1]] * (230 - len(prompt))] for prompt in prompts])
-    m, fed = torch.tensor([0.1, 0.4, 0.9, 0.5, 0.7, 0.0]), torch.tensor([True] * 5 + [False])
-    together, own = model.new_cache(6), [model.new_cache() for _ in prompts]
+    m, gated = torch.tensor([0.1, 0.4, 0.9, 0.5, 0.7, 0.0]), torch.tensor([True] * 5 + [False])
+    together, own_caches = model.new_cache(6), [model.new_cache() for _ in prompts]
     logits, _ = model.prefill(padded, lengths, together, 0)
     for row, prompt in enumerate(prompts):
-        [alone], _ = model.prefill(torch.tensor([prompt]), [len(prompt)], own[row], 0)
+        [alone], _ = model.prefill(torch.tensor([prompt]), [len(prompt)], own_caches[row], 0)
         assert torch.equal(alone, logits[row])
     for token in range(100):
         tokens = torch.arange(token, token + 6)
-        logits, _ = model.decode(tokens, together, model.gate_scales(m, fed))
-        for row, cache in enumerate(own):
+        logits, _ = model.decode(tokens, together, model.gate_scales(m, gated))
+        for row, cache in enumerate(own_caches):
             sequence = slice(row, row + 1)
-            [alone], _ = model.decode(tokens[sequence], cache, model.gate_scales(m[sequence], fed[sequence]))
+            [alone], _ = model.decode(tokens[sequence], cache, model.gate_scales(m[sequence], gated[sequence]))
             assert torch.equal(alone, logits[row])
 
 
@@ -213,31 +215,32 @@ def test_int8_logits_are_near_those_of_the_model() -> None:
     packed.prefill(ids[:, :3], [3], cache, 0)
     with torch.no_grad():
         sequences = model(ids)[0]
-    for place in range(3, 6):
-        found, _ = packed.decode(ids[0, place : place + 1], cache, None)
-        torch.testing.assert_close(found[0], sequences[place], atol=0.3, rtol=0)  # they deviate by 4.5
+    for position in range(3, 6):
+        found, _ = packed.decode(ids[0, position : position + 1], cache, None)
+        torch.testing.assert_close(found[0], sequences[position], atol=0.3, rtol=0)  # they deviate by 4.5
 
 
 def test_the_text_ends_before_a_stop_string_that_spans_tokens(tokenizer: tiktoken.Encoding) -> None:
-    """Tokens are bytes: the stop string is cut out of the middle of what the model writes anyway."""
+    """Tokens are bytes, and the stop string is taken from the middle of the text that the model generates without
+    it."""
     model = tiny_model(context_length=64)
-    whole = generate(model, "ab", max_tokens=30, seed=3, tokenizer=tokenizer).text
-    stop = whole[10:13]
+    full_text = generate(model, "ab", max_tokens=30, seed=3, tokenizer=tokenizer).text
+    stop = full_text[10:13]
     pieces: list[TokenStep] = []
     cut = generate(
         model, "ab", max_tokens=30, seed=3, stop=["never", stop], on_token=pieces.append, tokenizer=tokenizer
     )
-    assert cut.text == whole[: whole.index(stop)]
+    assert cut.text == full_text[: full_text.index(stop)]
     assert cut.finish_reason is FinishReason.STOP
     assert "".join(piece.text for piece in pieces) == cut.text
 
 
-def test_what_was_held_back_for_a_stop_string_is_given_at_the_end(tokenizer: tiktoken.Encoding) -> None:
+def test_text_held_back_for_a_stop_string_is_returned_at_the_end(tokenizer: tiktoken.Encoding) -> None:
     model = tiny_model(context_length=64)
-    whole = generate(model, "ab", max_tokens=12, seed=3, tokenizer=tokenizer).text
-    held = generate(model, "ab", max_tokens=12, seed=3, stop=[whole[-2:] + "!!"], tokenizer=tokenizer)
-    assert held.text == whole
-    assert held.finish_reason is FinishReason.LENGTH
+    full_text = generate(model, "ab", max_tokens=12, seed=3, tokenizer=tokenizer).text
+    delayed = generate(model, "ab", max_tokens=12, seed=3, stop=[full_text[-2:] + "!!"], tokenizer=tokenizer)
+    assert delayed.text == full_text
+    assert delayed.finish_reason is FinishReason.LENGTH
 
 
 def test_alternatives_are_the_likeliest_tokens_of_the_scored_distribution(tokenizer: tiktoken.Encoding) -> None:
@@ -269,7 +272,7 @@ def test_a_row_without_finite_logits_fails_alone(tokenizer: tiktoken.Encoding, f
     assert len(good.result.token_ids) == 3
 
 
-def test_memory_grows_with_the_rows_and_leaving_rows_are_used_again(tokenizer: tiktoken.Encoding) -> None:
+def test_memory_grows_with_the_slots_and_free_slots_are_used_again(tokenizer: tiktoken.Encoding) -> None:
     model = DecodingModel(tiny_model())
     engine = DecodingEngine(model)
     short = GenerationSettings(max_tokens=1)
@@ -277,6 +280,6 @@ def test_memory_grows_with_the_rows_and_leaving_rows_are_used_again(tokenizer: t
         engine.join([continuation(model, tokenizer, [number], short, number) for number in range(8)])
         assert len(engine.active) == 8
         assert len(engine.step()) == 8
-    held = engine.nbytes
+    delayed = engine.nbytes
     engine.join([continuation(model, tokenizer, [1], short, 1)])
-    assert engine.nbytes == held
+    assert engine.nbytes == delayed

@@ -1,4 +1,4 @@
-"""The gating modes of a running batch: what each row's modulation is, and whose noise it takes."""
+"""The gating modes of a running batch: the modulation of each slot, and the noise that it uses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def states(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, VOCABULARY, generator=generator), torch.randn(n, 48, generator=generator)
 
 
-def test_every_row_of_a_mixed_batch_has_its_own_modulation_and_parameters() -> None:
+def test_every_slot_of_a_mixed_batch_has_its_own_modulation_and_parameters() -> None:
     actor, (logits, hidden) = policy(), states(4)
     slots = slots_of(
         GenerationSettings(temperature=0.7, top_k=3, top_p=0.9, repetition_penalty=1.5),
@@ -47,15 +47,15 @@ def test_every_row_of_a_mixed_batch_has_its_own_modulation_and_parameters() -> N
     plan = slots.plan(logits, hidden)
     observation = build_observation(PROMPTS[3], logits[3], hidden[3], step=0, episode_length=9)
     learned = actor.act(observation[None], deterministic=True).action.item()
-    chance = row_noise(torch.tensor([22]), torch.tensor([0]))[0].item()
-    assert plan.modulation[1:].tolist() == pytest.approx([0.25, chance, learned], abs=1e-5)
-    expected = [(0.7, 3, 0.9, 1.5), *(decoding_parameters(m) for m in (0.25, chance, learned))]
-    for row, wanted in enumerate(expected):
-        found = [values[row].item() for values in plan.parameters]
+    random_modulation = row_noise(torch.tensor([22]), torch.tensor([0]))[0].item()
+    assert plan.modulation[1:].tolist() == pytest.approx([0.25, random_modulation, learned], abs=1e-5)
+    expected = [(0.7, 3, 0.9, 1.5), *(decoding_parameters(m) for m in (0.25, random_modulation, learned))]
+    for slot, expected_parameters in enumerate(expected):
+        found = [values[slot].item() for values in plan.parameters]
         named = dict(zip(plan.parameters._fields, found, strict=True))
-        assert named["top_k"] == wanted[1]
+        assert named["top_k"] == expected_parameters[1]
         assert [named["temperature"], named["top_p"], named["repetition_penalty"]] == pytest.approx(
-            [wanted[0], wanted[2], wanted[3]], abs=1e-4
+            [expected_parameters[0], expected_parameters[2], expected_parameters[3]], abs=1e-4
         )
     assert slots.gated.tolist() == [False, True, True, True]
 
@@ -67,22 +67,22 @@ def test_the_policy_sees_step_history_and_its_last_action() -> None:
     first = slots.plan(logits, hidden).modulation.clone()
     slots.append(torch.tensor([6, 7]), first)
     second = slots.plan(logits, hidden).modulation
-    for row, token in enumerate([6, 7]):
+    for slot, token in enumerate([6, 7]):
         observation = build_observation(
-            [*PROMPTS[row], token],
-            logits[row],
-            hidden[row],
+            [*PROMPTS[slot], token],
+            logits[slot],
+            hidden[slot],
             step=1,
             episode_length=10,
-            previous_action=first[row].item(),
+            previous_action=first[slot].item(),
         )
-        assert second[row].item() == pytest.approx(
+        assert second[slot].item() == pytest.approx(
             actor.act(observation[None], deterministic=True).action.item(), abs=1e-5
         )
 
 
-def test_a_long_prompt_does_not_widen_the_rows_beside_it() -> None:
-    """Without a policy its distinct tokens are kept; with one, all of them, and the policy sees their counts."""
+def test_a_long_prompt_does_not_widen_the_token_tensor_of_the_others() -> None:
+    """Without a policy only its distinct tokens are kept; with one all are kept, and the policy sees their counts."""
     actor, (logits, hidden) = policy(), states(3)
     long = [number % 7 * number % 5 for number in range(LONG_SEQUENCE + 40)]
     learned = GenerationSettings(gating_mode="learned", policy=actor, max_tokens=10)
@@ -97,27 +97,30 @@ def test_a_long_prompt_does_not_widen_the_rows_beside_it() -> None:
     [(number, own)] = slots.long_sequences
     assert (number, own[0].tolist()) == (1, [*long, 7])
     second = slots.plan(logits, hidden).modulation
-    for row, tokens in [(1, [*long, 7]), (2, [3, 3, 6, 6])]:
+    for slot, tokens in [(1, [*long, 7]), (2, [3, 3, 6, 6])]:
         observation = build_observation(
-            tokens, logits[row], hidden[row], step=1, episode_length=10, previous_action=first[row].item()
+            tokens, logits[slot], hidden[slot], step=1, episode_length=10, previous_action=first[slot].item()
         )
         action = actor.act(observation[None], deterministic=True).action.item()
-        assert second[row].item() == pytest.approx(action, abs=1e-5)
+        assert second[slot].item() == pytest.approx(action, abs=1e-5)
 
 
 def test_two_policies_in_one_batch_act_on_their_own_rows() -> None:
     torch.manual_seed(4)
-    one, two = policy(), GatingPolicy().eval()
-    (logits, hidden), settings = states(3), [GenerationSettings(gating_mode="learned", policy=p) for p in (one, two)]
+    first, second = policy(), GatingPolicy().eval()
+    (logits, hidden), settings = (
+        states(3),
+        [GenerationSettings(gating_mode="learned", policy=p) for p in (first, second)],
+    )
     mixed = slots_of(settings[0], settings[1], settings[0]).plan(logits, hidden).modulation
-    for row, own in enumerate([settings[0], settings[1], settings[0]]):
+    for slot, own in enumerate([settings[0], settings[1], settings[0]]):
         alone = SlotStates(VOCABULARY)
-        alone.join(PROMPTS[row], own, seed=20 + row)
-        found = alone.plan(logits[row : row + 1], hidden[row : row + 1]).modulation
-        torch.testing.assert_close(mixed[row], found[0], atol=1e-6, rtol=0)
+        alone.join(PROMPTS[slot], own, seed=20 + slot)
+        found = alone.plan(logits[slot : slot + 1], hidden[slot : slot + 1]).modulation
+        torch.testing.assert_close(mixed[slot], found[0], atol=1e-6, rtol=0)
 
 
-def test_a_drawn_action_depends_on_the_seed_of_its_row_alone() -> None:
+def test_a_sampled_action_depends_only_on_the_seed_of_its_slot() -> None:
     actor, (logits, hidden) = policy(), states(4)
     sampling = GenerationSettings(gating_mode="learned", policy=actor, sample_actions=True)
     still = GenerationSettings(gating_mode="learned", policy=actor)
@@ -130,7 +133,7 @@ def test_a_drawn_action_depends_on_the_seed_of_its_row_alone() -> None:
     assert other.plan(logits[2:3], hidden[2:3]).modulation.item() != pytest.approx(together[2].item(), abs=1e-6)
 
 
-def test_a_row_that_leaves_gives_its_place_to_the_last() -> None:
+def test_the_last_slot_replaces_a_removed_one() -> None:
     actor, (logits, hidden) = policy(), states(4)
     settings = [
         GenerationSettings(gating_mode="random"),

@@ -33,7 +33,10 @@ MODES = ["none", "fixed", "random", "learned"]
 def slow_generation(
     model: TransformerLM, prompt: list[int], mode: str, seed: int, max_tokens: int, actor: GatingPolicy
 ) -> tuple[list[int], list[float]]:
-    """Tokens and modulations by full forward passes without a cache; sequence within the context, gates off."""
+    """Return tokens and modulations, computed by full forward passes without a cache.
+
+    The sequence must fit into the context, and the gates get no modulation.
+    """
     tokens, modulations, previous = list(prompt), [], 0.0
     for step in range(max_tokens):
         with torch.no_grad():
@@ -107,7 +110,8 @@ def test_temperature_0_takes_the_likeliest_token_each_time(tokenizer: tiktoken.E
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_row_does_not_depend_on_its_batch(tokenizer: tiktoken.Encoding, mode: str) -> None:
-    """Prompts of different lengths, one empty, past the window: the same tokens alone and together."""
+    """Prompts of different lengths, one of them empty, that exceed the window give the same tokens alone and
+    together."""
     model, settings = tiny_model(), GenerationSettings(max_tokens=40, gating_mode=mode, policy=reacting_policy())
     prompts: list[list[int]] = [[1, 2, 3], [], list(range(60)), [7]]
     together = generate_batch(model, prompts, settings, seeds=[3, 4, 5, 6], tokenizer=tokenizer)
@@ -158,7 +162,7 @@ def test_end_of_text_stops_and_is_not_part_of_the_text(tokenizer: tiktoken.Encod
 
 
 def test_an_empty_prompt_starts_a_new_document(tokenizer: tiktoken.Encoding) -> None:
-    """The model sees end-of-text, but the sequence is empty: end-of-text is not penalised."""
+    """The model reads end-of-text, but the sequence is empty, so end-of-text is not penalised."""
     model = tiny_model()
     result = generate(model, "", max_tokens=1, seed=5, tokenizer=tokenizer)
     with torch.no_grad():
@@ -169,7 +173,7 @@ def test_an_empty_prompt_starts_a_new_document(tokenizer: tiktoken.Encoding) -> 
 
 
 def test_a_full_window_drops_its_oldest_half(tokenizer: tiktoken.Encoding) -> None:
-    """Context 8: the first five tokens fit behind a prompt of three; the ninth token slides the window."""
+    """With a context of 8, five tokens fit after a prompt of three; the ninth token slides the window."""
     model = tiny_model(context_length=8)
     result = generate(model, [1, 2, 3], max_tokens=7, repetition_penalty=1.0, seed=2, tokenizer=tokenizer)
     sequence = [1, 2, 3, *result.token_ids]
@@ -197,7 +201,7 @@ def test_a_long_prompt_keeps_its_last_tokens_and_its_whole_history(tokenizer: ti
 
 @pytest.mark.parametrize("trained", [True, False])
 def test_gates_are_fed_only_when_they_were_trained(tokenizer: tiktoken.Encoding, trained: bool) -> None:
-    """The prompt is prefilled without modulation, each generated token is decoded with its own."""
+    """The prompt is prefilled without modulation, and each generated token is decoded with its modulation."""
     model = tiny_model(gates_trained=trained)
     result = generate(model, [1, 2], max_tokens=3, gating_mode="fixed", modulation=0.9, seed=3, tokenizer=tokenizer)
     assert result.effective.gates_fed is trained
@@ -278,7 +282,7 @@ def test_prompts_the_model_cannot_read_are_refused(tokenizer: tiktoken.Encoding)
 
 
 def test_a_model_in_training_stays_in_training(tokenizer: tiktoken.Encoding) -> None:
-    """And dropout is off meanwhile: two runs agree."""
+    """Dropout is off during generation, so two runs agree."""
     model = tiny_model().train()
     first, second = (generate(model, "ab", max_tokens=8, seed=1, tokenizer=tokenizer) for _ in range(2))
     assert first.token_ids == second.token_ids

@@ -1,4 +1,4 @@
-"""What texts leave behind in a batch: nothing that reaches those that come after them, and no memory."""
+"""Ended texts leave nothing in a batch: no values that reach later texts, and no memory."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ def finish(engine: BatchEngine) -> None:
         engine.step()
 
 
-@pytest.mark.parametrize("made", [DecodingEngine, DeviceEngine])
-@pytest.mark.parametrize("poison", [7, 0])
+@pytest.mark.parametrize("engine_class", [DecodingEngine, DeviceEngine])
+@pytest.mark.parametrize("damaged_token", [7, 0])
 def test_what_is_not_finite_reaches_no_later_text_in_the_same_place(
-    tokenizer: tiktoken.Encoding, made: type[DecodingEngine] | type[DeviceEngine], poison: int
+    tokenizer: tiktoken.Encoding, engine_class: type[DecodingEngine] | type[DeviceEngine], damaged_token: int
 ) -> None:
-    """A damaged embedding; texts without that token are written before, beside and after one with it."""
+    """One embedding is damaged. Texts without that token are generated before, with and after one that has it."""
     damaged = tiny_model(context_length=64)
     with torch.no_grad():
-        damaged.token_embeddings.weight[poison] = float("nan")
-        damaged.output_projection.bias[poison] = -1e4  # so that no text draws it
+        damaged.token_embeddings.weight[damaged_token] = float("nan")
+        damaged.output_projection.bias[damaged_token] = -1e4  # so that it is never sampled
     model, settings = DecodingModel(damaged), GenerationSettings(max_tokens=12)
-    engine = made(model)
-    rounds = [[[1] * 40, [2] * 30, [3, *[poison] * 35], [4]], [[5, 6], [5], [9] * 20, [8], [3]]]
+    engine = engine_class(model)
+    rounds = [[[1] * 40, [2] * 30, [3, *[damaged_token] * 35], [4]], [[5, 6], [5], [9] * 20, [8], [3]]]
     for prompts in rounds:
         texts = [continuation(tokenizer, prompt, settings) for prompt in prompts]
         engine.join(texts)
         finish(engine)
-        for its in texts:
-            if poison in its.result.prompt_token_ids:
-                assert isinstance(its.error, CheckpointError)
+        for text in texts:
+            if damaged_token in text.result.prompt_token_ids:
+                assert isinstance(text.error, CheckpointError)
                 continue
-            assert its.error is None
-            alone = continuation(tokenizer, its.result.prompt_token_ids, settings)
+            assert text.error is None
+            alone = continuation(tokenizer, text.result.prompt_token_ids, settings)
             fresh = DecodingEngine(DecodingModel(damaged))
             fresh.join([alone])
             finish(fresh)
-            assert its.result.token_ids == alone.result.token_ids
+            assert text.result.token_ids == alone.result.token_ids
 
 
-def test_a_model_keeps_no_cache_that_nobody_else_has() -> None:
+def test_a_model_does_not_keep_a_cache_alive() -> None:
     model = DecodingModel(tiny_model())
     cache = model.new_cache()
     model.prefill(torch.tensor([[1, 2]]), [2], cache, 0)
@@ -69,12 +69,12 @@ def test_a_model_keeps_no_cache_that_nobody_else_has() -> None:
     assert keys() is None
 
 
-def test_policies_go_with_their_texts_and_those_that_stay_are_not_mixed_up(tokenizer: tiktoken.Encoding) -> None:
+def test_policies_are_freed_with_their_texts_and_others_keep_theirs(tokenizer: tiktoken.Encoding) -> None:
     def policy(seed: int) -> GatingPolicy:
         torch.manual_seed(seed)
-        made = GatingPolicy().eval()
-        torch.nn.init.normal_(made.get_parameter("actor_head.2.weight"), std=1.5)
-        return made
+        actor = GatingPolicy().eval()
+        torch.nn.init.normal_(actor.get_parameter("actor_head.2.weight"), std=1.5)
+        return actor
 
     def learned(actor: GatingPolicy, tokens: int) -> GenerationSettings:
         return GenerationSettings(max_tokens=tokens, gating_mode="learned", policy=actor)
@@ -87,22 +87,22 @@ def test_policies_go_with_their_texts_and_those_that_stay_are_not_mixed_up(token
         engine.join([continuation(tokenizer, [1], learned(first, 2))])
         return weakref.ref(first)
 
-    gone = a_policy_for_two_tokens()
+    first_policy = a_policy_for_two_tokens()
     stays = continuation(tokenizer, [2], learned(second, 30))
     engine.join([stays])
     for _ in range(4):
         engine.step()
     gc.collect()
-    assert gone() is None
-    comes = continuation(tokenizer, [3], learned(third, 20))
-    engine.join([comes])
+    assert first_policy() is None
+    joins_later = continuation(tokenizer, [3], learned(third, 20))
+    engine.join([joins_later])
     finish(engine)
-    for its in (stays, comes):
+    for text in (stays, joins_later):
         [alone] = generate_batch(
-            model, [its.result.prompt_token_ids], its.settings, seeds=[its.seed], tokenizer=tokenizer
+            model, [text.result.prompt_token_ids], text.settings, seeds=[text.seed], tokenizer=tokenizer
         )
-        assert its.result.token_ids == alone.token_ids
-        assert [step.modulation for step in its.result.trajectory] == [
+        assert text.result.token_ids == alone.token_ids
+        assert [step.modulation for step in text.result.trajectory] == [
             pytest.approx(step.modulation, abs=1e-4) for step in alone.trajectory
         ]
 

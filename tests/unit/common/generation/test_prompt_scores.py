@@ -1,4 +1,4 @@
-"""Log-probabilities of a prompt, against the training model's own logits."""
+"""Log-probabilities of a prompt, compared with the logits of the unpacked model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ torch.set_num_threads(1)
 
 
 def expected(model: TransformerLM, tokens: list[int]) -> torch.Tensor:
-    """(T − 1, V): what the model says before each token but the first."""
+    """Return the model's log-probabilities (T − 1, V) before each token except the first."""
     with torch.no_grad():
         return model(torch.tensor([tokens]))[0, :-1].log_softmax(1)
 
 
 def test_every_token_but_the_first_has_its_log_probability(tokenizer: tiktoken.Encoding) -> None:
-    """Longer than is scored at once, among prompts that are not scored, whatever the settings of the draw."""
+    """The prompt is longer than `POSITIONS_AT_ONCE`, and the temperature does not change the scores."""
     model = tiny_model(context_length=3 * POSITIONS_AT_ONCE)
     prompt = [(number * 7) % 256 for number in range(2 * POSITIONS_AT_ONCE + 5)]
     settings = GenerationSettings(max_tokens=3, score_prompt=True, top_log_probs=2, temperature=0.3)
@@ -58,11 +58,11 @@ def test_tokens_outside_the_window_have_none(tokenizer: tiktoken.Encoding) -> No
     assert result.truncated == 13
 
 
-def test_equal_prompts_that_join_together_get_as_many_alternatives_as_each_wants(
+def test_equal_prompts_that_join_together_get_as_many_alternatives_as_each_requests(
     tokenizer: tiktoken.Encoding,
 ) -> None:
     model = DecodingModel(tiny_model())
-    wanted = [
+    continuations = [
         Continuation(
             [5, 6, 7],
             GenerationSettings(max_tokens=1, score_prompt=True, top_log_probs=count),
@@ -72,10 +72,13 @@ def test_equal_prompts_that_join_together_get_as_many_alternatives_as_each_wants
         )
         for count in (1, 3, 0)
     ]
-    DecodingEngine(model).join(wanted)
-    told = [[score.alternatives for score in its.result.prompt_scores or []] for its in wanted]
-    assert [[len(alternatives) for alternatives in its] for its in told] == [[0, 1, 1], [0, 3, 3], [0, 0, 0]]
-    assert told[0][1] == told[1][1][:1]
+    DecodingEngine(model).join(continuations)
+    found = [
+        [score.alternatives for score in continuation.result.prompt_scores or []] for continuation in continuations
+    ]
+    counts = [[len(alternatives) for alternatives in of_prompt] for of_prompt in found]
+    assert counts == [[0, 1, 1], [0, 3, 3], [0, 0, 0]]
+    assert found[0][1] == found[1][1][:1]
 
 
 @pytest.mark.parametrize("prompt", [[], [5], [5, 6, 7]])

@@ -1,4 +1,4 @@
-"""Streamed text: whole characters only, and the pieces join to the text."""
+"""Streamed text has only complete characters, and its pieces join to the text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sliding window: whatever has slid away, its logits are those of a fresh forward pass over what it holds."""
+"""The sliding window: its logits are always those of a new forward pass over the tokens in the window."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def model(context_length: int) -> TransformerLM:
     return TransformerLM(config).eval()
 
 
-def window_of(made: TransformerLM, prompts: list[list[int]]) -> Window:
-    window = Window(DecodingModel(made))
+def window_of(lm: TransformerLM, prompts: list[list[int]]) -> Window:
+    window = Window(DecodingModel(lm))
     window.join(prompts)
     return window
 
@@ -42,25 +42,25 @@ tokens = st.integers(0, VOCABULARY - 1)
     st.lists(tokens, max_size=25),
 )
 def test_logits_are_those_of_the_last_tokens(context: int, prompts: list[list[int]], more: list[int]) -> None:
-    made = model(context)
-    window = window_of(made, prompts)
+    lm = model(context)
+    window = window_of(lm, prompts)
     sequences = [list(prompt) for prompt in prompts]
     for token in [None, *more]:
         if token is not None:
             append(window, [token] * len(prompts))
             for sequence in sequences:
                 sequence.append(token)
-        for row, sequence in enumerate(sequences):
-            held = sequence[window.truncated[row] :]
-            assert 1 <= len(held) <= context
+        for slot, sequence in enumerate(sequences):
+            in_window = sequence[window.truncated[slot] :]
+            assert 1 <= len(in_window) <= context
             with torch.no_grad():
-                expected = made.hidden_states(torch.tensor([held]))[0, -1]
-            torch.testing.assert_close(window.hidden[row], expected, atol=1e-5, rtol=0)
-            torch.testing.assert_close(window.logits[row], made.project(expected), atol=1e-5, rtol=0)
+                expected = lm.hidden_states(torch.tensor([in_window]))[0, -1]
+            torch.testing.assert_close(window.hidden[slot], expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(window.logits[slot], lm.project(expected), atol=1e-5, rtol=0)
 
 
 def test_half_of_a_full_window_goes_at_once() -> None:
-    """Context 8: the ninth token drops four, and so does every fourth one after it."""
+    """With a context of 8, the ninth token drops four tokens, and so does every fourth token after it."""
     window = window_of(model(8), [[1, 2, 3]])
     counts = []
     for _ in range(11):
@@ -71,25 +71,25 @@ def test_half_of_a_full_window_goes_at_once() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.one_of(st.lists(tokens, min_size=1, max_size=9), st.integers(0, 5)), max_size=16))
-def test_rows_that_come_and_go_do_not_disturb_the_others(happenings: list[list[int] | int]) -> None:
-    """A list is a prompt that joins, a number the row that leaves; a token is decoded after each."""
-    made = model(6)
-    window = Window(DecodingModel(made))
+def test_slots_that_join_and_leave_do_not_change_others(changes: list[list[int] | int]) -> None:
+    """A list is a prompt that joins, and a number is the slot to remove; a token is decoded after each change."""
+    lm = model(6)
+    window = Window(DecodingModel(lm))
     sequences: list[list[int]] = []
-    for time, happening in enumerate(happenings):
-        if isinstance(happening, list):
-            window.join([happening])
-            sequences.append(list(happening))
-        elif happening < len(sequences):
-            window.remove(happening)
-            sequences[happening] = sequences[-1]
+    for time, change in enumerate(changes):
+        if isinstance(change, list):
+            window.join([change])
+            sequences.append(list(change))
+        elif change < len(sequences):
+            window.remove(change)
+            sequences[change] = sequences[-1]
             sequences.pop()
         if not sequences:
             continue
-        added = [(time + row) % VOCABULARY for row in range(len(sequences))]
+        added = [(time + slot) % VOCABULARY for slot in range(len(sequences))]
         append(window, added)
-        for row, sequence in enumerate(sequences):
-            sequence.append(added[row])
+        for slot, sequence in enumerate(sequences):
+            sequence.append(added[slot])
             with torch.no_grad():
-                expected = made(torch.tensor([sequence[window.truncated[row] :]]))[0, -1]
-            torch.testing.assert_close(window.logits[row], expected, atol=1e-5, rtol=0)
+                expected = lm(torch.tensor([sequence[window.truncated[slot] :]]))[0, -1]
+            torch.testing.assert_close(window.logits[slot], expected, atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""The model agrees with the original's numbers and with itself, whichever way it is run."""
+"""The model agrees with the original's numbers, and its cached decoding agrees with full forward passes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 
 def tiny(seed: int = 0, gate_noise: float = 0.5) -> TransformerLM:
-    """A seeded model whose gates do react to modulation."""
+    """Return a seeded model whose gates react to modulation."""
     torch.manual_seed(seed)
     model = TransformerLM(TINY).eval()
     with torch.no_grad():
@@ -134,16 +134,16 @@ def test_a_position_keeps_the_modulation_it_was_computed_with() -> None:
     assert not torch.allclose(last(None), last(0.9), atol=1e-4)
 
 
-def test_one_row_starts_anew_while_the_others_go_on() -> None:
+def test_one_row_is_replaced_while_the_others_continue() -> None:
     model = tiny()
     tokens = torch.randint(0, TINY.vocab_size, (3, 12))
     cache = model.new_cache(3)
     model.prefill(tokens[:, :6], cache)
     model.prefill(tokens[1:2, 6:9], cache, rows=[1])
     logits, _ = model.decode_one_token(tokens[:, 9], cache)
-    whole = torch.cat((tokens[:, :6], tokens[:, 9:10]), dim=1)
-    torch.testing.assert_close(logits[0], model(whole[0:1])[0, -1], atol=1e-5, rtol=0)
-    torch.testing.assert_close(logits[2], model(whole[2:3])[0, -1], atol=1e-5, rtol=0)
+    complete = torch.cat((tokens[:, :6], tokens[:, 9:10]), dim=1)
+    torch.testing.assert_close(logits[0], model(complete[0:1])[0, -1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits[2], model(complete[2:3])[0, -1], atol=1e-5, rtol=0)
     torch.testing.assert_close(logits[1], model(tokens[1:2, 6:10])[0, -1], atol=1e-5, rtol=0)
     cache.reset([0])
     logits, _ = model.decode_one_token(tokens[:, 10], cache)
@@ -200,7 +200,7 @@ def test_a_full_row_is_an_error_before_anything_is_written() -> None:
     cache = model.new_cache(2, capacity=8)
     model.prefill(torch.zeros(2, 8, dtype=torch.int64), cache, torch.tensor([8, 3]))
     before = cache.keys.clone()
-    with pytest.raises(ValueError, match=r"rows \[0\] hold 8 positions"):
+    with pytest.raises(ValueError, match=r"rows \[0\] are full with 8 positions"):
         model.decode_one_token(torch.zeros(2, dtype=torch.int64), cache)
     assert torch.equal(before, cache.keys)
     with pytest.raises(ValueError, match="one prompt per row"):

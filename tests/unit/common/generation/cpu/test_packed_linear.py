@@ -1,4 +1,4 @@
-"""Packed layers: close to the layer they were made of, and no row depends on another."""
+"""Packed layers compute nearly the results of the original layer, and no row depends on others."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def test_a_packed_layer_is_the_layer_to_rounding(precision: str, error: float) -
     x = torch.randn(5, 64)
     packed = pack(layer.weight, layer.bias, Precision(precision))
     with torch.no_grad():
-        wanted = layer(x)
-        torch.testing.assert_close(packed(x), wanted, atol=error, rtol=0)
-        torch.testing.assert_close(packed(x[:1]), wanted[:1], atol=error, rtol=0)
+        expected = layer(x)
+        torch.testing.assert_close(packed(x), expected, atol=error, rtol=0)
+        torch.testing.assert_close(packed(x[:1]), expected[:1], atol=error, rtol=0)
 
 
 @pytest.mark.parametrize("width", [1, 8, 20, 100, 257])
 def test_int8_takes_inputs_of_any_width(width: int) -> None:
-    """torch's product itself reads beyond the end of those that are no multiple of 16."""
+    """torch's int8 product reads beyond the end of inputs whose width is not a multiple of 16."""
     torch.manual_seed(0)
     layer = torch.nn.Linear(width, 50)
     packed = pack(layer.weight, layer.bias, Precision.INT8)
@@ -35,7 +35,7 @@ def test_int8_takes_inputs_of_any_width(width: int) -> None:
 
 
 def test_a_row_of_int8_does_not_depend_on_the_others() -> None:
-    """Its activations are scaled on their own: a neighbour a thousand times larger changes nothing."""
+    """A row that is a thousand times larger does not change the results of the others."""
     torch.manual_seed(0)
     layer = torch.nn.Linear(64, 200)
     packed = pack(layer.weight, layer.bias, Precision.INT8)

@@ -30,7 +30,7 @@ KINDS = [
 ]
 
 
-def write(
+def generate_texts(
     engine: BatchEngine,
     tokenizer: tiktoken.Encoding,
     seed: int,

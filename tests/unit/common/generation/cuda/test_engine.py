@@ -1,4 +1,4 @@
-"""The engine for accelerators, run on the CPU: the same texts as `DecodingEngine`, and steps that wait for nothing."""
+"""The engine for accelerators, run on the CPU: its texts equal those of `DecodingEngine`, and its steps never wait."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from common.generation.cuda.graph import warm_up
 from common.generation.cuda.state import StaticState
 from common.generation.cuda.step import static_step
 from tests.unit.common.generation.conftest import END_OF_TEXT, VOCABULARY, tiny_model
-from tests.unit.common.generation.cuda.batches import KINDS, batch_of, write
+from tests.unit.common.generation.cuda.batches import KINDS, batch_of, generate_texts
 
 torch.set_num_threads(1)
 
 HOST_WAITS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_unique2"}
 FROM_HOST = {"lift_fresh", "lift_fresh_copy", "from_file"}
-"""Operations that copy numbers of the host into a step, which a capture forbids; `scalar_tensor` does not."""
+"""Operations that copy numbers of the host into a step, which a capture forbids; `scalar_tensor` is allowed."""
 
 
 @pytest.mark.parametrize(("gates_trained", "seed", "ahead"), [(False, 1, 1), (True, 2, 4), (False, 3, 7)])
-def test_every_text_is_the_one_of_the_plain_engine(
+def test_every_text_equals_that_of_the_cpu_engine(
     tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int, ahead: int
 ) -> None:
-    """Covers all gating modes, filters, sliding windows, stop strings, sequences that move, and a host that lags."""
+    """This covers all gating modes, filters, sliding windows, stop strings, sequences that move to another slot, and a
+    host that is several steps behind."""
     model = DecodingModel(tiny_model(gates_trained=gates_trained, end_of_text_bias=9.0))
-    plain = write(DecodingEngine(model), tokenizer, seed, joins=25)
-    texts = write(DeviceEngine(model, ahead=ahead), tokenizer, seed, joins=25)
+    plain = generate_texts(DecodingEngine(model), tokenizer, seed, joins=25)
+    texts = generate_texts(DeviceEngine(model, ahead=ahead), tokenizer, seed, joins=25)
     assert {continuation.result.finish_reason for continuation in plain} == set(FinishReason)
     assert max(continuation.result.truncated for continuation in plain) > 24
     for actual, expected in zip(texts, plain, strict=True):
@@ -59,7 +60,7 @@ def test_every_text_is_the_one_of_the_plain_engine(
             assert [token for token, _ in a.alternatives] == [token for token, _ in b.alternatives]
 
 
-class Watch(TorchDispatchMode):
+class ForbiddenOperations(TorchDispatchMode):
     """A mode that fails at operations that wait for the device or copy numbers of the host into a captured step."""
 
     def __init__(self) -> None:
@@ -81,7 +82,7 @@ def test_a_step_neither_waits_for_the_device_nor_takes_numbers_from_the_host(
 ) -> None:
     model = DecodingModel(tiny_model(gates_trained=True), precision=precision)
     batch = batch_of(model, [kind for kind in KINDS if kind.max_tokens])
-    watch = Watch()
+    forbidden = ForbiddenOperations()
     # Inference mode would hide the operations that a composite operation consists of.
     plainly = torch.no_grad()(inspect.unwrap(static_step))
 
@@ -97,18 +98,18 @@ def test_a_step_neither_waits_for_the_device_nor_takes_numbers_from_the_host(
             )
         )
         assert len(shape.policies) == 2
-        with torch.inference_mode(False), watch:
+        with torch.inference_mode(False), forbidden:
             plainly(model, state, shape)
 
     monkeypatch.setattr(batch.steps, "run", watched)
     batch.launch()
-    assert len(watch.seen) > 100
-    assert "scalar_tensor" in watch.seen
+    assert len(forbidden.seen) > 100
+    assert "scalar_tensor" in forbidden.seen
 
 
 def test_the_watch_fails_at_each_forbidden_operation() -> None:
     for fault in (lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: x + torch.tensor([1.0, 2.0])):
-        with pytest.raises(AssertionError), Watch():
+        with pytest.raises(AssertionError), ForbiddenOperations():
             fault(torch.ones(2))
 
 
@@ -172,7 +173,7 @@ def test_a_text_without_finite_logits_fails_alone(tokenizer: tiktoken.Encoding) 
     assert len(good.result.token_ids) == 3
 
 
-def test_on_a_cpu_the_plain_engine_is_chosen() -> None:
+def test_on_a_cpu_the_cpu_engine_is_chosen() -> None:
     assert isinstance(new_engine(DecodingModel(tiny_model())), DecodingEngine)
     assert END_OF_TEXT < VOCABULARY
 

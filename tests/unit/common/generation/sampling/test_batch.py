@@ -1,4 +1,4 @@
-"""Draws of a batch whose rows have filters of their own, against one row at a time with Python floats."""
+"""Sampling of a batch whose rows have different filters, compared with one row at a time with Python floats."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def scored(logits: list[float], sequence: list[int], penalty: float, temperature
         (value / penalty if value > 0 else value * penalty) / temperature if token in sequence else value / temperature
         for token, value in enumerate(logits)
     ]
-    most = max(values)
-    mass = math.fsum(math.exp(value - most) for value in values)
-    return [math.exp(value - most) / mass for value in values]
+    largest_value = max(values)
+    mass = math.fsum(math.exp(value - largest_value) for value in values)
+    return [math.exp(value - largest_value) / mass for value in values]
 
 
 def expected(
     probabilities: list[float], row_filter: CandidateFilter, top_k: int, top_p: float, uniform: float
 ) -> tuple[int, list[float]]:
-    """The token, and the distribution drawn from."""
+    """Return the token, and the distribution sampled from."""
     order = list(range(len(probabilities)))
     if row_filter is not CandidateFilter.FULL_DISTRIBUTION:
         order.sort(key=lambda token: -probabilities[token])
@@ -50,11 +50,11 @@ def expected(
 
 
 @pytest.mark.parametrize("vocabulary", [50, 160 * FOLDS + 7, 1200 * FOLDS + 1])
-def test_every_row_is_drawn_as_if_alone(vocabulary: int) -> None:
+def test_every_row_is_sampled_as_if_alone(vocabulary: int) -> None:
     generator = torch.Generator().manual_seed(vocabulary)
     n = ROWS_AT_ONCE + 5
     logits = 3 * torch.randn(n, vocabulary, generator=generator)
-    kinds = [list(CandidateFilter)[row % 3] for row in range(n)]
+    filters = [list(CandidateFilter)[row % 3] for row in range(n)]
     tokens = torch.randint(-1, 40, (n, 9), generator=generator)
     tokens[3] = -1
     parameters = DecodingParameterRows(
@@ -64,25 +64,27 @@ def test_every_row_is_drawn_as_if_alone(vocabulary: int) -> None:
         repetition_penalty=1 + torch.rand(n, generator=generator),
     )
     parameters.top_p[[1, 4]] = 0.9999  # beyond any count of candidates tried before a sort
-    for row, row_filter in enumerate(kinds):
+    for row, row_filter in enumerate(filters):
         if row_filter is not CandidateFilter.TOP_K:
             parameters.top_k[row] = vocabulary
     uniform = torch.rand(n, generator=generator)
-    drawn = sample_batch(logits.clone(), tokens, parameters, uniform, BatchTraits(kinds, max_top_k=30, top_log_probs=3))
-    assert drawn.top_ids is not None
-    for row, row_filter in enumerate(kinds):
+    sampled = sample_batch(
+        logits.clone(), tokens, parameters, uniform, BatchTraits(filters, max_top_k=30, top_log_probs=3)
+    )
+    assert sampled.top_ids is not None
+    for row, row_filter in enumerate(filters):
         sequence = [token for token in tokens[row].tolist() if token >= 0]
         temperature, top_k, top_p, penalty = (values[row].item() for values in parameters)
         probabilities = scored(logits[row].tolist(), sequence, penalty, temperature)
         token, kept = expected(probabilities, row_filter, int(top_k), top_p, uniform[row].item())
-        assert drawn.token[row] == token
-        assert drawn.log_prob[row].item() == pytest.approx(math.log(probabilities[token]), abs=1e-3)
+        assert sampled.token[row] == token
+        assert sampled.log_prob[row].item() == pytest.approx(math.log(probabilities[token]), abs=1e-3)
         entropy = -math.fsum(p * math.log(p) for p in probabilities if p > 0)
-        assert drawn.entropy[row].item() == pytest.approx(entropy, abs=1e-3)
+        assert sampled.entropy[row].item() == pytest.approx(entropy, abs=1e-3)
         sampled_entropy = -math.fsum(p * math.log(p) for p in kept if p > 0)
-        assert drawn.sampling_entropy[row].item() == pytest.approx(sampled_entropy, abs=1e-3)
-        likeliest = sorted(range(vocabulary), key=lambda its: -probabilities[its])[:3]
-        assert drawn.top_ids[row].tolist() == likeliest
+        assert sampled.sampling_entropy[row].item() == pytest.approx(sampled_entropy, abs=1e-3)
+        likeliest = sorted(range(vocabulary), key=lambda other: -probabilities[other])[:3]
+        assert sampled.top_ids[row].tolist() == likeliest
 
 
 def test_a_row_with_many_tokens_of_its_own_is_penalised_once_by_all_of_them() -> None:
@@ -92,14 +94,14 @@ def test_a_row_with_many_tokens_of_its_own_is_penalised_once_by_all_of_them() ->
     parameters = DecodingParameterRows(torch.ones(n), torch.full((n,), 5), torch.ones(n), torch.full((n,), 1.7))
     tokens = torch.randint(0, 90, (n, 40), generator=generator)
     traits = BatchTraits([CandidateFilter.TOP_K] * n, max_top_k=5, equal_lengths=True)
-    whole = sample_batch(logits.clone(), tokens, parameters, uniform, traits)
+    all_tokens = sample_batch(logits.clone(), tokens, parameters, uniform, traits)
     short = tokens[:, :3].clone()
     others = [row for row in range(n) if row not in (2, 17)]
-    apart = sample_batch(logits.clone(), short, parameters, uniform, traits, [(2, tokens[2:3]), (17, tokens[17:18])])
-    assert apart.log_prob[[2, 17]].tolist() == whole.log_prob[[2, 17]].tolist()
-    assert apart.token[[2, 17]].tolist() == whole.token[[2, 17]].tolist()
+    separate = sample_batch(logits.clone(), short, parameters, uniform, traits, [(2, tokens[2:3]), (17, tokens[17:18])])
+    assert separate.log_prob[[2, 17]].tolist() == all_tokens.log_prob[[2, 17]].tolist()
+    assert separate.token[[2, 17]].tolist() == all_tokens.token[[2, 17]].tolist()
     narrow = sample_batch(logits.clone(), short, parameters, uniform, traits)
-    assert apart.log_prob[others].tolist() == narrow.log_prob[others].tolist()
+    assert separate.log_prob[others].tolist() == narrow.log_prob[others].tolist()
 
 
 @settings(deadline=None, max_examples=60)
@@ -109,25 +111,25 @@ def test_the_largest_are_found_without_sorting(count: int, blocks: int, rest: in
     values = torch.randn(3, blocks * FOLDS + rest, generator=generator)
     if ties:
         values = values.round()
-    found, places = largest(values, count)
+    found, positions = largest(values, count)
     torch.testing.assert_close(found, values.sort(dim=1, descending=True).values[:, :count], atol=0, rtol=0)
-    torch.testing.assert_close(values.gather(1, places), found, atol=0, rtol=0)
-    assert all(len(set(row)) == count for row in places.tolist())
+    torch.testing.assert_close(values.gather(1, positions), found, atol=0, rtol=0)
+    assert all(len(set(row)) == count for row in positions.tolist())
 
 
 @pytest.mark.parametrize("row_filter", [CandidateFilter.FULL_DISTRIBUTION, CandidateFilter.TOP_P])
 def test_a_row_without_finite_logits_leaves_its_neighbours_alone(row_filter: CandidateFilter) -> None:
-    """Its token is one of the vocabulary, and its log-probability tells of it."""
+    """The row's token is in the vocabulary, and its log-probability is not finite."""
     generator = torch.Generator().manual_seed(3)
     logits, uniform = torch.randn(3, 60, generator=generator), torch.rand(3, generator=generator)
     parameters = DecodingParameterRows(torch.ones(3), torch.full((3,), 60), torch.full((3,), 0.9), torch.ones(3))
     tokens = torch.zeros(3, 0, dtype=torch.int64)
     healthy = sample_batch(logits.clone(), tokens, parameters, uniform, BatchTraits([row_filter] * 3, max_top_k=1))
     parameters.temperature[1] = 1e-40  # its reciprocal is infinite
-    drawn = sample_batch(logits.clone(), tokens, parameters, uniform, BatchTraits([row_filter] * 3, max_top_k=1))
-    assert drawn.token[[0, 2]].tolist() == healthy.token[[0, 2]].tolist()
-    assert 0 <= drawn.token[1] < 60
-    assert not drawn.log_prob[1].isfinite()
+    sampled = sample_batch(logits.clone(), tokens, parameters, uniform, BatchTraits([row_filter] * 3, max_top_k=1))
+    assert sampled.token[[0, 2]].tolist() == healthy.token[[0, 2]].tolist()
+    assert 0 <= sampled.token[1] < 60
+    assert not sampled.log_prob[1].isfinite()
 
 
 @settings(deadline=None, max_examples=60)
@@ -137,11 +139,11 @@ def test_equal_values_come_in_the_order_of_their_places(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = (torch.randn(3, blocks * FOLDS + rest, generator=generator) * steps).round()
-    found, places = largest_in_order(values, count)
-    for row, its in enumerate(values.tolist()):
-        expected = sorted(range(len(its)), key=lambda place, its=its: (-its[place], place))[:count]
-        assert places[row].tolist() == expected
-        assert found[row].tolist() == [its[place] for place in expected]
+    found, positions = largest_in_order(values, count)
+    for row, other in enumerate(values.tolist()):
+        expected = sorted(range(len(other)), key=lambda position, other=other: (-other[position], position))[:count]
+        assert positions[row].tolist() == expected
+        assert found[row].tolist() == [other[position] for position in expected]
 
 
 @pytest.mark.parametrize("row_filter", [CandidateFilter.TOP_K, CandidateFilter.TOP_P])
@@ -166,15 +168,15 @@ def test_a_token_among_equals_does_not_depend_on_the_neighbours(row_filter: Cand
 
 
 def test_no_probability_exceeds_one_at_a_low_temperature() -> None:
-    """Where one token has all the mass, rounding must not give it more."""
+    """Where one token has all the mass, rounding must not give it a probability above 1."""
     torch.manual_seed(0)
     logits = 3 * torch.randn(64, 5000)
     logits[:, 7] = 18 + 4 * torch.rand(64)
     ones = torch.ones(64)
     parameters = DecodingParameterRows(0.01 * ones, (50 * ones).long(), ones, ones)
     traits = BatchTraits([CandidateFilter.TOP_K] * 64, max_top_k=50, top_log_probs=3)
-    drawn = sample_batch(logits, torch.empty(64, 0, dtype=torch.long), parameters, torch.rand(64), traits)
-    assert drawn.top_log_probs is not None
-    assert drawn.log_prob.max() <= 0.0
-    assert drawn.top_log_probs.max() <= 0.0
-    assert drawn.entropy.max() < 1e-6
+    sampled = sample_batch(logits, torch.empty(64, 0, dtype=torch.long), parameters, torch.rand(64), traits)
+    assert sampled.top_log_probs is not None
+    assert sampled.log_prob.max() <= 0.0
+    assert sampled.top_log_probs.max() <= 0.0
+    assert sampled.entropy.max() < 1e-6

@@ -1,4 +1,4 @@
-"""Presence and frequency penalty and logit bias, against OpenAI's formula written out in Python."""
+"""Presence penalty, frequency penalty and logit bias, compared with OpenAI's formula in Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.common.generation.conftest import tiny_model
 torch.set_num_threads(1)
 VOCABULARY = 5
 
-wishes = st.builds(
+adjusted_settings = st.builds(
     GenerationSettings,
     presence_penalty=st.sampled_from([0.0, 0.5, -2.0]),
     frequency_penalty=st.sampled_from([0.0, 0.25]),
@@ -27,8 +27,8 @@ wishes = st.builds(
 )
 
 
-def expected(settings: GenerationSettings, drawn: list[int]) -> list[float]:
-    counts = Counter(drawn)
+def expected(settings: GenerationSettings, generated: list[int]) -> list[float]:
+    counts = Counter(generated)
     bias = dict(settings.logit_bias)
     return [
         bias.get(token, 0.0)
@@ -39,27 +39,27 @@ def expected(settings: GenerationSettings, drawn: list[int]) -> list[float]:
 
 
 @hypothesis_settings(deadline=None, max_examples=80)
-@given(st.lists(st.one_of(wishes, st.integers(0, 5)), max_size=20))
-def test_rows_that_come_and_go_keep_their_own_sums(happenings: list[GenerationSettings | int]) -> None:
-    """Settings join as a row, a number is the row that leaves; every row draws a token after each."""
-    offsets = LogitAdjustments(VOCABULARY)
-    rows: list[tuple[GenerationSettings, list[int]]] = []
-    for time, happening in enumerate(happenings):
-        if isinstance(happening, GenerationSettings):
-            offsets.join(len(rows), happening)
-            rows.append((happening, []))
-        elif happening < len(rows):
-            offsets.remove(happening, len(rows) - 1)
-            rows[happening] = rows[-1]
-            rows.pop()
-        logits = torch.zeros(len(rows), VOCABULARY)
-        offsets.apply(logits)
-        wanted = torch.tensor([expected(*row) for row in rows]).reshape(len(rows), VOCABULARY)
-        torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=0)
-        tokens = [(time * 3 + row) % VOCABULARY for row in range(len(rows))]
-        offsets.append(torch.tensor(tokens, dtype=torch.int64))
-        for (_, drawn), token in zip(rows, tokens, strict=True):
-            drawn.append(token)
+@given(st.lists(st.one_of(adjusted_settings, st.integers(0, 5)), max_size=20))
+def test_slots_keep_their_own_adjustments_while_others_join_and_leave(changes: list[GenerationSettings | int]) -> None:
+    """Settings join in a new slot, and a number is the slot to remove; every slot gets a token after each change."""
+    adjustments = LogitAdjustments(VOCABULARY)
+    slots: list[tuple[GenerationSettings, list[int]]] = []
+    for time, change in enumerate(changes):
+        if isinstance(change, GenerationSettings):
+            adjustments.join(len(slots), change)
+            slots.append((change, []))
+        elif change < len(slots):
+            adjustments.remove(change, len(slots) - 1)
+            slots[change] = slots[-1]
+            slots.pop()
+        logits = torch.zeros(len(slots), VOCABULARY)
+        adjustments.apply(logits)
+        expected_logits = torch.tensor([expected(*slot) for slot in slots]).reshape(len(slots), VOCABULARY)
+        torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=0)
+        tokens = [(time * 3 + slot) % VOCABULARY for slot in range(len(slots))]
+        adjustments.append(torch.tensor(tokens, dtype=torch.int64))
+        for (_, generated), token in zip(slots, tokens, strict=True):
+            generated.append(token)
 
 
 def test_a_bias_of_minus_100_bans_a_token_and_of_100_forces_it(tokenizer: tiktoken.Encoding) -> None:
@@ -75,7 +75,7 @@ def test_a_bias_of_minus_100_bans_a_token_and_of_100_forces_it(tokenizer: tiktok
 def test_the_scored_distribution_holds_the_penalties_and_the_prompt_does_not_count(
     tokenizer: tiktoken.Encoding,
 ) -> None:
-    """The second token, from the model's own logits after the first: counts are of what was drawn."""
+    """The second token follows from the model's logits after the first, because only generated tokens are counted."""
     made = tiny_model()
     settings = GenerationSettings(
         max_tokens=2, top_k=1, temperature=0.5, repetition_penalty=1.0, presence_penalty=0.7, frequency_penalty=0.4

@@ -1,4 +1,4 @@
-"""The noise of a row: a known generator, spread evenly, the same whatever stands beside it."""
+"""The noise of a sequence equals that of a known generator, and is evenly distributed and uncorrelated."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def test_numbers_equal_those_of_whole_numbers_in_python() -> None:
     cases = [(0, 0), (1, 0), (1, 1), (2**31, 4095), (2**63 - 1, 17)]
     seeds, steps = (torch.tensor(column) for column in zip(*cases, strict=True))
     found = row_noise(seeds, steps)
-    for place, (seed, step) in enumerate(cases):
-        assert found[:, place].tolist() == [slow_noise(seed, step, stream) for stream in (0, 1)]
+    for column, (seed, step) in enumerate(cases):
+        assert found[:, column].tolist() == [slow_noise(seed, step, stream) for stream in (0, 1)]
 
 
 def test_neighbouring_seeds_and_steps_are_spread_evenly_and_unrelated() -> None:
@@ -28,4 +28,6 @@ def test_neighbouring_seeds_and_steps_are_spread_evenly_and_unrelated() -> None:
     table = numbers[1].view(200, 200) - 0.5
     related = [(table[1:] * table[:-1]).mean(), (table[:, 1:] * table[:, :-1]).mean()]
     related.append(((numbers[0] - 0.5) * (numbers[1] - 0.5)).mean())
-    assert max(abs(float(value)) for value in related) < 0.003  # 1/12 where they were equal; the deviation is 0.0004
+    assert (
+        max(abs(float(value)) for value in related) < 0.003
+    )  # equal numbers would give 1/12; the standard deviation is 0.0004

@@ -1,4 +1,4 @@
-"""Scoring, filtering and picking against the original's numbers and against a slow, plain implementation."""
+"""Scoring, filtering and picking, compared with the original's numbers and with a slow, simple implementation."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def slow_distributions(
 
 
 @pytest.mark.parametrize("case", REFERENCE["filtered"], ids=lambda case: f"row{case['row']}")
-@pytest.mark.parametrize("most", [None, 100, 5000])
+@pytest.mark.parametrize("max_candidates", [None, 100, 5000])
 def test_filtered_distributions_equal_the_original(case: dict[str, float], max_candidates: int | None) -> None:
     row = int(case["row"])
     logits, seen = TENSORS["logits_plain"][row, -1][None], mask(REFERENCE["input_ids"][row], 331)
@@ -102,7 +102,7 @@ def test_filtered_distributions_equal_the_original_where_top_p_binds(case: dict[
 distinct_logits = st.lists(st.integers(-900, 900), min_size=2, max_size=30, unique=True).map(
     lambda values: [value / 100 for value in values]
 )
-one_row = st.tuples(
+row_cases = st.tuples(
     distinct_logits,
     st.sets(st.integers(0, 29)),
     st.builds(
@@ -116,7 +116,7 @@ one_row = st.tuples(
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(one_row, min_size=1, max_size=3))
+@given(st.lists(row_cases, min_size=1, max_size=3))
 def test_every_row_equals_the_slow_implementation(
     rows: list[tuple[list[float], set[int], DecodingParameters]],
 ) -> None:
