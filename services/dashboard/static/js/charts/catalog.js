@@ -1,6 +1,6 @@
 // The charts of an experiment: their titles, units and metrics (common/metrics/names.py explains the metrics).
 //
-// `main` marks the line that a comparison of runs shows. A metric that is in no chart of the catalogue gets its own chart.
+// `main` marks the line that a comparison of runs shows. A metric in no chart of the catalogue gets a chart of its own.
 
 /** Types of experiments with metrics over steps, which can be shown in charts and compared. */
 export const PLOTTED = ["lm", "rl"];
@@ -173,7 +173,7 @@ const HIDDEN = new Set([
 ]);
 
 /**
- * Returns the charts that have data. `has(kind, name)` returns whether a metric exists; `names(kind)` lists all metrics.
+ * Returns the charts that have data. `has(kind, name)` returns whether a metric exists, `names(kind)` lists all.
  *
  * @param {(kind: Api.Kind, name: string) => unknown} has
  * @param {(kind: Api.Kind) => string[]} names

@@ -1,5 +1,5 @@
-// A chart with its title, exports, a switch for the log scale, and a legend that shows the values at the cursor and hides
-// lines.
+// A chart with its title, exports, a switch for the log scale, and a legend, which shows the values at the cursor and
+// hides lines.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { exact, number } from "../lib/format.js";
 import { Plot, same } from "./plot.js";
@@ -62,8 +62,9 @@ function change(element, text) {
 }
 
 /**
- * Shows a chart with its controls. `lines` are those of `Plot`; a line with `raw: true` is not in the legend. `diverged`
- * lists the metrics that were not finite, each with the first such step. `file` is the prefix of exported files' names.
+ * Shows a chart with its controls. `lines` are those of `Plot`; a line with `raw: true` is not in the legend.
+ * `diverged` lists the metrics that were not finite, each with the first such step. `file` begins the names of exported
+ * files.
  *
  * @param {Omit<import("./plot.js").PlotProps, "name" | "plotRef" | "onCursor"> & {
  * title: string, unit?: string, file?: string, diverged?: Ui.Diverged[]}} props

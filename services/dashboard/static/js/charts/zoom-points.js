@@ -1,4 +1,4 @@
-// Loads more points for a zoom: the server is asked for the visible range at the highest resolution that a chart can show.
+// Loads more points for a zoom: those of the visible range, at the highest resolution that a chart can show.
 import { useEffect } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useStore } from "../lib/store.js";

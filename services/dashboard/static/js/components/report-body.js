@@ -1,4 +1,4 @@
-// A rendered report: safe HTML from the server, with charts in between. A chart is kept while the text around it changes.
+// A rendered report: safe HTML from the server, and charts. A chart is kept while the text around it changes.
 import { html, useMemo } from "../lib/html.js";
 import { ReportChart } from "./report-chart.js";
 

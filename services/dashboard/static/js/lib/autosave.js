@@ -1,5 +1,5 @@
-// A text that is saved automatically after a pause in typing, with one request at a time. Each request names the version
-// that it changes.
+// A text that is saved automatically after a pause in typing, with one request at a time. Each request names the
+// version that it changes.
 //
 // A failure is a state, not an exception. `conflict`: another user saved the text in the meantime, and nothing is
 // overwritten. `offline` and `signed-out`: the text is saved when the server answers or the user has signed in again.
@@ -14,8 +14,8 @@ const AGAIN_MS = 2000;
 const unsaved = new Map(); // path -> draft, so that leaving the page does not lose the text
 
 /**
- * Returns the unsaved draft of `path` from an earlier visit, or a new one. `found` is the report as GET returned it. The
- * store `now` of a draft holds {title, markdown, version, state: saved | waiting | saving | conflict | offline |
+ * Returns the unsaved draft of `path` from an earlier visit, or a new one. `found` is the report as GET returned it.
+ * The store `now` of a draft holds {title, markdown, version, state: saved | waiting | saving | conflict | offline |
  * signed-out | refused, error, stored}; `stored` is the report on the server during a conflict.
  *
  * @typedef {ReturnType<typeof makeDraft>} Draft

@@ -66,7 +66,8 @@ export function compare(flats) {
 }
 
 /**
- * Returns both configurations of an experiment in one flat list. The names of the controller's settings begin with `rl.`.
+ * Returns both configurations of an experiment in one flat list. The names of the controller's settings begin with
+ * `rl.`.
  *
  * @param {Api.Config} config
  */

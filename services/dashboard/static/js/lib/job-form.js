@@ -42,7 +42,8 @@ export function draftOf(params, type) {
 }
 
 /**
- * Returns as `flat` the configuration that the form changes, and as `own` the settings in which the previous job differs.
+ * Returns as `flat` the configuration that the form changes, and as `own` the settings in which the previous job
+ * differs.
  *
  * @param {{kind: string, file: string, before: Api.Job | null}} wanted
  */

@@ -16,8 +16,8 @@ function changed(change, old) {
 }
 
 /**
- * Calls `load(signal)` when one of `deps` changes, and returns {data, error, loading, reload, setData}. The old data stays
- * until new data is loaded. `every` is the time in ms after which a visible page loads again.
+ * Calls `load(signal)` when one of `deps` changes, and returns {data, error, loading, reload, setData}. The old data
+ * stays until new data is loaded. `every` is the time in ms after which a visible page loads again.
  *
  * @template T
  * @param {(signal: AbortSignal) => Promise<T>} load

@@ -41,7 +41,7 @@ export function AnalysisPage() {
       saved
         ? html`<${Saved} id=${saved} />`
         : html`<${Loaded} state=${state} rows=${6}
-            >${(/** @type {Ui.Data<typeof state>} */ { experiments }) => html`<${Workspace} groups=${experiments} />`}<//
+            >${(/** @type {Ui.Data<typeof state>} */ { experiments }) => html`<${Analyser} groups=${experiments} />`}<//
           >`
     }
   `;
@@ -141,7 +141,7 @@ function jobOf({ checkpoint, rlCheckpoint, ...rest }) {
 }
 
 /** @param {{groups: Api.CheckpointGroup[]}} props */
-function Workspace({ groups }) {
+function Analyser({ groups }) {
   const bases = choices(groups, "usableAsBase");
   const policies = choices(groups, "usableAsPolicy");
   const may = maySubmit(useStore(session));

@@ -227,9 +227,7 @@ function Facts({ one, onClose }) {
       <dt>Documents</dt>
       <dd>${integer(one.documents)}</dd>
       <dt>Tokens</dt>
-      <dd>
-        ${integer(one.tokens)}${one.validationTokens ? `, of which ${integer(one.validationTokens)} for validation` : ""}
-      </dd>
+      <dd>${integer(one.tokens)}${one.validationTokens ? `, ${integer(one.validationTokens)} for validation` : ""}</dd>
       <dt>SHA-256</dt>
       <dd class="mono">${one.sha256}</dd>
     </dl>

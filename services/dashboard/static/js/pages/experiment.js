@@ -131,7 +131,10 @@ function View({ found, path, state, early }) {
       }
       ${tab === "checkpoints" && html`<${Checkpoints} path=${path} changed=${live.checkpoints} />`}
       ${tab === "config" && html`<${Config} found=${found} path=${path} />`}
-      ${tab === "logs" && html`<${LogView} key=${found.jobId} jobId=${found.jobId} newLines=${live.newLines} live=${!ended} />`}
+      ${
+        tab === "logs" &&
+        html`<${LogView} key=${found.jobId} jobId=${found.jobId} newLines=${live.newLines} live=${!ended} />`
+      }
       ${tab === "history" && html`<${History} jobId=${found.jobId} changed=${live.updates} />`}
     </div>
   `;
