@@ -1,7 +1,7 @@
 """The database: engine and sessions, tables, and the state of the schema. Needs PostgreSQL 15 or newer."""
 
 from common.db.base import Base
-from common.db.engine import database_away, database_url, make_engine, session_factory
+from common.db.engine import database_unavailable, database_url, make_engine, session_factory
 from common.db.models import Analysis, Checkpoint, Experiment, Job, JobEvent, Outbox, Report
 from common.db.schema import SchemaStatus, downgrade, require_schema, schema_status, upgrade, wait_for_schema
 
@@ -15,7 +15,7 @@ __all__ = [
     "Outbox",
     "Report",
     "SchemaStatus",
-    "database_away",
+    "database_unavailable",
     "database_url",
     "downgrade",
     "make_engine",

@@ -78,7 +78,7 @@ def session_factory(engine: Engine) -> sessionmaker[Session]:
     return sessionmaker(engine, expire_on_commit=False)
 
 
-def database_away(error: BaseException) -> bool:
+def database_unavailable(error: BaseException) -> bool:
     """Return whether `error` is temporary: no or a lost connection, a timeout, a deadlock, a server that restarts.
 
     This includes a connection that the server closed because its transaction was idle for too long (25P03, which

@@ -41,12 +41,12 @@ class Renewal:
     expires_at: datetime
     healed: bool
     """Whether the job was stale and has returned to its former status."""
-    wish: RequestedState
+    requested_state: RequestedState
 
     @property
     def desired_state(self) -> DesiredState:
         """The present desired state."""
-        return self.requested.desired_state
+        return self.requested_state.desired_state
 
 
 def renew(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Renewal:

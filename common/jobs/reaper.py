@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from common.child.lifeline import lease_clock
 from common.config import Settings
-from common.db import Job, database_away
+from common.db import Job, database_unavailable
 from common.errors import TidalError
 from common.jobs.changes import move
 from common.jobs.retry import Fault, decide_job_retry
@@ -144,9 +144,9 @@ def _apply_to_each(session: Session, jobs: Iterable[Job], act: Callable[[Job], T
             with session.begin_nested():
                 results.append(act(job))
         except (ValueError, TidalError, DBAPIError) as error:
-            if database_away(error):
+            if database_unavailable(error):
                 raise
-            log.exception("the reaper could not change the status of a job", job_id=job_id)
+            log.exception("the reaper cannot move a job", job_id=job_id)
     return results
 
 

@@ -1,7 +1,8 @@
-"""`python -m services.health`: the process for periodic work that no other process does.
+"""`python -m services.health`: the process for the periodic work that no other process does.
 
-Three loops in one process: sweeps (main thread), the outbox relay and retention (a thread each). SIGTERM and SIGINT end
-them within about two seconds; every pass is a transaction, so a kill at any moment costs nothing. Any number may run.
+It runs three loops: sweeps (in the main thread), the outbox relay and retention (a thread each). SIGTERM and SIGINT end
+it within about two seconds. It may be killed at any moment, because each pass is one transaction. Several health
+processes may run at the same time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ log = get_logger(__name__)
 
 
 def main() -> int:
-    """Run until a signal; the exit status is 1 when the database is not migrated."""
+    """Run until a signal arrives; return 1 if the database is not migrated, 2 if the settings are invalid."""
     configure("health")
     try:
         settings = get_settings()
@@ -63,9 +64,13 @@ def _run(engine: Engine, settings: Settings, stop: threading.Event) -> None:
     thread = threading.Thread(target=relay.run, name="outbox-relay", daemon=True)
     thread.start()
     retention = RetentionLoop(engine, settings, stop)
-    # Nothing waits for its end: what a kill leaves half done, the next start finishes.
+    # Nothing waits for the end of this thread, because the next start finishes what it leaves incomplete.
     threading.Thread(target=retention.run, name="retention", daemon=True).start()
-    log.info("health runs", sweep_every_seconds=settings.reaper_seconds, retention_days=settings.retention_days)
+    log.info(
+        "the health process has started",
+        sweep_every_seconds=settings.reaper_seconds,
+        retention_days=settings.retention_days,
+    )
     try:
         Sweeper(engine, publishers[1], settings, stop, published=lambda: relay.published).run()
     finally:

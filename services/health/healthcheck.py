@@ -1,6 +1,6 @@
-"""`python -m services.health.healthcheck`: exit 0 when a sweep has succeeded lately, for container checks.
+"""`python -m services.health.healthcheck`: exits with 0 if a recent sweep has succeeded, for container checks.
 
-Otherwise one line says what is wrong: no health process, or one whose sweeps fail.
+Otherwise it exits with 1 and prints the problem in one line, such as a missing health process or failing sweeps.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from common.redis.heartbeat import SWEEP_FIELDS, sweep_problem
 from common.redis.keys import HEALTH
 
 
-def trouble(settings: Settings) -> str:
-    """Return what is wrong, empty when nothing is."""
+def find_problem(settings: Settings) -> str:
+    """Return a description of the problem, or "" if there is none."""
     client = connect(settings.redis_url, COMMANDS)
     try:
         swept_at, error_text = (None if value is None else str(value) for value in client.hmget(HEALTH, SWEEP_FIELDS))
@@ -28,6 +28,7 @@ def trouble(settings: Settings) -> str:
 
 
 if __name__ == "__main__":
-    wrong = trouble(get_settings())
-    sys.stderr.write(wrong and f"{wrong}\n")
-    sys.exit(1 if wrong else 0)
+    problem = find_problem(get_settings())
+    if problem:
+        sys.stderr.write(f"{problem}\n")
+    sys.exit(1 if problem else 0)

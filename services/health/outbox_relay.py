@@ -1,7 +1,7 @@
-"""The outbox relay: publishes rows a few milliseconds after their commit, woken by LISTEN / NOTIFY.
+"""The outbox relay: publishes rows a few milliseconds after their commit, notified by LISTEN and NOTIFY.
 
-It also looks by itself every second, so that a pooler that swallows notifications, or Redis coming back, costs one
-second and not a message. Leaves out: what is published where (`common.jobs.outbox`, `common.redis.publisher`).
+It also polls every second, so that no message is lost when a connection pooler drops notifications, or after an outage
+of Redis. Leaves out: what is published where (`common.jobs.outbox`, `common.redis.publisher`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from common.logging import get_logger
 
 LISTEN = sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL))
 WAITING = sql.SQL("SELECT EXISTS (SELECT FROM outbox WHERE published_at IS NULL)")
-"""Cheap check that polls use: a transaction of the relay takes ten times as long."""
+"""The query of a poll; it is ten times as fast as a transaction of the relay."""
 
 log = get_logger(__name__)
 
 
 class OutboxRelay:
-    """Runs until `stop` is set, which it notices within `poll_seconds`, the longest time between two polls."""
+    """Publishes until `stop` is set; it reacts to that within `poll_seconds`, the longest time between two polls."""
 
     def __init__(
         self, engine: Engine, publisher: Publisher, stop: threading.Event, *, poll_seconds: float = 1.0
@@ -35,56 +35,57 @@ class OutboxRelay:
         self._publisher = publisher
         self._stop = stop
         self._poll_seconds = poll_seconds
-        self._trouble: str | None = None
+        self._error: str | None = None
+        """The error of the newest try; None if it succeeded."""
         self.published = 0
         """Number of rows published since the start."""
 
     def run(self) -> None:
-        """Listen and publish; database and Redis may go away and come back."""
+        """Listen and publish; continues after outages of the database and of Redis."""
         while not self._stop.is_set():
             try:
                 self._listen()
             except (SQLAlchemyError, psycopg.Error) as error:
-                self._note(f"database: {error}")
+                self._log_outage(f"database: {error}")
             except Exception:
-                log.exception("outbox relay stumbled")
+                log.exception("the outbox relay failed with an unexpected error and tries again")
             self._stop.wait(self._poll_seconds)
 
     def _listen(self) -> None:
         pooled = self._engine.raw_connection()
         listener = cast("psycopg.Connection[Any]", pooled.driver_connection)
-        pooled.detach()  # ours alone: closed at the end, not given back while it listens
+        pooled.detach()  # the pool must not reuse a connection that listens
         with listener:
             listener.autocommit = True
             listener.execute(LISTEN)
             while not self._stop.is_set():
-                if _anything_waits(listener):
-                    self._drain()
+                if _has_unpublished_rows(listener):
+                    self._publish_all()
                 for _ in listener.notifies(timeout=self._poll_seconds, stop_after=1):
                     pass
 
-    def _drain(self) -> None:
-        """Publish until nothing waits. While Redis is away the rows wait, and the next look tries again."""
+    def _publish_all(self) -> None:
+        """Publish until no row waits. If Redis does not answer, the rows stay for the next try."""
         try:
             while (count := relay(self._engine, self._publisher, wait=True)) > 0:
                 self.published += count
                 if count < BATCH or self._stop.is_set():
                     break
         except UnavailableError as error:
-            self._note(error.message)
+            self._log_outage(error.message)
             self._stop.wait(self._poll_seconds)
         else:
-            if self._trouble is not None:
-                log.info("outbox relay works again")
-                self._trouble = None
+            if self._error is not None:
+                log.info("the outbox relay works again")
+                self._error = None
 
-    def _note(self, trouble: str) -> None:
-        """Log a trouble once, not every second."""
-        if self._trouble is None:
-            log.warning("outbox waits", reason=trouble)
-        self._trouble = trouble
+    def _log_outage(self, error: str) -> None:
+        """Log an outage once, not at every try."""
+        if self._error is None:
+            log.warning("the outbox cannot be published; the relay keeps trying", reason=error)
+        self._error = error
 
 
-def _anything_waits(listener: psycopg.Connection[Any]) -> bool:
+def _has_unpublished_rows(listener: psycopg.Connection[Any]) -> bool:
     row = listener.execute(WAITING).fetchone()
     return row is not None and bool(row[0])

@@ -38,7 +38,7 @@ log = get_logger(__name__)
 
 
 class RetentionLoop:
-    """The loop. It runs until `stop` is set."""
+    """Deletes files in rounds until `stop` is set."""
 
     def __init__(
         self, engine: Engine, settings: Settings, stop: threading.Event, *, check_seconds: float = CHECK_SECONDS
@@ -55,7 +55,7 @@ class RetentionLoop:
         self._look_seconds = check_seconds
 
     def run(self) -> None:
-        """Run rounds and wait in between."""
+        """Do rounds, and wait in between."""
         begun_at: float | None = None
         early = False
         while not self._stop.is_set():

@@ -1,9 +1,9 @@
-"""The sweep loop: `common.jobs.sweep.sweep` every reaper_seconds, and a heartbeat in Redis after each.
+"""The sweep loop: calls `common.jobs.sweep.run_sweep` every `reaper_seconds`, and sends a heartbeat after each sweep.
 
-It looks sooner when a lease or a quarantine ends sooner, so a lost worker costs no round of waiting for the next look.
-The heartbeat tells when a sweep last succeeded; a reaper that fails again and again is not silent
-(`healthcheck`). After the database was lost, or this process stood still, the reaper waits for reaper_contact_seconds
-of unbroken contact (`Contact`).
+The next sweep begins earlier if a lease or a quarantine ends earlier, so that the jobs of a lost worker do not wait for
+the interval. The heartbeat contains the time of the last successful sweep, so that `healthcheck` detects sweeps that
+fail. After the database was unavailable, or this process was suspended, the reaper acts only once the database has
+answered for `reaper_contact_seconds` without a break (`DatabaseContact`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.config import Settings
-from common.db import database_away
+from common.db import database_unavailable
 from common.errors import UnavailableError
 from common.jobs.reaper import DatabaseContact, max_answer_gap
 from common.jobs.sweep import SweepReport, run_sweep
@@ -27,14 +27,14 @@ from common.logging import get_logger
 from common.redis.publisher import RedisPublisher
 from tidal_client.vocabulary import utc_text
 
-JUST_AFTER_SECONDS = 0.02
-"""A lease is past when the database's clock is beyond its end."""
+MARGIN_SECONDS = 0.02
+"""Seconds after the end of a lease at which the sweep begins, because a lease expires only after its end."""
 
 log = get_logger(__name__)
 
 
 class Sweeper:
-    """Sweeps until `stop` is set."""
+    """Does sweeps until `stop` is set."""
 
     def __init__(
         self,
@@ -45,46 +45,50 @@ class Sweeper:
         *,
         published: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`published` counts the rows the relay has published, for the heartbeat."""
+        """`published` returns the number of rows that the relay has published, for the heartbeat."""
         self._engine = engine
         self._publisher = publisher
         self._settings = settings
         self._stop = stop
         self._published = published
         self._contact = DatabaseContact(max_answer_gap(settings))
-        self._away = False
-        self._trouble = ""
+        self._database_unavailable = False
+        self._error = ""
+        """The error of the newest sweep; empty if it succeeded."""
         self._started_at = self._swept_at = _now()
 
     def run(self) -> None:
-        """Sweep, beat, wait."""
+        """Sweep, send a heartbeat, and wait, in a loop."""
         while not self._stop.is_set():
-            report = self.step()
+            report = self.sweep()
             pause = self._settings.reaper_seconds
             if report is not None and report.due_in is not None:
-                pause = min(pause, report.due_in + JUST_AFTER_SECONDS)
+                pause = min(pause, report.due_in + MARGIN_SECONDS)
             self._stop.wait(pause)
 
-    def step(self) -> SweepReport | None:
-        """One sweep with its heartbeat; None when it did not succeed."""
+    def sweep(self) -> SweepReport | None:
+        """Do one sweep and send a heartbeat; return None if the sweep failed."""
         report: SweepReport | None = None
         try:
             report = run_sweep(self._engine, self._publisher, self._settings, contact=self._contact)
         except Exception as error:
-            self._trouble = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if isinstance(error, SQLAlchemyError) and database_away(error):
+            self._error = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if isinstance(error, SQLAlchemyError) and database_unavailable(error):
                 self._contact.record_outage()
-                if not self._away:
-                    log.warning("database away; nothing is judged until it has answered for a while", error=str(error))
-                self._away = True
+                if not self._database_unavailable:
+                    message = (
+                        "the database does not answer; the reaper stays inactive until it has answered for a while"
+                    )
+                    log.warning(message, error=str(error))
+                self._database_unavailable = True
             else:
-                log.exception("sweep stumbled")
+                log.exception("a sweep failed")
         else:
-            self._trouble = ""
+            self._error = ""
             self._swept_at = _now()
-            if self._away:
-                log.info("database answers again", judging_in_seconds=self._settings.reaper_contact_seconds)
-            self._away = False
+            if self._database_unavailable:
+                log.info("the database answers again", judging_in_seconds=self._settings.reaper_contact_seconds)
+            self._database_unavailable = False
             if not report.quiet:
                 log.info("swept", **asdict(report.reaped), notifications=report.notifications)
         self._beat()
@@ -96,15 +100,15 @@ class Sweeper:
             "host": socket.gethostname(),
             "startedAt": self._started_at,
             "sweptAt": self._swept_at,
-            "database": "away" if self._away else "ok",
-            "trouble": self._trouble,
+            "database": "away" if self._database_unavailable else "ok",
+            "trouble": self._error,
             "judging": str(self._contact.settled(self._settings.reaper_contact_seconds)).lower(),
             "published": str(self._published()),
         }
         try:
             self._publisher.beat(values, ttl_seconds=3 * self._settings.reaper_seconds + 15)
         except UnavailableError as error:
-            log.debug("no heartbeat", error=error.message)
+            log.debug("the heartbeat could not be written", error=error.message)
 
 
 def _now() -> str:

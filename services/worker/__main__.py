@@ -1,6 +1,6 @@
-"""`python -m services.worker`: becomes a Celery worker of the queue "training" with one slot.
+"""`python -m services.worker`: replaces itself with a Celery worker that has one slot for the queue "training".
 
-Further arguments go to `celery worker`. One process per GPU; set CUDA_VISIBLE_DEVICES to choose it.
+Further arguments are passed to `celery worker`. Run one process per GPU and select the GPU with CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The Celery app of the training worker: `celery -A services.worker.celery_app worker`, started by `services.worker`.
 
-Signals of Celery lead to the worker: `worker_init` refuses a database with another schema before anything is
-consumed, `worker_shutting_down` drains, `worker_shutdown` closes. With the threads pool
-the drain begins at once while the task runs on; with prefork it would not. Leaves out: the settings
-(`common.redis.celery_settings`) and the tasks (`services.worker.tasks`).
+Celery's signals control the worker: `worker_init` ends the process before it consumes anything if the schema of the
+database is not current, `worker_shutting_down` drains the worker, and `worker_shutdown` closes it. With the pool
+`threads` the drain begins at once while the task is still running; with `prefork` it would not. Leaves out: the
+settings (`common.redis.celery_settings`) and the tasks (`services.worker.tasks`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ app.conf.include = ["services.worker.tasks"]
 
 @lru_cache(maxsize=1)
 def worker() -> Worker:
-    """The worker of this process."""
+    """Return the worker of this process; the first call creates it."""
     return Worker(get_settings(), queue=TRAINING_QUEUE)
 
 
-def _log_our_way(**_: Any) -> None:
+def _configure_logging(**_: Any) -> None:
     configure("worker")
 
 
@@ -45,13 +45,13 @@ def _check_schema(**_: Any) -> None:
         wait_for_schema(engine, Event())
     except UnavailableError as error:
         log.error(error.message)
-        # Celery only logs an exception of a signal's receiver.
+        # Celery would only log another exception of a signal handler, and go on.
         raise SystemExit(1) from None
     finally:
         engine.dispose()
 
 
-def _appear(**_: Any) -> None:
+def _start_worker(**_: Any) -> None:
     worker()
 
 
@@ -63,8 +63,8 @@ def _close(**_: Any) -> None:
     worker().close()
 
 
-signals.setup_logging.connect(_log_our_way, weak=False)
+signals.setup_logging.connect(_configure_logging, weak=False)
 signals.worker_init.connect(_check_schema, weak=False)
-signals.worker_ready.connect(_appear, weak=False)
+signals.worker_ready.connect(_start_worker, weak=False)
 signals.worker_shutting_down.connect(_drain, weak=False)
 signals.worker_shutdown.connect(_close, weak=False)

@@ -22,7 +22,7 @@ from services.worker.wakeup_pipe import WakeupPipe
 OOM_SCORE_ADJUSTMENT = 500
 """Score (-1000 … 1000) that makes the kernel kill the trainer, not a server or the worker, when memory runs out."""
 EXIT_SECONDS = 5.0
-"""Time from the end of the channel to SIGKILL for a child that does not exit."""
+"""Seconds from the end of the channel until a child that does not exit gets SIGKILL."""
 
 
 def trainer_command(configured: str) -> list[str]:
@@ -52,7 +52,7 @@ class ChildProcess:
         try:
             self._child = child = launch(Channel, self._command, self._environ, output=self._log.write_fd)
         finally:
-            self._log.child_has_it()
+            self._log.close_write_end()
         with contextlib.suppress(OSError, ValueError):
             score = Path(f"/proc/{child.pid}/oom_score_adj")
             score.write_text(f"{max(int(score.read_text()), OOM_SCORE_ADJUSTMENT)}\n")
@@ -70,7 +70,7 @@ class ChildProcess:
     def receive(self, timeout: float, wakeup: WakeupPipe) -> Message | None:
         """Return the next message, or None after `timeout` seconds or once `wakeup` is set.
 
-        Raises EOFError when the child has ended. That is noticed within `timeout` even if a process that the child
+        Raises EOFError when the child has ended. This is detected within `timeout` even if a process that the child has
         started still holds the child's end of the channel.
         """
         assert self._child is not None, "start the child first"
@@ -96,6 +96,6 @@ class ChildProcess:
         return self._child.wait(timeout)
 
     def close(self) -> None:
-        """Kill what is left of the child's process group, and free the descriptors."""
+        """Kill the remaining processes of the child's process group, and close the channel."""
         if self._child is not None:
             self._child.close()

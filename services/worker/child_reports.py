@@ -1,7 +1,8 @@
-"""Turns the messages of the child into writes to the job's row and events for the live streams.
+"""Converts the messages of the child to writes to the job's row and to events for the live streams.
 
-Checkpoints and artifacts are registered only when their file lies inside the experiment; progress is written at most
-once a second and never queues up. Leaves out: decisions about the child (`services.worker.supervisor`).
+Checkpoints and artifacts are registered only if their file is inside the experiment's folder. Progress is written at
+most once a second, and not while an earlier write of progress waits. Leaves out: decisions about the child
+(`services.worker.supervisor`).
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus, utc_text
 log = get_logger(__name__)
 
 REPORT_SECONDS = 1.0
-"""Least seconds between two writes of progress."""
+"""Minimum number of seconds between two writes of progress."""
 LAST_PHASES = frozenset({"completing", "saving", "ablation"})
 """Phases after the last training step."""
 ANALYSIS = "analysis"
-"""Kind of artifact whose file is also kept as an analysis of the experiment."""
+"""Kind of artifact whose content is also stored as an analysis of the experiment."""
 WEIGHTS_KINDS = frozenset({"model", "policy"})
 """Kinds of artifacts that contain weights; files of all other kinds are registered as results."""
 
 
 class ChildReports:
-    """Handles the messages of one child. `now` is the time of a monotonic clock in seconds."""
+    """Handles the messages of one child. `now` is always the time of a monotonic clock in seconds."""
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class ChildReports:
         self._reported_at = now - REPORT_SECONDS
         self._progress_write: Future[None] | None = None
 
-    def move(self, status: JobStatus) -> None:
+    def write_status(self, status: JobStatus) -> None:
         """Write a status that needs no decision: starting, running, completing, stopping."""
         self.status = status
         self._writer.submit(lambda session: queue.transition(session, self._job.id, self._job.attempt, status))
@@ -84,23 +85,23 @@ class ChildReports:
     def handle(self, message: Message, now: float) -> None:
         """Handle one message."""
         if isinstance(message, Progress):
-            self.watch.progress(now)
+            self.watch.record_progress(now)
             self.meter.handle(message.step, message.total_steps, now, time_share=message.time_share)
             if now - self._reported_at >= REPORT_SECONDS:
                 self._report(now)
         elif isinstance(message, PhaseEntered):
-            self._enter(message, now)
+            self._enter_phase(message, now)
         elif isinstance(message, Running):
             if self.status is JobStatus.STARTING:
-                self.move(JobStatus.RUNNING)
+                self.write_status(JobStatus.RUNNING)
         elif isinstance(message, CheckpointSaved):
-            self._checkpoint(message)
+            self._register_checkpoint(message)
         elif isinstance(message, CheckpointsKept):
-            self._keep(message)
+            self._keep_checkpoints(message)
         elif isinstance(message, CheckpointsWithdrawn):
-            self._withdraw(message)
+            self._withdraw_checkpoints(message)
         elif isinstance(message, ArtifactSaved):
-            self._artifact(message)
+            self._register_artifact(message)
         elif isinstance(message, HistoryEvent):
             self.event(message.name, **message.details)
         elif isinstance(message, Finished):
@@ -108,27 +109,27 @@ class ChildReports:
         elif isinstance(message, Failed):
             self.failed = message
         else:
-            log.warning("the child sent what only a supervisor sends", message_type=message.type)
+            log.warning("the child sent a message that only a supervisor may send", message_type=message.type)
 
     def event(self, name: str, **details: object) -> None:
         """Record an event in the job's history."""
         write = partial(queue.record_event, job_id=self._job.id, attempt=self._job.attempt, event=name, details=details)
         self._writer.submit(write)
 
-    def last_report(self, now: float) -> None:
-        """Write the newest progress, however recent the last write was."""
+    def report_final_progress(self, now: float) -> None:
+        """Write the newest progress, even if the last write was less than REPORT_SECONDS ago."""
         if self.meter.step is not None:
             self._progress_write = None
             self._report(now)
 
-    def _enter(self, message: PhaseEntered, now: float) -> None:
+    def _enter_phase(self, message: PhaseEntered, now: float) -> None:
         phase = message.name
         if WAITING_FOR_DISK in (phase, self.phase):
             self.meter.restart()
         self.phase, self._disk_wait = phase, message.disk
-        self.watch.phase(phase, now)
+        self.watch.record_phase(phase, now)
         if phase in LAST_PHASES and self.status is JobStatus.RUNNING:
-            self.move(JobStatus.COMPLETING)
+            self.write_status(JobStatus.COMPLETING)
         self._report(now)
 
     def _report(self, now: float) -> None:
@@ -141,7 +142,7 @@ class ChildReports:
             "step": self.meter.step,
             "totalSteps": self.meter.total_steps,
             "etaSeconds": self.meter.eta_seconds,
-            **({} if self._disk_wait is None else {"disk": _camel(self._disk_wait)}),
+            **({} if self._disk_wait is None else {"disk": _camel_case(self._disk_wait)}),
             "time": utc_text(datetime.now(UTC), "milliseconds"),
         }
         self._feed.event(self._job.streams, keys.EVENT_STATUS, status)
@@ -157,9 +158,9 @@ class ChildReports:
             )
             self._progress_write = self._writer.submit(write)
 
-    def _checkpoint(self, message: CheckpointSaved) -> None:
+    def _register_checkpoint(self, message: CheckpointSaved) -> None:
         name = message.name if "/" in message.name else f"{CHECKPOINT_FOLDER}/{message.name}"
-        if self._existing(name) is None:
+        if self._existing_path(name) is None:
             return
         write = partial(
             queue.register_checkpoint,
@@ -184,14 +185,16 @@ class ChildReports:
 
         self._writer.submit(write).add_done_callback(announce)
 
-    def _keep(self, message: CheckpointsKept) -> None:
+    def _keep_checkpoints(self, message: CheckpointsKept) -> None:
         write = partial(
             queue.keep_checkpoints, job_id=self._job.id, attempt=self._job.attempt, names=frozenset(message.names)
         )
         self._writer.submit(write)
 
-    def _withdraw(self, message: CheckpointsWithdrawn) -> None:
-        newest = message.newest if message.newest is not None and self._existing(message.newest) is not None else None
+    def _withdraw_checkpoints(self, message: CheckpointsWithdrawn) -> None:
+        newest = message.newest
+        if newest is not None and self._existing_path(newest) is None:
+            newest = None
         write = partial(
             queue.withdraw_checkpoints,
             job_id=self._job.id,
@@ -202,8 +205,8 @@ class ChildReports:
         )
         self._writer.submit(write)
 
-    def _artifact(self, message: ArtifactSaved) -> None:
-        path = self._existing(message.name)
+    def _register_artifact(self, message: ArtifactSaved) -> None:
+        path = self._existing_path(message.name)
         if path is None:
             return
         digest = size = None
@@ -222,31 +225,31 @@ class ChildReports:
         )
         self._writer.submit(write)
         if message.kind == ANALYSIS:
-            self._analysis(path)
+            self._store_analysis(path)
 
-    def _analysis(self, path: Path) -> None:
+    def _store_analysis(self, path: Path) -> None:
         """Save the result in `path` as an analysis. The file is read here, so that no transaction waits for it."""
         try:
             result = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
-            log.error("the child's analysis cannot be read", name=path.name, error=str(error))
+            log.error("the result of an analysis job cannot be read", name=path.name, error=str(error))
             return
         write = partial(queue.register_analysis, job_id=self._job.id, attempt=self._job.attempt, result=result)
         self._writer.submit(write)
 
-    def _existing(self, name: str) -> Path | None:
+    def _existing_path(self, name: str) -> Path | None:
         """Return the path of a file that the child wrote, or None if it is missing or outside the experiment."""
         try:
             path = self._store.path(self._job.experiment_id, name)
         except TidalError as error:
-            log.error("the child named a file outside its experiment", name=name, error=error.message)
+            log.error("the child reported a file outside its experiment", name=name, error=error.message)
             return None
         if not path.exists():
-            log.error("the child named a file that is not there", name=name)
+            log.error("the child reported a file that does not exist", name=name)
             return None
         return path
 
 
-def _camel(wait: DiskWait) -> dict[str, object]:
+def _camel_case(wait: DiskWait) -> dict[str, object]:
     """Return the fields of `wait` in camel case, as live events have them."""
     return {to_camel(name): value for name, value in wait.model_dump(exclude_none=True).items()}

@@ -12,7 +12,7 @@ from common.redis import keys
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """What the supervisor needs of the row. `claimed_at`: `lease_clock()` before the claim was sent."""
+    """The columns of a job that its supervisor needs."""
 
     id: str
     attempt: int
@@ -20,19 +20,20 @@ class ClaimedJob:
     experiment_id: str
     payload: dict[str, Any]
     claimed_at: float
+    """Time of `lease_clock()` just before the claim was sent."""
 
     @classmethod
     def of(cls, job: Job, *, claimed_at: float) -> ClaimedJob:
-        """Copy the row."""
+        """Copy the columns of `job`."""
         return cls(job.id, job.attempt, job.type, job.experiment_id, dict(job.payload), claimed_at)
 
     @property
     def streams(self) -> tuple[str, str]:
-        """Where its logs and status go."""
+        """The Redis streams that receive the job's log lines and status."""
         return keys.job_stream(self.id), keys.experiment_stream(self.experiment_id)
 
     def for_child(self) -> ChildJob:
-        """As the trainer gets it."""
+        """Return the job in the form that the trainer receives."""
         return ChildJob(
             job_id=self.id,
             attempt=self.attempt,

@@ -14,13 +14,13 @@ RETRY_SECONDS = 1.0
 
 
 class DesiredStateListener:
-    """Calls `hear(job_id)` for each notification. Polling covers those that are missed while Redis is unavailable."""
+    """Calls `on_change(job_id)` for each notification; polling covers those that an outage of Redis loses."""
 
-    def __init__(self, redis_url: str, hear: Callable[[str], None]) -> None:
+    def __init__(self, redis_url: str, on_change: Callable[[str], None]) -> None:
         self._client = connect(redis_url, WORKER_COMMANDS)
-        self._hear = hear
+        self._on_change = on_change
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="wishes", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="desired-state", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -37,6 +37,6 @@ class DesiredStateListener:
                     while not self._stop.is_set():
                         message = channel.get_message(timeout=1.0)
                         if message is not None:
-                            self._hear(str(message["data"]))
+                            self._on_change(str(message["data"]))
             except (redis.RedisError, OSError):
                 self._stop.wait(RETRY_SECONDS)

@@ -1,6 +1,6 @@
-"""What the end of a trainer means: an outcome it announced, or a fault with the budget it is charged to.
+"""Classifies the end of a trainer: the outcome that it reported, or a fault, which determines the retry budget.
 
-Pure. A message of the child counts only with a matching exit: `finished` with status 0. Leaves out: counting the
+Uses no clock and no database. The message `finished` counts only together with exit status 0. Leaves out: counting the
 processes that the kernel killed (`services.worker.oom_kills`), writing the job's row (`services.worker.supervisor`).
 """
 
@@ -18,28 +18,31 @@ MAX_MESSAGE = 2000
 
 
 class KillReason(StrEnum):
-    """Why the supervisor itself killed the trainer."""
+    """Why the supervisor killed the trainer."""
 
     STOP_GRACE = "stop_grace"
     """The trainer did not obey a stop request in time."""
     DRAIN = "drain"
     """The worker had to shut down."""
     NO_PROGRESS = "no_progress"
+    """The trainer was alive but made no progress for too long."""
     LEASE_LOST = "lease_lost"
+    """Another attempt may own the job now."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Either `outcome` (completed, paused, stopped, drained) or `fault` with code and message for the row.
-
-    `killed`: the supervisor ended it, so there is neither.
-    """
+    """How an attempt ended. Exactly one of `outcome`, `fault` and `killed` is set."""
 
     outcome: str | None = None
+    """What the trainer reported: completed, paused, stopped or drained."""
     fault: Fault | None = None
     code: str = ""
+    """The error code of the job, if there is a fault."""
     message: str = ""
+    """The error message of the job, if there is a fault."""
     killed: KillReason | None = None
+    """Why the supervisor killed the trainer, if that was no fault."""
 
 
 def classify(
@@ -51,11 +54,14 @@ def classify(
     oom_kills: int,
     log_tail: str,
 ) -> Ending:
-    """The ending of a trainer that left with `status` (negative: signal) and `oom_kills` by the kernel meanwhile."""
+    """Classify the end of a trainer that exited with `status` (negative: signal).
+
+    `oom_kills` is the number of processes that the kernel killed during the attempt because memory ran out.
+    """
     if finished is not None and status == EXIT_FINISHED:
         return Ending(outcome=finished.outcome)
     if killed is KillReason.NO_PROGRESS:
-        message = "The trainer made no progress for far longer than a micro-batch takes; it was killed."
+        message = "The trainer was killed because it made no progress for far longer than a micro-batch takes."
         return Ending(fault=Fault.NO_PROGRESS, code=Fault.NO_PROGRESS.value, message=message)
     if killed is not None:
         return Ending(killed=killed)
@@ -72,7 +78,7 @@ def classify(
     if status < 0:
         message = f"The trainer was ended by {describe_exit(status)}."
         return Ending(fault=Fault.WORKER_LOST, code="trainer_killed", message=message)
-    message = f"The trainer left with exit status {status} without a word. Its log ends with:\n{log_tail}"
+    message = f"The trainer exited with status {status} without a message. Its log ends with:\n{log_tail}"
     return Ending(fault=Fault.USER_ERROR, code="trainer_exited", message=message[:MAX_MESSAGE])
 
 

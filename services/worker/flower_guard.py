@@ -1,8 +1,8 @@
-"""Protects every page of Flower: checks the host name and the login, delays wrong logins, forbids frames.
+"""Protects all pages of Flower: checks host name and login, delays wrong logins, and forbids frames.
 
-Flower itself asks for the login on most pages, but not on /metrics, and does not log failed logins. `guard(handlers,
-settings, access)` puts a base class before each handler of Flower's table. Only /healthcheck answers without a login,
-and under any host name. Cookies are HttpOnly and SameSite, and also Secure over https. Leaves out which pages exist
+Flower itself requires the login on most pages, but not on /metrics, and does not log failed logins. `guard(handlers,
+settings, access)` adds a base class to each handler in Flower's table. Only /healthcheck answers without a login and
+under any host name. Cookies are HttpOnly and SameSite, and over https also Secure. Leaves out: which pages exist
 (`services.worker.flower`).
 """
 
@@ -24,9 +24,9 @@ from common.logging import get_logger
 
 log = get_logger(__name__)
 
-OPEN = "/healthcheck"
-NOT_OURS = ("/login",)
-"""Paths to remove: Flower's login handler creates an object of another class, which bypasses the guard."""
+OPEN_PATH = "/healthcheck"
+REMOVED_PATHS = ("/login",)
+"""Paths to remove: Flower's login handler creates an object of another class, which would bypass the guard."""
 HEADERS = {
     "X-Frame-Options": "DENY",
     "Content-Security-Policy": "frame-ancestors 'none'; base-uri 'none'; object-src 'none'",
@@ -36,7 +36,7 @@ HEADERS = {
 
 
 @dataclass(frozen=True)
-class Access:
+class FlowerAccess:
     """The login `user:password`, the host names that Flower answers to, and the trusted proxies in front of it."""
 
     login: str = field(repr=False)
@@ -45,9 +45,9 @@ class Access:
     rejections: Rejections = field(default_factory=Rejections)
 
 
-def guard(handlers: list[Any], settings: dict[str, Any], access: Access) -> None:
+def guard(handlers: list[Any], settings: dict[str, Any], access: FlowerAccess) -> None:
     """Guard every handler of Flower's table and the one for static files in its settings, in place."""
-    handlers[:] = [_guarded_entry(entry, access) for entry in handlers if not path_of(entry).startswith(NOT_OURS)]
+    handlers[:] = [_guarded_entry(entry, access) for entry in handlers if not path_of(entry).startswith(REMOVED_PATHS)]
     # Tornado adds the handlers for the static folder by itself.
     settings["static_handler_class"] = _guarded(StaticFileHandler, access)
 
@@ -57,22 +57,22 @@ def path_of(entry: Any) -> str:
     return str(entry[0] if isinstance(entry, tuple) else entry.regex.pattern)
 
 
-def _guarded_entry(entry: Any, access: Access) -> Any:
+def _guarded_entry(entry: Any, access: FlowerAccess) -> Any:
     if isinstance(entry, tuple):
         return (entry[0], _guarded(entry[1], access), *entry[2:])
     return URLSpec(entry.regex.pattern, _guarded(entry.handler_class, access), entry.kwargs, entry.name)
 
 
-def _guarded(handler: type, access: Access) -> type:
+def _guarded(handler: type, access: FlowerAccess) -> type:
     return type(f"Guarded{handler.__name__}", (Guard, handler), {"access": access})
 
 
 class Guard:
     """A mixin that comes before a tornado RequestHandler in the list of base classes."""
 
-    access: Access
+    access: FlowerAccess
     request: Any
-    _let_in = False
+    _login_checked = False
 
     def set_default_headers(self) -> None:
         """Set the headers of every reply."""
@@ -82,27 +82,27 @@ class Guard:
 
     async def prepare(self) -> None:
         """Refuse a request with an unknown host or without the login; Tornado then does not call the handler."""
-        if self.request.path.rstrip("/") != OPEN:
+        if self.request.path.rstrip("/") != OPEN_PATH:
             for host in self.request.headers.get_list("Host"):
                 if not self.access.hosts.knows(host):
                     self._refuse(421, refusal(host))
                     return
-            if not await self._knows_the_login():
+            if not await self._check_login():
                 return
-        self._let_in = True
+        self._login_checked = True
         preparing = super().prepare()  # type: ignore[misc]
         if isinstance(preparing, Awaitable):
             await preparing
 
     def get_current_user(self) -> bool:
         """Return True after `prepare` has checked the login; Flower calls this to check access."""
-        if not self._let_in:
+        if not self._login_checked:
             raise HTTPError(401)
         return True
 
     def set_cookie(self, name: str, value: str | bytes, *arguments: Any, **options: Any) -> None:
         """Set a cookie that scripts cannot read and other sites cannot send."""
-        options |= {"httponly": True, "samesite": "Strict", "secure": self._by_https()}
+        options |= {"httponly": True, "samesite": "Strict", "secure": self._is_https()}
         super().set_cookie(name, value, *arguments, **options)  # type: ignore[misc]
 
     def write_error(self, status_code: int, **options: Any) -> None:
@@ -112,12 +112,12 @@ class Guard:
             return
         super().write_error(status_code, **options)  # type: ignore[misc]
 
-    async def _knows_the_login(self) -> bool:
+    async def _check_login(self) -> bool:
         given = self.request.headers.get("Authorization")
         if given is not None and _is_login(given, self.access.login):
             return True
         if given is None:
-            self._refuse(401, "a login is needed")
+            self._refuse(401, "a login is required")
             return False
         rejections = self.access.rejections
         rejection = rejections.count(self._address())
@@ -144,7 +144,7 @@ class Guard:
     def _address(self) -> str:
         return self.access.proxies.client(str(self.request.remote_ip), self.request.headers.get("X-Forwarded-For", ""))
 
-    def _by_https(self) -> bool:
+    def _is_https(self) -> bool:
         protocol = str(self.request.protocol)
         if self.access.proxies.trusts(str(self.request.remote_ip)):
             protocol = self.request.headers.get("X-Forwarded-Proto", protocol)

@@ -1,4 +1,4 @@
-"""`python -m services.worker.healthcheck`: exit 0 when a training worker of this host has beaten lately."""
+"""`python -m services.worker.healthcheck`: exits with 0 if a training worker on this host has a recent heartbeat."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Keeps the lease of one job and reads the desired state that users set.
 
-One thread renews the lease every `lease_renew_seconds` and reads the desired state every `desired_state_poll_seconds`, or at
-once after a notification. Only the database decides whether the lease is valid; the lease clock, read before a renewal
-is sent, gives the age of the last renewal. Leaves out: reactions to a new desired state or a lost lease
+One thread renews the lease every `lease_renew_seconds`. It reads the desired state every `desired_state_poll_seconds`,
+and at once after a notification. Only the database decides whether the lease is valid; the lease clock, read before a
+renewal is sent, gives the age of the last renewal. Leaves out: reactions to a new desired state or a lost lease
 (`services.worker.supervisor`).
 """
 
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.child.lifeline import lease_clock
 from common.config import Settings
-from common.db import database_away
+from common.db import database_unavailable
 from common.errors import LeaseLostError
 from common.jobs.lease import RequestedState, read_requested_state, renew
 from common.logging import get_logger
@@ -26,10 +26,9 @@ _RETRY_SECONDS = 1.0
 
 
 class LeaseKeeper:
-    """`claimed_at` is the value of `lease_clock()` before the claim was sent.
+    """Renews the lease of one job in its own thread. `claimed_at` is `lease_clock()` before the claim was sent.
 
-    `changed` is called from the keeper's thread after a renewal, a change of the desired state or the loss of the
-    lease.
+    `changed` is called from that thread after a renewal, a change of the desired state, and the loss of the lease.
     """
 
     def __init__(
@@ -46,15 +45,18 @@ class LeaseKeeper:
         self._changed = changed
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._trouble = False
+        self._failing = False
+        """Whether the newest access to the database failed."""
         self.renewed_at = claimed_at
-        """Time of `lease_clock` before the last successful renewal was sent."""
-        self.requested: RequestedState | None = None
+        """Time of `lease_clock()` before the last successful renewal was sent."""
+        self.requested_state: RequestedState | None = None
+        """The newest desired state; None before the first renewal."""
         self.lost = threading.Event()
+        """Set when another attempt owns the job."""
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:
-        """Begin renewing."""
+        """Start the thread."""
         self._thread.start()
 
     def wake(self) -> None:
@@ -62,7 +64,7 @@ class LeaseKeeper:
         self._wake.set()
 
     def stop(self) -> None:
-        """Stop renewing."""
+        """Stop the thread and wait for its end."""
         self._stop.set()
         self._wake.set()
         self._thread.join()
@@ -74,50 +76,51 @@ class LeaseKeeper:
             try:
                 if first or began - self.renewed_at >= self._settings.lease_renew_seconds:
                     with self._sessions.begin() as session:
-                        wish = renew(session, self._job_id, self._attempt, self._settings).requested
+                        requested = renew(session, self._job_id, self._attempt, self._settings).requested_state
                     self.renewed_at = began
                     first = False
-                    self._hear(wish, renewed=True)
+                    self._update_requested_state(requested, renewed=True)
                 else:
                     with self._sessions.begin() as session:
-                        wish = read_requested_state(session, self._job_id, self._attempt)
-                    self._hear(wish, renewed=False)
-                self._well()
+                        requested = read_requested_state(session, self._job_id, self._attempt)
+                    self._update_requested_state(requested, renewed=False)
+                self._log_recovery()
                 due = self.renewed_at + self._settings.lease_renew_seconds - lease_clock()
                 pause = max(0.0, min(self._settings.desired_state_poll_seconds, due))
             except LeaseLostError as error:
-                log.warning("lease lost", error=error.message)
+                log.warning("the lease was lost", error=error.message)
                 self.lost.set()
                 self._changed()
                 return
             except Exception as error:
-                # Without a renewal the trainer is suspended and the reaper acts; the thread must live to heal that.
-                self._ill(error)
+                # Without renewals the trainer suspends itself and the reaper acts, so this thread must keep trying.
+                self._log_outage(error)
                 pause = _RETRY_SECONDS
             self._wake.wait(pause)
             self._wake.clear()
 
-    def _hear(self, wish: RequestedState, *, renewed: bool) -> None:
-        before, self.requested = self.requested, wish
+    def _update_requested_state(self, requested: RequestedState, *, renewed: bool) -> None:
+        before, self.requested_state = self.requested_state, requested
         if (
             renewed
             or before is None
             or (before.desired_state, before.cancel_requested)
             != (
-                wish.desired_state,
-                wish.cancel_requested,
+                requested.desired_state,
+                requested.cancel_requested,
             )
         ):
             self._changed()
 
-    def _well(self) -> None:
-        if self._trouble:
-            log.info("database answers again")
-        self._trouble = False
+    def _log_recovery(self) -> None:
+        if self._failing:
+            log.info("the lease is renewed again")
+        self._failing = False
 
-    def _ill(self, error: Exception) -> None:
-        if not database_away(error):
-            log.error("lease not renewed", exc_info=error)
-        elif not self._trouble:
-            log.warning("lease not renewed, database away", error=str(error).splitlines()[0])
-        self._trouble = True
+    def _log_outage(self, error: Exception) -> None:
+        if not database_unavailable(error):
+            log.error("the lease could not be renewed", exc_info=error)
+        elif not self._failing:
+            message = "the lease could not be renewed because the database does not answer"
+            log.warning(message, error=str(error).splitlines()[0])
+        self._failing = True

@@ -1,9 +1,9 @@
-"""Captures standard output and error of a trainer through one pipe (so the order is kept): to a bounded file, and live.
+"""Captures the output of a trainer in a file of limited size, and sends it to the live streams.
 
-A pump thread moves bytes from the pipe to `<experiment>/logs/<attempt>.log`, so a trainer never waits for Redis; a
-second thread sends complete lines to the streams of job and experiment. `close` loses nothing that was written. While
-the disk is full, up to `BACKLOG_BYTES` of output are kept in memory; further output is dropped and counted. Leaves out:
-rotation and search.
+Standard output and error share one pipe, so their order is kept. One thread copies the pipe to
+`<experiment>/logs/<attempt>.log`, so the trainer never waits for Redis; a second thread sends complete lines to the
+streams of job and experiment. `close` waits for all output. While the disk is full, up to `BACKLOG_BYTES` of output are
+kept in memory; further output is dropped and counted. Leaves out: rotation and search.
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ log = get_logger(__name__)
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_LINE = 4096
-"""Most characters of a line in the live stream; the file has the whole line."""
+"""Most characters of a line in the live stream; the file contains the complete line."""
 LINES_PER_ENTRY = 200
 SHIP_SECONDS = 0.2
 PIPE_BYTES = 1024 * 1024
-"""Most bytes that are read from the pipe after the child has ended and the grace of `close` is over."""
+"""Most bytes that are read from the pipe after the wait of `close` for the end of the pipe is over."""
 BACKLOG_BYTES = 1024 * 1024
 """Most bytes of output that are kept in memory while the disk is full. A waiting trainer writes little."""
 CLOSE_SECONDS = 2.0
-"""Seconds that `close` waits for a pipe held open by a grandchild, and for Redis when it does not answer."""
+"""Most seconds that `close` waits for a pipe that a grandchild holds open, and for Redis if it does not answer."""
 
 
 class LogCapture:
-    """The log of one attempt. Pass `write_fd` to the child, call `child_has_it`, then `close` after the child's end."""
+    """The log of one attempt.
+
+    Pass `write_fd` to the child, call `close_write_end` once the child has it, and `close` after the child has ended.
+    """
 
     def __init__(
         self,
@@ -53,24 +56,24 @@ class LogCapture:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self.path = path
-        self._room = max_bytes
+        self._remaining_bytes = max_bytes
         self._dropped = 0
-        self._last = b"\n"
+        self._last_byte = b"\n"
         self._tail = b""
         self._backlog = bytearray()
-        self._refused = False
+        self._write_failed = False
         self._file: io.FileIO | None = None
         try:
             self._open()
         except OSError as error:
             if not is_full(error):
                 raise
-            # The trainer must start nevertheless: it waits for space itself, in the phase `waiting_for_disk`.
+            # The trainer starts nevertheless, and waits for free space itself, in the phase `waiting_for_disk`.
             log.warning("the disk is full; the log is kept in memory", path=str(path), error=str(error))
         self._read_fd, self.write_fd = os.pipe()
         self._stop = threading.Event()
-        self._news = threading.Event()
-        """Set when complete lines wait to be sent, or at the end."""
+        self._lines_waiting = threading.Event()
+        """Set when complete lines wait to be sent, and when `close` is called."""
         self._shipper: StreamShipper | None = None
         if redis_url is not None:
             client = connect(redis_url, WORKER_COMMANDS)
@@ -81,23 +84,23 @@ class LogCapture:
         for thread in self._threads:
             thread.start()
 
-    def child_has_it(self) -> None:
-        """Close this process's copy of the writing end, so that the pipe ends when the child exits."""
+    def close_write_end(self) -> None:
+        """Close this process's copy of the write end, so that the pipe ends when the child exits."""
         fd, self.write_fd = self.write_fd, -1
         if fd >= 0:
             os.close(fd)
 
     @property
     def tail(self) -> str:
-        """Return the newest lines, for an error message."""
+        """The newest lines, for an error message."""
         return self._tail.decode(errors="replace").strip()
 
     def close(self) -> None:
         """Wait until all output of the child is in the file, and in Redis if Redis answers."""
-        self.child_has_it()
+        self.close_write_end()
         self._threads[0].join(CLOSE_SECONDS)
         self._stop.set()
-        self._news.set()
+        self._lines_waiting.set()
         for thread in self._threads:
             thread.join()
         os.close(self._read_fd)
@@ -111,8 +114,8 @@ class LogCapture:
     def _pump(self) -> None:
         poller = select.poll()
         poller.register(self._read_fd, select.POLLIN | select.POLLHUP)
-        late = 0
-        while late < PIPE_BYTES:  # a grandchild that writes without end does not keep `close` waiting
+        read_after_stop = 0
+        while read_after_stop < PIPE_BYTES:  # `close` must not wait for a grandchild that never stops writing
             if not poller.poll(200):
                 if self._stop.is_set():
                     return
@@ -122,13 +125,13 @@ class LogCapture:
             data = os.read(self._read_fd, 65536)
             if not data:
                 return
-            self._keep(data)
-            late += len(data) if self._stop.is_set() else 0
+            self._store(data)
+            read_after_stop += len(data) if self._stop.is_set() else 0
 
-    def _keep(self, data: bytes) -> None:
+    def _store(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-4000:]
-        kept = data[: self._room]
-        self._room -= len(kept)
+        kept = data[: self._remaining_bytes]
+        self._remaining_bytes -= len(kept)
         self._dropped += len(data) - len(kept)
         if not kept:
             return
@@ -147,20 +150,20 @@ class LogCapture:
             file = self._open()
             while self._backlog:
                 count = file.write(self._backlog)
-                written, self._last = self._backlog[:count], bytes(self._backlog[count - 1 : count])
+                written, self._last_byte = self._backlog[:count], bytes(self._backlog[count - 1 : count])
                 del self._backlog[:count]
                 if b"\n" in written:
-                    self._news.set()
-            self._refused = False
+                    self._lines_waiting.set()
+            self._write_failed = False
         except OSError as error:
             surplus = len(self._backlog) - BACKLOG_BYTES if is_full(error) else len(self._backlog)
             if surplus > 0:
                 self._dropped += surplus
                 del self._backlog[-surplus:]
-            if not self._refused or surplus > 0:
+            if not self._write_failed or surplus > 0:
                 lost = max(0, surplus)
                 log.warning("the log file cannot be written", path=str(self.path), error=str(error), lost_bytes=lost)
-            self._refused = True
+            self._write_failed = True
 
     def _finish_file(self) -> None:
         self._write()
@@ -168,7 +171,7 @@ class LogCapture:
         if self._file is None:
             return
         with contextlib.suppress(OSError):
-            if self._last != b"\n":
+            if self._last_byte != b"\n":
                 self._file.write(b"\n")
             if self._dropped:
                 self._file.write(f"[tidal] {self._dropped} bytes of output were dropped\n".encode())
@@ -177,17 +180,17 @@ class LogCapture:
     def _ship(self) -> None:
         assert self._shipper is not None
         while not self._stop.wait(SHIP_SECONDS):
-            self._news.wait()
-            self._news.clear()
+            self._lines_waiting.wait()
+            self._lines_waiting.clear()
             try:
                 if not self._shipper.ship([self.path]):
-                    self._news.set()  # Redis is away; the shipper knows when to try again
+                    self._lines_waiting.set()  # Redis does not answer; the shipper delays the next try itself
             except Exception:
                 log.exception("log lines could not be sent")
 
 
 class _Renderer:
-    """Lines of the file to stream entries."""
+    """Converts lines of the file to stream entries."""
 
     def __init__(self, attempt: int) -> None:
         self._attempt = attempt

@@ -1,8 +1,9 @@
-"""Counts the processes that the kernel has killed because memory ran out, as near to this one as the kernel tells.
+"""Counts the processes that the kernel has killed because memory ran out.
 
-The memory cgroup of this process (version 2: memory.events, version 1: memory.oom_control) counts the victims among
-its own processes, to which a trainer belongs; /proc/vmstat, the last resort, counts those of the whole machine. A
-container without a cgroup namespace sees its own group at the mount point, under another name than its own path.
+The counter of this process's memory cgroup (version 2: memory.events, version 1: memory.oom_control) covers the
+processes of that group, which include the trainer. Without such a counter, /proc/vmstat is used, which covers the whole
+machine. In a container without a cgroup namespace, the group is at the mount point and not at the path that
+/proc/self/cgroup shows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ COUNTER = "oom_kill"
 
 
 def oom_kill_count(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Kills so far; 0 where it is not told. Only the difference of two answers means anything."""
+    """Return the number of kills so far, or 0 if there is no counter. Use only the difference of two results."""
     for file in (*_cgroup_files(proc, cgroups), proc / "vmstat"):
         count = _read(file)
         if count is not None:
@@ -22,13 +23,13 @@ def oom_kill_count(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgr
 
 
 def _cgroup_files(proc: Path, cgroups: Path) -> list[Path]:
-    """Where the counter may be, the most telling first. Lines of /proc/self/cgroup: number:controllers:path."""
+    """Return the files that may contain the counter, the most specific first."""
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
         return []
     found: list[Path] = []
-    for line in lines:
+    for line in lines:  # number:controllers:path
         number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number == "0":
             mount, name = cgroups, "memory.events"

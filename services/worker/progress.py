@@ -1,6 +1,6 @@
-"""Estimates the remaining time of a trainer, and detects one that is alive but makes no progress.
+"""Estimates the remaining time of a trainer, and detects a trainer that is alive but makes no progress.
 
-Both classes are pure: the caller passes the time of a monotonic clock, in seconds.
+The classes read no clock: the caller passes the time of a monotonic clock, in seconds.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Callable
 from statistics import median
 
 WINDOW_SECONDS = 60.0
-"""Least length of the window over which the pace is measured."""
+"""Minimum length of the window over which the pace is measured."""
 FACTOR = 10.0
-"""Silence limit between steps, as a multiple of the median interval."""
+"""Longest time without a message between steps, as a multiple of the median interval between messages."""
 WARM_UP = 20
-"""Number of intervals from which the median is used; before that the limit of a phase applies."""
+"""Number of intervals from which the median is used; before that, the limit of a phase applies."""
 
 
 class ProgressMeter:
     """Holds the newest step and the number of steps, and estimates the remaining time.
 
-    A training ends with its last step or with its time limit; the estimate uses whichever comes first.
+    A training ends after its last step or at its time limit; the estimate uses the earlier of the two.
     """
 
     def __init__(self) -> None:
@@ -68,10 +68,10 @@ class ProgressMeter:
 class ProgressWatch:
     """Detects a trainer that is alive but makes no progress, by the time since its last message.
 
-    Between steps the limit is `FACTOR` times the median interval so far, at least `floor_seconds`, once `WARM_UP`
-    intervals are known. In a named phase (compile, evaluation, checkpoint, …) it is `phase_seconds`. A suspended
-    trainer is exempt. A trainer that waits for space on a disk reports its phase every few seconds, which restarts the
-    limit.
+    Between steps the limit is `FACTOR` times the median interval so far, but at least `floor_seconds`. In a phase
+    (compile, evaluation, checkpoint, …), and until `WARM_UP` intervals are known, it is `phase_seconds`. While the
+    trainer is suspended, the limit does not apply. A trainer that waits for free disk space reports its phase every few
+    seconds, which restarts the limit.
     """
 
     def __init__(self, now: float, *, floor_seconds: float, phase_seconds: float) -> None:
@@ -80,33 +80,33 @@ class ProgressWatch:
         self._last_message_at = now
         self._stepping = False
 
-    def progress(self, now: float) -> None:
+    def record_progress(self, now: float) -> None:
         """Record that a micro-batch was finished."""
         if self._stepping:
             self._intervals.append(now - self._last_message_at)
         self._stepping = True
         self._last_message_at = now
 
-    def phase(self, name: str, now: float) -> None:
+    def record_phase(self, name: str, now: float) -> None:
         """Record that the child entered a phase."""
         self._stepping = False
         self._last_message_at = now
 
-    def excuse(self, now: float) -> None:
+    def restart_limit(self, now: float) -> None:
         """Restart the limit, because the worker has suspended the child."""
         self._last_message_at = now
 
     def limit(self) -> float:
-        """Return the seconds of silence that are allowed now."""
+        """Return the longest time without a message that is allowed now, in seconds."""
         if not self._stepping or len(self._intervals) < WARM_UP:
             return self._phase_limit
         return max(self._floor, FACTOR * median(self._intervals))
 
     def overdue(self, now: float) -> bool:
-        """Return whether the silence has lasted too long."""
+        """Return whether the trainer has sent no message for longer than the limit."""
         return now > self.overdue_at
 
     @property
     def overdue_at(self) -> float:
-        """Time at which the present silence will have lasted too long."""
+        """Time at which the trainer becomes overdue if it sends no message until then."""
         return self._last_message_at + self.limit()

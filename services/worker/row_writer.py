@@ -1,8 +1,8 @@
-"""Writes to the row of an owned job, in order, outside the supervisor's loop; repeats each write until it is committed.
+"""Writes to the row of an owned job, in order and in a separate thread; repeats each write until it is committed.
 
-An unavailable database delays writes but loses none; the loss of the lease ends all of them. The functions of
-`common.jobs.queue` may be repeated when the answer to a commit got lost, so every write here is one of them. Leaves
-out: the renewal of the lease, which must not wait behind other writes (`services.worker.lease_keeper`).
+An unavailable database delays writes but loses none; after the loss of the lease, all remaining writes fail. All writes
+are functions of `common.jobs.queue`, which may be repeated when the answer to a commit was lost. Leaves out: the
+renewal of the lease, which must not wait behind other writes (`services.worker.lease_keeper`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.backoff import Backoff
-from common.db import database_away
+from common.db import database_unavailable
 from common.errors import LeaseLostError, UnavailableError
 from common.logging import get_logger
 
@@ -30,7 +30,7 @@ _LAST_RETRY_SECONDS = 5.0
 
 
 class RowWriter:
-    """Runs the writes in one thread. `lost` is set when a write finds that another attempt owns the job."""
+    """Executes writes in one thread. `lost` is set when a write finds that another attempt owns the job."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
@@ -42,13 +42,13 @@ class RowWriter:
         self._thread.start()
 
     def submit(self, write: Callable[[Session], T]) -> Future[T]:
-        """Run `write` in a transaction of its own, after all writes before it."""
+        """Run `write` in its own transaction, after all writes that were submitted before."""
         future: Future[object] = Future()
         self._writes.put((write, future))
         return cast("Future[T]", future)
 
     def close(self, *, abandon: bool = False) -> None:
-        """Finish the submitted writes. With `abandon`, drop all of them once the database does not accept one."""
+        """Finish the submitted writes; with `abandon`, drop the remaining ones once the database does not answer."""
         if abandon:
             self._abandoned.set()
         self._writes.put(None)
@@ -63,8 +63,8 @@ class RowWriter:
                 self.lost.set()
                 future.set_exception(error)
             except Exception as error:
-                if not (self._given_up or database_away(error)):
-                    log.exception("a write to the job's row was refused")
+                if not (self._given_up or database_unavailable(error)):
+                    log.exception("a write to the job's row failed")
                 future.set_exception(error)
 
     def _commit(self, write: Callable[[Session], object]) -> object:
@@ -73,15 +73,16 @@ class RowWriter:
             if self.lost.is_set():
                 raise LeaseLostError("the lease was lost before this write")
             if self._given_up:
-                raise UnavailableError("the database is away and the worker waits no longer")
+                raise UnavailableError("the database does not answer, and the worker does not wait any longer")
             try:
                 with self._sessions.begin() as session:
                     return write(session)
             except SQLAlchemyError as error:
-                if not database_away(error):
+                if not database_unavailable(error):
                     raise
                 if backoff.failures == 0:
-                    log.warning("database away, the write waits", error=str(error).splitlines()[0])
+                    message = "the database does not answer; the write is repeated until it succeeds"
+                    log.warning(message, error=str(error).splitlines()[0])
                 if self._abandoned.wait(backoff.next()):
-                    self._given_up = True  # the others would each wait for the same silence
+                    self._given_up = True  # each of the other writes would wait for the same database
                     raise

@@ -1,12 +1,12 @@
-"""From a wish to its end: ask, wait, SIGTERM, wait, SIGKILL.
+"""The escalation of a stop request to the trainer: the request, a wait, SIGTERM, a wait, SIGKILL.
 
-    pause, stop   ask · stop grace · SIGTERM · kill grace · SIGKILL
-                  (a pause: from the first step on; before it there is nothing to keep but the preparation itself)
-    cancel        ask · stop grace · SIGKILL
-    drain         ask · drain time · SIGKILL
-    complete      ask only: evaluation and final files take as long as they take
+    pause, stop   request, stop grace, SIGTERM, kill grace, SIGKILL
+                  (the deadlines of a pause begin with the first training step)
+    cancel        request, stop grace, SIGKILL
+    drain         request, drain grace, SIGKILL
+    complete      request only: evaluation and final files have no time limit
 
-Pure: the caller gives the time and carries out what `step` says.
+The module reads no clock and sends no signals: the caller passes the time and carries out `StopLadder.next_action`.
 """
 
 from __future__ import annotations
@@ -14,69 +14,74 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Literal
 
-Request = Literal["pause", "complete", "stop", "drain"]
-_SEVERITY: dict[Request, int] = {"pause": 1, "complete": 2, "drain": 3, "stop": 4}
+RequestKind = Literal["pause", "complete", "stop", "drain"]
+_SEVERITY: dict[RequestKind, int] = {"pause": 1, "complete": 2, "drain": 3, "stop": 4}
 
 
-class Action(Enum):
-    """What to do to the child now."""
+class StopAction(Enum):
+    """What the supervisor has to do now."""
 
-    ASK = auto()
+    SEND_REQUEST = auto()
     TERMINATE = auto()
     KILL = auto()
 
 
 class StopLadder:
-    """Durations in seconds; `now` is a monotonic clock."""
+    """The state of the escalation for one trainer. `now` is the time of a monotonic clock; all durations in seconds."""
 
     def __init__(self, *, stop_grace: float, kill_grace: float, drain_grace: float) -> None:
         self._stop_grace, self._kill_grace, self._drain_grace = stop_grace, kill_grace, drain_grace
-        self.request: Request | None = None
-        self._asked = True
-        self._timed = False
+        self.requested: RequestKind | None = None
+        """The most severe request so far."""
+        self._request_sent = True
+        self._has_deadline = False
         self._terminate_at: float | None = None
         self._kill_at: float | None = None
 
-    def want(self, request: Request, now: float, *, cancel: bool = False, stepping: bool = True) -> None:
-        """A wish was heard. A milder one than the present is ignored; a repeated one moves no deadline later.
+    def request(self, request: RequestKind, now: float, *, cancel: bool = False, stepping: bool = True) -> None:
+        """Record a request. Call this repeatedly while the request is in force.
 
-        `stepping`: the child has come to its first step; until then a pause is asked for and has no deadline. Repeat
-        the wish for as long as it stands.
+        A request that is milder than the present one is ignored, and a repeated one never moves a deadline later.
+        `stepping` says whether the child has reached its first training step; before that, a pause has no deadline.
         """
-        if self.request is None or _SEVERITY[request] > _SEVERITY[self.request]:
-            self.request = request
-            self._asked = self._timed = False
+        if self.requested is None or _SEVERITY[request] > _SEVERITY[self.requested]:
+            self.requested = request
+            self._request_sent = self._has_deadline = False
             self._terminate_at = None
             if request == "complete":
                 self._kill_at = None
-        if request == self.request and not self._timed and (request == "stop" or (request == "pause" and stepping)):
-            self._timed = True
+        if (
+            request == self.requested
+            and not self._has_deadline
+            and (request == "stop" or (request == "pause" and stepping))
+        ):
+            self._has_deadline = True
             self._terminate_at = now + self._stop_grace
-            self._kill_at = self._sooner(now + self._stop_grace + self._kill_grace)
+            self._kill_at = self._earlier(now + self._stop_grace + self._kill_grace)
         if request == "drain":
-            self._kill_at = self._sooner(now + self._drain_grace)
+            self._kill_at = self._earlier(now + self._drain_grace)
         if cancel and self._terminate_at is not None:
-            self._kill_at = self._sooner(self._terminate_at)
+            self._kill_at = self._earlier(self._terminate_at)
             self._terminate_at = None
 
-    def step(self, now: float) -> Action | None:
-        """The next thing to do, each once (KILL for as long as it takes)."""
-        if not self._asked:
-            self._asked = True
-            return Action.ASK
+    def next_action(self, now: float) -> StopAction | None:
+        """Return what to do at `now`, or None. Each action is returned once, except KILL, which is repeated."""
+        if not self._request_sent:
+            self._request_sent = True
+            return StopAction.SEND_REQUEST
         if self._kill_at is not None and now >= self._kill_at:
-            return Action.KILL
+            return StopAction.KILL
         if self._terminate_at is not None and now >= self._terminate_at:
             self._terminate_at = None
-            return Action.TERMINATE
+            return StopAction.TERMINATE
         return None
 
     @property
-    def next_at(self) -> float | None:
-        """When `step` has something to do next; None: when another wish is heard."""
-        if not self._asked:
+    def next_deadline(self) -> float | None:
+        """Time of the next action; None if there is none without another request."""
+        if not self._request_sent:
             return 0.0
         return min((at for at in (self._terminate_at, self._kill_at) if at is not None), default=None)
 
-    def _sooner(self, deadline: float) -> float:
+    def _earlier(self, deadline: float) -> float:
         return deadline if self._kill_at is None else min(self._kill_at, deadline)

@@ -1,9 +1,9 @@
-"""One attempt of one job, from the claim to its honest end.
+"""Supervises one attempt of one job, from the claim to its end.
 
-The supervisor starts the trainer child, keeps the lease, hands wishes down, climbs the stop ladder, and writes what
-became of it, every write fenced by (job, attempt). It loads no torch and decides nothing about training. One thread
-runs `supervise`; leases, row writes, logs and Redis have threads of their own, so a database or Redis that is away
-never keeps it from its child.
+The supervisor starts the trainer child, keeps the lease, passes stop requests on and escalates them, and writes the
+result; every write is fenced by (job, attempt). It does not import torch and takes no decisions about training. One
+thread runs `supervise`. The lease, writes to the row, logs and Redis have their own threads, so that an unavailable
+database or Redis never keeps the supervisor from its child.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from services.worker.log_capture import LogCapture
 from services.worker.oom_kills import oom_kill_count
 from services.worker.progress import ProgressWatch
 from services.worker.row_writer import RowWriter
-from services.worker.stop_ladder import Action, StopLadder
+from services.worker.stop_ladder import StopAction, StopLadder
 from services.worker.wakeup_pipe import WakeupPipe
 from tidal_client.vocabulary import DesiredState, JobStatus
 
 log = get_logger(__name__)
 
 TICK_SECONDS = 1.0
-"""Longest wait for anything to happen. What is known beforehand has its own time, the rest wakes the loop."""
+"""Longest wait of the loop in seconds. Messages wake it at once, and known deadlines shorten the wait."""
 SHORTEST_TICK_SECONDS = 0.05
-"""Seconds between two checks of a child that is past its deadline and still runs."""
+"""Seconds between two checks of a child that still runs after its deadline."""
 TEARDOWN_SECONDS = 15.0
-"""As EXIT_SECONDS, but after `finished`: everything is on disk, and torch may take a while to exit."""
+"""Like EXIT_SECONDS, for a child that has sent `finished`: everything is on disk, and torch may be slow to exit."""
 
 _BEFORE_STEPS = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
 
 
 class JobSupervisor:
-    """Runs one claimed job. `drain` is set when the worker has to leave."""
+    """Runs one claimed job. `drain` is set when the worker has to shut down."""
 
     def __init__(
         self,
@@ -86,16 +86,16 @@ class JobSupervisor:
 
     @property
     def job(self) -> ClaimedJob:
-        """The job that is run."""
+        """The job that this supervisor runs."""
         return self._job
 
     @property
     def trainer_pid(self) -> int | None:
-        """Process id of the trainer, None before it was started."""
+        """Process id of the trainer; None before its start."""
         return None if self._child is None else self._child.pid
 
     def check_desired_state(self) -> None:
-        """Check the desired state now, because it was changed. May be called from any thread."""
+        """Check the desired state now, because it has changed. May be called from any thread."""
         self._keeper.wake()
 
     def check_drain(self) -> None:
@@ -103,7 +103,7 @@ class JobSupervisor:
         self._wakeup.set()
 
     def describe(self) -> dict[str, str]:
-        """Return the attempt for a heartbeat. May be called from any thread."""
+        """Return the fields that describe the attempt in a heartbeat. May be called from any thread."""
         meter = self._reports.meter
         pace = meter.steps_per_second
         return {
@@ -120,15 +120,15 @@ class JobSupervisor:
         }
 
     def supervise(self) -> JobStatus | None:
-        """Run the job; the status it was left in, None when another attempt owns it now.
+        """Run the job; return the status that was written, or None if the lease was lost or a drain ended the wait.
 
-        Call it from a thread that outlives the job: the trainer dies with it.
+        Call it from a thread that outlives the job, because the trainer dies with that thread.
         """
         self._keeper.start()
         abandon = True
         try:
             ending = self._run()
-            status = None if ending is None else self._conclude(ending)
+            status = None if ending is None else self._commit_ending(ending)
             abandon = status is None
             return status
         finally:
@@ -158,7 +158,7 @@ class JobSupervisor:
                 child.start(self._start_message())
             except OSError as error:
                 return _not_started(f"The trainer could not be started: {error}")
-            self._reports.move(JobStatus.STARTING)
+            self._reports.write_status(JobStatus.STARTING)
             self._watch_child(child)
             finished = self._reports.finished
             status = child.wait(EXIT_SECONDS if finished is None else TEARDOWN_SECONDS)
@@ -167,7 +167,7 @@ class JobSupervisor:
             capture.close()
         if self._killed is KillReason.LEASE_LOST:
             return None
-        self._reports.last_report(time.monotonic())
+        self._reports.report_final_progress(time.monotonic())
         return classify(
             status,
             finished=finished,
@@ -195,32 +195,32 @@ class JobSupervisor:
         while True:
             message = None
             try:
-                message = child.receive(self._patience(time.monotonic()), self._wakeup)
+                message = child.receive(self._seconds_until_due(time.monotonic()), self._wakeup)
             except EOFError:
                 return
             except ProtocolError as error:
-                log.error("the child does not keep to the protocol", error=str(error))
+                log.error("the child sent an invalid message", error=str(error))
             self._wakeup.clear()
             now = time.monotonic()
             if message is not None:
                 self._reports.handle(message, now)
             if self._keeper.lost.is_set() or self._writer.lost.is_set():
                 self._kill(child, KillReason.LEASE_LOST)
-            self._mind_lease(child, now)
-            self._mind_wishes(child, now)
+            self._check_lease(child, now)
+            self._check_stop_requests(child, now)
             if self._reports.watch.overdue(now):
                 self._kill(child, KillReason.NO_PROGRESS)
 
-    def _patience(self, now: float) -> float:
-        """Return the seconds until something is due even if no message arrives."""
+    def _seconds_until_due(self, now: float) -> float:
+        """Return the seconds until the loop has something to do even if no message arrives."""
         due = [TICK_SECONDS, self._reports.watch.overdue_at - now]
-        if self._ladder.next_at is not None:
-            due.append(self._ladder.next_at - now)
+        if self._ladder.next_deadline is not None:
+            due.append(self._ladder.next_deadline - now)
         if not self._suspended:
             due.append(self._keeper.renewed_at + self._settings.trainer_pause_seconds - lease_clock())
         return max(SHORTEST_TICK_SECONDS, min(due))
 
-    def _mind_lease(self, child: ChildProcess, now: float) -> None:
+    def _check_lease(self, child: ChildProcess, now: float) -> None:
         renewed_at = self._keeper.renewed_at
         if renewed_at > self._pinged_at:
             self._pinged_at = renewed_at
@@ -232,35 +232,35 @@ class JobSupervisor:
         if lease_clock() - renewed_at > self._settings.trainer_pause_seconds and not self._suspended:
             self._suspended = True
             child.send(Suspend())
-            log.warning("trainer suspended: the lease cannot be renewed", job_id=self._job.id)
+            log.warning("the trainer is suspended, because the lease cannot be renewed", job_id=self._job.id)
         if self._suspended:
-            self._reports.watch.excuse(now)
+            self._reports.watch.restart_limit(now)
 
-    def _mind_wishes(self, child: ChildProcess, now: float) -> None:
-        wish = self._keeper.requested
+    def _check_stop_requests(self, child: ChildProcess, now: float) -> None:
+        requested = self._keeper.requested_state
         if self._drain.is_set():
-            self._ladder.want("drain", now)
-        if wish is not None:
-            match wish.desired_state:
+            self._ladder.request("drain", now)
+        if requested is not None:
+            match requested.desired_state:
                 case DesiredState.STOP:
-                    self._ladder.want("stop", now, cancel=wish.cancel_requested)
+                    self._ladder.request("stop", now, cancel=requested.cancel_requested)
                     if self._reports.status is not JobStatus.STOPPING:
-                        self._reports.move(JobStatus.STOPPING)
+                        self._reports.write_status(JobStatus.STOPPING)
                 case DesiredState.PAUSE:
-                    self._ladder.want("pause", now, stepping=self._reports.status not in _BEFORE_STEPS)
+                    self._ladder.request("pause", now, stepping=self._reports.status not in _BEFORE_STEPS)
                 case DesiredState.COMPLETE:
-                    self._ladder.want("complete", now)
+                    self._ladder.request("complete", now)
                 case DesiredState.RUN:
                     pass
-        match self._ladder.step(now):
-            case Action.ASK:
-                assert self._ladder.request is not None
-                child.send(Stop(request=self._ladder.request))
-            case Action.TERMINATE:
-                self._reports.event("sigterm_sent", wish=self._ladder.request)
+        match self._ladder.next_action(now):
+            case StopAction.SEND_REQUEST:
+                assert self._ladder.requested is not None
+                child.send(Stop(request=self._ladder.requested))
+            case StopAction.TERMINATE:
+                self._reports.event("sigterm_sent", wish=self._ladder.requested)
                 child.terminate()
-            case Action.KILL:
-                drained = self._ladder.request == "drain"
+            case StopAction.KILL:
+                drained = self._ladder.requested == "drain"
                 self._kill(child, KillReason.DRAIN if drained else KillReason.STOP_GRACE)
             case None:
                 pass
@@ -273,8 +273,8 @@ class JobSupervisor:
                 self._reports.event("sigkill_sent", reason=reason.value)
             child.kill()
 
-    def _conclude(self, ending: Ending) -> JobStatus | None:
-        """Write the ending and return the committed status; None when the lease is lost or a drain ends the wait."""
+    def _commit_ending(self, ending: Ending) -> JobStatus | None:
+        """Write the ending and return the committed status; None if the lease is lost or a drain ends the wait."""
         job = self._job
         ending = replace(ending, message=ServerPaths(self._settings).hidden(ending.message))
         write = partial(_write_ending, job_id=job.id, attempt=job.attempt, ending=ending, settings=self._settings)

@@ -1,4 +1,4 @@
-"""The tasks of the training worker. Arguments hold names only, never prompts or configurations."""
+"""The Celery tasks of the training worker. Their arguments are only names, never prompts or configurations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from services.worker.celery_app import app, worker
 
 
 def run_next_job(queue: str) -> str:
-    """Run the best job of the queue, if there is one. The row in Postgres holds the result, this text is for Flower."""
+    """Run the next job of the queue, if there is one. The database holds the result; the text is for Flower."""
     return worker().run_next(queue)
 
 
 def sweep() -> dict[str, Any]:
-    """Reaper, doorbells and outbox once, by hand, for when the health process is down."""
+    """Do one sweep; an operator sends this task while the health process is down."""
     return asdict(run_single_sweep())
 
 

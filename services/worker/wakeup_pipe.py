@@ -1,4 +1,4 @@
-"""Ends a wait for a descriptor from another thread: a pipe with one byte in it. Safe to use after `close`."""
+"""A pipe with which one thread ends the wait of another thread that polls descriptors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import threading
 
 
 class WakeupPipe:
-    """`set` from any thread; the waiter polls `fileno()` beside its own descriptor and calls `clear`."""
+    """Any thread may call `set`; the waiter polls `fileno()` with its own descriptors, and calls `clear`.
+
+    While it is set, the pipe contains one byte. All methods may be called after `close`.
+    """
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
@@ -16,25 +19,25 @@ class WakeupPipe:
         self._set = self._closed = False
 
     def fileno(self) -> int:
-        """Readable while it is set."""
+        """Return the descriptor that is readable while the pipe is set."""
         return self._reader
 
     def set(self) -> None:
-        """Wake the waiter, now or at its next wait."""
+        """End the present wait of the waiter, or its next one."""
         with self._lock:
             if not (self._set or self._closed):
                 self._set = True
                 os.write(self._writer, b"\0")
 
     def clear(self) -> None:
-        """Before looking at what may have changed."""
+        """Reset the pipe. Call this before checking what has changed, so that later changes set it again."""
         with self._lock:
             if self._set and not self._closed:
                 self._set = False
                 os.read(self._reader, 1)
 
     def close(self) -> None:
-        """Free the pipe; later calls do nothing."""
+        """Close both ends; later calls of any method have no effect."""
         with self._lock:
             if not self._closed:
                 self._closed = True

@@ -1,7 +1,7 @@
-"""A training worker: on a notification it claims the best job and supervises it; it sends heartbeats for the display.
+"""A training worker: on a notification it claims the next job and supervises it; it also sends heartbeats.
 
-There is one per Celery process, created on first use. `drain` is called when the process has to leave. Leaves out:
-Celery (`services.worker.tasks`).
+Each Celery process has one worker, which is created on first use. Call `drain` when the process has to shut down.
+Leaves out: Celery (`services.worker.tasks`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from common.child.lifeline import lease_clock
 from common.config import Settings
-from common.db import database_away, make_engine, session_factory
+from common.db import database_unavailable, make_engine, session_factory
 from common.errors import JobFailed
 from common.jobs.outbox import add_notifications
 from common.jobs.queue import claim_job
@@ -47,7 +47,7 @@ class Worker:
         self._engine = make_engine(
             settings.database_url,
             application_name="tidal-worker",
-            # A worker that is stopped in the middle of a transaction must not keep the reaper from its row.
+            # A worker that is suspended during a transaction must not block the reaper by its row lock for long.
             idle_in_transaction_timeout=max(0.5, settings.lease_seconds / 6),
         )
         self._sessions = session_factory(self._engine)
@@ -55,24 +55,24 @@ class Worker:
         self._feed = LiveFeed(redis_url, stream_max_length=settings.stream_max_length)
         self._running: dict[tuple[str, int], JobSupervisor] = {}
         self._lock = threading.Lock()
-        self._leaving = threading.Event()
-        self._wishes = DesiredStateListener(redis_url, self._check_desired_state)
+        self._draining = threading.Event()
+        self._listener = DesiredStateListener(redis_url, self._check_desired_state)
         self._heartbeat = Heartbeat(
-            self.name, self._feed, self._describe, seconds=settings.heartbeat_seconds, children=self._trainers
+            self.name, self._feed, self._describe, seconds=settings.heartbeat_seconds, children=self._trainer_pids
         )
 
     def run_next(self, queue: str) -> str:
-        """Claim and run one job of `queue`; what became of it, in words for Flower.
+        """Claim and run one job of `queue`; return a description of the result for Flower.
 
-        Raises JobFailed when the job failed. While the database is away it waits: a worker that is cut off must not
-        use up the doorbells of the others.
+        Waits while the database does not answer, because a worker without a database must not use up the notifications
+        that other workers could serve. Raises JobFailed when the job failed.
         """
         job = self._claim(queue)
         if isinstance(job, str):
             return job
         log.info("job claimed", job_id=job.id, attempt=job.attempt, type=job.type)
         supervisor = JobSupervisor(
-            job, sessions=self._sessions, settings=self._settings, feed=self._feed, drain=self._leaving
+            job, sessions=self._sessions, settings=self._settings, feed=self._feed, drain=self._draining
         )
         with self._lock:
             self._running[job.id, job.attempt] = supervisor
@@ -91,61 +91,63 @@ class Worker:
 
     def _claim(self, queue: str) -> ClaimedJob | str:
         """Return the best job of `queue`, or the reason why there is none."""
-        away = False
-        while not self._leaving.is_set():
+        unavailable = False
+        while not self._draining.is_set():
             claimed_at = lease_clock()
             try:
                 with self._sessions.begin() as session:
                     row = claim_job(session, queue, self.name, self._settings)
                     return "no job to claim" if row is None else ClaimedJob.of(row, claimed_at=claimed_at)
             except SQLAlchemyError as error:
-                if not database_away(error):
+                if not database_unavailable(error):
                     raise
-                if not away:
-                    log.warning("no claim, the database is away", error=str(error).splitlines()[0])
-                away = True
-            self._leaving.wait(_RETRY_SECONDS)
-        self._pass_on(queue)
-        return "the worker is leaving"
+                if not unavailable:
+                    message = "no job can be claimed, because the database does not answer"
+                    log.warning(message, error=str(error).splitlines()[0])
+                unavailable = True
+            self._draining.wait(_RETRY_SECONDS)
+        self._return_notification(queue)
+        return "the worker is shutting down"
 
-    def _pass_on(self, queue: str) -> None:
+    def _return_notification(self, queue: str) -> None:
         """Send the notification again, because this worker shuts down and all others may be idle."""
         try:
             with self._sessions.begin() as session:
                 add_notifications(session, queue)
         except SQLAlchemyError as error:
-            log.warning("a notification was not passed on; the sweep sends it again", error=str(error).splitlines()[0])
+            message = "a notification could not be returned; the next sweep repeats it"
+            log.warning(message, error=str(error).splitlines()[0])
 
     def drain(self) -> None:
         """Stop claiming; running jobs write a checkpoint and return to the queue. Does not wait for them."""
-        self._leaving.set()
+        self._draining.set()
         with self._lock:
             running = list(self._running.values())
         for supervisor in running:
             supervisor.check_drain()
 
     def close(self) -> None:
-        """Free connections and threads. Call this when no job runs."""
-        self._leaving.set()
+        """Stop the threads and close the connections. Call this when no job runs."""
+        self._draining.set()
         self._heartbeat.close()
-        self._wishes.close()
+        self._listener.close()
         self._feed.close()
         self._engine.dispose()
 
     def _check_desired_state(self, job_id: str) -> None:
         with self._lock:
-            concerned = [supervisor for (running, _), supervisor in self._running.items() if running == job_id]
-        for supervisor in concerned:
+            supervisors = [supervisor for (running, _), supervisor in self._running.items() if running == job_id]
+        for supervisor in supervisors:
             supervisor.check_desired_state()
 
-    def _trainers(self) -> list[int]:
+    def _trainer_pids(self) -> list[int]:
         with self._lock:
             return [pid for supervisor in self._running.values() if (pid := supervisor.trainer_pid) is not None]
 
     def _describe(self) -> dict[str, str]:
         with self._lock:
             running = list(self._running.values())
-        state = "leaving" if self._leaving.is_set() else "busy" if running else "idle"
+        state = "leaving" if self._draining.is_set() else "busy" if running else "idle"
         fields = {"queue": self._queue, "state": state}
         for supervisor in running:
             fields |= supervisor.describe()

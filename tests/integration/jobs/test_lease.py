@@ -22,8 +22,8 @@ def test_renewal_extends_the_lease_and_brings_the_wish(desk: Desk) -> None:
     desk.lapse(job_id, -1.0)
     desk.do(request_cancel, job_id)
     renewal = desk.do(renew, job_id, 1, desk.settings)
-    assert (renewal.healed, renewal.desired_state, renewal.requested.cancel_requested) == (False, "stop", True)
-    assert 0 <= renewal.requested.since_seconds < 30
+    assert (renewal.healed, renewal.desired_state, renewal.requested_state.cancel_requested) == (False, "stop", True)
+    assert 0 <= renewal.requested_state.since_seconds < 30
     assert 50 < desk.sql("SELECT extract(epoch FROM lease_expires_at - now()) FROM jobs") <= 60
 
 

@@ -77,7 +77,7 @@ def test_a_doorbell_heard_by_a_worker_that_leaves_rings_again(
 ) -> None:
     worker = Worker(settings, queue="training")
     worker.drain()
-    assert worker.run_next("training") == "the worker is leaving"
+    assert worker.run_next("training") == "the worker is shutting down"
     worker.close()
     with sessions() as session:
         rung = session.scalars(select(Outbox.queue).where(Outbox.kind == "doorbell")).all()

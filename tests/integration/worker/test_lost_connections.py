@@ -95,4 +95,4 @@ def test_a_worker_without_a_database_waits_with_its_doorbell_until_it_answers_or
             end()
             doorbell.join(20)
         worker.close()
-    assert answers == ["no job to claim", "the worker is leaving"]
+    assert answers == ["no job to claim", "the worker is shutting down"]

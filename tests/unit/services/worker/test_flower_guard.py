@@ -14,7 +14,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from common.access import KnownHosts, TrustedProxies
-from services.worker.flower_guard import Access, guard
+from services.worker.flower_guard import FlowerAccess, guard
 
 
 class Failing(BaseHandler):
@@ -27,7 +27,7 @@ class Failing(BaseHandler):
 def test_a_fault_of_flower_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     handlers: list[Any] = [("/fails", Failing), ("/login", Failing)]
     settings: dict[str, Any] = {}
-    guard(handlers, settings, Access("tidal:pw", KnownHosts(), TrustedProxies("")))
+    guard(handlers, settings, FlowerAccess("tidal:pw", KnownHosts(), TrustedProxies("")))
     assert [path for path, _ in handlers] == ["/fails"]
 
     async def ask() -> list[httpx.Response]:

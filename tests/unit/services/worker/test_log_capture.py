@@ -21,7 +21,7 @@ def run(capture: LogCapture, code: str, cwd: Path | None = None) -> None:
     with subprocess.Popen(
         [sys.executable, "-u", "-c", code], stdout=capture.write_fd, stderr=capture.write_fd, cwd=cwd
     ) as process:
-        capture.child_has_it()
+        capture.close_write_end()
         process.wait(60)
     capture.close()
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import pytest
-
-from services.worker.progress import ProgressMeter, ProgressWatch
+from services.worker.record_progress import ProgressMeter, ProgressWatch
 
 
 def stepping(interval: float, count: int) -> tuple[ProgressWatch, float]:
     watch, now = ProgressWatch(0.0, floor_seconds=120.0, phase_seconds=1800.0), 0.0
     for _ in range(count):
         now += interval
-        watch.progress(now)
+        watch.record_progress(now)
     return watch, now
 
 
@@ -32,13 +31,13 @@ def test_the_first_steps_and_named_phases_are_given_half_an_hour() -> None:
     assert not watch.overdue(now + 1799)
     assert watch.overdue(now + 1801)
     watch, now = stepping(0.1, 100)
-    watch.phase("evaluation", now)
+    watch.record_phase("evaluation", now)
     assert not watch.overdue(now + 1799)
 
 
 def test_a_suspended_trainer_is_excused() -> None:
     watch, now = stepping(0.1, 100)
-    watch.excuse(now + 500)
+    watch.restart_limit(now + 500)
     assert not watch.overdue(now + 600)
 
 
