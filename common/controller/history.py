@@ -118,7 +118,7 @@ class TokenHistory:
         view.bigrams, view.trigrams = self.bigrams[rows], self.trigrams[rows]
         return view
 
-    def put(self, row: int, tokens: Sequence[int], *, counted: bool = True) -> None:
+    def set_sequence(self, row: int, tokens: Sequence[int], *, counted: bool = True) -> None:
         """Replace the sequence `row` by these tokens. Without `counted`, its `seen` mask and counts become invalid."""
         if not counted:
             self.tokens[row] = ABSENT

@@ -54,7 +54,7 @@ class DecodingModel:
         self._layers = self._packed(model, self.precision)
         self._per_row_attention = self.precision is Precision.INT8
         # int8 is faster only for few rows, and a prompt has many: prompts go through float32 layers.
-        self._fill_layers = self._packed(model, Precision.FLOAT32) if self._per_row_attention else self._layers
+        self._prefill_layers = self._packed(model, Precision.FLOAT32) if self._per_row_attention else self._layers
         self._single_sequence = SingleSequenceDecoder.for_layers(self._layers, self.config)
         self._final_norm = packed_norm(model.final_layer_norm)
         self._head = pack(model.output_projection.weight, model.output_projection.bias, self.precision)
@@ -71,7 +71,7 @@ class DecodingModel:
     @property
     def nbytes(self) -> int:
         """Return the memory of the weights in bytes."""
-        layers = self._layers if self._fill_layers is self._layers else [*self._layers, *self._fill_layers]
+        layers = self._layers if self._prefill_layers is self._layers else [*self._layers, *self._prefill_layers]
         return sum(layer.nbytes for layer in layers) + self._head.nbytes + self._embedding.nbytes
 
     def new_cache(self, slots: int = 1) -> SlotCache:
@@ -126,7 +126,7 @@ class DecodingModel:
         D, H = self.config.d_model, self.config.num_heads
         x = self._embedding[ids.reshape(-1)].float()
         rotations = self._rotations[:T, None, None]
-        for index, layer in enumerate(self._fill_layers):
+        for index, layer in enumerate(self._prefill_layers):
             qkv = layer.qkv(layer_norm(x, *layer.norm1))
             rotated = _rotate(qkv.view(n, T, 3, H, -1)[:, :, :2], rotations)
             q, k = rotated[:, :, 0].transpose(1, 2), rotated[:, :, 1].transpose(1, 2)

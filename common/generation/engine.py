@@ -124,7 +124,7 @@ class DecodingEngine:
             continuation.result.truncated = self._window.truncated[slot]
 
     def _remove_ended(self, finite: Sequence[bool]) -> tuple[list[Continuation], list[int]]:
-        """Remove ended sequences. Return them, and for every slot still in use the slot its sequence had before."""
+        """Remove ended sequences. Return them, and for each remaining slot the former slot of its sequence."""
         removed, order = [], list(range(len(self.active)))
         for slot in reversed(range(len(self.active))):
             if self.active[slot].ended:
@@ -146,10 +146,10 @@ class DecodingEngine:
         columns += [parameters.top_k.float(), parameters.top_p, parameters.repetition_penalty, plan.modulation]
         numbers: list[list[float]] = torch.stack(columns, dim=1).tolist()
         alternatives = _alternatives(sampled.top_ids, sampled.top_log_probs, len(tokens))
-        for continuation, token, values, likeliest in zip(self.active, tokens, numbers, alternatives, strict=True):
+        for continuation, token, values, most_likely in zip(self.active, tokens, numbers, alternatives, strict=True):
             if continuation.ended:
                 continue
-            step = continuation.record(token, values, likeliest)
+            step = continuation.record(token, values, most_likely)
             if step is not None and on_token is not None:
                 on_token(continuation, step)
         return [math.isfinite(log_prob) for log_prob, *_ in numbers]

@@ -44,9 +44,9 @@ def score_prompt(
         log_probs = head(states[first : first + len(part)]).log_softmax(1)
         values = log_probs.gather(1, part[:, None])[:, 0].tolist()
         best_values, best_ids = largest_in_order(log_probs, min(alternatives, log_probs.shape[1]))
-        likeliest = zip(best_ids.tolist(), best_values.tolist(), strict=True)
+        most_likely = zip(best_ids.tolist(), best_values.tolist(), strict=True)
         scores += [
             PromptScore(token, value, list(zip(*best, strict=True)))
-            for token, value, best in zip(part.tolist(), values, likeliest, strict=True)
+            for token, value, best in zip(part.tolist(), values, most_likely, strict=True)
         ]
     return scores

@@ -22,10 +22,13 @@ from tidal_client.vocabulary import GatingMode
 SPANS = 4
 """Number of decoding parameters. Their order in the columns: temperature, top-k, top-p, repetition penalty."""
 MODULATION = 2 * SPANS
+"""Column of the modulation; the columns before it are the four lows and the four spans."""
 EPISODE = MODULATION + 1
+"""Column of the episode length."""
 COLUMNS = EPISODE + 1
+"""Number of columns of the parameter table."""
 CAPACITY_STEP = 512
-"""Tokens by which the history of a slot grows at least."""
+"""The capacity of the token history is a multiple of this."""
 DISTINCT_FROM = 512
 """For a longer prompt only the distinct tokens are kept, which is all that the repetition penalty needs."""
 LONG_SEQUENCE = 2048
@@ -36,8 +39,11 @@ _NOISE_STEPS = 32
 
 
 class StepPlan(NamedTuple):
-    """How the next token of n slots is sampled: modulation (n,), 0 where there is none; the four decoding parameters;
-    and uniform (n,), random numbers in [0, 1)."""
+    """The inputs for sampling the next token of n slots.
+
+    modulation (n,) is 0 in mode `none`; `parameters` are the decoding parameters; uniform (n,) has random numbers in
+    [0, 1).
+    """
 
     modulation: Tensor
     parameters: DecodingParameterRows
@@ -72,7 +78,7 @@ class SlotStates:
 
         For slots in `long_sequences` only the first S tokens are included.
         """
-        return self._history.tokens[: len(self), : max(_up_to_long_threshold(self._lengths), default=0)]
+        return self._history.tokens[: len(self), : max(_without_long_sequences(self._lengths), default=0)]
 
     @property
     def long_sequences(self) -> list[tuple[int, Tensor]]:
@@ -96,7 +102,7 @@ class SlotStates:
             kept = prompt if counted or len(prompt) <= DISTINCT_FROM else list(dict.fromkeys(prompt))
             self._lengths.append(len(kept))
             self._reserve(slot + 1, len(kept) + settings.max_tokens)
-            self._history.put(slot, kept, counted=counted)
+            self._history.set_sequence(slot, kept, counted=counted)
         else:
             self._lengths.append(self._lengths[copy_from])
             self._reserve(slot + 1, self._lengths[copy_from] + settings.max_tokens)
@@ -160,7 +166,7 @@ class SlotStates:
         else:
             short = torch.ones(n, dtype=torch.bool)
             short[long_slots] = False
-            span = max(_up_to_long_threshold(self._lengths), default=1)
+            span = max(_without_long_sequences(self._lengths), default=1)
             self._history.prefix(n, span).append(tokens, short.to(tokens.device))
             for slot in long_slots:
                 self._history.single(slot, self._lengths[slot]).append(tokens[slot : slot + 1])
@@ -215,7 +221,7 @@ class SlotStates:
             [candidate_filter(settings) for settings in self.settings],
             max_top_k=max((max_top_k(settings) for settings in self.settings), default=1),
             top_log_probs=max((settings.top_log_probs for settings in self.settings), default=0),
-            equal_lengths=len(set(_up_to_long_threshold(self._lengths))) <= 1,
+            equal_lengths=len(set(_without_long_sequences(self._lengths))) <= 1,
             any_top_p=any(_min_top_p(settings) < 1.0 for settings in self.settings),
         )
         modes = [settings.gating_mode for settings in self.settings]
@@ -244,7 +250,7 @@ class SlotStates:
             self._constant_plan = modulation, self._parameters(self._table[: len(self), MODULATION])
 
 
-def _up_to_long_threshold(lengths: list[int]) -> list[int]:
+def _without_long_sequences(lengths: list[int]) -> list[int]:
     return [length for length in lengths if length <= LONG_SEQUENCE]
 
 

@@ -63,28 +63,28 @@ class Window:
             self._tokens.append(list(prompt[-(self._context - 1) :]))
             self.truncated.append(len(prompt) - len(self._tokens[-1]))
         base = len(self) - len(prompts)
-        wanted = [None] * len(prompts) if alternatives is None else alternatives
-        places: dict[tuple[int, ...], int] = {}
-        sources = [places.setdefault(tuple(tokens), len(places)) for tokens in self._tokens[base:]]
-        to_score: list[int | None] = [None] * len(places)
-        for source, count in zip(sources, wanted, strict=True):
+        counts = [None] * len(prompts) if alternatives is None else alternatives
+        index_by_prompt: dict[tuple[int, ...], int] = {}
+        sources = [index_by_prompt.setdefault(tuple(tokens), len(index_by_prompt)) for tokens in self._tokens[base:]]
+        to_score: list[int | None] = [None] * len(index_by_prompt)
+        for source, count in zip(sources, counts, strict=True):
             if count is not None:
                 to_score[source] = max(count, to_score[source] or 0)
-        # After a removal the caller has decoded again, so the first rows are those of the slots in use.
-        before = self.logits[:base], self.hidden[:base]
-        (logits, hidden), scores = self._fill(base, list(places), to_score)
-        if len(places) < len(prompts):
+        # `append` has followed any `remove`, so the first rows are those of the slots in use.
+        existing = self.logits[:base], self.hidden[:base]
+        (logits, hidden), scores = self._prefill_in_parts(base, list(index_by_prompt), to_score)
+        if len(index_by_prompt) < len(prompts):
             logits, hidden = logits[sources], hidden[sources]
             lengths = [len(tokens) for tokens in self._tokens[base:]]
             self._cache.copy_slots(base, [base + source for source in sources], max(lengths))
             self._cache.set_lengths(base, lengths)
-        self.logits, self.hidden = torch.cat((before[0], logits)), torch.cat((before[1], hidden))
-        outside = 1 - self._context
+        self.logits, self.hidden = torch.cat((existing[0], logits)), torch.cat((existing[1], hidden))
+        first_in_window = 1 - self._context
         return [
             None
             if count is None
-            else [PromptScore(token, None, []) for token in prompt[:outside]] + (scores[source] or [])
-            for source, count, prompt in zip(sources, wanted, prompts, strict=True)
+            else [PromptScore(token, None, []) for token in prompt[:first_in_window]] + (scores[source] or [])
+            for source, count, prompt in zip(sources, counts, prompts, strict=True)
         ]
 
     def append(self, tokens: Tensor, on_host: Sequence[int], scales: Tensor | None) -> None:
@@ -109,7 +109,7 @@ class Window:
         self._tokens.pop()
         self.truncated.pop()
 
-    def _fill(
+    def _prefill_in_parts(
         self, first: int, prompts: Sequence[Sequence[int]], to_score: Sequence[int | None]
     ) -> tuple[tuple[Tensor, Tensor], list[list[PromptScore] | None]]:
         """Prefill the slots from `first` on, as many in one pass as `PREFILL_TOKENS` allows."""
@@ -128,7 +128,7 @@ class Window:
                 parts.append(self._prefill(first + done, prompts[part]))
                 scores += [None] * count
             else:
-                parts.append(self._score(first + done, prompts[part], to_score[part], scores))
+                parts.append(self._prefill_and_score(first + done, prompts[part], to_score[part], scores))
             done += count
         logits, hidden = (torch.cat(column) for column in zip(*parts, strict=True))
         return (logits, hidden), scores
@@ -137,7 +137,7 @@ class Window:
         ids, lengths = _padded(prompts)
         return self.model.prefill(ids.to(self.model.device), lengths, self._cache, first)
 
-    def _score(
+    def _prefill_and_score(
         self,
         first: int,
         prompts: Sequence[Sequence[int]],

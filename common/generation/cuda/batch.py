@@ -44,14 +44,14 @@ JOIN_AT_ONCE = 64
 
 @dataclass
 class SequenceSlot:
-    """The state of one slot that the host knows."""
+    """The host's record of one slot and its sequence."""
 
     owner: Hashable
     settings: GenerationSettings
     tokens_read: int
     """Tokens that the model has read or reads in launched steps: the prompt and sampled tokens."""
     tokens_cached: int
-    """How many of them are in the window."""
+    """The number of these tokens that are in the window."""
     start_tokens: int
     """1 if the first token read is an end-of-text token that stands in for an empty prompt, else 0."""
     tokens_left: int
@@ -150,7 +150,7 @@ class StaticBatch:
             for slot_settings in settings
         ]
         numbers = [-1 if policy is None else self._policies[policy] for policy in learned]
-        self._state.put(free, prompts, settings, seeds, numbers)
+        self._state.start_sequences(free, prompts, settings, seeds, numbers)
         prefilled: list[tuple[int, list[PromptScore] | None]] = []
         for first in range(0, len(owners), JOIN_AT_ONCE):
             part = slice(first, first + JOIN_AT_ONCE)
@@ -205,11 +205,11 @@ class StaticBatch:
         removed = [self._slot_by_owner.pop(owner) for owner in owners]
         if not removed:
             return
-        inactive = [number for number in removed if self._slots.pop(number).tokens_left > 0]
+        to_deactivate = [number for number in removed if self._slots.pop(number).tokens_left > 0]
         used = {slot.settings.policy for slot in self._slots.values()}
         self._policies = {policy: number for policy, number in self._policies.items() if policy in used}
-        if inactive:
-            self._state.tokens_remaining[self._state.send(inactive)] = 0
+        if to_deactivate:
+            self._state.tokens_remaining[self._state.send(to_deactivate)] = 0
         if self._slots and _next_power_of_two(max(self._slots) + 1) > _next_power_of_two(len(self._slots)):
             self._compact()
 
@@ -253,13 +253,13 @@ class StaticBatch:
             number for number, slot in self._slots.items() if slot.tokens_left > 0 and slot.tokens_cached == context
         ]
         kept = context - context // 2
-        capacity = torch.arange(kept, device=state.device)
+        positions = torch.arange(kept, device=state.device)
         for first in range(0, len(full), JOIN_AT_ONCE):
             part = full[first : first + JOIN_AT_ONCE]
             # All inputs after the dropped half are tokens of the sequence, so they can be read from its history.
             starts = [self._slots[number].tokens_read - kept - self._slots[number].start_tokens for number in part]
             tokens = state.history.tokens[state.send(part)]
-            ids = tokens.gather(1, state.send(starts)[:, None] + capacity)
+            ids = tokens.gather(1, state.send(starts)[:, None] + positions)
             cache = self.model.new_cache(len(part))
             self.model.prefill_states(ids, [kept] * len(part), cache, 0)
             state.copy_cache(part, cache, [kept] * len(part))
@@ -295,7 +295,8 @@ class StaticBatch:
             and any(slot_settings.gating_mode is not GatingMode.NONE for slot_settings in settings),
             policies=tuple(
                 sorted(
-                    ((self._policies[policy], policy, drawn) for policy, drawn in policies.items()), key=_policy_number
+                    ((self._policies[policy], policy, sample) for policy, sample in policies.items()),
+                    key=_policy_number,
                 )
             ),
         )

@@ -1,5 +1,4 @@
-"""The state of a running batch in tensors with a fixed number of slots, so that a captured step can be replayed on
-them.
+"""The state of a running batch, in tensors of fixed size on which a captured step can be replayed.
 
 The tensors keep their addresses; only `grow` returns new ones. A slot whose `tokens_remaining` is 0 is inactive: a step
 does not change its counts, and the outputs for it are never read. Shapes: R slots, L layers, H heads, K head width,
@@ -96,7 +95,7 @@ class StaticState:
             self.logit_adjustments = torch.zeros_like(self.logits)
             self.generated = torch.zeros_like(self.logits, dtype=torch.bool)
 
-    def put(
+    def start_sequences(
         self,
         slots: Sequence[int],
         prompts: Sequence[Sequence[int]],
@@ -112,8 +111,8 @@ class StaticState:
         prompt_history = TokenHistory.of(prompts, vocab_size=self.history.vocab_size, device=self.device)
         self.history.tokens[at] = prompt_history.tokens.new_full((len(slots), self.capacity), -1)
         self.history.tokens[at, : prompt_history.capacity] = prompt_history.tokens
-        for source, new in zip(_counts(self.history), _counts(prompt_history), strict=True):
-            source[at] = new
+        for target, source in zip(_counts(self.history), _counts(prompt_history), strict=True):
+            target[at] = source
         columns = [parameter_columns(slot_settings, self.history.vocab_size) for slot_settings in settings]
         table = self.send(columns, torch.float64)
         parameters = table[:, :SPANS] + table[:, MODULATION, None] * table[:, SPANS:MODULATION]
@@ -150,7 +149,7 @@ class StaticState:
     def copy_cache(self, slots: Sequence[int], cache: SlotCache, lengths: Sequence[int]) -> Tensor:
         """Copy keys and values of the first slots of `cache` to `slots`. Return `slots` as a tensor.
 
-        Positions behind them are set to 0: the mask gives them weight 0, but 0 times NaN is NaN.
+        Later positions of `slots` are set to 0: the mask gives them weight 0, but 0 times NaN is NaN.
         """
         at, n, T = self.send(slots), len(slots), max(lengths)
         self.keys[:, at, :, T:] = 0.0

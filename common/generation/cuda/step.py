@@ -60,12 +60,22 @@ def static_step(model: DecodingModel, state: StaticState, shape: StepShape) -> N
     modulation = _pick_modulation(state, shape, for_modulation)
     parameters = _parameters(state, shape, modulation)
     token, log_prob, entropy, sampled_entropy = _sample(state, shape, parameters, for_token)
-    fed = modulation.float()
+    modulation_f32 = modulation.float()
     temperature, top_k, top_p, penalty = parameters
-    numbers = [token.float(), log_prob, entropy, sampled_entropy, temperature, top_k.float(), top_p, penalty, fed]
+    numbers = [
+        token.float(),
+        log_prob,
+        entropy,
+        sampled_entropy,
+        temperature,
+        top_k.float(),
+        top_p,
+        penalty,
+        modulation_f32,
+    ]
     state.outputs[:n] = torch.stack(numbers, dim=1)
-    _update_history(state, shape, token, fed, active)
-    scales = model.gate_scales(fed, state.gated[:n]) if shape.gated else None
+    _update_history(state, shape, token, modulation_f32, active)
+    scales = model.gate_scales(modulation_f32, state.gated[:n]) if shape.gated else None
     logits, hidden = _decode(model, state, shape, token, scales)
     state.logits[:n] = logits
     state.hidden[:n] = hidden
@@ -120,24 +130,24 @@ def _sample(
     log_probs = scored_logits(logits, seen, parameters.repetition_penalty, parameters.temperature).log_softmax(1)
     probabilities = log_probs.exp()
     entropy = torch.linalg.vecdot(probabilities, log_probs).neg().clamp(min=0.0)
-    reported = state.top_ids.shape[1] if shape.top_log_probs else 1
-    values, ids = largest(log_probs, min(max(shape.max_candidates, reported), V))
+    returned = state.top_ids.shape[1] if shape.top_log_probs else 1
+    values, ids = largest(log_probs, min(max(shape.max_candidates, returned), V))
     candidates = filter_largest(values, ids, parameters)
     token, sampled_entropy = pick(candidates, uniform), sampling_entropy(candidates)
     if shape.full_distribution:
-        chosen = state.filters[:n] == FILTERS[CandidateFilter.FULL_DISTRIBUTION]
-        token = torch.where(chosen, sample_full_distribution(probabilities, uniform), token)
-        sampled_entropy = torch.where(chosen, entropy, sampled_entropy)
+        selected = state.filters[:n] == FILTERS[CandidateFilter.FULL_DISTRIBUTION]
+        token = torch.where(selected, sample_full_distribution(probabilities, uniform), token)
+        sampled_entropy = torch.where(selected, entropy, sampled_entropy)
     if shape.top_p_only:
-        chosen = state.filters[:n] == FILTERS[CandidateFilter.TOP_P]
+        selected = state.filters[:n] == FILTERS[CandidateFilter.TOP_P]
         nucleus = filter_largest(*torch.sort(log_probs, dim=1, descending=True, stable=True), parameters)
-        token = torch.where(chosen, pick(nucleus, uniform), token)
-        sampled_entropy = torch.where(chosen, sampling_entropy(nucleus), sampled_entropy)
+        token = torch.where(selected, pick(nucleus, uniform), token)
+        sampled_entropy = torch.where(selected, sampling_entropy(nucleus), sampled_entropy)
     # Logits that are not finite must not give a token outside the vocabulary; log_prob shows the host that they are.
     token = token.clamp(0, V - 1)
     if shape.top_log_probs:
-        state.top_ids[:n] = ids[:, :reported]
-        state.top_log_probs[:n] = values[:, :reported]
+        state.top_ids[:n] = ids[:, :returned]
+        state.top_log_probs[:n] = values[:, :returned]
     return token, log_probs.gather(1, token[:, None])[:, 0], entropy, sampled_entropy
 
 
@@ -155,11 +165,11 @@ def _update_history(state: StaticState, shape: StepShape, token: Tensor, modulat
         assert state.logit_adjustments is not None
         assert state.generated is not None
         presence, frequency = state.penalties[:n].unbind(1)
-        again = state.generated[slots, token]
-        penalty = frequency + torch.where(again, 0.0, presence)
+        repeated = state.generated[slots, token]
+        penalty = frequency + torch.where(repeated, 0.0, presence)
         adjusted = state.logit_adjustments[slots, token] - torch.where(active, penalty, 0.0)
         state.logit_adjustments[slots, token] = adjusted
-        state.generated[slots, token] = again | active
+        state.generated[slots, token] = repeated | active
     state.steps[:n].add_(active)
     state.previous_modulation[:n] = torch.where(active, modulation, state.previous_modulation[:n])
 

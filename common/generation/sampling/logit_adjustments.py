@@ -50,10 +50,10 @@ class LogitAdjustments:
         if not self._slots:
             return
         if slot in self._slots:
-            place, end = self._slots.index(slot), len(self._slots) - 1
+            index, end = self._slots.index(slot), len(self._slots) - 1
             for tensor in (self._adjustments, self._generated, self._penalties):
-                tensor[place] = tensor[end]
-            self._slots[place] = self._slots[end]
+                tensor[index] = tensor[end]
+            self._slots[index] = self._slots[end]
             self._slots.pop()
         self._slots = [slot if other == last else other for other in self._slots]
         self._update_indices()
@@ -69,11 +69,11 @@ class LogitAdjustments:
             return
         token, k = tokens[self._slot_index], len(self._slots)
         presence, frequency = self._penalties[:k].unbind(1)
-        again = self._generated[self._places, token]
-        self._adjustments[self._places, token] -= frequency + torch.where(again, 0.0, presence)
-        self._generated[self._places, token] = True
+        repeated = self._generated[self._indices, token]
+        self._adjustments[self._indices, token] -= frequency + torch.where(repeated, 0.0, presence)
+        self._generated[self._indices, token] = True
 
     def _update_indices(self) -> None:
         device = self._adjustments.device
         self._slot_index = torch.tensor(self._slots, dtype=torch.int64, device=device)
-        self._places = torch.arange(len(self._slots), device=device)
+        self._indices = torch.arange(len(self._slots), device=device)

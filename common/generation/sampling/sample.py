@@ -82,10 +82,10 @@ def score_sequences(logits: Tensor, tokens: Tensor, parameters: DecodingParamete
     """
     temperature, penalty = parameters.temperature[:, None], parameters.repetition_penalty[:, None]
     ids = torch.where(tokens < 0, tokens[:, :1], tokens)
-    held = logits.gather(1, ids).float()
-    held = torch.where(held > 0, held / penalty, held * penalty) / temperature
+    adjusted = logits.gather(1, ids).float()
+    adjusted = torch.where(adjusted > 0, adjusted / penalty, adjusted * penalty) / temperature
     # A repeated token writes the same value again.
-    return _scores((logits.float() / temperature).scatter_(1, ids, held))
+    return _scores((logits.float() / temperature).scatter_(1, ids, adjusted))
 
 
 def _scores(scored: Tensor) -> Scores:

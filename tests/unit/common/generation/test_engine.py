@@ -139,13 +139,13 @@ def test_choices_that_share_token_ids_are_counted_once_and_equal_those_alone(
         for number, settings in enumerate([KINDS[6]] * 3 + [KINDS[0]] * 3)
     ]
     counted: list[int] = []
-    put = TokenHistory.put
+    set_sequence = TokenHistory.set_sequence
 
-    def counted_put(history: TokenHistory, row: int, tokens: list[int], **options: bool) -> None:
+    def counting_set_sequence(history: TokenHistory, row: int, tokens: list[int], **options: bool) -> None:
         counted.append(row)
-        put(history, row, tokens, **options)
+        set_sequence(history, row, tokens, **options)
 
-    monkeypatch.setattr(TokenHistory, "put", counted_put)
+    monkeypatch.setattr(TokenHistory, "set_sequence", counting_set_sequence)
     engine = DecodingEngine(model)
     engine.join(sequences)
     assert counted == [0, 3]
