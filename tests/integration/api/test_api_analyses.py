@@ -14,7 +14,7 @@ from tests.integration.api.analyses import MODEL, POLICY, RESULT
 from tests.integration.api.conftest import Api
 
 
-def test_an_unknown_kind_of_analysis_is_refused(api: Api) -> None:
+def test_an_unknown_kind_of_analysis_is_rejected(api: Api) -> None:
     experiment = api.submit()["experimentId"]
     refused = api.admin.post(f"/api/experiments/{experiment}/analyses", json={"result": {**RESULT, "kind": "heatmap"}})
     assert refused.status_code == 422
@@ -22,7 +22,7 @@ def test_an_unknown_kind_of_analysis_is_refused(api: Api) -> None:
     assert refused.json()["errors"] == [expected]
 
 
-def test_a_saved_analysis_comes_back_as_it_was(api: Api) -> None:
+def test_a_saved_analysis_is_returned_unchanged(api: Api) -> None:
     experiment = api.submit()["experimentId"]
     path = f"/api/experiments/{experiment}/analyses"
     saved = api.admin.post(path, json={"name": "first", "result": RESULT})
@@ -35,7 +35,7 @@ def test_a_saved_analysis_comes_back_as_it_was(api: Api) -> None:
     assert listed == {key: value for key, value in found.items() if key != "result"}
 
 
-def test_lists_are_paged_filtered_and_show_what_jobs_made_of_an_experiment(api: Api) -> None:
+def test_lists_are_paged_and_filtered_and_include_the_analyses_of_jobs(api: Api) -> None:
     experiment = api.submit()["experimentId"]
     path = f"/api/experiments/{experiment}/analyses"
     kinds = ["single", "sweep", "single"]
@@ -76,7 +76,7 @@ def test_the_analysis_of_a_job_is_listed_with_the_experiment_it_is_about(api: Ap
     assert api.http.get(about, params={"derived": False}).json()["analyses"] == []
 
 
-def test_what_a_live_job_may_save_again_is_not_deleted(api: Api) -> None:
+def test_an_analysis_that_a_live_job_may_save_again_is_not_deleted(api: Api) -> None:
     job = analysis_job(api)
     path = f"/api/experiments/{job['experimentId']}/analyses"
     [own] = api.http.get(path).json()["analyses"]
@@ -88,7 +88,7 @@ def test_what_a_live_job_may_save_again_is_not_deleted(api: Api) -> None:
     assert api.http.get(path).json()["analyses"] == []
 
 
-def test_what_is_deleted_is_gone_and_what_is_missing_is_404(api: Api) -> None:
+def test_deleted_and_unknown_ones_are_404(api: Api) -> None:
     experiment = api.submit()["experimentId"]
     path = f"/api/experiments/{experiment}/analyses"
     one = api.admin.post(path, json={"result": RESULT}).json()["id"]
@@ -103,7 +103,7 @@ def test_what_is_deleted_is_gone_and_what_is_missing_is_404(api: Api) -> None:
     assert [reply.status_code for reply in missing] == [404] * 5
 
 
-def test_saving_and_deleting_ask_for_a_token(api: Api) -> None:
+def test_saving_and_deleting_need_a_token(api: Api) -> None:
     experiment = api.submit()["experimentId"]
     path = f"/api/experiments/{experiment}/analyses"
     replies = [api.http.post(path, json={"result": RESULT}), api.http.delete(path), api.http.delete("/api/analyses/x")]
@@ -118,7 +118,7 @@ UNKEPT = [
 ]
 
 
-def test_only_an_analysis_is_saved(api: Api) -> None:
+def test_only_valid_analyses_are_saved(api: Api) -> None:
     path = f"/api/experiments/{api.submit()['experimentId']}/analyses"
     for body, location in UNKEPT:
         reply = api.admin.post(path, content=body, headers={"Content-Type": "application/json"})
@@ -146,7 +146,7 @@ def files(api: Api) -> None:
         (api.experiment_folder(experiment) / file).write_bytes(b"x")
 
 
-def test_a_job_that_could_never_run_is_refused(api: Api, files: None) -> None:
+def test_a_job_that_could_never_run_is_rejected(api: Api, files: None) -> None:
     for changes, location in NEVER:
         reply = api.admin.post("/api/jobs", json={"type": "analysis", "checkpoint": MODEL, **changes})
         assert reply.status_code == 422, reply.text

@@ -92,7 +92,7 @@ def modulations(trajectory: dict[str, Any]) -> list[float]:
     return [value for sample in trajectory["samples"] for value in sample["modulation"]]
 
 
-def test_a_batch_says_what_its_modulations_say(api: Api, engine: RealEngine) -> None:
+def test_the_statistics_of_a_batch_follow_from_its_modulations(api: Api, engine: RealEngine) -> None:
     reply = api.http.post(
         "/api/analyze-trajectories",
         json={**RANDOM, "prompts": PROMPTS, "samplesPerPrompt": 2, "bootstrap": True, "seed": 5},
@@ -132,7 +132,7 @@ def welch(a: list[float], b: list[float]) -> float:
     return (statistics.fmean(a) - statistics.fmean(b)) / math.sqrt(error)
 
 
-def test_the_job_and_the_immediate_answer_agree(api: Api, engine: RealEngine, tmp_path: Path) -> None:
+def test_a_job_and_an_immediate_analysis_have_the_same_result(api: Api, engine: RealEngine, tmp_path: Path) -> None:
     asked = {"prompts": PROMPTS[:2], "samplesPerPrompt": 2, "includeExtremeValues": True, "seed": 11}
     reply = api.admin.post("/api/analyze-trajectories", json={**LEARNED, **asked})
     assert reply.status_code == 200, reply.text
@@ -173,7 +173,7 @@ def figures(result: Any) -> Any:
     return round(result, 4) if isinstance(result, float) else result
 
 
-def test_a_sweep_goes_from_careful_to_daring(api: Api, engine: RealEngine) -> None:
+def test_a_sweep_covers_modulations_from_0_to_1(api: Api, engine: RealEngine) -> None:
     reply = api.http.post("/api/analyze-trajectories", json={"checkpoint": MODEL, "prompts": ["Tom"], "kind": "sweep"})
     found = reply.json()
     assert (found["trajectories"], found["batchAnalysis"], found["tokensGenerated"]) == ([], None, 150)
@@ -191,7 +191,7 @@ def test_a_sweep_goes_from_careful_to_daring(api: Api, engine: RealEngine) -> No
     assert found["sweepAnalysis"]["meanDeltas"] == row["deltas"]
 
 
-def test_a_stream_tells_its_progress_and_ends_with_the_result(api: Api, engine: RealEngine) -> None:
+def test_a_stream_sends_progress_and_ends_with_the_result(api: Api, engine: RealEngine) -> None:
     body = {**RANDOM, "prompts": PROMPTS, "samplesPerPrompt": 16}
     with api.http.stream("POST", "/api/analyze-trajectories", json={**body, "stream": True}) as reply:
         assert reply.headers["content-type"].startswith("text/event-stream")
@@ -225,7 +225,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-def test_what_cannot_be_analysed_is_a_problem_that_names_the_place(api: Api, files: None) -> None:
+def test_an_invalid_analysis_is_a_problem_that_names_the_field(api: Api, files: None) -> None:
     for changes, location, message in REFUSED:
         reply = api.admin.post("/api/analyze-trajectories", json={**RANDOM, "prompts": ["a"], **changes})
         assert (reply.status_code, reply.headers["content-type"]) == (422, "application/problem+json"), changes
@@ -234,7 +234,7 @@ def test_what_cannot_be_analysed_is_a_problem_that_names_the_place(api: Api, fil
         assert message in finding["message"], changes
 
 
-def test_what_is_too_long_for_an_open_connection_is_sent_to_the_queue(api: Api, files: None) -> None:
+def test_an_analysis_that_is_too_long_names_the_job_type(api: Api, files: None) -> None:
     body = {**RANDOM, "prompts": ["a", "b"], "maxTokens": 2049}
     refused = api.admin.post("/api/analyze-trajectories", json=body).json()
     assert (refused["status"], refused["code"]) == (422, "analysis_too_long")
@@ -245,7 +245,7 @@ def test_what_is_too_long_for_an_open_connection_is_sent_to_the_queue(api: Api, 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_texts_that_end_at_once_are_an_error(api: Api, engine: RealEngine, stream: bool) -> None:
+def test_texts_without_tokens_are_an_error(api: Api, engine: RealEngine, stream: bool) -> None:
     body = {**RANDOM, "checkpoint": "exp-1/silent.safetensors", "prompts": ["Tom"], "stream": stream}
     with api.http.stream("POST", "/api/analyze-trajectories", json=body) as reply:
         error = list(Events(reply))[-1].data if stream else json.loads(reply.read())

@@ -44,7 +44,7 @@ def test_a_write_needs_the_token(api: Api, path: str, body: object, headers: dic
     assert api.http.get("/api/jobs").json()["jobs"] == []
 
 
-def test_a_write_with_the_token_goes_through(api: Api) -> None:
+def test_a_write_with_the_token_succeeds(api: Api) -> None:
     assert api.http.post("/api/jobs/job_x/cancel", headers=BEARER).status_code == 404
 
 

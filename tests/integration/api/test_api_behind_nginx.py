@@ -106,7 +106,7 @@ def submit(client: httpx.Client) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("prefix_taken_off", [False, True])
-def test_an_event_comes_through_while_the_stream_is_open(
+def test_an_event_passes_the_proxy_while_the_stream_is_open(
     behind: Behind, redis_client: redis.Redis, prefix_taken_off: bool
 ) -> None:
     with behind(prefix_taken_off=prefix_taken_off) as (client, _):
@@ -119,7 +119,7 @@ def test_an_event_comes_through_while_the_stream_is_open(
                 assert next(event.data["n"] for event in events if event.name == "metrics") == number
 
 
-def test_a_stream_goes_on_after_nginx_was_restarted_without_gap_or_duplicate(
+def test_a_stream_continues_after_a_restart_of_nginx_without_gap_or_duplicate(
     behind: Behind, redis_client: redis.Redis
 ) -> None:
     seen: list[int] = []
@@ -145,7 +145,7 @@ def test_a_stream_goes_on_after_nginx_was_restarted_without_gap_or_duplicate(
     assert seen == list(range(60))
 
 
-def test_pages_and_links_know_the_sub_path(behind: Behind) -> None:
+def test_pages_and_links_contain_the_sub_path(behind: Behind) -> None:
     with behind() as (client, _):
         assert client.get("/readyz").json()["ready"] is True
         servers = client.get("/openapi.json").json()["servers"]

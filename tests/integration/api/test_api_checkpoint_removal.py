@@ -31,7 +31,7 @@ def ended(api: Api) -> str:
     return experiment
 
 
-def test_what_a_waiting_job_begins_from_stays(api: Api, ended: str) -> None:
+def test_a_checkpoint_that_a_waiting_job_needs_is_not_deleted(api: Api, ended: str) -> None:
     path = f"/api/experiments/{ended}"
     waiting = api.submit(checkpoint=f"{ended}/model.safetensors")
     assert api.http.delete(f"{path}/checkpoints/model.safetensors").status_code == 401
@@ -41,7 +41,7 @@ def test_what_a_waiting_job_begins_from_stays(api: Api, ended: str) -> None:
     assert api.admin.delete(f"{path}/checkpoints/model.safetensors").status_code == 204
 
 
-def test_a_job_goes_on_from_the_newest_checkpoint_that_is_left(api: Api, ended: str) -> None:
+def test_a_job_resumes_from_the_newest_remaining_checkpoint(api: Api, ended: str) -> None:
     path = f"/api/experiments/{ended}/checkpoints/checkpoints"
     assert api.admin.delete(f"{path}/step-000000020").status_code == 204
     assert not (api.settings.experiments_dir / ended / "checkpoints/step-000000020").exists()

@@ -91,7 +91,7 @@ def test_nothing_is_read_written_or_generated_without_the_token(
         assert before == after
 
 
-def test_the_token_opens_everything_again_for_the_openai_package_too(serve: RunApi, redis_url: str) -> None:
+def test_the_token_allows_everything_also_for_the_openai_package(serve: RunApi, redis_url: str) -> None:
     with serve(require_auth_for_reads=True) as api:
         things = Things(api)
         model = f"{things.lm}/final"
@@ -125,7 +125,7 @@ def test_open_endpoints_ignore_a_wrong_token_however_often_it_comes(api: Api, re
         generator.close()
 
 
-def test_openapi_says_which_operations_need_the_token(serve: RunApi) -> None:
+def test_openapi_marks_the_operations_that_need_the_token(serve: RunApi) -> None:
     with serve(require_auth_for_reads=True) as api:
         document = json.loads(api.http.get("/openapi.json").text)
     for path, operations in document["paths"].items():

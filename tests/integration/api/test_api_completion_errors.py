@@ -79,7 +79,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_a_parameter_that_cannot_be_is_named(api: Api) -> None:
+def test_an_invalid_parameter_is_named(api: Api) -> None:
     make_checkpoint(api)
     with opened(api) as made:
         for wrong, param in REFUSED:
@@ -92,7 +92,7 @@ def test_a_parameter_that_cannot_be_is_named(api: Api) -> None:
             assert error.body["message"].startswith(f"{param}: "), wrong
 
 
-def test_what_only_the_model_can_refuse_is_a_bad_request(client: openai.OpenAI) -> None:
+def test_a_request_that_only_the_model_can_reject_is_a_bad_request(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="logit_bias names token 60000"):
         client.completions.create(model=MODEL, prompt="x", logit_bias={"60000": 1})
     with pytest.raises(openai.BadRequestError, match="prompt has token 50257"):
@@ -101,7 +101,7 @@ def test_what_only_the_model_can_refuse_is_a_bad_request(client: openai.OpenAI) 
         client.completions.create(model=MODEL, prompt="x", n=9)
 
 
-def test_what_is_not_there_is_not_found(api: Api) -> None:
+def test_an_unknown_model_is_not_found(api: Api) -> None:
     make_checkpoint(api)
     with opened(api) as made:
         for name in ("nosuch/final", "exp-2/rl_checkpoint_final.pth", "/etc/passwd"):
@@ -112,7 +112,7 @@ def test_what_is_not_there_is_not_found(api: Api) -> None:
             made.chat.completions.create(model=MODEL, messages=[])
 
 
-def test_a_token_is_asked_for_where_reads_are_closed(serve: RunApi) -> None:
+def test_closed_reads_need_a_token(serve: RunApi) -> None:
     with serve(require_auth_for_reads=True) as api, opened(api, "wrong") as stranger, opened(api) as made:
         with pytest.raises(openai.AuthenticationError) as refused:
             stranger.models.list()
@@ -122,7 +122,7 @@ def test_a_token_is_asked_for_where_reads_are_closed(serve: RunApi) -> None:
         assert made.models.list().data == []
 
 
-def test_callers_without_a_token_are_limited_and_told_so_in_every_reply(api: Api, client: openai.OpenAI) -> None:
+def test_callers_without_a_token_are_limited_and_every_reply_has_the_headers(api: Api, client: openai.OpenAI) -> None:
     """Five at once: whole, streamed, not found, too many choices; then 429 with the time to wait."""
     with opened(api, "anything") as stranger:
         whole = stranger.completions.with_raw_response.create(model=MODEL, prompt="x", max_tokens=1)
@@ -153,7 +153,7 @@ def test_callers_without_a_token_are_limited_and_told_so_in_every_reply(api: Api
     assert "x-ratelimit-limit" not in owner.headers
 
 
-def test_nobody_takes_the_request_in_time(serve: RunApi) -> None:
+def test_a_request_that_no_generator_accepts_in_time_fails(serve: RunApi) -> None:
     with serve(generate_queue_seconds=0.3) as api, opened(api) as made:
         make_checkpoint(api)
         for stream in (False, True):
@@ -175,7 +175,7 @@ def test_a_full_queue_is_a_rate_limit(serve: RunApi, redis_client: redis.Redis) 
 
 
 @pytest.mark.parametrize("leaves", ["closes the stream", "has no time"])
-def test_the_text_of_a_client_that_leaves_is_not_written_to_the_end(
+def test_generation_stops_when_the_client_disconnects(
     api: Api, client: openai.OpenAI, generator: Generator, leaves: str
 ) -> None:
     """The engine of this test answers one request after the other, so the second tells that the first is over."""
@@ -207,7 +207,7 @@ def test_an_error_in_the_middle_of_a_stream_is_raised(api: Api, engine: Engine) 
     assert failed.value.code == "accelerator_failed"
 
 
-def test_under_v1_every_error_has_openais_shape(api: Api) -> None:
+def test_every_error_under_v1_has_openais_format(api: Api) -> None:
     with suppress(httpx.HTTPError):
         big = api.http.post("/v1/completions", content=b"x" * (2 * 1024 * 1024))
         assert (big.status_code, set(big.json())) == (413, {"error"})

@@ -27,7 +27,9 @@ def log_softmax(model: TransformerLM, text: str) -> torch.Tensor:
         return model(torch.tensor([load_tokenizer().encode_ordinary(text)]))[0].log_softmax(1)
 
 
-def test_log_probabilities_are_the_models_in_the_old_shape(client: openai.OpenAI, model: TransformerLM) -> None:
+def test_log_probabilities_are_those_of_the_model_in_the_completions_format(
+    client: openai.OpenAI, model: TransformerLM
+) -> None:
     reply = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=3, seed=5, logprobs=2)
     told = reply.choices[0].logprobs
     assert told is not None and told.token_logprobs and told.tokens and told.text_offset and told.top_logprobs
@@ -41,14 +43,14 @@ def test_log_probabilities_are_the_models_in_the_old_shape(client: openai.OpenAI
     assert told.text_offset == [0, len(told.tokens[0]), len(told.tokens[0]) + len(told.tokens[1])]
 
 
-def test_logprobs_0_tells_no_alternatives(client: openai.OpenAI) -> None:
+def test_logprobs_0_returns_no_alternatives(client: openai.OpenAI) -> None:
     told = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=2, logprobs=0).choices[0].logprobs
     assert told is not None and told.tokens is not None
     assert (len(told.tokens), told.top_logprobs) == (2, None)
 
 
 @pytest.mark.parametrize("ids", [False, True])
-def test_echo_scores_the_prompt_without_writing(client: openai.OpenAI, model: TransformerLM, ids: bool) -> None:
+def test_echo_scores_the_prompt_without_generating(client: openai.OpenAI, model: TransformerLM, ids: bool) -> None:
     """What evaluation harnesses ask for: max_tokens 0, echo, logprobs."""
     text = "Once upon a time"
     tokens = load_tokenizer().encode_ordinary(text)
@@ -70,7 +72,7 @@ def test_echo_scores_the_prompt_without_writing(client: openai.OpenAI, model: Tr
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (4, 0)
 
 
-def test_an_echoed_stream_is_the_whole_reply_in_parts(client: openai.OpenAI) -> None:
+def test_the_parts_of_an_echoed_stream_join_to_the_complete_reply(client: openai.OpenAI) -> None:
     """Two prompts, two choices each, log-probabilities, and a stop string that one of them meets."""
     text = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=9, seed=5).choices[0].text
     asked: dict[str, Any] = {
@@ -95,7 +97,7 @@ def test_an_echoed_stream_is_the_whole_reply_in_parts(client: openai.OpenAI) -> 
     assert max(first.logprobs.text_offset) < len(first.text)
 
 
-def test_a_character_of_two_tokens_comes_in_one_part(client: openai.OpenAI) -> None:
+def test_a_character_of_two_tokens_is_sent_in_one_part(client: openai.OpenAI) -> None:
     """The two tokens of a character take turns: each time one is written it falls behind the other by 2."""
     character = "\u2603"
     first, second = load_tokenizer().encode_ordinary(character)
@@ -112,7 +114,7 @@ def test_a_character_of_two_tokens_comes_in_one_part(client: openai.OpenAI) -> N
     assert told.text_offset == [0, 0, 1, 1, 2, 2, 3]
 
 
-def test_penalties_and_bias_are_those_of_the_library(client: openai.OpenAI, model: TransformerLM) -> None:
+def test_penalties_and_bias_have_the_effect_of_the_library(client: openai.OpenAI, model: TransformerLM) -> None:
     settings = GenerationSettings(
         max_tokens=12, temperature=0.7, top_k=40, top_p=0.9, repetition_penalty=1.1, presence_penalty=1.5,
         frequency_penalty=-0.5, logit_bias=((262, 6.0), (11, -100.0)),
@@ -125,7 +127,7 @@ def test_penalties_and_bias_are_those_of_the_library(client: openai.OpenAI, mode
     assert reply.choices[0].text == wanted.text
 
 
-def test_best_of_gives_back_the_likeliest_texts(client: openai.OpenAI) -> None:
+def test_best_of_returns_the_most_likely_texts(client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 4, "seed": 5, "logprobs": 0}
     every = client.completions.create(**asked, n=5).choices
     best = client.completions.create(**asked, n=2, best_of=5)
@@ -150,7 +152,7 @@ def test_a_seed_gives_the_same_text_among_others_and_a_fingerprint(client: opena
     assert str(alone.system_fingerprint).startswith("fp_")
 
 
-def test_null_is_as_if_it_were_not_there(api: Api, client: openai.OpenAI, model: TransformerLM) -> None:
+def test_null_is_handled_like_an_omitted_key(api: Api, client: openai.OpenAI, model: TransformerLM) -> None:
     names = ["max_tokens", "temperature", "top_p", "n", "stop", "logprobs", "echo", "stream", "best_of", "suffix"]
     names += ["presence_penalty", "frequency_penalty", "logit_bias", "user", "stream_options"]
     body = {"model": MODEL, "prompt": PROMPT, "seed": 5, **dict.fromkeys(names)}

@@ -30,7 +30,7 @@ def test_a_completion_is_the_text_of_the_library(client: openai.OpenAI, model: T
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.total_tokens) == (2, 12, 14)
 
 
-def test_temperature_zero_is_the_likeliest_token(client: openai.OpenAI, model: TransformerLM) -> None:
+def test_temperature_zero_selects_the_most_likely_token(client: openai.OpenAI, model: TransformerLM) -> None:
     texts = [
         client.completions.create(model=MODEL, prompt="Once upon", max_tokens=8, temperature=0).choices[0].text
         for _ in range(2)
@@ -38,7 +38,7 @@ def test_temperature_zero_is_the_likeliest_token(client: openai.OpenAI, model: T
     assert texts == [written(model, "Once upon", 0, max_tokens=8, top_k=1)] * 2
 
 
-def test_choices_and_prompts_are_numbered_through(client: openai.OpenAI, model: TransformerLM) -> None:
+def test_choices_are_numbered_across_all_prompts(client: openai.OpenAI, model: TransformerLM) -> None:
     reply = client.completions.create(model=MODEL, prompt=["one", "two"], n=2, max_tokens=6, seed=9)
     assert [choice.index for choice in reply.choices] == [0, 1, 2, 3]
     wanted = [written(model, prompt, 9 + 2 * row + n, max_tokens=6) for row, prompt in enumerate(["one", "two"])
@@ -67,7 +67,9 @@ def test_a_stop_string_ends_the_text(client: openai.OpenAI, model: TransformerLM
         assert choices[-1].finish_reason == "stop"
 
 
-def test_a_stream_joins_to_the_text_and_tells_the_usage(client: openai.OpenAI, model: TransformerLM) -> None:
+def test_the_parts_of_a_stream_join_to_the_text_and_include_the_usage(
+    client: openai.OpenAI, model: TransformerLM
+) -> None:
     parts = list(
         client.completions.create(
             model=MODEL,
@@ -95,7 +97,7 @@ def test_a_stream_joins_to_the_text_and_tells_the_usage(client: openai.OpenAI, m
 @pytest.mark.parametrize(
     ("asked", "tokens"), [({}, False), ({"stream": True, "logprobs": 1}, False), ({"best_of": 3}, True)], ids=str
 )
-def test_the_engine_tells_all_tokens_at_the_end_only_where_the_reply_needs_them(
+def test_the_engine_returns_all_tokens_at_the_end_only_if_the_reply_needs_them(
     client: openai.OpenAI, generator: Generator, asked: dict[str, Any], tokens: bool
 ) -> None:
     raw = client.completions.create(model=MODEL, prompt="Once upon", max_tokens=12, n=2, **asked)
@@ -104,7 +106,7 @@ def test_the_engine_tells_all_tokens_at_the_end_only_where_the_reply_needs_them(
     assert [("trajectory" in choice) for choice in reply["choices"]] == [tokens] * len(reply["choices"])
 
 
-def test_a_large_reply_is_whole(client: openai.OpenAI, model: TransformerLM) -> None:
+def test_a_large_reply_is_complete(client: openai.OpenAI, model: TransformerLM) -> None:
     """Beyond what is built at once."""
     reply = client.completions.create(model=MODEL, prompt="Once upon", max_tokens=100, n=8, seed=5, logprobs=1)
     assert [choice.text for choice in reply.choices] == [
@@ -113,7 +115,7 @@ def test_a_large_reply_is_whole(client: openai.OpenAI, model: TransformerLM) -> 
     assert [len(choice.logprobs.tokens or []) for choice in reply.choices if choice.logprobs] == [100] * 8
 
 
-def test_the_modulation_goes_along(client: openai.OpenAI, model: TransformerLM) -> None:
+def test_the_modulation_reaches_the_engine(client: openai.OpenAI, model: TransformerLM) -> None:
     reply = client.completions.create(
         model=MODEL, prompt="Once upon", max_tokens=12, seed=5, extra_body={"modulation": 0.2}
     )

@@ -90,7 +90,7 @@ def test_a_header_that_does_not_end_is_answered_408_however_it_trickles(serve: R
         assert json.loads(received.partition(b"\r\n\r\n")[2])["code"] == "request_timeout"
 
 
-def test_the_header_of_a_second_request_has_the_same_time(serve: RunApi) -> None:
+def test_the_header_of_a_second_request_has_the_same_time_limit(serve: RunApi) -> None:
     with serve(request_header_seconds=0.5) as api, connected(api.url, WHOLE) as client:
         assert b"200 OK" in one_reply(client)
         time.sleep(1.2)  # rest between two requests is no slow header
@@ -113,7 +113,9 @@ def test_an_idle_connection_is_closed_after_its_time_and_not_before(serve: RunAp
     ("path", "place"),
     [("/api/jobs", "code"), ("/v1/completions", "error"), ("/api/datasets?name=stories.txt", "code")],
 )
-def test_a_body_that_stops_is_answered_408_in_the_shape_of_its_path(serve: RunApi, path: str, place: str) -> None:
+def test_a_body_that_stops_is_answered_408_in_the_error_format_of_its_path(
+    serve: RunApi, path: str, place: str
+) -> None:
     with serve(request_body_seconds=0.5) as api, connected(api.url, half_body(path)) as client:
         received = rest_of(client)
         assert received.startswith(b"HTTP/1.1 408 ")
@@ -131,7 +133,7 @@ def test_a_body_that_trickles_below_the_rate_is_answered_408(serve: RunApi) -> N
         assert received.startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_body_above_the_rate_takes_as_long_as_it_takes_and_may_pause(serve: RunApi) -> None:
+def test_a_body_above_the_rate_may_take_any_time_and_pause(serve: RunApi) -> None:
     text = b"Once upon a time there was a tide.\n" * 40
     with serve(request_body_seconds=0.6, request_body_rate=100) as api:
         started = time.monotonic()
@@ -165,7 +167,7 @@ def test_a_body_refused_early_does_not_hold_its_connection(serve: RunApi) -> Non
         assert rest_of(client) == b""
 
 
-def test_old_clients_and_requests_in_a_row_are_served_as_ever(serve: RunApi) -> None:
+def test_http_1_0_clients_and_pipelined_requests_are_served(serve: RunApi) -> None:
     with serve() as api:
         with connected(api.url, b"GET /healthz HTTP/1.0\r\n\r\n") as client:
             assert b"200 OK" in rest_of(client)
@@ -208,7 +210,7 @@ def test_at_the_cap_health_checks_pass_and_others_get_503_with_retry_after(serve
             assert reply.headers["connection"] == "close"
 
 
-def test_bodies_that_stand_still_make_room_at_the_cap(serve: RunApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stalled_bodies_make_room_at_the_cap(serve: RunApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.api.connections.STALLED_SECONDS", 0.5)
     with serve(max_connections=16) as api, ExitStack() as stack:
         stalled = [stack.enter_context(connected(api.url, half_body("/api/jobs"))) for _ in range(16)]
@@ -240,7 +242,7 @@ def test_streams_have_half_of_the_connections_and_lose_nothing(serve: RunApi) ->
             assert update.name == "job-update" and update.data["id"] == job["id"]
 
 
-def test_a_client_that_reads_nothing_of_its_reply_is_given_up(serve: RunApi) -> None:
+def test_a_client_that_does_not_read_its_reply_is_closed(serve: RunApi) -> None:
     with serve(request_body_seconds=0.5) as api:
         job = api.submit()
         log = api.experiment_folder(job["experimentId"]) / "logs" / "1.log"

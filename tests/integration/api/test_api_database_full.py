@@ -41,7 +41,7 @@ def disk(engine: Engine) -> Iterator[SmallDisk]:
     folder.rmdir()
 
 
-def test_what_was_accepted_stays_and_what_is_refused_is_refused_clearly(disk: SmallDisk, settings: Settings) -> None:
+def test_accepted_jobs_stay_and_a_rejected_job_gets_a_clear_error(disk: SmallDisk, settings: Settings) -> None:
     with running(settings, max_waiting_jobs=10 * MOST) as api:
         accepted = [api.submit()["id"]]
         disk.fill(leave_mb=0)

@@ -32,7 +32,7 @@ from tests.unit.common.datasets.corpus_files import CASES, FILES
         ("t.txt", b"%PDF-1.7\n% tiny\n", 422, "t.txt: this is a PDF, not text"),
     ],
 )
-def test_what_cannot_be_used_is_refused_and_leaves_nothing(
+def test_an_unusable_upload_is_rejected_and_leaves_no_files(
     api: Api, name: str, data: bytes, status: int, says: str
 ) -> None:
     reply = upload(api, data, name=name)
@@ -42,7 +42,7 @@ def test_what_cannot_be_used_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("name", ["t.pdf", "t.md", "t.json", "t.csv", "t.zip"])
-def test_a_format_that_is_named_does_not_make_text_of_another_file(api: Api, name: str) -> None:
+def test_a_given_format_does_not_make_another_file_acceptable(api: Api, name: str) -> None:
     reply = upload(api, b"%PDF-1.7\n% tiny\n", name=name, format="txt")
     assert reply.status_code == 422 and reply.json()["errors"][0]["location"] == "query.name"
     reply = upload(api, b"%PDF-1.7\n% tiny\n", name="t", format="txt")
@@ -50,7 +50,7 @@ def test_a_format_that_is_named_does_not_make_text_of_another_file(api: Api, nam
     assert folders(api) == []
 
 
-def test_files_of_reports_get_their_answer(api: Api) -> None:
+def test_files_that_users_reported_get_the_expected_error(api: Api) -> None:
     """The same as a training gives that names them, which tests/unit/common/datasets/test_one_reader.py holds."""
     for name in ("plain.txt", "cr_in_json.jsonl", "polars138.parquet"):
         assert created(api, (CASES / name).read_bytes(), name=name)["dataset"]["documents"] == 60
@@ -67,7 +67,7 @@ def test_files_of_reports_get_their_answer(api: Api) -> None:
      "x.zip.gz", "builtin:poems", "owner/name/more", ""],
 )  # fmt: skip
 @pytest.mark.parametrize("field", ["source", "validation_source"])
-def test_a_name_that_no_corpus_can_have_is_refused_at_its_place(api: Api, source: str, field: str) -> None:
+def test_an_impossible_name_of_a_corpus_is_rejected_with_its_location(api: Api, source: str, field: str) -> None:
     data = {"source": "builtin:stories", field: source}
     reply = api.admin.post("/api/jobs", json={"type": "lm-training", "config": {**TINY_CONFIG, "data": data}})
     assert reply.status_code == 422, reply.text

@@ -77,7 +77,7 @@ def test_the_status_follows_the_job_and_the_tokens(api: Api) -> None:
     assert upload(api).json()["dataset"]["status"] == "ready"
 
 
-def test_the_same_again_is_no_second_dataset_and_no_second_job(api: Api) -> None:
+def test_a_repeated_upload_creates_no_second_dataset_and_no_second_job(api: Api) -> None:
     first = created(api)
     again = upload(api, gzip.compress(TEXT), name="tales", format="txt")
     assert again.status_code == 200
@@ -95,7 +95,7 @@ def slowly(data: bytes, pieces: int) -> Iterator[bytes]:
         yield data[start : start + size]
 
 
-def test_megabytes_come_in_chunks_and_are_written_before_the_last_one(api: Api) -> None:
+def test_a_large_upload_is_written_while_it_arrives(api: Api) -> None:
     line = json.dumps({"text": "A line of a story that goes on and on. " * 5}).encode() + b"\n"
     data = line * (5 * 2**20 // len(line))
     half_way = threading.Event()
@@ -126,13 +126,13 @@ def test_a_parquet_column_is_named_by_text_field(api: Api, tmp_path: Path) -> No
     assert (dataset["textField"], dataset["documents"]) == ("story", 2)
 
 
-def test_a_bad_first_line_of_a_large_upload_gets_its_answer(api: Api) -> None:
+def test_an_invalid_first_line_of_a_large_upload_gets_its_error(api: Api) -> None:
     reply = upload(api, slowly(b"{oops\n" + b'{"text": "fine"}\n' * 600_000, 100), name="t.jsonl")
     assert reply.status_code == 422 and "line 1 is not valid JSON" in reply.json()["detail"]
     assert folders(api) == []
 
 
-def test_the_limit_is_its_own_setting_and_counts_what_is_unpacked(serve: RunApi) -> None:
+def test_the_size_limit_is_a_setting_and_counts_decompressed_bytes(serve: RunApi) -> None:
     with serve(dataset_max_mb=3) as api:
         assert created(api, b"a" * (2 * 2**20), name="two.txt")["dataset"]["sizeBytes"] == 2 * 2**20
         for body in (b"a" * (4 * 2**20), slowly(b"a" * (4 * 2**20), 9), gzip.compress(b"a" * (4 * 2**20))):
@@ -153,7 +153,7 @@ def test_no_upload_without_the_token(api: Api) -> None:
     assert folders(api) == ["tales"]
 
 
-def test_reads_are_closed_with_the_others(serve: RunApi) -> None:
+def test_datasets_need_a_token_if_reads_are_closed(serve: RunApi) -> None:
     with serve(require_auth_for_reads=True) as api:
         created(api)
         assert api.http.get("/api/datasets").status_code == api.http.get("/api/datasets/tales").status_code == 401
@@ -161,7 +161,7 @@ def test_reads_are_closed_with_the_others(serve: RunApi) -> None:
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 9000000", "Transfer-Encoding: chunked"])
-def test_a_client_that_goes_away_leaves_nothing_behind(api: Api, framing: str) -> None:
+def test_an_upload_whose_client_disconnects_leaves_no_files(api: Api, framing: str) -> None:
     host, port = api.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
         head = f"POST /api/datasets?name=half.txt HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n"
@@ -180,7 +180,7 @@ def await_folders(api: Api, count: int) -> None:
         assert time.monotonic() < until, folders(api)
 
 
-def test_leftovers_of_a_killed_api_are_gone_after_a_start(serve: RunApi) -> None:
+def test_files_of_a_killed_api_are_removed_at_the_next_start(serve: RunApi) -> None:
     with serve() as api:
         created(api)
         for name in (".incoming-dead", ".deleted-dead"):
@@ -189,7 +189,7 @@ def test_leftovers_of_a_killed_api_are_gone_after_a_start(serve: RunApi) -> None
         assert folders(api) == ["tales"]
 
 
-def test_a_training_names_it_and_is_shown_as_its_user(api: Api) -> None:
+def test_a_training_that_names_a_dataset_is_listed_as_its_user(api: Api) -> None:
     created(api)
     config = {**TINY_CONFIG, "data": {"source": "tales"}}
     job = api.submit(config=config, name="on tales")
@@ -200,7 +200,7 @@ def test_a_training_names_it_and_is_shown_as_its_user(api: Api) -> None:
     assert api.http.get("/api/datasets").json()["datasets"][0]["usedBy"] == 1
 
 
-def test_a_name_that_is_no_dataset_is_refused_with_the_nearest(api: Api) -> None:
+def test_an_unknown_dataset_is_rejected_with_the_nearest_name(api: Api) -> None:
     created(api)
     body = {"type": "lm-training", "config": {**TINY_CONFIG, "data": {"source": "tale"}}}
     reply = api.admin.post("/api/jobs", json=body)
@@ -222,7 +222,7 @@ def test_a_dataset_job_can_be_submitted_again(api: Api) -> None:
         assert (reply.status_code, reply.json()["errors"][0]["location"]) == (422, location)
 
 
-def test_delete_takes_text_and_tokens_but_not_under_a_live_job(api: Api) -> None:
+def test_deletion_removes_text_and_tokens_unless_a_live_job_needs_them(api: Api) -> None:
     job = created(api)["job"]
     refused = api.admin.delete("/api/datasets/tales")
     assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
@@ -242,14 +242,14 @@ def test_delete_takes_text_and_tokens_but_not_under_a_live_job(api: Api) -> None
     "name",
     ["..%2F..%2Fetc", "%2e%2e", ".incoming-1", "a%5Cb", "a%00b", "x" * 300, "%F0%9F%98%80" * 90, "%ED%A0%80", "a%20b"],
 )
-def test_no_name_reaches_out_of_the_folder(api: Api, name: str) -> None:
+def test_no_name_leads_out_of_the_folder(api: Api, name: str) -> None:
     created(api)
     for method in ("GET", "DELETE"):
         assert api.admin.request(method, f"/api/datasets/{name}").status_code in (404, 405, 422)
     assert folders(api) == ["tales"] and api.settings.data_dir.is_dir()
 
 
-def test_below_a_sub_path_the_body_limit_knows_its_exception(serve: RunApi) -> None:
+def test_below_a_sub_path_uploads_are_exempt_from_the_body_limit(serve: RunApi) -> None:
     with serve(root_path="/tidal") as api:
         reply = api.admin.post("/tidal/api/datasets", params={"name": "t.txt"}, content=b"a" * (2 * 2**20))
         assert (reply.status_code, reply.headers["location"]) == (201, "/tidal/api/datasets/t")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.integration.api.conftest import Api
 
 
-def test_resuming_goes_on_from_any_checkpoint_with_another_name_and_rate(api: Api) -> None:
+def test_training_resumes_from_any_checkpoint_with_another_name_and_rate(api: Api) -> None:
     job = api.submit()
     api.admin.post(f"/api/jobs/{job['id']}/cancel")
     experiment = job["experimentId"]
@@ -40,7 +40,7 @@ def test_resuming_goes_on_from_any_checkpoint_with_another_name_and_rate(api: Ap
     assert api.admin.post("/api/jobs", json=wrong).status_code == 422
 
 
-def test_what_older_versions_wrote_of_nan_is_null_and_diverged(api: Api) -> None:
+def test_nan_from_older_versions_is_returned_as_null_and_diverged(api: Api) -> None:
     experiment = api.submit()["experimentId"]
     folder = api.experiment_folder(experiment)
     (folder / "evaluation_results").mkdir()

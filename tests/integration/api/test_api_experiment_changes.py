@@ -17,7 +17,7 @@ def cancelled(api: Api) -> str:
     return str(job["experimentId"])
 
 
-def test_a_change_sets_what_it_names_and_leaves_the_rest(api: Api) -> None:
+def test_a_change_sets_only_the_given_fields(api: Api) -> None:
     experiment = cancelled(api)
     url = f"/api/experiments/{experiment}"
     before = api.http.get(url).json()
@@ -27,7 +27,7 @@ def test_a_change_sets_what_it_names_and_leaves_the_rest(api: Api) -> None:
     assert [e["id"] for e in api.http.get("/api/experiments?tag=c").json()["experiments"]] == [experiment]
 
 
-def test_a_change_needs_a_token_and_sense(api: Api) -> None:
+def test_a_change_needs_a_token_and_valid_values(api: Api) -> None:
     url = f"/api/experiments/{cancelled(api)}"
     assert api.http.patch(url, json={"name": "x"}).status_code == 401
     assert api.admin.patch(url, json={"size": 1}).status_code == 422
@@ -35,7 +35,7 @@ def test_a_change_needs_a_token_and_sense(api: Api) -> None:
     assert api.admin.patch("/api/experiments/none", json={"name": "x"}).status_code == 404
 
 
-def test_a_deletion_takes_rows_and_files_of_this_one_only(api: Api, sessions: sessionmaker[Session]) -> None:
+def test_a_deletion_removes_rows_and_files_of_one_experiment_only(api: Api, sessions: sessionmaker[Session]) -> None:
     doomed, other = cancelled(api), cancelled(api)
     for experiment in (doomed, other):
         (api.experiment_folder(experiment) / "logs").mkdir()
@@ -53,7 +53,7 @@ def test_a_deletion_takes_rows_and_files_of_this_one_only(api: Api, sessions: se
     assert api.admin.delete(f"/api/experiments/{doomed}").status_code == 404
 
 
-def test_what_a_live_job_writes_to_or_reads_from_stays(api: Api, sessions: sessionmaker[Session]) -> None:
+def test_an_experiment_that_a_live_job_uses_is_not_deleted(api: Api, sessions: sessionmaker[Session]) -> None:
     source = cancelled(api)
     job = api.submit()
     own = api.admin.delete(f"/api/experiments/{job['experimentId']}")
@@ -63,12 +63,12 @@ def test_what_a_live_job_writes_to_or_reads_from_stays(api: Api, sessions: sessi
             update(Experiment).where(Experiment.id == job["experimentId"]).values(source_experiment_id=source)
         )
     read = api.admin.delete(f"/api/experiments/{source}")
-    assert (read.status_code, "reads from it" in read.json()["detail"]) == (409, True)
+    assert (read.status_code, "reads from the experiment" in read.json()["detail"]) == (409, True)
     api.admin.post(f"/api/jobs/{job['id']}/cancel")
     assert api.admin.delete(f"/api/experiments/{source}").status_code == 204
 
 
-def test_files_left_by_an_interrupted_deletion_go_when_it_is_asked_again(api: Api) -> None:
+def test_a_repeated_deletion_removes_the_files_of_an_interrupted_one(api: Api) -> None:
     experiment = cancelled(api)
     api.admin.delete(f"/api/experiments/{experiment}")
     (api.experiment_folder(experiment) / "config.yaml").write_text("{}")

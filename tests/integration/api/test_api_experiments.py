@@ -32,7 +32,7 @@ def write_metrics(folder: Path, kind: str, points: int, attempt: int = 1) -> Non
     writer.close()
 
 
-def test_short_metrics_come_back_as_they_were_reported(api: Api, experiment: str, folder: Path) -> None:
+def test_few_metrics_are_returned_unchanged(api: Api, experiment: str, folder: Path) -> None:
     write_metrics(folder, "metrics", 20)
     reply = api.http.get(f"/api/experiments/{experiment}/metrics").json()
     assert reply["series"]["loss"] == [{"step": n, "value": math.sin(n / 50)} for n in range(1, 21)]
@@ -40,7 +40,7 @@ def test_short_metrics_come_back_as_they_were_reported(api: Api, experiment: str
     assert (reply["last"]["step"], reply["last"]["attempt"]) == (20, 1)
 
 
-def test_long_metrics_keep_their_ends_within_the_bound(api: Api, experiment: str, folder: Path) -> None:
+def test_downsampled_metrics_keep_first_and_last_point(api: Api, experiment: str, folder: Path) -> None:
     write_metrics(folder, "metrics", 3000)
     whole = api.http.get(f"/api/experiments/{experiment}/metrics?mode=historical&maxPoints=100&keys=loss").json()
     steps = [point["step"] for point in whole["series"]["loss"]]
@@ -63,7 +63,7 @@ def test_a_range_of_steps_shows_every_point_that_fits(api: Api, experiment: str,
     assert (wrong.status_code, wrong.json()["errors"][0]["location"]) == (422, "query.fromStep")
 
 
-def test_controller_metrics_are_apart(api: Api, experiment: str, folder: Path) -> None:
+def test_controller_metrics_have_their_own_endpoint(api: Api, experiment: str, folder: Path) -> None:
     write_metrics(folder, "rl-metrics", 5)
     assert api.http.get(f"/api/experiments/{experiment}/metrics").json()["totalPoints"] == 0
     assert api.http.get(f"/api/experiments/{experiment}/rl-metrics").json()["totalPoints"] == 5
@@ -72,7 +72,7 @@ def test_controller_metrics_are_apart(api: Api, experiment: str, folder: Path) -
     assert detail["sizeBytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) > 0
 
 
-def test_results_appear_when_they_were_written(api: Api, experiment: str, folder: Path) -> None:
+def test_results_are_available_after_they_were_written(api: Api, experiment: str, folder: Path) -> None:
     base = f"/api/experiments/{experiment}"
     evaluation = {"perplexity": 12.5, "samples": [{"prompt": "Once", "generated": "Once upon"}]}
     assert [api.http.get(f"{base}/{name}").status_code for name in ("evaluation", "ablation", "samples")] == [404] * 3
@@ -88,7 +88,7 @@ def test_results_appear_when_they_were_written(api: Api, experiment: str, folder
     assert (torn.status_code, torn.headers["content-type"]) == (507, "application/problem+json")
 
 
-def test_the_configuration_is_the_jobs_until_the_file_is_there(api: Api) -> None:
+def test_the_configuration_is_that_of_the_job_until_the_file_exists(api: Api) -> None:
     job = api.submit()
     path = f"/api/experiments/{job['experimentId']}/config"
     assert api.http.get(path).json()["config"] == job["payload"]["config"]
@@ -116,7 +116,7 @@ def test_experiments_can_be_searched_and_paged(api: Api) -> None:
     assert ids(limit=2, cursor=first["nextCursor"]) == [made[0]]
 
 
-def test_dataset_jobs_are_no_experiments_and_every_tag_of_the_others_is_listed(api: Api) -> None:
+def test_lists_of_experiments_and_tags_omit_dataset_jobs(api: Api) -> None:
     def ids(**query: Any) -> list[str]:
         return [found["id"] for found in api.http.get("/api/experiments", params=query).json()["experiments"]]
 
@@ -161,7 +161,7 @@ def test_checkpoints_are_listed_with_reference_and_use(api: Api, experiment: str
     assert all(api.http.get(item["download"]).status_code == 200 for item in found)
 
 
-def test_download_links_hold_the_prefix_of_a_proxy(serve: RunApi) -> None:
+def test_download_links_contain_the_prefix_of_a_proxy(serve: RunApi) -> None:
     with serve(root_path="/tidal/") as api:
         experiment_id = str(api.submit()["experimentId"])
         (api.experiment_folder(experiment_id) / "model.safetensors").write_bytes(CONTENT)
@@ -182,7 +182,7 @@ def test_download_links_hold_the_prefix_of_a_proxy(serve: RunApi) -> None:
         ("checkpoints/step-000000012?format=safetensors", b"step" + CONTENT),
     ],
 )
-def test_a_checkpoint_is_downloaded_in_the_form_asked_for(
+def test_a_checkpoint_is_downloaded_in_the_requested_format(
     api: Api, experiment: str, files: Path, name: str, expected: bytes
 ) -> None:
     reply = api.http.get(f"/api/experiments/{experiment}/checkpoints/{name}")
@@ -190,14 +190,14 @@ def test_a_checkpoint_is_downloaded_in_the_form_asked_for(
     assert reply.headers["content-disposition"].startswith("attachment")
 
 
-def test_a_form_that_does_not_exist_is_not_made_up(api: Api, experiment: str, files: Path) -> None:
+def test_a_missing_format_is_not_converted(api: Api, experiment: str, files: Path) -> None:
     (files / "transformer-lm_v1.0.0.pth").unlink()
     for name in ("final", "checkpoints/step-000000012"):
         reply = api.http.get(f"/api/experiments/{experiment}/checkpoints/{name}?format=pth")
         assert (reply.status_code, reply.json()["code"]) == (404, "format_not_available")
 
 
-def test_a_download_can_be_continued(api: Api, experiment: str, files: Path) -> None:
+def test_an_interrupted_download_can_continue(api: Api, experiment: str, files: Path) -> None:
     path = f"/api/experiments/{experiment}/checkpoints/final"
     part = api.http.get(path, headers={"Range": "bytes=100-199"})
     assert (part.status_code, part.content) == (206, CONTENT[100:200])
@@ -227,7 +227,7 @@ def test_a_download_can_be_continued(api: Api, experiment: str, files: Path) -> 
         "checkpoints",
     ],
 )
-def test_nothing_but_checkpoints_leaves_the_store(api: Api, experiment: str, files: Path, name: str) -> None:
+def test_only_checkpoints_can_be_downloaded(api: Api, experiment: str, files: Path, name: str) -> None:
     (files / "link.safetensors").symlink_to("/etc/passwd")
     host = api.http.base_url
     # Sent as it stands: the client must not tidy the path first.
@@ -242,7 +242,9 @@ def test_nothing_but_checkpoints_leaves_the_store(api: Api, experiment: str, fil
     "reference",
     ["../secret/x", "/etc/passwd", "{id}/config.yaml", "{id}/../x", "{id}/logs/1.log", "{id}/link.safetensors", "{id}"],
 )
-def test_a_job_cannot_name_a_file_that_is_no_checkpoint(api: Api, experiment: str, files: Path, reference: str) -> None:
+def test_a_job_cannot_name_a_file_that_is_not_a_checkpoint(
+    api: Api, experiment: str, files: Path, reference: str
+) -> None:
     (files / "link.safetensors").symlink_to("/etc/passwd")
     body = {"type": "evaluation", "checkpoint": reference.format(id=experiment)}
     reply = api.admin.post("/api/jobs", json=body)
@@ -262,7 +264,7 @@ def test_controller_training_inherits_the_data_of_its_language_model(api: Api, e
     assert (controller["type"], controller["sourceExperimentId"]) == ("rl", experiment)
 
 
-def test_a_controller_is_no_language_model_and_the_other_way_round(api: Api, experiment: str, files: Path) -> None:
+def test_a_controller_cannot_replace_a_language_model_or_vice_versa(api: Api, experiment: str, files: Path) -> None:
     (files / "rl_checkpoint_final.pth").write_bytes(b"x")
     model, policy = f"{experiment}/transformer-lm_v1.0.0.pth", f"{experiment}/rl_checkpoint_final.pth"
     wrong = api.admin.post("/api/jobs", json={"type": "rl-training", "checkpoint": policy})

@@ -29,7 +29,7 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def test_the_figures_say_what_the_parts_say(api: Api, redis_client: redis.Redis) -> None:
+def test_the_metrics_equal_the_state_of_the_services(api: Api, redis_client: redis.Redis) -> None:
     api.submit()
     redis_client.hset(HEALTH, mapping={"sweptAt": "2026-01-01T00:00:00+00:00"})
     found = samples(api)
@@ -63,7 +63,7 @@ def test_a_running_training_shows_its_speed(
     assert found["tidal_step_seconds"] == {(experiment,): 0.25}
 
 
-def test_points_that_a_full_disk_cost_are_counted(
+def test_points_dropped_on_a_full_disk_are_counted(
     api: Api, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "MAX_WAITING", 10)
@@ -77,7 +77,7 @@ def test_points_that_a_full_disk_cost_are_counted(
     assert samples(api)["tidal_metrics_dropped_total"][()] == 25
 
 
-def test_a_part_that_is_away_costs_only_its_own_figures(serve: RunApi) -> None:
+def test_an_unavailable_service_affects_only_its_own_metrics(serve: RunApi) -> None:
     with serve(redis_url="redis://127.0.0.1:1/0") as api:
         started = time.monotonic()
         found = samples(api)
@@ -91,7 +91,7 @@ def test_a_part_that_is_away_costs_only_its_own_figures(serve: RunApi) -> None:
         assert found["tidal_redis_up"][()] == 1
 
 
-def test_every_rule_is_whole_and_names_figures_that_are_exported(api: Api, redis_client: redis.Redis) -> None:
+def test_every_alert_rule_is_complete_and_uses_exported_metrics(api: Api, redis_client: redis.Redis) -> None:
     api.submit()
     exported = set(samples(api))
     seen = set()

@@ -12,7 +12,7 @@ ENDLESS_MB = 10**9
 """A reserve that no disk has, in MiB."""
 
 
-def test_the_api_is_ready_and_reports_that_the_disk_is_not(serve: RunApi) -> None:
+def test_the_api_is_ready_and_reports_a_full_disk(serve: RunApi) -> None:
     with serve(disk_reserve_mb=ENDLESS_MB) as api:
         reply = api.http.get("/readyz")
         assert reply.status_code == 200 and reply.json()["ready"] is True
@@ -26,7 +26,7 @@ def test_the_api_is_ready_and_reports_that_the_disk_is_not(serve: RunApi) -> Non
         assert "are kept free" in refused.json()["detail"]
 
 
-def test_a_disk_with_room_is_ok(api: Api) -> None:
+def test_a_disk_with_enough_space_is_ok(api: Api) -> None:
     assert api.http.get("/readyz").json()["parts"]["disk"] == {"ok": True, "detail": "ok", "required": False}
 
 

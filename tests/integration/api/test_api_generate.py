@@ -16,7 +16,7 @@ from tests.integration.api.engine_stand_in import checkpoint as checkpoint
 from tests.integration.api.engine_stand_in import engine as engine
 
 
-def test_the_whole_reply_is_what_the_engine_said(api: Api, engine: Engine, checkpoint: str) -> None:
+def test_the_reply_is_that_of_the_engine(api: Api, engine: Engine, checkpoint: str) -> None:
     body = {"checkpoint": "exp-1/final", "prompt": "once", "maxTokens": 2, "topK": None, "seed": 7, "topP": 0.5}
     reply = api.admin.post("/api/generate", json=body)
     [request] = engine.requests
@@ -33,7 +33,7 @@ def test_the_defaults_are_those_of_the_specification(api: Api, engine: Engine, c
     assert (request.repetition_penalty, request.gating_mode, request.modulation) == (1.2, "none", 0.5)
 
 
-def test_a_stream_is_tokens_and_then_the_whole_reply(api: Api, engine: Engine, checkpoint: str) -> None:
+def test_a_stream_sends_tokens_and_then_the_complete_reply(api: Api, engine: Engine, checkpoint: str) -> None:
     body = {"checkpoint": checkpoint, "prompt": "once", "stream": True}
     with api.http.stream("POST", "/api/generate", json=body) as reply:
         assert reply.headers["content-type"].startswith("text/event-stream")
@@ -111,7 +111,7 @@ def test_a_value_out_of_range_is_named(api: Api, checkpoint: str, change: dict[s
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_full_queue_turns_away_whoever_comes_next(serve: RunApi, redis_client: redis.Redis, stream: bool) -> None:
+def test_a_full_queue_rejects_the_next_request(serve: RunApi, redis_client: redis.Redis, stream: bool) -> None:
     with serve(generate_queue_limit=3) as api:
         redis_client.rpush("generate", "one", "two", "three")
         reply = api.admin.post("/api/generate", json={"checkpoint": make_checkpoint(api), "stream": stream})
@@ -121,7 +121,7 @@ def test_a_full_queue_turns_away_whoever_comes_next(serve: RunApi, redis_client:
         assert not redis_client.keys("tidal:generate:*")
 
 
-def test_an_engine_at_work_has_the_whole_time_even_without_tokens(serve: RunApi, engine: Engine) -> None:
+def test_a_working_engine_may_use_the_total_time_without_sending_tokens(serve: RunApi, engine: Engine) -> None:
     late = threading.Event()
 
     def slow(engine: Engine, request: GenerationRequest) -> None:
@@ -134,7 +134,7 @@ def test_an_engine_at_work_has_the_whole_time_even_without_tokens(serve: RunApi,
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_generation_that_takes_too_long_is_given_up(serve: RunApi, engine: Engine, stream: bool) -> None:
+def test_a_generation_that_takes_too_long_ends_with_an_error(serve: RunApi, engine: Engine, stream: bool) -> None:
     engine.answer = lambda engine, request: engine.until_cancelled(request.id)
     with serve(generate_queue_seconds=0.2, generate_total_seconds=0.4) as api:
         body = {"checkpoint": make_checkpoint(api), "stream": stream}
@@ -144,7 +144,9 @@ def test_a_generation_that_takes_too_long_is_given_up(serve: RunApi, engine: Eng
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_engine_hears_when_the_client_leaves(api: Api, engine: Engine, checkpoint: str, stream: bool) -> None:
+def test_the_engine_is_notified_when_the_client_disconnects(
+    api: Api, engine: Engine, checkpoint: str, stream: bool
+) -> None:
     begun = threading.Event()
 
     def endless(engine: Engine, request: GenerationRequest) -> None:

@@ -59,7 +59,7 @@ def test_the_reply_is_complete_in_every_mode(api: Api, generator: Generator, mod
                 assert told["topP"] == pytest.approx(parameters.top_p, abs=1e-4)
 
 
-def test_what_falls_out_of_the_window_is_counted_and_the_stream_ends_with_the_reply(
+def test_tokens_outside_the_window_are_counted_and_the_stream_ends_with_the_reply(
     api: Api, generator: Generator, model: TransformerLM
 ) -> None:
     """Context 64: of a prompt of 90 tokens 27 go at once, 32 more when the window is full."""
@@ -76,7 +76,7 @@ def test_what_falls_out_of_the_window_is_counted_and_the_stream_ends_with_the_re
     assert (whole["effective"]["temperature"], whole["effective"]["topP"]) == (0.9, 0.8)
 
 
-def test_values_at_the_limits_are_taken(api: Api, generator: Generator, model: TransformerLM) -> None:
+def test_values_at_the_limits_are_accepted(api: Api, generator: Generator, model: TransformerLM) -> None:
     body = {"checkpoint": MODEL, "prompt": "", "topK": 1024, "maxTokens": 1, "topP": 1, "seed": 2**63 - 1}
     reply = api.admin.post("/api/generate", json={**body, "temperature": 100, "repetitionPenalty": 100})
     assert reply.status_code == 200, reply.text
@@ -84,9 +84,7 @@ def test_values_at_the_limits_are_taken(api: Api, generator: Generator, model: T
     assert (reply.json()["promptTokens"], reply.json()["tokensGenerated"]) == (0, 1)
 
 
-def test_temperature_0_takes_the_likeliest_token_each_time(
-    api: Api, generator: Generator, model: TransformerLM
-) -> None:
+def test_temperature_0_selects_the_most_likely_token(api: Api, generator: Generator, model: TransformerLM) -> None:
     likeliest = generate(model, "Once upon", max_tokens=6, temperature=1.0, top_k=1, seed=1)
     body = {"checkpoint": MODEL, "prompt": "Once upon", "maxTokens": 6, "temperature": 0}
     replies = [api.admin.post("/api/generate", json={**body, "seed": seed}).json() for seed in (5, 6)]

@@ -94,7 +94,7 @@ def test_a_connection_lost_while_the_request_is_sent_has_the_same_code(
     assert outcome(ask(api, stream=stream)) == "redis_unavailable"
 
 
-def test_a_short_interruption_costs_nothing(serve: RunApi, engine: Engine, redis_url: str) -> None:
+def test_a_short_interruption_loses_no_event(serve: RunApi, engine: Engine, redis_url: str) -> None:
     """The connections are reset in the middle of a text, and all events written meanwhile reach the client."""
     cut = threading.Event()
 
@@ -142,7 +142,7 @@ def _lose_the_last_entry(engine: Engine, request: GenerationRequest) -> None:
 @pytest.mark.parametrize(
     ("answer", "written"), [(_lose_an_entry, 3), (_lose_the_first_entry, 2), (_lose_the_last_entry, 2)]
 )
-def test_a_text_of_which_redis_lost_a_part_is_an_error(
+def test_a_generation_whose_events_were_lost_ends_with_an_error(
     api: Api, engine: Engine, answer: Answer, written: int, stream: bool
 ) -> None:
     """`written` are the entries of the engine, those that were lost among them."""

@@ -36,7 +36,7 @@ def done_within(future: Future[httpx.Response], seconds: float) -> bool:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_clients_of_a_lost_engine_are_told_and_those_of_a_living_one_are_not(
+def test_only_clients_of_the_lost_engine_get_an_error(
     api: Api, engine: Engine, redis_client: redis.Redis, checkpoint: str, stream: bool
 ) -> None:
     """The subscription of an engine ends with it; its host may be gone with it, so the api looks."""
@@ -69,7 +69,7 @@ def test_clients_of_a_lost_engine_are_told_and_those_of_a_living_one_are_not(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_client_of_an_engine_that_was_lost_before_its_first_word_is_told(
+def test_the_client_of_an_engine_lost_before_its_first_event_gets_an_error(
     api: Api, engine: Engine, redis_client: redis.Redis, checkpoint: str, stream: bool
 ) -> None:
     """As while the model of the request was loading."""
@@ -98,7 +98,7 @@ def test_the_client_of_an_engine_that_was_lost_before_its_first_word_is_told(
         assert living.result(15).status_code == 200
 
 
-def test_nobody_takes_the_request_in_time(serve: RunApi, redis_client: redis.Redis) -> None:
+def test_a_request_that_no_generator_accepts_in_time_fails(serve: RunApi, redis_client: redis.Redis) -> None:
     with serve(generate_queue_seconds=0.3) as api:
         reply = api.admin.post("/api/generate", json={"checkpoint": make_checkpoint(api)})
         assert (reply.status_code, reply.json()["code"]) == (503, "generation_queue_timeout")

@@ -54,7 +54,7 @@ def test_the_payload_is_file_and_overrides_with_every_default(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", ["base_config.yaml", "configs/base_config.yaml", "./base_config.yaml"])
-def test_a_configuration_is_found_under_its_name_and_as_it_lies_in_the_tree(api: Api, path: str) -> None:
+def test_a_configuration_is_found_with_and_without_its_folder(api: Api, path: str) -> None:
     assert api.submit(configPath=path)["payload"]["config"]["training"]["max_steps"] == 7
 
 
@@ -100,7 +100,7 @@ def test_a_job_over_the_limit_waits_or_is_refused(api: Api) -> None:
     assert api.http.get(f"/api/jobs/{first['id']}").json()["queuePosition"] == 1
 
 
-def test_a_repeated_key_is_the_same_job(api: Api) -> None:
+def test_a_repeated_idempotency_key_returns_the_same_job(api: Api) -> None:
     body = {"type": "lm-training", "config": TINY_CONFIG}
     key = {"Idempotency-Key": "k-1"}
     first = api.admin.post("/api/jobs", json=body, headers=key)
@@ -115,7 +115,7 @@ def test_a_repeated_key_is_the_same_job(api: Api) -> None:
     assert len(api.http.get("/api/jobs").json()["jobs"]) == 1
 
 
-def test_a_repeat_is_recognised_even_when_its_files_are_gone(api: Api) -> None:
+def test_a_repeated_request_returns_its_job_even_if_its_files_are_missing(api: Api) -> None:
     (api.experiment_folder("exp-1") / "model.safetensors").write_bytes(b"x")
     body = {"type": "evaluation", "checkpoint": "exp-1/final"}
     first = api.admin.post("/api/jobs", json=body, headers={"Idempotency-Key": "k-1"})
@@ -126,7 +126,7 @@ def test_a_repeat_is_recognised_even_when_its_files_are_gone(api: Api) -> None:
     assert api.admin.post("/api/jobs", json=body, headers={"Idempotency-Key": "k-2"}).status_code == 422
 
 
-def test_one_key_from_many_clients_at_once_is_one_job(api: Api) -> None:
+def test_one_key_from_many_concurrent_clients_creates_one_job(api: Api) -> None:
     body = {"type": "lm-training", "config": TINY_CONFIG}
 
     def send(_: int) -> str:
@@ -139,14 +139,14 @@ def test_one_key_from_many_clients_at_once_is_one_job(api: Api) -> None:
     assert len(api.http.get("/api/jobs").json()["jobs"]) == 1
 
 
-def test_what_is_submitted_is_published_without_waiting_for_the_relay(api: Api) -> None:
+def test_a_submission_is_published_without_waiting_for_the_relay(api: Api) -> None:
     job = api.submit()
     with events_of(api.http, "/api/jobs/stream", since="0") as events:
         [update] = events.take(1)
     assert (update.name, update.data["id"], update.data["status"]) == ("job-update", job["id"], "pending")
 
 
-def test_pages_hold_every_job_once_while_new_ones_arrive(api: Api) -> None:
+def test_pages_contain_every_job_once_while_new_ones_arrive(api: Api) -> None:
     made = [api.submit(name=f"job {n}")["id"] for n in range(7)]
     found: list[str] = []
     cursor = None
@@ -175,7 +175,7 @@ def test_lists_can_be_filtered(api: Api) -> None:
     assert ids(experimentId=two["experimentId"]) == [two["id"]]
 
 
-def test_active_jobs_are_those_with_a_slot(api: Api) -> None:
+def test_active_jobs_are_those_that_a_worker_holds(api: Api) -> None:
     job = api.submit()
     api.submit()
     assert api.http.get("/api/jobs/active").json()["jobs"] == []
@@ -185,7 +185,7 @@ def test_active_jobs_are_those_with_a_slot(api: Api) -> None:
 
 
 @pytest.mark.parametrize("signal", ["pause", "resume", "complete"])
-def test_a_signal_the_status_does_not_take_is_a_conflict_that_names_it(api: Api, signal: str) -> None:
+def test_a_signal_that_the_status_does_not_accept_is_a_conflict(api: Api, signal: str) -> None:
     job = api.submit()
     reply = api.admin.post(f"/api/jobs/{job['id']}/signal", json={"signal": signal})
     assert reply.status_code == 409
@@ -193,7 +193,7 @@ def test_a_signal_the_status_does_not_take_is_a_conflict_that_names_it(api: Api,
     assert api.http.get(f"/api/jobs/{job['id']}").json() == job
 
 
-def test_a_wish_for_a_running_job_is_recorded(api: Api) -> None:
+def test_a_stop_request_for_a_running_job_is_stored(api: Api) -> None:
     job = api.submit()
     bring_to_running(api, job["id"])
     reply = api.admin.post(f"/api/jobs/{job['id']}/signal", json={"signal": "complete"})
@@ -216,7 +216,7 @@ def test_cancelling_a_pending_job_ends_it_at_once_and_only_once(api: Api) -> Non
     assert (wrong.status_code, wrong.json()["errors"][0]["location"]) == (422, "body.signal")
 
 
-def test_a_failed_job_shows_why(api: Api) -> None:
+def test_a_failed_job_has_its_error(api: Api) -> None:
     job = api.submit()
     attempt = bring_to_running(api, job["id"])
     with api.context.sessions.begin() as session:

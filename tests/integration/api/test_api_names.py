@@ -36,7 +36,7 @@ def experiment(api: Api) -> str:
     return found
 
 
-def test_names_in_addresses(api: Api, experiment: str) -> None:
+def test_invalid_names_in_paths(api: Api, experiment: str) -> None:
     paths = api.http.get("/openapi.json").json()["paths"]
     asked = 0
     for path, operations in paths.items():
@@ -56,7 +56,7 @@ def test_names_in_addresses(api: Api, experiment: str) -> None:
     assert asked > 400
 
 
-def test_names_of_configurations_say_what_is_wrong(api: Api) -> None:
+def test_errors_about_names_of_configurations_are_specific(api: Api) -> None:
     for field, kind in (("configPath", "lm-training"), ("rlConfigPath", "ablation")):
         for name in ("n" * 251 + ".yaml", "é" * 128 + ".yaml", "x/" + "n" * 256 + ".yaml"):
             body: dict[str, Any] = {"type": kind, field: name}
@@ -68,7 +68,7 @@ def test_names_of_configurations_say_what_is_wrong(api: Api) -> None:
     assert "more than 255 bytes" in refused(api.http.get("/api/configs/" + "n" * 251 + ".yaml"))["detail"]
 
 
-def test_names_of_checkpoints_say_what_is_wrong(api: Api, experiment: str) -> None:
+def test_errors_about_names_of_checkpoints_are_specific(api: Api, experiment: str) -> None:
     reference = f"{experiment}/{'é' * 128}"
     for path, body, location in (
         ("/api/jobs", {"type": "lm-training", "checkpoint": reference}, "body.checkpoint"),
@@ -85,7 +85,7 @@ def test_names_of_checkpoints_say_what_is_wrong(api: Api, experiment: str) -> No
     assert "255 bytes" in refused(link)["detail"]
 
 
-def test_names_of_jobs_and_corpora(api: Api, experiment: str) -> None:
+def test_invalid_names_of_jobs_and_corpora(api: Api, experiment: str) -> None:
     for value in (*NASTY, "\ud800"):
         for field in ("resumeFrom", "checkpoint", "rlCheckpoint", "configPath", "rlConfigPath"):
             refused(sent(api, "/api/jobs", {"type": "ablation", field: value}))
@@ -113,7 +113,7 @@ def test_names_of_jobs_and_corpora(api: Api, experiment: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999"])
-def test_numbers_that_are_not_finite(api: Api, number: str) -> None:
+def test_numbers_that_are_not_finite_are_rejected(api: Api, number: str) -> None:
     for config in (
         f'{{"training": {{"learning_rate": {number}}}}}',
         f'{{"training": {{"max_grad_norm": {number}}}}}',
@@ -127,7 +127,7 @@ def test_numbers_that_are_not_finite(api: Api, number: str) -> None:
         assert "finite" in problem["detail"] and problem["errors"][0]["location"].startswith("body.config.")
 
 
-def test_a_key_given_twice(api: Api) -> None:
+def test_a_repeated_key_is_rejected(api: Api) -> None:
     raw = '{"type": "lm-training", "config": {"training": {"max_steps": 5}, "training": {"epochs": 2}}}'
     reply = api.admin.post("/api/jobs", content=raw, headers={"Content-Type": "application/json"})
     assert reply.status_code == 422

@@ -89,14 +89,14 @@ def test_a_bad_request_is_answered_with_a_problem_document(
         (b"\xff\xfe", 422),
     ],
 )
-def test_a_body_that_is_no_job_is_refused_and_nothing_is_written(api: Api, content: bytes, status: int) -> None:
+def test_an_invalid_job_is_rejected_and_nothing_is_written(api: Api, content: bytes, status: int) -> None:
     reply = api.admin.post("/api/jobs", content=content, headers={"Content-Type": "application/json"})
     assert reply.status_code == status, reply.text
     assert reply.headers["content-type"] == "application/problem+json"
     assert api.http.get("/api/jobs").json()["jobs"] == []
 
 
-def test_half_a_surrogate_pair_is_refused_wherever_it_stands_in_a_body(api: Api) -> None:
+def test_half_a_surrogate_pair_is_rejected_anywhere_in_a_body(api: Api) -> None:
     document = api.http.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     seen = 0
@@ -135,7 +135,7 @@ def test_half_a_surrogate_pair_is_refused_wherever_it_stands_in_a_body(api: Api)
     assert (reply.status_code, reply.json()["title"]) == (201, "😀")
 
 
-def test_half_a_surrogate_pair_beside_the_body_is_no_fault_of_ours(api: Api) -> None:
+def test_half_a_surrogate_pair_outside_the_body_causes_no_server_error(api: Api) -> None:
     half = "%ED%A0%80"  # as UTF-8 would write it
     for path in (
         f"/api/jobs/{half}",
@@ -187,7 +187,7 @@ def test_a_wrong_field_is_named(api: Api, body: dict[str, Any], location: str) -
     assert location in [item["location"] for item in reply.json()["errors"]]
 
 
-def test_a_body_that_is_not_called_json_is_refused(api: Api) -> None:
+def test_a_body_without_the_content_type_of_json_is_rejected(api: Api) -> None:
     reply = api.admin.post("/api/jobs", data={"type": "lm-training"})
     assert "application/json" in assert_problem(reply, 415, "unsupported_media_type")["detail"]
 
@@ -197,7 +197,7 @@ def test_an_unknown_configuration_key_names_the_nearest_one(api: Api) -> None:
     assert "did you mean 'learning_rate'" in assert_problem(reply, 422, "invalid_config")["detail"]
 
 
-def test_a_request_id_is_taken_over_when_it_looks_like_one(api: Api) -> None:
+def test_a_valid_request_id_from_the_client_is_used(api: Api) -> None:
     assert api.http.get("/healthz", headers={"X-Request-ID": "abc-123"}).headers["X-Request-ID"] == "abc-123"
     replaced = api.http.get("/healthz", headers={"X-Request-ID": "two words"}).headers["X-Request-ID"]
     assert len(replaced) == 32
@@ -228,7 +228,7 @@ def test_a_bad_request_line_is_not_a_server_error(api: Api) -> None:
     assert status in (b"400", b"422")
 
 
-def test_a_fault_of_ours_is_a_problem_without_details(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_a_problem_without_details(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("password=hunter2")
 
@@ -238,7 +238,7 @@ def test_a_fault_of_ours_is_a_problem_without_details(api: Api, monkeypatch: pyt
     assert api.http.get("/healthz").status_code == 200
 
 
-def test_a_database_that_is_not_migrated_is_said_clearly(settings: Settings, empty_database_url: str) -> None:
+def test_a_database_that_is_not_migrated_gets_a_clear_error(settings: Settings, empty_database_url: str) -> None:
     with running(settings, database_url=empty_database_url) as api:
         ready = assert_problem(api.http.get("/readyz"), 503, "not_ready")
         assert [item["location"] for item in ready["errors"]] == ["schema"]
@@ -250,7 +250,7 @@ def test_a_database_that_is_not_migrated_is_said_clearly(settings: Settings, emp
         assert "tidal_database_up 0.0" in api.http.get("/metrics").text
 
 
-def test_a_database_of_a_later_version_takes_no_job(settings: Settings, empty_database_url: str) -> None:
+def test_no_job_is_submitted_to_a_database_of_a_later_version(settings: Settings, empty_database_url: str) -> None:
     upgrade(empty_database_url)
     with running(settings, database_url=empty_database_url) as api:
         with api.context.engine.begin() as connection:
@@ -260,7 +260,7 @@ def test_a_database_of_a_later_version_takes_no_job(settings: Settings, empty_da
         assert api.http.get("/api/jobs").json()["jobs"] == []
 
 
-def test_absent_servers_are_named_and_the_process_stays_up(serve: RunApi) -> None:
+def test_unavailable_services_are_named_and_the_process_keeps_running(serve: RunApi) -> None:
     absent = {
         "database_url": "postgresql+psycopg://tidal@127.0.0.1:1/tidal",
         "redis_url": "redis://127.0.0.1:1/0",
@@ -272,11 +272,11 @@ def test_absent_servers_are_named_and_the_process_stays_up(serve: RunApi) -> Non
         assert api.http.get("/healthz").status_code == 200
 
 
-def test_readyz_says_ready(api: Api) -> None:
+def test_readyz_reports_ready(api: Api) -> None:
     assert api.http.get("/readyz").json()["ready"] is True
 
 
-def test_readyz_says_that_nobody_sweeps_and_the_check_of_health_fails_with_it(
+def test_readyz_and_the_check_of_health_report_missing_sweeps(
     api: Api, settings: Settings, redis_client: redis.Redis
 ) -> None:
     ready = api.http.get("/readyz").json()
@@ -293,7 +293,7 @@ def test_readyz_says_that_nobody_sweeps_and_the_check_of_health_fails_with_it(
     assert health_trouble(settings) == ""
 
 
-def test_submissions_are_accepted_while_redis_is_away(serve: RunApi) -> None:
+def test_submissions_are_accepted_while_redis_is_unavailable(serve: RunApi) -> None:
     with serve(redis_url="redis://127.0.0.1:1/0") as api:
         job = api.submit()
         assert api.http.get(f"/api/jobs/{job['id']}").json()["status"] == "pending"

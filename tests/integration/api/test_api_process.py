@@ -60,7 +60,9 @@ def address_of(started: subprocess.Popen[str]) -> str:
         ({"TIDAL_DATABASE_URL": "mysql://x/y"}, "PostgreSQL"),
     ],
 )
-def test_it_refuses_to_start_with_one_clear_line(tmp_path: Path, environment: dict[str, str], message: str) -> None:
+def test_an_api_that_cannot_start_prints_one_clear_line(
+    tmp_path: Path, environment: dict[str, str], message: str
+) -> None:
     with process(tmp_path, **environment) as started:
         output, errors = started.communicate(timeout=60)
     assert started.returncode == 2
@@ -79,7 +81,7 @@ def test_a_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
     assert f"port {port}" in errors and "in use" in errors
 
 
-def test_on_loopback_it_makes_a_token_and_prints_it(tmp_path: Path, database_url: str, redis_url: str) -> None:
+def test_on_loopback_the_api_generates_and_prints_a_token(tmp_path: Path, database_url: str, redis_url: str) -> None:
     with process(tmp_path, TIDAL_PORT="0", TIDAL_DATABASE_URL=database_url, TIDAL_REDIS_URL=redis_url) as started:
         url = address_of(started)
         assert started.stdout is not None
@@ -101,7 +103,7 @@ def test_sigterm_ends_open_streams_and_exits_with_0(tmp_path: Path, database_url
         assert started.wait(20) == 0
 
 
-def test_a_reply_does_not_wait_for_the_acknowledgement_of_the_one_before(tmp_path: Path) -> None:
+def test_a_reply_does_not_wait_for_the_acknowledgement_of_the_previous_one(tmp_path: Path) -> None:
     async def accepted() -> int:
         option: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 

@@ -21,7 +21,7 @@ def beat(client: redis.Redis, worker: str, **fields: str) -> None:
     client.zadd(keys.WORKERS, {worker: time.time()})
 
 
-def test_the_queue_shows_lines_limits_and_workers(api: Api, redis_client: redis.Redis) -> None:
+def test_the_queue_contains_waiting_jobs_limits_and_workers(api: Api, redis_client: redis.Redis) -> None:
     beat(redis_client, "w1", state="busy")
     beat(redis_client, "w2", queue="generate")
     running, first, second = api.submit(), api.submit(name="next"), api.submit(priority=-1)
@@ -58,13 +58,13 @@ def test_the_queue_shows_lines_limits_and_workers(api: Api, redis_client: redis.
     assert page[running["id"]] is None and page[first["id"]] is not None
 
 
-def test_without_a_limit_the_queue_says_so(serve: RunApi) -> None:
+def test_the_queue_reports_a_missing_limit(serve: RunApi) -> None:
     with serve(lm_training_concurrency=0) as api:
         (queue,) = api.http.get("/api/queue").json()["queues"]
         assert (queue["types"][0]["limit"], queue["workers"]) == (None, [])
 
 
-def test_while_redis_is_away_the_workers_are_unknown(serve: RunApi) -> None:
+def test_workers_are_unknown_while_redis_is_unavailable(serve: RunApi) -> None:
     with serve(redis_url="redis://127.0.0.1:1/0") as api:
         job = api.submit()
         (queue,) = api.http.get("/api/queue").json()["queues"]

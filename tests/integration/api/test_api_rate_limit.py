@@ -12,7 +12,7 @@ from tests.integration.api.engine_stand_in import checkpoint as checkpoint
 from tests.integration.api.engine_stand_in import engine as engine
 
 
-def test_callers_without_a_token_have_five_and_then_wait(api: Api, engine: Engine, checkpoint: str) -> None:
+def test_callers_without_a_token_may_send_five_requests_at_once(api: Api, engine: Engine, checkpoint: str) -> None:
     body = {"checkpoint": checkpoint}
     replies = [api.http.post("/api/generate", json=body) for _ in range(6)]
     assert [reply.status_code for reply in replies] == [200] * 5 + [429]
@@ -46,7 +46,7 @@ def test_the_bucket_fills_again_with_time(serve: RunApi, engine: Engine) -> None
         assert seen == {200, 429}
 
 
-def test_many_callers_at_once_get_no_more_than_the_bucket_holds(serve: RunApi, engine: Engine) -> None:
+def test_many_concurrent_calls_get_no_more_than_the_bucket_contains(serve: RunApi, engine: Engine) -> None:
     with serve(rate_limit_refill_seconds=600) as api:
         checkpoint = make_checkpoint(api)
 
@@ -70,7 +70,7 @@ def test_forwarded_addresses_count_only_from_a_trusted_proxy(serve: RunApi, engi
         assert statuses(api) == [200, 200, 200]
 
 
-def test_a_limiter_that_does_not_answer_lets_through_and_counts(serve: RunApi) -> None:
+def test_a_limiter_without_redis_allows_and_counts_requests(serve: RunApi) -> None:
     with serve(redis_url="redis://127.0.0.1:1/0") as api:
         reply = api.http.post("/api/generate", json={"checkpoint": make_checkpoint(api)})
         assert (reply.status_code, reply.json()["code"]) == (503, "redis_unavailable")

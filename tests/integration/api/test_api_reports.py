@@ -41,7 +41,7 @@ def created(api: Api, markdown: str = "text", **fields: Any) -> dict[str, Any]:
     return dict(reply.json())
 
 
-def test_a_report_comes_back_as_it_was_and_knows_what_it_is_about(api: Api, experiment: str) -> None:
+def test_a_report_is_returned_unchanged_with_its_experiments(api: Api, experiment: str) -> None:
     saved = api.admin.post(f"/api/experiments/{experiment}/analyses", json={"result": RESULT}).json()["id"]
     text = (
         f"é \\ \u2028\n\n{chart(experiments=['gone'], metrics=['m'])}\n\n{chart(kind='trajectory', analysis=saved)}\n"
@@ -70,7 +70,7 @@ def test_lists_are_paged_searched_and_narrowed_to_an_experiment(api: Api) -> Non
     assert api.http.get("/api/reports", params={"cursor": "x"}).status_code == 422
 
 
-def test_of_two_writers_the_second_is_told(api: Api) -> None:
+def test_the_second_of_two_concurrent_changes_is_a_conflict(api: Api) -> None:
     made = created(api)
     path = f"/api/reports/{made['id']}"
     first = api.admin.put(path, json={"title": "T", "markdown": "mine", "version": 1})
@@ -86,7 +86,7 @@ def test_of_two_writers_the_second_is_told(api: Api) -> None:
     assert (third.json()["version"], third.json()["experimentIds"]) == (3, ["x"])
 
 
-def test_a_bad_chart_is_refused_by_its_line_and_changes_nothing(api: Api) -> None:
+def test_an_invalid_chart_is_rejected_with_its_line_and_changes_nothing(api: Api) -> None:
     made = created(api)
     bad = "one\n\n```chart\nkind: pie\n```\n"
     path = f"/api/reports/{made['id']}"
@@ -114,12 +114,12 @@ UNKEPT: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("body", UNKEPT)
-def test_only_reports_are_kept(api: Api, body: dict[str, Any]) -> None:
+def test_only_valid_reports_are_stored(api: Api, body: dict[str, Any]) -> None:
     assert api.admin.post("/api/reports", json=body).status_code == 422
     assert api.http.get("/api/reports").json()["reports"] == []
 
 
-def test_what_is_deleted_is_gone_and_what_is_missing_is_404(api: Api) -> None:
+def test_deleted_and_unknown_ones_are_404(api: Api) -> None:
     path = f"/api/reports/{created(api)['id']}"
     assert api.admin.delete(path).status_code == 204
     change = {"title": "t", "markdown": "", "version": 1}
@@ -135,7 +135,7 @@ def test_what_is_deleted_is_gone_and_what_is_missing_is_404(api: Api) -> None:
     assert missing.status_code == 404
 
 
-def test_writing_asks_for_a_token_and_reading_only_where_reads_are_closed(api: Api, serve: RunApi) -> None:
+def test_writing_needs_a_token_and_reading_only_if_reads_are_closed(api: Api, serve: RunApi) -> None:
     path = f"/api/reports/{created(api)['id']}"
     writes = [
         ("POST", "/api/reports", {"title": "t", "markdown": ""}),
@@ -158,7 +158,7 @@ def test_writing_asks_for_a_token_and_reading_only_where_reads_are_closed(api: A
         assert closed.http.request("GET", path, headers=BEARER).status_code == 200
 
 
-def test_a_report_is_made_from_what_is_stored(api: Api, experiment: str) -> None:
+def test_a_report_is_generated_from_stored_data(api: Api, experiment: str) -> None:
     body = {"pattern": "experiment-overview", "experimentId": experiment}
     made = api.admin.post("/api/reports/generate", json=body)
     assert made.status_code == 201, made.text
@@ -175,7 +175,7 @@ def test_a_report_is_made_from_what_is_stored(api: Api, experiment: str) -> None
     assert (titled["title"], titled["markdown"]) == ("Mine", text)
 
 
-def test_every_pattern_can_be_made_of_one_and_of_several(api: Api, experiment: str) -> None:
+def test_every_pattern_works_for_one_and_for_several_experiments(api: Api, experiment: str) -> None:
     other = api.submit(queue=True)["experimentId"]
     api.admin.post(f"/api/experiments/{experiment}/analyses", json={"result": RESULT, "name": "first look"})
     patterns = api.http.get("/api/reports/patterns").json()["patterns"]
@@ -194,7 +194,7 @@ def test_every_pattern_can_be_made_of_one_and_of_several(api: Api, experiment: s
         assert refused.status_code == 422
 
 
-def test_rendering_gives_safe_parts_and_names_bad_charts(api: Api) -> None:
+def test_rendering_returns_safe_parts_and_names_invalid_charts(api: Api) -> None:
     text = f"# A <script>\n\n{chart(experiments=['a'], metrics=['m'])}\n\n```chart\nkind: pie\n```\n"
     html, good, bad = api.admin.post("/api/reports/render", json={"markdown": text}).json()["parts"]
     assert (html["kind"], html["html"]) == ("html", "<h1>A &lt;script&gt;</h1>\n")
@@ -205,7 +205,7 @@ def test_rendering_gives_safe_parts_and_names_bad_charts(api: Api) -> None:
     assert (bad["kind"], bad["line"]) == ("problem", 7) and "pie" in bad["message"]
 
 
-def test_an_export_shows_what_is_stored(api: Api, experiment: str) -> None:
+def test_an_export_shows_the_stored_data(api: Api, experiment: str) -> None:
     (api.experiment_folder(experiment) / "ablation_results.json").write_text(
         json.dumps(
             {

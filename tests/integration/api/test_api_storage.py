@@ -40,7 +40,7 @@ def test_sizes_are_measured_once_a_minute(api: Api) -> None:
     assert api.http.get("/api/storage").json()["measuredAt"] == before["measuredAt"]
 
 
-def test_an_experiment_says_that_its_archive_was_deleted(api: Api) -> None:
+def test_an_experiment_reports_that_its_archive_was_deleted(api: Api) -> None:
     job = api.submit()
     folder = api.experiment_folder(job["experimentId"])
     (folder / "metrics").mkdir(exist_ok=True)

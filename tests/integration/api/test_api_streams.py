@@ -34,14 +34,14 @@ def numbers(client: httpx.Client, path: str, since: str | None, until: int) -> l
     raise AssertionError("the stream ended")
 
 
-def test_a_stream_has_the_headers_that_keep_proxies_from_holding_it(api: Api) -> None:
+def test_a_stream_has_the_headers_that_prevent_buffering_by_proxies(api: Api) -> None:
     with api.http.stream("GET", "/api/jobs/stream") as reply:
         assert reply.headers["content-type"].startswith("text/event-stream")
         assert reply.headers["x-accel-buffering"] == "no"
         assert "no-transform" in reply.headers["cache-control"]
 
 
-def test_a_new_client_gets_a_snapshot_and_then_what_happens(api: Api) -> None:
+def test_a_new_client_gets_a_snapshot_and_then_the_events(api: Api) -> None:
     job = api.submit(name="watched")
     with events_of(api.http, "/api/jobs/stream") as events:
         [snapshot] = events.take(1)
@@ -89,7 +89,7 @@ def test_a_client_that_drops_every_few_events_sees_each_exactly_once(
     assert seen == list(range(total))
 
 
-def test_since_zero_replays_everything_that_is_kept(api: Api, path: str, key: str, redis_client: redis.Redis) -> None:
+def test_since_zero_replays_all_stored_entries(api: Api, path: str, key: str, redis_client: redis.Redis) -> None:
     for n in range(5):
         add(redis_client, key, n)
     assert numbers(api.http, f"{path}?since=0", None, 4) == [0, 1, 2, 3, 4]
@@ -105,12 +105,12 @@ def test_a_replay_from_the_beginning_goes_through_entries_older_than_the_epoch(
     assert numbers(api.http, f"{path}?since=0", None, 6) == list(range(7))
 
 
-def test_the_header_wins_over_the_query(api: Api, path: str, key: str, redis_client: redis.Redis) -> None:
+def test_the_header_takes_precedence_over_the_query(api: Api, path: str, key: str, redis_client: redis.Redis) -> None:
     ids = [add(redis_client, key, n) for n in range(5)]
     assert numbers(api.http, f"{path}?since=0", ids[2], 4) == [3, 4]
 
 
-def test_metrics_name_the_position_from_which_the_stream_misses_nothing(
+def test_metrics_contain_the_position_from_which_a_stream_is_complete(
     api: Api, path: str, key: str, redis_client: redis.Redis
 ) -> None:
     add(redis_client, key, 1)
@@ -136,7 +136,7 @@ def test_a_trimmed_cursor_is_reset(api: Api, path: str, key: str, redis_client: 
     assert numbers(api.http, path, position, 10) == [10]
 
 
-def test_a_cursor_before_the_trimmed_part_but_with_nothing_lost_goes_on(
+def test_a_trimmed_cursor_without_lost_entries_continues(
     api: Api, path: str, key: str, redis_client: redis.Redis
 ) -> None:
     ids = [add(redis_client, key, n) for n in range(10)]
@@ -159,7 +159,7 @@ def test_a_cursor_from_before_redis_was_emptied_is_reset(
     assert_reset_then_snapshot(api, path, old)
 
 
-def test_a_connected_client_is_told_that_redis_was_emptied(
+def test_a_connected_client_gets_a_reset_when_redis_was_emptied(
     api: Api, path: str, key: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_hub, "EPOCH_CHECK_SECONDS", 0.0)
@@ -211,7 +211,7 @@ def test_the_reader_ends_after_its_last_client_and_begins_again(
         assert numbers(api.http, path, "0", 7) == [7]
 
 
-def test_clients_that_all_come_back_at_once_find_the_reader_as_it_was(
+def test_clients_that_reconnect_at_once_find_the_reader_still_running(
     api: Api, path: str, key: str, redis_client: redis.Redis
 ) -> None:
     add(redis_client, key, 1)
@@ -249,7 +249,7 @@ def test_stopping_the_server_ends_open_streams_cleanly(serve: RunApi) -> None:
 
 
 @pytest.mark.parametrize("open_at_the_end", [False, True])
-def test_a_reader_whose_cancellation_got_lost_does_not_keep_the_server_from_stopping(
+def test_a_reader_with_a_lost_cancellation_does_not_prevent_a_shutdown(
     serve: RunApi, monkeypatch: pytest.MonkeyPatch, open_at_the_end: bool
 ) -> None:
     async def deaf(*_: object, **__: object) -> list[object]:
@@ -267,7 +267,9 @@ def test_a_reader_whose_cancellation_got_lost_does_not_keep_the_server_from_stop
         httpx.get(f"{api.url}/healthz")
 
 
-def test_a_client_that_does_not_read_is_dropped_and_costs_nobody_else(serve: RunApi, redis_client: redis.Redis) -> None:
+def test_a_client_that_does_not_read_is_dropped_without_affecting_others(
+    serve: RunApi, redis_client: redis.Redis
+) -> None:
     with serve(stream_client_seconds=0.2) as api:
         experiment = api.submit()["experimentId"]
         path, key = f"/api/experiments/{experiment}/stream", experiment_stream(experiment)
@@ -285,7 +287,7 @@ def test_a_client_that_does_not_read_is_dropped_and_costs_nobody_else(serve: Run
         assert numbers(api.http, f"{path}?since={int(last.split('-')[0]) - 1}", None, 5) == [5]
 
 
-def test_a_jobs_event_is_on_the_stream_of_all_jobs(api: Api, redis_client: redis.Redis) -> None:
+def test_an_event_of_a_job_is_on_the_stream_of_all_jobs(api: Api, redis_client: redis.Redis) -> None:
     job = api.submit()
     with events_of(api.http, "/api/jobs/stream?since=0") as events:
         assert events.take(1)[0].data["id"] == job["id"]

@@ -42,7 +42,7 @@ def test_the_lock_of_an_idempotency_key_is_not_held_while_files_are_read(api: Ap
         assert (slow.result(timeout=30).status_code, slow.result().json()["code"]) == (422, "idempotency_key_reused")
 
 
-def test_a_dataset_that_is_deleted_during_the_submission_refuses_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_submission_whose_dataset_is_deleted_meanwhile_is_rejected(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     assert api.admin.post("/api/datasets?name=sea.txt", content=b"The sea is wide.<|endoftext|>" * 50).is_success
     for job in api.http.get("/api/jobs").json()["jobs"]:
         api.admin.post(f"/api/jobs/{job['id']}/cancel")
@@ -59,7 +59,10 @@ def test_a_dataset_that_is_deleted_during_the_submission_refuses_it(api: Api, mo
 def test_tags_have_the_same_limits_in_a_request_and_in_a_job(api: Api) -> None:
     tags = [f"{number:02}-" + "x" * 61 for number in range(20)]
     assert api.submit(tags=tags)["tags"] == tags
-    for wrong, message in (([*tags, "one-more"], "21 tags are more than the limit of 20"), (["x" * 65], "64 characters")):
+    for wrong, message in (
+        ([*tags, "one-more"], "21 tags are more than the limit of 20"),
+        (["x" * 65], "64 characters"),
+    ):
         reply = api.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG, "tags": wrong})
         assert (reply.status_code, reply.json()["errors"][0]["location"][:9]) == (422, "body.tags")
         with pytest.raises(InvalidInputError, match=message):

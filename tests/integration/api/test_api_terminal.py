@@ -58,7 +58,7 @@ def test_ctrl_c_prints_no_traceback_and_frees_the_slot(api: Api, engine: Engine)
     assert engine.left.wait(20)
 
 
-def test_settings_reach_the_engine_and_the_whole_answer_is_json(api: Api, engine: Engine) -> None:
+def test_settings_reach_the_engine_and_the_complete_reply_is_json(api: Api, engine: Engine) -> None:
     process = start(api, "--stop", "end", "--stop", "\n\n", "--seed", "7", "--top-p", "0.5", "--json")
     printed, remarks = process.communicate(timeout=30)
     assert process.returncode == 0, remarks
@@ -79,7 +79,7 @@ def test_an_error_of_the_api_is_one_line(api: Api, engine: Engine) -> None:
     assert "stop" in remarks and "200" in remarks and remarks.count("\n") == 1
 
 
-def test_a_cancelled_generation_is_an_error_to_whoever_still_listens(api: Api, engine: Engine) -> None:
+def test_a_cancelled_generation_is_an_error_for_connected_clients(api: Api, engine: Engine) -> None:
     """Two tokens are no text: the command fails, `/api/generate` and `/v1` answer 503, their streams end with it."""
     message = "the generation was cancelled after 2 tokens"
 

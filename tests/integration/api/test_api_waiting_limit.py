@@ -25,7 +25,7 @@ def test_a_job_beyond_the_limit_is_refused_with_the_setting_to_change(serve: Run
         assert len(api.http.get("/api/jobs").json()["jobs"]) == 2
 
 
-def test_an_upload_is_kept_without_its_job(serve: RunApi) -> None:
+def test_an_upload_is_stored_without_a_job(serve: RunApi) -> None:
     with serve(max_waiting_jobs=1) as api:
         assert api.admin.post("/api/jobs", json=BODY).status_code == 201
         reply = api.admin.post("/api/datasets?name=sea.txt", content=b"The sea is wide.<|endoftext|>" * 50)

@@ -36,7 +36,7 @@ KEYS: dict[str, Any] = {f"key{number:06}": 1 for number in range(60_000)}
         ("/api/reports", KEYS),
     ],
 )
-def test_the_reply_to_a_bad_body_is_small_and_soon(api: Api, path: str, body: dict[str, Any]) -> None:
+def test_the_reply_to_an_invalid_body_is_small_and_fast(api: Api, path: str, body: dict[str, Any]) -> None:
     with httpx.Client(base_url=api.url, timeout=60) as health:
         reply = api.admin.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
         assert 400 <= reply.status_code < 500, reply.text[:500]
@@ -45,7 +45,7 @@ def test_the_reply_to_a_bad_body_is_small_and_soon(api: Api, path: str, body: di
         assert health.get("/healthz").status_code == 200
 
 
-def test_the_findings_left_out_are_counted(api: Api) -> None:
+def test_omitted_findings_are_counted(api: Api) -> None:
     found = api.admin.post("/api/jobs", json={"type": "lm-training", **KEYS}).json()
     assert len(found["errors"]) == 51
     assert found["errors"][0] == {"location": "body.key000000", "message": "unknown key 'key000000'"}
@@ -71,7 +71,7 @@ def test_a_long_path_query_or_header_is_not_repeated(api: Api) -> None:
         assert len(reply.content) < 5_000, reply.text[:200]
 
 
-def test_invented_methods_are_one_label(api: Api) -> None:
+def test_unknown_methods_share_one_label(api: Api) -> None:
     def invent(numbers: range) -> int:
         for number in numbers:
             assert api.http.request(f"INVENTED{number}", "/api/jobs").status_code == 405
@@ -84,7 +84,7 @@ def test_invented_methods_are_one_label(api: Api) -> None:
     assert "INVENTED" not in text and 'method="other"' in text
 
 
-def test_a_suggestion_is_still_made_for_the_keys_that_are_shown(api: Api) -> None:
+def test_listed_keys_still_get_a_suggestion(api: Api) -> None:
     started = time.monotonic()
     reply = api.admin.post("/api/jobs", json={"type": "lm-training", "config": {"model": {"d_modle": 16}}})
     assert "did you mean 'd_model'" in reply.json()["detail"]

@@ -36,7 +36,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize("host", [*KNOWN, socket.gethostname(), f"{socket.gethostname().split('.')[0]}.local:4400"])
-def test_addresses_localhost_and_the_machines_own_name_are_answered(api: Api, host: str) -> None:
+def test_ip_addresses_localhost_and_the_host_name_are_accepted(api: Api, host: str) -> None:
     assert api.http.get("/api/jobs", headers={"Host": host}).status_code == 200
 
 
@@ -82,7 +82,9 @@ def test_a_request_without_a_host_header_is_not_from_a_browser_and_is_answered(a
         assert raw.recv(100).startswith(b"HTTP/1.1 200")
 
 
-def test_wrong_tokens_are_logged_without_themselves_and_slowed_down(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_tokens_are_slowed_down_and_logged_without_their_value(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
     def wrong() -> float:
         began = time.monotonic()
         assert api.http.post("/api/jobs/job_secret-id/cancel", headers=WRONG).status_code == 401
@@ -104,7 +106,7 @@ def test_wrong_tokens_are_logged_without_themselves_and_slowed_down(api: Api, ca
     assert "tidal_rejected_tokens_total 13.0" in api.http.get("/metrics").text
 
 
-def test_a_flood_of_guesses_is_refused_and_the_holder_of_the_token_works_on(
+def test_a_flood_of_guesses_is_rejected_without_affecting_the_right_token(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", 2.0)

@@ -55,7 +55,7 @@ def test_a_file_is_uploaded_listed_used_and_deleted(tidal: Tidal, api: Api, file
     assert json.loads(tidal("datasets", "list", "--json").stdout) == []
 
 
-def test_another_name_keeps_the_format_of_the_file(tidal: Tidal, tmp_path: Path) -> None:
+def test_a_name_without_a_suffix_keeps_the_format_of_the_file(tidal: Tidal, tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"story": "Once."}\n'))
     wrong = tidal("datasets", "upload", str(path), "--name", "mine")
@@ -72,11 +72,11 @@ def test_progress_counts_every_byte_up_to_the_end(api: Api, file: Path) -> None:
     assert told == sorted(told) and told[-1] == len(TEXT) and len(told) > 3
 
 
-def test_a_file_that_is_not_there_is_said(tidal: Tidal) -> None:
+def test_a_missing_file_is_reported(tidal: Tidal) -> None:
     assert "there is no such file" in str(tidal("datasets", "upload", "nowhere.txt").exception)
 
 
-def test_a_file_that_no_dataset_can_be_called_like_gets_the_nearest_name(tidal: Tidal, tmp_path: Path) -> None:
+def test_an_invalid_name_gets_the_nearest_valid_name(tidal: Tidal, tmp_path: Path) -> None:
     for file_name, name in (
         ("My Märchen (2).txt", "My-Marchen-2"),
         ("-v1.2 .JSONL", "v1.2"),
@@ -96,7 +96,7 @@ def test_a_file_that_no_dataset_can_be_called_like_gets_the_nearest_name(tidal: 
     assert refused.exit_code == 1 and "for example 'fairy-tales'" in str(refused.exception)
 
 
-def test_files_of_reports_end_with_an_exit_code_and_what_to_do(tidal: Tidal, tmp_path: Path) -> None:
+def test_files_that_users_reported_end_with_an_exit_code_and_a_hint(tidal: Tidal, tmp_path: Path) -> None:
     for name in ("blank.txt", "array.jsonl", "surrogate.jsonl", "dupcols.parquet"):
         found = tidal("datasets", "upload", str(CASES / name))
         assert found.exit_code == 1 and f"{name}: {FILES[name][1]}" in str(found.exception)

@@ -49,7 +49,7 @@ def test_any_other_address_needs_a_token(host: str) -> None:
     assert administrator_token(given) == ("long enough", False)
 
 
-def test_only_the_whole_token_opens() -> None:
+def test_only_the_complete_token_is_valid() -> None:
     caller = authenticate("administrator-token", "administrator-token")
     assert caller is not None and all(caller.may(scope) for scope in Scope)
     for wrong in ("", "administrator-toke", "administrator-token ", "ADMINISTRATOR-TOKEN", "ü"):
@@ -62,12 +62,12 @@ def test_a_cursor_keeps_time_and_id() -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "====", "bm90IGpzb24", "WzEsMl0", "WyIyMDI2LTAxLTAxIiwgIngiXQ", "é"])
-def test_a_cursor_of_our_own_making_is_needed(cursor: str) -> None:
+def test_an_invalid_cursor_is_rejected(cursor: str) -> None:
     with pytest.raises(InvalidInputError, match="nextCursor"):
         decode_cursor(cursor)
 
 
-def test_times_leave_in_utc() -> None:
+def test_times_are_sent_in_utc() -> None:
     moment = datetime(2026, 1, 1, 1, 0, tzinfo=timezone(timedelta(hours=2)))
     assert utc_text(moment) == "2025-12-31T23:00:00Z"
 
@@ -114,7 +114,7 @@ def test_broken_bytes_and_endless_lines_do_not_break_a_page(tmp_path: Path) -> N
     assert b"".join(complete_log(tmp_path)) == b"\xff\xfe\r\n" + b"x" * 100_000 + b"\n"
 
 
-def test_a_whole_log_has_the_bytes_of_all_attempts_in_their_order(tmp_path: Path) -> None:
+def test_a_complete_log_contains_the_bytes_of_all_attempts_in_order(tmp_path: Path) -> None:
     assert b"".join(complete_log(tmp_path / "none")) == b""
     for attempt in range(1, 11):
         (tmp_path / f"{attempt}.log").write_text(f"line of {attempt}, unfinished")
@@ -123,7 +123,7 @@ def test_a_whole_log_has_the_bytes_of_all_attempts_in_their_order(tmp_path: Path
     assert b"".join(complete_log(tmp_path)).decode().split("\n") == expected
 
 
-def test_headers_of_the_bucket() -> None:
+def test_the_headers_describe_the_bucket() -> None:
     decision = RateLimitDecision(allowed=False, limit=5, remaining=0, wait_seconds=5.2, window_seconds=30.0)
     headers = Headers(decision.headers())
     assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"], headers["Retry-After"]) == ("5", "0", "6")
@@ -133,7 +133,7 @@ def test_headers_of_the_bucket() -> None:
     assert "Retry-After" not in free.headers()
 
 
-def test_one_caller_is_one_address_and_an_ipv6_network() -> None:
+def test_a_caller_is_an_ipv4_address_or_an_ipv6_network() -> None:
     assert address_group("203.0.113.7") == "203.0.113.7"
     assert address_group("::ffff:203.0.113.7") == "203.0.113.7"
     assert address_group("2001:db8:1:2:3::4") == address_group("2001:db8:1:2::9") == "2001:db8:1:2::/64"
@@ -148,7 +148,7 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
     return [(path, method, found) for path, item in document["paths"].items() for method, found in item.items()]
 
 
-def test_every_operation_is_described_and_every_error_has_its_shape(document: dict[str, Any]) -> None:
+def test_every_operation_has_a_description_and_documented_errors(document: dict[str, Any]) -> None:
     found = operations(document)
     assert len(found) >= 28
     for path, method, operation in found:
@@ -162,7 +162,7 @@ def test_every_operation_is_described_and_every_error_has_its_shape(document: di
     assert not {"HTTPValidationError", "ValidationError"} & document["components"]["schemas"].keys()
 
 
-def test_statuses_that_every_operation_of_a_kind_can_have_are_named(document: dict[str, Any]) -> None:
+def test_the_document_names_the_statuses_that_all_operations_of_a_kind_share(document: dict[str, Any]) -> None:
     health = ("/healthz", "/readyz")
     for path, method, operation in operations(document):
         named, openai = operation["responses"].keys(), path.startswith("/v1/")
@@ -176,7 +176,7 @@ def test_statuses_that_every_operation_of_a_kind_can_have_are_named(document: di
         assert ("429" in named) == ("security" in operation), (method, path)
 
 
-def test_closed_reads_are_described_as_closed() -> None:
+def test_the_document_requires_a_token_for_closed_reads() -> None:
     closed = create_app(settings(require_auth_for_reads=True), "administrator-token").openapi()
     needed = {path: operation["security"] for path, _, operation in operations(closed) if "security" in operation}
     assert needed["/api/jobs/{job_id}"] == [{"token": []}]
@@ -184,7 +184,7 @@ def test_closed_reads_are_described_as_closed() -> None:
     assert needed["/api/session"] == [{}, {"token": []}]
 
 
-def test_what_changes_something_asks_for_a_token(document: dict[str, Any]) -> None:
+def test_operations_that_change_something_need_a_token(document: dict[str, Any]) -> None:
     for path, method, operation in operations(document):
         if method != "get" and path not in ("/api/generate", "/api/analyze-trajectories", "/v1/completions"):
             assert operation["security"] == [{"token": []}], (method, path)
@@ -215,6 +215,6 @@ def test_the_reference_page_names_every_operation_and_loads_nothing(document: di
         assert operation["summary"] in page
 
 
-def test_what_stands_in_a_document_is_not_run(document: dict[str, Any]) -> None:
+def test_html_in_the_document_is_escaped(document: dict[str, Any]) -> None:
     hostile = {**document, "info": {**document["info"], "title": "<script>alert(1)</script>"}}
     assert "<script>" not in render_page(hostile)

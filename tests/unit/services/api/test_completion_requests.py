@@ -27,14 +27,14 @@ from services.api.schemas.completions import CompletionRequest
         (["a", [1]], "must be a string, a list of strings, a list of token ids, or a list of such lists"),
     ],
 )
-def test_one_thing_is_said_of_a_prompt_that_cannot_be(prompt: Any, said: str) -> None:
+def test_an_invalid_prompt_has_exactly_one_error(prompt: Any, said: str) -> None:
     with pytest.raises(ValidationError) as refused:
         CompletionRequest.model_validate({"model": "exp/final", "prompt": prompt})
     assert [error["msg"] for error in refused.value.errors()] == [f"Value error, {said}"]
 
 
 @pytest.mark.parametrize("prompt", ["", [], [[]], ["", "a"], [0], [[0], []], "a" * 100_000])
-def test_what_can_be_is_taken(prompt: Any) -> None:
+def test_valid_prompts_are_accepted(prompt: Any) -> None:
     assert CompletionRequest.model_validate({"model": "exp/final", "prompt": prompt}).prompt == prompt
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.config import DataConfig
-from common.datasets import DatasetStore, DatasetIntake
+from common.datasets import DatasetIntake, DatasetStore
 from common.errors import InvalidInputError
 from services.api.operations.corpora import check_corpus
 
@@ -24,7 +24,7 @@ def datasets(tmp_path: Path) -> DatasetStore:
 
 @pytest.mark.parametrize("source", ["/etc/notes.txt", "../secret.txt", "a/../../b.jsonl", "~/mine.txt", "~root/x.txt"])
 @pytest.mark.parametrize("field", ["source", "validation_source"])
-def test_a_path_outside_the_data_folder_is_refused_with_its_place(
+def test_a_path_outside_the_data_folder_is_rejected_with_its_location(
     field: str, source: str, datasets: DatasetStore
 ) -> None:
     with pytest.raises(InvalidInputError, match="outside the data folder") as caught:
@@ -35,7 +35,7 @@ def test_a_path_outside_the_data_folder_is_refused_with_its_place(
 @pytest.mark.parametrize(
     "source", ["builtin:stories", "roneneldan/TinyStories", "mine.txt", "demo/a..b.txt", "x/y.parquet"]
 )
-def test_everything_else_is_left_to_the_worker(source: str, datasets: DatasetStore) -> None:
+def test_the_worker_checks_all_other_sources(source: str, datasets: DatasetStore) -> None:
     check_corpus(DataConfig(source=source), datasets, location="body.data")
 
 
@@ -48,7 +48,7 @@ def test_everything_else_is_left_to_the_worker(source: str, datasets: DatasetSto
         DataConfig(source="owner/name", validation_source="a-split"),
     ],
 )
-def test_datasets_that_are_there_and_splits_of_the_hub_pass(data: DataConfig, datasets: DatasetStore) -> None:
+def test_existing_datasets_and_splits_of_the_hub_are_accepted(data: DataConfig, datasets: DatasetStore) -> None:
     check_corpus(data, datasets, location="body.data")
 
 
@@ -61,7 +61,7 @@ def test_datasets_that_are_there_and_splits_of_the_hub_pass(data: DataConfig, da
         (DataConfig(source="builtin:stories", validation_source="fary-tales"), "validation_source", "'fairy-tales'"),
     ],
 )
-def test_a_dataset_that_is_not_there_is_refused_with_the_nearest(
+def test_an_unknown_dataset_is_rejected_with_the_nearest_name(
     data: DataConfig, field: str, says: str, datasets: DatasetStore
 ) -> None:
     with pytest.raises(InvalidInputError, match=says) as caught:

@@ -30,7 +30,7 @@ def addresses(page: str) -> list[str]:
     return re.findall(r'(?:src|href)="(assets/[^"]+)"', page)
 
 
-def test_everything_the_page_loads_is_below_150_kb_in_gzip(client: TestClient) -> None:
+def test_all_files_of_the_page_together_are_below_150_kb_in_gzip(client: TestClient) -> None:
     total = 0
     page = client.get("/")
     for address in {"", *addresses(page.text)}:
@@ -68,7 +68,7 @@ def test_the_policy_allows_this_server_only_and_nothing_inline(client: TestClien
     assert mentioned == {}
 
 
-def test_files_are_kept_for_ever_and_the_page_is_asked_about(client: TestClient) -> None:
+def test_files_are_cached_for_ever_and_the_page_is_revalidated(client: TestClient) -> None:
     page = client.get("/")
     assert page.headers["cache-control"] == "no-cache"
     again = client.get("/", headers={"If-None-Match": page.headers["etag"]})
@@ -79,19 +79,19 @@ def test_files_are_kept_for_ever_and_the_page_is_asked_about(client: TestClient)
     assert client.get(f"/{old_address}").headers["cache-control"] == "no-cache"
 
 
-def test_the_style_sheets_come_as_one_in_the_order_of_the_page(client: TestClient) -> None:
+def test_the_style_sheets_are_joined_in_the_order_of_the_page(client: TestClient) -> None:
     named = re.findall(r'<link rel="stylesheet" href="assets/([^"]+)">', (STATIC / INDEX).read_text())
     [sent] = re.findall(r'<link rel="stylesheet" href="([^"]+)">', client.get("/").text)
     assert len(named) > 3
     assert client.get(f"/{sent}").text == "\n".join((STATIC / name).read_text() for name in named)
 
 
-def test_what_is_no_file_is_404_also_outside_the_folder(client: TestClient) -> None:
+def test_a_missing_file_and_a_path_outside_the_folder_are_404(client: TestClient) -> None:
     for name in ("none.js", "..%2f..%2fapi/app.py", "../../api/app.py", ""):
         assert client.get(f"/assets/{name}").status_code == 404
 
 
-def test_the_page_works_below_a_sub_path_whether_the_proxy_takes_it_off_or_not() -> None:
+def test_the_page_works_below_a_sub_path_whether_or_not_the_proxy_removes_it() -> None:
     client = TestClient(create_app(Settings(root_path="/tidal"), "secret"), base_url="http://127.0.0.1")
     page = client.get("/tidal/")
     assert page.status_code == 200
@@ -130,7 +130,7 @@ def test_the_libraries_are_the_files_that_were_vendored() -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_session_says_what_a_token_is_good_for() -> None:
+def test_the_session_reports_what_a_token_allows() -> None:
     closed = TestClient(create_app(Settings(require_auth_for_reads=True), "secret"), base_url="http://127.0.0.1")
     opened = TestClient(create_app(Settings(), "secret"), base_url="http://127.0.0.1")
     own, wrong = ({"Authorization": f"Bearer {token}"} for token in ("secret", "guess"))
@@ -142,7 +142,7 @@ def test_the_session_says_what_a_token_is_good_for() -> None:
         assert (reply["name"], reply["scopes"], reply["readsOpen"]) == (None, [], False)
 
 
-def test_the_stop_ladder_speaks_the_words_of_the_reference(client: TestClient) -> None:
+def test_the_texts_of_the_signals_equal_those_of_the_reference(client: TestClient) -> None:
     document = client.get("/openapi.json").text.replace("\\n", " ")
     ladder = (STATIC / "js" / "lib" / "job-signals.js").read_text()
     entries = re.findall(r'name: "(\w+)",\s*text: "([^"]+)"([^}]*)', ladder)
@@ -151,7 +151,7 @@ def test_the_stop_ladder_speaks_the_words_of_the_reference(client: TestClient) -
         assert text in document or "own: true" in rest, f"{name}: the reference does not say {text!r}"
 
 
-def test_the_playground_begins_with_the_defaults_of_the_api() -> None:
+def test_the_playground_uses_the_defaults_of_the_api() -> None:
     page = (STATIC / "js" / "pages" / "playground.js").read_text()
     found = dict(re.findall(r"^  (\w+): ([\d.]+),", page, re.MULTILINE))
     expected = {

@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 from services.api.errors import from_database_error
 
 
-def test_a_full_disk_of_the_database_is_named() -> None:
+def test_a_full_disk_of_the_database_has_its_own_error_code() -> None:
     error = OperationalError("INSERT …", {}, psycopg.errors.DiskFull("could not extend file"))
     found = from_database_error(error)
     assert found is not None

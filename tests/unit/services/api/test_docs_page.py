@@ -16,7 +16,7 @@ def test_the_page_is_readable_without_script_or_other_hosts() -> None:
     assert "<script" not in reply.text and "src=" not in reply.text
 
 
-def test_the_document_says_what_works_without_a_token() -> None:
+def test_the_document_marks_operations_that_need_no_token() -> None:
     paths = (
         TestClient(create_app(Settings(), "secret"), base_url="http://127.0.0.1").get("/openapi.json").json()["paths"]
     )
@@ -25,6 +25,6 @@ def test_the_document_says_what_works_without_a_token() -> None:
     assert paths["/api/jobs"]["post"]["security"] == [{"token": []}]
 
 
-def test_closed_reads_need_a_token_in_the_document_too() -> None:
+def test_the_document_marks_closed_reads() -> None:
     client = TestClient(create_app(Settings(require_auth_for_reads=True), "secret"), base_url="http://127.0.0.1")
     assert client.get("/openapi.json").json()["paths"]["/api/jobs"]["get"]["security"] == [{"token": []}]

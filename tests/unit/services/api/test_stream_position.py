@@ -18,7 +18,7 @@ def entry(number: int, size: int = 0) -> StreamEntry:
 
 
 @given(WORD, WORD)
-def test_an_id_survives_the_way_through_text(first: int, second: int) -> None:
+def test_an_id_survives_a_round_trip_through_text(first: int, second: int) -> None:
     assert parse_id(format_id((first, second))) == (first, second)
 
 
@@ -28,13 +28,13 @@ def test_the_part_after_the_dash_may_be_missing() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-", "a", "1-b", "-1", "1.5", "$", "١-0", f"{2**64}-0", "1-" + "9" * 21])
-def test_anything_else_is_no_id(text: str) -> None:
+def test_any_other_text_is_not_an_id(text: str) -> None:
     with pytest.raises(ValueError, match="not a stream id"):
         parse_id(text)
 
 
 @given(st.lists(st.integers(1, 5), max_size=40), st.integers(0, 250), st.integers(1, 20))
-def test_the_ring_gives_all_that_follows_a_cursor_or_says_it_cannot(steps: list[int], cursor: int, size: int) -> None:
+def test_the_ring_returns_all_entries_after_a_cursor_or_none(steps: list[int], cursor: int, size: int) -> None:
     published = [sum(steps[: n + 1]) for n in range(len(steps))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stream_topic, "RING", size)
@@ -51,11 +51,11 @@ def test_the_ring_gives_all_that_follows_a_cursor_or_says_it_cannot(steps: list[
         assert [item.id[0] for item in found] == [number for number in published if number > cursor]
 
 
-def test_before_the_reader_knows_its_place_the_ring_says_nothing() -> None:
+def test_the_ring_returns_nothing_before_the_reader_has_a_position() -> None:
     assert Topic("key").entries_after((5, 0)) is None
 
 
-def test_waiting_clients_hear_of_a_publication() -> None:
+def test_a_publication_wakes_waiting_clients() -> None:
     topic = Topic("key")
     news = topic.news()
     topic.publish([entry(1)])

@@ -30,7 +30,7 @@ class World:
         return {"value": seen}
 
 
-def test_those_who_ask_at_once_share_one_and_who_asks_later_gets_a_later_one() -> None:
+def test_concurrent_requests_share_a_snapshot_and_a_later_request_gets_a_later_one() -> None:
     async def scenario() -> tuple[list[str], int]:
         world = World()
         snapshots = StreamSnapshots(world.position)
@@ -48,7 +48,7 @@ def test_those_who_ask_at_once_share_one_and_who_asks_later_gets_a_later_one() -
     assert reads == 2
 
 
-def test_a_failure_reaches_everybody_who_asked_and_the_next_one_tries_again() -> None:
+def test_a_failure_reaches_all_waiting_clients_and_the_next_request_retries() -> None:
     async def scenario() -> tuple[list[Any], str]:
         world = World()
         world.go_on.set()
@@ -65,7 +65,7 @@ def test_a_failure_reaches_everybody_who_asked_and_the_next_one_tries_again() ->
     assert state == '{"value": 0}'
 
 
-def test_one_who_leaves_does_not_take_the_snapshot_from_the_others() -> None:
+def test_a_cancelled_request_does_not_cancel_the_snapshot_of_others() -> None:
     async def scenario() -> str:
         world = World()
         snapshots = StreamSnapshots(world.position)
@@ -81,7 +81,7 @@ def test_one_who_leaves_does_not_take_the_snapshot_from_the_others() -> None:
     assert asyncio.run(scenario()) == '{"value": 0}'
 
 
-def test_a_cursor_is_known_where_it_is_the_place_of_an_entry() -> None:
+def test_the_ring_holds_a_cursor_that_is_the_id_of_an_entry() -> None:
     async def scenario() -> Topic:
         topic = Topic("k")
         topic.restart(StreamPosition((5, 0), "epoch"))
