@@ -50,7 +50,7 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """Whether no request runs or waits."""
+        """True while no request runs or waits."""
         return not (self._running or self._admission.waiting or self._admission.loading)
 
     def submit(self, request_id: str) -> None:

@@ -82,7 +82,7 @@ class RunningRequest:
 
     @property
     def large(self) -> bool:
-        """Whether building the last event takes so long that another thread should do it."""
+        """True if building the last event takes so long that a separate thread should do it."""
         return (
             self.request.trajectory
             and not self._cancelled

@@ -118,7 +118,7 @@ export const CATALOG = [
   },
   {
     id: "multiplier",
-    title: "Multiplier and cost",
+    title: "Lagrange multiplier and cost",
     unit: "of the constraint",
     kind: RL,
     lines: [
@@ -133,7 +133,7 @@ export const CATALOG = [
     kind: RL,
     lines: [
       { name: "approx_kl", label: "approximate KL", colour: 1, main: true },
-      { name: "clip_fraction", label: "clipped share", colour: 6 },
+      { name: "clip_fraction", label: "clip fraction", colour: 6 },
     ],
   },
   {

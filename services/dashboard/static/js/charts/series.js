@@ -17,7 +17,7 @@ export class SeriesStore {
     /** @type {Record<Api.Kind, number>} */
     this.attempts = { metrics: 0, "rl-metrics": 0 };
     /** @type {Set<Api.Kind>} */
-    this.thinned = new Set(); // kinds of which the server has more points
+    this.thinned = new Set(); // kinds of which only thinned points are loaded
     /** @type {Map<string, Ui.Series>} */
     this.zoomed = new Map(); // as `series`: the points of the zoomed range
     /** @type {Map<string, number>} */

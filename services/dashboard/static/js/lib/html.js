@@ -1,4 +1,4 @@
-// Combines Preact and htm: the tag `html` makes elements. Other modules import the hooks of Preact from here, too.
+// Combines Preact and htm: the template tag `html` makes elements. Re-exports the hooks of Preact.
 import { h, render, Fragment, Component, createContext } from "../../vendor/preact.js";
 import htm from "../../vendor/htm.js";
 

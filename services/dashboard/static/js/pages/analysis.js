@@ -26,7 +26,7 @@ const MODES = [
   { value: "random", text: "Random" },
   { value: "fixed", text: "Fixed" },
 ];
-const STORAGE_KEY = "tidal.analysis"; // of the settings, which survive a reload of the tab
+const STORAGE_KEY = "tidal.analysis"; // the settings are stored, so that a reload of the tab keeps them
 const PROMPTS = "Once upon a time\nThe little cat\nMom wanted to";
 
 export function AnalysisPage() {

@@ -27,7 +27,7 @@ const SETTINGS = {
   checkpoint: "",
   rlCheckpoint: "",
 };
-const STORAGE_KEY = "tidal.playground"; // of the settings, which survive a reload of the tab
+const STORAGE_KEY = "tidal.playground"; // the settings are stored, so that a reload of the tab keeps them
 const FIELDS = ["prompt", "seed", "maxTokens", ...Object.keys(SETTINGS)];
 /**
  * The fields that both panels share, as the user typed them.
