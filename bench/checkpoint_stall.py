@@ -69,7 +69,7 @@ def run(quick: bool) -> list[Row]:
             "s",
             statistics.median(stalls),
             statistics.median(references),
-            "numpy copies as much",
+            "numpy copy of the same size",
             2.0,
             "at most",
         ),

@@ -1,9 +1,9 @@
 """Measure how fast the dashboard opens in a headless Chromium, and its transferred size.
 
 One page lists 200 experiments, the other has charts of a million points. The time runs from the start of the navigation
-to the frame that shows all 200 rows or the first chart. The server is warm and the browser's cache is empty; medians of
-five. The references are the promised 1 s and 1.5 s. The size is what a browser with an empty cache receives for the
-dashboard itself, with headers and the modules of all pages, compressed. Needs Chromium.
+to the frame that shows all 200 rows or the first chart. The server is warm and the browser's cache is empty. Each
+figure is the median of five. The references are the promised 1 s and 1.5 s. The size is what a browser with an empty
+cache receives for the dashboard itself, with headers and the modules of all pages, compressed. Needs Chromium.
 """
 
 from __future__ import annotations

@@ -52,13 +52,13 @@ def run(quick: bool) -> list[Row]:
     rows = []
     for batch, bound in ((1, 2.5), (16, 4.0), (64, 4.0)):
         prompts = make_prompts(batch)
-        ours, theirs = alternate(
+        ours, peer_speed = alternate(
             rounds if batch < 64 else 3,
             lambda prompts=prompts: generate_tokens(packed, prompts, new),
             lambda prompts=prompts: peer_generate_tokens(peer, prompts, new),
         )
         rows.append(
-            Row(f"generation, batch {batch}", "tokens/s", ours, theirs, "transformers generate", bound, "at least")
+            Row(f"generation, batch {batch}", "tokens/s", ours, peer_speed, "transformers generate", bound, "at least")
         )
     prompts = make_prompts(16)
     policy = GatingPolicy().eval()
@@ -140,11 +140,11 @@ def peer_generate_tokens(model: Any, prompts: list[list[int]], new: int) -> int:
     return int(out.shape[0] * (out.shape[1] - ids.shape[1]))
 
 
-def alternate(rounds: int, ours: Callable[[], int], theirs: Callable[[], int]) -> tuple[float, float]:
+def alternate(rounds: int, ours: Callable[[], int], peer: Callable[[], int]) -> tuple[float, float]:
     """Return the median tokens/s of both, which are measured alternately; the first round is not counted."""
     speeds: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):
-        for write_tokens, found in zip((ours, theirs), speeds, strict=True):
+        for write_tokens, found in zip((ours, peer), speeds, strict=True):
             started = time.perf_counter()
             tokens = write_tokens()
             if number:

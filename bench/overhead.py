@@ -181,12 +181,12 @@ def _ratio(pairs: Sequence[tuple[float, float]]) -> Row:
     low, high = resampled[RESAMPLES // 40], resampled[-RESAMPLES // 40]
     ratio = _ratio_of_means(pairs)
     sys.stderr.write(f"supervised over bare: {ratio:.4f}, 95 % interval {low:.4f} to {high:.4f}, {len(pairs)} pairs\n")
-    ours, theirs = (1000 * statistics.mean(pair[side] for pair in pairs) for side in (0, 1))
-    return Row("trainer, CPU per step", "ms", ours, theirs, "bare loop", 1.0 + ratio - low, "at most")
+    ours, bare_loop = (1000 * statistics.mean(pair[side] for pair in pairs) for side in (0, 1))
+    return Row("trainer, CPU per step", "ms", ours, bare_loop, "bare loop", 1.0 + ratio - low, "at most")
 
 
 def _ratio_of_means(pairs: Sequence[tuple[float, float]]) -> float:
-    return sum(ours for ours, _ in pairs) / sum(theirs for _, theirs in pairs)
+    return sum(ours for ours, _ in pairs) / sum(bare_loop for _, bare_loop in pairs)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -55,8 +55,8 @@ def run(quick: bool) -> list[Row]:
     return [*rows, Row("parameters of the default model", "", count, PARAMETERS, "original", 1.0, "at most")]
 
 
-def _gap(ours: Any, theirs: Any) -> float:
-    difference = torch.as_tensor(ours, dtype=torch.float64) - torch.as_tensor(theirs, dtype=torch.float64)
+def _gap(ours: Any, original: Any) -> float:
+    difference = torch.as_tensor(ours, dtype=torch.float64) - torch.as_tensor(original, dtype=torch.float64)
     return float(difference.abs().max())
 
 

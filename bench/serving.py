@@ -38,7 +38,7 @@ THREADS = 1
 """Threads of the engine in a local stack without a GPU."""
 CLIENTS_CPU = "clients (this process)"
 CHECKPOINT = "20260101-000000-serving/model.safetensors"
-WORDS = ["the", "little", "river", "ran", "past", "a", "house", "of", "stone", "where", "nobody", "had", "lived"]
+WORDS = ["the", "little", "river", "ran", "past", "a", "house", "of", "stone", "where", "people", "had", "lived"]
 
 
 def texts(client: int) -> Iterator[tuple[str, int, int]]:
@@ -113,14 +113,14 @@ def measure_throughput(
     """Measure the tokens per second of stack and engine, errors, and the time to the first token."""
     server = Server.at(stack.instance.api_url, stack.instance.token)
     ours: list[float] = []
-    theirs: list[float] = []
+    reference: list[float] = []
     loads: list[LoadResult] = []
     found: list[dict[str, Any]] = []
     peer.generate(warm=0.5, seconds=0.1)
     cpu_by_process: dict[str, float] = {}
     for _ in range(rounds):
         found.append(peer.generate(warm=warm, seconds=seconds))
-        theirs.append(found[-1]["tokens"] / found[-1]["seconds"])
+        reference.append(found[-1]["tokens"] / found[-1]["seconds"])
         marks: list[dict[str, float]] = []
         load = run_load(
             server,
@@ -133,13 +133,13 @@ def measure_throughput(
         ours.append(load.tokens / seconds)
         for name, value in marks[1].items():
             cpu_by_process[name] = cpu_by_process.get(name, 0.0) + value - marks[0].get(name, 0.0)
-    if not min(theirs) or not any(load.first_token_seconds for load in loads):
+    if not min(reference) or not any(load.first_token_seconds for load in loads):
         raise RuntimeError("other programs use all processors; run this benchmark when the machine is idle")
     per_token = 1000 * cpu_by_process["engine"] / sum(load.tokens for load in loads)
     alone_per_token = 1000 * sum(result["cpu"] for result in found) / sum(result["tokens"] for result in found)
     _print_progress(f"CPU of the engine per token: {per_token:.3f} ms, alone {alone_per_token:.3f} ms")
     _print_progress(
-        "ratios of the rounds: " + ", ".join(f"{own / peers:.2f}" for own, peers in zip(ours, theirs, strict=True))
+        "ratios of the rounds: " + ", ".join(f"{own / peers:.2f}" for own, peers in zip(ours, reference, strict=True))
     )
     shares = {
         name: value / rounds / seconds for name, value in sorted(cpu_by_process.items(), key=lambda item: -item[1])
@@ -164,7 +164,7 @@ def measure_throughput(
             "64 streaming clients, whole stack",
             "tokens/s",
             statistics.median(ours),
-            statistics.median(theirs),
+            statistics.median(reference),
             "engine alone",
             0.8,
             "at least",

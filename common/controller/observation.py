@@ -91,7 +91,7 @@ def build_observations(
     distinct = torch.stack((history.unique, history.bigrams, history.trigrams), dim=1)
     ratios = (distinct / ngrams.clamp(min=1)).masked_fill_(ngrams < 1, 1.0)
 
-    # There are few numbers per sequence, so the time is that of the number of operations; these are grouped.
+    # The tensors are small, so the number of operations determines the time; stacking the values saves operations.
     numbers = (unique, most_common, (n / LENGTH_SCALE).clamp(max=1.0))
     episode = (step / length, torch.ones_like(unique), previous_action.reshape(B))
     none = hidden.new_zeros((B, 3), dtype=torch.float32)

@@ -92,8 +92,8 @@ class Continuation:
         if not math.isfinite(log_prob):
             self.fail(
                 CheckpointError(
-                    "the model produces logits that are not finite; its weights are damaged or its training diverged. "
-                    "Use another checkpoint"
+                    "the model produces logits that are not finite: its weights are damaged or its training diverged; "
+                    "use another checkpoint"
                 )
             )
             return None

@@ -25,7 +25,7 @@ from common.model import DynamicGate, TransformerLM
 
 
 class PackedWeights(NamedTuple):
-    """The packed weights, for code that decodes by itself. `rotations` (context, K / 2) are complex."""
+    """The packed weights, for the decoding steps in `cuda.step`. `rotations` (context, K / 2) are complex."""
 
     embedding: Tensor
     rotations: Tensor
@@ -48,7 +48,7 @@ class DecodingModel:
         self.device = model.device
         self.precision = Precision(precision)
         self._embedding = model.token_embeddings.weight.detach()
-        # Only the first half of the tables: both halves of a head share the frequencies.
+        # The first half of the tables is enough, because both halves of a head have the same frequencies.
         half = self.config.head_dim // 2
         self._rotations = torch.complex(model.rope_cos[:, :half].float(), model.rope_sin[:, :half].float())
         self._layers = self._packed(model, self.precision)

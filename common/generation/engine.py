@@ -114,7 +114,7 @@ class DecodingEngine:
 
     @torch.inference_mode()
     def advance(self) -> None:
-        """Let the model read the sampled tokens."""
+        """Decode the sampled tokens, which computes the logits of the next step."""
         sampled, self._pending = self._pending, None
         if sampled is None or not sampled.on_host:
             return

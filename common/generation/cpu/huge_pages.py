@@ -22,7 +22,7 @@ PAGE = 2 * 1024 * 1024
 def untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
     """Return zeros in small pages that the kernel allocates on the first write, so that unused parts take no memory.
 
-    `torch.zeros` writes its memory when the allocator reuses freed blocks.
+    `torch.zeros` would write all of its memory when the allocator reuses a freed block.
     """
     nbytes = math.prod(shape) * dtype.itemsize
     if torch.device(device).type != "cpu" or nbytes < PAGE:

@@ -60,7 +60,7 @@ class Float32Linear(PackedLinear):
         self.nbytes = weight.nbytes + self._bias.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x·W + b."""
+        """Return x·W + b."""
         if self._weight is not None:
             return torch.addmm(self._bias, x, self._weight)
         return _multiply(x, self._blocks, self._bias)
@@ -91,7 +91,7 @@ class BFloat16Linear(PackedLinear):
         return torch.addmm(self._narrow_bias, x.to(torch.bfloat16), self._weight)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x·W + b."""
+        """Return x·W + b."""
         x = x.to(torch.bfloat16)
         if self._weight is not None:
             if x.is_cuda:  # return the float32 sums, because rounding them would make the logits inexact
@@ -123,7 +123,7 @@ class Int8Linear(PackedLinear):
         self.nbytes = self._weight.nbytes + self._scale.nbytes + self._bias.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x·W + b."""
+        """Return x·W + b."""
         x = x.to(torch.bfloat16)
         if self._padding:
             x = pad(x, (0, self._padding))

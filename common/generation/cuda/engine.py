@@ -46,7 +46,7 @@ class BatchEngine(Protocol):
         """Sample a token for every sequence. Return the sequences that were removed from the batch."""
 
     def advance(self) -> None:
-        """Let the model read the sampled tokens."""
+        """Decode the sampled tokens, which computes the logits of the next step."""
 
 
 def new_engine(model: DecodingModel, *, slots: int = 1) -> BatchEngine:
@@ -91,8 +91,8 @@ class DeviceEngine:
         return self._batch.steps.captured
 
     def join(self, continuations: Sequence[Continuation]) -> None:
-        """Prefill the prompts and add the sequences to the batch. Their first tokens follow those of steps in
-        flight."""
+        """Prefill the prompts and add the sequences to the batch. Their first tokens follow those of in-flight
+        steps."""
         if not continuations:
             return
         joined = self._batch.join(

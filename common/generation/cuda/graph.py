@@ -82,7 +82,7 @@ class GraphSteps:
         except torch.AcceleratorError:
             raise  # a fault of the device, which running without a graph cannot avoid
         except Exception as error:  # any kernel or library may refuse to be captured
-            torch.cuda.set_stream(stream)  # a capture that fails leaves the context manager's stream set
+            torch.cuda.set_stream(stream)  # a failed capture leaves its own stream as the current one
             self._graphs = False
             self._captured.clear()
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -84,8 +84,8 @@ def sample_batch(
     """Sample one token per row from raw logits (n, V), which are overwritten.
 
     tokens (n, S) int64 is the sequence of each row with negative padding; uniform (n,) has random numbers in [0, 1).
-    `long_sequences` has pairs of a row and its tokens (1, any number); these rows are excluded from the penalty through
-    `tokens`, so that S stays small.
+    `long_sequences` has pairs of a row and its tokens (1, any number). For these rows the repetition penalty uses those
+    tokens instead of `tokens`, so that S stays small.
     """
     if long_sequences:
         penalty = parameters.repetition_penalty.clone()
@@ -150,7 +150,7 @@ def _sample_rows(
 def apply_repetition_penalty(logits: Tensor, tokens: Tensor, penalty: Tensor, *, equal_lengths: bool = False) -> None:
     """Divide positive logits of the tokens (n, S) of each sequence by penalty (n,), multiply negative ones; in place.
 
-    `equal_lengths` says that no token is negative.
+    `equal_lengths` promises that no token is negative.
     """
     if tokens.shape[1] == 0:
         return

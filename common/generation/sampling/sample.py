@@ -163,7 +163,7 @@ def filter_largest(
 ) -> Candidates:
     """Apply the filters to the largest log-probabilities (B, N), in descending order, and their ids (B, N).
 
-    `any_top_p` False says that every top-p is 1 or more.
+    With `any_top_p` False every top-p must be 1 or more.
     """
     probabilities = log_probs.exp()
     rank = torch.arange(ids.shape[1], device=ids.device)
