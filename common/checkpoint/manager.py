@@ -127,7 +127,7 @@ class CheckpointManager:
                 return []
             oldest = self._number(self.directory / kept[0])
             removed = {name for _, name in found} - set(kept)
-            # Incomplete folders are removed once all complete ones of their age are removed.
+            # Incomplete folders that are older than every kept checkpoint are removed as well.
             removed |= {path.name for path in self._folders() if self._number(path) < oldest}
             for name in removed:
                 # The manifest is removed first, so that no training resumes from a partly removed folder.

@@ -33,7 +33,7 @@ class DocumentSource(Protocol):
 
     @property
     def description(self) -> str:
-        """Name of the source, for messages to users."""
+        """Return the name of the source, for messages to users."""
         ...
 
     def stamp(self) -> dict[str, Any]:

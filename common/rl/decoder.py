@@ -41,7 +41,7 @@ class Decoder:
         *,
         end_token: int | None,
     ) -> None:
-        """Raises ConfigError when prompt and episode together exceed the model's context."""
+        """Create empty sequences. Raises ConfigError if prompt and episode together exceed the model's context."""
         self.model = model.eval()
         self.config = config
         self.batch_size = batch_size

@@ -57,12 +57,12 @@ class Savable(Protocol):
 
     @property
     def writer(self) -> _Writer:
-        """The writer of its checkpoints."""
+        """Return the writer of the training's checkpoints."""
         ...
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Expected size of the next checkpoint in bytes."""
+        """Return the expected size of the next checkpoint in bytes."""
         ...
 
     def save(self) -> SavedCheckpoint:
@@ -125,7 +125,7 @@ def wait_to_retry_write(hooks: TrainingHooks, reason: str) -> StopRequest | None
 
 
 def wait_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
-    """Wait while the disk has too little space; return the seconds that took.
+    """Wait while the disk has too little space; return the time spent in seconds.
 
     Saves the last finished step first if it fits. Returns early on any stop request, which the caller handles as usual.
     Checks the disk at most once a second.
@@ -135,7 +135,7 @@ def wait_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
         return 0.0
     # Reported before the save: a large checkpoint may take longer than the time limit of a step.
     hooks.waiting_for_disk(shortage)
-    state.writer.wait_until_idle()  # a write under way takes space, and the pruning after it frees some
+    state.writer.wait_until_idle()  # a running write takes space; removing old checkpoints frees some
     shortage = _shortage(hooks, state)
     if shortage is None:
         hooks.waiting_for_disk(None)
@@ -224,7 +224,7 @@ class _DiskWait:
 
     @property
     def request(self) -> StopRequest | None:
-        """The stop request, if this wait obeys it."""
+        """Return the current stop request if this wait obeys it, otherwise None."""
         request = self._hooks.requested_stop()
         return request if request in self._obeyed else None
 

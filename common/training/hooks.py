@@ -55,22 +55,22 @@ class SavedCheckpoint(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the folder, for example `step-000000123`."""
+        """Return the name of the folder, for example `step-000000123`."""
         ...
 
     @property
     def step(self) -> int:
-        """Number of optimiser updates (for a controller: transitions) before this checkpoint."""
+        """Return the number of optimiser updates (for a controller: transitions) before this checkpoint."""
         ...
 
     @property
     def sha256(self) -> str:
-        """Digest of the manifest's files."""
+        """Return the SHA-256 of the weights file."""
         ...
 
     @property
     def size_bytes(self) -> int:
-        """Size on disk in bytes."""
+        """Return the size on disk in bytes."""
         ...
 
 

@@ -49,12 +49,12 @@ class PretrainingRun:
 
     @property
     def seconds(self) -> float:
-        """Training time so far, over all attempts."""
+        """Return the training time so far in seconds, over all attempts."""
         return time.monotonic() - self.started_at
 
     @property
     def time_share(self) -> float:
-        """Used share of `training.max_seconds`; 0 without that limit."""
+        """Return the used share of `training.max_seconds`; 0 without that limit."""
         limit = self.config.training.max_seconds
         return min(1.0, self.seconds / limit) if limit else 0.0
 

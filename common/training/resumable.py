@@ -76,7 +76,7 @@ class Resumable(ABC):
             return self.writer.write_final(self._key(), self._capture)
 
     def write_final_and_block(self) -> CheckpointInfo | None:
-        """Like `leave`, for another thread: keep the lock, so that training cannot continue. The process must end.
+        """Like `write_final`, for another thread. Keeps the lock, so that training cannot continue; the process must end.
 
         Returns None when the training is ending and has written, or is writing, its last checkpoint.
         """

@@ -75,17 +75,17 @@ class TrainingState(Resumable):
 
     @property
     def chunks_left(self) -> int:
-        """Sequences until the end of the epoch. At the end of an epoch, the number of the next one's."""
+        """Return the number of sequences until the end of the epoch; at its end, the number in the next epoch."""
         return self.loader.num_chunks - self.loader.position % self.loader.num_chunks
 
     @property
     def epochs_done(self) -> float:
-        """Finished epochs, including the fraction of the current one."""
+        """Return the number of finished epochs, including the fraction of the current one."""
         return self.loader.epoch + self.loader.position / self.loader.num_chunks
 
     @property
     def epoch_ended(self) -> bool:
-        """Whether the newest step was the last of an epoch."""
+        """Return whether the newest step was the last of an epoch."""
         return self.loader.position == self.loader.num_chunks
 
     def take_step(self, update: Callable[[], None], tokens: int) -> None:

@@ -71,7 +71,7 @@ class SupervisedHooks(DiskHooks):
         self._urgent_seconds = urgent_seconds
         self._end_process = end_process
         self._request: StopRequest | None = None
-        self._urgent: threading.Thread | None = None
+        self._emergency_thread: threading.Thread | None = None
         self._finished = threading.Event()
         self._save_lock = threading.Lock()
         self._save: Callable[[], SavedCheckpoint | None] | None = None
@@ -84,10 +84,10 @@ class SupervisedHooks(DiskHooks):
     def request(self, request: StopRequest) -> None:
         """Set the stop request, replacing an earlier one. May be called from any thread and from a signal handler."""
         self._request = request
-        if request is StopRequest.COMPLETE or self._urgent is not None:
+        if request is StopRequest.COMPLETE or self._emergency_thread is not None:
             return
-        self._urgent = threading.Thread(target=self._emergency_exit, name="urgent-stop", daemon=True)
-        self._urgent.start()
+        self._emergency_thread = threading.Thread(target=self._emergency_exit, name="urgent-stop", daemon=True)
+        self._emergency_thread.start()
 
     def finish(self) -> None:
         """Write all metrics after the handler has ended. Only the last message may follow."""
@@ -162,12 +162,13 @@ class SupervisedHooks(DiskHooks):
         self.lifeline.wait()
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
-        """Report the kept checkpoints to the supervisor, which deletes the rows of all others."""
+        """Report the kept checkpoints to the supervisor, which deletes the database rows of all others."""
         self._send(CheckpointsKept(names=[f"checkpoints/{name}" for name in names]))
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
-        """Report withdrawn checkpoints to the supervisor, which deletes their rows and records the newest remaining
-        one.
+        """Report withdrawn checkpoints to the supervisor.
+
+        The supervisor deletes their database rows and records the newest remaining checkpoint.
         """
         self._send(
             CheckpointsWithdrawn(
@@ -212,19 +213,19 @@ class SupervisedHooks(DiskHooks):
             self._end_process(EXIT_FAILED)
 
     def _emergency_exit(self) -> None:
+        """Save the last finished step and end the process, unless the training ends within `urgent_seconds`."""
         if self._finished.wait(self._urgent_seconds):
             return
         self.lifeline.wait()
         with self._save_lock:
             save = self._save
-        self._urgent = None  # a later request starts another thread
+        self._emergency_thread = None  # a later request starts another thread
         request = self._request
         assert request is not None  # a request has started this thread
-        if (
-            save is None or request is StopRequest.COMPLETE
-        ):  # there is nothing to save yet, or the training completes by itself
+        # Without `save` there is nothing to save yet, and after COMPLETE the training ends by itself.
+        if save is None or request is StopRequest.COMPLETE:
             return
-        self._urgent = threading.current_thread()
+        self._emergency_thread = threading.current_thread()
         info = None
         try:
             info = save()
@@ -244,10 +245,9 @@ class SupervisedHooks(DiskHooks):
             self._send(Failed(code=failure.code, message=failure.message, kind=failure.kind))
             self._end_process(EXIT_FAILED)
             return
+        # A newer request may have arrived meanwhile. COMPLETE does not apply, because this attempt stops early.
         if self._request is not None and self._request is not StopRequest.COMPLETE:
-            request = (
-                self._request
-            )  # a newer request may have arrived meanwhile; COMPLETE does not apply to an attempt that stops early
+            request = self._request
         log.info("the attempt was stopped in the middle of a step", request=request.value)
         self.finish()
         # A paused job needs a checkpoint to resume from; without one the attempt is drained and returns to the queue.

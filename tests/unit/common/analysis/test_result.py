@@ -1,4 +1,4 @@
-"""The report of an analysis: the same, bit for bit, whichever way its texts came."""
+"""The result of an analysis is exactly the same for samples of the trainer and of the API."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ def test_texts_of_a_job_and_of_the_api_give_the_same_report() -> None:
     prompts = ["the cat", "a dog"]
     values = {"kind": "batch", "prompts": prompts, "gating_mode": "random", "bootstrap": True, "max_tokens": 9}
     config = build(AnalysisConfig, values, where="test")
-    made = [generate(model, its, max_tokens=9, gating_mode="random", seed=seed) for seed, its in enumerate(prompts)]
-    exact = [step.modulation for step in made[0].trajectory if step.modulation is not None]
+    generations = [
+        generate(model, prompt, max_tokens=9, gating_mode="random", seed=seed) for seed, prompt in enumerate(prompts)
+    ]
+    exact = [step.modulation for step in generations[0].trajectory if step.modulation is not None]
     rounded = [round(value, 6) for value in exact]
     assert exact != rounded
-    sent = [json.loads(json.dumps(wire_reply(generation))) for generation in made]
+    sent = [json.loads(json.dumps(wire_reply(generation))) for generation in generations]
     from_api = [
         GeneratedSample(
-            text=its["text"],
-            finish_reason=its["finishReason"],
-            token_ids=[token["id"] for token in its["trajectory"]],
-            token_texts=[token["text"] for token in its["trajectory"]],
-            modulation=[token["modulation"] for token in its["trajectory"]],
+            text=generation["text"],
+            finish_reason=generation["finishReason"],
+            token_ids=[token["id"] for token in generation["trajectory"]],
+            token_texts=[token["text"] for token in generation["trajectory"]],
+            modulation=[token["modulation"] for token in generation["trajectory"]],
         )
-        for its in sent
+        for generation in sent
     ]
     of_the_job, of_the_api = (
         analysis_result(
             config, [[sample] for sample in samples], checkpoint="e/final", rl_checkpoint=None, elapsed_ms=1.0
         )
-        for samples in ([sample_of(generation) for generation in made], from_api)
+        for samples in ([sample_of(generation) for generation in generations], from_api)
     )
     assert of_the_job == of_the_api
     assert of_the_job["trajectories"][0]["samples"][0]["modulation"] == rounded

@@ -1,4 +1,4 @@
-"""Trajectory analysis against the original's numbers and the standard library."""
+"""Trajectory analysis equals the original's numbers and the standard library."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tokens(values: list[float]) -> list[TrajectoryToken]:
 
 
 def assert_close(got: Any, expected: Any, path: str = "") -> None:
-    """The same keys, lengths and values, numbers to 1e-9."""
+    """Assert equal keys, lengths and values, with numbers equal to 1e-9."""
     if isinstance(expected, dict):
         assert got.keys() == expected.keys(), path
         for key in expected:
@@ -82,20 +82,20 @@ def test_welch_t_has_the_sign_of_the_fall_and_is_0_where_undefined() -> None:
     assert welch_t([1, 1], [2, 2]) == 0.0
 
 
-def test_bootstrap_intervals_hold_the_figure_and_follow_the_seed() -> None:
+def test_bootstrap_intervals_contain_the_figure_and_depend_on_the_seed() -> None:
     values = [0.1, 0.4, 0.5, 0.7, 0.2, 0.9, 0.35]
     low, high = bootstrap_interval(values, variance, seed=3)
     assert (low, high) == bootstrap_interval(values, variance, seed=3)
     assert low < variance(values) < high
     assert low >= 0
     low, high = bootstrap_interval(values, mean)
-    # The normal interval of a mean, as an independent answer: half-width 1.96·s/√n.
+    # The normal interval of a mean is an independent reference: half-width 1.96·s/√n.
     half = 1.96 * statistics.pstdev(values) / math.sqrt(len(values))
     assert (low, high) == pytest.approx((mean(values) - half, mean(values) + half), abs=0.03)
     assert bootstrap_interval([], mean) == (0.0, 0.0)
 
 
-def test_batch_intervals_are_of_the_figures_they_stand_with() -> None:
+def test_batch_intervals_belong_to_their_figures() -> None:
     got = analyze_batch({"a": [0.1, 0.2], "b": [0.6, 0.8], "c": [0.3, 0.5]}, bootstrap=True)
     spread, strategy = got["crossPromptVariance"]["modulation"], got["strategyCharacterization"]["modulation"]
     for figures in (spread, strategy):

@@ -1,4 +1,4 @@
-"""Small models and the original's files."""
+"""Fixtures with small models and files of the original."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints are written whole or not at all, and only those whose hashes verify are resumed from."""
+"""Checkpoints are written atomically, and only those with correct hashes are used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fill(manager: CheckpointManager, *steps: int) -> None:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """The kernel refuses to write any file beyond `size` bytes, as a full disk would."""
+    """Let the kernel refuse to write any file beyond `size` bytes, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -42,7 +42,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_is_loaded_unchanged(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path / "checkpoints", keep_last=2)
     info = manager.save(7, WEIGHTS, STATE, meta={"kind": "lm"})
     assert info.name == "step-000000007" and info.step == 7 and info.meta == {"kind": "lm"}
@@ -148,7 +148,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_the_old_checkpoint(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
 
 
-def test_too_little_free_space_is_noticed_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_free_space_is_detected_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manager = CheckpointManager(tmp_path, keep_last=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 3))
     with pytest.raises(StorageError, match="free some space"):

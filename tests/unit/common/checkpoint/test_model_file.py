@@ -1,4 +1,4 @@
-"""Every checkpoint form of the original loads to the same numbers, ours survive a round trip, bad files are refused."""
+"""All formats of the original load to the same numbers, Tidal's survive a round trip, bad files are refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_all_forms_at_once_keep_the_chosen_gate_column(column: int, parity: Path
         assert torch.equal(tensor, theirs), name
 
 
-def test_a_gate_column_that_is_not_there_is_named(parity: Path) -> None:
+def test_a_missing_gate_column_is_named(parity: Path) -> None:
     with pytest.raises(CheckpointError, match=r"3 gate inputs; choose column 0 to 2, not 3"):
         load_model(parity / "lm_small_three_gates.pth", gate_column=3)
 
@@ -87,7 +87,7 @@ def test_an_exported_file_loads_strictly_by_the_originals_names(parity: Path, tm
 
 
 class _Compiled(torch.nn.Module):
-    """Holds the model under the name that torch.compile's wrapper uses."""
+    """Contains the model under the attribute name of torch.compile's wrapper."""
 
     def __init__(self, model: TransformerLM) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ def test_a_safetensors_file_without_its_manifest_still_loads(model: TransformerL
     assert loaded.config == model.config and loaded.gates_trained
 
 
-def test_loading_draws_no_random_numbers(model: TransformerLM, tmp_path: Path) -> None:
+def test_loading_uses_no_random_numbers(model: TransformerLM, tmp_path: Path) -> None:
     path = save_model(model, tmp_path / "m.safetensors")
     before = torch.get_rng_state()
     load_model(path)
@@ -138,7 +138,7 @@ def test_migration_writes_one_input_gates_and_refuses_to_overwrite(parity: Path,
         migrate_checkpoint(parity / "lm_small_three_gates.pth", target)
 
 
-def test_the_command_migrates_and_says_why_it_cannot(
+def test_the_command_migrates_or_prints_the_reason_of_its_failure(
     parity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(parity / "lm_d64_all_forms.pth"), str(tmp_path / "m.safetensors"), "--column", "0"]
@@ -186,7 +186,7 @@ def test_a_truncated_file_is_an_error_that_names_it(
         load_model(path)
 
 
-def test_what_is_no_model_is_told_apart(model: TransformerLM, parity: Path, tmp_path: Path) -> None:
+def test_files_other_than_models_are_reported_as_such(model: TransformerLM, parity: Path, tmp_path: Path) -> None:
     text = tmp_path / "notes.pth"
     text.write_text("Once upon a time there was a file.")
     with pytest.raises(CheckpointError, match="not a checkpoint"):

@@ -1,4 +1,4 @@
-"""The newest stay, and every n-th, and the best; a damaged folder takes nobody's place."""
+"""The newest, every n-th and the best checkpoint are kept; damaged folders do not count."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def folders(*steps: int) -> list[tuple[int, str]]:
         (9, None, "no such", ["step-2", "step-4", "step-5", "step-8", "step-9", "step-12"]),
     ],
 )
-def test_what_stays(keep_last: int, keep_every: int | None, best: str | None, kept: list[str]) -> None:
+def test_the_newest_the_nth_and_the_best_checkpoints_are_kept(
+    keep_last: int, keep_every: int | None, best: str | None, kept: list[str]
+) -> None:
     assert CheckpointRetention(keep_last, keep_every).kept(folders(2, 4, 5, 8, 9, 12), best) == kept
 
 
@@ -63,13 +65,13 @@ def test_a_damaged_checkpoint_that_was_passed_over_is_not_counted_among_the_newe
         save(manager, step)
     weights = tmp_path / "step-000000003/weights.safetensors"
     data = bytearray(weights.read_bytes())
-    data[-1] ^= 1  # only the hash can tell
+    data[-1] ^= 1  # only the hash detects this
     weights.write_bytes(data)
     newest = manager.latest()
     assert newest is not None and newest.step == 2
     manager.rename_damaged(manager.skipped[0])
     assert manager.prune() == ["step-000000001", "step-000000002"]
-    # A later attempt, which cannot know what this one has seen:
+    # A later attempt, which does not know what this manager has skipped:
     later = CheckpointManager(tmp_path, keep_last=2)
     save(later, 3)
     assert later.prune() == ["step-000000002", "step-000000003"]
@@ -99,7 +101,7 @@ def test_the_best_stays_until_another_is_named(tmp_path: Path) -> None:
     "text",
     ["", "[]", "{", '{"name": "checkpoints/gone", "metric": "m", "value": 1, "step": 1}', '{"name": "../../x"}'],
 )
-def test_a_best_that_names_nothing_is_none(text: str, tmp_path: Path) -> None:
+def test_a_best_entry_without_a_file_is_ignored(text: str, tmp_path: Path) -> None:
     (tmp_path / "best.json").write_text(text)
     assert read_best(tmp_path) is None
 

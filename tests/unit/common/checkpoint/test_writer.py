@@ -1,4 +1,4 @@
-"""Checkpoints are written beside the training, one at a time; who leaves waits; a full disk kills nobody."""
+"""Checkpoints are written in the background one at a time, the final write waits, a full disk ends no training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS = 30.0
 
 @dataclass
 class Listener:
-    """Keeps what it hears; `gate` closed holds the writer right before the rename."""
+    """Records all reports. While `gate` is closed, the writer waits right before the rename."""
 
     folder: Path
     gate: threading.Event = field(default_factory=threading.Event)
@@ -37,7 +37,7 @@ class Listener:
             raise StorageError("no space left")
 
     def checkpoint_saved(self, info: CheckpointInfo) -> None:
-        assert (self.folder / info.name / "manifest.json").is_file(), "told before the rename"
+        assert (self.folder / info.name / "manifest.json").is_file(), "reported before the rename"
         self.saved.append(info)
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ class Listener:
         self.events.append((name, details))
 
     def reached(self) -> None:
-        """Until the writer is right before a rename."""
+        """Wait until the writer is right before a rename."""
         assert self.at_gate.acquire(timeout=SECONDS)
 
 
@@ -82,10 +82,10 @@ def capture(step: int) -> Callable[[], TrainingSnapshot]:
     return lambda: snapshot(step)
 
 
-def test_a_training_goes_on_while_its_checkpoint_is_written(bench: Bench) -> None:
+def test_a_training_continues_while_its_checkpoint_is_written(bench: Bench) -> None:
     assert bench.writer.submit(snapshot(1))
     bench.listener.reached()
-    assert bench.steps == [] and bench.manager.list() == [], "nothing shows before the lease was asked for"
+    assert bench.steps == [] and bench.manager.list() == [], "no checkpoint is visible before the check of the lease"
     assert bench.writer.has_state(1)
     bench.listener.gate.set()
     bench.writer.close()
@@ -93,7 +93,7 @@ def test_a_training_goes_on_while_its_checkpoint_is_written(bench: Bench) -> Non
     assert bench.listener.kept == [["step-000000001"]]
 
 
-def test_a_newer_snapshot_takes_the_place_of_the_one_that_waits(bench: Bench) -> None:
+def test_a_newer_snapshot_replaces_the_pending_one(bench: Bench) -> None:
     bench.writer.submit(snapshot(1))
     bench.listener.reached()
     for step in (2, 3, 4):
@@ -103,7 +103,7 @@ def test_a_newer_snapshot_takes_the_place_of_the_one_that_waits(bench: Bench) ->
     assert bench.steps == [1, 4]
 
 
-def test_the_best_so_far_is_not_displaced(bench: Bench) -> None:
+def test_a_pending_best_snapshot_is_not_replaced(bench: Bench) -> None:
     bench.writer.submit(snapshot(1))
     bench.listener.reached()
     assert bench.writer.submit(snapshot(2, score=3.5))
@@ -115,7 +115,7 @@ def test_the_best_so_far_is_not_displaced(bench: Bench) -> None:
     assert best is not None and (best.name, best.value) == ("checkpoints/step-000000002", 3.5)
 
 
-def test_who_leaves_waits_for_what_is_written_and_drops_what_waits(bench: Bench) -> None:
+def test_the_final_write_waits_for_the_running_write_and_drops_the_pending_snapshot(bench: Bench) -> None:
     bench.writer.submit(snapshot(1))
     bench.listener.reached()
     bench.writer.submit(snapshot(2))
@@ -126,7 +126,7 @@ def test_who_leaves_waits_for_what_is_written_and_drops_what_waits(bench: Bench)
     assert bench.steps == [1, 3]
 
 
-def test_what_is_on_its_way_already_is_not_written_twice(bench: Bench) -> None:
+def test_a_pending_or_running_state_is_not_written_twice(bench: Bench) -> None:
     bench.writer.submit(snapshot(7))
     bench.listener.reached()
     threading.Timer(0.1, bench.listener.gate.set).start()
@@ -136,7 +136,7 @@ def test_what_is_on_its_way_already_is_not_written_twice(bench: Bench) -> None:
     assert len(bench.manager.list()) == 1
 
 
-def test_a_best_that_was_waiting_is_written_by_who_leaves_with_it(bench: Bench) -> None:
+def test_a_pending_best_state_is_written_by_the_final_write_of_the_same_state(bench: Bench) -> None:
     bench.writer.submit(snapshot(5))
     bench.listener.reached()
     bench.writer.submit(snapshot(5, score=1.5))
@@ -144,10 +144,10 @@ def test_a_best_that_was_waiting_is_written_by_who_leaves_with_it(bench: Bench) 
     bench.writer.write_final(5, capture(5))
     best = read_best(bench.manager.directory)
     assert best is not None and best.value == 1.5
-    assert len(bench.manager.list()) == 1, "the older writing of the same step is gone"
+    assert len(bench.manager.list()) == 1, "the older checkpoint of the same step is removed"
 
 
-def test_a_best_that_was_waiting_is_written_before_the_last_state(bench: Bench) -> None:
+def test_a_pending_best_snapshot_is_written_before_the_last_state(bench: Bench) -> None:
     bench.writer.submit(snapshot(4))
     bench.listener.reached()
     bench.writer.submit(snapshot(5, score=1.5))
@@ -158,7 +158,7 @@ def test_a_best_that_was_waiting_is_written_before_the_last_state(bench: Bench) 
     assert best is not None and best.name == "checkpoints/step-000000005"
 
 
-def test_a_full_disk_is_an_event_and_the_next_try_counts(bench: Bench) -> None:
+def test_a_full_disk_is_reported_as_an_event_and_the_next_write_succeeds(bench: Bench) -> None:
     bench.listener.gate.set()
     bench.writer.write(1, capture(1))
     bench.listener.full = True
@@ -177,7 +177,7 @@ def test_a_full_disk_is_an_event_and_the_next_try_counts(bench: Bench) -> None:
     assert not bench.writer.retry_is_due
 
 
-def test_a_retry_is_not_due_again_while_it_is_under_way(bench: Bench) -> None:
+def test_a_retry_is_not_due_while_another_write_is_running(bench: Bench) -> None:
     bench.listener.gate.set()
     bench.listener.full = True
     bench.writer.submit(snapshot(1))
@@ -188,7 +188,7 @@ def test_a_retry_is_not_due_again_while_it_is_under_way(bench: Bench) -> None:
     assert not bench.writer.retry_is_due
 
 
-def test_who_leaves_on_a_full_disk_says_which_checkpoint_remains(bench: Bench) -> None:
+def test_the_final_write_on_a_full_disk_reports_the_remaining_checkpoint(bench: Bench) -> None:
     bench.listener.gate.set()
     bench.writer.write(1, capture(1))
     bench.listener.full = True
@@ -197,14 +197,14 @@ def test_who_leaves_on_a_full_disk_says_which_checkpoint_remains(bench: Bench) -
     assert (name, details["left_with_step"], details["reason"]) == ("checkpoint_failed", 1, "no space left")
 
 
-def test_who_leaves_on_a_full_disk_without_any_checkpoint_is_told(bench: Bench) -> None:
+def test_the_final_write_on_a_full_disk_without_any_checkpoint_raises(bench: Bench) -> None:
     bench.listener.gate.set()
     bench.listener.full = True
     with pytest.raises(StorageError, match="no space left"):
         bench.writer.write_final(1, capture(1))
 
 
-def test_a_mistake_in_the_state_reaches_the_training(bench: Bench) -> None:
+def test_an_error_in_the_state_is_raised_in_the_training(bench: Bench) -> None:
     bench.listener.gate.set()
     bench.writer.submit(TrainingSnapshot(1, 1, 1, {}, {"path": Path("x")}, {}))
     _until(lambda: not bench.writer.has_state(1))

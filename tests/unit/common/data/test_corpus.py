@@ -1,4 +1,4 @@
-"""Any text becomes the same tokens in both splits, built once, and never used when it is stale or damaged."""
+"""The token cache holds exactly the text, is built once, and is refused if it is stale or damaged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_(path: Path | str, data_dir: Path, **more: Any) -> Corpus:
 
 
 def documents_of(corpus: Corpus, split: Any) -> list[str]:
-    """Decoded by the offsets, checking that every document ends with end-of-text."""
+    """Return the documents, decoded by their offsets; check that each ends with end-of-text."""
     tokens, starts = np.asarray(corpus.tokens(split)), corpus.documents(split).tolist()
     texts = []
     for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
@@ -102,7 +102,9 @@ def test_a_tiny_corpus_still_has_both_splits(documents: int, tmp_path: Path) -> 
         (["a"], r"2 tokens for training and 0 for validation"),
     ],
 )
-def test_too_little_text_is_an_error_with_the_numbers(documents: list[str], says: str, tmp_path: Path) -> None:
+def test_a_corpus_that_is_too_small_is_an_error_with_the_token_counts(
+    documents: list[str], says: str, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=says):
         open_(text_file(tmp_path, documents), tmp_path)
     assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
@@ -115,7 +117,7 @@ def test_the_cache_is_built_once_and_described_by_its_header(tmp_path: Path) -> 
     assert header["tokenizer"] == "gpt2" and header["dtype"] == "uint16"
     assert header["splits"]["train"]["count"] == len(corpus.train)
     built = (corpus.folder / "train.bin").stat().st_mtime_ns
-    os.utime(path, (1, 1))  # touched, content as before
+    os.utime(path, (1, 1))  # a new modification time, but the same content
     again = open_(path, tmp_path)
     assert again.digest == corpus.digest
     assert (corpus.folder / "train.bin").stat().st_mtime_ns == built
@@ -172,13 +174,13 @@ def test_two_processes_that_build_at_once_share_one_cache(tmp_path: Path) -> Non
     assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == ["", ".lock"]
 
 
-def test_what_a_killed_builder_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_a_killed_builder_are_removed(tmp_path: Path) -> None:
     path = text_file(tmp_path)
     folder = open_(path, tmp_path).folder
-    left = folder.with_name(f".{folder.name}.0123.tmp")
-    folder.rename(left)
+    abandoned = folder.with_name(f".{folder.name}.0123.tmp")
+    folder.rename(abandoned)
     assert open_(path, tmp_path).folder == folder
-    assert not left.exists()
+    assert not abandoned.exists()
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,7 @@ def test_a_hub_data_set_that_decodes_to_too_much_is_refused(tmp_path: Path, monk
 
     def load(name: str, split: str) -> Any:
         for size in asked:
-            bytearray(size)  # counts toward the limit although no page is touched
+            bytearray(size)  # counts toward the limit although no page is used
         return datasets.Dataset.from_dict({"text": STORIES})
 
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: ["train"])
@@ -264,7 +266,7 @@ def test_a_hub_data_set_that_decodes_to_too_much_is_refused(tmp_path: Path, monk
         open_("someone/bomb", tmp_path)
     asked.pop()
     assert documents_of(open_("someone/bomb", tmp_path), "train")
-    bytearray(5 * 2**30)  # would raise MemoryError if the limit still held
+    bytearray(5 * 2**30)  # would raise MemoryError if the limit still applied
 
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:

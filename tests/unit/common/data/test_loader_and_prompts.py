@@ -50,7 +50,7 @@ def test_epochs_differ_and_the_seed_fixes_them() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(taken=st.integers(0, 40), batch=st.integers(1, 7))
-def test_a_resumed_loader_goes_on_with_the_very_next_chunk(taken: int, batch: int) -> None:
+def test_a_resumed_loader_continues_with_the_next_chunk(taken: int, batch: int) -> None:
     first = ChunkLoader(stream(300), context_length=9, batch_size=batch, seed=3)
     for _ in range(taken):
         first.next_batch()

@@ -1,4 +1,4 @@
-"""Where the text of a corpus may lie: below the data folder, or where the user of the terminal says."""
+"""Corpus files must be below the data folder, except for commands that a user runs in a terminal."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_files_of_a_job_lie_inside_the_data_folder(tmp_path: Path) -> None:
             require_inside(data, tmp_path)
 
 
-def test_a_command_may_name_a_file_from_where_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_resolves_files_from_its_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (data := tmp_path / "data").mkdir()
     for folder, name in ((tmp_path, "a.txt"), (tmp_path, "b.txt"), (data, "a.txt")):
         text_file(folder, name=name)
@@ -77,7 +77,7 @@ def test_a_command_may_name_a_file_from_where_it_is_given(tmp_path: Path, monkey
         ("stories.csv.gz", "convert it to .jsonl or .parquet"),
     ],
 )
-def test_a_name_that_leads_nowhere_is_an_error_that_says_so(name: str, says: str, tmp_path: Path) -> None:
+def test_an_unknown_name_is_an_error_that_names_it(name: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "loop.txt").symlink_to("loop.txt")
     (tmp_path / "closed").write_text("a file, not a folder")
     for config in (DataConfig(source=name), DataConfig(source="builtin:stories", validation_source=name)):
@@ -109,7 +109,7 @@ def test_spaces_and_capitals_in_a_path_are_fine(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is about the corpus, not about the cache that would be made of it."""
+    """The error names the corpus file, not the token cache."""
     path = text_file(tmp_path, "mine.txt")
 
     def refuse(*_: object, **__: object) -> None:

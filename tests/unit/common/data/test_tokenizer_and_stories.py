@@ -30,7 +30,7 @@ def test_any_text_survives_a_round_trip(text: str) -> None:
 
 
 @pytest.mark.parametrize("before", [None, "", "/somewhere/else"])
-def test_the_environment_is_left_as_it_was(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variables_are_restored(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if before is None:
         monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
     else:
@@ -62,7 +62,7 @@ def test_stories_have_the_promised_length_and_clean_text(all_stories: list[str])
         assert text.count('"') % 2 == 0
 
 
-def test_a_story_speaks_of_few_people_and_its_hero_throughout(all_stories: list[str]) -> None:
+def test_a_story_has_few_characters_and_names_its_hero_throughout(all_stories: list[str]) -> None:
     names = {name for name, _ in NAMES}
     for text in all_stories[:2000]:
         people = [word for word in re.findall(r"[A-Z][a-z]+", text) if word in names]
@@ -74,6 +74,6 @@ def test_a_story_speaks_of_few_people_and_its_hero_throughout(all_stories: list[
 def test_the_corpus_is_the_same_everywhere(all_stories: list[str]) -> None:
     digest = hashlib.sha256("\n".join(all_stories).encode()).hexdigest()
     assert (VERSION, digest) == (1, "0027ec08916d931c38a7c66c3c7dfc6debcdeba7606a681b198907e97382709b"), (
-        "the words changed: raise VERSION, so that caches built before are told apart"
+        "the stories changed: raise VERSION, so that existing caches become stale"
     )
     assert story(3) == all_stories[3] != story(3, seed=8)

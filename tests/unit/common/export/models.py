@@ -1,4 +1,4 @@
-"""Small models with distinct logits and gates that react."""
+"""Small models with distinct logits and gates that respond to modulation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ END_OF_TEXT = 50256
 
 
 def model_of(*, vocab_size: int = 50257, gates_trained: bool = True) -> TransformerLM:
-    """Seeded; end-of-text is never the likeliest."""
+    """Return a seeded model in which end-of-text is never the most likely token."""
     torch.manual_seed(5)
     config = ModelConfig(
         vocab_size=vocab_size, d_model=24, num_layers=2, num_heads=2, ffn_dim=40, context_length=40, name="mini"

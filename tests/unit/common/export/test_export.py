@@ -1,4 +1,4 @@
-"""Exported files hold the model they were made from, in the original's form where that is asked for, whole or not."""
+"""Exports contain the exact model, load in the original if requested, and are written atomically."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ ENDS = ["token_embeddings", "final_layer_norm", "output_projection"]
 
 
 def contents(folder: Path) -> list[tuple[str, int]]:
-    """Names and sizes of the files, but for the list of them."""
+    """Return names and sizes of the files, except the list of files itself."""
     assert (folder / ".tidal-export.json").is_file()
     return [(path.name, path.stat().st_size) for path in sorted(folder.iterdir()) if path.name[0] != "."]
 
 
 def original_names(blocks: int) -> set[str]:
-    """The names of the specification, written out anew."""
+    """Return the names of the specification, written independently of the code."""
     inside = {f"transformer_blocks.{i}.{name}" for i in range(blocks) for name in BLOCK}
     ends = {f"{name}.{part}" for name in ENDS for part in ("weight", "bias")} - {"token_embeddings.bias"}
     return {"rope_cos", "rope_sin"} | inside | ends
@@ -68,7 +68,7 @@ def test_every_form_of_every_source_is_the_same_model(tmp_path: Path, source: st
 @pytest.mark.parametrize(
     "name", ["lm_small", "lm_small_training_checkpoint", "lm_small_compiled", "lm_small_three_gates"]
 )
-def test_a_pth_has_exactly_what_the_original_wants(tmp_path: Path, name: str) -> None:
+def test_a_pth_has_exactly_the_entries_that_the_original_reads(tmp_path: Path, name: str) -> None:
     export_checkpoint(PARITY / f"{name}.pth", ExportFormat.PTH, tmp_path / "out")
     state = torch.load(tmp_path / "out" / f"{name}.pth", weights_only=True)
     reference = torch.load(PARITY / "lm_small.pth", weights_only=True)
@@ -134,7 +134,7 @@ def test_a_controller_has_no_form_for_transformers(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_there_stays_unless_it_is_an_export_and_force_is_said(tmp_path: Path) -> None:
+def test_existing_files_are_kept_unless_they_are_an_export_and_force_is_given(tmp_path: Path) -> None:
     source = save_model(model_of(vocab_size=61), tmp_path / "mini.pth")
     first = export_checkpoint(source, ExportFormat.HF, tmp_path / "out")
     with pytest.raises(ConflictError, match="not empty"):
@@ -189,7 +189,7 @@ def test_an_export_is_not_replaced_by_its_own_copy_or_after_a_change(tmp_path: P
 
 
 @pytest.mark.parametrize("listed", ["", "[]", "{}", '{"files": ["mini.pth"]}'])
-def test_a_folder_with_a_broken_list_is_no_export(tmp_path: Path, listed: str) -> None:
+def test_a_folder_with_a_broken_list_is_not_an_export(tmp_path: Path, listed: str) -> None:
     source = save_model(model_of(vocab_size=61), tmp_path / "mini.pth")
     export_checkpoint(source, ExportFormat.PTH, tmp_path / "out")
     (tmp_path / "out" / ".tidal-export.json").write_text(listed)
@@ -198,7 +198,7 @@ def test_a_folder_with_a_broken_list_is_no_export(tmp_path: Path, listed: str) -
     assert load_model(tmp_path / "out" / "mini.pth").config.vocab_size == 61
 
 
-def test_gates_trained_beside_a_controller_are_kept_or_named(tmp_path: Path) -> None:
+def test_gates_trained_with_a_controller_are_exported_or_reported(tmp_path: Path) -> None:
     gates = {str(number): torch.full((2, 3), float(number)) for number in range(48)}
     policy = {"agent_state_dict": GatingPolicy().state_dict(), "gate_state_dict": gates}
     torch.save(policy, tmp_path / "rl.pth")
@@ -206,13 +206,13 @@ def test_gates_trained_beside_a_controller_are_kept_or_named(tmp_path: Path) -> 
     assert kept.remarks == []
     stored = torch.load(tmp_path / "pth" / "rl.pth", weights_only=True)["gate_state_dict"]
     assert list(stored) == list(gates) and all(torch.equal(stored[name], gates[name]) for name in gates)
-    [said] = export_checkpoint(tmp_path / "rl.pth", ExportFormat.SAFETENSORS, tmp_path / "safe").remarks
-    assert "gate_state_dict (48 tensors)" in said and "--format pth" in said
+    [remark] = export_checkpoint(tmp_path / "rl.pth", ExportFormat.SAFETENSORS, tmp_path / "safe").remarks
+    assert "gate_state_dict (48 tensors)" in remark and "--format pth" in remark
     torch.save({"agent_state_dict": GatingPolicy().state_dict()}, tmp_path / "plain.pth")
     assert export_checkpoint(tmp_path / "plain.pth", ExportFormat.SAFETENSORS, tmp_path / "plain").remarks == []
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_previous_files_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = save_model(model_of(vocab_size=61), tmp_path / "mini.pth")
     export_checkpoint(source, ExportFormat.PTH, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
@@ -230,7 +230,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mini.pth", "mini.pth.json", "out"]
 
 
-def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_invalid_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such"):
         export_checkpoint(tmp_path / "nothing.pth", ExportFormat.PTH, tmp_path / "out")
     (tmp_path / "text.pth").write_text("not a checkpoint")

@@ -1,4 +1,4 @@
-"""An exported folder in transformers, loaded by a process that has nothing of Tidal, gives what Tidal gives."""
+"""transformers loads an exported folder in a process without Tidal and computes the same results as Tidal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def folder(model: TransformerLM, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def found(folder: Path, ids: torch.Tensor) -> dict[str, Any]:
-    """What transformers makes of the folder."""
+    """Return the results of transformers for the folder."""
     elsewhere = folder.parent / "elsewhere"
     elsewhere.mkdir()
     torch.save({"ids": ids, "m": M, "lengths": LENGTHS, "texts": TEXTS}, elsewhere / "inputs.pt")
@@ -95,7 +95,9 @@ def test_padding_changes_nothing(found: dict[str, Any], model: TransformerLM, id
 
 
 @torch.no_grad()
-def test_the_cache_changes_nothing(found: dict[str, Any], model: TransformerLM, ids: torch.Tensor) -> None:
+def test_the_kv_cache_does_not_change_the_results(
+    found: dict[str, Any], model: TransformerLM, ids: torch.Tensor
+) -> None:
     assert close(found["in parts"], model(ids, M)[:, 5:])
     assert torch.equal(found["greedy"], found["greedy without cache"])
 
@@ -133,7 +135,7 @@ def test_the_tokeniser_is_gpt_2s(found: dict[str, Any]) -> None:
     assert found["length"] == 40
 
 
-def test_saved_again_it_is_the_same_model(
+def test_a_model_saved_again_is_unchanged(
     found: dict[str, Any], model: TransformerLM, ids: torch.Tensor, folder: Path
 ) -> None:
     assert torch.equal(found["again"], found["plain"])
@@ -150,7 +152,7 @@ def test_narrow_weights_keep_exact_angles(found: dict[str, Any], model: Transfor
     assert float((found["bfloat16"].float() - found["plain"]).abs().max()) < 0.2 * spread
 
 
-def test_what_cannot_be_is_said(found: dict[str, Any]) -> None:
+def test_impossible_exports_are_refused_with_a_reason(found: dict[str, Any]) -> None:
     assert "41 tokens do not fit into the model's context of 40" in found["too long"]
     assert "modulation has shape (5, 1)" in found["two shapes"]
     assert "use_cache=True" in found["no cache"]

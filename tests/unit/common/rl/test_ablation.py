@@ -1,4 +1,4 @@
-"""The ablation pairs its policies, its intervals are right, and it says so when the controller did not win."""
+"""The ablation pairs its policies, its intervals are correct, and its verdict is honest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _fixed(value: float) -> Any:
     return lambda seen, _: torch.full((seen.shape[0], 1), value)
 
 
-def test_equal_policies_get_equal_episodes_whatever_stands_beside_them() -> None:
+def test_equal_policies_get_equal_episodes_in_any_batch() -> None:
     model, config = toy_model(), toy_config()
     prompts = ablation_prompts(toy_corpus(), config)
     statistics = NgramStatistics.from_sequences([[1, 2, 3]], VOCAB)
@@ -76,7 +76,7 @@ def _results(gain: float, noise: float) -> dict[str, Any]:
     return compare(tables, prompts, toy_config(), prompt_source="a test")
 
 
-def test_it_says_whether_the_controller_won() -> None:
+def test_the_verdict_follows_the_interval_of_the_difference() -> None:
     won = _results(0.1, 0.05)["paired"]["learned_minus_fixed"]
     assert won["total"]["mean"] == pytest.approx(0.1, abs=0.03)
     assert won["verdict"].startswith("The learned controller beat fixed (+0.")
@@ -87,7 +87,7 @@ def test_it_says_whether_the_controller_won() -> None:
     assert "did not beat fixed: the interval of the difference includes 0" in even["verdict"]
 
 
-def test_touching_zero_is_no_victory() -> None:
+def test_an_interval_that_touches_zero_shows_no_difference() -> None:
     assert "did not beat" in verdict({"mean": 0.1, "std": 1.0, "ci_low": 0.0, "ci_high": 0.2}, "fixed")
 
 
@@ -98,7 +98,7 @@ def test_pairing_makes_the_interval_narrower() -> None:
     assert paired["ci_high"] - paired["ci_low"] < 0.2 * (alone["ci_high"] - alone["ci_low"])
 
 
-def test_repeated_prompts_count_once() -> None:
+def test_repeated_prompts_are_averaged_first() -> None:
     values = np.arange(4 * len(QUANTITIES), dtype=float).reshape(4, -1)
     results = compare(
         {"learned": values, "fixed": values * 0}, [[1], [2], [1], [2]], toy_config(), prompt_source="a test"

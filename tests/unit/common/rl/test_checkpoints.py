@@ -1,4 +1,4 @@
-"""What a controller training keeps: the best iteration, never a damaged one, and a word where a resume is not exact."""
+"""A controller training keeps its best iteration, skips damaged checkpoints and reports inexact resumes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run without a stop, to compare with."""
+    """Return the folder of an uninterrupted training, to compare with."""
     directory = tmp_path_factory.mktemp("whole")
     run_training(directory)
     return directory
@@ -40,8 +40,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over(how: str, tmp_path: Path, un
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
-    torch.set_num_threads(1)  # a test before may have set another
+def test_a_different_number_of_threads_is_reported(tmp_path: Path) -> None:
+    torch.set_num_threads(1)  # an earlier test may have set another number
     run_training(tmp_path, hooks=Listener(StopRequest.PAUSE, 12))
     torch.set_num_threads(2)
     try:
@@ -61,5 +61,5 @@ def test_the_iteration_of_the_highest_evaluation_reward_stays_and_is_named(tmp_p
     best = read_best(tmp_path / "checkpoints")
     assert best is not None and best.value == max(rewards.values())
     assert rewards[best.step] == best.value
-    left = {read_info(path.parent).step for path in tmp_path.glob("checkpoints/*/manifest.json")}
-    assert left == {8, best.step // 24}
+    remaining = {read_info(path.parent).step for path in tmp_path.glob("checkpoints/*/manifest.json")}
+    assert remaining == {8, best.step // 24}

@@ -1,4 +1,4 @@
-"""A controller training whose numbers are no longer finite stops before anything of it is kept."""
+"""A controller training that diverges stops before its state is saved."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ torch.set_num_threads(1)
 
 
 class Withdrawals(Listener):
-    """Also keeps what is withdrawn."""
+    """Hooks that also record the withdrawn checkpoints."""
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
         self.withdrawn = list(names), None if newest is None else newest.name
 
 
 def config(**ppo: Any) -> RLConfig:
-    """Six iterations, a checkpoint after each."""
+    """Return the configuration of six iterations with a checkpoint after each."""
     return toy_config(ppo={"total_steps": 144, **ppo}, checkpoint_every_iterations=1)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, iteration: int, how: Callable[[dict[str, Any]], None]) -> None:
-    """Change the arguments of the PPO update of one iteration, the first being 0."""
+    """Change the arguments of the PPO update of one iteration; the first is 0."""
     original, calls = train.ppo_update, iter(range(100))
 
     def update(policy: Any, optimizer: Any, batch: PPOBatch, **options: Any) -> dict[str, float]:
@@ -52,20 +52,20 @@ def spoil(monkeypatch: pytest.MonkeyPatch, iteration: int, how: Callable[[dict[s
 
 
 def explode(arguments: dict[str, Any]) -> None:
-    """So large an update that the second minibatch sees no finite policy any more."""
+    """Scale the weights so that the policy is not finite from the second minibatch on."""
     with torch.no_grad():
         for parameter in arguments["policy"].parameters():
             parameter.mul_(1e30)
 
 
 def infinite_gradient(arguments: dict[str, Any]) -> None:
-    """A finite loss whose gradient overflows."""
+    """Make a gradient infinite while the loss stays finite."""
     first = next(arguments["policy"].parameters())
     first.register_hook(lambda gradient: torch.full_like(gradient, math.inf))
 
 
 @pytest.mark.parametrize("how", [explode, infinite_gradient])
-def test_it_stops_before_the_update_and_the_advised_checkpoint_goes_on(
+def test_training_stops_before_the_update_and_resumes_from_the_advised_checkpoint(
     how: Callable[[dict[str, Any]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, 3, how)
@@ -77,9 +77,11 @@ def test_it_stops_before_the_update_and_the_advised_checkpoint_goes_on(
     assert hooks.artifacts == [] and not list(tmp_path.glob("run/rl_*"))
     found = re.search(r"resume from run/checkpoints/(\S+),", raised.value.message)
     assert found is not None
-    # The first minibatch of iteration 4 was not finite, so the state it began from would lead there again.
+    # The first minibatch of iteration 4 was not finite, so a training resumed from its start would diverge again.
     assert found[1] == hooks.withdrawn[1] == "iter-000000002"
-    assert any(not math.isfinite(value) for value in hooks.points[-1][1].values()), "the archive shows where it ended"
+    assert any(not math.isfinite(value) for value in hooks.points[-1][1].values()), (
+        "the archive shows where training ended"
+    )
     outcome, after = run_training(tmp_path / "run", config())
     assert outcome is Outcome.COMPLETED
     assert dict(after.events)["resumed"]["checkpoint"] == "iter-000000002"
@@ -89,7 +91,7 @@ def test_it_stops_before_the_update_and_the_advised_checkpoint_goes_on(
     assert non_finite_files(tmp_path / "run") == []
 
 
-def test_a_rate_that_ruins_the_policy_leaves_nothing_not_finite(tmp_path: Path) -> None:
+def test_a_rate_that_ruins_the_policy_leaves_only_finite_files(tmp_path: Path) -> None:
     run_training(tmp_path, toy_config(ppo={"total_steps": 48}, checkpoint_every_iterations=1))
     (tmp_path / "rl_checkpoint_final.pth").unlink()
     for folder in tmp_path.glob("checkpoints/iter-000000002*"):
@@ -115,9 +117,7 @@ def test_the_emergency_exit_saves_nothing_in_the_middle_of_an_iteration_that_fai
     assert lent[0]() is None
 
 
-def test_an_ablation_of_a_reward_that_is_no_number_writes_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ablation_whose_reward_is_not_finite_writes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from common.rl import ablation
 
     original = ablation.play_episodes
@@ -147,7 +147,7 @@ def test_no_policy_is_written_or_read_that_is_not_finite(tmp_path: Path) -> None
     assert not (tmp_path / "other").exists()
 
 
-def test_a_loss_that_is_no_number_changes_no_weight() -> None:
+def test_a_loss_that_is_not_finite_changes_no_weight() -> None:
     from common.controller import GatingPolicy
 
     policy = GatingPolicy()
@@ -163,7 +163,7 @@ def test_a_loss_that_is_no_number_changes_no_weight() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in policy.state_dict().items())
 
 
-def test_controllers_of_coefficients_refuse_what_is_no_number() -> None:
+def test_adaptive_coefficients_refuse_values_that_are_not_finite() -> None:
     with pytest.raises(DivergedError):
         dual_step(0.5, math.nan)
     with pytest.raises(DivergedError):

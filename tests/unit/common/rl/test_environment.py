@@ -1,4 +1,4 @@
-"""The batched environment does, row by row, what plain decoding of one sequence does."""
+"""Each sequence of the batched environment equals plain decoding of that sequence."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def _environment(
     return DecodingEnvironment(model, PROMPTS, config, STATISTICS, end_token=end_token, seed=seed)
 
 
-class PlainRow:
-    """One environment row recomputed from its tokens alone: full forward passes, full sorts, plain counting."""
+class PlainSequence:
+    """Recomputes one sequence from its tokens alone, with full forward passes, full sorts and plain counting."""
 
     def __init__(self, model: TransformerLM, config: RLConfig, prompt: list[int]) -> None:
         self.model, self.config = model, config
@@ -50,7 +50,7 @@ class PlainRow:
         )
 
     def take(self, token: int, modulation: float) -> tuple[list[float], float]:
-        """Components of `token` under `modulation`, and the probability with which it is drawn."""
+        """Append `token`; return its reward components under `modulation` and its sampling probability."""
         p = decoding_parameters(modulation, self.config.modulation)
         logits, _ = self._state()
         for seen in set(self.tokens):
@@ -77,7 +77,7 @@ def test_every_row_equals_plain_decoding_across_restarts() -> None:
     environment = _environment(model, config)
     environment.refill(20)
     generator = torch.Generator().manual_seed(0)
-    rows: list[PlainRow | None] = [None] * 3
+    rows: list[PlainSequence | None] = [None] * 3
     checked = restarts = 0
     for _ in range(20):
         history = environment.decoder.history
@@ -85,7 +85,7 @@ def test_every_row_equals_plain_decoding_across_restarts() -> None:
             if row is None:
                 start = history.tokens[b, : int(history.length[b])].tolist()
                 assert start in PROMPTS
-                rows[b] = PlainRow(model, config, start)
+                rows[b] = PlainSequence(model, config, start)
         action = torch.rand(3, 1, generator=generator)
         before = environment.observation.clone()
         lengths = history.length.tolist()
@@ -97,7 +97,7 @@ def test_every_row_equals_plain_decoding_across_restarts() -> None:
             over = bool(transition.terminated[b] | transition.truncated[b])
             token = _last_token(environment, b, lengths[b], over, row, transition.next_observation[b], float(action[b]))
             components, probability = row.take(token, float(action[b]))
-            assert probability > 0, "a token outside top-p and top-k was drawn"
+            assert probability > 0, "a token outside top-p and top-k was sampled"
             torch.testing.assert_close(transition.components[b], torch.tensor(components), atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(transition.next_observation[b], row.observation(), atol=1e-4, rtol=1e-4)
             assert over == (row.step == config.episode.max_length)
@@ -113,15 +113,15 @@ def _last_token(
     b: int,
     place: int,
     over: bool,
-    row: PlainRow,
+    row: PlainSequence,
     following: Tensor,
     action: float,
 ) -> int:
-    """The token just drawn; after a restart the history is gone, so it is the one that explains the observation."""
+    """Return the newest token. After a restart the history is lost, so find the token that explains the observation."""
     if not over:
         return int(environment.decoder.history.tokens[b, place])
     for token in range(VOCAB):
-        trial = PlainRow(row.model, row.config, [*row.tokens, token])
+        trial = PlainSequence(row.model, row.config, [*row.tokens, token])
         trial.step, trial.previous = row.step + 1, action
         if torch.allclose(trial.observation(), following, atol=1e-5):
             return token
@@ -165,7 +165,7 @@ def test_trained_gates_are_fed_the_modulation_and_others_are_not() -> None:
         assert (differ > 1e-3) == trained
 
 
-def test_state_goes_back_and_forth_bit_for_bit() -> None:
+def test_a_state_round_trip_is_exact() -> None:
     model, config = toy_model(), toy_config()
     policy = GatingPolicy()
 

@@ -45,7 +45,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk_wait._DiskWait.wait, "__kwdefaults__", {"seconds": 0.01})
 
 
-def test_a_training_that_waited_goes_on_by_itself_with_equal_numbers(tmp_path: Path) -> None:
+def test_a_training_that_waited_continues_by_itself_with_equal_numbers(tmp_path: Path) -> None:
     _, calm = run_training(tmp_path / "calm")
     outcome, waited = run_training(tmp_path / "waited", hooks=FullDisk(8))
     assert outcome is Outcome.COMPLETED and waited.waits > 3  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""GAE equals the sum it stands for, whatever ends the episodes."""
+"""GAE equals its definition as a sum, for terminated and truncated episodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def brute_force(
     gamma: float,
     gae_lambda: float,
 ) -> Tensor:
-    """The λ-weighted mean of n-step advantages, written from the definition, one step and environment at a time."""
+    """Return the λ-weighted mean of n-step advantages by its definition, one step and environment at a time."""
     T, B = rewards.shape
     advantages = torch.zeros(T, B, dtype=torch.float64)
     for b in range(B):
@@ -84,5 +84,5 @@ def test_nothing_leaks_from_the_next_episode() -> None:
 
 def test_shapes_that_differ_are_refused() -> None:
     x, flags = torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.bool)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         gae(x, x, torch.zeros(1), flags, flags, gamma=1.0, gae_lambda=1.0)

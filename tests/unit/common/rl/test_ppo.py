@@ -1,4 +1,4 @@
-"""The PPO update computes what the paper says, and learns."""
+"""The PPO update computes the formulas of the paper and learns."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_standardised_advantages_have_mean_zero_and_unit_unbiased_deviation() ->
     assert standardise(torch.full((5,), 3.0)).tolist() == [0.0] * 5
 
 
-def test_explained_variance_knows_perfect_useless_and_constant() -> None:
+def test_explained_variance_of_perfect_useless_and_constant_values() -> None:
     returns = torch.tensor([1.0, 2.0, 3.0])
     assert explained_variance(returns, returns).item() == 1
     assert explained_variance(torch.zeros(3), returns).item() == pytest.approx(0, abs=1e-6)
@@ -140,7 +140,7 @@ def _update(
     )
 
 
-def test_it_learns_to_act_as_rewarded() -> None:
+def test_the_policy_learns_the_rewarded_action() -> None:
     # Reward −(a − o₀)²: the best mean is w = (1, 0).
     torch.manual_seed(0)
     policy = LinearGaussian()
@@ -167,4 +167,4 @@ def test_it_learns_to_act_as_rewarded() -> None:
             generator=generator,
         )
     torch.testing.assert_close(policy.mean.weight.detach(), torch.tensor([[1.0, 0.0]]), atol=0.15, rtol=0)
-    assert policy.log_std.item() < -0.5, "noise is a cost here, so it shrinks"
+    assert policy.log_std.item() < -0.5, "noise lowers the reward here, so the deviation shrinks"

@@ -1,4 +1,4 @@
-"""The step reward equals the original's numbers, alone and in batches."""
+"""The step reward equals the original's numbers, for one token and in batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 
 
 def _cases() -> list[dict[str, Any]]:
-    """Every reward of the parity files: logits, statistics and expected numbers in one shape."""
+    """Return all reward cases of the parity files, with logits, statistics and expected numbers in one format."""
     tensors = load_file(PARITY / "reference.safetensors")
     cases = []
     for name in ("reference", "edge_cases"):
@@ -114,7 +114,7 @@ def test_a_token_outside_the_vocabulary_is_refused() -> None:
         NgramStatistics.from_sequences([[1, 5]], 5)
 
 
-def test_leaving_components_out_keeps_the_sum_of_the_weights() -> None:
+def test_omitted_components_keep_the_sum_of_the_weights() -> None:
     weights = reward_weights(RewardConfig())
     kept = without_components(weights, "coherence", "diversity")
     assert sum(kept) == pytest.approx(sum(weights))

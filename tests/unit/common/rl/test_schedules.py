@@ -1,4 +1,4 @@
-"""Controllers and schedules equal the original where it was right, and hand-worked numbers where it was not."""
+"""Schedules and adaptive coefficients equal the original, or hand-computed numbers where the original is wrong."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_diversity_homeostasis_equals_the_original(file: str) -> None:
         assert weight == pytest.approx(step["weight"], abs=1e-12)
 
 
-def test_rates_for_a_large_rollout_are_those_of_so_many_small_ones() -> None:
+def test_the_rate_for_a_large_rollout_is_applied_once_per_128_transitions() -> None:
     small = 0.01
     for _ in range(32):
         small = schedules.entropy_homeostasis(small, -0.8)
@@ -51,7 +51,7 @@ def test_linear_schedules_meet_their_ends() -> None:
     assert [schedules.decayed_learning_rate(3e-4, p) for p in (0, 0.5, 1)] == pytest.approx([3e-4, 1.65e-4, 3e-5])
 
 
-def test_constrained_weights_leave_out_what_the_constraint_covers() -> None:
+def test_constrained_weights_omit_the_constrained_components() -> None:
     weights = dict(zip(REWARD_COMPONENTS, schedules.constrained_weights(reward_weights(RewardConfig())), strict=True))
     assert weights == pytest.approx(
         {"perplexity": 0.35 / 0.65, "diversity": 0, "sampling": 0.15 / 0.65, "repetition": 0, "coherence": 0.15 / 0.65}

@@ -1,4 +1,4 @@
-"""Controller training learns, repeats itself, obeys, and goes on after a stop as if there had been none."""
+"""Controller training learns, is reproducible, obeys stop requests and resumes exactly."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_run_reports_everything_and_leaves_policy_points_and_ablation(tmp_path
     assert json.loads((tmp_path / "ablation_results.json").read_text())["policies"]["learned"]["episodes"] == 7
 
 
-def test_entropy_coefficient_and_learning_rate_follow_their_lines(tmp_path: Path) -> None:
+def test_entropy_coefficient_and_learning_rate_follow_their_schedules(tmp_path: Path) -> None:
     _, hooks = run_training(tmp_path)
     coefficients = [values["entropy_coef"] for _, values in hooks.points]
     rates = [values["learning_rate"] for _, values in hooks.points]
@@ -80,7 +80,7 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(tmp_path: Path,
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run without a stop, to compare with."""
+    """Return the folder of an uninterrupted training, to compare with."""
     directory = tmp_path_factory.mktemp("whole")
     run_training(directory)
     return directory
@@ -90,7 +90,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("asked", "request_"),
     [(3, StopRequest.PAUSE), (9, StopRequest.STOP), (14, StopRequest.DRAIN), (30, StopRequest.PAUSE)],
 )
-def test_a_stopped_run_goes_on_bit_for_bit(
+def test_a_stopped_training_resumes_exactly(
     tmp_path: Path, uninterrupted: Path, asked: int, request_: StopRequest
 ) -> None:
     outcome, before = run_training(tmp_path / "parts", hooks=Listener(request_, asked))
@@ -106,9 +106,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert texts[0] == texts[1]
 
 
-def test_every_file_is_written_after_asking_whether_the_job_is_still_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_file_is_written_after_a_check_of_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
     class Asked(Listener):
@@ -180,7 +178,7 @@ def test_a_checkpoint_may_be_taken_in_the_middle_of_a_rollout(tmp_path: Path, un
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_another_corpus_makes_the_resume_inexact_and_says_so(tmp_path: Path) -> None:
+def test_a_different_corpus_makes_the_resume_inexact_and_is_reported(tmp_path: Path) -> None:
     run_training(tmp_path, hooks=Listener(StopRequest.PAUSE, 12))
     hooks = Listener()
     train_policy(toy_config(), toy_model(), toy_corpus(seed=5), tmp_path, hooks, end_token=END)
@@ -195,8 +193,10 @@ def test_time_limits_end_training_as_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("target", "direction"), [(0.05, -1), (3.4, 1)])
-def test_it_learns_to_steer_where_the_reward_points(tmp_path: Path, target: float, direction: int) -> None:
-    # The only reward is a sampling entropy: near 0 wants a low modulation, near ln 30 = 3.4 a high one.
+def test_the_policy_learns_the_modulation_that_the_reward_favours(
+    tmp_path: Path, target: float, direction: int
+) -> None:
+    # Only the sampling entropy is rewarded: a target near 0 favours a low modulation, one near ln 30 = 3.4 a high one.
     config = toy_config(
         reward={
             "perplexity_weight": 0,
@@ -228,7 +228,7 @@ def test_it_learns_to_steer_where_the_reward_points(tmp_path: Path, target: floa
     assert results["paired"]["learned_minus_random"]["total"]["ci_low"] > 0
 
 
-def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training_with_advice(tmp_path: Path) -> None:
     with pytest.raises(TidalError, match=r"Lower ppo\.learning_rate") as caught:
         run_training(tmp_path, toy_config(ppo={"learning_rate": 1e30}))
     assert caught.value.code == "training_diverged"

@@ -18,7 +18,7 @@ SHAPE = ModelConfig(vocab_size=VOCAB, d_model=48, num_layers=2, num_heads=2, ffn
 
 
 def toy_model(seed: int = 0, *, gates_trained: bool = False, sharpness: float = 12.0) -> TransformerLM:
-    """A seeded model with far from uniform logits, so that decoding parameters matter."""
+    """Return a seeded model whose logits are far from uniform, so that decoding parameters have an effect."""
     torch.manual_seed(seed)
     model = TransformerLM(SHAPE).eval()
     with torch.no_grad():
@@ -30,7 +30,7 @@ def toy_model(seed: int = 0, *, gates_trained: bool = False, sharpness: float = 
 
 
 def toy_config(**overrides: Any) -> RLConfig:
-    """Small enough for a test; nested overrides as in `common.config.build`."""
+    """Return a configuration that is small enough for a test, with nested overrides as in `common.config.build`."""
     values: dict[str, Any] = {
         "ppo": {"total_steps": 96, "num_envs": 3, "rollout_steps": 8, "epochs": 2, "minibatch_size": 8},
         "episode": {"max_length": 6, "prompt_min_tokens": 2, "prompt_max_tokens": 5, "statistics_documents": 40},
@@ -44,7 +44,7 @@ def toy_config(**overrides: Any) -> RLConfig:
 
 
 def toy_corpus(seed: int = 0, documents: int = 200) -> Corpus:
-    """Random documents of 8 to 20 tokens below END, each ended by END."""
+    """Return a corpus of random documents of 8 to 20 tokens below END, each ended by END."""
     random = np.random.default_rng(seed)
 
     def split() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

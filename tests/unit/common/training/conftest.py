@@ -24,7 +24,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 short documents of a few words each, always the same."""
+    """Return 60 short documents of a few words each, the same at every call."""
     chooser = random.Random(7)
     words = ["the", "a", "cat", "dog", "Lily", "Tom", "ran", "saw", "found", "little", "big", "red", "ball", "tree"]
     documents = [" ".join(chooser.choices(words, k=chooser.randint(12, 24))) + "." for _ in range(60)]
@@ -35,13 +35,13 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the token cache of the session lies."""
+    """Return the data folder of the test session, which holds the token cache."""
     return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture
 def make_config(text_file: Path) -> Callable[..., LMConfig]:
-    """`make_config(training={…}, …)`: the tiny configuration with sections overridden."""
+    """Return `make_config(training={…}, …)`, which builds the tiny configuration with the given sections overridden."""
 
     def make(**sections: Mapping[str, Any]) -> LMConfig:
         base = {
@@ -87,7 +87,7 @@ class Recorder(NullHooks):
     request: StopRequest | None = None
     after: int = 1
     in_phase: str | None = None
-    """Wish as soon as this phase is entered instead."""
+    """If set, the request is active as soon as this phase begins instead."""
     metrics: list[tuple[str, int, dict[str, float]]] = field(default_factory=list)
     progress: list[tuple[int, int]] = field(default_factory=list)
     phases: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Recorder(NullHooks):
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     suspensions: int = 0
     before: int = 0
-    """Calls of before_checkpoint."""
+    """Number of calls of before_checkpoint."""
     kept: list[str] = field(default_factory=list)
     withdrawn: list[tuple[list[str], str | None]] = field(default_factory=list)
     time_shares: list[float] = field(default_factory=list)
@@ -154,15 +154,15 @@ class Recorder(NullHooks):
         self.suspensions += 1
 
     def series(self, name: str) -> dict[int, float]:
-        """Step to value of one metric."""
+        """Return the values of one metric by step."""
         return {step: values[name] for _, step, values in self.metrics if name in values}
 
     def named(self, name: str) -> list[dict[str, Any]]:
-        """Details of all events of a name."""
+        """Return the details of all events of a name."""
         return [details for event, details in self.events if event == name]
 
 
 @pytest.fixture
 def recorder() -> type[Recorder]:
-    """The class, to build as many as a test needs."""
+    """Return the class, so that a test can build several recorders."""
     return Recorder

@@ -1,4 +1,4 @@
-"""The shipped configurations load, and the documented defaults are the defaults."""
+"""The shipped configurations load, and the documented defaults are the real ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_the_base_files_spell_out_the_defaults() -> None:
 def test_the_demonstration_fits_together() -> None:
     lm, rl = load_lm_config(CONFIGS / "demo/lm.yaml"), load_rl_config(CONFIGS / "demo/rl.yaml")
     assert rl.episode.max_length + rl.episode.prompt_max_tokens <= lm.model.context_length
-    assert lm.training.modulation_fraction > 0, "the controller acts through gates that know modulation"
+    assert lm.training.modulation_fraction > 0, "the controller needs gates that are trained with modulation"
     assert lm.training.max_seconds is not None
     assert rl.max_seconds is not None
     assert lm.training.max_seconds + rl.max_seconds <= 300

@@ -1,4 +1,4 @@
-"""A job waits for room on its disk in every phase, obeys stop requests during the wait, and loses nothing."""
+"""A job waits for disk space in every phase, obeys stop requests during the wait, and loses no step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def full_for(looks: int, shortage: Shortage = FULL, *, after: int = 0) -> Callable[[], Shortage | None]:
-    """Return the shortage of a disk that has room for `after` checks, is full for `looks` checks and then has room."""
+    """Return a shortage function: the disk has space for `after` checks, is full for `looks` checks, then has space."""
     answers: Iterator[Shortage | None] = iter([None] * after + [shortage] * looks)
     return lambda: next(answers, None)
 
@@ -46,7 +46,7 @@ def reported(hooks: Any, name: str) -> list[dict[str, Any]]:
     return [details for event, details in hooks.events if event == name]
 
 
-def test_a_training_that_waited_comes_to_the_same_numbers(
+def test_a_training_that_waited_gives_the_same_numbers(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     calm, kept_waiting = recorder(), recorder(lacks=full_for(9, after=6))
@@ -139,9 +139,9 @@ def test_a_file_that_finds_no_room_is_written_again(number: int, recorder: Recor
 def test_a_stop_request_ends_the_wait_of_a_file(recorder: Recorders) -> None:
     hooks = recorder(lacks=lambda: FULL)
     hooks.requested_stop = lambda: StopRequest.PAUSE if len(hooks.waits) > 2 else None
-    with pytest.raises(StoppedWaiting) as left:
+    with pytest.raises(StoppedWaiting) as stopped:
         write_when_disk_has_space(hooks, lambda: pytest.fail("it was written without room"))
-    assert left.value.request is StopRequest.PAUSE
+    assert stopped.value.request is StopRequest.PAUSE
 
 
 def test_a_stop_request_that_cannot_be_obeyed_yet_does_not_end_the_wait(recorder: Recorders) -> None:
@@ -151,7 +151,7 @@ def test_a_stop_request_that_cannot_be_obeyed_yet_does_not_end_the_wait(recorder
     assert len(hooks.waits) >= 4
 
 
-def test_a_corpus_waits_while_it_is_tokenised_and_not_when_its_tokens_are_there(
+def test_a_corpus_waits_for_disk_space_while_it_is_tokenised_but_not_when_it_is_cached(
     recorder: Recorders, tmp_path: Path
 ) -> None:
     config = DataConfig(source="builtin:stories", max_documents=1100)
@@ -173,8 +173,8 @@ def test_a_stop_request_ends_the_loading_of_a_corpus_whichever_thread_reads_it_f
     monkeypatch.setattr(loading, "open_corpus", opened)
     hooks = recorder(lacks=lambda: FULL)
     main = threading.current_thread()
-    # The thread that waits for room reads the stop request before the main thread does.
+    # The thread that waits for disk space reads the stop request before the main thread does.
     hooks.requested_stop = lambda: request_ if threading.current_thread() is not main else None
-    with pytest.raises(StoppedWhileLoading) as left:
+    with pytest.raises(StoppedWhileLoading) as stopped:
         load_corpus(DataConfig(source="builtin:stories", max_documents=1100), tmp_path, hooks)
-    assert left.value.request is request_
+    assert stopped.value.request is request_

@@ -1,4 +1,4 @@
-"""A training whose numbers are no longer finite stops before anything of it is kept, and says where to go on."""
+"""A training that diverges stops before its state is saved, and its error says where to resume."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Recorders = Callable[..., Any]
 
 
 def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """An infinite gradient under a finite loss, in the update after `at` finished ones."""
+    """Make a gradient infinite in the update after `at` finished ones; its loss stays finite."""
     original = loop.clip_gradients
 
     def clip(model: TransformerLM, *others: Any) -> Tensor:
@@ -44,7 +44,7 @@ def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
 
 def spoil_validation(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """A logit that overflows in validation only, for want of a natural one: the loss of step `at` is no number."""
+    """Make the validation loss of step `at` NaN by a logit that overflows only during validation."""
     original = loop.validation_loss
 
     def validate(model: TransformerLM, *others: Any, **options: Any) -> float | None:
@@ -65,16 +65,16 @@ def spoil_validation(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
 
 def advised(error: DivergedError, experiment: Path) -> Path:
-    """The checkpoint folder that the message names."""
+    """Return the checkpoint folder that the message names."""
     found = re.search(rf"resume from {experiment.name}/(\S+),", error.message)
     assert found is not None, error.message
     return experiment / found[1]
 
 
-def assert_goes_on(
+def assert_resumes(
     checkpoint: Path, config: LMConfig, out: Path, recorder: Recorders, data_dir: Path, *, last: int = 12
 ) -> None:
-    """The advised checkpoint is a start for another training, which comes to its end with finite files."""
+    """Assert that another training can start from the advised checkpoint and ends with finite files."""
     hooks = recorder()
     outcome = pretrain(config, out, hooks, data_dir=data_dir, initial_checkpoint=checkpoint)
     assert outcome is Outcome.COMPLETED
@@ -99,12 +99,12 @@ def test_a_loss_that_explodes_between_log_lines_stops_the_training(
     assert read_best(tmp_path / "run/checkpoints") == before is not None
     checkpoint = advised(raised.value, tmp_path / "run")
     assert hooks.withdrawn[-1][1] == checkpoint.name
-    assert math.isnan(next(iter(hooks.series("Losses/Total").values()))), "the archive shows where it ended"
+    assert math.isnan(next(iter(hooks.series("Losses/Total").values()))), "the archive shows where training ended"
     assert not hooks.artifacts
-    assert_goes_on(checkpoint, make_config(**sections()), tmp_path / "next", recorder, data_dir)
+    assert_resumes(checkpoint, make_config(**sections()), tmp_path / "next", recorder, data_dir)
 
 
-def test_the_case_of_the_learning_rate_of_1e30_leaves_nothing_and_says_so(
+def test_a_learning_rate_of_1e30_leaves_no_files_and_an_error(
     recorder: Recorders, data_dir: Path, tmp_path: Path, text_file: Path
 ) -> None:
     overrides = {"data": {"source": str(text_file)}, "training": {"device": "cpu", "threads": 1}}
@@ -134,11 +134,11 @@ def test_an_infinite_gradient_stops_the_training_before_the_update(
     assert non_finite_files(tmp_path / "run") == []
     assert hooks.progress[-1][0] == at, "the update was not counted"
     checkpoint = advised(raised.value, tmp_path / "run")
-    assert read_info(checkpoint).step == (4 if at == 6 else 6), "the state that diverged is no start"
-    assert_goes_on(checkpoint, make_config(**sections()), tmp_path / "next", recorder, data_dir)
+    assert read_info(checkpoint).step == (4 if at == 6 else 6), "no training can start from the diverged state"
+    assert_resumes(checkpoint, make_config(**sections()), tmp_path / "next", recorder, data_dir)
 
 
-def test_the_same_folder_goes_on_by_itself_with_a_lower_rate_and_equals_a_run_that_never_diverged(
+def test_the_same_folder_resumes_with_a_lower_rate_and_equals_a_training_that_never_diverged(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil_gradient(monkeypatch, 7)
@@ -154,7 +154,7 @@ def test_the_same_folder_goes_on_by_itself_with_a_lower_rate_and_equals_a_run_th
 
 @pytest.mark.parametrize("keep_last", [1, 3])
 @pytest.mark.parametrize("at", [8, 12])
-def test_a_validation_that_is_no_number_stops_the_training(
+def test_a_validation_loss_that_is_not_finite_stops_the_training(
     at: int,
     keep_last: int,
     make_config: Config,
@@ -165,7 +165,7 @@ def test_a_validation_that_is_no_number_stops_the_training(
 ) -> None:
     given = sections()
     given["checkpoint"]["keep_last"] = keep_last
-    if at == 12:  # the last one, of the model that would be the result
+    if at == 12:  # the last validation, which is of the final model
 
         def nan(*_: object, **__: object) -> float:
             return loop.require_finite("the validation loss", math.nan)
@@ -184,7 +184,7 @@ def test_a_validation_that_is_no_number_stops_the_training(
     assert 4 <= read_info(checkpoint).step < at
     best = read_best(tmp_path / "run/checkpoints")
     assert best is not None and best.step < at
-    assert_goes_on(checkpoint, make_config(**given), tmp_path / "next", recorder, data_dir)
+    assert_resumes(checkpoint, make_config(**given), tmp_path / "next", recorder, data_dir)
 
 
 def test_one_host_read_per_update_checks_loss_and_gradient(
@@ -212,4 +212,4 @@ def test_the_share_of_time_is_reported_under_a_time_limit(
     assert hooks.time_shares == sorted(hooks.time_shares)
     assert hooks.time_shares[-1] == 1.0
     step, total = hooks.progress[-1]
-    assert step / total < 0.5, "the steps alone would say that most of it is left"
+    assert step / total < 0.5, "by steps alone, more than half of the training would remain"

@@ -18,7 +18,9 @@ SMALL = ModelConfig(vocab_size=300, d_model=16, num_layers=1, num_heads=2, ffn_d
 
 
 @pytest.mark.parametrize(("batch_size", "max_batches", "chunks"), [(2, None, 5), (3, 1, 3), (64, None, 5)])
-def test_it_is_the_mean_over_all_whole_chunks(batch_size: int, max_batches: int | None, chunks: int) -> None:
+def test_the_validation_loss_is_the_mean_over_all_full_chunks(
+    batch_size: int, max_batches: int | None, chunks: int
+) -> None:
     torch.manual_seed(0)
     model = TransformerLM(SMALL)
     tokens = np.random.default_rng(0).integers(0, 300, 5 * 9 + 4).astype(np.uint16)
@@ -32,7 +34,7 @@ def test_it_is_the_mean_over_all_whole_chunks(batch_size: int, max_batches: int 
     assert found == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_it_gives_up_between_batches() -> None:
+def test_validation_can_be_stopped_between_batches() -> None:
     answers = iter([True, False])
     tokens = np.zeros(100, dtype=np.uint16)
     compute = prepare_compute(TrainingConfig(device="cpu", threads=1))

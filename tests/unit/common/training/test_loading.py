@@ -1,4 +1,4 @@
-"""A long phase stays audible and hears a stop; every kind of job loads its corpus that way."""
+"""A long phase sends signs of life and obeys stop requests; every kind of job loads its corpus in this way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOWHERE = Path("/nowhere")
 
 
 @pytest.mark.parametrize("request_", [StopRequest.STOP, StopRequest.DRAIN])
-def test_a_wish_to_leave_is_heard_while_tokenising(request_: StopRequest, recorder: Recorders, tmp_path: Path) -> None:
+def test_a_stop_request_is_obeyed_while_tokenising(request_: StopRequest, recorder: Recorders, tmp_path: Path) -> None:
     hooks = recorder(request_, in_phase="loading data")
     with pytest.raises(StoppedWhileLoading):
         load_corpus(STORIES, tmp_path, hooks)
@@ -41,17 +41,17 @@ def test_a_wish_to_leave_is_heard_while_tokenising(request_: StopRequest, record
 
 
 @pytest.mark.parametrize("busy", ["lock", "fetch"])
-def test_a_wish_is_heard_while_something_else_takes_its_time(
+def test_a_stop_request_is_obeyed_during_a_long_library_call(
     busy: str, recorder: Recorders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "REPORT_SECONDS", 0.0)
     hooks = recorder()
     release = threading.Event()
 
-    def wish_after_three_beats() -> StopRequest | None:
+    def stop_after_three_heartbeats() -> StopRequest | None:
         return StopRequest.DRAIN if hooks.phases.count("loading data") > 3 else None
 
-    hooks.requested_stop = wish_after_three_beats
+    hooks.requested_stop = stop_after_three_heartbeats
     if busy == "fetch":
 
         def fetch(config: DataConfig, *, data_dir: Path, progress: Progress) -> None:
@@ -67,7 +67,7 @@ def test_a_wish_is_heard_while_something_else_takes_its_time(
     (tmp_path / "cache").mkdir()
     lock = tmp_path / "cache" / f"{_cache_name(STORIES)}.lock"
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # as another process that builds the cache
+        fcntl.flock(file, fcntl.LOCK_EX)  # simulates another process that builds the cache
         with pytest.raises(StoppedWhileLoading):
             load_corpus(STORIES, tmp_path, hooks)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [lock.name]
@@ -79,7 +79,7 @@ def test_a_pause_is_obeyed_at_once_where_there_is_a_checkpoint(recorder: Recorde
         load_corpus(STORIES, tmp_path, hooks, may_pause=True)
 
 
-def test_a_pause_waits_until_the_corpus_is_there(recorder: Recorders, tmp_path: Path) -> None:
+def test_a_pause_without_a_checkpoint_waits_for_the_corpus(recorder: Recorders, tmp_path: Path) -> None:
     hooks = recorder(StopRequest.PAUSE, in_phase="loading data")
     assert len(load_corpus(STORIES, tmp_path, hooks).train) > 0
 
@@ -91,7 +91,7 @@ def test_every_piece_of_a_corpus_is_a_sign_of_life(
     hooks = recorder()
     load_corpus(STORIES, tmp_path, hooks)
     assert set(hooks.phases) == {"loading data"}
-    assert len(hooks.phases) >= 4, "the beginning and three batches of documents, and the hashing"
+    assert len(hooks.phases) >= 4, "one report at the start, three for batches of documents, one for hashing"
     assert hooks.suspensions == len(hooks.phases) - 1
 
 
@@ -112,4 +112,4 @@ def test_every_batch_of_a_validation_is_a_sign_of_life(
     config = make_config(training={"max_steps": 1}, evaluation={"every_steps": 1000, "max_batches": 2})
     hooks = recorder()
     assert pretrain(config, tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
-    assert hooks.phases.count("evaluation") == 2 * (1 + 2), "before the first step and at the end, two batches each"
+    assert hooks.phases.count("evaluation") == 2 * (1 + 2), "two batches before the first step and two at the end"

@@ -1,4 +1,4 @@
-"""The chunked loss is the cross-entropy of the logits, gradients included."""
+"""The chunked loss and its gradients equal those of the cross-entropy of the full logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that is not finite is written; what older versions wrote of it is passed over; fp16 skips its overflows."""
+"""Values that are not finite are never written, older files with such values are skipped, fp16 skips overflows."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_best_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_with_nan_is_no_start_for_another_training(
+def test_a_checkpoint_with_nan_cannot_start_another_training(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("common.checkpoint.manager.require_finite_state", lambda *_: None)

@@ -1,4 +1,4 @@
-"""Pretraining does what its configuration says and leaves what it promises."""
+"""Pretraining follows its configuration and writes the promised files."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_complete_right_after_a_pause_was_obeyed_is_no_completion(
     def requested_stop() -> StopRequest | None:
         if "training" not in hooks.phases:
             return None
-        # The first question ends the step, the second one decides to leave.
+        # The first check ends the step, the second one ends the training.
         asked.append(StopRequest.PAUSE if len(asked) < 2 else StopRequest.COMPLETE)
         return asked[-1]
 
@@ -105,7 +105,7 @@ def test_one_update_equals_adamw_on_the_mean_gradient_of_the_whole_batch(
             gradient = parameter.grad * (0.01 / (norm + 1e-6))
             if parameter.dim() >= 2:
                 expected *= 1 - 0.01 * 0.1
-            # first step of Adam: both moments are corrected to the gradient and its square
+            # in the first step of Adam the corrected moments are the gradient and its square
             expected -= 0.01 * gradient / (gradient.abs() + 1e-8)
         moved = (parameter.grad is None) or (parameter.grad.abs() * (0.01 / norm) > 1e-6)
         torch.testing.assert_close(
@@ -149,7 +149,7 @@ def test_complete_ends_training_now_and_still_writes_the_final_model(
         (StopRequest.DRAIN, Outcome.DRAINED),
     ],
 )
-def test_leaving_writes_a_checkpoint_and_no_model(
+def test_a_stop_writes_a_checkpoint_and_no_model(
     request_: StopRequest, outcome: Outcome, make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     hooks = recorder(request_, after=5)
@@ -188,10 +188,10 @@ def test_checkpoints_are_written_by_steps_and_pruned(
     config = make_config(checkpoint={"every_steps": 2, "keep_last": 1}, evaluation={"every_steps": MANY})
     pretrain(config, tmp_path, hooks, data_dir=data_dir)
     steps = [info.step for info in hooks.checkpoints]
-    assert steps == sorted(steps) and {2, 6} <= set(steps) <= {2, 4, 6}, "4 may be passed over while 2 is written"
+    assert steps == sorted(steps) and {2, 6} <= set(steps) <= {2, 4, 6}, "4 may be skipped while 2 is being written"
     assert hooks.before == len(steps)
-    left = [info.name for info in CheckpointManager(tmp_path / "checkpoints", keep_last=1).list()]
-    assert left == hooks.kept == [hooks.checkpoints[-1].name]
+    remaining = [info.name for info in CheckpointManager(tmp_path / "checkpoints", keep_last=1).list()]
+    assert remaining == hooks.kept == [hooks.checkpoints[-1].name]
 
 
 def test_the_checkpoint_of_the_lowest_validation_loss_stays_and_is_named(
@@ -220,14 +220,14 @@ def test_the_checkpoint_of_the_lowest_validation_loss_stays_and_is_named(
     assert hooks.kept[0] == best.name
 
 
-def test_a_final_model_that_is_the_best_is_what_best_names(
+def test_a_final_model_that_is_the_best_is_recorded_as_best(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     pretrain(make_config(), tmp_path / "good", recorder(), data_dir=data_dir)
     assert ArtifactStore(tmp_path).resolve("good/best").name == "tiny_v1.0.0.safetensors"
 
 
-def test_a_loss_that_is_no_number_fails_with_advice(
+def test_a_loss_that_is_not_finite_fails_with_advice(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     config = make_config(training={"learning_rate": 1e30, "warmup_steps": 0, "max_steps": None, "epochs": 20})
@@ -264,7 +264,7 @@ def test_half_precision_without_cuda_is_refused(
         pretrain(config, tmp_path, recorder(), data_dir=data_dir)
 
 
-def test_a_stop_while_the_corpus_is_read_ends_without_a_trace(
+def test_a_stop_while_the_corpus_is_read_leaves_no_files(
     make_config: Config, recorder: Recorders, tmp_path: Path
 ) -> None:
     hooks = recorder(StopRequest.STOP, in_phase="loading data")

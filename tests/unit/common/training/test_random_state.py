@@ -1,4 +1,4 @@
-"""Random states come back exactly, through a file that holds no code."""
+"""Random states are restored exactly from a file that contains no code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_generator_repeats_after_a_round_trip_through_a_file(tmp_path: Pat
     assert [draw() for _ in range(3)] == expected
 
 
-def test_another_number_of_devices_is_told() -> None:
+def test_a_different_number_of_devices_is_reported() -> None:
     state = capture_random_state()
     state["cuda"] = [*state["cuda"], torch.get_rng_state()]
     assert not restore_random_state(state)

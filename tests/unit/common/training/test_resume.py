@@ -1,4 +1,4 @@
-"""An interrupted training ends with the same bits as an uninterrupted one, and says so where it cannot."""
+"""An interrupted training gives exactly the result of an uninterrupted one, or reports why it cannot."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Recorders = Callable[..., Any]
 
 MANY = 10_000
 CALLS_PER_STEP = 4
-"""Of report_progress: three micro-batches and the finished step."""
+"""Calls of report_progress per step: three micro-batches and the finished step."""
 
 
 @pytest.fixture(scope="module")
 def uninterrupted() -> dict[str, Any]:
-    """Filled once: final weights and losses of a training nobody stopped."""
+    """Final weights and losses of an uninterrupted training, computed once."""
     return {}
 
 
@@ -43,7 +43,7 @@ def reference(
     data_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
-    """The training that the others are compared with."""
+    """Return the uninterrupted training with which the others are compared."""
     if not uninterrupted:
         directory, hooks = tmp_path_factory.mktemp("reference"), recorder()
         assert pretrain(make_config(), directory, hooks, data_dir=data_dir) is Outcome.COMPLETED
@@ -59,7 +59,7 @@ def assert_same_bits(reference: dict[str, Any], directory: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 3, 4, 6, 11, 23])
-def test_paused_at_any_micro_batch_and_resumed_equals_uninterrupted(
+def test_a_pause_at_any_micro_batch_resumes_exactly(
     after: int, reference: dict[str, Any], make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     first = recorder(StopRequest.PAUSE, after=after)
@@ -76,7 +76,7 @@ def test_paused_at_any_micro_batch_and_resumed_equals_uninterrupted(
     assert [*first.series("Losses/Validation"), *second.series("Losses/Validation")] == [0, 2, 4, 6]
 
 
-def test_stopped_again_and_again_equals_uninterrupted(
+def test_a_training_stopped_repeatedly_equals_an_uninterrupted_one(
     reference: dict[str, Any], make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     for after in (5, 1, 4, 4):
@@ -85,7 +85,7 @@ def test_stopped_again_and_again_equals_uninterrupted(
     assert_same_bits(reference, tmp_path)
 
 
-def test_killed_after_a_timed_checkpoint_equals_uninterrupted(
+def test_a_training_killed_after_a_timed_checkpoint_resumes_exactly(
     reference: dict[str, Any], make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     def die(calls: int) -> None:
@@ -99,7 +99,7 @@ def test_killed_after_a_timed_checkpoint_equals_uninterrupted(
     assert_same_bits(reference, tmp_path)
 
 
-def test_saved_by_another_thread_in_the_middle_of_a_step_equals_uninterrupted(
+def test_a_checkpoint_by_another_thread_during_a_step_resumes_exactly(
     reference: dict[str, Any], make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     taken: list[SavedCheckpoint | None] = []
@@ -107,7 +107,7 @@ def test_saved_by_another_thread_in_the_middle_of_a_step_equals_uninterrupted(
     def write_final(calls: int) -> None:
         if calls == 11:  # two of three micro-batches of the third update are done
             taken.append(hooks.save())
-            raise KeyboardInterrupt  # as the surroundings end the process
+            raise KeyboardInterrupt  # as if the process were ended
 
     hooks = recorder(on_progress=write_final)
     with pytest.raises(KeyboardInterrupt):
@@ -116,8 +116,8 @@ def test_saved_by_another_thread_in_the_middle_of_a_step_equals_uninterrupted(
     assert taken[0].step == 2
     successor = recorder()
     pretrain(make_config(), tmp_path, successor, data_dir=data_dir)
-    told = successor.checkpoints[0]
-    assert (told.name, told.sha256) == (taken[0].name, taken[0].sha256), "nobody was told of it before"
+    reported = successor.checkpoints[0]
+    assert (reported.name, reported.sha256) == (taken[0].name, taken[0].sha256), "it had not been reported before"
     assert_same_bits(reference, tmp_path)
 
 
@@ -162,11 +162,11 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_an_event(
     assert pretrain(config, tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
     assert [details["checkpoint"] for details in hooks.named("checkpoint_skipped")] == [newest.name]
     assert hooks.named("resumed")[0]["step"] == before[-1]
-    assert not (tmp_path / "checkpoints" / newest.name).exists() or newest.name in hooks.kept, "set aside"
+    assert not (tmp_path / "checkpoints" / newest.name).exists() or newest.name in hooks.kept, "it was renamed"
     assert_same_bits(reference, tmp_path)
 
 
-def test_another_number_of_threads_is_said(
+def test_a_different_number_of_threads_is_reported(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     pretrain(make_config(), tmp_path, recorder(StopRequest.PAUSE, after=5), data_dir=data_dir)
@@ -186,7 +186,7 @@ def test_another_experiments_checkpoint_is_continued_in_a_new_one(
     assert_same_bits(reference, tmp_path / "new")
 
 
-def test_given_weights_are_a_beginning_without_history(
+def test_initial_weights_start_a_training_without_history(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     pretrain(make_config(), tmp_path / "old", recorder(), data_dir=data_dir)

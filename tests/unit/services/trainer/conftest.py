@@ -1,4 +1,4 @@
-"""A real child process over a real socketpair, on a configuration that trains in a second."""
+"""Fixtures for a real child process over a real socketpair, with a configuration that trains in a second."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from services.trainer.handlers import HANDLERS, Paths
 from tests.paths import ROOT
 
 NO_PAUSE = 3600.0
-"""These supervisors renew no lease; the child must not wait for one on a slow machine."""
+"""Seconds until a child suspends itself. Test supervisors do not renew the lease, so this is very long."""
 SECONDS = 200.0
-"""Most that a test waits for one message."""
+"""Longest wait of a test for one message, in seconds."""
 
 
 @dataclass
 class Child:
-    """A trainer started by this process as its supervisor."""
+    """A trainer process for which this process acts as supervisor."""
 
     process: subprocess.Popen[bytes]
     channel: Channel
 
     def next(self) -> Message:
-        """The next message; EOFError when the child is gone."""
+        """Return the next message. Raises EOFError if the child has ended."""
         message = self.channel.receive(SECONDS)
         assert message is not None, f"no message within {SECONDS} s"
         return message
 
     def until(self, kind: type[Message]) -> list[Message]:
-        """All messages up to and with the first of a kind."""
+        """Return all messages up to and including the first of a kind."""
         seen = [self.next()]
         while not isinstance(seen[-1], kind):
             seen.append(self.next())
@@ -51,28 +51,28 @@ class Child:
 
 @pytest.fixture
 def start_child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
-    """`start_child(payload, job_type=…, attempt=…)`: experiments and data lie below `tmp_path`."""
+    """Return `start_child(payload, job_type=…, attempt=…)`; experiments and data are below `tmp_path`."""
     children: list[Child] = []
 
     def start(
         payload: Mapping[str, Any], *, job_type: str = "lm-training", attempt: int = 1, experiment_id: str = "tiny"
     ) -> Child:
-        channel, theirs = Channel.pair()
+        channel, child_socket = Channel.pair()
         environ = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            CHILD_FD_VARIABLE: str(theirs.fileno()),
+            CHILD_FD_VARIABLE: str(child_socket.fileno()),
             PARENT_PID_VARIABLE: str(os.getpid()),
         }
         process = subprocess.Popen(
             [sys.executable, "-m", "services.trainer"],
             cwd=tmp_path,
             env=environ,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[child_socket.fileno()],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        theirs.close()
+        child_socket.close()
         child = Child(process, channel)
         children.append(child)
         job = ChildJob(
@@ -97,7 +97,7 @@ def start_child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
 
 @pytest.fixture
 def make_config(tmp_path: Path) -> Callable[..., LMConfig]:
-    """`make_config(training={…}, …)`: the tiny configuration with sections overridden; its corpus is written."""
+    """Return `make_config(training={…}, …)`, which builds the tiny configuration; its corpus file exists."""
     chooser = random.Random(7)
     words = ["the", "a", "cat", "dog", "Lily", "Tom", "ran", "saw", "found", "little", "big", "red", "ball", "tree"]
     documents = [" ".join(chooser.choices(words, k=chooser.randint(12, 24))) + "." for _ in range(60)]
@@ -119,7 +119,7 @@ def make_config(tmp_path: Path) -> Callable[..., LMConfig]:
 
 @pytest.fixture
 def finished_model(make_config: Callable[..., LMConfig], tmp_path: Path) -> LMConfig:
-    """The configuration of the completed experiment `tiny`, trained in this process."""
+    """Train the experiment `tiny` in this process and return its configuration."""
     config = make_config()
     job = ChildJob(
         job_id="job_0",

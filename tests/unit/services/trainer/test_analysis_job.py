@@ -1,4 +1,4 @@
-"""An analysis job: the numbers are those of its texts, one seed gives one result, a stop leaves nothing."""
+"""An analysis job computes the numbers of its samples, is reproducible, and leaves no files after a stop."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PROMPTS = ["the cat", "a dog ran"]
 
 
 class Hooks(NullHooks):
-    """Remembers what it was told; wishes to stop after `most` reports of progress."""
+    """Records all reports, and requests a drain after `stop_after` reports of progress."""
 
-    def __init__(self, most: int | None = None) -> None:
-        self.most = most
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
         self.progress: list[tuple[int, int]] = []
         self.artifacts: list[tuple[str, str]] = []
 
@@ -35,7 +35,7 @@ class Hooks(NullHooks):
         self.progress.append((step, total_steps))
 
     def requested_stop(self) -> StopRequest | None:
-        return StopRequest.DRAIN if self.most is not None and len(self.progress) > self.most else None
+        return StopRequest.DRAIN if self.stop_after is not None and len(self.progress) > self.stop_after else None
 
     def artifact_saved(self, name: str, kind: str) -> None:
         self.artifacts.append((name, kind))
@@ -61,25 +61,25 @@ def test_the_numbers_are_those_of_the_texts(finished_model: LMConfig, tmp_path: 
     assert hooks.artifacts == [("analysis_results.json", "analysis")]
     assert hooks.progress[0] == (0, 60) and hooks.progress[-1] == (60, 60)
     found = json.loads(file.read_text())
-    assert (found["kind"], [its["prompt"] for its in found["trajectories"]]) == ("batch", PROMPTS)
+    assert (found["kind"], [entry["prompt"] for entry in found["trajectories"]]) == ("batch", PROMPTS)
     means, variances = [], []
-    for number, its in enumerate(found["trajectories"]):
-        assert [sample["seed"] for sample in its["samples"]] == [3 + 2 * number, 4 + 2 * number]
-        values = [value for sample in its["samples"] for value in sample["modulation"]]
+    for number, entry in enumerate(found["trajectories"]):
+        assert [sample["seed"] for sample in entry["samples"]] == [3 + 2 * number, 4 + 2 * number]
+        values = [value for sample in entry["samples"] for value in sample["modulation"]]
         means.append(statistics.fmean(values))
         variances.append(statistics.pvariance(values))
-        assert its["analysis"]["signalStats"]["modulation"]["mean"] == pytest.approx(means[-1])
-        for sample in its["samples"]:
+        assert entry["analysis"]["signalStats"]["modulation"]["mean"] == pytest.approx(means[-1])
+        for sample in entry["samples"]:
             assert sample["text"] == "".join(sample["tokenTexts"])
     spread = found["batchAnalysis"]["crossPromptVariance"]["modulation"]
     assert spread["betweenPromptVar"] == pytest.approx(statistics.pvariance(means))
     assert spread["withinPromptVar"] == pytest.approx(statistics.fmean(variances))
     assert set(spread["confidenceIntervals"]) == {"betweenPromptVar", "withinPromptVar"}
-    for its in found["sweepAnalysis"]["prompts"]:
-        whole = its["prompt"] + its["texts"]["1.0"]
-        assert its["statistics"]["1.0"]["wordCount"] == len(whole.split())
-        low, high = (its["statistics"][key]["charCount"] for key in ("0.0", "1.0"))
-        assert its["deltas"]["charCount"] == high - low
+    for entry in found["sweepAnalysis"]["prompts"]:
+        text = entry["prompt"] + entry["texts"]["1.0"]
+        assert entry["statistics"]["1.0"]["wordCount"] == len(text.split())
+        low, high = (entry["statistics"][key]["charCount"] for key in ("0.0", "1.0"))
+        assert entry["deltas"]["charCount"] == high - low
     metadata = json.loads((file.parent / "metadata.json").read_text())
     assert (metadata["type"], metadata["source_checkpoint"]) == ("analysis", MODEL)
 
@@ -87,16 +87,16 @@ def test_the_numbers_are_those_of_the_texts(finished_model: LMConfig, tmp_path: 
 def test_texts_are_those_that_generation_gives_for_their_seed(finished_model: LMConfig, tmp_path: Path) -> None:
     _, file = run(tmp_path, Hooks(), samples_per_prompt=2)
     model = DecodingModel(load_model(tmp_path / "experiments" / MODEL))
-    for its in json.loads(file.read_text())["trajectories"]:
-        for sample in its["samples"]:
-            alone = generate(model, its["prompt"], gating_mode="random", max_tokens=6, seed=sample["seed"])
+    for entry in json.loads(file.read_text())["trajectories"]:
+        for sample in entry["samples"]:
+            alone = generate(model, entry["prompt"], gating_mode="random", max_tokens=6, seed=sample["seed"])
             assert (sample["tokenIds"], sample["text"]) == (alone.token_ids, alone.text)
 
 
 def test_an_attempt_that_was_interrupted_leaves_nothing_and_the_next_gives_the_same(
     finished_model: LMConfig, tmp_path: Path
 ) -> None:
-    outcome, file = run(tmp_path, hooks := Hooks(most=3))
+    outcome, file = run(tmp_path, hooks := Hooks(stop_after=3))
     assert outcome is Outcome.DRAINED
     assert not file.exists() and hooks.artifacts == []
     results = []

@@ -1,4 +1,4 @@
-"""The trainer process keeps its side of the child protocol."""
+"""The trainer process follows the child protocol."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def of_kind(messages: list[Message], kind: type[Any]) -> list[Any]:
     return [message for message in messages if isinstance(message, kind)]
 
 
-def test_a_job_runs_to_its_end_and_tells_everything(
+def test_a_job_runs_to_its_end_and_reports_everything(
     start_child: StartChild, make_config: Config, tmp_path: Path
 ) -> None:
     child = start_child(payload(make_config()))
@@ -67,7 +67,7 @@ def test_a_job_runs_to_its_end_and_tells_everything(
     assert (experiment / "config.yaml").is_file()
 
 
-def test_the_next_attempt_goes_on_after_the_checkpoint_and_voids_later_points(
+def test_the_next_attempt_resumes_from_the_checkpoint_and_voids_later_points(
     start_child: StartChild, make_config: Config, tmp_path: Path
 ) -> None:
     first = start_child(payload(make_config(training=ENDLESS)))
@@ -111,7 +111,7 @@ def test_an_evaluation_measures_a_finished_model(
     assert found["samples"] == expected["samples"]
 
 
-def test_a_controller_is_trained_and_compared_and_can_be_compared_again(
+def test_a_controller_is_trained_and_ablated_and_can_be_ablated_again(
     start_child: StartChild, finished_model: LMConfig, tmp_path: Path
 ) -> None:
     rl_config = {
@@ -176,7 +176,7 @@ def test_a_job_type_without_handler_fails(start_child: StartChild) -> None:
     assert child.process.wait(30) == 1
 
 
-def test_the_child_leaves_at_once_when_the_supervisor_closes_the_socket(
+def test_the_child_exits_at_once_when_the_supervisor_closes_the_socket(
     start_child: StartChild, make_config: Config
 ) -> None:
     child = start_child(payload(make_config(training=ENDLESS)))
@@ -223,10 +223,10 @@ def test_the_child_dies_with_its_parent_although_the_socket_stays_open(
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    gone, alive = psutil.wait_procs([child], timeout=2)
+    ended, alive = psutil.wait_procs([child], timeout=2)
     theirs.close()
     channel.close()
-    assert gone
+    assert ended
     assert not alive
 
 

@@ -1,4 +1,4 @@
-"""A dataset job: its figures are those of the text, a stop leaves nothing, another text is not taken for it."""
+"""A dataset job records the figures of the text, leaves no files after a stop, and refuses a replaced dataset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from common.artifacts import ArtifactStore
 from common.child.protocol import ChildJob
 from common.data import load_tokenizer
-from common.datasets import DatasetStore, DatasetIntake, DatasetManifest
+from common.datasets import DatasetIntake, DatasetManifest, DatasetStore
 from common.errors import DataError
 from common.training.hooks import NullHooks, Outcome, StopRequest
 from services.trainer.handlers import HANDLERS, Paths
@@ -20,17 +20,17 @@ TALES = [f"The {n}th tale of the tide." for n in range(200)]
 
 
 class Hooks(NullHooks):
-    """Remembers what it was told."""
+    """Records progress and returns a given stop request."""
 
-    def __init__(self, wish: StopRequest | None = None) -> None:
-        self.wish = wish
+    def __init__(self, request_: StopRequest | None = None) -> None:
+        self.request = request_
         self.progress: list[tuple[int, int]] = []
 
     def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
         self.progress.append((step, total_steps))
 
     def requested_stop(self) -> StopRequest | None:
-        return self.wish
+        return self.request
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def run(tmp_path: Path, hooks: Hooks, sha256: str | None, **data: Any) -> Outcom
     return HANDLERS["dataset"](job, Paths(ArtifactStore(tmp_path / "experiments"), tmp_path / "data"), hooks)
 
 
-def test_its_figures_are_those_of_the_text(store: DatasetStore, tmp_path: Path) -> None:
+def test_the_figures_are_those_of_the_text(store: DatasetStore, tmp_path: Path) -> None:
     manifest, hooks = upload(store), Hooks()
     assert run(tmp_path, hooks, manifest.sha256) is Outcome.COMPLETED
     record = store.tokens(manifest)
@@ -71,7 +71,7 @@ def test_other_settings_build_their_tokens_and_claim_nothing_about_the_dataset(
     assert len(list((store.data_dir / "cache").glob("*/header.json"))) == 1
 
 
-def test_another_text_under_the_name_is_told(store: DatasetStore, tmp_path: Path) -> None:
+def test_a_replaced_dataset_is_reported(store: DatasetStore, tmp_path: Path) -> None:
     first = upload(store)
     store.delete("tales")
     with pytest.raises(DataError, match="TIDAL_DATA_DIR"):
@@ -82,9 +82,9 @@ def test_another_text_under_the_name_is_told(store: DatasetStore, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("wish", "outcome"), [(StopRequest.STOP, Outcome.STOPPED), (StopRequest.DRAIN, Outcome.DRAINED)]
+    ("request_", "outcome"), [(StopRequest.STOP, Outcome.STOPPED), (StopRequest.DRAIN, Outcome.DRAINED)]
 )
-def test_a_wish_to_leave_is_obeyed(store: DatasetStore, tmp_path: Path, wish: StopRequest, outcome: Outcome) -> None:
+def test_a_stop_request_is_obeyed(store: DatasetStore, tmp_path: Path, request_: StopRequest, outcome: Outcome) -> None:
     manifest = upload(store)
-    assert run(tmp_path, Hooks(wish), manifest.sha256) is outcome
+    assert run(tmp_path, Hooks(request_), manifest.sha256) is outcome
     assert store.tokens(manifest) is None

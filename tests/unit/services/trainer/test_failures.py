@@ -1,4 +1,4 @@
-"""A failure names its cause and what to change."""
+"""A failure names its cause and the setting to change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_cuda_out_of_memory_has_its_own_code_and_names_the_settings_to_lower() -
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB")])
-def test_host_memory_is_told_apart(error: Exception) -> None:
+def test_lack_of_host_memory_is_recognised(error: Exception) -> None:
     failure = classify_failure(error)
     assert (failure.code, failure.kind) == ("out_of_memory", "user")
     assert "micro_batch_size" in failure.message

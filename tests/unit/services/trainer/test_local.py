@@ -1,4 +1,4 @@
-"""`--local` trains on the terminal, without a service."""
+"""`--local` trains without any service and prints to the terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=250)
 
 
-def test_a_training_shows_its_losses_and_leaves_the_model(make_config: Config, tmp_path: Path) -> None:
+def test_a_training_prints_its_losses_and_writes_the_model(make_config: Config, tmp_path: Path) -> None:
     (tmp_path / "lm.yaml").write_text(dump_yaml(make_config()))
     found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "runs/first")
     assert found.returncode == 0, found.stdout + found.stderr
@@ -55,7 +55,7 @@ def test_ctrl_c_pauses_and_the_same_command_goes_on(make_config: Config, tmp_pat
     assert "resumed" in found.stdout
 
 
-def test_a_corpus_may_lie_where_the_command_is_given(make_config: Config, tmp_path: Path) -> None:
+def test_a_corpus_may_be_in_the_working_directory_of_the_command(make_config: Config, tmp_path: Path) -> None:
     (tmp_path / "data/words.txt").rename(tmp_path / "mine.txt")
     (tmp_path / "lm.yaml").write_text(dump_yaml(make_config()))
     found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "runs/first", "--data", "mine.txt")
@@ -67,8 +67,8 @@ def test_a_corpus_that_cannot_be_read_is_an_error_with_its_place(make_config: Co
     file = ROOT / "tests/data/cases/surrogate.jsonl"
     found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "runs/first", "--data", str(file))
     assert found.returncode == 1
-    said = " ".join(found.stdout.split())
-    assert f"lm training failed: {file}: line 61: 'text' contains half a surrogate pair" in said
+    output = " ".join(found.stdout.split())
+    assert f"lm training failed: {file}: line 61: 'text' contains half a surrogate pair" in output
     assert "Traceback" not in found.stdout + found.stderr
 
 

@@ -1,4 +1,4 @@
-"""`tidal train` waits for room on its disk, reports the wait, and stops on Ctrl-C during it."""
+"""`tidal train` waits for disk space, reports the wait, and stops on Ctrl-C during it."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ def test_a_training_without_services_reports_its_wait_and_ends_on_ctrl_c(tmp_pat
             assert process.wait(30) == 3, rest
         finally:
             process.kill()
-    assert not (tmp_path / "out" / "metadata.json").exists(), "the training prepares nothing before there is room"
+    assert not (tmp_path / "out" / "metadata.json").exists(), "the training prepares nothing before there is disk space"

@@ -241,7 +241,7 @@ def test_progress_is_limited_but_the_last_step_is_always_sent(bench: Bench) -> N
     assert len(seen) < 20
 
 
-def test_a_suspended_training_waits_until_it_may_go_on(bench: Bench) -> None:
+def test_a_suspended_training_waits_until_it_may_continue(bench: Bench) -> None:
     bench.hooks.lifeline.handle(Suspend())
     blocked = observe_waits(bench.hooks.lifeline)
     passed = threading.Event()
