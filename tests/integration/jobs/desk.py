@@ -59,7 +59,7 @@ class Desk:
         return self.job(job_id).status
 
     def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Call `function(session, …)` in a transaction of its own."""
+        """Call `function(session, …)` in its own transaction."""
         with self.sessions.begin() as session:
             return function(session, *arguments, **named)
 
@@ -103,7 +103,7 @@ class Desk:
             session.execute(statement, {"s": seconds, "id": job_id})
 
     def history(self, job_id: str) -> list[tuple[str, str | None, str | None]]:
-        """(event, from, to), oldest first."""
+        """Return (event, from, to) of all events of the job, the oldest first."""
         query = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)
         with self.sessions() as session:
             return [(row.event, row.from_status, row.to_status) for row in session.scalars(query)]

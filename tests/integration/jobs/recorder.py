@@ -1,4 +1,4 @@
-"""A publisher that remembers what it was given, and can be away."""
+"""A publisher that records all messages, and can simulate an outage of Redis."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from common.errors import UnavailableError
 
 
 class RecordingPublisher:
-    """The `Publisher` of tests that are not about Redis."""
+    """The `Publisher` for tests that do not need Redis."""
 
     def __init__(self) -> None:
-        self.bells: list[str] = []
+        self.notified: list[str] = []
         self.updates: list[tuple[int, dict[str, Any], bool]] = []
-        self.wishes: list[str] = []
-        self.trouble: UnavailableError | None = None
+        self.changed_jobs: list[str] = []
+        self.outage: UnavailableError | None = None
         self.fail_after: int | None = None
-        """Calls that succeed before `trouble` begins by itself."""
+        """Number of calls that succeed before all further ones fail; None: no limit."""
 
     def notify_worker(self, queue: str) -> None:
         self._check()
-        self.bells.append(queue)
+        self.notified.append(queue)
 
     def update(self, outbox_id: int, document: dict[str, Any], *, final: bool) -> None:
         self._check()
@@ -28,23 +28,23 @@ class RecordingPublisher:
 
     def notify_owner(self, job_id: str) -> None:
         self._check()
-        self.wishes.append(job_id)
+        self.changed_jobs.append(job_id)
 
     def undelivered(self, queue: str) -> int:
-        if self.trouble is not None:
-            raise self.trouble
-        return self.bells.count(queue)
+        if self.outage is not None:
+            raise self.outage
+        return self.notified.count(queue)
 
     def forget(self) -> None:
-        """Lose everything, as FLUSHALL does."""
-        self.bells.clear()
+        """Delete all messages, as FLUSHALL does."""
+        self.notified.clear()
         self.updates.clear()
-        self.wishes.clear()
+        self.changed_jobs.clear()
 
     def _check(self) -> None:
-        if self.trouble is not None:
-            raise self.trouble
+        if self.outage is not None:
+            raise self.outage
         if self.fail_after is not None:
             if self.fail_after == 0:
-                raise UnavailableError("Redis went away")
+                raise UnavailableError("Redis does not answer any more")
             self.fail_after -= 1

@@ -1,4 +1,4 @@
-"""The analysis a job makes: one row per job, written by the attempt that owns it, gone with its experiment."""
+"""An analysis job has one row for its result, which only its owner writes, and which is deleted with its experiment."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tidal_client.vocabulary import JobStatus
 
 
 def result(seed: int) -> dict[str, Any]:
-    """With a token that PostgreSQL's jsonb would refuse."""
+    """Return a result with a token that PostgreSQL's jsonb would refuse."""
     return {"kind": "single", "request": {"seed": seed}, "trajectories": [{"tokenTexts": ["\x00", "é"]}]}
 
 
-def test_an_analysis_told_twice_is_one_row_with_the_newest_result(desk: Desk) -> None:
+def test_an_analysis_reported_twice_is_one_row_with_the_newest_result(desk: Desk) -> None:
     job_id = desk.bring(JobStatus.RUNNING, "analysis")
     desk.do(register_analysis, job_id, 1, result=result(1))
     desk.do(register_analysis, job_id, 1, result=result(1))
@@ -52,14 +52,14 @@ def test_an_attempt_that_lost_its_lease_saves_nothing(desk: Desk) -> None:
     assert desk.rows("SELECT id FROM analyses") == []
 
 
-def test_an_analysis_goes_with_its_experiment(desk: Desk) -> None:
+def test_an_analysis_is_deleted_with_its_experiment(desk: Desk) -> None:
     job_id = desk.bring(JobStatus.RUNNING, "analysis")
     desk.do(register_analysis, job_id, 1, result=result(1))
     desk.do(lambda session: session.execute(text("DELETE FROM experiments")))
     assert desk.rows("SELECT id FROM analyses") == []
 
 
-def test_the_migration_goes_down_past_analyses_that_exist(desk: Desk, database_url: str) -> None:
+def test_the_migration_can_be_reverted_while_analyses_exist(desk: Desk, database_url: str) -> None:
     kept = desk.bring(JobStatus.RUNNING)
     desk.do(register_analysis, desk.bring(JobStatus.RUNNING, "analysis"), 1, result=result(1))
     downgrade(database_url, "0002")
@@ -74,14 +74,14 @@ def test_the_migration_goes_down_past_analyses_that_exist(desk: Desk, database_u
 
 @pytest.fixture
 def feed(redis_url: str) -> Iterator[LiveFeed]:
-    """Of a worker."""
+    """Return the live feed of a worker."""
     opened = LiveFeed(redis_url, stream_max_length=10)
     yield opened
     opened.close()
 
 
 def reports(desk: Desk, job_id: str, writer: RowWriter, feed: LiveFeed) -> ChildReports:
-    """What a worker makes of the words of the job's trainer."""
+    """Return the object that handles the messages of the job's trainer in a worker."""
     store = ArtifactStore(desk.settings.experiments_dir)
     watch = ProgressWatch(0, floor_seconds=60, phase_seconds=60)
     return ChildReports(ClaimedJob.of(desk.job(job_id), claimed_at=0), writer, feed, store, watch, time.monotonic())

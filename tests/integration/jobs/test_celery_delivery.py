@@ -25,7 +25,7 @@ def app(redis_url: str) -> Celery:
 
 
 def wait_until_acknowledged(client: redis.Redis) -> None:
-    """Poll Redis, because Celery's event loop sends the acknowledgement on its own time."""
+    """Poll Redis until it has the acknowledgement, which Celery's event loop sends with a delay."""
     until = time.monotonic() + 20
     while client.hlen(UNACKNOWLEDGED):
         assert time.monotonic() < until

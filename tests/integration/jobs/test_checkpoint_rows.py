@@ -1,4 +1,4 @@
-"""A checkpoint that was pruned loses its row; the one a job goes on from never does."""
+"""A pruned checkpoint loses its row, but never the checkpoint from which the job would resume."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_rows_follow_the_folders(desk: Desk) -> None:
     assert _names(desk) == ["checkpoints/step-15", "model.pth"]
 
 
-def test_the_row_of_the_registered_checkpoint_stays_whatever_the_trainer_says(desk: Desk) -> None:
+def test_the_row_of_the_registered_checkpoint_stays_whatever_the_trainer_reports(desk: Desk) -> None:
     job_id = desk.bring(JobStatus.RUNNING)
     for step in (5, 10):
         desk.do(register_checkpoint, job_id, 1, name=f"step-{step}", step=step, sha256="00")
@@ -37,7 +37,7 @@ def test_the_row_of_the_registered_checkpoint_stays_whatever_the_trainer_says(de
     assert desk.job(job_id).checkpoint_ref == f"{desk.job(job_id).experiment_id}/checkpoints/step-10"
 
 
-def test_a_job_that_diverged_goes_on_from_the_checkpoint_before(desk: Desk) -> None:
+def test_a_job_that_diverged_resumes_from_the_checkpoint_before(desk: Desk) -> None:
     job_id = desk.bring(JobStatus.RUNNING)
     for step in (5, 10):
         desk.do(register_checkpoint, job_id, 1, name=f"step-{step}", step=step, sha256="00")
@@ -52,7 +52,7 @@ def test_a_job_that_diverged_goes_on_from_the_checkpoint_before(desk: Desk) -> N
     assert (_names(desk), job.checkpoint_ref, job.checkpoint_step) == ([], None, None)
 
 
-def test_an_old_attempt_forgets_nothing(desk: Desk) -> None:
+def test_an_old_attempt_deletes_no_rows(desk: Desk) -> None:
     job_id = desk.bring(JobStatus.RUNNING)
     for step in (5, 10):
         desk.do(register_checkpoint, job_id, 1, name=f"step-{step}", step=step, sha256="00")

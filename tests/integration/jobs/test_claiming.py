@@ -1,4 +1,4 @@
-"""What a claim promises: one winner, limits never passed, best job first, no claimer in another's way."""
+"""Claims: each job has one winner, limits hold, the best job comes first, and claimers do not block each other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def with_limits(desk: Desk, **limits: int) -> Desk:
 
 
 def claim_in_process(url: str, limit: int, gate: Barrier, owner: str, answers: multiprocessing.Queue[str]) -> None:
-    """Claim until nothing is left, in a process of its own."""
+    """Claim jobs until none is left; runs in a separate process."""
     engine = make_engine(url, pool_size=1)
     settings = Settings(_env_file=None, lm_training_concurrency=limit)
     gate.wait()
@@ -52,7 +52,7 @@ def test_a_claim_raises_attempt_and_leases_by_the_databases_clock(desk: Desk) ->
     assert desk.claim() is None
 
 
-def test_one_doorbell_rung_twenty_times_is_claimed_once(desk: Desk) -> None:
+def test_one_notification_sent_twenty_times_is_one_claim(desk: Desk) -> None:
     desk.submit()
     gate = threading.Barrier(20)
 
@@ -89,7 +89,7 @@ def test_processes_share_the_queue_without_double_or_loss(desk: Desk, database_u
     assert sorted(claimed) == sorted(submitted)
 
 
-def test_a_limit_is_never_passed_by_racing_claimers(desk: Desk) -> None:
+def test_racing_claimers_never_exceed_a_limit(desk: Desk) -> None:
     desk = with_limits(desk, lm_training_concurrency=3)
     for _ in range(12):
         desk.submit()
@@ -106,8 +106,8 @@ def test_a_limit_is_never_passed_by_racing_claimers(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("round_number", range(5))
-def test_claimers_that_lose_the_last_place_of_one_type_take_another(desk: Desk, round_number: int) -> None:
-    """Ten claimers, one place in each of three types: every place is filled, nobody waits in a circle."""
+def test_claimers_that_lose_the_last_slot_of_one_type_take_another(desk: Desk, round_number: int) -> None:
+    """Three types have one slot each: ten claimers fill every slot without a deadlock."""
     desk = with_limits(desk, other_concurrency=1)
     types = ["lm-training", "rl-training", "evaluation"]
     for job_type in types * 4:
@@ -187,7 +187,7 @@ def test_a_job_is_not_claimed_before_its_time(desk: Desk) -> None:
     assert job is not None and job.id == job_id
 
 
-def test_a_locked_row_is_passed_over_not_waited_for(desk: Desk) -> None:
+def test_a_locked_row_is_skipped(desk: Desk) -> None:
     desk = with_limits(desk, lm_training_concurrency=2)
     first, second = desk.submit(), desk.submit()
     with desk.sessions.begin() as busy:
@@ -196,15 +196,15 @@ def test_a_locked_row_is_passed_over_not_waited_for(desk: Desk) -> None:
     assert job is not None and job.id == second
 
 
-def test_whoever_frees_a_slot_rings(desk: Desk) -> None:
+def test_every_freed_slot_sends_a_notification(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
-    bells = "SELECT count(*) FROM outbox WHERE kind = 'doorbell'"
-    before = desk.sql(bells)
+    notified = "SELECT count(*) FROM outbox WHERE kind = 'doorbell'"
+    before = desk.sql(notified)
     desk.do(complete_job, job_id, 1)
-    assert desk.sql(bells) == before + 1
+    assert desk.sql(notified) == before + 1
     other = desk.submit()
-    before = desk.sql(bells)
+    before = desk.sql(notified)
     assert desk.claim() is not None
-    assert desk.sql(bells) == before
+    assert desk.sql(notified) == before
     desk.do(release_job, other, 1)
-    assert desk.sql(bells) == before + 1
+    assert desk.sql(notified) == before + 1

@@ -1,4 +1,4 @@
-"""The database refuses whatever the specification does not allow, whoever writes it: every pair, by plain SQL.
+"""The database refuses every transition that the specification does not allow, also when it is written by plain SQL.
 
 Each UPDATE sets all other columns as the target needs them, so that only the rule under test can refuse it.
 """
@@ -25,7 +25,7 @@ ACTIVE = ["provisioning", "starting", "running", "completing", "stopping"]
 TERMINAL = ["completed", "failed", "cancelled"]
 STATUSES = ["pending", *ACTIVE, "paused", "stale", *TERMINAL]
 WRITERS = ["api", "claimer", "owner", "reaper", "nobody", None]
-# The table of the specification, in its own words; `former` is the status before stale.
+# The transitions of the specification; `former` is the status before stale.
 SPECIFICATION = """
 api: pending → cancelled
 claimer: pending → provisioning
@@ -45,7 +45,7 @@ reaper: stale → failed
 
 
 def specified(former: str | None) -> set[tuple[str, str, str | None]]:
-    """(from, to, writer) for a job whose status before stale is `former`."""
+    """Return all (from, to, writer) for a job whose status before stale is `former`."""
     words = {"active": ACTIVE, "former": [former or "nothing"]}
     triples: set[tuple[str, str, str | None]] = set()
     for line in SPECIFICATION.strip().splitlines():
@@ -56,18 +56,18 @@ def specified(former: str | None) -> set[tuple[str, str, str | None]]:
 
 
 def update(row: dict[str, Any], target: str, writer: str | None) -> str:
-    """An UPDATE of the job to `target` that is right in everything but perhaps the transition."""
+    """Return an UPDATE of the job to `target` in which at most the transition is invalid."""
     leased = target in ACTIVE or target == "stale"
-    wish = row["desired_state"]
+    desired = row["desired_state"]
     if target in ("stopping", "cancelled"):
-        wish = "stop"
-    elif target == "paused" and wish == "run":
-        wish = "pause"
+        desired = "stop"
+    elif target == "paused" and desired == "run":
+        desired = "pause"
     lease_end = "lease_expires_at" if target == "stale" and row["lease_owner"] else "now() + interval '1 minute'"
     values = {
         "status": f"'{target}'",
         "moved_by": f"'{writer}'" if writer else "NULL",
-        "desired_state": f"'{wish}'",
+        "desired_state": f"'{desired}'",
         "lease_owner": "coalesce(lease_owner, 'worker-9')" if leased else "NULL",
         "lease_expires_at": lease_end if leased else "NULL",
         "status_before_stale": "status" if target == "stale" else "NULL",
@@ -82,7 +82,7 @@ def update(row: dict[str, Any], target: str, writer: str | None) -> str:
 
 
 def refusal(session: Session, statement: str, job_id: str) -> str | None:
-    """Why the database refuses `statement`, None when it does not; nothing of it stays."""
+    """Return why the database refuses `statement`, or None; the statement is rolled back."""
     step = session.begin_nested()
     try:
         assert session.scalar(text(statement + " RETURNING moved_by IS NULL"), {"id": job_id})
@@ -172,7 +172,7 @@ def test_guards_of_one_row(desk: Desk, status: JobStatus, statement: str, reason
         desk.sql(parts[-1])
 
 
-def test_a_job_without_checkpoints_takes_no_wish_to_pause(desk: Desk) -> None:
+def test_a_job_without_checkpoints_cannot_be_asked_to_pause(desk: Desk) -> None:
     desk.submit("evaluation")
     with pytest.raises(IntegrityError, match="ck_jobs_resumable"):
         desk.sql("UPDATE jobs SET desired_state = 'pause'")
@@ -200,7 +200,7 @@ COPY = (
         (("experiment_id", "'pending'", "0"), "uq_jobs_experiment_id"),
     ],
 )
-def test_a_job_begins_pending_with_an_experiment_of_its_own(desk: Desk, values: tuple[str, ...], reason: str) -> None:
+def test_a_job_begins_pending_with_its_own_experiment(desk: Desk, values: tuple[str, ...], reason: str) -> None:
     desk.submit()
     desk.sql("INSERT INTO experiments (id, type) VALUES ('e2', 'lm')")
     with pytest.raises(IntegrityError, match=reason):
@@ -215,7 +215,7 @@ def test_events_stay_as_they_were_written(desk: Desk, statement: str) -> None:
     with pytest.raises(IntegrityError, match="stays as it was written"):
         desk.sql(statement)
     assert desk.history(job_id) == before
-    desk.sql("DELETE FROM experiments")  # takes job and events along
+    desk.sql("DELETE FROM experiments")  # deletes the job and its events
     assert desk.sql("SELECT count(*) FROM job_events") == 0
 
 
@@ -229,13 +229,13 @@ def test_only_the_owning_attempt_registers_files(desk: Desk) -> None:
     )
     desk.do(release_job, job_id, 1)
     with pytest.raises(IntegrityError, match="does not own it"):
-        desk.sql(insert.format(1))  # nobody owns it
+        desk.sql(insert.format(1))  # the job has no owner now
     assert desk.claim("worker-2") is not None
     desk.do(transition, job_id, 2, S.STARTING)
     for statement in (
         insert.format(1),
         insert.format(3),
-        "UPDATE checkpoints SET sha256 = '66' WHERE name = 'model.pth'",  # still as attempt 1
+        "UPDATE checkpoints SET sha256 = '66' WHERE name = 'model.pth'",  # as attempt 1, which no longer owns the job
         "UPDATE checkpoints SET attempt = 3",
     ):
         with pytest.raises(IntegrityError, match="does not own it"):

@@ -68,7 +68,7 @@ def wait_deleted(path: Path) -> None:
         time.sleep(0.01)
 
 
-def test_a_disk_that_is_nearly_full_is_tidied_without_waiting_for_the_hour(
+def test_a_nearly_full_disk_starts_a_round_before_the_hour_is_over(
     engine: Engine, desk: Desk, settings_of_health: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EARLY_SECONDS", 0.05)
@@ -86,7 +86,7 @@ def test_a_disk_that_is_nearly_full_is_tidied_without_waiting_for_the_hour(
     assert all(line["early"] for line in log if line["event"] == "tidied up")
 
 
-def test_with_retention_the_old_goes_at_once(
+def test_with_retention_old_files_are_deleted_at_once(
     engine: Engine, desk: Desk, settings_of_health: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EARLY_SECONDS", 0.05)
@@ -99,7 +99,7 @@ def test_with_retention_the_old_goes_at_once(
     assert names(recent) == ALL
 
 
-def test_with_room_the_next_round_is_an_hour_away(engine: Engine, settings_of_health: Settings) -> None:
+def test_with_free_space_the_next_round_begins_after_an_hour(engine: Engine, settings_of_health: Settings) -> None:
     settings = settings_of_health.model_copy(update={"disk_reserve_mb": 0})
     first = unfinished(settings, age=LEFTOVER_SECONDS + 60)
     with tidying(engine, settings):
@@ -109,7 +109,7 @@ def test_with_room_the_next_round_is_an_hour_away(engine: Engine, settings_of_he
         assert later.is_dir()
 
 
-def test_the_cache_of_a_builder_that_lives_stays(engine: Engine, settings_of_health: Settings) -> None:
+def test_the_cache_of_a_running_builder_is_kept(engine: Engine, settings_of_health: Settings) -> None:
     building = abandoned_cache(settings_of_health, "stories")
     with building.with_name("stories.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""What the fencing token promises: an attempt that lost its job writes nothing, whatever it tries."""
+"""The fencing token: an attempt that lost its job cannot write anything."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_old_attempt_writes_nothing(
 
 
 def test_files_of_a_newer_attempt_are_not_overwritten_by_an_older_one(desk: Desk) -> None:
-    """Also not when the old owner wakes up after the new one has finished."""
+    """This also holds when the old owner wakes up after the new one has finished."""
     job_id = desk.bring(S.RUNNING)
     desk.do(register_artifact, job_id, 1, name="model.pth", kind="model", sha256="01")
     desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="01")
@@ -95,7 +95,7 @@ def test_a_deleted_job_is_a_lost_lease(desk: Desk) -> None:
     assert desk.sql("SELECT count(*) FROM job_events") == 0
 
 
-def test_the_straight_way_is_written_step_by_step(desk: Desk) -> None:
+def test_completing_writes_every_status_on_the_way(desk: Desk) -> None:
     job_id = desk.bring(S.COMPLETING)
     assert desk.do(complete_job, job_id, 1) == S.COMPLETED
     job = desk.job(job_id)
@@ -122,9 +122,9 @@ def test_repeating_a_write_after_a_lost_answer_changes_nothing(desk: Desk) -> No
     assert [desk.do(release_job, other, 1), desk.do(release_job, other, 1)] == [S.PENDING, S.PENDING]
 
 
-@pytest.mark.parametrize("wish", [None, Signal.PAUSE, Signal.STOP])
+@pytest.mark.parametrize("signal", [None, Signal.PAUSE, Signal.STOP])
 @pytest.mark.parametrize(
-    ("end", "told"),
+    ("end", "arguments"),
     [
         (complete_job, ()),
         (pause_job, ()),
@@ -133,26 +133,26 @@ def test_repeating_a_write_after_a_lost_answer_changes_nothing(desk: Desk) -> No
         (fail_job, (Fault.USER_ERROR, "")),
     ],
 )
-def test_an_end_told_again_after_a_lost_answer_is_no_lost_lease(
-    desk: Desk, wish: Signal | None, end: Callable[..., Any], told: tuple[Any, ...]
+def test_an_end_repeated_after_a_lost_answer_is_no_lost_lease(
+    desk: Desk, signal: Signal | None, end: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
     job_id = desk.bring(S.RUNNING, checkpoint=True)
-    if wish is not None:
-        desk.do(request_signal, job_id, wish)
-    written = desk.do(end, job_id, 1, *told)
+    if signal is not None:
+        desk.do(request_signal, job_id, signal)
+    written = desk.do(end, job_id, 1, *arguments)
     events = desk.history(job_id)
-    assert desk.do(end, job_id, 1, *told) == written == desk.status(job_id)
+    assert desk.do(end, job_id, 1, *arguments) == written == desk.status(job_id)
     assert desk.history(job_id) == events
 
 
-def test_a_move_outside_the_table_is_refused(desk: Desk) -> None:
+def test_a_transition_outside_the_table_is_refused(desk: Desk) -> None:
     job_id = desk.bring(S.PROVISIONING)
     with pytest.raises(ValueError, match="from provisioning to completed"):
         desk.do(transition, job_id, 1, S.COMPLETED)
     assert desk.status(job_id) == "provisioning"
 
 
-def test_stop_beats_a_natural_end(desk: Desk) -> None:
+def test_a_stop_overrides_completion(desk: Desk) -> None:
     job_id = desk.bring(S.COMPLETING)
     desk.do(request_signal, job_id, Signal.STOP)
     with pytest.raises(ConflictError, match="stopped"):
@@ -162,14 +162,14 @@ def test_stop_beats_a_natural_end(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("end", [release_job, pause_job])
-def test_stop_beats_leaving_the_job_behind(desk: Desk, end: Callable[..., Any]) -> None:
+def test_a_stop_overrides_a_release_and_a_pause(desk: Desk, end: Callable[..., Any]) -> None:
     job_id = desk.bring(S.RUNNING, checkpoint=True)
     desk.do(request_signal, job_id, Signal.PAUSE)
     desk.do(request_cancel, job_id)
     assert desk.do(end, job_id, 1) == S.CANCELLED
 
 
-def test_pause_needs_the_wish_and_a_checkpoint(desk: Desk) -> None:
+def test_pause_needs_the_request_and_a_checkpoint(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     with pytest.raises(ConflictError, match="desired state is run"):
         desk.do(transition, job_id, 1, S.PAUSED)
@@ -195,14 +195,14 @@ def test_a_drained_job_that_was_to_pause_is_paused(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("status", sorted(ACTIVE - {S.STOPPING}))
-def test_a_drain_frees_the_job_from_everywhere(desk: Desk, status: JobStatus) -> None:
+def test_a_drain_requeues_the_job_from_every_status(desk: Desk, status: JobStatus) -> None:
     job_id = desk.bring(status)
     assert desk.do(release_job, job_id, 1, reason="drain") == S.PENDING
     job = desk.job(job_id)
     assert (job.attempt, job.lease_owner, job.infra_restarts, job.user_failures) == (1, None, 0, 0)
 
 
-def test_user_errors_fail_at_once_and_say_why(desk: Desk) -> None:
+def test_user_errors_fail_at_once_with_the_reason(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     assert (
         desk.do(fail_job, job_id, 1, Fault.CUDA_OOM, "lower training.micro_batch_size", settings=desk.settings)
@@ -224,7 +224,7 @@ def test_the_third_lost_attempt_without_a_new_checkpoint_fails(desk: Desk) -> No
     assert desk.job(job_id).error_code == "out_of_memory"
 
 
-def test_only_a_checkpoint_further_on_gives_the_budget_back(desk: Desk) -> None:
+def test_only_a_later_checkpoint_restores_the_budget(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING, checkpoint=True)  # at step 5
     desk.sql("UPDATE jobs SET infra_restarts = 2")
     desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="11")
@@ -278,13 +278,13 @@ def test_the_database_itself_refuses_to_break_the_rules(desk: Desk, statement: s
         "UPDATE jobs SET status = 'pending'",
     ],
 )
-def test_a_running_row_cannot_be_half_moved(desk: Desk, statement: str) -> None:
+def test_a_transition_must_set_all_columns_of_its_target(desk: Desk, statement: str) -> None:
     desk.bring(S.RUNNING)
     with pytest.raises(IntegrityError):
         desk.sql(statement)
 
 
-def test_a_checkpoint_that_is_told_of_again_is_left_alone_and_one_never_told_of_is_registered(desk: Desk) -> None:
+def test_a_checkpoint_reported_again_is_unchanged_and_a_new_one_is_registered(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="05")
     desk.do(release_job, job_id, 1)

@@ -1,4 +1,4 @@
-"""The health process as it is run: it relays, reaps, beats, survives the loss of its servers, and stops on SIGTERM."""
+"""The health process relays, reaps, sends heartbeats, survives the loss of its connections, and stops on SIGTERM."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def health(database_url: str, redis_url: str) -> Iterator[subprocess.Popen[bytes
 
 
 def next_status(client: redis.Redis, last: str, wanted: str) -> str:
-    """Read the jobs' stream from `last` until a job-update with `wanted`; returns its position."""
-    deadline = time.monotonic() + 60  # a busy machine takes long to start a process
+    """Read the stream of the jobs from `last` up to a job-update with the status `wanted`; return its position."""
+    deadline = time.monotonic() + 60  # starting a process takes long on a busy machine
     while True:
         answer: Any = client.xread({keys.JOBS_STREAM: last}, block=5000, count=1)
         assert answer or time.monotonic() < deadline, f"no job-update with {wanted}"
@@ -46,7 +46,7 @@ def next_status(client: redis.Redis, last: str, wanted: str) -> str:
             return last
 
 
-def test_it_relays_reaps_beats_and_stops(
+def test_it_relays_reaps_sends_heartbeats_and_stops(
     desk: Desk, health: subprocess.Popen[bytes], redis_client: redis.Redis
 ) -> None:
     job_id = desk.bring(S.RUNNING)
@@ -80,7 +80,7 @@ def test_it_survives_the_loss_of_every_connection(
     assert health.poll() is None
 
 
-def test_an_unmigrated_database_ends_it_with_the_remedy(empty_database_url: str, redis_url: str) -> None:
+def test_with_an_unmigrated_database_it_exits_and_names_the_remedy(empty_database_url: str, redis_url: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "services.health"],
         cwd=PROJECT_ROOT,

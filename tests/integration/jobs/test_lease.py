@@ -1,4 +1,4 @@
-"""A lease is renewed by its owner, healed within the quarantine, and judged by the reaper afterwards."""
+"""The owner renews its lease, heals a stale job within the quarantine, and loses it to the reaper afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tidal_client.vocabulary import JobStatus
 S = JobStatus
 
 
-def test_renewal_extends_the_lease_and_brings_the_wish(desk: Desk) -> None:
+def test_renewal_extends_the_lease_and_returns_the_desired_state(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.lapse(job_id, -1.0)
     desk.do(request_cancel, job_id)
@@ -27,7 +27,7 @@ def test_renewal_extends_the_lease_and_brings_the_wish(desk: Desk) -> None:
     assert 50 < desk.sql("SELECT extract(epoch FROM lease_expires_at - now()) FROM jobs") <= 60
 
 
-def test_an_expired_lease_nobody_judged_yet_can_be_renewed(desk: Desk) -> None:
+def test_an_expired_lease_can_be_renewed_before_the_reaper_marks_it(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.lapse(job_id, 3600)
     assert desk.do(renew, job_id, 1, desk.settings).healed is False
@@ -49,7 +49,7 @@ def test_another_write_of_the_owner_heals_too(desk: Desk) -> None:
     assert desk.do(complete_job, job_id, 1) == S.COMPLETED
 
 
-def test_after_the_quarantine_the_reaper_has_the_say(desk: Desk) -> None:
+def test_after_the_quarantine_only_the_reaper_decides(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.lapse(job_id, desk.settings.quarantine_seconds + 1)
     desk.do(mark_stale)

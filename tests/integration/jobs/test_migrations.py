@@ -1,4 +1,4 @@
-"""The migrations and the models say the same, in both directions, and a service notices when they were not run."""
+"""Migrations and models describe the same schema, migrations can be reverted, and services detect a missing one."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SELECT 'index', tablename, indexname, indexdef
 
 
 def shape(engine: Engine) -> set[tuple[str, ...]]:
-    """Columns, constraints and indexes as PostgreSQL itself describes them."""
+    """Return the columns, constraints and indexes as PostgreSQL describes them."""
     with engine.connect() as connection:
         return {tuple(row) for row in connection.execute(text(SHAPE))}
 
 
-def test_migrations_make_exactly_what_the_models_say(database_url: str, empty_database_url: str) -> None:
+def test_migrations_create_exactly_the_schema_of_the_models(database_url: str, empty_database_url: str) -> None:
     migrated, created = make_engine(database_url), make_engine(empty_database_url)
     Base.metadata.create_all(created)
     there, wanted = shape(migrated), shape(created)
@@ -47,7 +47,7 @@ def test_migrations_make_exactly_what_the_models_say(database_url: str, empty_da
 
 
 def test_alembic_sees_no_drift(database_url: str) -> None:
-    command.check(alembic_config(database_url))  # raises when autogenerate would write something
+    command.check(alembic_config(database_url))  # raises an error if autogenerate would write something
 
 
 def test_migrations_go_up_down_and_up_again(empty_database_url: str) -> None:
@@ -63,7 +63,7 @@ def test_migrations_go_up_down_and_up_again(empty_database_url: str) -> None:
     engine.dispose()
 
 
-def test_an_unmigrated_database_is_told_what_to_run(empty_database_url: str) -> None:
+def test_the_error_of_an_unmigrated_database_names_the_command(empty_database_url: str) -> None:
     engine = make_engine(empty_database_url)
     assert schema_status(engine).state == "unmigrated"
     with pytest.raises(UnavailableError, match="tidal db migrate"):

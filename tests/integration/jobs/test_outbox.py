@@ -1,4 +1,4 @@
-"""The outbox: everything committed is published, in order, even when Redis or a relay fails in between."""
+"""The outbox: all committed messages are published, in order, even when Redis or a relay fails in between."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_an_uncommitted_change_is_not_published(desk: Desk, engine: Engine) -> N
     assert publisher.updates == []
 
 
-def test_what_failed_in_the_middle_is_published_later_and_once(desk: Desk, engine: Engine) -> None:
+def test_rows_behind_an_outage_are_published_later_and_once(desk: Desk, engine: Engine) -> None:
     for _ in range(5):
         desk.submit()
     publisher = RecordingPublisher()
@@ -125,10 +125,10 @@ def test_what_failed_in_the_middle_is_published_later_and_once(desk: Desk, engin
     assert relay(engine, publisher) == 7
     ids = [row for row, _, _ in publisher.updates]
     assert ids == sorted(set(ids)) and len(ids) == 5
-    assert len(publisher.bells) == 5
+    assert len(publisher.notified) == 5
 
 
-def test_a_row_that_cannot_be_published_does_not_keep_back_those_behind_it(
+def test_a_row_that_cannot_be_published_does_not_block_later_ones(
     desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis
 ) -> None:
     first, second, third = desk.submit(), desk.submit(), desk.submit()
@@ -142,7 +142,7 @@ def test_a_row_that_cannot_be_published_does_not_keep_back_those_behind_it(
     assert desk.do(waiting)[0] == 0
 
 
-def test_redis_away_does_not_hurt_the_request(desk: Desk, engine: Engine) -> None:
+def test_a_request_succeeds_while_redis_is_unavailable(desk: Desk, engine: Engine) -> None:
     publisher = RedisPublisher(f"redis://127.0.0.1:{free_port()}/0", timeout=1)
     desk.submit()
     publish_after_commit(engine, publisher)
@@ -151,7 +151,7 @@ def test_redis_away_does_not_hurt_the_request(desk: Desk, engine: Engine) -> Non
     publisher.close()
 
 
-def test_of_two_relays_one_publishes_and_the_waiting_one_sees_the_rest(desk: Desk, engine: Engine) -> None:
+def test_of_two_relays_one_publishes_and_the_other_one_the_remaining_rows(desk: Desk, engine: Engine) -> None:
     desk.submit()
     entered, leave = threading.Event(), threading.Event()
 

@@ -16,7 +16,7 @@ from tests.integration.jobs.random_histories import TYPES, Histories
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_random_histories_are_lawful(desk: Desk, limit: int) -> None:
+def test_random_histories_are_valid(desk: Desk, limit: int) -> None:
     class Bound(Histories):
         pass
 

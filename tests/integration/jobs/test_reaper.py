@@ -1,4 +1,4 @@
-"""The reaper: it acts only after the lease lapsed, waits out the quarantine, minds wish and budget, and acts alone."""
+"""The reaper acts only after lease and quarantine are over, respects desired state and budget, and acts alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def quiet() -> RecordingPublisher:
 
 
 def age(desk: Desk, job_id: str) -> None:
-    """Put the end of the lease before the quarantine."""
+    """Move the end of the lease so far into the past that the quarantine is over."""
     desk.lapse(job_id, desk.settings.quarantine_seconds + 1)
 
 
@@ -37,10 +37,10 @@ def age(desk: Desk, job_id: str) -> None:
 def test_a_lost_worker_costs_one_restart(desk: Desk, status: JobStatus) -> None:
     job_id = desk.bring(status)
     desk.do(reap, desk.settings)
-    assert desk.status(job_id) == status  # the lease holds
+    assert desk.status(job_id) == status  # the lease is valid
     desk.lapse(job_id, 5)
     assert desk.do(reap, desk.settings).stale == 1
-    assert desk.do(reap, desk.settings).requeued == 0  # quarantine
+    assert desk.do(reap, desk.settings).requeued == 0  # the quarantine is not over
     age(desk, job_id)
     assert desk.do(reap, desk.settings).requeued == 1
     job = desk.job(job_id)
@@ -60,7 +60,7 @@ def test_a_lost_job_that_was_to_stop_is_cancelled(desk: Desk) -> None:
     assert desk.history(job_id)[-1] == ("cancelled", "stale", "cancelled")
 
 
-def test_a_stop_during_the_quarantine_is_minded(desk: Desk) -> None:
+def test_a_stop_during_the_quarantine_is_respected(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.lapse(job_id, 1)
     desk.do(reap, desk.settings)
@@ -78,7 +78,7 @@ def lose(desk: Desk, job_id: str) -> str:
     return desk.status(job_id)
 
 
-def test_the_third_lost_worker_is_one_too_many(desk: Desk) -> None:
+def test_the_third_lost_worker_fails_the_job(desk: Desk) -> None:
     job_id = desk.submit()
     assert [lose(desk, job_id) for _ in range(3)] == ["pending", "pending", "failed"]
     job = desk.job(job_id)
@@ -86,7 +86,7 @@ def test_the_third_lost_worker_is_one_too_many(desk: Desk) -> None:
     assert job.error_message is not None and "3 times" in job.error_message
 
 
-def test_progress_between_losses_keeps_the_job_alive(desk: Desk) -> None:
+def test_checkpoints_between_losses_restore_the_budget(desk: Desk) -> None:
     job_id = desk.submit()
     for attempt in range(1, 6):
         desk.sql("UPDATE jobs SET not_before = NULL WHERE status = 'pending'")
@@ -97,14 +97,14 @@ def test_progress_between_losses_keeps_the_job_alive(desk: Desk) -> None:
         assert desk.status(job_id) == "pending"
 
 
-def test_a_renewal_in_time_keeps_the_reaper_away(desk: Desk) -> None:
+def test_a_job_with_a_renewed_lease_is_not_marked(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.lapse(job_id, 1)
     desk.do(renew, job_id, 1, desk.settings)
     assert desk.do(reap, desk.settings).stale == 0
 
 
-def test_a_row_the_owner_is_writing_is_left_alone(desk: Desk) -> None:
+def test_a_row_that_the_owner_is_writing_is_skipped(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.lapse(job_id, 3600)
     with desk.sessions.begin() as owner:
@@ -148,7 +148,7 @@ def test_a_sweep_killed_in_the_middle_leaves_no_trace_and_no_lock(
 
 
 class Clock:
-    """Monotonic seconds, moved by hand."""
+    """A monotonic clock that the test sets."""
 
     now = 100.0
 
@@ -156,7 +156,7 @@ class Clock:
         return self.now
 
 
-def test_after_losing_the_database_nothing_is_marked_until_contact_has_lasted(
+def test_after_an_outage_nothing_is_marked_until_the_database_has_answered_for_a_while(
     desk: Desk, engine: Engine, quiet: RecordingPublisher
 ) -> None:
     job_id = desk.bring(S.RUNNING)
@@ -171,23 +171,23 @@ def test_after_losing_the_database_nothing_is_marked_until_contact_has_lasted(
     age(desk, second)
     contact.record_outage()
     assert run_sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
-    desk.do(renew, second, 1, desk.settings)  # the owner gets its chance
+    desk.do(renew, second, 1, desk.settings)  # the owner can still heal its job
     clock.now += 20
     assert run_sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
     assert desk.status(second) == "running"
 
 
-def test_a_reaper_that_stood_still_begins_again_and_owners_get_their_chance(
+def test_after_its_own_suspension_the_reaper_waits_for_the_owners(
     desk: Desk, engine: Engine, quiet: RecordingPublisher
 ) -> None:
     settings = desk.settings.model_copy(update={"lease_seconds": 60.0, "reaper_seconds": 5.0})
     clock = Clock()
     contact = DatabaseContact(max_answer_gap(settings), clock)
-    for _ in range(6):  # it runs and looks
+    for _ in range(6):  # normal operation
         run_sweep(engine, quiet, settings, contact=contact)
         clock.now += 5
     assert contact.settled(settings.reaper_contact_seconds)
-    clock.now += 300  # the machine was suspended, owners and all
+    clock.now += 300  # the machine was suspended, with all owners
     assert not contact.settled(settings.reaper_contact_seconds)
     job_id = desk.bring(S.RUNNING)
     age(desk, job_id)
@@ -196,7 +196,7 @@ def test_a_reaper_that_stood_still_begins_again_and_owners_get_their_chance(
         assert (run_sweep(engine, quiet, settings, contact=contact).reaped.stale == 1) is settled
 
 
-def test_a_sweep_slowed_by_an_absent_redis_does_not_begin_again() -> None:
+def test_a_sweep_that_redis_delays_does_not_reset_the_contact() -> None:
     clock = Clock()
     contact = DatabaseContact(max_answer_gap(Settings(_env_file=None)), clock)
     for _ in range(2):
@@ -205,21 +205,21 @@ def test_a_sweep_slowed_by_an_absent_redis_does_not_begin_again() -> None:
     assert contact.settled(20)
 
 
-def test_pending_jobs_whose_doorbell_got_lost_are_rung_again(
-    desk: Desk, engine: Engine, quiet: RecordingPublisher
-) -> None:
+def test_lost_notifications_of_pending_jobs_are_repeated(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
     for _ in range(50):
         desk.submit("evaluation")
     run_sweep(engine, quiet, desk.settings)
     quiet.forget()  # FLUSHALL
-    assert run_sweep(engine, quiet, desk.settings).notifications == 0  # too early to call them lost
+    assert run_sweep(engine, quiet, desk.settings).notifications == 0  # the notifications do not count as lost yet
     desk.sql("UPDATE jobs SET updated_at = now() - interval '16 seconds'")
-    assert run_sweep(engine, quiet, desk.settings).notifications == 4  # as many as may run at once
-    assert quiet.bells == ["training"] * 4
-    assert run_sweep(engine, quiet, desk.settings).notifications == 0  # they still lie there
+    assert run_sweep(engine, quiet, desk.settings).notifications == 4  # the limit of the type
+    assert quiet.notified == ["training"] * 4
+    assert run_sweep(engine, quiet, desk.settings).notifications == 0  # the notifications are still in Redis
 
 
-def test_without_a_limit_every_waiting_job_is_rung_for(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
+def test_without_a_limit_there_is_a_notification_for_every_waiting_job(
+    desk: Desk, engine: Engine, quiet: RecordingPublisher
+) -> None:
     for _ in range(6):
         desk.submit("evaluation")
     run_sweep(engine, quiet, desk.settings)
@@ -228,7 +228,7 @@ def test_without_a_limit_every_waiting_job_is_rung_for(desk: Desk, engine: Engin
     assert run_sweep(engine, quiet, desk.settings.model_copy(update={"other_concurrency": 0})).notifications == 6
 
 
-def test_a_job_that_becomes_due_is_rung_for(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
+def test_a_job_that_becomes_due_gets_a_notification(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
     desk.submit()
     run_sweep(engine, quiet, desk.settings)
     quiet.forget()
@@ -238,7 +238,7 @@ def test_a_job_that_becomes_due_is_rung_for(desk: Desk, engine: Engine, quiet: R
     assert run_sweep(engine, quiet, desk.settings).notifications == 1
 
 
-def test_nothing_is_rung_for_a_type_at_its_limit(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
+def test_a_type_at_its_limit_gets_no_notification(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
     desk.bring(S.RUNNING)
     desk.submit()
     desk.sql("UPDATE jobs SET updated_at = now() - interval '1 hour'")
@@ -248,18 +248,18 @@ def test_nothing_is_rung_for_a_type_at_its_limit(desk: Desk, engine: Engine, qui
     assert run_sweep(engine, quiet, desk.settings).notifications == 0
 
 
-def test_reaping_goes_on_while_redis_is_away(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
+def test_reaping_continues_while_redis_is_unavailable(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
     job_id = desk.bring(S.RUNNING)
     age(desk, job_id)
-    quiet.trouble = UnavailableError("Redis does not answer")
+    quiet.outage = UnavailableError("Redis does not answer")
     settings = desk.settings.model_copy(update={"reaper_contact_seconds": 0.0})
     report = run_sweep(engine, quiet, settings)
     assert (report.reaped.requeued, report.published) == (1, 0)
-    quiet.trouble = None
+    quiet.outage = None
     assert run_sweep(engine, quiet, settings).published > 0
 
 
-def test_a_job_that_cannot_be_moved_keeps_no_other_from_its_turn(desk: Desk) -> None:
+def test_a_job_that_cannot_be_moved_does_not_block_others(desk: Desk) -> None:
     poisoned, sound = desk.bring(S.RUNNING), desk.bring(S.RUNNING, "rl-training")
     with desk.sessions.begin() as session:
         session.execute(
@@ -277,7 +277,7 @@ def test_a_job_that_cannot_be_moved_keeps_no_other_from_its_turn(desk: Desk) -> 
     assert (desk.status(poisoned), desk.status(sound)) == ("running", "stale")
 
 
-def test_a_sweep_says_when_the_next_lease_or_quarantine_ends(
+def test_a_sweep_reports_when_the_next_lease_or_quarantine_ends(
     desk: Desk, engine: Engine, quiet: RecordingPublisher
 ) -> None:
     settings = desk.settings.model_copy(update={"reaper_contact_seconds": 0.0})

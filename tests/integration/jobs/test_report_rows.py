@@ -1,4 +1,4 @@
-"""The table of reports: what the database itself refuses, and the way down past reports that exist."""
+"""The table of reports: its constraints, and a migration that can be reverted while reports exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_database_knows_the_patterns_and_counts_versions_from_one(desk: Desk
             desk.do(lambda session, fields=fields: session.add(Report(id="rep_2", title="t", markdown="m", **fields)))
 
 
-def test_the_migration_goes_down_past_reports_that_exist(desk: Desk, database_url: str) -> None:
+def test_the_migration_can_be_reverted_while_reports_exist(desk: Desk, database_url: str) -> None:
     desk.do(lambda session: session.add(Report(id="rep_1", title="t", markdown="m")))
     downgrade(database_url, "0003")
     engine = make_engine(database_url)

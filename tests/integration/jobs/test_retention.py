@@ -1,4 +1,4 @@
-"""Retention deletes logs and metrics of what ended long ago, and nothing else, whoever reads, writes or deletes."""
+"""Retention deletes only logs and metrics, and only of jobs that ended long ago and that no other job reads from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tidal_client.vocabulary import JobStatus
 S = JobStatus
 
 
-def test_what_ended_long_ago_loses_its_logs_and_metrics_and_tells(
+def test_jobs_that_ended_long_ago_lose_logs_and_metrics_with_an_event(
     desk: Desk, store: ArtifactStore, engine: Engine
 ) -> None:
     old = [ended(desk, store, status, 31) for status in (S.COMPLETED, S.FAILED, S.CANCELLED)]
@@ -34,7 +34,7 @@ def test_what_ended_long_ago_loses_its_logs_and_metrics_and_tells(
         found = find_expired_archives(session, store, 30)
     assert sorted(one.job_id for one in found) == sorted(job_id for job_id, _ in old)
     assert {one.size_bytes for one in found} == {300}
-    assert all(names(folder) == ALL for _, folder in old)  # asking deletes nothing
+    assert all(names(folder) == ALL for _, folder in old)  # the search deletes nothing
 
     assert delete_expired_archives(engine, store, 30) == found
     for job_id, folder in old:
@@ -47,7 +47,7 @@ def test_what_ended_long_ago_loses_its_logs_and_metrics_and_tells(
     assert delete_expired_archives(engine, store, 30) == []
 
 
-def test_what_lives_is_read_or_was_imported_stays(desk: Desk, store: ArtifactStore, engine: Engine) -> None:
+def test_unfinished_read_and_imported_experiments_are_kept(desk: Desk, store: ArtifactStore, engine: Engine) -> None:
     source, source_folder = ended(desk, store, S.COMPLETED, 100)
     parent, parent_folder = ended(desk, store, S.CANCELLED, 100)
     kept = [furnish(desk, store, desk.bring(status)) for status in (S.PAUSED, S.PENDING)]
@@ -63,7 +63,7 @@ def test_what_lives_is_read_or_was_imported_stays(desk: Desk, store: ArtifactSto
     assert (store.experiment("imported-1") / "metrics").is_dir()
 
 
-def test_a_row_that_somebody_holds_is_left_for_the_next_round(desk: Desk, store: ArtifactStore, engine: Engine) -> None:
+def test_a_locked_row_is_left_for_the_next_round(desk: Desk, store: ArtifactStore, engine: Engine) -> None:
     job_id, folder = ended(desk, store, S.COMPLETED, 5)
     with Session(engine) as session, session.begin():
         session.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
@@ -72,12 +72,12 @@ def test_a_row_that_somebody_holds_is_left_for_the_next_round(desk: Desk, store:
     assert [one.job_id for one in delete_expired_archives(engine, store, 1)] == [job_id]
 
 
-def test_a_store_that_is_not_there_is_told(desk: Desk, engine: Engine, tmp_path: Path) -> None:
+def test_a_missing_store_is_an_error(desk: Desk, engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="there is no artifact store"):
         delete_expired_archives(engine, ArtifactStore(tmp_path / "not-mounted"), 1)
 
 
-def test_what_a_kill_left_out_of_sight_is_removed(store: ArtifactStore) -> None:
+def test_files_that_a_kill_left_after_their_renaming_are_removed(store: ArtifactStore) -> None:
     (store.root / "e1" / "logs").mkdir(parents=True)
     doomed = store.detach("e1", "logs")
     assert doomed is not None and doomed.is_dir() and store.detach("e1", "logs") is None
@@ -85,14 +85,14 @@ def test_what_a_kill_left_out_of_sight_is_removed(store: ArtifactStore) -> None:
     assert store.discard_leftovers(-1) == 1 and not doomed.exists()
 
 
-def test_health_does_it_and_the_command_only_says_so(
+def test_health_deletes_and_the_dry_run_only_lists(
     desk: Desk, store: ArtifactStore, database_url: str, redis_url: str
 ) -> None:
     job_id, folder = ended(desk, store, S.COMPLETED, 3)
     variables = environment(database_url, redis_url) | {"TIDAL_EXPERIMENTS_DIR": str(store.root)}
     command = [sys.executable, "-m", "services.cli", "db", "retention", "--days", "2", "--dry-run"]
-    said = subprocess.run(command, cwd=PROJECT_ROOT, env=variables, capture_output=True, text=True, check=True)
-    assert desk.job(job_id).experiment_id in said.stdout and "would be freed" in said.stdout
+    listed = subprocess.run(command, cwd=PROJECT_ROOT, env=variables, capture_output=True, text=True, check=True)
+    assert desk.job(job_id).experiment_id in listed.stdout and "would be freed" in listed.stdout
     assert names(folder) == ALL
 
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Signals by status: the table of the specification, every cell of it, and what each leaves behind."""
+"""Every signal in every status has the effect that the table of the specification defines."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_signals_by_status(desk: Desk, status: JobStatus) -> None:
         desk.sql("DELETE FROM experiments")
 
 
-def test_wishes_only_become_more_severe_except_pause_to_run(desk: Desk) -> None:
+def test_desired_states_only_become_more_severe_except_pause_to_run(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     for signal in (Signal.PAUSE, Signal.RESUME, Signal.PAUSE, Signal.COMPLETE):
         desk.do(request_signal, job_id, signal)
@@ -83,7 +83,7 @@ def test_wishes_only_become_more_severe_except_pause_to_run(desk: Desk) -> None:
     assert desk.job(job_id).desired_state == "stop"
 
 
-def test_repeating_a_wish_changes_nothing(desk: Desk) -> None:
+def test_repeating_a_signal_changes_nothing(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     first = desk.do(request_signal, job_id, Signal.STOP).desired_at
     events = desk.history(job_id)
@@ -91,7 +91,7 @@ def test_repeating_a_wish_changes_nothing(desk: Desk) -> None:
     assert desk.history(job_id) == events
 
 
-def test_cancel_hardens_a_stop_without_giving_new_grace(desk: Desk) -> None:
+def test_cancel_after_stop_does_not_extend_the_grace_period(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     first = desk.do(request_signal, job_id, Signal.STOP).desired_at
     desk.do(transition, job_id, 1, S.STOPPING)
@@ -100,7 +100,7 @@ def test_cancel_hardens_a_stop_without_giving_new_grace(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("status", [S.PENDING, S.PAUSED])
-def test_cancel_ends_a_job_nobody_holds_at_once(desk: Desk, status: JobStatus) -> None:
+def test_cancel_ends_a_job_without_a_lease_at_once(desk: Desk, status: JobStatus) -> None:
     job_id = desk.bring(status)
     assert desk.do(request_cancel, job_id).status == S.CANCELLED
     assert desk.history(job_id)[-1] == ("cancelled", status, "cancelled")
@@ -113,7 +113,7 @@ def test_cancel_of_an_ended_job_is_a_conflict(desk: Desk, status: JobStatus) -> 
         desk.do(request_cancel, job_id)
 
 
-def test_a_pause_that_found_no_checkpoint_stays_the_wish_and_can_be_taken_back(desk: Desk) -> None:
+def test_a_pause_without_a_checkpoint_stays_requested_and_can_be_withdrawn(desk: Desk) -> None:
     job_id = desk.bring(S.STARTING)
     desk.do(request_signal, job_id, Signal.PAUSE)
     assert desk.do(release_job, job_id, 1) == S.PENDING
@@ -127,7 +127,7 @@ def test_a_pause_that_found_no_checkpoint_stays_the_wish_and_can_be_taken_back(d
     assert possible_signals(desk.job(job_id)) == {Signal.STOP}
 
 
-def test_a_job_without_checkpoints_takes_stop_only(desk: Desk) -> None:
+def test_a_job_without_checkpoints_accepts_only_stop(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING, "evaluation")
     assert possible_signals(desk.job(job_id)) == {Signal.STOP}
     for signal in (Signal.PAUSE, Signal.COMPLETE, Signal.RESUME):
@@ -136,7 +136,7 @@ def test_a_job_without_checkpoints_takes_stop_only(desk: Desk) -> None:
     assert desk.do(request_signal, job_id, Signal.STOP).desired_state == "stop"
 
 
-def test_a_changed_wish_is_pushed_to_the_owner_and_announced(desk: Desk) -> None:
+def test_a_changed_desired_state_notifies_the_owner_and_is_published(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.sql("DELETE FROM outbox")
     desk.do(request_signal, job_id, Signal.PAUSE)
@@ -155,7 +155,7 @@ def test_a_resumed_job_is_claimed_again_with_its_checkpoint(desk: Desk) -> None:
     desk.do(register_checkpoint, job_id, 2, name="step-6", step=6, sha256="00")
 
 
-def test_a_job_that_is_not_there(desk: Desk) -> None:
+def test_a_missing_job_is_an_error(desk: Desk) -> None:
     with pytest.raises(NotFoundError, match="job_none"):
         desk.do(request_signal, "job_none", Signal.STOP)
     with pytest.raises(NotFoundError):

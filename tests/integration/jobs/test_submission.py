@@ -1,4 +1,4 @@
-"""Submission: one job per Idempotency-Key, everything in one transaction, nothing that could never run."""
+"""Submission: one job per Idempotency-Key, all rows in one transaction, and no job that could never run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ S = JobStatus
 def test_a_submission_makes_job_experiment_event_and_outbox_rows_together(desk: Desk) -> None:
     job = desk.job(desk.submit(name="first", tags=("a", "b"), priority=7))
     assert (job.status, job.desired_state, job.attempt, job.priority, job.tags) == ("pending", "run", 0, 7, ["a", "b"])
-    assert job.payload["config"] == LMConfig().model_dump(mode="json")  # complete, not just what was sent
+    assert job.payload["config"] == LMConfig().model_dump(mode="json")  # all defaults are filled in
     with desk.sessions() as session:
         experiment = session.get_one(Experiment, job.experiment_id)
         assert (experiment.type, experiment.name, experiment.tags) == ("lm", "first", ["a", "b"])
@@ -83,7 +83,7 @@ def test_twenty_clients_repeating_one_key_make_one_job(desk: Desk) -> None:
     assert desk.sql("SELECT count(*) FROM outbox WHERE kind = 'doorbell'") == 1
 
 
-def test_clients_racing_with_two_bodies_under_one_key_make_one_job_and_are_told(desk: Desk) -> None:
+def test_clients_racing_with_two_bodies_under_one_key_make_one_job_and_one_error(desk: Desk) -> None:
     gate = threading.Barrier(12)
 
     def client(number: int) -> str:
@@ -112,7 +112,7 @@ def test_the_experiment_is_named_by_time_commit_and_configuration(desk: Desk) ->
 
 
 def test_experiments_of_one_second_get_a_suffix(desk: Desk) -> None:
-    with desk.sessions.begin() as session:  # one transaction: one now()
+    with desk.sessions.begin() as session:  # now() is the same within a transaction
         new = NewJob(type=LM, payload={"config": {}})
         names = [enqueue_job(session, new).experiment_id for _ in range(3)]
     assert names[1:] == [f"{names[0]}-2", f"{names[0]}-3"]
@@ -145,12 +145,12 @@ def test_a_different_configuration_has_a_different_label() -> None:
         ({"idempotency_key": "\x00"}, "Idempotency-Key"),
     ],
 )
-def test_what_could_never_run_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_jobs_that_could_never_run_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         NewJob(type=LM, payload={"config": {}}, **fields)
 
 
-def test_an_unknown_key_names_the_nearest_and_its_place() -> None:
+def test_the_error_of_an_unknown_key_names_its_place_and_the_nearest_valid_key() -> None:
     with pytest.raises(ConfigError) as caught:
         NewJob(type=LM, payload={"config": {"model": {"d_modl": 64}}})
     assert caught.value.errors == [
@@ -158,7 +158,7 @@ def test_an_unknown_key_names_the_nearest_and_its_place() -> None:
     ]
 
 
-def test_a_full_type_is_refused_only_when_the_client_will_not_wait(desk: Desk) -> None:
+def test_a_type_at_its_limit_is_refused_only_if_the_client_does_not_wait(desk: Desk) -> None:
     desk.submit()
     with pytest.raises(ConflictError) as caught:
         desk.submit(wait=False)

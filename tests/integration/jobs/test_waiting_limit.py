@@ -37,7 +37,7 @@ def waiting(desk: Desk) -> int:
         return session.scalar(select(func.count()).where(Job.status == S.PENDING)) or 0
 
 
-def test_fifty_at_once_never_pass_the_limit(desk: Desk, engine: Engine) -> None:
+def test_fifty_concurrent_submissions_never_exceed_the_limit(desk: Desk, engine: Engine) -> None:
     settings, together = few(desk, 20), threading.Barrier(AT_ONCE)
     sessions = session_factory(engine)
 
@@ -56,7 +56,7 @@ def test_fifty_at_once_never_pass_the_limit(desk: Desk, engine: Engine) -> None:
     assert len(accepted) == 20 == waiting(desk)
 
 
-def test_a_job_that_waits_for_its_time_counts_and_one_that_was_claimed_does_not(desk: Desk) -> None:
+def test_a_job_with_not_before_counts_and_a_claimed_one_does_not(desk: Desk) -> None:
     settings = few(desk, 2)
     desk.do(enqueue_job, new(not_before=datetime.now(UTC) + timedelta(days=1)), settings)
     desk.do(enqueue_job, new(), settings)
@@ -66,7 +66,7 @@ def test_a_job_that_waits_for_its_time_counts_and_one_that_was_claimed_does_not(
     desk.do(enqueue_job, new(), settings)
 
 
-def test_what_exists_already_goes_back_to_the_queue_and_a_repetition_gets_its_job(desk: Desk) -> None:
+def test_existing_jobs_return_to_the_queue_and_a_repeated_submission_gets_its_job(desk: Desk) -> None:
     paused, running = desk.bring(S.PAUSED), desk.bring(S.RUNNING)
     settings = few(desk, 1)
     key = {"idempotency_key": "once", "body_hash": "ab"}
@@ -84,5 +84,5 @@ def test_what_exists_already_goes_back_to_the_queue_and_a_repetition_gets_its_jo
 def test_far_from_the_limit_submissions_do_not_wait_for_each_other(desk: Desk) -> None:
     with desk.sessions.begin() as slow:
         lock_waiting(slow)
-        desk.do(enqueue_job, new(), few(desk, SERIALISE_BELOW + 10))  # would end with a lock timeout if it had to wait
+        desk.do(enqueue_job, new(), few(desk, SERIALISE_BELOW + 10))  # a wait would end with a lock timeout
         assert waiting(desk) == 1, "the job is committed while another session holds the lock"

@@ -1,4 +1,4 @@
-"""Places and predicted starts, read from real rows: what runs, what has finished, limits, `not_before`, workers."""
+"""Positions and predicted starts of waiting jobs follow from the rows, the limits and the number of workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def line(desk: Desk, workers: int | None) -> list[QueuePosition]:
 
 
 def starts(desk: Desk, workers: int | None = 1) -> dict[str, float | None]:
-    """Seconds from now per job, by the database's clock, in whole seconds."""
+    """Return the predicted whole seconds until each job starts, by the clock of the database."""
     now = desk.sql("SELECT now()")
     return {
         place.job_id: None if place.predicted_start is None else round((place.predicted_start - now).total_seconds())
@@ -31,7 +31,7 @@ def starts(desk: Desk, workers: int | None = 1) -> dict[str, float | None]:
 
 
 def finish(desk: Desk, seconds: int, job_type: str = "lm-training") -> None:
-    """A job of the past that took so long."""
+    """Create a completed job that took `seconds`."""
     job_id = desk.bring(S.RUNNING, job_type)
     desk.do(complete_job, job_id, 1)
     desk.sql(
@@ -65,14 +65,14 @@ def test_the_eta_of_the_running_job_and_the_usual_time_make_the_prediction(desk:
     desk.do(record_progress, running, 1, step=5, total_steps=10, eta_seconds=50.0)
     first, second, evaluation = desk.submit(), desk.submit(), desk.submit("evaluation")
     assert starts(desk, 2) == {first: 50, second: 150, evaluation: 0}
-    assert starts(desk, 1) == {first: 50, second: 150, evaluation: 250}  # one worker for all
+    assert starts(desk, 1) == {first: 50, second: 150, evaluation: 250}  # one worker runs all types
     desk.sql("UPDATE jobs SET progress_at = now() - interval '20 s' WHERE id = :id", id=running)
     assert starts(desk)[first] == 30
     desk.do(request_signal, running, Signal.STOP)
     assert starts(desk)[first] == 0
 
 
-def test_before_the_first_eta_the_usual_time_is_taken(desk: Desk) -> None:
+def test_before_the_first_eta_the_usual_time_is_used(desk: Desk) -> None:
     finish(desk, 100)
     running = desk.bring(S.STARTING)
     desk.sql("UPDATE jobs SET started_at = now() - interval '40 s' WHERE id = :id", id=running)
@@ -80,15 +80,15 @@ def test_before_the_first_eta_the_usual_time_is_taken(desk: Desk) -> None:
     assert starts(desk) == {waiting: 60}
 
 
-def test_nothing_is_said_that_is_not_known(desk: Desk) -> None:
+def test_without_a_known_duration_there_is_no_prediction(desk: Desk) -> None:
     desk.bring(S.RUNNING)
     waiting = desk.submit()
-    assert starts(desk) == {waiting: None}  # no eta, and none has ever finished
+    assert starts(desk) == {waiting: None}  # there is no eta, and no job of this type has ever finished
     assert starts(desk, None) == {waiting: None}
     assert starts(desk, 0) == {waiting: None}
 
 
-def test_a_stale_job_keeps_those_behind_it_in_the_dark(desk: Desk) -> None:
+def test_jobs_behind_a_stale_job_have_no_prediction(desk: Desk) -> None:
     finish(desk, 100)
     running = desk.bring(S.RUNNING)
     desk.lapse(running)
@@ -98,7 +98,7 @@ def test_a_stale_job_keeps_those_behind_it_in_the_dark(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(1, 100), (2, 0), (0, 0)])
-def test_limits_count(desk: Desk, limit: int, expected: int) -> None:
+def test_limits_delay_the_starts(desk: Desk, limit: int, expected: int) -> None:
     finish(desk, 100)
     desk = Desk(desk.sessions, desk.settings.model_copy(update={"lm_training_concurrency": limit}))
     desk.submit()
@@ -114,13 +114,13 @@ def test_a_job_does_not_start_before_its_time(desk: Desk) -> None:
     assert found[later] is not None and 595 <= found[later] <= 600
 
 
-def test_what_is_far_down_the_line_has_a_place_and_no_prediction(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_beyond_the_horizon_have_a_position_but_no_prediction(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.jobs.waiting_line.HORIZON", 2)
     finish(desk, 100)
     finish(desk, 10, "evaluation")
     jobs = [desk.submit() for _ in range(4)]
     evaluations = [desk.submit("evaluation", priority=-1) for _ in range(2)]
-    assert starts(desk) == {jobs[0]: 0, jobs[1]: 100, **dict.fromkeys(evaluations)}  # the third job goes before them
+    assert starts(desk) == {jobs[0]: 0, jobs[1]: 100, **dict.fromkeys(evaluations)}  # the third job comes first
     assert starts(desk, 2) == {jobs[0]: 0, jobs[1]: 100, evaluations[0]: 0, evaluations[1]: 10}
     places = desk.do(queue_positions, desk.settings, lambda _: 1, jobs)
     assert [places[job_id].position for job_id in jobs] == [1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""Metrics in Redis: every point once and in order, whatever happens to Redis."""
+"""The live stream contains every point once and in order, whatever happens to Redis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.metrics_oracle import read_metrics
 
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A server this test may kill."""
+    """Start a server that the test may kill."""
     server = ValkeyServer(tmp_path / "valkey")
     server.start()
     yield server
@@ -26,7 +26,7 @@ def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
 
 
 def points(client: redis.Redis, kind: str = keys.EVENT_METRICS) -> list[int]:
-    """The steps in the live stream, in its order."""
+    """Return the steps in the live stream, in the order of the stream."""
     entries = client.xrange(keys.experiment_stream("e1"))
     return [p["step"] for _, e in entries if e["event"] == kind for p in json.loads(e["data"])["points"]]
 
@@ -55,7 +55,7 @@ def test_a_point_is_in_the_stream_while_the_writer_is_open(
         assert entries, "nothing came while the writer was open"
 
 
-def test_kill_9_of_redis_loses_and_repeats_nothing(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+def test_kill_9_of_redis_loses_and_repeats_no_point(own_valkey: ValkeyServer, tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path, own_valkey.url, "e1", "j1", 1, segment_bytes=2000, flush_seconds=0.02)
     step = 0
     for _ in range(4):
@@ -76,7 +76,7 @@ def test_kill_9_of_redis_loses_and_repeats_nothing(own_valkey: ValkeyServer, tmp
         assert points(client) == list(range(1, step + 1))
 
 
-def test_a_redis_that_was_emptied_goes_on_with_what_is_new(
+def test_after_redis_was_emptied_the_stream_continues_with_new_points(
     redis_url: str, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
     writer = MetricsWriter(tmp_path, redis_url, "e1", "j1", 1, flush_seconds=0.02)
@@ -89,7 +89,7 @@ def test_a_redis_that_was_emptied_goes_on_with_what_is_new(
     assert [p.step for p in read_metrics(tmp_path, "metrics")] == [1, 2]
 
 
-def test_a_redis_that_is_away_costs_training_nothing_and_closing_a_few_seconds(tmp_path: Path) -> None:
+def test_an_unavailable_redis_does_not_delay_training_and_delays_closing_by_seconds(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path, "redis://127.0.0.1:1/0", "e1", "j1", 1)
     for step in range(100):
         writer.add("metrics", step, {"loss": 1.0})

@@ -1,4 +1,4 @@
-"""The fleet of a test: one database, one Valkey, a health process."""
+"""The fixture `fleet`: a health process with its own database and its own Valkey."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ from tests.integration.worker.fleet import Fleet
 
 @pytest.fixture
 def fleet(settings: Settings, sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[Fleet]:
-    """Health runs; the test starts the workers it wants."""
+    """Return a fleet whose health process runs; the test starts workers."""
     with Fleet(settings, sessions, tmp_path) as fleet:
         yield fleet

@@ -1,17 +1,17 @@
-"""A trainer without torch for the tests of the supervisor: counts steps, writes them down, keeps to the protocol.
+"""A trainer without torch for the tests of the supervisor: it counts steps, records them and follows the protocol.
 
 Each step appends {"job", "attempt", "step", "began", "ended", "time", "state"} to `steps.jsonl` in the experiment's
 folder: `began` and `ended` on the monotonic clock of the host, `time` in seconds since 1970, `state` a chain of hashes
-that only a trainer continued from the right checkpoint gets right. Points go through the real MetricsWriter; the
-final `model.pth` says which attempt wrote it.
+that is correct only if the trainer resumed from the right checkpoint. Metrics use the real MetricsWriter; the final
+`model.pth` contains the number of the attempt that wrote it.
 
 TIDAL_FAKE_TRAINER (JSON), and for one job `plan.json` in its experiment's folder, choose what it does:
 `begin_seconds` (before anything else, as imports take), `prepare_seconds` (before the first step of a job without
 checkpoint), `steps`, `step_seconds`, `every` (steps between checkpoints), `completing_seconds` (between the last step
 and the model), `helpers` (processes it starts), `ending` at step `at`: "exit:<status>", "signal:<number>",
-"fail:<kind>", "hang", "memory:<MiB>" (takes so much and leaves), "told:<file>" (counts an oom_kill there, then
-SIGKILL), and `deaf` (ignores wishes and SIGTERM). `until_attempt` limits the ending to the first attempts. Times come
-from clocks that a test which shifts the clock of a worker leaves alone.
+"fail:<kind>", "hang", "memory:<MiB>" (allocates so much and exits), "told:<file>" (adds an oom_kill to that file,
+then SIGKILL), and `deaf` (ignores stop requests and SIGTERM). `until_attempt` limits the ending to the first attempts.
+The times come from clocks that tests with shifted wall clocks do not shift.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ BEGINNING: Final = "0" * 16
 
 
 class FakeTrainer:
-    """One attempt."""
+    """Runs one attempt."""
 
     def __init__(self) -> None:
         self.plan: dict[str, Any] = {
@@ -153,7 +153,7 @@ class FakeTrainer:
         return 0
 
     def leave(self, message: Finished) -> None:
-        """The archive is whole before the supervisor hears of the end; an absent Redis may take longer than that."""
+        """Close the metrics, so that the archive is complete, and then send the last message."""
         self.metrics.flush()
         self.channel.send(message)
         self.metrics.close()
@@ -165,7 +165,7 @@ class FakeTrainer:
         self.channel.send(CheckpointSaved(name=name, step=step, sha256=digest, size_bytes=len(state)))
 
     def write_checkpoint(self, folder: Path, step: int, state: str) -> str:
-        """Whole or not at all: the manifest is renamed into place when everything else is there."""
+        """Write a checkpoint atomically: the manifest gets its final name when all other files are complete."""
         folder.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(state.encode()).hexdigest()
         if self.read_checkpoint(folder / "manifest.json") == (step, state):
@@ -177,7 +177,7 @@ class FakeTrainer:
         return digest
 
     def newest_checkpoint(self) -> tuple[int, str]:
-        """Step and state of the newest sound checkpoint; (0, BEGINNING) when there is none."""
+        """Return step and state of the newest valid checkpoint, or (0, BEGINNING) if there is none."""
         for manifest in sorted(self.folder.glob("checkpoints/*/manifest.json"), reverse=True):
             found = self.read_checkpoint(manifest)
             if found is not None:
@@ -187,14 +187,14 @@ class FakeTrainer:
         return 0, BEGINNING
 
     def read_checkpoint(self, manifest: Path) -> tuple[int, str] | None:
-        """None when it is damaged."""
+        """Return step and state of a checkpoint, or None if it is damaged."""
         try:
-            said = json.loads(manifest.read_text())
+            manifest_data = json.loads(manifest.read_text())
             state = (manifest.parent / "state").read_text()
-            sound = hashlib.sha256(state.encode()).hexdigest() == said["sha256"]
+            sound = hashlib.sha256(state.encode()).hexdigest() == manifest_data["sha256"]
         except (OSError, ValueError, KeyError):
             return None
-        return (int(said["step"]), state) if sound else None
+        return (int(manifest_data["step"]), state) if sound else None
 
     def end_badly(self) -> None:
         how, _, what = self.plan["ending"].partition(":")
@@ -220,17 +220,17 @@ class FakeTrainer:
 
 
 def now() -> float:
-    """Seconds since 1970 by the true clock."""
+    """Return the seconds since 1970 by the clock that no test shifts."""
     return time.clock_gettime(time.CLOCK_REALTIME)
 
 
 def state_after(state: str, step: int) -> str:
-    """The chain of hashes, one link per step."""
+    """Return the next hash of the chain; there is one per step."""
     return hashlib.sha256(f"{state}:{step}".encode()).hexdigest()[:16]
 
 
 def say(text: str, stream: TextIO = sys.stdout) -> None:
-    """A line for the job's log."""
+    """Print a line to the log of the job."""
     stream.write(text + "\n")
     stream.flush()
 

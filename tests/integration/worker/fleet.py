@@ -1,4 +1,4 @@
-"""Real worker and health processes for one test, with shortened timers and the fake trainer."""
+"""Starts real worker and health processes for one test, with shortened timers and the fake trainer."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ TIMERS = {
     "TIDAL_DRAIN_SECONDS": "5",
 }
 LONG = {"steps": 1_000_000}
-"""A plan that lasts until somebody ends it."""
+"""The plan of a job that does not end by itself."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step some attempt executed."""
+    """A step that an attempt has executed."""
 
     attempt: int
     step: int
@@ -54,7 +54,7 @@ class Step:
 
 
 class Fleet:
-    """Processes by name; leaving the block ends all of them."""
+    """The processes of a test, by name. The end of the `with` block ends all of them."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Fleet:
         timers: Mapping[str, str] = TIMERS,
         **environment: str,
     ) -> None:
-        """`timers` and `environment` go to every process."""
+        """`timers` and `environment` are environment variables of all processes."""
         self.settings, self.sessions, self.folder = settings, sessions, folder
         self.submitted: list[str] = []
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -115,14 +115,14 @@ class Fleet:
         return self.processes[name]
 
     def worker(self, name: str = "worker", plan: dict[str, Any] | None = None, **environment: str) -> None:
-        """A training worker whose trainers follow `plan`."""
+        """Start a training worker whose trainers follow `plan`."""
         self.start(name, "services.worker", TIDAL_FAKE_TRAINER=json.dumps(plan or {}), **environment)
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
     def submit(self, plan: dict[str, Any] | None = None, **fields: Any) -> str:
-        """A job; `plan` is for its trainers, whichever worker starts them."""
+        """Submit a job and return its id; its trainers follow `plan` on every worker."""
         new = NewJob(**({"type": JobType.LM_TRAINING, "payload": {"config": {}}} | fields))
         with self.sessions.begin() as session:
             job = enqueue_job(session, new)
@@ -175,7 +175,7 @@ class Fleet:
         return self.job(job_id)
 
     def wait_steps(self, job_id: str, count: int, *, attempt: int = 1, seconds: float = 75) -> None:
-        """Until `attempt` has executed `count` steps."""
+        """Wait until `attempt` has executed `count` steps."""
 
         def check() -> bool:
             return sum(step.attempt == attempt for step in self.steps(job_id)) >= count
@@ -193,7 +193,7 @@ class Fleet:
     def trainers(
         self, name: str = "worker", module: str = "tests.integration.worker.fake_trainer"
     ) -> list[psutil.Process]:
-        """The trainer processes of a worker."""
+        """Return the trainer processes of a worker."""
         try:
             return [
                 child
@@ -204,13 +204,13 @@ class Fleet:
             return []
 
     def kill(self, name: str) -> None:
-        """kill -9 of the process itself, not of its children."""
+        """Send SIGKILL to the process itself, but not to its children."""
         process = self.processes.pop(name)
         process.kill()
         process.wait()
 
     def wait_all_terminal(self, seconds: float = 60) -> None:
-        """Until every job of the database has ended."""
+        """Wait until all jobs of the database have ended."""
         query = select(Job.id, Job.status).where(Job.finished_at.is_(None))
 
         def open_jobs() -> list[tuple[str, str]]:
@@ -220,6 +220,6 @@ class Fleet:
         deadline = time.monotonic() + seconds
         while left := open_jobs():
             if time.monotonic() > deadline:
-                told = "; ".join(f"{job_id} {status}: {self.event_names(job_id)[-8:]}" for job_id, status in left)
-                raise AssertionError(f"not ended within {seconds:.0f} s: {told}")
+                details = "; ".join(f"{job_id} {status}: {self.event_names(job_id)[-8:]}" for job_id, status in left)
+                raise AssertionError(f"not ended within {seconds:.0f} s: {details}")
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The end of a trainer is seen, and nothing of it stays, whatever it leaves behind."""
+"""The end of a trainer is detected, and all processes that it has started are ended, too."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def wait_for_line(capture: LogCapture) -> str:
     return text
 
 
-def test_a_killed_trainer_is_noticed_although_a_process_it_started_holds_its_socket(
+def test_a_killed_trainer_is_detected_although_a_process_it_started_holds_its_socket(
     tmp_path: Path, wakeup: WakeupPipe
 ) -> None:
     child, capture = start(HOLDS_THE_SOCKET, tmp_path)
@@ -87,7 +87,7 @@ def test_a_wait_for_the_trainer_ends_when_it_is_woken(tmp_path: Path, wakeup: Wa
     capture.close()
 
 
-def test_the_workers_of_a_trainer_go_with_it_and_the_kernel_would_take_it_first(tmp_path: Path) -> None:
+def test_data_workers_end_with_their_trainer_which_the_kernel_would_kill_first(tmp_path: Path) -> None:
     child, capture = start(HAS_WORKERS, tmp_path)
     wait_for_line(capture)
     assert child.pid is not None

@@ -1,4 +1,4 @@
-"""A database that is away at the end of a job delays what is written and loses none of it."""
+"""A database that is unavailable at the end of a job delays the writes, but none is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_ending_is_written_when_the_database_returns_after_the_lease(
     settings: Settings, sessions: sessionmaker[Session], tmp_path: Path
 ) -> None:
     url = settings.database_url.get_secret_value()
-    # The trainer shall end by itself while nothing can be written, and the owner shall be heard before the reaper.
+    # The trainer must end by itself during the outage, and the owner must write before the reaper acts.
     timers = {"TIDAL_TRAINER_PAUSE_SECONDS": "60", "TIDAL_REAPER_CONTACT_SECONDS": "10"}
     with (
         TcpProxy.of_url(url) as proxy,
@@ -48,7 +48,7 @@ def test_the_ending_is_written_when_the_database_returns_after_the_lease(
         assert [step.step for step in fleet.steps(job_id)] == list(range(1, 26))
         assert [item.name for item in fleet.artifacts(job_id)][-1] == "model.pth"
         events = fleet.event_names(job_id)
-        # What was submitted while the database was away is written in its order.
+        # Writes that were submitted during the outage are executed in their order.
         assert [name for name in events if name in ("running", "completing", "artifact", "completed")] == [
             "running",
             "completing",
@@ -57,7 +57,7 @@ def test_the_ending_is_written_when_the_database_returns_after_the_lease(
         ]
 
 
-def test_a_writer_that_gives_up_on_a_silent_database_waits_once_and_not_once_per_write() -> None:
+def test_a_writer_that_gives_up_waits_once_and_not_once_per_write() -> None:
     tries: list[float] = []
 
     class Silent:
@@ -72,7 +72,7 @@ def test_a_writer_that_gives_up_on_a_silent_database_waits_once_and_not_once_per
     assert isinstance(writes[-1].exception(), UnavailableError)
 
 
-def test_a_doorbell_heard_by_a_worker_that_leaves_rings_again(
+def test_a_notification_received_during_a_shutdown_is_sent_again(
     settings: Settings, sessions: sessionmaker[Session]
 ) -> None:
     worker = Worker(settings, queue="training")
@@ -80,5 +80,5 @@ def test_a_doorbell_heard_by_a_worker_that_leaves_rings_again(
     assert worker.run_next("training") == "the worker is shutting down"
     worker.close()
     with sessions() as session:
-        rung = session.scalars(select(Outbox.queue).where(Outbox.kind == "doorbell")).all()
-    assert rung == ["training"]
+        queues = session.scalars(select(Outbox.queue).where(Outbox.kind == "doorbell")).all()
+    assert queues == ["training"]

@@ -1,4 +1,4 @@
-"""What breaks under a job: the trainer, its worker, the worker's host; and what the job makes of it."""
+"""Jobs survive the loss of their trainer, their worker and the connections of the worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.worker.fleet import LONG, Fleet
 from tidal_client.vocabulary import JobType
 
 
-def test_kill_9_of_the_trainer_is_noticed_at_once_and_the_job_goes_on_from_its_checkpoint(fleet: Fleet) -> None:
+def test_kill_9_of_the_trainer_is_detected_at_once_and_the_job_resumes_from_its_checkpoint(fleet: Fleet) -> None:
     job_id = fleet.submit()
     fleet.worker(plan=LONG)
     fleet.wait_steps(job_id, 7)
@@ -25,7 +25,7 @@ def test_kill_9_of_the_trainer_is_noticed_at_once_and_the_job_goes_on_from_its_c
     trainer.kill()
     killed_at = time.monotonic()
     fleet.wait_for(lambda: "restarted" in fleet.event_names(job_id), "the restart", 10, job_id)
-    assert time.monotonic() - killed_at < 10  # promised: 5 s
+    assert time.monotonic() - killed_at < 10  # the bound of the specification is 5 s
     fleet.wait_steps(job_id, 1, attempt=2)
     steps = fleet.steps(job_id)
     resumed = next(s for s in steps if s.attempt == 2)
@@ -38,7 +38,7 @@ def test_kill_9_of_the_trainer_is_noticed_at_once_and_the_job_goes_on_from_its_c
     fleet.wait_status(job_id, "cancelled")
 
 
-def test_kill_9_of_the_worker_takes_its_trainer_along_and_another_worker_goes_on(fleet: Fleet) -> None:
+def test_kill_9_of_the_worker_ends_its_trainer_and_another_worker_continues(fleet: Fleet) -> None:
     job_id = fleet.submit()
     fleet.worker("first", plan=LONG)
     fleet.wait_steps(job_id, 7)
@@ -83,7 +83,7 @@ def test_sigterm_of_a_worker_hands_the_job_to_another_one(fleet: Fleet) -> None:
         ("exit:3", "trainer_exited", "about to leave"),
     ],
 )
-def test_a_mistake_of_the_job_fails_it_at_once_and_says_why(fleet: Fleet, ending: str, code: str, words: str) -> None:
+def test_a_user_error_fails_the_job_at_once_with_the_reason(fleet: Fleet, ending: str, code: str, words: str) -> None:
     job_id = fleet.submit()
     fleet.worker(plan={**LONG, "ending": ending})
     job = fleet.wait_status(job_id, "failed")
@@ -100,7 +100,7 @@ def test_a_trainer_that_dies_again_and_again_fails_the_job_at_the_third_time(fle
     assert "SIGSEGV" in str(job.error_message)
 
 
-def test_an_analysis_of_an_attempt_that_died_after_telling_it_is_kept_once(fleet: Fleet) -> None:
+def test_an_analysis_of_an_attempt_that_died_after_reporting_it_is_stored_once(fleet: Fleet) -> None:
     result = {"kind": "single", "request": {"seed": 7}, "trajectories": []}
     payload = {"checkpoint": "exp/final", "analysis": {"prompts": ["Tom"], "gating_mode": "random"}}
     job_id = fleet.submit(type=JobType.ANALYSIS, payload=payload, name="Tom's")
@@ -111,13 +111,13 @@ def test_an_analysis_of_an_attempt_that_died_after_telling_it_is_kept_once(fleet
         [kept] = session.scalars(select(Analysis).options(undefer(Analysis.result))).all()
     assert (kept.experiment_id, kept.job_id, kept.name) == (job.experiment_id, job_id, "Tom's")
     assert (kept.request, kept.result) == ({"seed": 7}, {**result, "attempt": 2})
-    assert sorted((its.name, its.kind) for its in fleet.artifacts(job_id)) == [
+    assert sorted((artifact.name, artifact.kind) for artifact in fleet.artifacts(job_id)) == [
         ("analysis_results.json", "result"),
         ("model.pth", "model"),
     ]
 
 
-def test_a_worker_that_stood_still_writes_nothing_more_and_two_attempts_never_overlap(fleet: Fleet) -> None:
+def test_a_suspended_worker_writes_nothing_more_and_two_attempts_never_overlap(fleet: Fleet) -> None:
     job_id = fleet.submit()
     fleet.worker("first", plan=LONG)
     fleet.wait_steps(job_id, 7)
@@ -134,7 +134,7 @@ def test_a_worker_that_stood_still_writes_nothing_more_and_two_attempts_never_ov
     fleet.wait_status(job_id, "cancelled")
 
 
-def test_the_environment_of_a_trainer_holds_no_secret_of_the_database(fleet: Fleet) -> None:
+def test_the_environment_of_a_trainer_has_no_secret_of_the_database(fleet: Fleet) -> None:
     job_id = fleet.submit()
     fleet.worker(plan=LONG, TIDAL_AUTH_TOKEN="secret-token", TIDAL_FLOWER_PASSWORD="secret-login")
     fleet.wait_steps(job_id, 1)
@@ -147,7 +147,7 @@ def test_the_environment_of_a_trainer_holds_no_secret_of_the_database(fleet: Fle
     fleet.wait_status(job_id, "cancelled")
 
 
-def test_the_same_doorbell_twenty_times_to_two_workers_is_one_claim(fleet: Fleet) -> None:
+def test_the_same_notification_twenty_times_to_two_workers_is_one_claim(fleet: Fleet) -> None:
     publisher = RedisPublisher(fleet.settings.redis_url)
     job_id = fleet.submit()
     for _ in range(20):
@@ -155,7 +155,7 @@ def test_the_same_doorbell_twenty_times_to_two_workers_is_one_claim(fleet: Fleet
     for name in ("first", "second"):
         fleet.worker(name)
     fleet.wait_status(job_id, "completed")
-    fleet.wait_for(lambda: publisher.undelivered("training") == 0, "all doorbells heard")
+    fleet.wait_for(lambda: publisher.undelivered("training") == 0, "all notifications received")
     publisher.close()
     assert fleet.event_names(job_id).count("claimed") == 1
     assert [step.step for step in fleet.steps(job_id)] == list(range(1, 21))

@@ -1,4 +1,4 @@
-"""A job from submission to its end, with a real Celery worker: every wish leaves the status and events it promises."""
+"""A job from submission to its end, with a real Celery worker: every signal leads to the right status and events."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_stop_leaves_a_checkpoint_and_a_cancelled_job(fleet: Fleet) -> None:
     assert job.checkpoint_ref == f"{job.experiment_id}/checkpoints/step-{last:09d}"
 
 
-def test_pause_frees_the_slot_and_resume_goes_on_at_the_next_step(fleet: Fleet) -> None:
+def test_pause_frees_the_slot_and_resume_continues_at_the_next_step(fleet: Fleet) -> None:
     job_id = fleet.submit()
     fleet.worker(plan=LONG)
     fleet.wait_steps(job_id, 3)
@@ -84,7 +84,7 @@ def test_pause_frees_the_slot_and_resume_goes_on_at_the_next_step(fleet: Fleet) 
 
 def test_a_pause_during_the_preparation_waits_for_the_first_safe_point(fleet: Fleet) -> None:
     job_id = fleet.submit()
-    # The preparation is longer than the grace, and the grace is long enough for a busy machine to reach its first step.
+    # The preparation takes longer than the grace period, in which even a busy machine reaches the first step.
     fleet.worker(plan={**LONG, "prepare_seconds": 5.0}, TIDAL_STOP_GRACE_SECONDS="4", TIDAL_KILL_GRACE_SECONDS="4")
     fleet.wait_status(job_id, "starting")
     fleet.signal(job_id, "pause")
@@ -93,7 +93,7 @@ def test_a_pause_during_the_preparation_waits_for_the_first_safe_point(fleet: Fl
     assert not {"sigterm_sent", "sigkill_sent"} & set(fleet.event_names(job_id))
 
 
-def test_cancel_ends_a_trainer_that_hears_nothing_at_the_end_of_the_grace(fleet: Fleet) -> None:
+def test_cancel_kills_a_trainer_that_ignores_it_at_the_end_of_the_grace_period(fleet: Fleet) -> None:
     job_id = fleet.submit()
     fleet.worker(plan={**LONG, "deaf": True})
     fleet.wait_steps(job_id, 6)
@@ -105,7 +105,7 @@ def test_cancel_ends_a_trainer_that_hears_nothing_at_the_end_of_the_grace(fleet:
     assert "sigterm_sent" not in fleet.event_names(job_id)
 
 
-def test_a_pause_nobody_answers_climbs_the_ladder_and_keeps_the_last_checkpoint(fleet: Fleet) -> None:
+def test_a_pause_that_the_trainer_ignores_escalates_and_keeps_the_last_checkpoint(fleet: Fleet) -> None:
     job_id = fleet.submit()
     fleet.worker(plan={**LONG, "deaf": True})
     fleet.wait_steps(job_id, 6)
@@ -116,7 +116,7 @@ def test_a_pause_nobody_answers_climbs_the_ladder_and_keeps_the_last_checkpoint(
     assert job.checkpoint_ref is not None
 
 
-def test_a_worker_shows_itself_while_it_works_and_goes_when_it_leaves(fleet: Fleet, redis_client: redis.Redis) -> None:
+def test_a_worker_is_displayed_from_its_start_to_its_shutdown(fleet: Fleet, redis_client: redis.Redis) -> None:
     job_id = fleet.submit()
     fleet.worker(plan=LONG)
     fleet.wait_steps(job_id, 3)

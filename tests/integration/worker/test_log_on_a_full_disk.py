@@ -36,7 +36,7 @@ def wait_until_in(path: Path, text: str) -> None:
         time.sleep(0.02)
 
 
-def test_what_was_printed_on_a_full_disk_is_in_the_log_when_there_is_room(disk: SmallDisk) -> None:
+def test_output_during_a_full_disk_is_in_the_log_once_there_is_space(disk: SmallDisk) -> None:
     disk.fill(leave_mb=0)
     path = disk.folder / "experiment" / "logs" / "1.log"
     capture = LogCapture(path, attempt=1)
@@ -49,13 +49,13 @@ def test_what_was_printed_on_a_full_disk_is_in_the_log_when_there_is_room(disk: 
     assert path.read_text() == "".join(LINES + LINES)
 
 
-def test_what_memory_does_not_hold_is_counted(disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_beyond_the_backlog_is_counted(disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_capture, "BACKLOG_BYTES", 1000)
     disk.fill(leave_mb=0)
     path = disk.folder / "1.log"
     capture = LogCapture(path, attempt=1)
     write(capture, LINES)
-    time.sleep(0.5)  # the pump has seen it
+    time.sleep(0.5)  # the pump thread has read it
     disk.empty()
     capture.close()
     kept, _, lost = path.read_text().rpartition("\n[tidal] ")

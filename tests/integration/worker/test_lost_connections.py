@@ -1,4 +1,4 @@
-"""What a lost connection to the database costs: a try, never the write; and never the doorbells of other workers."""
+"""A lost connection to the database costs one try, but never the write and never the notifications of other workers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def wait_until_gone(sessions: sessionmaker[Session], pid: int) -> None:
     raise AssertionError("the server did not end the idle transaction")
 
 
-def test_a_write_that_stood_still_in_its_transaction_is_repeated(
+def test_a_write_whose_transaction_was_idle_for_too_long_is_repeated(
     settings: Settings, sessions: sessionmaker[Session]
 ) -> None:
     engine = make_engine(settings.database_url, idle_in_transaction_timeout=0.2)
@@ -79,10 +79,10 @@ def test_a_lease_that_cannot_be_renewed_for_an_unknown_reason_is_tried_again_aft
     assert tries[2] - tries[1] >= 0.2
 
 
-def test_a_worker_without_a_database_waits_with_its_doorbell_until_it_answers_or_the_worker_leaves(
+def test_a_worker_without_a_database_keeps_its_notification_until_it_answers_or_shuts_down(
     settings: Settings,
 ) -> None:
-    """Were it given up, a worker that is cut off would use up the doorbells of all healthy ones."""
+    """Otherwise a worker that is cut off would use up the notifications that healthy workers could serve."""
     with TcpProxy.of_url(settings.database_url.get_secret_value()) as proxy:
         worker = Worker(settings.model_copy(update={"database_url": SecretStr(proxy.url)}), queue="training")
         answers: list[str] = []

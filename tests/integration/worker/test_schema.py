@@ -1,4 +1,4 @@
-"""A worker takes no job from a database it does not know."""
+"""A worker does not start with a database whose schema is not current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A launched child finds its channel and its parent, and nothing of it is left."""
+"""A launched child finds its channel and its parent, and `close` ends all processes that it has started."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def family(child: LaunchedChild[Channel]) -> list[psutil.Process]:
     return [leader, *leader.children()]
 
 
-def test_a_child_talks_to_its_parent_and_its_exit_status_is_seen() -> None:
+def test_a_child_sends_messages_to_its_parent_and_its_exit_status_is_returned() -> None:
     child = start(TALKS)
     child.channel.send(START)
-    said = child.channel.receive(30)
-    assert said is not None and said.model_dump() == {"type": "phase", "name": "7", "disk": None}
+    received = child.channel.receive(30)
+    assert received is not None and received.model_dump() == {"type": "phase", "name": "7", "disk": None}
     assert not child.ended
     child.channel.send(Stop(request="stop"))
     assert child.wait(30) == 0

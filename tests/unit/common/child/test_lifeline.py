@@ -1,4 +1,4 @@
-"""A machine that slept must not believe in the lease it held before."""
+"""After a sleep of the machine, a trainer does not continue under the lease from before the sleep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_lease_clock_never_lags_behind_the_clock_that_stops_in_sleep() -> No
     assert lease_clock() >= first
 
 
-def test_a_trainer_that_slept_with_its_machine_stands_still_before_its_next_micro_batch(
+def test_a_trainer_that_slept_with_its_machine_is_suspended_before_its_next_micro_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     awake = time.monotonic()

@@ -1,4 +1,4 @@
-"""The lines between supervisor and trainer child."""
+"""The messages between supervisor and trainer child, and the child's view of the lease."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_line_that_is_no_message_is_refused(line: bytes) -> None:
         decode_message(line)
 
 
-def test_messages_arrive_in_order_and_end_of_file_says_that_the_peer_is_gone() -> None:
+def test_messages_arrive_in_order_and_end_of_file_shows_that_the_peer_has_ended() -> None:
     ours, theirs = Channel.pair()
     child = Channel(theirs)
     ours.send(start_message())
@@ -102,7 +102,7 @@ def test_a_child_that_was_slow_to_begin_counts_from_the_last_renewal_not_from_it
     assert not Lifeline(pause_after_seconds=5, renewed_at=lease_clock() - 1).suspended()
 
 
-def test_a_process_whose_parent_is_already_another_one_leaves_at_once() -> None:
+def test_a_process_whose_parent_has_already_ended_exits_at_once() -> None:
     code = "from common.child.lifeline import die_with_parent; die_with_parent(); print('alive')"
     for parent, expected in ((os.getpid(), b"alive\n"), (1, b"")):
         environ = {**os.environ, PARENT_PID_VARIABLE: str(parent)}

@@ -1,4 +1,4 @@
-"""Predicted starts equal those of a second simulation that lets every second pass, and of cases worked out by hand."""
+"""Predicted starts equal those of a simulation second by second, and of examples that were computed by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def by_seconds(
     workers: int,
     usual: dict[str, float],
 ) -> dict[str, float]:
-    """The same with whole seconds, one after the other, looking through everybody at each."""
+    """Compute the same prediction second by second, in whole seconds."""
     running = [(job.type, job.seconds_left, job.on_worker) for job in busy]
     left = list(waiting)
     starts: dict[str, float] = {}
@@ -71,7 +71,7 @@ def test_one_worker_serves_all_types_in_turn() -> None:
     assert found == {"a": 60.0, "b": 100.0}
 
 
-def test_behind_what_nobody_knows_nothing_is_said() -> None:
+def test_behind_a_job_of_unknown_duration_there_is_no_prediction() -> None:
     line = [WaitingJob("a", "lm"), WaitingJob("b", "ev")]
     assert predict_starts(line, [LeasedJob("lm", None)], limits={"lm": 1}, workers=2, usual_seconds={}) == {"b": 0.0}
     assert predict_starts(line, [LeasedJob("lm", None)], limits={"lm": 1}, workers=1, usual_seconds={}) == {}
@@ -81,7 +81,7 @@ def test_without_workers_nothing_starts() -> None:
     assert predict_starts([WaitingJob("a", "lm")], [], limits={}, workers=0, usual_seconds={"lm": 1.0}) == {}
 
 
-def test_a_stale_job_keeps_its_place_but_no_worker() -> None:
+def test_a_stale_job_counts_against_the_limit_but_occupies_no_worker() -> None:
     line = [WaitingJob("a", "lm"), WaitingJob("b", "ev")]
     found = predict_starts(
         line, [LeasedJob("lm", None, on_worker=False)], limits={"lm": 1}, workers=1, usual_seconds={}

@@ -1,4 +1,4 @@
-"""The table of transitions is the one of the specification, and its invariants hold for every pair."""
+"""The table of transitions equals the specification, and its invariants hold for every pair of statuses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tidal_client.vocabulary import LEASED, LIVE, TERMINAL, DesiredState, JobSta
 S = JobStatus
 D = DesiredState
 
-# The specification, line by line, in its own words.
+# The transitions of the specification, copied line by line.
 SPECIFICATION = """
 pending → cancelled: api
 pending → provisioning: claimer
@@ -85,13 +85,13 @@ MEANS = {Signal.RESUME: D.RUN, Signal.PAUSE: D.PAUSE, Signal.COMPLETE: D.COMPLET
 
 
 @pytest.mark.parametrize(("present", "signal"), list(product(D, Signal)))
-def test_wishes_only_become_more_severe(present: DesiredState, signal: Signal) -> None:
+def test_a_desired_state_only_becomes_more_severe(present: DesiredState, signal: Signal) -> None:
     wanted = MEANS[signal]
     allowed = WORTH[wanted] >= WORTH[present] or (present, wanted) == (D.PAUSE, D.RUN)
     assert desired_state_after(present, signal) == (wanted if allowed else None)
 
 
-# What the table of the specification takes in a status, less what repeats the wish or would be milder.
+# The signals that the specification allows in a status, without those that repeat the desired state or are milder.
 OFFERED = """
 pending run: stop
 pending pause: resume stop

@@ -1,4 +1,4 @@
-"""Payloads are complete, strict, and never point out of the store."""
+"""Payloads are complete and strict, and their references never point outside the store."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_references_out_of_the_store_are_refused(text: str) -> None:
         normal_reference(text)
 
 
-def test_every_bad_place_is_named() -> None:
+def test_every_invalid_field_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         check_payload(
             JobType.RL_TRAINING, {"config": {"ppo": {"gama": 1}}, "checkpoint": "/x", "data": {"max_documents": 0}}

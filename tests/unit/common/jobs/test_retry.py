@@ -1,4 +1,4 @@
-"""Budgets are separate, drains are free, and the numbers are those of the specification."""
+"""The retry budgets are separate, drains use none, and the numbers are those of the specification."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_training_that_diverged_is_not_tried_again_whatever_the_budget() -> No
     assert verdict(Fault.DIVERGED, infra=1, max_user=5) == RetryDecision(False, 1, 1)
 
 
-def test_a_drain_costs_nothing() -> None:
+def test_a_drain_uses_no_budget() -> None:
     assert verdict(Fault.DRAIN, infra=2, user=5) == RetryDecision(True, 2, 5)
 
 

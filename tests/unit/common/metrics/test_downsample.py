@@ -1,4 +1,4 @@
-"""Largest-triangle-three-buckets against a plain recomputation, and what a chart relies on."""
+"""Largest-triangle-three-buckets equals a plain implementation, and has the properties that charts need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from common.metrics import MetricsWriter, downsample, lttb, read_table
 
 
 def plain_lttb(x: list[float], y: list[float], count: int) -> list[int]:
-    """The thesis' algorithm point by point."""
+    """Apply the algorithm of the thesis point by point."""
     n = len(x)
     edges = [math.floor(1 + b * (n - 2) / (count - 2)) for b in range(count - 1)]
     kept = [0]

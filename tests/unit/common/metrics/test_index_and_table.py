@@ -1,4 +1,4 @@
-"""Columns out of the archive: the same points as reading its lines, whatever the index beside it went through."""
+"""A table read through the index has the same points as the lines of the archive, whatever state the index is in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ("loss", "rate", "validation")
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index begins at once and has many blocks."""
+    """Make the index begin with few points and have many blocks."""
     monkeypatch.setattr(index_module, "EXTEND_BYTES", 500)
     monkeypatch.setattr(index_module, "BLOCK_BYTES", 2000)
 
@@ -30,7 +30,7 @@ def index_of(folder: Path) -> Path:
 
 
 def write_run(folder: Path, seed: int, attempts: int) -> None:
-    """Attempts that go back, some with a rewind, some without; gaps, values that are not finite, two lines a step."""
+    """Write attempts that repeat steps, with and without a rewind, with gaps, non-finite values and two lines a step."""
     rng = random.Random(seed)
     step = 0
     for attempt in range(1, attempts + 1):
@@ -51,7 +51,7 @@ def write_run(folder: Path, seed: int, attempts: int) -> None:
 
 
 def assert_same(folder: Path, keys: tuple[str, ...] | None = None) -> None:
-    """The table says what the lines say."""
+    """Assert that the table contains exactly the points of the lines."""
     points = read_metrics(folder, "metrics", keys=keys)
     table = read_table(folder, "metrics", keys)
     assert table.points() == len(points)
@@ -74,7 +74,7 @@ def assert_same(folder: Path, keys: tuple[str, ...] | None = None) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_table_is_what_the_lines_say(tmp_path: Path, seed: int) -> None:
+def test_the_table_equals_the_lines(tmp_path: Path, seed: int) -> None:
     write_run(tmp_path, seed, attempts=1 + seed % 5)
     for keys in (None, ("loss",), ("validation", "rate"), ("nothing",)):
         assert_same(tmp_path, keys)
@@ -121,7 +121,7 @@ def test_a_damaged_index_is_rebuilt(tmp_path: Path, damage: str) -> None:
     assert_same(tmp_path)
 
 
-def test_an_index_of_an_archive_that_was_cut_is_not_believed(tmp_path: Path) -> None:
+def test_an_index_of_a_truncated_archive_is_not_used(tmp_path: Path) -> None:
     write_run(tmp_path, 4, attempts=1)
     assert_same(tmp_path)
     first = tmp_path / "metrics" / "metrics-1-1.jsonl"
@@ -129,7 +129,7 @@ def test_an_index_of_an_archive_that_was_cut_is_not_believed(tmp_path: Path) -> 
     assert_same(tmp_path)
 
 
-def test_a_torn_line_counts_once_it_is_whole(tmp_path: Path) -> None:
+def test_an_incomplete_line_counts_once_it_is_complete(tmp_path: Path) -> None:
     write_run(tmp_path, 5, attempts=1)
     last = max((tmp_path / "metrics").glob("*.jsonl"), key=lambda path: int(path.stem.rsplit("-", 1)[1]))
     line = json.dumps({"step": 9000, "time": "2026-01-01T00:00:00.000Z", "attempt": 1, "values": {"loss": 3.5}}) + "\n"
@@ -142,9 +142,9 @@ def test_a_torn_line_counts_once_it_is_whole(tmp_path: Path) -> None:
     assert_same(tmp_path)
 
 
-def test_without_a_place_for_the_index_the_archive_is_read_all_the_same(tmp_path: Path) -> None:
+def test_the_archive_is_read_even_if_the_index_cannot_be_written(tmp_path: Path) -> None:
     index = index_of(tmp_path)
-    index.mkdir(parents=True)  # a folder where the file should be: nothing can be written
+    index.mkdir(parents=True)  # a folder with the name of the index, so that the file cannot be written
     write_run(tmp_path, 6, attempts=2)
     assert_same(tmp_path)
     assert index.is_dir()

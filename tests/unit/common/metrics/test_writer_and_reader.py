@@ -1,4 +1,4 @@
-"""The archive of metrics: what is added is what is read back, whatever the disk and the attempts do."""
+"""The points that were added are read back from the archive, whatever happens to the disk and the attempts."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_second_writer_of_one_attempt_never_overwrites(tmp_path: Path) -> None
     assert [p.step for p in read_metrics(tmp_path, "metrics")] == [1, 2]
 
 
-def test_the_highest_attempt_wins_and_a_rewind_voids_what_lies_beyond(tmp_path: Path) -> None:
+def test_the_highest_attempt_is_valid_and_a_rewind_voids_later_points(tmp_path: Path) -> None:
     with make_writer(tmp_path, attempt=1) as first:
         for step in range(1, 11):
             first.add("metrics", step, {"loss": 1.0})
@@ -108,7 +108,7 @@ def test_values_that_are_not_finite_become_null(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["values"] == {"a": None, "b": None, "c": 1.5}
 
 
-def test_a_torn_last_line_is_skipped(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_skipped(tmp_path: Path) -> None:
     with make_writer(tmp_path) as writer:
         writer.add("metrics", 1, {"loss": 1.0})
     [path] = (tmp_path / "metrics").iterdir()
@@ -122,7 +122,7 @@ def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
         writer.add("speed", 1, {})
 
 
-def test_points_wait_in_memory_while_the_disk_takes_none(tmp_path: Path) -> None:
+def test_points_wait_in_memory_while_the_disk_is_full(tmp_path: Path) -> None:
     (tmp_path / "metrics").write_text("a file where the folder should be")
     writer = make_writer(tmp_path)
     for step in range(5):
@@ -134,7 +134,7 @@ def test_points_wait_in_memory_while_the_disk_takes_none(tmp_path: Path) -> None
     assert [p.step for p in read_metrics(tmp_path, "metrics")] == [0, 1, 2, 3, 4]
 
 
-def test_what_a_full_disk_costs_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_lost_to_a_full_disk_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "MAX_WAITING", 10)
     (tmp_path / "metrics").write_text("in the way")
     writer = make_writer(tmp_path, flush_seconds=60.0)

@@ -1,4 +1,4 @@
-"""The settings and flags of Celery are known to it; tests/integration/jobs/test_celery_delivery.py tests deliveries."""
+"""Celery knows all settings and flags that Tidal uses; tests/integration/jobs/test_celery_delivery.py tests deliveries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One stream entry carries the events of many requests and gives them back as they were."""
+"""One stream entry holds the events of many requests, and decoding returns them unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from common.redis.generation_events import (
 )
 
 
-def test_any_text_comes_out_of_an_entry_as_it_went_in() -> None:
+def test_decoding_an_entry_returns_any_text_unchanged() -> None:
     text = "a line\nand \r another\u2028one \x85 with “quotes” and a token of spaces   "
     events = [
         encode_generation_event("r.1", "token", {"text": text}),
@@ -40,7 +40,7 @@ def test_the_requests_of_one_reader_share_a_stream_and_those_of_another_have_the
     streams = by_stream(
         [encode_generation_event(request_id, "token", {"index": n}) for n, request_id in enumerate(ids)]
     )
-    assert {stream: [its.request_id for its in events] for stream, events in streams.items()} == {
+    assert {stream: [event.request_id for event in events] for stream, events in streams.items()} == {
         keys.generate_stream(ids[0]): [ids[0], ids[2]],
         keys.generate_stream(ids[1]): [ids[1]],
     }

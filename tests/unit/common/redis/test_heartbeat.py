@@ -1,4 +1,4 @@
-"""A reaper that fails is not silent."""
+"""Failing sweeps are reported, and so is a missing health process."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ def ago(seconds: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
 
 
-def test_no_health_process_is_told_with_the_remedy() -> None:
+def test_a_missing_health_process_is_reported_with_the_remedy() -> None:
     assert "python -m services.health" in sweep_problem(None, None, 5.0)
 
 
-def test_sweeps_that_succeed_are_no_trouble_and_a_short_outage_is_none() -> None:
+def test_successful_sweeps_and_a_short_outage_are_no_problem() -> None:
     assert sweep_problem(ago(1), "", 5.0) == ""
     assert sweep_problem(ago(50), "connection refused", 5.0) == ""
 
 
-def test_sweeps_that_fail_for_more_than_a_minute_are_told_with_the_reason() -> None:
+def test_sweeps_that_fail_for_more_than_a_minute_are_reported_with_the_reason() -> None:
     assert "70 s ago" in sweep_problem(ago(70), "connection refused", 5.0)
     assert "connection refused" in sweep_problem(ago(70), "connection refused", 5.0)
     assert sweep_problem(ago(70), "", 20.0) == "", "six rounds of 20 s have not passed"

@@ -1,4 +1,4 @@
-"""What the end of a trainer means, and whom it is charged to."""
+"""The exit status and the messages of a trainer determine the outcome, or the fault and its retry budget."""
 
 from __future__ import annotations
 
@@ -24,56 +24,56 @@ def ending(
     )
 
 
-def test_a_finished_trainer_ends_as_it_said() -> None:
+def test_a_finished_trainer_has_the_outcome_that_it_reported() -> None:
     assert ending(0, finished=Finished(outcome="paused")) == Ending(outcome="paused")
 
 
 @pytest.mark.parametrize("status", [1, -9])
-def test_finished_without_a_clean_exit_is_no_finish(status: int) -> None:
+def test_finished_without_a_clean_exit_does_not_count(status: int) -> None:
     assert ending(status, finished=Finished(outcome="completed")).outcome is None
 
 
-def test_silence_with_status_0_is_no_finish() -> None:
+def test_status_0_without_a_message_is_a_failure() -> None:
     assert ending(0).fault is Fault.USER_ERROR
 
 
 def test_an_error_of_the_job_keeps_its_own_code() -> None:
-    told = ending(1, failed=Failed(code="invalid_data", message="no such file"))
-    assert (told.fault, told.code, told.message) == (Fault.USER_ERROR, "invalid_data", "no such file")
+    result = ending(1, failed=Failed(code="invalid_data", message="no such file"))
+    assert (result.fault, result.code, result.message) == (Fault.USER_ERROR, "invalid_data", "no such file")
 
 
-def test_cuda_out_of_memory_has_a_code_of_its_own() -> None:
-    told = ending(1, failed=Failed(code="whatever", message="lower it", kind="cuda_oom"))
-    assert (told.fault, told.code) == (Fault.CUDA_OOM, "cuda_out_of_memory")
+def test_cuda_out_of_memory_has_its_own_code() -> None:
+    result = ending(1, failed=Failed(code="whatever", message="lower it", kind="cuda_oom"))
+    assert (result.fault, result.code) == (Fault.CUDA_OOM, "cuda_out_of_memory")
 
 
-def test_a_training_that_diverged_has_a_code_of_its_own() -> None:
-    told = ending(1, failed=Failed(code="training_diverged", message="the loss is nan", kind="diverged"))
-    assert (told.fault, told.code, told.message) == (Fault.DIVERGED, "training_diverged", "the loss is nan")
+def test_a_training_that_diverged_has_its_own_code() -> None:
+    result = ending(1, failed=Failed(code="training_diverged", message="the loss is nan", kind="diverged"))
+    assert (result.fault, result.code, result.message) == (Fault.DIVERGED, "training_diverged", "the loss is nan")
 
 
 def test_a_kill_by_the_kernel_for_memory_names_what_to_lower() -> None:
-    told = ending(-signal.SIGKILL, oom_kills=1)
-    assert told.fault is Fault.OOM_KILLED
-    assert "micro_batch_size" in told.message
-    assert told.fault in INFRASTRUCTURE
+    result = ending(-signal.SIGKILL, oom_kills=1)
+    assert result.fault is Fault.OOM_KILLED
+    assert "micro_batch_size" in result.message
+    assert result.fault in INFRASTRUCTURE
 
 
-def test_other_signals_are_the_infrastructure_s() -> None:
-    told = ending(-signal.SIGSEGV, oom_kills=1)
-    assert told.fault is Fault.WORKER_LOST
-    assert "SIGSEGV" in told.message
+def test_other_signals_are_infrastructure_faults() -> None:
+    result = ending(-signal.SIGSEGV, oom_kills=1)
+    assert result.fault is Fault.WORKER_LOST
+    assert "SIGSEGV" in result.message
     assert ending(-signal.SIGKILL).fault is Fault.WORKER_LOST
     assert "signal 99" in ending(-99).message
 
 
-def test_an_exit_without_a_word_is_charged_to_the_job_with_the_end_of_its_log() -> None:
-    told = ending(3)
-    assert told.fault in USER
-    assert "the tail" in told.message
+def test_an_exit_without_a_message_is_a_user_error_with_the_end_of_the_log() -> None:
+    result = ending(3)
+    assert result.fault in USER
+    assert "the tail" in result.message
 
 
-def test_what_the_supervisor_killed_is_nobody_s_fault_but_for_a_standstill() -> None:
+def test_a_kill_by_the_supervisor_is_a_fault_only_without_progress() -> None:
     for reason in (KillReason.STOP_GRACE, KillReason.DRAIN, KillReason.LEASE_LOST):
         assert ending(-9, killed=reason, oom_kills=1) == Ending(killed=reason)
     assert ending(-9, killed=KillReason.NO_PROGRESS).fault is Fault.NO_PROGRESS

@@ -25,7 +25,7 @@ def test_flower_does_not_start_without_a_password() -> None:
     assert environment["FLOWER_ADDRESS"] == "127.0.0.1"
 
 
-def test_nothing_that_publishes_or_controls_is_left() -> None:
+def test_all_endpoints_that_publish_or_control_are_removed() -> None:
     code = """
 from services.worker.flower import take_out_writing
 from services.worker.flower_guard import path_of

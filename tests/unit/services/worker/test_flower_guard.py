@@ -24,7 +24,7 @@ class Failing(BaseHandler):
         raise RuntimeError("of /srv/secret/place")
 
 
-def test_a_fault_of_flower_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_flower_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     handlers: list[Any] = [("/fails", Failing), ("/login", Failing)]
     settings: dict[str, Any] = {}
     guard(handlers, settings, FlowerAccess("tidal:pw", KnownHosts(), TrustedProxies("")))

@@ -1,4 +1,4 @@
-"""What a trainer prints is in its log: all of it, in order, bounded."""
+"""The output of a trainer is in its log: complete, in order, and limited in size."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_both_outputs_are_kept_in_the_order_they_were_written(tmp_path: Path) ->
     assert capture.tail.endswith("line 299")
 
 
-def test_the_last_words_of_a_killed_process_are_kept(tmp_path: Path) -> None:
+def test_the_last_output_of_a_killed_process_is_kept(tmp_path: Path) -> None:
     capture = LogCapture(tmp_path / "1.log", attempt=1)
     run(capture, "import os, sys\nsys.stdout.write('x' * 200000 + 'last words')\nos.kill(os.getpid(), 9)")
     assert (tmp_path / "1.log").read_text() == "x" * 200000 + "last words\n"
 
 
-def test_the_file_is_bounded_and_says_what_is_missing(tmp_path: Path) -> None:
+def test_the_file_is_bounded_and_shows_how_much_is_missing(tmp_path: Path) -> None:
     capture = LogCapture(tmp_path / "1.log", attempt=1, max_bytes=1000)
     run(capture, "print('y' * 5000, end='')")
     assert (tmp_path / "1.log").read_text() == "y" * 1000 + "\n[tidal] 4000 bytes of output were dropped\n"
@@ -64,7 +64,7 @@ def test_a_child_that_closes_its_output_and_lives_on_loses_nothing(tmp_path: Pat
     assert (tmp_path / "1.log").read_text() == "before\nafter\n"
 
 
-def test_the_file_is_complete_while_redis_is_away(tmp_path: Path) -> None:
+def test_the_file_is_complete_while_redis_is_unavailable(tmp_path: Path) -> None:
     capture = LogCapture(
         tmp_path / "1.log", attempt=1, redis_url=f"redis://127.0.0.1:{free_port()}/0", streams=["tidal:test"]
     )

@@ -1,4 +1,4 @@
-"""Out-of-memory kills are counted where they concern the trainer, on every kind of system."""
+"""Out-of-memory kills are read from the most specific counter that the system has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERSION_1 = "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n"
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """A /proc of a machine on which seven processes were killed; no cgroups yet."""
+    """Create the /proc of a machine on which seven processes were killed, without cgroups."""
     (tmp_path / "proc" / "self").mkdir(parents=True)
     (tmp_path / "proc" / "vmstat").write_text("pgfault 12\noom_kill 7\n")
     return tmp_path / "proc"
@@ -44,10 +44,10 @@ def test_a_container_that_sees_its_group_at_the_mount_point_reads_it_there(proc:
 
 
 @pytest.mark.parametrize("groups", ["", "0::/\n", "not a line:\n::\n"])
-def test_without_a_group_that_counts_the_machine_does(proc: Path, tmp_path: Path, groups: str) -> None:
+def test_without_a_counter_of_the_group_that_of_the_machine_is_used(proc: Path, tmp_path: Path, groups: str) -> None:
     put(proc / "self" / "cgroup", groups)
     assert oom_kill_count(proc, tmp_path / "cg") == 7
 
 
-def test_where_nothing_counts_it_is_0(tmp_path: Path) -> None:
+def test_without_any_counter_the_result_is_0(tmp_path: Path) -> None:
     assert oom_kill_count(tmp_path / "none", tmp_path / "cg") == 0

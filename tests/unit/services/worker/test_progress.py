@@ -1,4 +1,4 @@
-"""Standing still is noticed, slowness is not; the time left follows the pace."""
+"""A trainer without progress is detected, a slow one is not, and the remaining time follows the pace."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ def stepping(interval: float, count: int) -> tuple[ProgressWatch, float]:
     return watch, now
 
 
-def test_silence_of_ten_times_the_median_is_too_long() -> None:
+def test_no_message_for_ten_times_the_median_is_too_long() -> None:
     watch, now = stepping(60.0, 30)
     assert not watch.overdue(now + 599)
     assert watch.overdue(now + 601)
 
 
-def test_fast_steps_are_given_two_minutes() -> None:
+def test_the_limit_of_fast_steps_is_two_minutes() -> None:
     watch, now = stepping(0.05, 100)
     assert not watch.overdue(now + 119)
     assert watch.overdue(now + 121)
 
 
-def test_the_first_steps_and_named_phases_are_given_half_an_hour() -> None:
+def test_the_limit_of_first_steps_and_of_phases_is_half_an_hour() -> None:
     watch, now = stepping(0.1, 10)
     assert not watch.overdue(now + 1799)
     assert watch.overdue(now + 1801)
@@ -35,13 +35,13 @@ def test_the_first_steps_and_named_phases_are_given_half_an_hour() -> None:
     assert not watch.overdue(now + 1799)
 
 
-def test_a_suspended_trainer_is_excused() -> None:
+def test_the_limit_does_not_apply_to_a_suspended_trainer() -> None:
     watch, now = stepping(0.1, 100)
     watch.restart_limit(now + 500)
     assert not watch.overdue(now + 600)
 
 
-def test_the_time_left_follows_the_pace_of_the_last_minute() -> None:
+def test_the_remaining_time_follows_the_pace_of_the_last_minute() -> None:
     meter = ProgressMeter()
     meter.record(0, 1000, 0.0)
     assert meter.eta_seconds is None
@@ -62,7 +62,7 @@ def test_micro_batches_of_one_step_do_not_count_as_pace() -> None:
     assert meter.step == 3
 
 
-def test_the_time_left_is_that_of_the_time_limit_where_it_ends_the_training() -> None:
+def test_the_remaining_time_follows_a_time_limit_that_ends_the_training() -> None:
     meter = ProgressMeter()
     for step in range(1, 31):
         meter.record(step, 1_000_000, step * 1.0, time_share=step / 40)

@@ -1,4 +1,4 @@
-"""The stop ladder: each wish with its deadlines, told by a hand-driven clock."""
+"""The stop ladder escalates each request at its deadlines; the test sets the clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def make() -> StopLadder:
 
 
 def actions(ladder: StopLadder, until: int, begin: int = 0) -> list[tuple[int, StopAction]]:
-    """Every action with its second; KILL ends the list."""
+    """Return all actions with their seconds, up to the first KILL."""
     found = []
     for now in range(begin, until):
         action = ladder.next_action(float(now))
@@ -21,11 +21,11 @@ def actions(ladder: StopLadder, until: int, begin: int = 0) -> list[tuple[int, S
     return found
 
 
-def test_nothing_happens_without_a_wish() -> None:
+def test_nothing_happens_without_a_request() -> None:
     assert actions(make(), 500) == []
 
 
-def test_stop_and_pause_ask_then_terminate_then_kill() -> None:
+def test_stop_and_pause_send_the_request_then_terminate_then_kill() -> None:
     requests: tuple[RequestKind, ...] = ("stop", "pause")
     for request in requests:
         ladder = make()
@@ -71,13 +71,13 @@ def test_a_stop_that_becomes_a_cancel_keeps_its_first_deadline() -> None:
     assert actions(ladder, 500, 30) == [(60, StopAction.KILL)]
 
 
-def test_complete_is_asked_once_and_never_killed() -> None:
+def test_complete_is_requested_once_and_never_kills() -> None:
     ladder = make()
     ladder.request("complete", 0)
     assert actions(ladder, 5000) == [(0, StopAction.SEND_REQUEST)]
 
 
-def test_complete_after_pause_takes_the_deadlines_away() -> None:
+def test_complete_after_pause_removes_the_deadlines() -> None:
     ladder = make()
     ladder.request("pause", 0)
     ladder.request("complete", 10)
@@ -85,7 +85,7 @@ def test_complete_after_pause_takes_the_deadlines_away() -> None:
     assert actions(ladder, 5000, 10) == [(10, StopAction.SEND_REQUEST)]
 
 
-def test_a_repeated_wish_moves_no_deadline() -> None:
+def test_a_repeated_request_moves_no_deadline() -> None:
     ladder = make()
     for now in range(0, 50, 2):
         ladder.request("stop", float(now))
@@ -93,7 +93,7 @@ def test_a_repeated_wish_moves_no_deadline() -> None:
     assert actions(ladder, 500, 50) == [(60, StopAction.TERMINATE), (90, StopAction.KILL)]
 
 
-def test_a_milder_wish_is_not_heard_and_a_harder_one_is_asked_anew() -> None:
+def test_a_milder_request_is_ignored_and_a_more_severe_one_is_sent() -> None:
     ladder = make()
     ladder.request("stop", 0)
     ladder.request("pause", 1)

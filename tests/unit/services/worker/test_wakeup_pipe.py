@@ -1,4 +1,4 @@
-"""A wait for a descriptor ends when another thread says so."""
+"""A wakeup pipe ends the wait of another thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_set(wakeup: WakeupPipe) -> bool:
 def test_it_stays_set_until_it_is_cleared_however_often_it_was_set() -> None:
     wakeup = WakeupPipe()
     assert not is_set(wakeup)
-    for _ in range(100_000):  # more than a pipe holds
+    for _ in range(100_000):  # more often than a pipe has bytes
         wakeup.set()
     assert is_set(wakeup)
     wakeup.clear()
@@ -44,7 +44,7 @@ def test_after_close_it_touches_no_descriptor() -> None:
     wakeup = WakeupPipe()
     closed = wakeup.fileno()
     wakeup.close()
-    reader, writer = os.pipe()  # takes the numbers that have become free
+    reader, writer = os.pipe()  # the new pipe reuses the numbers of the closed descriptors
     try:
         assert closed in (reader, writer)
         os.write(writer, b"mine")
