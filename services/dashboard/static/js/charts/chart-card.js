@@ -47,7 +47,7 @@ function description(title, lines, diverged) {
   const step = end(lines);
   const parts = lines.filter((line) => line.y.length).map((line) => [line.label, ...read(line, step)].join(" ").trim());
   return `Chart of ${title}. At step ${exact(step)}: ${parts.join(", ") || "no points yet"}. ${diverged
-    .map((one) => `${notFinite(one)} `)
+    .map((metric) => `${notFinite(metric)} `)
     .join("")}Use the arrow keys to move the cursor.`;
 }
 
@@ -169,6 +169,6 @@ export function ChartCard({
           </button>`,
       )}
     </div>
-    ${diverged.map((one) => html`<p class="message bad" key=${one.label}>${notFinite(one)}</p>`)}
+    ${diverged.map((metric) => html`<p class="message bad" key=${metric.label}>${notFinite(metric)}</p>`)}
   </section>`;
 }

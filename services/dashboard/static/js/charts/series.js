@@ -107,10 +107,10 @@ export class SeriesStore {
    * @param {Api.Rewind} rewind
    */
   rewind({ kind, attempt, step }) {
-    for (const one of kind ? [kind] : KINDS) {
-      if (attempt <= this.attempts[one]) continue;
-      this.cut(one, step);
-      this.attempts[one] = attempt;
+    for (const affectedKind of kind ? [kind] : KINDS) {
+      if (attempt <= this.attempts[affectedKind]) continue;
+      this.cut(affectedKind, step);
+      this.attempts[affectedKind] = attempt;
     }
     this.changed();
   }

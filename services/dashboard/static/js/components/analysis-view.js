@@ -18,7 +18,12 @@ export function AnalysisView({ result }) {
   return html`<div class="stack">
     ${result.batchAnalysis && html`<${Between} batch=${result.batchAnalysis} prompts=${result.trajectories} />`}
     ${result.trajectories.map(
-      (one) => html`<${Trajectory} key=${one.prompt} one=${one} open=${result.trajectories.length < 4} />`,
+      (trajectory) =>
+        html`<${Trajectory}
+          key=${trajectory.prompt}
+          trajectory=${trajectory}
+          open=${result.trajectories.length < 4}
+        />`,
     )}
     ${result.sweepAnalysis && html`<${Sweep} sweep=${result.sweepAnalysis} />`}
     <p class="note">${count(result.tokensGenerated, "token")} in ${duration(result.elapsedMs / 1000)}.</p>
@@ -78,9 +83,9 @@ function Between({ batch, prompts }) {
   </section>`;
 }
 
-/** @param {{one: Api.Trajectory, open: boolean}} props */
-function Trajectory({ one, open }) {
-  const { analysis, samples } = one;
+/** @param {{trajectory: Api.Trajectory, open: boolean}} props */
+function Trajectory({ trajectory, open }) {
+  const { analysis, samples } = trajectory;
   const stats = first(analysis.signalStats);
   const windows = first(analysis.signalEvolution);
   const ends = first(analysis.tokenSignalAlignment);
@@ -93,7 +98,7 @@ function Trajectory({ one, open }) {
   }));
   return html`<details class="card trajectory" open=${open}>
     <summary>
-      <h2>${one.prompt || "(new document)"}</h2>
+      <h2>${trajectory.prompt || "(new document)"}</h2>
       <span class="note">mean ${number(stats.mean, 3)}, deviation ${number(stats.std, 3)}</span>
     </summary>
     <div class="stack">
@@ -141,7 +146,7 @@ function Trajectory({ one, open }) {
       ${samples.map(
         (sample) =>
           html`<p class="generated small" key=${sample.seed}>
-            <span class="prompt">${one.prompt}</span>${sample.tokenTexts.map(
+            <span class="prompt">${trajectory.prompt}</span>${sample.tokenTexts.map(
               (text, i) =>
                 html`<span
                   class="tok"

@@ -18,11 +18,11 @@ export function CheckpointTable({ checkpoints, onDeleted }) {
   const may = maySubmit(useStore(session));
   const [doomed, setDoomed] = useState(/** @type {Api.Checkpoint | null} */ (null));
   /**
-   * @param {Api.Checkpoint} one
+   * @param {Api.Checkpoint} checkpoint
    * @returns {Api.CheckpointPath}
    */
-  const address = (one) =>
-    `api/experiments/${one.reference.split("/")[0]}/checkpoints/${one.name
+  const address = (checkpoint) =>
+    `api/experiments/${checkpoint.reference.split("/")[0]}/checkpoints/${checkpoint.name
       .split("/")
       .map(encodeURIComponent)
       .join("/")}`;
@@ -40,14 +40,14 @@ export function CheckpointTable({ checkpoints, onDeleted }) {
       </thead>
       <tbody>
         ${checkpoints.map(
-          (one) =>
-            html`<tr key=${one.reference}>
-              <td class="mono">${one.name} ${one.best && html`<span class="status good">best</span>`}</td>
-              <td>${one.kind}</td>
-              <td class="num step">${integer(one.step)}</td>
-              <td class="num">${bytes(one.sizeBytes)}</td>
-              <td class="wide note"><${Time} at=${one.createdAt} /></td>
-              <td><${Actions} one=${one} onDelete=${may ? () => setDoomed(one) : null} /></td>
+          (checkpoint) =>
+            html`<tr key=${checkpoint.reference}>
+              <td class="mono">${checkpoint.name} ${checkpoint.best && html`<span class="status good">best</span>`}</td>
+              <td>${checkpoint.kind}</td>
+              <td class="num step">${integer(checkpoint.step)}</td>
+              <td class="num">${bytes(checkpoint.sizeBytes)}</td>
+              <td class="wide note"><${Time} at=${checkpoint.createdAt} /></td>
+              <td><${Actions} checkpoint=${checkpoint} onDelete=${may ? () => setDoomed(checkpoint) : null} /></td>
             </tr>`,
         )}
       </tbody>
@@ -73,31 +73,36 @@ export function CheckpointTable({ checkpoints, onDeleted }) {
 const consequence = ({ kind }) =>
   kind === "training" ? "The job can then be resumed only from the other checkpoints." : "This cannot be undone.";
 
-/** @param {{one: Api.Checkpoint, onDelete: (() => void) | null}} props */
-function Actions({ one, onDelete }) {
+/** @param {{checkpoint: Api.Checkpoint, onDelete: (() => void) | null}} props */
+function Actions({ checkpoint, onDelete }) {
   return html`<div class="row end">
     ${
-      one.usableAsBase &&
-      html`<a class="button small" href=${href("/playground", { checkpoint: one.reference })}
+      checkpoint.usableAsBase &&
+      html`<a class="button small" href=${href("/playground", { checkpoint: checkpoint.reference })}
         ><${Icon} name="play" />Generate</a
       >`
     }
     ${
-      one.usableAsPolicy &&
-      html`<a class="button small" href=${href("/playground", { policy: one.reference })}
+      checkpoint.usableAsPolicy &&
+      html`<a class="button small" href=${href("/playground", { policy: checkpoint.reference })}
         ><${Icon} name="play" />Generate</a
       >`
     }
     ${
-      one.usableAsBase &&
-      html`<a class="button small" href=${href("/new", { type: "rl-training", checkpoint: one.reference })}
+      checkpoint.usableAsBase &&
+      html`<a class="button small" href=${href("/new", { type: "rl-training", checkpoint: checkpoint.reference })}
         >Train a controller</a
       >`
     }
-    <${FileButton} small path=${one.download} name=${one.name.split("/").at(-1)} label=${`Download ${one.name}`} />
+    <${FileButton}
+      small
+      path=${checkpoint.download}
+      name=${checkpoint.name.split("/").at(-1)}
+      label=${`Download ${checkpoint.name}`}
+    />
     ${
       onDelete &&
-      html`<button class="button small danger" aria-label=${`Delete ${one.name}`} onClick=${onDelete}>
+      html`<button class="button small danger" aria-label=${`Delete ${checkpoint.name}`} onClick=${onDelete}>
         <${Icon} name="trash" />
       </button>`
     }

@@ -9,13 +9,15 @@ import { Field } from "./parts.js";
  * hint?: string}} props
  */
 export function Choice({ label, value, options, onChange, none, wrong, hint }) {
-  const known = !value || options.some((one) => one.value === value);
+  const known = !value || options.some((option) => option.value === value);
   return html`<${Field} label=${label} wrong=${wrong} hint=${hint}>
     ${(props) =>
       html`<select ...${props} value=${value} onChange=${onChange}>
         ${none && html`<option value="">${none}</option>`}
         ${!known && html`<option value=${value} selected>${value}</option>`}
-        ${options.map((one) => html`<option value=${one.value} selected=${one.value === value}>${one.text}</option>`)}
+        ${options.map(
+          (option) => html`<option value=${option.value} selected=${option.value === value}>${option.text}</option>`,
+        )}
       </select>`}
   <//>`;
 }

@@ -58,10 +58,10 @@ function NewReportDialog({ chosen, onClose }) {
   );
   /** @param {Partial<Choices>} changes */
   const set = (changes) => setForm((old) => ({ ...old, ...changes }));
-  const about = Object.fromEntries((known.data?.patterns ?? []).map((one) => [one.name, one.about]));
+  const about = Object.fromEntries((known.data?.patterns ?? []).map((pattern) => [pattern.name, pattern.about]));
   const all = list.data?.experiments ?? [];
   /** @param {string} id */
-  const named = (id) => all.find((one) => one.id === id) ?? { id };
+  const named = (id) => all.find((experiment) => experiment.id === id) ?? { id };
   /** @type {Ui.Handler} */
   const add = (event) => {
     const id = event.target.value;
@@ -118,11 +118,11 @@ function NewReportDialog({ chosen, onClose }) {
               ${form.ids.length >= MAX_EXPERIMENTS ? `${MAX_EXPERIMENTS} at most` : "Add an experiment…"}
             </option>
             ${all
-              .filter((one) => !form.ids.includes(one.id))
+              .filter((experiment) => !form.ids.includes(experiment.id))
               .map(
-                (one) =>
-                  html`<option key=${one.id} value=${one.id}>
-                    ${nameOf(one)} (${TYPES[one.type] ?? one.type}, ${one.status})
+                (experiment) =>
+                  html`<option key=${experiment.id} value=${experiment.id}>
+                    ${nameOf(experiment)} (${TYPES[experiment.type] ?? experiment.type}, ${experiment.status})
                   </option>`,
               )}
           </select>`}
@@ -137,7 +137,7 @@ function NewReportDialog({ chosen, onClose }) {
                   type="button"
                   class="button quiet small"
                   aria-label=${`Remove ${nameOf(named(id))}`}
-                  onClick=${() => set({ ids: form.ids.filter((one) => one !== id) })}
+                  onClick=${() => set({ ids: form.ids.filter((other) => other !== id) })}
                 >
                   <${Icon} name="cross" />
                 </button>

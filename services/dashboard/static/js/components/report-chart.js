@@ -108,7 +108,7 @@ function useSeries(ids) {
     const stops = ids.map((id, i) => {
       const entry = acquire(id);
       /** @param {State} state */
-      const set = (state) => !cancelled && setStates((old) => old.map((one, at) => (at === i ? state : one)));
+      const set = (state) => !cancelled && setStates((old) => old.map((current, at) => (at === i ? state : current)));
       entry.found.then(
         (found) => set({ found, store: entry.store }),
         (error) => set({ error }),

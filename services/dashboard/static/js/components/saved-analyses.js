@@ -42,16 +42,16 @@ export function SavedAnalyses({ experiment, changed, may }) {
       state.data?.analyses.length
         ? html`<ul class="saved">
             ${state.data.analyses.map(
-              (one) =>
-                html`<li key=${one.id}>
-                  <a href=${href("/analysis", { saved: one.id })}>${one.name ?? summary(one)}</a>
-                  <span class="note"><${Time} at=${one.createdAt} /></span>
+              (analysis) =>
+                html`<li key=${analysis.id}>
+                  <a href=${href("/analysis", { saved: analysis.id })}>${analysis.name ?? summary(analysis)}</a>
+                  <span class="note"><${Time} at=${analysis.createdAt} /></span>
                   ${
                     may &&
                     html`<button
                       class="button quiet small"
                       aria-label="Delete this analysis"
-                      onClick=${() => drop(one.id)}
+                      onClick=${() => drop(analysis.id)}
                     >
                       <${Icon} name="trash" />
                     </button>`

@@ -58,10 +58,10 @@ function View({ diskBytes, freeBytes, experimentsBytes, experiments, dataBytes, 
         <summary>Largest experiments</summary>
         <ul class="largest">
           ${largest.map(
-            (one) =>
-              html`<li key=${one.id}>
-                <a href=${href(`/experiments/${encodeURIComponent(one.id)}`)}>${title(one)}</a
-                ><b>${bytes(one.sizeBytes)}</b>
+            (experiment) =>
+              html`<li key=${experiment.id}>
+                <a href=${href(`/experiments/${encodeURIComponent(experiment.id)}`)}>${title(experiment)}</a
+                ><b>${bytes(experiment.sizeBytes)}</b>
               </li>`,
           )}
         </ul>

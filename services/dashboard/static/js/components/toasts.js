@@ -15,7 +15,7 @@ export function toast(text, kind = "good") {
 }
 
 /** @param {number} id */
-const dismiss = (id) => toasts.set((all) => all.filter((one) => one.id !== id));
+const dismiss = (id) => toasts.set((all) => all.filter((message) => message.id !== id));
 
 export function Toasts() {
   const all = useStore(toasts);

@@ -16,7 +16,7 @@ export function tint(modulation) {
 /** @param {{prompt: string, tokens: Api.Token[], live: boolean}} props */
 export function TokenText({ prompt, tokens, live }) {
   const [at, setAt] = useState(/** @type {number | null} */ (null));
-  const token = at === null ? null : tokens[at];
+  const pointed = at === null ? null : tokens[at];
   /** @type {Ui.Handler} */
   const point = (event) => {
     const index = event.target.dataset?.index;
@@ -25,20 +25,20 @@ export function TokenText({ prompt, tokens, live }) {
   return html`<div class="stack tight">
     <p class="generated" onPointerOver=${point} onPointerLeave=${() => setAt(null)} aria-live="off">
       <span class="prompt">${prompt}</span>${tokens.map(
-        (one, i) =>
+        (token, i) =>
           html`<span
             key=${i}
             data-index=${i}
             class=${i === at ? "tok at" : "tok"}
-            style=${{ background: tint(one.modulation) }}
-            >${one.text}</span
+            style=${{ background: tint(token.modulation) }}
+            >${token.text}</span
           >`,
       )}${live && html`<span class="caret"></span>`}
     </p>
     <p class="note token-facts">
       ${
-        token
-          ? html`<b class="mono">${JSON.stringify(token.text)}</b>${facts(token)}`
+        pointed
+          ? html`<b class="mono">${JSON.stringify(pointed.text)}</b>${facts(pointed)}`
           : "Point at a token to see its values."
       }
     </p>

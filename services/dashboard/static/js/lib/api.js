@@ -54,11 +54,11 @@ const findingText = ({ location, message }) => [fieldName(location), plainMessag
 export function findings(problem, names) {
   const fields = new Map();
   const rest = [];
-  for (const one of problem?.errors ?? []) {
-    const at = one.location.replace(/^(body|query)\./, "");
+  for (const error of problem?.errors ?? []) {
+    const at = error.location.replace(/^(body|query)\./, "");
     const name = names.find((field) => at === field || at.startsWith(`${field}.`));
-    if (name) fields.set(name, [fields.get(name), plainMessage(one.message)].filter(Boolean).join("; "));
-    else rest.push(findingText(one));
+    if (name) fields.set(name, [fields.get(name), plainMessage(error.message)].filter(Boolean).join("; "));
+    else rest.push(findingText(error));
   }
   return { wrong: (name) => fields.get(name), marked: fields.size > 0, rest };
 }
@@ -182,8 +182,8 @@ export const remove = (path) => json(path, { method: "DELETE" });
 export function query(values) {
   const found = new URLSearchParams();
   for (const [name, value] of Object.entries(values)) {
-    for (const one of Array.isArray(value) ? value : [value]) {
-      if (one !== undefined && one !== null && one !== "") found.append(name, String(one));
+    for (const item of Array.isArray(value) ? value : [value]) {
+      if (item !== undefined && item !== null && item !== "") found.append(name, String(item));
     }
   }
   const text = found.toString();

@@ -8,10 +8,10 @@
  * @returns {Ui.Flat}
  */
 export function flatten(value, prefix = "", into = new Map()) {
-  for (const [name, one] of Object.entries(value ?? {})) {
+  for (const [name, item] of Object.entries(value ?? {})) {
     const path = prefix ? `${prefix}.${name}` : name;
-    if (one !== null && typeof one === "object" && !Array.isArray(one)) flatten(one, path, into);
-    else into.set(path, one);
+    if (item !== null && typeof item === "object" && !Array.isArray(item)) flatten(item, path, into);
+    else into.set(path, item);
   }
   return into;
 }

@@ -10,8 +10,12 @@ import { title } from "./format.js";
 export const choices = (groups, wanted) =>
   groups.flatMap((group) =>
     group.checkpoints
-      .filter((one) => one[wanted])
-      .map((one) => ({ value: one.reference, text: `${title(group)} · ${one.name}`, kind: one.kind })),
+      .filter((checkpoint) => checkpoint[wanted])
+      .map((checkpoint) => ({
+        value: checkpoint.reference,
+        text: `${title(group)} · ${checkpoint.name}`,
+        kind: checkpoint.kind,
+      })),
   );
 
 /**
@@ -19,4 +23,4 @@ export const choices = (groups, wanted) =>
  *
  * @param {{value: string, kind: string}[]} found
  */
-export const preferred = (found) => (found.find((one) => one.kind !== "training") ?? found[0])?.value ?? "";
+export const preferred = (found) => (found.find((option) => option.kind !== "training") ?? found[0])?.value ?? "";

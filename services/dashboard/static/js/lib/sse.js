@@ -56,18 +56,18 @@ function receive({ topic, name, data, id, online, refused, again }) {
   if (online !== undefined) connection.set(online ? "online" : "offline");
   if (refused === 401) signInOpen.set(true);
   const parsed = data ? JSON.parse(data) : null;
-  for (const [key, one] of [...follows]) {
-    if (one.topic !== topic) continue;
-    if (name === "reset") one.since = null;
+  for (const [key, subscription] of [...follows]) {
+    if (subscription.topic !== topic) continue;
+    if (name === "reset") subscription.since = null;
     else if (name === "error") follows.delete(key);
     else if (!name)
-      one.since ??= id ?? null; // the position of a topic that another window already follows
+      subscription.since ??= id ?? null; // the position of a topic that another window already follows
     else if (id) {
-      if (one.since && !before(one.since, id)) continue;
-      one.since = id;
+      if (subscription.since && !before(subscription.since, id)) continue;
+      subscription.since = id;
     }
     try {
-      if (name) one.onEvent(.../** @type {Api.StreamEvent} */ ([name, parsed]));
+      if (name) subscription.onEvent(.../** @type {Api.StreamEvent} */ ([name, parsed]));
     } catch (error) {
       reportError(error); // the other listeners still get the event
     }

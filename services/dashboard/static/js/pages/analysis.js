@@ -148,7 +148,7 @@ function Analyser({ groups }) {
   const [before] = useState(() => /** @type {Form | null} */ (recall(STORAGE_KEY)));
   const [form, setForm] = useState(
     /** @type {Form} */ (
-      before && bases.some((one) => one.value === before.checkpoint)
+      before && bases.some((option) => option.value === before.checkpoint)
         ? before
         : {
             kind: "",

@@ -137,7 +137,7 @@ function useRefresh(state) {
       if (document.hidden) return;
       const found = await Promise.all(live.map((run) => loadPoints(run, aborter.signal).catch(() => null)));
       if (aborter.signal.aborted) return;
-      state.setData((runs) => runs.map((run) => ({ ...run, ...found.find((one) => one?.id === run.id) })));
+      state.setData((runs) => runs.map((run) => ({ ...run, ...found.find((refreshed) => refreshed?.id === run.id) })));
     }, REFRESH_MS);
     return () => {
       clearInterval(timer);
@@ -149,7 +149,7 @@ function useRefresh(state) {
 /** @param {{runs: Run[], ids: string[]}} props */
 function Runs({ runs, ids }) {
   /** @param {string} id */
-  const drop = (id) => setParams({ ids: ids.filter((one) => one !== id).join(",") });
+  const drop = (id) => setParams({ ids: ids.filter((other) => other !== id).join(",") });
   return html`<ul class="runs">
     ${runs.map(
       (run, i) =>
@@ -168,7 +168,7 @@ function Runs({ runs, ids }) {
 /** @param {{ids: string[]}} props */
 function AddRun({ ids }) {
   const list = useLoad((signal) => get(`api/experiments${query({ type: PLOTTED, limit: 200 })}`, signal), []);
-  const others = (list.data?.experiments ?? []).filter((one) => !ids.includes(one.id));
+  const others = (list.data?.experiments ?? []).filter((experiment) => !ids.includes(experiment.id));
   /** @type {Ui.Handler} */
   const add = (event) => {
     const id = event.target.value;
@@ -177,7 +177,12 @@ function AddRun({ ids }) {
   };
   return html`<select class="short" aria-label="Add a run" disabled=${ids.length >= MAX_RUNS} onChange=${add}>
     <option value="">${ids.length >= MAX_RUNS ? `${MAX_RUNS} at most` : "Add a run…"}</option>
-    ${others.map((one) => html`<option value=${one.id}>${title(one)} (${TYPES[one.type]}, ${one.status})</option>`)}
+    ${others.map(
+      (experiment) =>
+        html`<option value=${experiment.id}>
+          ${title(experiment)} (${TYPES[experiment.type]}, ${experiment.status})
+        </option>`,
+    )}
   </select>`;
 }
 

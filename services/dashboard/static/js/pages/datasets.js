@@ -27,7 +27,7 @@ export function Datasets() {
   const [live, setLive] = useState(false);
   const state = useLoad((signal) => get("api/datasets", signal), [], { every: live ? REFRESH_MS : 0 });
   const datasets = state.data?.datasets ?? [];
-  useEffect(() => setLive(datasets.some((one) => one.status === "tokenising")), [state.data]);
+  useEffect(() => setLive(datasets.some((dataset) => dataset.status === "tokenising")), [state.data]);
   useEffect(() => {
     let timer = 0;
     const stop = follow("api/jobs/stream", {
@@ -52,7 +52,7 @@ export function Datasets() {
     <div class="stack">
       ${
         may
-          ? html`<${DatasetUpload} known=${datasets.map((one) => one.name)} onDone=${state.reload} />`
+          ? html`<${DatasetUpload} known=${datasets.map((dataset) => dataset.name)} onDone=${state.reload} />`
           : html`<p class="message">
               Uploading needs a token:${" "}
               <button class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button>
@@ -76,7 +76,7 @@ export function Datasets() {
 function Table({ datasets, may, reload }) {
   const [open, setOpen] = useState(/** @type {string | null} */ (null));
   const [doomed, setDoomed] = useState(/** @type {Api.Dataset | null} */ (null));
-  const shown = datasets.find((one) => one.name === open);
+  const shown = datasets.find((dataset) => dataset.name === open);
   return html`<div class="table-wrap">
     <table class="datasets">
       <thead>
@@ -93,19 +93,19 @@ function Table({ datasets, may, reload }) {
       </thead>
       <tbody>
         ${datasets.map(
-          (one) =>
+          (dataset) =>
             html`<${Row}
-              key=${one.name}
-              one=${one}
+              key=${dataset.name}
+              dataset=${dataset}
               may=${may}
               reload=${reload}
-              onOpen=${() => setOpen(one.name)}
-              onDelete=${() => setDoomed(one)}
+              onOpen=${() => setOpen(dataset.name)}
+              onDelete=${() => setDoomed(dataset)}
             />`,
         )}
       </tbody>
     </table>
-    ${shown && html`<${Facts} one=${shown} onClose=${() => setOpen(null)} />`}
+    ${shown && html`<${Facts} dataset=${shown} onClose=${() => setOpen(null)} />`}
     ${
       doomed &&
       html`<${Confirm}
@@ -126,39 +126,39 @@ function Table({ datasets, may, reload }) {
   </div>`;
 }
 
-/** @param {{one: Api.Dataset, may: boolean, reload: () => void, onOpen: () => void, onDelete: () => void}} props */
-function Row({ one, may, reload, onOpen, onDelete }) {
-  return html`<tr class=${one.error ? "explained" : undefined}>
+/** @param {{dataset: Api.Dataset, may: boolean, reload: () => void, onOpen: () => void, onDelete: () => void}} props */
+function Row({ dataset, may, reload, onOpen, onDelete }) {
+  return html`<tr class=${dataset.error ? "explained" : undefined}>
       <td class="name">
-        <button class="link" onClick=${onOpen} aria-label=${`Details of ${one.name}`}>${one.name}</button>
+        <button class="link" onClick=${onOpen} aria-label=${`Details of ${dataset.name}`}>${dataset.name}</button>
         <span class="note narrow-only"
-          >${bytes(one.sizeBytes)}${
-            one.tokens ? ` · ${count(one.tokens, "token", one.tokens < 1e6 ? integer : compact)}` : ""
+          >${bytes(dataset.sizeBytes)}${
+            dataset.tokens ? ` · ${count(dataset.tokens, "token", dataset.tokens < 1e6 ? integer : compact)}` : ""
           }</span
         >
       </td>
-      <td><${Status} status=${one.status} /><${Tokenising} one=${one} /></td>
-      <td class="num wide">${integer(one.documents)}</td>
-      <td class="num wide">${integer(one.tokens)}</td>
-      <td class="num wide">${bytes(one.sizeBytes)}</td>
-      <td class="num wide">${one.usedBy || "–"}</td>
-      <td class="wide note nowrap"><${Time} at=${one.createdAt} /></td>
+      <td><${Status} status=${dataset.status} /><${Tokenising} dataset=${dataset} /></td>
+      <td class="num wide">${integer(dataset.documents)}</td>
+      <td class="num wide">${integer(dataset.tokens)}</td>
+      <td class="num wide">${bytes(dataset.sizeBytes)}</td>
+      <td class="num wide">${dataset.usedBy || "–"}</td>
+      <td class="wide note nowrap"><${Time} at=${dataset.createdAt} /></td>
       <td>
         <div class="row end">
           ${
             may &&
-            (one.status === "failed" || (one.status === "uploaded" && one.jobStatus !== "pending")) &&
-            html`<${TokeniseAgain} one=${one} reload=${reload} />`
+            (dataset.status === "failed" || (dataset.status === "uploaded" && dataset.jobStatus !== "pending")) &&
+            html`<${TokeniseAgain} dataset=${dataset} reload=${reload} />`
           }
           ${
-            one.status !== "failed" &&
-            html`<a class="button small" href=${href("/new", { type: "lm-training", data: one.name })}
+            dataset.status !== "failed" &&
+            html`<a class="button small" href=${href("/new", { type: "lm-training", data: dataset.name })}
               ><${Icon} name="play" />Train on it</a
             >`
           }
           ${
             may &&
-            html`<button class="button small danger" aria-label=${`Delete ${one.name}`} onClick=${onDelete}>
+            html`<button class="button small danger" aria-label=${`Delete ${dataset.name}`} onClick=${onDelete}>
               <${Icon} name="trash" />
             </button>`
           }
@@ -166,23 +166,23 @@ function Row({ one, may, reload, onOpen, onDelete }) {
       </td>
     </tr>
     ${
-      one.error &&
+      dataset.error &&
       html`<tr class="explains">
-        <td colspan="8">${one.error.message}</td>
+        <td colspan="8">${dataset.error.message}</td>
       </tr>`
     }`;
 }
 
-/** @param {{one: Api.Dataset}} props */
-function Tokenising({ one }) {
-  const { step, totalSteps } = one.progress ?? {};
-  if (one.status !== "tokenising" || !totalSteps || totalSteps <= 1) return null;
+/** @param {{dataset: Api.Dataset}} props */
+function Tokenising({ dataset }) {
+  const { step, totalSteps } = dataset.progress ?? {};
+  if (dataset.status !== "tokenising" || !totalSteps || totalSteps <= 1) return null;
   const share = Math.min(1, (step ?? 0) / totalSteps);
   return html`<span class="progress-line">
     <span
       class="progress"
       role="progressbar"
-      aria-label=${`Tokenising ${one.name}`}
+      aria-label=${`Tokenising ${dataset.name}`}
       aria-valuemin="0"
       aria-valuemax="100"
       aria-valuenow=${Math.floor(share * 100)}
@@ -192,13 +192,13 @@ function Tokenising({ one }) {
   </span>`;
 }
 
-/** @param {{one: Api.Dataset, reload: () => void}} props */
-function TokeniseAgain({ one, reload }) {
+/** @param {{dataset: Api.Dataset, reload: () => void}} props */
+function TokeniseAgain({ dataset, reload }) {
   const [busy, setBusy] = useState(false);
   const submit = async () => {
     setBusy(true);
     try {
-      await post("api/jobs", { type: "dataset", name: one.name, data: { source: one.name } });
+      await post("api/jobs", { type: "dataset", name: dataset.name, data: { source: dataset.name } });
       reload();
     } catch (error) {
       toast(error.message, "bad");
@@ -208,28 +208,32 @@ function TokeniseAgain({ one, reload }) {
   return html`<button class="button small" disabled=${busy} onClick=${submit}>Tokenise again</button>`;
 }
 
-/** @param {{one: Api.Dataset, onClose: () => void}} props */
-function Facts({ one, onClose }) {
-  const state = useLoad((signal) => get(address(one.name), signal), [one.name, one.status]);
-  return html`<${Dialog} title=${one.name} onClose=${onClose}>
+/** @param {{dataset: Api.Dataset, onClose: () => void}} props */
+function Facts({ dataset, onClose }) {
+  const state = useLoad((signal) => get(address(dataset.name), signal), [dataset.name, dataset.status]);
+  return html`<${Dialog} title=${dataset.name} onClose=${onClose}>
     <dl class="facts">
       <dt>In a configuration</dt>
-      <dd class="mono">data.source: ${one.name}</dd>
+      <dd class="mono">data.source: ${dataset.name}</dd>
       <dt>Status</dt>
       <dd>
-        <${Status} status=${one.status} />${" "}
-        ${one.experimentId && html`<a href=${experiment(one.experimentId)}>Job</a>`}
+        <${Status} status=${dataset.status} />${" "}
+        ${dataset.experimentId && html`<a href=${experiment(dataset.experimentId)}>Job</a>`}
       </dd>
       <dt>Format</dt>
-      <dd>${one.format}${one.format === "txt" ? "" : `, text in ${one.textField}`}</dd>
+      <dd>${dataset.format}${dataset.format === "txt" ? "" : `, text in ${dataset.textField}`}</dd>
       <dt>Size</dt>
-      <dd>${bytes(one.sizeBytes)}</dd>
+      <dd>${bytes(dataset.sizeBytes)}</dd>
       <dt>Documents</dt>
-      <dd>${integer(one.documents)}</dd>
+      <dd>${integer(dataset.documents)}</dd>
       <dt>Tokens</dt>
-      <dd>${integer(one.tokens)}${one.validationTokens ? `, ${integer(one.validationTokens)} for validation` : ""}</dd>
+      <dd>
+        ${integer(dataset.tokens)}${
+          dataset.validationTokens ? `, ${integer(dataset.validationTokens)} for validation` : ""
+        }
+      </dd>
       <dt>SHA-256</dt>
-      <dd class="mono">${one.sha256}</dd>
+      <dd class="mono">${dataset.sha256}</dd>
     </dl>
     <h3 class="above">Used by</h3>
     <${Loaded} state=${state} rows=${2}>

@@ -117,21 +117,24 @@ export function Config({ found, path }) {
       else if (other !== "none") {
         /** @type {Api.ExperimentPath} */
         const at = `api/experiments/${encodeURIComponent(other)}`;
-        const [one, otherConfig] = await Promise.all([get(at, signal), get(`${at}/config`, signal)]);
-        columns.push({ title: title(one), flat: flatBoth(otherConfig) });
+        const [experiment, otherConfig] = await Promise.all([get(at, signal), get(`${at}/config`, signal)]);
+        columns.push({ title: title(experiment), flat: flatBoth(otherConfig) });
       }
       return columns;
     },
     [path, other],
   );
-  const others = (list.data?.experiments ?? []).filter((one) => one.id !== found.id);
+  const others = (list.data?.experiments ?? []).filter((experiment) => experiment.id !== found.id);
   return html`<div class="stack">
     <label class="row note"
       >Compare with
       <select class="short" value=${other} onChange=${(event) => setParams({ with: event.target.value })}>
         <option value="none" selected=${other === "none"}>nothing</option>
         <option value="defaults" selected=${other === "defaults"}>the defaults</option>
-        ${others.map((one) => html`<option value=${one.id} selected=${one.id === other}>${title(one)}</option>`)}
+        ${others.map(
+          (experiment) =>
+            html`<option value=${experiment.id} selected=${experiment.id === other}>${title(experiment)}</option>`,
+        )}
       </select>
     </label>
     <${Loaded} state=${state}

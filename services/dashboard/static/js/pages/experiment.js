@@ -64,7 +64,7 @@ function View({ found, path, state, early }) {
   if (found.jobId) tabs.push(["logs", "Log"], ["history", "History"]);
   const [tab, heading] =
     [params.get("tab"), "charts", "results", "history", "config"]
-      .map((one) => tabs.find(([name]) => name === one))
+      .map((candidate) => tabs.find(([name]) => name === candidate))
       .find(Boolean) ?? tabs[0];
   const { step, totalSteps } = live.progress ?? {};
   useTitle(!ended && step && totalSteps ? percent(Math.min(1, step / totalSteps)) : "", title(found), heading);

@@ -37,7 +37,7 @@ export function Experiments() {
    * @param {boolean} on
    */
   const choose = (id, on) =>
-    setParams({ compare: (on ? [...chosen, id] : chosen.filter((one) => one !== id)).join(",") });
+    setParams({ compare: (on ? [...chosen, id] : chosen.filter((other) => other !== id)).join(",") });
   const filtered = FILTERS.some((name) => filter[name]);
 
   return html`
@@ -126,17 +126,17 @@ function Filters({ filter, tags }) {
     ${select(
       "type",
       "All types",
-      ["lm", "rl", "evaluation", "ablation", "analysis"].map((one) => [one, TYPES[one]]),
+      ["lm", "rl", "evaluation", "ablation", "analysis"].map((type) => [type, TYPES[type]]),
     )}
     ${select(
       "status",
       "Any status",
-      STATUSES.map((one) => [one, one]),
+      STATUSES.map((status) => [status, status]),
     )}
     ${select(
       "tag",
       "Any tag",
-      known.map((one) => [one, one]),
+      known.map((tag) => [tag, tag]),
     )}
   </form>`;
 }
@@ -161,11 +161,11 @@ function Table({ experiments, chosen, choose, chosenTag }) {
       </thead>
       <tbody>
         ${experiments.map(
-          (one) =>
+          (experiment) =>
             html`<${Row}
-              key=${one.id}
-              one=${one}
-              on=${chosen.includes(one.id)}
+              key=${experiment.id}
+              experiment=${experiment}
+              on=${chosen.includes(experiment.id)}
               choose=${choose}
               chosenTag=${chosenTag}
             />`,
@@ -176,32 +176,34 @@ function Table({ experiments, chosen, choose, chosenTag }) {
 }
 
 /**
- * @param {{one: Api.ExperimentRow, on: boolean, choose: (id: string, on: boolean) => void,
+ * @param {{experiment: Api.ExperimentRow, on: boolean, choose: (id: string, on: boolean) => void,
  *   chosenTag: string}} props
  */
-function Row({ one, on, choose, chosenTag }) {
+function Row({ experiment, on, choose, chosenTag }) {
   return html`<tr>
     <td>
       ${
-        PLOTTED.includes(one.type) &&
+        PLOTTED.includes(experiment.type) &&
         html`<input
           type="checkbox"
-          aria-label=${`Compare ${title(one)}`}
+          aria-label=${`Compare ${title(experiment)}`}
           checked=${on}
-          onChange=${(event) => choose(one.id, event.target.checked)}
+          onChange=${(event) => choose(experiment.id, event.target.checked)}
         />`
       }
     </td>
     <td class="name">
-      <a href=${href(`/experiments/${encodeURIComponent(one.id)}`)}>${title(one)}</a>
-      ${one.name && html`<span class="note id" title=${one.id}>${one.id}</span>`}
+      <a href=${href(`/experiments/${encodeURIComponent(experiment.id)}`)}>${title(experiment)}</a>
+      ${experiment.name && html`<span class="note id" title=${experiment.id}>${experiment.id}</span>`}
     </td>
-    <td><${Status} status=${one.status} /></td>
-    <td class="wide nowrap">${TYPES[one.type] ?? one.type}</td>
-    <td class="wide"><${Progress} progress=${one.progress} type=${one.type} ended=${one.status} quiet /></td>
+    <td><${Status} status=${experiment.status} /></td>
+    <td class="wide nowrap">${TYPES[experiment.type] ?? experiment.type}</td>
+    <td class="wide">
+      <${Progress} progress=${experiment.progress} type=${experiment.type} ended=${experiment.status} quiet />
+    </td>
     <td class="wide">
       <span class="row">
-        ${one.tags.map(
+        ${experiment.tags.map(
           (tag) =>
             html`<button
               class="tag"
@@ -215,7 +217,7 @@ function Row({ one, on, choose, chosenTag }) {
         )}
       </span>
     </td>
-    <td class="wide note nowrap"><${Time} at=${one.createdAt} /></td>
+    <td class="wide note nowrap"><${Time} at=${experiment.createdAt} /></td>
   </tr>`;
 }
 
@@ -254,10 +256,16 @@ function useLiveStatus(state) {
         let known = false;
         state.setData((old) => ({
           ...old,
-          experiments: old.experiments.map((one) => {
-            if (one.id !== job.experimentId) return one;
+          experiments: old.experiments.map((experiment) => {
+            if (experiment.id !== job.experimentId) return experiment;
             known = true;
-            return { ...one, status: job.status, progress: job.progress, jobId: job.id, updatedAt: job.updatedAt };
+            return {
+              ...experiment,
+              status: job.status,
+              progress: job.progress,
+              jobId: job.id,
+              updatedAt: job.updatedAt,
+            };
           }),
         }));
         if (!known && job.status === "pending" && job.type !== "dataset") state.reload();

@@ -38,7 +38,7 @@ async function loadOptions(from, signal) {
     get("api/checkpoints?limit=200", signal),
     from ? get(`api/jobs/${encodeURIComponent(from)}`, signal) : null,
   ]);
-  const texts = ["builtin:stories", ...datasets.datasets.map((one) => one.name)].map((name) => ({
+  const texts = ["builtin:stories", ...datasets.datasets.map((dataset) => dataset.name)].map((name) => ({
     value: name,
     text: name,
   }));
@@ -67,7 +67,8 @@ export function NewJob() {
 function Form({ params, configs, texts, groups, before }) {
   const may = maySubmit(useStore(session));
   const resume = params.get("resume");
-  const kind = KINDS.find((one) => one === params.get("type")) ?? KINDS.find((one) => one === before?.type) ?? KINDS[0];
+  const kind =
+    KINDS.find((type) => type === params.get("type")) ?? KINDS.find((type) => type === before?.type) ?? KINDS[0];
   const key = draftOf(params, kind);
   const [kept] = useState(() => {
     /** @type {Draft | undefined} */
@@ -179,8 +180,8 @@ function Form({ params, configs, texts, groups, before }) {
   const found = useMemo(() => findings(problem, names), [problem]);
   const { wrong } = found;
   const files = configs
-    .filter((one) => one.kind === (controlled(kind) ? "rl" : "lm"))
-    .map((one) => ({ value: one.name, text: one.name }));
+    .filter((file) => file.kind === (controlled(kind) ? "rl" : "lm"))
+    .map((file) => ({ value: file.name, text: file.name }));
 
   return html`<form
     class="split"
@@ -201,17 +202,17 @@ function Form({ params, configs, texts, groups, before }) {
         }
         <div class="kinds" role="radiogroup" aria-label="Type">
           ${KINDS.map(
-            (one) =>
-              html`<label class="kind" key=${one}>
+            (type) =>
+              html`<label class="kind" key=${type}>
                 <input
                   type="radio"
                   name="kind"
-                  value=${one}
-                  checked=${kind === one}
+                  value=${type}
+                  checked=${kind === type}
                   disabled=${Boolean(resume)}
-                  onChange=${() => setKind(one)}
+                  onChange=${() => setKind(type)}
                 />
-                <span><strong>${TYPES[one]}</strong><span class="note">${ABOUT[one]}</span></span>
+                <span><strong>${TYPES[type]}</strong><span class="note">${ABOUT[type]}</span></span>
               </label>`,
           )}
         </div>

@@ -65,8 +65,8 @@ export function Playground() {
  * @param {Ui.Option[]} policies
  */
 const known = (panel, bases, policies) =>
-  bases.some((one) => one.value === panel.checkpoint) &&
-  (panel.gatingMode !== "learned" || policies.some((one) => one.value === panel.rlCheckpoint));
+  bases.some((option) => option.value === panel.checkpoint) &&
+  (panel.gatingMode !== "learned" || policies.some((option) => option.value === panel.rlCheckpoint));
 
 /**
  * Returns the number in a field, or undefined if the field is empty, so that the server uses its default.
@@ -117,18 +117,18 @@ function Workspace({ groups }) {
   const [shared, setShared] = useState(before?.shared ?? { prompt: "Once upon a time", seed: "1", maxTokens: "80" });
   const linked = params.get("checkpoint") || params.get("policy");
   const [panels, setPanels] = useState(() =>
-    before && !linked && before.panels.every((one) => known(one, bases, policies)) ? before.panels : [start],
+    before && !linked && before.panels.every((panel) => known(panel, bases, policies)) ? before.panels : [start],
   );
   useEffect(() => keep(STORAGE_KEY, { shared, panels }), [shared, panels]);
   const [texts, setTexts] = useState([IDLE, IDLE]);
   const aborters = useRef(/** @type {AbortController[]} */ ([]));
-  useEffect(() => () => aborters.current.forEach((one) => one?.abort()), []);
+  useEffect(() => () => aborters.current.forEach((aborter) => aborter?.abort()), []);
 
   /**
    * @param {number} i
    * @param {Partial<TextState>} change
    */
-  const setText = (i, change) => setTexts((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)));
+  const setText = (i, change) => setTexts((old) => old.map((text, j) => (j === i ? { ...text, ...change } : text)));
   /** @param {number} i */
   const run = async (i) => {
     aborters.current[i]?.abort();
@@ -158,7 +158,7 @@ function Workspace({ groups }) {
     }
   };
   const runAll = () => panels.forEach((_, i) => void run(i));
-  const stop = () => aborters.current.forEach((one) => one?.abort());
+  const stop = () => aborters.current.forEach((aborter) => aborter?.abort());
   const running = texts.some((text) => text.running);
   const both = panels.length === 2;
   const found = texts.map((text) => findings(text.error, FIELDS));
@@ -259,7 +259,7 @@ function Workspace({ groups }) {
               bases=${bases}
               policies=${policies}
               onChange=${(/** @type {Partial<Ui.Panel>} */ change) =>
-                setPanels((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)))}
+                setPanels((old) => old.map((other, j) => (j === i ? { ...other, ...change } : other)))}
             />
             <${Text} text=${texts[i]} found=${found[i]} again=${() => run(i)} />
           </section>`,

@@ -104,12 +104,12 @@ const Table = ({ reports }) =>
       </thead>
       <tbody>
         ${reports.map(
-          (one) =>
-            html`<tr key=${one.id}>
-              <td class="name"><a href=${href(`/reports/${encodeURIComponent(one.id)}`)}>${one.title}</a></td>
-              <td class="wide">${one.pattern ? patternName(one.pattern) : "manual"}</td>
-              <td class="wide"><${About} ids=${one.experimentIds} /></td>
-              <td class="note nowrap"><${Time} at=${one.updatedAt} /></td>
+          (report) =>
+            html`<tr key=${report.id}>
+              <td class="name"><a href=${href(`/reports/${encodeURIComponent(report.id)}`)}>${report.title}</a></td>
+              <td class="wide">${report.pattern ? patternName(report.pattern) : "manual"}</td>
+              <td class="wide"><${About} ids=${report.experimentIds} /></td>
+              <td class="note nowrap"><${Time} at=${report.updatedAt} /></td>
             </tr>`,
         )}
       </tbody>
