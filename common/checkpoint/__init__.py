@@ -5,7 +5,7 @@ No function unpickles code: `.pth` files are read with `weights_only=True`, and 
 
 from common.checkpoint.files import safe_load
 from common.checkpoint.manager import CheckpointInfo, CheckpointManager, SkippedCheckpoint
-from common.checkpoint.model_file import Migration, load_model, migrate_checkpoint, save_model
+from common.checkpoint.model_file import MigrationResult, load_model, migrate_checkpoint, save_model
 from common.checkpoint.policy_file import load_policy_file
 from common.checkpoint.snapshot import Score, TrainingSnapshot, host_copy, tensor_bytes
 from common.checkpoint.state import export_legacy_state_dict
@@ -16,7 +16,7 @@ __all__ = [
     "CheckpointListener",
     "CheckpointManager",
     "CheckpointWriter",
-    "Migration",
+    "MigrationResult",
     "Score",
     "SkippedCheckpoint",
     "TrainingSnapshot",

@@ -107,7 +107,7 @@ class CheckpointManager:
                 self._write(temporary, step, weights, state, meta)
                 if before_publish is not None:
                     before_publish()
-                target = self._free_name(step)
+                target = self._unused_path(step)
                 temporary.rename(target)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -122,7 +122,7 @@ class CheckpointManager:
         with storage_errors(self.directory):
             best = read_best(self.directory)
             found = [(self._number(info.path), info.name) for info in self.list()]
-            kept = self.retention.kept(found, None if best is None else Path(best.name).name)
+            kept = self.retention.names_to_keep(found, None if best is None else Path(best.name).name)
             if not kept:
                 return []
             oldest = self._number(self.directory / kept[0])
@@ -159,7 +159,7 @@ class CheckpointManager:
                 self.rename_damaged(SkippedCheckpoint(path.name, "training diverged after this checkpoint"))
         return [path.name for path in withdrawn if path.name != best_name]
 
-    def name_best(self, best: BestCheckpoint) -> None:
+    def record_best(self, best: BestCheckpoint) -> None:
         """Record the best checkpoint so far in `best.json`. Raises StorageError."""
         write_best(self.directory, best)
 
@@ -226,7 +226,7 @@ class CheckpointManager:
         write_json(folder / MANIFEST, manifest)
         flush(folder)
 
-    def _free_name(self, step: int) -> Path:
+    def _unused_path(self, step: int) -> Path:
         # The same step may be written twice, for example by a pause right after a periodic checkpoint. The older folder
         # is never replaced.
         target, revision = self.directory / f"{self.prefix}-{step:09d}", 0

@@ -34,7 +34,7 @@ from common.model import TransformerLM
 
 
 @dataclass(frozen=True)
-class Migration:
+class MigrationResult:
     """The result of `migrate_checkpoint`."""
 
     path: Path
@@ -92,7 +92,7 @@ def model_meta(config: ModelConfig, *, gates_trained: bool) -> dict[str, Any]:
     return {"kind": "lm", "model": config.model_dump(mode="json"), "gates_trained": gates_trained}
 
 
-def migrate_checkpoint(src: str | Path, dst: str | Path, *, column: int = DEFAULT_GATE_COLUMN) -> Migration:
+def migrate_checkpoint(src: str | Path, dst: str | Path, *, column: int = DEFAULT_GATE_COLUMN) -> MigrationResult:
     """Write the model in `src`, in any format, to `dst` (.pth or .safetensors) with gates of one input.
 
     Raises StorageError if `dst` exists, so that no file is overwritten by mistake.
@@ -102,7 +102,7 @@ def migrate_checkpoint(src: str | Path, dst: str | Path, *, column: int = DEFAUL
         raise StorageError(f"{dst}: the file already exists; choose another name or remove it first")
     model, changed = _load(src, column)
     save_model(model, dst)
-    return Migration(dst, changed, model.num_parameters)
+    return MigrationResult(dst, changed, model.num_parameters)
 
 
 def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:

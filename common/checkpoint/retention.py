@@ -24,7 +24,7 @@ class CheckpointRetention:
         if self.keep_every is not None and self.keep_every < 1:
             raise ValueError(f"keep_every is {self.keep_every}; it must be at least 1")
 
-    def kept(self, found: Sequence[tuple[int, str]], best: str | None) -> list[str]:
+    def names_to_keep(self, found: Sequence[tuple[int, str]], best: str | None) -> list[str]:
         """Return the names to keep of `found`, which lists intact checkpoints as (number, name), oldest first.
 
         Of several checkpoints with the same number, only the newest is kept. `best` is always kept.

@@ -40,7 +40,9 @@ def extract_state_dict(loaded: Any, where: str) -> dict[str, Tensor]:
     state = {strip_prefix(str(name)): value for name, value in loaded.items()}
     others = sorted(name for name, value in state.items() if not isinstance(value, Tensor))
     if others:
-        raise CheckpointError(f"{where}: not a language model; these entries are not tensors: {_some(others)}")
+        raise CheckpointError(
+            f"{where}: not a language model; these entries are not tensors: {_shortened_list(others)}"
+        )
     return state
 
 
@@ -121,8 +123,10 @@ def build_model(state: Mapping[str, Tensor], config: ModelConfig, where: str) ->
         for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
     ]
-    findings = [f"missing {_some(missing)}"] * bool(missing) + [f"unknown {_some(unexpected)}"] * bool(unexpected)
-    findings += [_some(wrong)] * bool(wrong)
+    findings = [f"missing {_shortened_list(missing)}"] * bool(missing) + [
+        f"unknown {_shortened_list(unexpected)}"
+    ] * bool(unexpected)
+    findings += [_shortened_list(wrong)] * bool(wrong)
     if findings:
         raise CheckpointError(f"{where}: does not fit the model: {'; '.join(findings)}")
     model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()}, assign=True)
@@ -140,6 +144,6 @@ def export_legacy_state_dict(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in unshared_cpu_tensors(state).items()}
 
 
-def _some(names: list[str], limit: int = 4) -> str:
+def _shortened_list(names: list[str], limit: int = 4) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

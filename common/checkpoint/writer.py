@@ -244,7 +244,7 @@ class CheckpointWriter:
         try:
             best = snapshot.best(f"{self.manager.directory.name}/{info.name}")
             if best is not None:
-                self.manager.name_best(best)
+                self.manager.record_best(best)
         except StorageError as error:
             log.error("the best checkpoint could not be recorded in best.json", reason=error.message)
         if snapshot.proven:

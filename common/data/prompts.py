@@ -64,7 +64,7 @@ def document_prompts(
     return [found[i % len(found)] for i in range(n)]
 
 
-def pool_of(prompt: list[int]) -> PromptPool:
+def prompt_pool(prompt: list[int]) -> PromptPool:
     """Return the pool to which a prompt belongs."""
     digest = hashlib.blake2b(np.array(prompt, dtype=np.uint32).tobytes(), digest_size=8).digest()
     share = int.from_bytes(digest, "big") / 2**64
@@ -92,7 +92,11 @@ def _sample_prompts(
             prompt = [int(token) for token in tokens[start : start + length]]
             if END_OF_TEXT_ID in prompt:
                 prompt = prompt[: prompt.index(END_OF_TEXT_ID)]
-            if len(prompt) < shortest or tuple(prompt) in seen or (pool is not None and pool_of(prompt) is not pool):
+            if (
+                len(prompt) < shortest
+                or tuple(prompt) in seen
+                or (pool is not None and prompt_pool(prompt) is not pool)
+            ):
                 continue
             seen.add(tuple(prompt))
             found.append(prompt)

@@ -31,7 +31,7 @@ def story(index: int, seed: int = DEFAULT_SEED) -> str:
 
 
 @dataclass(frozen=True)
-class Hero:
+class Character:
     """A character of a story, with the pronouns for it."""
 
     name: str
@@ -70,7 +70,7 @@ class _StoryWriter:
         """Return one of the sentences or an empty text, all with equal probability."""
         return self.pick((*choices, ""))
 
-    def _person(self, other_than: str = "") -> Hero:
+    def _person(self, other_than: str = "") -> Character:
         while True:
             name, they = self.pick(words.NAMES)
             if name != other_than:
@@ -78,7 +78,7 @@ class _StoryWriter:
         them, their = ("her", "her") if they == "she" else ("him", "his")
         child = "girl" if they == "she" else "boy"
         kind = f"{self.pick(words.AGES)} {child if self._generator.random() < 0.55 else self.pick(words.ANIMALS)}"
-        return Hero(name, they, them, their, kind)
+        return Character(name, they, them, their, kind)
 
     def _opening(self) -> list[str]:
         h, f = self.hero, self.friend

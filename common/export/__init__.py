@@ -3,6 +3,6 @@
 `modeling_tidal` is copied into such a folder and never imported here, so exporting does not need transformers.
 """
 
-from common.export.checkpoint import Exported, ExportFormat, export_checkpoint
+from common.export.checkpoint import ExportFormat, ExportResult, export_checkpoint
 
-__all__ = ["ExportFormat", "Exported", "export_checkpoint"]
+__all__ = ["ExportFormat", "ExportResult", "export_checkpoint"]

@@ -20,7 +20,7 @@ from common.checkpoint.files import load_tensors, safe_load
 from common.checkpoint.manager import MANIFEST, read_info
 from common.errors import InvalidInputError, NotFoundError
 from common.export import huggingface, policy
-from common.export.folder import check_target, write_folder
+from common.export.folder import require_writable_target, write_folder
 
 SPARE_BYTES = 8_000_000
 """Disk space in bytes for files other than weights: tokeniser and configuration."""
@@ -37,7 +37,7 @@ class ExportFormat(StrEnum):
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """The result of an export."""
 
     folder: Path
@@ -55,7 +55,7 @@ class Exported:
 
 def export_checkpoint(
     source: Path, form: ExportFormat, folder: Path, *, force: bool = False, progress: Progress = lambda _: None
-) -> Exported:
+) -> ExportResult:
     """Write the model or controller in `source` to `folder` atomically.
 
     `folder` must be new or empty; with `force` it may also be an older export without other files. Raises NotFoundError
@@ -63,7 +63,7 @@ def export_checkpoint(
     controller in the format hf, StorageError if the disk refuses.
     """
     folder = folder.absolute()
-    check_target(folder, source, force=force)
+    require_writable_target(folder, source, force=force)
     progress(f"reading {source.name}")
     name = export_name(source)
     if is_policy(source):
@@ -94,7 +94,7 @@ def is_policy(source: Path) -> bool:
 
 def _export_model(
     source: Path, form: ExportFormat, folder: Path, name: str, force: bool, progress: Progress
-) -> Exported:
+) -> ExportResult:
     model = load_model(source)
     size = sum(tensor.numel() * 4 for tensor in model.state_dict().values())
     remarks: list[str] = []
@@ -109,12 +109,12 @@ def _export_model(
             save_model(model, target / f"{name}.{form}")
 
     files = write_folder(folder, fill, source=source, needed_bytes=size + SPARE_BYTES, force=force)
-    return Exported(folder, files, "lm", model.num_parameters, _load_model_lines(form, folder, name), remarks)
+    return ExportResult(folder, files, "lm", model.num_parameters, _load_model_lines(form, folder, name), remarks)
 
 
 def _export_policy(
     source: Path, form: ExportFormat, folder: Path, name: str, force: bool, progress: Progress
-) -> Exported:
+) -> ExportResult:
     if form is ExportFormat.HF:
         raise InvalidInputError(
             f"{source.name} is a controller, which transformers cannot load; use --format safetensors or pth"
@@ -131,7 +131,7 @@ def _export_policy(
     load = ["from common.controller import load_policy", f"policy = load_policy({str(path)!r})"]
     if form is ExportFormat.PTH:
         load = ["import torch", f'agent = torch.load({str(path)!r}, weights_only=True)["agent_state_dict"]']
-    return Exported(folder, files, "rl", parameters, load, policy.omitted_weights(content, path))
+    return ExportResult(folder, files, "rl", parameters, load, policy.omitted_weights(content, path))
 
 
 def origin(source: Path) -> str:

@@ -20,7 +20,7 @@ LIST_FILE = ".tidal-export.json"
 """`{"files": {"model.safetensors": 4711, …}}`: names and sizes in bytes of all other files in the folder."""
 
 
-def check_target(folder: Path, source: Path, *, force: bool) -> None:
+def require_writable_target(folder: Path, source: Path, *, force: bool) -> None:
     """Raise an error if `folder` must not be written.
 
     Raises ConflictError if the folder is not empty; with `force`, only if it holds files other than an export. Raises
@@ -37,7 +37,7 @@ def check_target(folder: Path, source: Path, *, force: bool) -> None:
         return
     if not force:
         raise ConflictError(f"{folder}: the folder is not empty; give another with --out, or replace it with --force")
-    listed = _listed(folder)
+    listed = _read_file_list(folder)
     if listed is None:
         raise ConflictError(f"{folder}: this is not an export (it has no {LIST_FILE}), so --force does not replace it")
     for path in present:
@@ -58,11 +58,11 @@ def write_folder(
 ) -> list[tuple[str, int]]:
     """Call `fill` to write files into an empty folder that then replaces `folder`; return their names and sizes.
 
-    Raises the errors of `check_target`, and StorageError if the disk refuses. After an error the previous content of
-    `folder` is unchanged.
+    Raises the errors of `require_writable_target`, and StorageError if the disk refuses. After an error the previous
+    content of `folder` is unchanged.
     """
     folder = folder.absolute()
-    check_target(folder, source, force=force)
+    require_writable_target(folder, source, force=force)
     suffix = uuid.uuid4().hex[:8]
     temporary, replaced = (folder.with_name(f".{folder.name}.{suffix}.{end}") for end in ("tmp", "old"))
     with storage_errors(folder):
@@ -76,7 +76,7 @@ def write_folder(
             for path in temporary.iterdir():
                 flush(path)
             flush(temporary)
-            check_target(folder, source, force=force)
+            require_writable_target(folder, source, force=force)
             if folder.exists():
                 folder.rename(replaced)
             try:
@@ -92,7 +92,7 @@ def write_folder(
     return files
 
 
-def _listed(folder: Path) -> dict[str, Any] | None:
+def _read_file_list(folder: Path) -> dict[str, Any] | None:
     """Return names and sizes from the folder's list of files, or None without a readable list."""
     try:
         files = json.loads((folder / LIST_FILE).read_bytes())["files"]

@@ -31,10 +31,10 @@ def write_model_folder(
     meta = model_meta(model.config, gates_trained=model.gates_trained)
     write_tensors(folder / "model.safetensors", export_legacy_state_dict(model), meta)
     has_tokenizer = model.config.vocab_size >= VOCAB_SIZE
-    _write_json(folder / "config.json", configuration(model))
-    _write_json(folder / "generation_config.json", generation_configuration(has_tokenizer))
+    _write_json(folder / "config.json", transformers_config(model))
+    _write_json(folder / "generation_config.json", generation_config(has_tokenizer))
     write_text(folder / f"{CODE}.py", Path(__file__).with_name(f"{CODE}.py").read_text(encoding="utf-8"))
-    write_text(folder / "README.md", model_card.text(model, origin, evaluation, has_tokenizer=has_tokenizer))
+    write_text(folder / "README.md", model_card.model_card_text(model, origin, evaluation, has_tokenizer=has_tokenizer))
     if not has_tokenizer:
         return [
             f"no tokeniser files are included, because the model's vocabulary of {model.config.vocab_size} is smaller "
@@ -44,7 +44,7 @@ def write_model_folder(
     return []
 
 
-def configuration(model: TransformerLM) -> dict[str, Any]:
+def transformers_config(model: TransformerLM) -> dict[str, Any]:
     """Return the content of `config.json`, with transformers' names where they exist."""
     c = model.config
     end_of_text = END_OF_TEXT_ID if c.vocab_size >= VOCAB_SIZE else None
@@ -74,7 +74,7 @@ def configuration(model: TransformerLM) -> dict[str, Any]:
     }
 
 
-def generation_configuration(has_tokenizer: bool) -> dict[str, Any]:
+def generation_config(has_tokenizer: bool) -> dict[str, Any]:
     """Return the content of `generation_config.json`: the defaults of Tidal's API."""
     special_ids = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {

@@ -57,7 +57,9 @@ sliding window instead). The owner of the weights decides their licence.
 """
 
 
-def text(model: TransformerLM, origin: str, evaluation: Mapping[str, Any] | None, *, has_tokenizer: bool) -> str:
+def model_card_text(
+    model: TransformerLM, origin: str, evaluation: Mapping[str, Any] | None, *, has_tokenizer: bool
+) -> str:
     """Return the model card as Markdown with front matter. `evaluation` holds the results of this model, if known."""
     c = model.config
     trained = (

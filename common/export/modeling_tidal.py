@@ -216,7 +216,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         total = past + T
         if position_ids is None:
             position_ids = self._positions(attention_mask, past, T, x.device)
-        self._check_room(position_ids, total, attention_mask)
+        self._check_context(position_ids, total, attention_mask)
         cos, sin = self.rope_cos[position_ids].unsqueeze(1), self.rope_sin[position_ids].unsqueeze(1)
         mask = self._mask(attention_mask, B, past, T, x.device)
         m = self._modulation(modulation, B, T, x)
@@ -276,7 +276,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         counted = attention_mask.long().cumsum(-1) - 1
         return counted.clamp(min=0)[:, -T:]
 
-    def _check_room(self, position_ids, total, attention_mask):
+    def _check_context(self, position_ids, total, attention_mask):
         limit = self.rope_cos.shape[0]
         # Without padding the length is enough; otherwise the host has to wait for the device.
         if total > limit and (attention_mask is None or int(position_ids.max()) >= limit):

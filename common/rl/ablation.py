@@ -23,7 +23,7 @@ from common.data import Corpus, load_tokenizer
 from common.errors import require_finite
 from common.model import TransformerLM
 from common.rl import export
-from common.rl.comparison import QUANTITIES, compare
+from common.rl.comparison import QUANTITIES, compare_episodes
 from common.rl.decoder import Decoder
 from common.rl.prompts import ablation_prompts, ngram_statistics
 from common.rl.rewards import reward_weights
@@ -80,7 +80,7 @@ def run_ablation(
     for name, episodes in zip(policies, values, strict=True):
         require_finite(f"the reward of the {name} policy in the ablation", float(episodes.sum()))
     source = f"validation documents of {corpus.description}"
-    return compare(dict(zip(policies, values, strict=True)), prompts, config, prompt_source=source)
+    return compare_episodes(dict(zip(policies, values, strict=True)), prompts, config, prompt_source=source)
 
 
 def run_ablation_job(
@@ -126,9 +126,11 @@ def end_of_text(model: TransformerLM) -> int | None:
 def compared_policies(policy: GatingPolicy, fixed_modulation: float) -> dict[str, ModulationChoice]:
     """Return the compared policies by their names in the results."""
     return {
-        GatingMode.LEARNED: lambda seen, _: policy.act(seen, deterministic=True).action,
+        GatingMode.LEARNED: lambda observation, _: policy.act(observation, deterministic=True).action,
         GatingMode.RANDOM: lambda _, noise: noise[:, None],
-        GatingMode.FIXED: lambda seen, _: torch.full((seen.shape[0], 1), fixed_modulation, device=seen.device),
+        GatingMode.FIXED: lambda observation, _: torch.full(
+            (observation.shape[0], 1), fixed_modulation, device=observation.device
+        ),
     }
 
 

@@ -1,6 +1,6 @@
 """Computes the statistics of an ablation: means, bootstrap intervals, paired differences and a conclusion in words.
 
-Keys of `ablation_results.json`, the result of `compare`:
+Keys of `ablation_results.json`, the result of `compare_episodes`:
 
 policies.<learned|random|fixed>   episodes; total, modulation, length and components.<name>, each with mean, std
                                   (unbiased, over different prompts) and the 95 % bootstrap interval of the mean,
@@ -32,7 +32,7 @@ QUANTITIES = ("total", *REWARD_COMPONENTS, "modulation", "length")
 """Columns of one episode: means per token, and last the number of tokens."""
 
 
-def interval(values: NDArray[np.float64], resamples: int, seed: int) -> tuple[float, float]:
+def mean_interval(values: NDArray[np.float64], resamples: int, seed: int) -> tuple[float, float]:
     """Return the 95 % bootstrap percentile interval of the mean of `values` (n,).
 
     The ends are, of the r sorted means of the resamples, the entries ⌊.025 · (r − 1)⌋ and ⌊.975 · (r − 1)⌋.
@@ -46,12 +46,12 @@ def interval(values: NDArray[np.float64], resamples: int, seed: int) -> tuple[fl
 
 def interval_summary(values: NDArray[np.float64], resamples: int, seed: int) -> dict[str, float]:
     """Return mean, std (unbiased) and bootstrap interval of the mean of one quantity per prompt, `values` (n,)."""
-    low, high = interval(values, resamples, seed)
+    low, high = mean_interval(values, resamples, seed)
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(values.mean()), "std": spread, "ci_low": low, "ci_high": high}
 
 
-def compare(
+def compare_episodes(
     results: dict[str, NDArray[np.float64]], prompts: Sequence[Sequence[int]], config: RLConfig, *, prompt_source: str
 ) -> dict[str, Any]:
     """Return the content of `ablation_results.json`.

@@ -34,7 +34,7 @@ class Transition(NamedTuple):
     truncated: Tensor
 
 
-class _Pool(NamedTuple):
+class _PromptPool(NamedTuple):
     """P prefilled prompts, ready to be copied into sequences that restart."""
 
     prompts: Tensor
@@ -145,7 +145,7 @@ class DecodingEnvironment:
         return torch.randint(self._prompts.shape[0], (count,), generator=self._host_random)
 
     @torch.no_grad()
-    def _prefill(self, chosen: Tensor) -> _Pool:
+    def _prefill(self, chosen: Tensor) -> _PromptPool:
         lengths = self._lengths[chosen].to(self.device)
         prompts = self._prompts[chosen].to(self.device)
         count, longest = prompts.shape
@@ -162,24 +162,24 @@ class DecodingEnvironment:
             episode_length=self.episode_length,
             previous_action=zeros.float(),
         )
-        return _Pool(prompts, lengths, cache.keys, cache.values, logits.float(), hidden.float(), observation)
+        return _PromptPool(prompts, lengths, cache.keys, cache.values, logits.float(), hidden.float(), observation)
 
     def _restart(self, ended: Tensor, *, fresh: bool = False) -> None:
         """Restart the sequences where `ended` (B,) is true with the next prompts of the pool."""
         if self.device.type == "cpu" and not bool(ended.any()):
             return
         pool, d = self._pool, self.decoder
-        place = (self._cursor + ended.cumsum(0) - 1).clamp_min(0) % pool.lengths.shape[0]
+        pool_index = (self._cursor + ended.cumsum(0) - 1).clamp_min(0) % pool.lengths.shape[0]
         self._cursor = self._cursor + ended.sum()
         P = pool.prompts.shape[1]
         restarts = ended[None, :, None, None, None]
         for current, prefilled in ((d.cache.keys, pool.keys), (d.cache.values, pool.values)):
-            current[:, :, :, :P] = torch.where(restarts, prefilled[:, place], current[:, :, :, :P])
-        d.cache.lengths = torch.where(ended, pool.lengths[place], d.cache.lengths)
+            current[:, :, :, :P] = torch.where(restarts, prefilled[:, pool_index], current[:, :, :, :P])
+        d.cache.lengths = torch.where(ended, pool.lengths[pool_index], d.cache.lengths)
         d.cache.bounds = [d.capacity - 1] * self.num_envs
-        d.history.reset(pool.prompts[place], pool.lengths[place], ended)
-        d.logits = torch.where(ended[:, None], pool.logits[place], d.logits)
-        d.hidden = torch.where(ended[:, None], pool.hidden[place], d.hidden)
+        d.history.reset(pool.prompts[pool_index], pool.lengths[pool_index], ended)
+        d.logits = torch.where(ended[:, None], pool.logits[pool_index], d.logits)
+        d.hidden = torch.where(ended[:, None], pool.hidden[pool_index], d.hidden)
         self.steps = torch.where(ended, 0, self.steps)
-        first = pool.observation[place]
+        first = pool.observation[pool_index]
         self.observation = first if fresh else torch.where(ended[:, None], first, self.observation)

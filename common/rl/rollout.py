@@ -128,9 +128,9 @@ class EpisodeMean:
         rewards, ends = reward.tolist(), ended.tolist()
         running = self.running if self.running is not None else [0.0] * len(rewards[0])
         for step_rewards, step_ends in zip(rewards, ends, strict=True):
-            for b, (gain, over) in enumerate(zip(step_rewards, step_ends, strict=True)):
-                running[b] += gain
-                if over:
+            for b, (reward_value, episode_ended) in enumerate(zip(step_rewards, step_ends, strict=True)):
+                running[b] += reward_value
+                if episode_ended:
                     self.value = (
                         running[b] if self.value is None else self.value + self.rate * (running[b] - self.value)
                     )

@@ -18,7 +18,7 @@ TRANSITIONS_PER_UPDATE = 128
 """Transitions for which an adaptive rate is applied once."""
 
 
-def linear(start: float, end: float, progress: float) -> float:
+def linear_schedule(start: float, end: float, progress: float) -> float:
     """Interpolate from `start` at progress 0 to `end` at progress 1; progress is clamped to [0, 1]."""
     share = min(max(progress, 0.0), 1.0)
     return start + (end - start) * share
@@ -26,7 +26,7 @@ def linear(start: float, end: float, progress: float) -> float:
 
 def decayed_learning_rate(base: float, progress: float) -> float:
     """Return a learning rate that falls linearly from `base` at progress 0 to 10 % of it at progress 1."""
-    return linear(base, 0.1 * base, progress)
+    return linear_schedule(base, 0.1 * base, progress)
 
 
 def homeostasis(

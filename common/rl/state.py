@@ -20,7 +20,7 @@ from common.controller import GatingPolicy
 from common.errors import CheckpointError
 from common.rl.environment import DecodingEnvironment
 from common.rl.rollout import EpisodeMean
-from common.training.resumable import Resumable, differences
+from common.training.resumable import Resumable, environment_differences
 
 ADAM_EPSILON = 1e-5
 """Adam's epsilon, by PPO's convention: with torch's default of 1e-8 tiny gradients cause full-size steps."""
@@ -129,7 +129,7 @@ class ControllerState(Resumable):
             raise CheckpointError(f"{info.path}: does not fit this training ({error})") from error
         self.mark()
         self.writer.adopt(info, self._key())
-        return differences(before, self._origin)
+        return environment_differences(before, self._origin)
 
     def _copy(self) -> dict[str, Any]:
         return {

@@ -54,8 +54,8 @@ class NgramStatistics:
         if self.bigram_keys.numel() == 0:
             return torch.zeros_like(token)
         key = previous * self.vocab_size + token
-        place = torch.searchsorted(self.bigram_keys, key).clamp_max(self.bigram_keys.numel() - 1)
-        return torch.where(self.bigram_keys[place] == key, self.bigram_counts[place], 0)
+        position = torch.searchsorted(self.bigram_keys, key).clamp_max(self.bigram_keys.numel() - 1)
+        return torch.where(self.bigram_keys[position] == key, self.bigram_counts[position], 0)
 
     def coherence(self, previous: Tensor, token: Tensor) -> Tensor:
         """Return clip(1 + ln q / ln V, 0, 1), where q is the add-one estimate of p(token | previous).
@@ -68,9 +68,9 @@ class NgramStatistics:
         if self.bigram_total == 0:
             return neutral
         before = previous.clamp_min(0)
-        seen = self.unigrams[before]
-        numerator = torch.where(seen > 0, self.bigram_count(before, token), self.unigrams[token]) + 1
-        denominator = torch.where(seen > 0, seen, self.total) + self.vocab_size
+        previous_count = self.unigrams[before]
+        numerator = torch.where(previous_count > 0, self.bigram_count(before, token), self.unigrams[token]) + 1
+        denominator = torch.where(previous_count > 0, previous_count, self.total) + self.vocab_size
         q = numerator.double() / denominator.double()
         score = (1 + q.log() / math.log(self.vocab_size)).clamp(0, 1).float()
         return torch.where(previous >= 0, score, neutral)

@@ -90,7 +90,7 @@ def train_policy(
 ) -> Outcome:
     """Like `train_controller`, for a model and a corpus that are already loaded."""
     prepared = prepare_training(config, model, corpus, directory, hooks, end_token=end_token)
-    run, state = _Run(config, model, hooks, prepared, end_token), prepared.state
+    run, state = _ControllerTraining(config, model, hooks, prepared, end_token), prepared.state
     if resume:
         resume_from_checkpoint(state, hooks)
     if not state.counters.finished:
@@ -123,7 +123,7 @@ def train_policy(
     )
 
 
-def _diverged(run: _Run, error: DivergedError) -> DivergedError:
+def _diverged(run: _ControllerTraining, error: DivergedError) -> DivergedError:
     """End a training that diverged and return the error to raise."""
     state, hooks = run.state, run.hooks
     hooks.offer_checkpoint(None)
@@ -135,7 +135,7 @@ def _diverged(run: _Run, error: DivergedError) -> DivergedError:
         hooks.report_metrics("rl-metrics", state.counters.step + run.transitions, {metric: error.value})
     # An iteration that diverged after its first update may succeed with a lower rate. One that diverged before that
     # would diverge again at any rate, so the checkpoint from which it began is withdrawn as well.
-    updated = updates_of(state.optimizer) > run.updates_before
+    updated = optimizer_steps(state.optimizer) > run.updates_before
     return withdraw_and_explain(
         error,
         state.writer.manager,
@@ -146,7 +146,7 @@ def _diverged(run: _Run, error: DivergedError) -> DivergedError:
     )
 
 
-def updates_of(optimizer: torch.optim.Optimizer) -> int:
+def optimizer_steps(optimizer: torch.optim.Optimizer) -> int:
     """Return the number of steps that `optimizer` has taken, including those of earlier attempts."""
     return max((int(state["step"]) for state in optimizer.state.values()), default=0)
 
@@ -169,7 +169,7 @@ def _check_policy(policy: GatingPolicy, observation: Tensor) -> None:
         raise DivergedError("the outputs of the policy contain NaN or infinity after its update", quantity="the policy")
 
 
-class _Run:
+class _ControllerTraining:
     """One attempt of a controller training: the loop over iterations and its parts."""
 
     def __init__(
@@ -197,7 +197,7 @@ class _Run:
             wait_at_boundary(self.hooks, self.state)
             self.started_at = time.monotonic()
             steps = min(ppo.rollout_steps, -(-(ppo.total_steps - counters.step) // ppo.num_envs))
-            self.transitions, self.updates_before = steps * ppo.num_envs, updates_of(self.state.optimizer)
+            self.transitions, self.updates_before = steps * ppo.num_envs, optimizer_steps(self.state.optimizer)
             rollout = collect_rollout(
                 self.state.environment,
                 self.state.policy,
@@ -238,7 +238,7 @@ class _Run:
         progress = counters.step / ppo.total_steps
         if config.max_seconds is not None:
             progress = max(progress, counters.seconds / config.max_seconds)
-        entropy_coef = schedules.linear(ppo.entropy_coef, ppo.entropy_coef_final, progress)
+        entropy_coef = schedules.linear_schedule(ppo.entropy_coef, ppo.entropy_coef_final, progress)
         learning_rate = schedules.decayed_learning_rate(ppo.learning_rate, progress)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate

@@ -15,7 +15,7 @@ from common.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Compute:
+class ComputeConfig:
     """Device, precision, compilation and number of CPU threads of one process."""
 
     device: torch.device
@@ -54,7 +54,7 @@ def select_device(name: str) -> torch.device:
     return device
 
 
-def prepare_compute(config: TrainingConfig) -> Compute:
+def prepare_compute(config: TrainingConfig) -> ComputeConfig:
     """Choose device, precision and compilation; set the CPU threads of the process and allow TF32 on CUDA.
 
     Raises ConfigError for a device that does not exist, and for fp16 without CUDA.
@@ -70,4 +70,4 @@ def prepare_compute(config: TrainingConfig) -> Compute:
     if precision == "fp16" and not cuda:
         raise ConfigError("precision fp16 needs CUDA (training.precision); use auto, float32 or bf16 on a CPU")
     compiles = config.compile == "on" or (config.compile == "auto" and cuda)
-    return Compute(device, precision, compiles, torch.get_num_threads())
+    return ComputeConfig(device, precision, compiles, torch.get_num_threads())

@@ -140,7 +140,7 @@ def wait_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
     if shortage is None:
         hooks.waiting_for_disk(None)
         return 0.0
-    begun = time.monotonic()
+    started = time.monotonic()
     saved = False
 
     def save_before_waiting() -> dict[str, bool]:
@@ -156,7 +156,7 @@ def wait_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
             if unsaved and not disk_wait.request and time.monotonic() - tried_at >= RETRY_SECONDS:
                 saved = _save_into_reserve(state, current)
                 tried_at = time.monotonic()
-    return time.monotonic() - begun
+    return time.monotonic() - started
 
 
 def _wait_to_retry_write(
@@ -252,7 +252,7 @@ def _waiting_for_disk(
     Calls `first` before the event `waiting_for_disk` and adds its result to the event, so a step that the event reports
     as saved is on disk.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     disk_wait = _DiskWait(hooks, obeyed)
     hooks.waiting_for_disk(shortage)
     try:
@@ -262,4 +262,4 @@ def _waiting_for_disk(
         hooks.waiting_for_disk(None)
         request = disk_wait.request
         left_for = {} if request is None else {"left_for": request.value}
-        hooks.event("disk_wait_ended", seconds=round(time.monotonic() - begun, 1), **left_for)
+        hooks.event("disk_wait_ended", seconds=round(time.monotonic() - started, 1), **left_for)

@@ -20,15 +20,15 @@ def withdraw_and_explain(
     hooks: TrainingHooks,
     *,
     number: int,
-    begun_at: int | None = None,
-    begun_from: Path | None = None,
+    first_number: int | None = None,
+    started_from: Path | None = None,
     when: str,
     change: str,
 ) -> DivergedError:
     """Withdraw the checkpoints of the diverged state and return the error to raise instead of `error`.
 
-    `number` is the number of the checkpoints that hold the diverged state. `begun_at` is the number at which the
-    training began if it was given the checkpoint `begun_from` of another experiment. `when` is a clause such as "at
+    `number` is the number of the checkpoints that hold the diverged state. `first_number` is the number at which the
+    training began if it was given the checkpoint `started_from` of another experiment. `when` is a clause such as "at
     update 12", `change` the advice which setting to lower. No thread may write checkpoints during the call.
     """
     hooks.phase("verifying checkpoints")
@@ -38,12 +38,12 @@ def withdraw_and_explain(
     reference = None if newest is None else f"{manager.directory.parent.name}/{manager.directory.name}/{newest.name}"
     if reference is not None:
         advice = f"resume from {reference}, the newest checkpoint before it"
-    elif begun_from is not None and begun_at is not None:
-        given = begun_from.name if begun_from.is_file() else "/".join(begun_from.parts[-3:])
-        if begun_at < number:
-            advice = f"start from {given} again, because this training has written no checkpoint since then"
+    elif started_from is not None and first_number is not None:
+        initial = started_from.name if started_from.is_file() else "/".join(started_from.parts[-3:])
+        if first_number < number:
+            advice = f"start from {initial} again, because this training has written no checkpoint since then"
         else:
-            advice = f"start from an earlier checkpoint than {given}, because this one diverges at once"
+            advice = f"start from an earlier checkpoint than {initial}, because this one diverges at once"
     else:
         advice = "start again from the beginning, because there is no earlier checkpoint"
     hooks.event(

@@ -23,7 +23,7 @@ from common.files import write_atomic, write_json
 from common.generation import DecodingModel, generate
 from common.metrics import names
 from common.model import TransformerLM
-from common.training.device import Compute
+from common.training.device import ComputeConfig
 from common.training.loss import summed_loss
 from tidal_client.vocabulary import GatingMode
 
@@ -35,7 +35,7 @@ def validation_loss(
     model: TransformerLM,
     tokens: NDArray[np.uint16],
     config: EvaluationConfig,
-    compute: Compute,
+    compute: ComputeConfig,
     *,
     keep_going: Callable[[], bool] = lambda: True,
 ) -> float | None:

@@ -26,7 +26,7 @@ class FinalSavable(Savable, Protocol):
         ...
 
 
-def save_at_the_end(state: Savable, hooks: TrainingHooks) -> None:
+def save_finished_state(state: Savable, hooks: TrainingHooks) -> None:
     """Save the state of a training that has ended, as soon as the disk has space.
 
     Raises StoppedWaiting on a stop request during the wait, StorageError for any other error of the disk.
@@ -45,7 +45,7 @@ def write_final_checkpoint(
     """
     if request in (None, StopRequest.COMPLETE):
         try:
-            save_at_the_end(state, hooks)
+            save_finished_state(state, hooks)
         except StoppedWaiting as stop:
             request = stop.request
         except StorageError as error:

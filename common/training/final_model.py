@@ -71,7 +71,7 @@ def write_final_model(
     best = read_best(manager.directory)
     if best is None or loss <= best.value:
         newest = BestCheckpoint(f"{stem}.safetensors", "validation loss", loss, counters.step)
-        write_when_disk_has_space(hooks, partial(manager.name_best, newest))
+        write_when_disk_has_space(hooks, partial(manager.record_best, newest))
     results = {
         "model": f"{stem}.safetensors",
         "validation_loss": loss,

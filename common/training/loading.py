@@ -46,15 +46,15 @@ class LongPhase:
 
     def __init__(self, hooks: TrainingHooks, name: str) -> None:
         self._hooks, self._name = hooks, name
-        self._enter()
+        self._report()
 
     def heartbeat(self) -> None:
         """Wait while the training is suspended, then repeat the report if it is due."""
         self._hooks.wait_while_suspended()
         if time.monotonic() - self._reported_at >= REPORT_SECONDS:
-            self._enter()
+            self._report()
 
-    def _enter(self) -> None:
+    def _report(self) -> None:
         self._hooks.phase(self._name)
         self._reported_at = time.monotonic()
 

@@ -15,13 +15,13 @@ from common.config.lm import LMConfig
 from common.data import ChunkLoader, Corpus, load_tokenizer
 from common.errors import ConfigError
 from common.model import TransformerLM
-from common.training.device import Compute, prepare_compute
+from common.training.device import ComputeConfig, prepare_compute
 from common.training.hooks import StopRequest, TrainingHooks
 from common.training.loading import load_corpus
 from common.training.loss import summed_loss
 from common.training.optimizer import make_optimizer
 from common.training.random_state import seed_random_state
-from common.training.starting_point import find_start, has_checkpoints
+from common.training.starting_point import has_checkpoints, restore_start
 from common.training.training_state import TrainingState
 
 
@@ -31,7 +31,7 @@ class PretrainingRun:
 
     config: LMConfig
     corpus: Corpus
-    compute: Compute
+    compute: ComputeConfig
     state: TrainingState
     hooks: TrainingHooks
     loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -110,7 +110,7 @@ def prepare_pretraining(
         CheckpointWriter(manager, hooks),
         corpus_digest=corpus.digest,
     )
-    find_start(state, manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)
+    restore_start(state, manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)
     model.gates_trained = model.gates_trained or training.modulation_fraction > 0
     model.train()
     steps = training.epochs * math.ceil(loader.num_chunks / training.effective_batch_size)

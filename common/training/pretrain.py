@@ -24,7 +24,7 @@ from common.metrics import names
 from common.training.disk_wait import StoppedWaiting, wait_at_boundary
 from common.training.divergence import withdraw_and_explain
 from common.training.evaluation import validation_loss, validation_values
-from common.training.final_checkpoint import save_at_the_end, try_final_checkpoint
+from common.training.final_checkpoint import save_finished_state, try_final_checkpoint
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
 from common.training.loading import LongPhase, StoppedWhileLoading
@@ -287,8 +287,8 @@ def _diverged(run: PretrainingRun, error: DivergedError, initial_checkpoint: Pat
         state.writer.manager,
         hooks,
         number=step if run.overflowing_since is None else run.overflowing_since,
-        begun_at=run.first_step,
-        begun_from=initial_checkpoint,
+        first_number=run.first_step,
+        started_from=initial_checkpoint,
         when=when,
         change="lower training.learning_rate or raise training.warmup_steps",
     )
@@ -322,7 +322,7 @@ def _save_finished(run: PretrainingRun) -> None:
     run.hooks.wait_while_suspended()
     run.hooks.phase("checkpoint")
     try:
-        save_at_the_end(run.state, run.hooks)
+        save_finished_state(run.state, run.hooks)
     except StorageError as error:
         run.hooks.event("checkpoint_failed", step=run.state.counters.step, reason=error.message)
     run.hooks.phase("training")

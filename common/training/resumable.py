@@ -76,7 +76,7 @@ class Resumable(ABC):
             return self.writer.write_final(self._key(), self._capture)
 
     def write_final_and_block(self) -> CheckpointInfo | None:
-        """Like `write_final`, for another thread. Keeps the lock, so that training cannot continue; the process must end.
+        """Like `write_final`, for another thread. Keeps the lock, so training cannot continue; the process must end.
 
         Returns None when the training is ending and has written, or is writing, its last checkpoint.
         """
@@ -112,6 +112,6 @@ class Resumable(ABC):
         return self._describe(weights, optimizer, score, copied=copied)
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def environment_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the differences from the checkpoint's environment that prevent a bit-exact continuation, as texts."""
     return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]

@@ -17,7 +17,7 @@ from common.training.hooks import TrainingHooks
 from common.training.training_state import TrainingState
 
 
-def find_start(
+def restore_start(
     state: TrainingState,
     manager: CheckpointManager,
     hooks: TrainingHooks,
@@ -31,16 +31,16 @@ def find_start(
     """
     newest = newest_intact_checkpoint(manager, hooks) if resume else None
     if newest is not None:
-        _continue(state, newest, hooks, own=True)
+        _resume(state, newest, hooks, own=True)
         # Reported again, because the process that wrote it may have died before its report.
         hooks.checkpoint_saved(newest)
         # No older checkpoint is removed yet: only the next update shows whether training can continue from this one.
         hooks.checkpoints_kept(manager.names())
     elif initial_checkpoint is not None and (initial_checkpoint / MANIFEST).is_file():
         verify(initial_checkpoint)
-        _continue(state, read_info(initial_checkpoint), hooks, own=False)
+        _resume(state, read_info(initial_checkpoint), hooks, own=False)
     elif initial_checkpoint is not None:
-        _take_weights(state, initial_checkpoint)
+        _load_weights(state, initial_checkpoint)
         hooks.event("initial_weights", file=initial_checkpoint.name)
 
 
@@ -60,7 +60,7 @@ def newest_intact_checkpoint(manager: CheckpointManager, hooks: TrainingHooks) -
     return newest
 
 
-def _continue(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *, own: bool) -> None:
+def _resume(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *, own: bool) -> None:
     if info.meta.get("kind") != "lm":
         raise CheckpointError(
             f"{info.path}: expected a checkpoint of a language model, found kind '{info.meta.get('kind')}'"
@@ -72,7 +72,7 @@ def _continue(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, 
         hooks.event("resume_inexact", checkpoint=info.name, reasons=reasons)
 
 
-def _take_weights(state: TrainingState, path: Path) -> None:
+def _load_weights(state: TrainingState, path: Path) -> None:
     initial = load_model(path)
     _require_same_shape(state, initial.config.model_dump(), path)
     state.model.load_state_dict(initial.state_dict())

@@ -19,9 +19,9 @@ from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, TrainingS
 from common.data import ChunkLoader
 from common.errors import CheckpointError, DataError
 from common.model import TransformerLM
-from common.training.device import Compute
+from common.training.device import ComputeConfig
 from common.training.random_state import capture_random_state, restore_random_state
-from common.training.resumable import Resumable, differences
+from common.training.resumable import Resumable, environment_differences
 
 
 @dataclass
@@ -59,7 +59,7 @@ class TrainingState(Resumable):
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         loader: ChunkLoader,
-        compute: Compute,
+        compute: ComputeConfig,
         writer: CheckpointWriter,
         *,
         corpus_digest: str,
@@ -122,7 +122,7 @@ class TrainingState(Resumable):
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.counters = TrainingCounters(**{name: _none_if_nan(value) for name, value in state["counters"].items()})
-            reasons = differences(state["environment"], self._environment())
+            reasons = environment_differences(state["environment"], self._environment())
             reasons += self._restore_position(state)
             if not restore_random_state(state["random"]):
                 reasons.append("the number of CUDA devices changed")
@@ -138,7 +138,7 @@ class TrainingState(Resumable):
 
     def _restore_position(self, state: dict[str, Any]) -> list[str]:
         if state["environment"]["corpus"] != self._corpus_digest:
-            return []  # `differences` reports this; the new corpus is read from its beginning
+            return []  # `environment_differences` reports this; the new corpus is read from its beginning
         try:
             self.loader.load_state_dict(state["loader"])
         except DataError as error:

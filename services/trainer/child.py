@@ -75,12 +75,12 @@ def _execute(channel: Channel, start: Start) -> int:
         if request is not None:
             return _report_outcome(channel, hooks, outcome_of(request))
         # Imported here, after the listener has started: torch takes seconds, and the supervisor may end meanwhile.
-        from services.trainer.handlers import HANDLERS, Paths
+        from services.trainer.handlers import HANDLERS, JobPaths
 
         handler = HANDLERS.get(job.job_type)
         if handler is None:
             raise ProtocolError(f"job type '{job.job_type}' has no handler; known are {', '.join(sorted(HANDLERS))}")
-        outcome = handler(job, Paths(store, Path(start.data_dir)), hooks)
+        outcome = handler(job, JobPaths(store, Path(start.data_dir)), hooks)
     except DiskFullError as error:
         # Raised where the work cannot wait for space. The job returns to the queue; its next attempt waits first.
         hooks.event("checkpoint_failed", reason=error.message, left_with=None)

@@ -13,15 +13,15 @@ from common.config import LMConfig, RLConfig, dump_yaml
 from common.files import write_atomic, write_text
 
 
-def describe_lm(directory: Path, config: LMConfig) -> None:
+def write_lm_config(directory: Path, config: LMConfig) -> None:
     """Write the `config.yaml` of a pretraining."""
     _write_once(directory / "config.yaml", dump_yaml(config))
 
 
-def describe_rl(directory: Path, config: RLConfig, lm_checkpoint: Path) -> None:
+def write_rl_config(directory: Path, config: RLConfig, lm_checkpoint: Path) -> None:
     """Write `rl_config.yaml`, and the language model's configuration as `base_config.yaml` if it is known."""
     _write_once(directory / "rl_config.yaml", dump_yaml(config))
-    base = config_of(lm_checkpoint)
+    base = find_config_file(lm_checkpoint)
     if base is not None:
         _write_once(directory / "base_config.yaml", base.read_text(encoding="utf-8"))
 
@@ -43,7 +43,7 @@ def write_metadata(directory: Path, kind: str, source_checkpoint: str | None) ->
     _write_once(directory / "metadata.json", json.dumps(metadata, indent=2) + "\n")
 
 
-def config_of(lm_checkpoint: Path) -> Path | None:
+def find_config_file(lm_checkpoint: Path) -> Path | None:
     """Return the `config.yaml` of the experiment that contains a model file or checkpoint folder, or None."""
     for folder in lm_checkpoint.parents[:2]:
         if (folder / "config.yaml").is_file():

@@ -27,17 +27,17 @@ from tidal_client.vocabulary import JobType
 
 
 @dataclass(frozen=True)
-class Paths:
+class JobPaths:
     """The artifact store and the data folder of a job."""
 
     store: ArtifactStore
     data_dir: Path
 
 
-Handler = Callable[[ChildJob, Paths, TrainingHooks], Outcome]
+Handler = Callable[[ChildJob, JobPaths, TrainingHooks], Outcome]
 
 
-def lm_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+def lm_training(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
     """Pretrain a language model."""
     from services.trainer import language_model
 
@@ -46,7 +46,7 @@ def lm_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     directory = paths.store.experiment(job.experiment_id)
     initial = payload.initial_checkpoint
     experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
-    experiments.describe_lm(directory, payload.config)
+    experiments.write_lm_config(directory, payload.config)
     return language_model.train_language_model(
         payload.config,
         directory,
@@ -56,7 +56,7 @@ def lm_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     )
 
 
-def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+def rl_training(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
     """Train a controller for a finished language model, then run its ablation."""
     from services.trainer import controller
 
@@ -65,7 +65,7 @@ def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     directory = paths.store.experiment(job.experiment_id)
     lm_checkpoint = paths.store.resolve(payload.checkpoint)
     experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
-    experiments.describe_rl(directory, payload.config, lm_checkpoint)
+    experiments.write_rl_config(directory, payload.config, lm_checkpoint)
     initial = payload.initial_checkpoint
     return controller.run_controller_training(
         payload.config,
@@ -78,7 +78,7 @@ def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     )
 
 
-def evaluation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+def evaluation(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
     """Compute the perplexity of a checkpoint and generate samples."""
     from services.trainer import language_model
 
@@ -92,7 +92,7 @@ def evaluation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     )
 
 
-def ablation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+def ablation(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
     """Compare a trained controller with random and fixed modulation."""
     from services.trainer import controller
 
@@ -101,13 +101,13 @@ def ablation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     directory = paths.store.experiment(job.experiment_id)
     lm_checkpoint, policy_path = paths.store.resolve(payload.checkpoint), paths.store.resolve(payload.rl_checkpoint)
     experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
-    experiments.describe_rl(directory, payload.config, lm_checkpoint)
+    experiments.write_rl_config(directory, payload.config, lm_checkpoint)
     return controller.ablate_controller(
         payload.config, lm_checkpoint, policy_path, directory, hooks, data=payload.data, data_dir=paths.data_dir
     )
 
 
-def analysis(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+def analysis(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
     """Analyse the modulation of a controller, or fixed or random modulation, on given prompts."""
     from services.trainer import trajectories
 
@@ -117,7 +117,7 @@ def analysis(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     return trajectories.run_analysis(payload, paths.store, directory, hooks)
 
 
-def dataset(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+def dataset(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
     """Tokenise a corpus before trainings use it."""
     from services.trainer import corpora
 

@@ -88,7 +88,7 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
         config = config.model_copy(update={"data": resolve_local_files(config.data, _data_dir(options))})
         source = str(start.resolve()) if start else None
         experiments.write_metadata(options.out, "lm", source)
-        experiments.describe_lm(options.out, config)
+        experiments.write_lm_config(options.out, config)
         return language_model.train_language_model(
             config,
             options.out,
@@ -114,12 +114,12 @@ def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
         from common.data import resolve_local_files
         from services.trainer import controller, experiments
 
-        lm_config = experiments.config_of(lm_checkpoint)
+        lm_config = experiments.find_config_file(lm_checkpoint)
         data = load_lm_config(lm_config).data if lm_config else DataConfig()
         if options.data:
             data = data.model_copy(update={"source": options.data, "validation_source": None})
         experiments.write_metadata(options.out, "rl", str(lm_checkpoint.resolve()))
-        experiments.describe_rl(options.out, config, lm_checkpoint)
+        experiments.write_rl_config(options.out, config, lm_checkpoint)
         return controller.run_controller_training(
             config,
             lm_checkpoint,

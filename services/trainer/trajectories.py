@@ -35,7 +35,7 @@ def run_analysis(payload: AnalysisPayload, store: ArtifactStore, directory: Path
     Raises InvalidInputError if no token was generated for a prompt.
     """
     config = payload.analysis
-    begun = time.monotonic()
+    started = time.monotonic()
     hooks.phase("loading model")
     device = prepare_compute(TrainingConfig()).device
     model = DecodingModel(load_model(store.resolve(payload.checkpoint), device=device))
@@ -79,7 +79,7 @@ def run_analysis(payload: AnalysisPayload, store: ArtifactStore, directory: Path
         generated,
         checkpoint=payload.checkpoint,
         rl_checkpoint=payload.rl_checkpoint,
-        elapsed_ms=1000 * (time.monotonic() - begun),
+        elapsed_ms=1000 * (time.monotonic() - started),
     )
     hooks.wait_while_suspended()
     text = json.dumps(result, allow_nan=False)

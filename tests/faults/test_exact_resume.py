@@ -27,7 +27,7 @@ from common.checkpoint import CheckpointManager
 from common.child.protocol import ChildJob
 from common.config import LMConfig, RLConfig
 from common.training.hooks import NullHooks, Outcome
-from services.trainer.handlers import HANDLERS, Paths
+from services.trainer.handlers import HANDLERS, JobPaths
 from tests.faults.fault_fleet import FaultFleet
 from tests.metrics_oracle import read_metrics
 from tidal_client.vocabulary import JobType
@@ -110,7 +110,7 @@ class Kind:
             job_id="job_here", attempt=1, job_type=job_type.value, experiment_id=experiment_id, payload=payload
         )
         hooks = Archive()
-        paths = Paths(self.store, self.fleet.settings.data_dir)
+        paths = JobPaths(self.store, self.fleet.settings.data_dir)
         assert HANDLERS[job_type.value](job, paths, hooks) is Outcome.COMPLETED
         folder = self.store.experiment(experiment_id)
         (folder / "points.json").write_text(json.dumps(hooks.points))

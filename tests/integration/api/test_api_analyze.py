@@ -22,7 +22,7 @@ from common.controller import GatingPolicy
 from common.data import load_tokenizer
 from common.model import ModelConfig, TransformerLM
 from common.training.hooks import NullHooks
-from services.trainer.handlers import HANDLERS, Paths
+from services.trainer.handlers import HANDLERS, JobPaths
 from tests.integration.api.conftest import Api, Events
 from tests.integration.generator.serving import Serving
 
@@ -102,18 +102,18 @@ def test_the_statistics_of_a_batch_follow_from_its_modulations(api: Api, engine:
     found = reply.json()
     assert (found["kind"], found["tokensGenerated"], found["sweepAnalysis"]) == ("batch", 54, None)
     assert found["request"]["checkpoint"] == MODEL and found["request"]["seed"] == 5
-    values = [modulations(its) for its in found["trajectories"]]
-    assert [len(its) for its in values] == [18, 18, 18]
-    for its, ms in zip(found["trajectories"], values, strict=True):
-        figures = its["analysis"]["signalStats"]["modulation"]
+    values = [modulations(trajectory) for trajectory in found["trajectories"]]
+    assert [len(ms) for ms in values] == [18, 18, 18]
+    for trajectory, ms in zip(found["trajectories"], values, strict=True):
+        figures = trajectory["analysis"]["signalStats"]["modulation"]
         assert figures["std"] == pytest.approx(statistics.pstdev(ms))
         windows = [ms[0:5], ms[5:10], ms[10:14], ms[14:18]]
-        assert [its["mean"] for its in its["analysis"]["signalEvolution"]["modulation"]] == pytest.approx(
+        assert [window["mean"] for window in trajectory["analysis"]["signalEvolution"]["modulation"]] == pytest.approx(
             [statistics.fmean(window) for window in windows]
         )
         changes = {f"Q{n + 1}→Q{n + 2}": welch(windows[n], windows[n + 1]) for n in range(3)}
-        told = {phase["windowBoundary"]: phase["tStatistic"] for phase in its["analysis"]["phases"]}
-        assert told == pytest.approx({name: t for name, t in changes.items() if abs(t) > 2})
+        changed = {phase["windowBoundary"]: phase["tStatistic"] for phase in trajectory["analysis"]["phases"]}
+        assert changed == pytest.approx({name: t for name, t in changes.items() if abs(t) > 2})
     means = [statistics.fmean(ms) for ms in values]
     spread = found["batchAnalysis"]["crossPromptVariance"]["modulation"]
     strategy = found["batchAnalysis"]["strategyCharacterization"]["modulation"]
@@ -152,7 +152,7 @@ def test_a_job_and_an_immediate_analysis_have_the_same_result(api: Api, engine: 
         payload={"checkpoint": MODEL, "rl_checkpoint": POLICY, "analysis": analysis},
     )
     store = ArtifactStore(api.settings.experiments_dir)
-    HANDLERS["analysis"](job, Paths(store, tmp_path), NullHooks())
+    HANDLERS["analysis"](job, JobPaths(store, tmp_path), NullHooks())
     made = store.read_json("exp-3", "analysis_results.json")
     assert isinstance(made, dict)
     found = reply.json()
@@ -160,8 +160,8 @@ def test_a_job_and_an_immediate_analysis_have_the_same_result(api: Api, engine: 
     for here, there in zip(found["trajectories"], made["trajectories"], strict=True):
         for sample, other in zip(here["samples"], there["samples"], strict=True):
             assert sample == {**other, "modulation": pytest.approx(other["modulation"], abs=1e-5)}
-        mine, theirs = (its["analysis"]["signalStats"]["modulation"] for its in (here, there))
-        assert mine == pytest.approx(theirs, abs=1e-5)
+        first, second = (found["analysis"]["signalStats"]["modulation"] for found in (here, there))
+        assert first == pytest.approx(second, abs=1e-5)
 
 
 def figures(result: Any) -> Any:
@@ -202,8 +202,8 @@ def test_a_stream_sends_progress_and_ends_with_the_result(api: Api, engine: Real
     tokens = [event.data["tokens"] for event in progress]
     assert tokens == sorted(tokens) and tokens[0] >= 1
     assert {(event.data["textsTotal"], event.data["mostTokens"]) for event in progress} == {(48, 432)}
-    whole = api.http.post("/api/analyze-trajectories", json=body).json()
-    assert figures(done.data) == figures(whole)
+    complete = api.http.post("/api/analyze-trajectories", json=body).json()
+    assert figures(done.data) == figures(complete)
 
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [

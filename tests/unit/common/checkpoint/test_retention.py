@@ -31,19 +31,19 @@ def folders(*steps: int) -> list[tuple[int, str]]:
 def test_the_newest_the_nth_and_the_best_checkpoints_are_kept(
     keep_last: int, keep_every: int | None, best: str | None, kept: list[str]
 ) -> None:
-    assert CheckpointRetention(keep_last, keep_every).kept(folders(2, 4, 5, 8, 9, 12), best) == kept
+    assert CheckpointRetention(keep_last, keep_every).names_to_keep(folders(2, 4, 5, 8, 9, 12), best) == kept
 
 
 def test_of_one_step_written_twice_the_newer_stays_and_counts_once() -> None:
     found = [(4, "step-4"), (6, "step-6"), (6, "step-6.1")]
-    assert CheckpointRetention(2).kept(found, None) == ["step-4", "step-6.1"]
-    assert CheckpointRetention(1).kept(found, "step-6") == ["step-6", "step-6.1"]
+    assert CheckpointRetention(2).names_to_keep(found, None) == ["step-4", "step-6.1"]
+    assert CheckpointRetention(1).names_to_keep(found, "step-6") == ["step-6", "step-6.1"]
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, unique=True), st.integers(1, 5), st.none() | st.integers(1, 10))
 def test_the_newest_is_never_dropped(steps: list[int], keep_last: int, keep_every: int | None) -> None:
     found = folders(*sorted(steps))
-    kept = CheckpointRetention(keep_last, keep_every).kept(found, None)
+    kept = CheckpointRetention(keep_last, keep_every).names_to_keep(found, None)
     assert kept[-1] == found[-1][1]
     assert len(kept) >= min(keep_last, len(found))
 
@@ -86,12 +86,12 @@ def test_a_damaged_checkpoint_that_was_passed_over_is_not_counted_among_the_newe
 def test_the_best_stays_until_another_is_named(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path / "checkpoints", keep_last=1)
     save(manager, 1)
-    manager.name_best(BestCheckpoint("checkpoints/step-000000001", "validation loss", 2.5, 1))
+    manager.record_best(BestCheckpoint("checkpoints/step-000000001", "validation loss", 2.5, 1))
     for step in (2, 3):
         save(manager, step)
         manager.prune()
     assert [info.step for info in manager.list()] == [1, 3]
-    manager.name_best(BestCheckpoint("checkpoints/step-000000003", "validation loss", 2.0, 3))
+    manager.record_best(BestCheckpoint("checkpoints/step-000000003", "validation loss", 2.0, 3))
     save(manager, 4)
     manager.prune()
     assert [info.step for info in manager.list()] == [3, 4]

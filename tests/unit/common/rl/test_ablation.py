@@ -15,7 +15,7 @@ from common.config import REWARD_COMPONENTS
 from common.controller import GatingPolicy
 from common.rl import NgramStatistics, run_ablation, run_ablation_job
 from common.rl.ablation import play_episodes
-from common.rl.comparison import QUANTITIES, compare, interval, verdict
+from common.rl.comparison import QUANTITIES, compare_episodes, mean_interval, verdict
 from common.rl.prompts import ablation_prompts, evaluation_prompts, training_prompts
 from common.training.hooks import NullHooks, Outcome
 from tests.unit.common.rl.toys import END, VOCAB, toy_config, toy_corpus, toy_model
@@ -58,11 +58,11 @@ def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
     hits = 0
     for trial in range(300):
-        low, high = interval(random.normal(1.0, 2.0, size=60), 300, seed=trial)
+        low, high = mean_interval(random.normal(1.0, 2.0, size=60), 300, seed=trial)
         hits += low <= 1.0 <= high
     assert 0.90 <= hits / 300 <= 0.98
     sample = random.normal(size=400)
-    low, high = interval(sample, 4000, seed=1)
+    low, high = mean_interval(sample, 4000, seed=1)
     error = 1.96 * sample.std(ddof=1) / 20
     assert (low, high) == pytest.approx((sample.mean() - error, sample.mean() + error), abs=0.012)
 
@@ -73,7 +73,7 @@ def _results(gain: float, noise: float) -> dict[str, Any]:
     learned = base + gain + noise * random.normal(size=base.shape)
     prompts = [[i] for i in range(50)]
     tables = {"learned": learned, "random": base, "fixed": base}
-    return compare(tables, prompts, toy_config(), prompt_source="a test")
+    return compare_episodes(tables, prompts, toy_config(), prompt_source="a test")
 
 
 def test_the_verdict_follows_the_interval_of_the_difference() -> None:
@@ -100,7 +100,7 @@ def test_pairing_makes_the_interval_narrower() -> None:
 
 def test_repeated_prompts_are_averaged_first() -> None:
     values = np.arange(4 * len(QUANTITIES), dtype=float).reshape(4, -1)
-    results = compare(
+    results = compare_episodes(
         {"learned": values, "fixed": values * 0}, [[1], [2], [1], [2]], toy_config(), prompt_source="a test"
     )
     assert results["conditions"]["different_prompts"] == 2

@@ -47,7 +47,7 @@ def test_the_rate_for_a_large_rollout_is_applied_once_per_128_transitions() -> N
 
 
 def test_linear_schedules_meet_their_ends() -> None:
-    assert [schedules.linear(0.01, 0.03, p) for p in (0, 0.5, 1, 2)] == pytest.approx([0.01, 0.02, 0.03, 0.03])
+    assert [schedules.linear_schedule(0.01, 0.03, p) for p in (0, 0.5, 1, 2)] == pytest.approx([0.01, 0.02, 0.03, 0.03])
     assert [schedules.decayed_learning_rate(3e-4, p) for p in (0, 0.5, 1)] == pytest.approx([3e-4, 1.65e-4, 3e-5])
 
 

@@ -19,7 +19,7 @@ from common.child.socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.config import LMConfig
 from common.config.loader import merge
 from common.training.hooks import NullHooks
-from services.trainer.handlers import HANDLERS, Paths
+from services.trainer.handlers import HANDLERS, JobPaths
 from tests.paths import ROOT
 
 NO_PAUSE = 3600.0
@@ -128,5 +128,5 @@ def finished_model(make_config: Callable[..., LMConfig], tmp_path: Path) -> LMCo
         experiment_id="tiny",
         payload={"config": config.model_dump(mode="json")},
     )
-    HANDLERS["lm-training"](job, Paths(ArtifactStore(tmp_path / "experiments"), tmp_path / "data"), NullHooks())
+    HANDLERS["lm-training"](job, JobPaths(ArtifactStore(tmp_path / "experiments"), tmp_path / "data"), NullHooks())
     return config

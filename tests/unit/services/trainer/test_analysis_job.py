@@ -17,7 +17,7 @@ from common.errors import InvalidInputError
 from common.generation import DecodingModel, Generation, GenerationSettings, generate
 from common.training.hooks import NullHooks, Outcome, StopRequest
 from services.trainer import trajectories
-from services.trainer.handlers import HANDLERS, Paths
+from services.trainer.handlers import HANDLERS, JobPaths
 
 MODEL = "tiny/tiny_v1.0.0.safetensors"
 PROMPTS = ["the cat", "a dog ran"]
@@ -50,7 +50,7 @@ def run(tmp_path: Path, hooks: Hooks, experiment_id: str = "analysed", **analysi
         experiment_id=experiment_id,
         payload={"checkpoint": MODEL, "analysis": asked},
     )
-    outcome = HANDLERS["analysis"](job, Paths(ArtifactStore(tmp_path / "experiments"), tmp_path / "data"), hooks)
+    outcome = HANDLERS["analysis"](job, JobPaths(ArtifactStore(tmp_path / "experiments"), tmp_path / "data"), hooks)
     return outcome, tmp_path / "experiments" / experiment_id / "analysis_results.json"
 
 

@@ -14,7 +14,7 @@ from common.data import load_tokenizer
 from common.datasets import DatasetIntake, DatasetManifest, DatasetStore
 from common.errors import DataError
 from common.training.hooks import NullHooks, Outcome, StopRequest
-from services.trainer.handlers import HANDLERS, Paths
+from services.trainer.handlers import HANDLERS, JobPaths
 
 TALES = [f"The {n}th tale of the tide." for n in range(200)]
 
@@ -47,7 +47,7 @@ def upload(store: DatasetStore, texts: list[str] = TALES) -> DatasetManifest:
 def run(tmp_path: Path, hooks: Hooks, sha256: str | None, **data: Any) -> Outcome:
     payload = {"data": {"source": "tales", **data}, "sha256": sha256}
     job = ChildJob(job_id="job_1", attempt=1, job_type="dataset", experiment_id="made", payload=payload)
-    return HANDLERS["dataset"](job, Paths(ArtifactStore(tmp_path / "experiments"), tmp_path / "data"), hooks)
+    return HANDLERS["dataset"](job, JobPaths(ArtifactStore(tmp_path / "experiments"), tmp_path / "data"), hooks)
 
 
 def test_the_figures_are_those_of_the_text(store: DatasetStore, tmp_path: Path) -> None:
