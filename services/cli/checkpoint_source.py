@@ -1,7 +1,8 @@
-"""Which file a person means: a path on this machine, or a reference into the store of the local stack.
+"""Finds the checkpoint that a command names: a path on this machine, or a reference to the store of the local stack.
 
-`out/model.safetensors`, `out` and `out/best` (folders of `tidal train`), `checkpoints/step-000000100`; or
-`EXPERIMENT/FILE`, `EXPERIMENT/final` in the artifact store. Leaves out: stores of other machines.
+Examples of paths are `out/model.safetensors`, `out` and `out/best` (folders of `tidal train`), and
+`checkpoints/step-000000100`. References are `EXPERIMENT/FILE` and `EXPERIMENT/final`. Leaves out stores on other
+machines.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tidal_client.local_instance import instance_folder
 
 
 def local_store() -> ArtifactStore:
-    """The store of the stack that runs in this folder; else TIDAL_EXPERIMENTS_DIR, else that of the stopped stack."""
+    """Return the store of the stack running in this folder, else of TIDAL_EXPERIMENTS_DIR, else of the stopped stack."""
     if instance := read_instance():
         return ArtifactStore(instance.experiments_dir)
     settings, stopped = get_settings(), instance_folder() / "experiments"
@@ -25,15 +26,15 @@ def local_store() -> ArtifactStore:
 
 
 def is_path(text: str) -> bool:
-    """Whether this names something on disk rather than a reference."""
+    """Return whether a text is a path on this machine and not a reference."""
     path = Path(text).expanduser()
     return path.exists() or (path.name in ALIASES and path.parent.is_dir() and len(path.parts) > 1)
 
 
 def checkpoint_path(text: str) -> Path:
-    """The checkpoint file or folder that `text` means.
+    """Return the checkpoint file or folder that `text` names.
 
-    Raises NotFoundError and says where it looked, InvalidInputError for what can be neither path nor reference.
+    Raises NotFoundError, which lists the places that were searched.
     """
     path = Path(text).expanduser()
     if is_path(text):
@@ -43,11 +44,11 @@ def checkpoint_path(text: str) -> Path:
     try:
         return store.resolve(reference)
     except InvalidInputError:
-        raise NotFoundError(f"{text}: there is no such file") from None
+        raise NotFoundError(f"{text}: no such file, and this is not a reference EXPERIMENT/FILE") from None
     except NotFoundError as error:
         if store.root.is_dir() and (store.root / reference.split("/")[0]).is_dir():
             raise
-        raise NotFoundError(f"{text}: there is no such file, and no such experiment in {store.root}") from error
+        raise NotFoundError(f"{text}: no such file, and no such experiment in {store.root}") from error
 
 
 def _on_disk(path: Path) -> Path:

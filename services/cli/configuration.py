@@ -1,4 +1,4 @@
-"""Values for a job from a YAML file and `--set section.key=value`."""
+"""Reads the values of a job's configuration from a YAML file and from options `--set section.key=value`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from common.errors import ConfigError
 
 
 def read_overrides(path: Path | None, settings: Sequence[str]) -> dict[str, Any]:
-    """The mapping in `path` with every `a.b=value` on top; values are read as in the file: 3, 1e-3, true, [a, b].
+    """Return the mapping in `path` with all `settings` merged in; each has the form `a.b=value` with a YAML value.
 
-    Whether the keys are valid is the api's to say. ConfigError for a file that is no mapping and a setting of
-    another form.
+    The keys are not checked here, because the api checks them. Raises ConfigError if the file is not a mapping, or if a
+    setting has another form.
     """
     values = read_mapping(path) if path is not None else {}
     for setting in settings:

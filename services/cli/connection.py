@@ -1,4 +1,4 @@
-"""Which api a command talks to: `--url`, TIDAL_URL, the local stack of this folder, or port 4400 of this machine."""
+"""Connects to the api: at `--url`, at TIDAL_URL, in the local stack of this folder, or on port 4400 of this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tidal_client import Client, read_instance
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", envvar="TIDAL_URL", help="Address of the API. Default: the local stack of this folder."),
+    typer.Option("--url", envvar="TIDAL_URL", help="URL of the API. Default: that of the local stack of this folder."),
 ]
 Token = Annotated[
     str | None,
@@ -21,7 +21,7 @@ Token = Annotated[
 
 
 def connect(url: str | None, token: str | None) -> Client:
-    """The client for these options. A local token is never sent to an address that was given."""
+    """Return the client for these options. The token of the local stack is never sent to a given URL."""
     if url:
         return Client(url, token)
     if instance := read_instance():

@@ -1,8 +1,9 @@
-"""An experiment folder of the original becomes a finished experiment: files into the store, rows into the database.
+"""Imports an experiment folder of the original project as a finished experiment, into the store and the database.
 
-Copied to a hidden folder first and renamed when whole; the rows follow in one transaction, and without them the folder
-goes again. Converted: configuration files (the originals are kept beside them), metrics. Leaves out: TensorBoard logs,
-and the check that a checkpoint can be loaded, which is made (safely) whenever one is.
+The files are copied to a hidden folder, which is renamed once it is complete. The rows are then inserted in one
+transaction; if that fails, the folder is deleted again. Configurations and metrics are converted, and the original
+configuration files are kept. Leaves out TensorBoard logs, and checking the checkpoints, which happens when they are
+loaded.
 """
 
 from __future__ import annotations
@@ -35,29 +36,33 @@ CONFIG_FILES = ("config.yaml", "base_config.yaml", "rl_config.yaml")
 
 
 @dataclass
-class Imported:
-    """What was taken over."""
+class ImportResult:
+    """The result of an import."""
 
     experiment_id: str
     kind: str
     files: int = 0
     points: int = 0
     model: str | None = None
-    """Reference of the language model, if there is one."""
+    """Reference to the language model, if the experiment has one."""
     remarks: list[str] = field(default_factory=list)
 
 
-def run(folder: Path, *, experiment_id: str | None, name: str | None) -> Imported:
-    """Import `folder`. NotFoundError, InvalidInputError (no such experiment folder), ConflictError (id is taken)."""
+def run(folder: Path, *, experiment_id: str | None, name: str | None) -> ImportResult:
+    """Import `folder`.
+
+    Raises NotFoundError if it does not exist, InvalidInputError if it is not an experiment folder, and ConflictError if
+    the id is already used.
+    """
     folder = folder.resolve()
     if not folder.is_dir():
         raise NotFoundError(f"{folder}: no such folder")
     metadata = _metadata(folder)
-    done = Imported(experiment_id or _id_from(folder.name), _kind(folder, metadata))
+    done = ImportResult(experiment_id or _id_from(folder.name), _kind(folder, metadata))
     store = ArtifactStore(_experiments_dir())
     target = store.experiment(done.experiment_id)
     if target.exists():
-        raise ConflictError(f"experiment {done.experiment_id} exists already; give the import another --id")
+        raise ConflictError(f"experiment {done.experiment_id} already exists; choose another id with --id")
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".import-{uuid.uuid4().hex}")
     try:
@@ -70,18 +75,18 @@ def run(folder: Path, *, experiment_id: str | None, name: str | None) -> Importe
             raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    if any(not f.policy for f in store.checkpoint_files(done.experiment_id)):
+    if any(not file.policy for file in store.checkpoint_files(done.experiment_id)):
         done.model = f"{done.experiment_id}/final"
     return done
 
 
-def _fill(folder: Path, staging: Path, done: Imported) -> dict[str, Any]:
-    """Copy and convert; the main configuration as a mapping."""
+def _fill(folder: Path, staging: Path, done: ImportResult) -> dict[str, Any]:
+    """Copy and convert the files to `staging`; return the main configuration."""
     staging.mkdir()
     sources = [path for path in sorted(folder.glob("*.pth")) if path.is_file() and not path.is_symlink()]
     sources += [path for name in COPIED if (path := folder / name).is_file()]
     if not sources:
-        raise InvalidInputError(f"{folder} holds neither checkpoints (*.pth) nor results; is it an experiment folder?")
+        raise InvalidInputError(f"{folder} contains neither checkpoints (*.pth) nor results; name an experiment folder")
     for path in sources:
         copy = staging / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -100,20 +105,20 @@ def _fill(folder: Path, staging: Path, done: Imported) -> dict[str, Any]:
     return config
 
 
-def _convert_configs(folder: Path, staging: Path, done: Imported) -> dict[str, Any]:
+def _convert_configs(folder: Path, staging: Path, done: ImportResult) -> dict[str, Any]:
     main: dict[str, Any] = {}
     for name in CONFIG_FILES:
         path = folder / name
         if not path.is_file():
             continue
-        kept = staging / "original" / name
-        kept.parent.mkdir(exist_ok=True)
-        shutil.copy2(path, kept)
+        original = staging / "original" / name
+        original.parent.mkdir(exist_ok=True)
+        shutil.copy2(path, original)
         done.files += 1
         try:
             kind, converted, _ = convert(read_mapping(path))
         except ConfigError as error:
-            done.remarks.append(f"{name} could not be converted and is kept as it was: {error.message}")
+            done.remarks.append(f"{name} could not be converted; a copy is in original/: {error.message}")
             continue
         text = write_yaml(converted)
         (staging / name).write_text(text, encoding="utf-8")
@@ -123,7 +128,7 @@ def _convert_configs(folder: Path, staging: Path, done: Imported) -> dict[str, A
 
 
 def _insert_rows(
-    store: ArtifactStore, done: Imported, metadata: dict[str, Any], config: dict[str, Any], name: str | None
+    store: ArtifactStore, done: ImportResult, metadata: dict[str, Any], config: dict[str, Any], name: str | None
 ) -> None:
     engine = make_engine(database_url())
     try:
@@ -156,9 +161,9 @@ def _insert_rows(
                     )
                 )
     except IntegrityError as error:
-        raise ConflictError(f"experiment {done.experiment_id} exists already; give the import another --id") from error
+        raise ConflictError(f"experiment {done.experiment_id} already exists; choose another id with --id") from error
     except (OperationalError, ProgrammingError) as error:
-        raise UnavailableError("the database cannot be reached; start the local stack with `tidal up`") from error
+        raise UnavailableError("the database is not reachable; start the local stack with `tidal up`") from error
     finally:
         engine.dispose()
 
@@ -188,14 +193,14 @@ def _kind(folder: Path, metadata: dict[str, Any]) -> str:
     if kind in ("lm", "rl"):
         return str(kind)
     if kind is not None:
-        raise InvalidInputError(f"{folder / 'metadata.json'}: type {kind!r} is neither lm nor rl")
+        raise InvalidInputError(f"{folder / 'metadata.json'}: type {kind!r} is unknown; it must be lm or rl")
     return "rl" if (folder / "rl_config.yaml").exists() or any(folder.glob("rl_checkpoint*.pth")) else "lm"
 
 
 def _id_from(name: str) -> str:
     cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-_")
     if not cleaned:
-        raise InvalidInputError(f"no experiment id can be made from the folder name {name!r}; give one with --id")
+        raise InvalidInputError(f"the folder name {name!r} cannot be used as an experiment id; choose one with --id")
     return cleaned[:200]
 
 

@@ -1,6 +1,6 @@
-"""Generation from a file on this machine, with no service: a child process that loads torch and speaks JSON lines.
+"""Generates text from a file on this machine without a service: a child process loads torch and sends JSON lines.
 
-Leaves out: which file is meant (`checkpoint_source`).
+Leaves out finding the file (`checkpoint_source`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR
 
 
 def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str, Any]) -> Generator[StreamEvent]:
-    """`token` events, then `done`, as `Client.generate_stream` gives them. Closing it ends the child at once.
+    """Yield `token` events and then `done`, like `Client.generate_stream`; closing the generator kills the child.
 
-    Raises the TidalError that the child met, UnavailableError when it dies.
+    Raises the TidalError that the child reports, and UnavailableError if the child ends without `done`.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     request = {"checkpoint": str(checkpoint), "policy": str(policy) if policy else None, "prompt": prompt, **given}
@@ -54,8 +54,8 @@ def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str,
         process.stdout.close()
 
 
-def newest(*, policy: bool) -> Path:
-    """The final model or controller of the newest experiment in the local store that has one."""
+def newest_checkpoint(*, policy: bool) -> Path:
+    """Return the final model or controller of the newest experiment in the local store that has one."""
     store = local_store()
     for experiment in store.experiments():
         for file in store.checkpoint_files(experiment):

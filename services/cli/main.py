@@ -1,6 +1,6 @@
-"""The command `tidal`: every subcommand in one place, and the one place that turns an error into a line.
+"""The command `tidal`: registers all subcommands, and prints an error as one line.
 
-Torch never loads here: what needs it runs as a child process. TIDAL_DEBUG=1 shows tracebacks.
+This process never imports torch; commands that need it start a child process. TIDAL_DEBUG=1 shows tracebacks.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from services.cli.commands import (
     training,
 )
 from services.cli.demo import command as demo
-from services.cli.output import fail, out
+from services.cli.output import out, print_error
 
 app = typer.Typer(
     name="tidal",
     help="Train small language models, train a controller that steers their decoding, and generate from the result.",
-    epilog="Begin with `tidal demo`, or `tidal up` and then `tidal jobs submit`.",
+    epilog="Start with `tidal demo`, or with `tidal up` and then `tidal jobs submit`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -83,11 +83,11 @@ def options(
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Runs before every subcommand; `--version` ends it."""
+    """Handle the options of `tidal` itself, before any subcommand."""
 
 
 def main() -> None:
-    """Run the command line; exits with 0, 1 (error), 2 (usage) or 130 (Ctrl-C)."""
+    """Run the command line and exit with status 0, 1 (error), 2 (wrong usage) or 130 (Ctrl-C)."""
     debug = bool(os.environ.get("TIDAL_DEBUG"))
     accept_any_text()
     sys.argv[1:] = map(as_typed, sys.argv[1:])
@@ -96,29 +96,29 @@ def main() -> None:
     except TidalError as error:
         if debug:
             raise
-        fail(error.message)
+        print_error(error.message)
         sys.exit(1)
     except ValidationError as error:
         if debug:
             raise
         finding = error.errors()[0]
-        fail(f"{'.'.join(str(part) for part in finding['loc'])}: {finding['msg']}")
+        print_error(f"{'.'.join(str(part) for part in finding['loc'])}: {finding['msg']}")
         sys.exit(1)
     except UnicodeError as error:
         if debug:
             raise
-        fail(f"an argument or the input is no UTF-8 text ({error})")
+        print_error(f"an argument or the input is not UTF-8 text ({error}); convert it to UTF-8")
         sys.exit(1)
-    except BrokenPipeError:  # the reader of a pipe went away
+    except BrokenPipeError:  # the program that reads the pipe has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
         if debug:
             raise
-        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
     except Exception as error:
         if debug:
             raise
-        fail(f"{type(error).__name__}: {error} (a fault in Tidal; TIDAL_DEBUG=1 shows where)")
+        print_error(f"{type(error).__name__}: {error} (this is a bug in Tidal; TIDAL_DEBUG=1 shows the traceback)")
         sys.exit(1)

@@ -1,6 +1,6 @@
-"""How the command line speaks: one console for results, one for remarks, and the few styles they share.
+"""Output of the command line: consoles, tables, JSON, and the formats of times and sizes.
 
-Results go to stdout, remarks and errors to stderr, so that output can be piped. Colour only on a terminal.
+Results go to stdout, messages and errors to stderr, so that results can be piped. Colours are used only on a terminal.
 """
 
 from __future__ import annotations
@@ -38,60 +38,64 @@ STATUS_STYLES: dict[str, str] = {
     "stopped": "dim",
 }
 _UNSAFE = re.compile("[\x7f-\x9f\ud800-\udfff]")
-"""What json leaves unescaped and a terminal may obey, or cannot be written."""
+"""Characters that `json` does not escape, but that could control a terminal or cannot be encoded."""
 SCALE = ((70, 130, 240), (150, 150, 150), (225, 85, 50))
-"""Colours of modulation 0 (blue), 0.5 (grey) and 1 (vermilion); each at least 2.9:1 on white and 5:1 on black."""
+"""Colours of modulation 0 (blue), 0.5 (grey) and 1 (vermilion). Their contrast is at least 2.9:1 on white and 5:1 on
+black."""
 
 
 def status_text(status: str) -> Text:
-    """A status in its colour."""
+    """Return a status as text in its colour."""
     return Text(status, style=STATUS_STYLES.get(status, ""))
 
 
 def modulation_style(modulation: float | None) -> str:
-    """From blue (0) through grey to vermilion (1); none without a modulation."""
+    """Return the colour of a modulation, from blue (0) through grey to vermilion (1); no colour for None."""
     if modulation is None:
         return ""
-    share = 2 * min(max(modulation, 0.0), 1.0)
-    low, high = (SCALE[0], SCALE[1]) if share <= 1 else (SCALE[1], SCALE[2])
-    part = share if share <= 1 else share - 1
-    red, green, blue = (round(a + part * (b - a)) for a, b in zip(low, high, strict=True))
+    position = 2 * min(max(modulation, 0.0), 1.0)
+    low, high = (SCALE[0], SCALE[1]) if position <= 1 else (SCALE[1], SCALE[2])
+    fraction = position if position <= 1 else position - 1
+    red, green, blue = (round(a + fraction * (b - a)) for a, b in zip(low, high, strict=True))
     return f"rgb({red},{green},{blue})"
 
 
 def table(*columns: str, title: str | None = None) -> WholeWordTable:
-    """An airy table; a column name that ends in `>` is aligned right. A word, such as an id, stays on one line."""
-    made = WholeWordTable(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    made.min_width = len(title) if title else None
+    """Return an empty table whose cells keep words, such as ids, on one line.
+
+    A column whose name ends in `>` is aligned right; the `>` is not shown.
+    """
+    rows = WholeWordTable(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    rows.min_width = len(title) if title else None
     for name in columns:
-        made.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
-    return made
+        rows.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
+    return rows
 
 
 def print_json(value: Any) -> None:
-    """Machine-readable output, for `--json`; with the escapes of JSON where the output cannot show a character."""
+    """Print a value as JSON; characters that the output cannot show are escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=not shows_unicode(out.encoding), default=str)
     out.out(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), highlight=False)
 
 
-def fail(message: str) -> None:
-    """The one line of an error."""
+def print_error(message: str) -> None:
+    """Print an error message on stderr."""
     err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
 
 
-def moment(time: datetime) -> str:
-    """`11-29 14:03:05` in the time zone of this machine."""
+def format_time(time: datetime) -> str:
+    """Return a time such as `11-29 14:03:05`, in the time zone of this machine."""
     return f"{time.astimezone():%m-%d %H:%M:%S}"
 
 
 def duration(seconds: float | None) -> str:
-    """`42 s`, `3:05`, `2:03:05`, `5 d 2:03:05`; an empty string for None."""
+    """Return a duration such as `42 s`, `3:05`, `2:03:05` or `5 d 2:03:05`; an empty string for None."""
     if seconds is None:
         return ""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
+    total = max(0, round(seconds))
+    if total < 60:
+        return f"{total} s"
+    minutes, rest = divmod(total, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     clock = f"{hours}:{minutes:02}:{rest:02}" if hours or days else f"{minutes}:{rest:02}"
@@ -99,7 +103,7 @@ def duration(seconds: float | None) -> str:
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str:
-    """`just now`, `5 min ago`, `3 h ago`, `2 d ago`."""
+    """Return the time since `moment`, such as `just now`, `5 min ago`, `3 h ago` or `2 d ago`; empty for None."""
     if moment is None:
         return ""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
@@ -109,8 +113,8 @@ def age(moment: datetime | None, now: datetime | None = None) -> str:
     return "just now"
 
 
-def size(count: int | None) -> str:
-    """`1.5 MB`; an empty string for None."""
+def format_size(count: int | None) -> str:
+    """Return a number of bytes such as `1.5 MB`; an empty string for None."""
     if count is None:
         return ""
     value = float(count)

@@ -1,4 +1,4 @@
-"""Child processes of the command line: what needs torch, or another service, runs in one."""
+"""Starts child processes for commands that need torch or a service."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import typer
 
 from common.config import PROJECT_ROOT
-from common.config import child_environment as passed_on
+from common.config.child_environment import child_environment
 
 
-def child_environment() -> dict[str, str]:
+def stack_environment() -> dict[str, str]:
     """Return the environment of this process with all secrets, for the local stack, with the project on PYTHONPATH."""
     path = os.pathsep.join(part for part in (str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")) if part)
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
@@ -21,13 +21,13 @@ def child_environment() -> dict[str, str]:
 
 def computing_environment() -> dict[str, str]:
     """Return the environment for a child that trains, generates or exports, without tokens and passwords."""
-    return passed_on.child_environment(child_environment())
+    return child_environment(stack_environment())
 
 
 def run_module(module: str, *arguments: str) -> None:
-    """Run `python -m module` in this terminal and leave with its exit status unless that is 0.
+    """Run `python -m module` in this terminal, and exit with its exit status if that is not 0.
 
-    Ctrl-C reaches the child too; it gets the time to write a checkpoint.
+    Ctrl-C reaches the child, too; this process then waits until the child has written a checkpoint.
     """
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=computing_environment())
     while True:
@@ -41,7 +41,7 @@ def run_module(module: str, *arguments: str) -> None:
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """The end of a log file; nothing when it cannot be read."""
+    """Return the last lines of a log file; an empty list if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
     except OSError:

@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from common.errors import InvalidInputError, NotFoundError
 from common.words import plural
-from services.cli.commands.generate import newest
+from services.cli.commands.generate import newest_checkpoint
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, err, out, print_json, table
-from services.cli.views.analysis import parts
+from services.cli.views.analysis import render_analysis
 from tidal_client import AnalysisResult, Client
 from tidal_client.vocabulary import GatingMode, ModulatedGating
 from tidal_client.wire.sampling import MAX_NEW_TOKENS
@@ -72,8 +72,8 @@ def single(
     fields = {"samples_per_prompt": samples, "modulation": modulation, "include_extreme_values": extremes or None}
     fields |= {"max_tokens": max_tokens, "seed": seed}
     with connect(url, token) as client:
-        wanted = _wanted(client, "single", [prompt], checkpoint, policy, gating, fields)
-        _run(client, wanted, _Wishes(save, name, job, as_json))
+        wanted = _build_request(client, "single", [prompt], checkpoint, policy, gating, fields)
+        _run(client, wanted, _ResultOptions(save, name, job, as_json))
 
 
 @app.command()
@@ -102,8 +102,8 @@ def batch(
     fields = {"samples_per_prompt": samples, "modulation": modulation, "include_extreme_values": extremes or None}
     fields |= {"max_tokens": max_tokens, "seed": seed, "bootstrap": bootstrap or None}
     with connect(url, token) as client:
-        wanted = _wanted(client, "batch", _prompts(prompts, prompts_file), checkpoint, policy, gating, fields)
-        _run(client, wanted, _Wishes(save, name, job, as_json))
+        wanted = _build_request(client, "batch", _prompts(prompts, prompts_file), checkpoint, policy, gating, fields)
+        _run(client, wanted, _ResultOptions(save, name, job, as_json))
 
 
 @app.command()
@@ -124,8 +124,8 @@ def sweep(
     given = _prompts(prompts or ([] if prompts_file else PROMPTS[:1]), prompts_file)
     fields: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed}
     with connect(url, token) as client:
-        wanted = _Wanted("sweep", given, checkpoint or newest(client, "lm"), None, fields)
-        _run(client, wanted, _Wishes(save, name, job, as_json))
+        wanted = _AnalysisRequest("sweep", given, checkpoint or newest_checkpoint(client, "lm"), None, fields)
+        _run(client, wanted, _ResultOptions(save, name, job, as_json))
 
 
 @app.command("list")
@@ -181,7 +181,7 @@ def delete(
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _AnalysisRequest:
     kind: str
     prompts: list[str]
     checkpoint: str
@@ -195,7 +195,7 @@ class _Wanted:
 
 
 @dataclass(frozen=True)
-class _Wishes:
+class _ResultOptions:
     save: bool
     name: str | None
     job: bool
@@ -206,7 +206,7 @@ class _Wishes:
             raise InvalidInputError("--name names what is kept; add --save or --job")
 
 
-def _wanted(
+def _build_request(
     client: Client,
     kind: str,
     prompts: list[str],
@@ -214,21 +214,23 @@ def _wanted(
     policy: str | None,
     gating: ModulatedGating,
     fields: dict[str, Any],
-) -> _Wanted:
+) -> _AnalysisRequest:
     """Return the request; controller and model default to the newest ones."""
     if gating is GatingMode.LEARNED:
         try:
-            policy = policy or newest(client, "rl")
+            policy = policy or newest_checkpoint(client, "rl")
         except NotFoundError as error:
             raise NotFoundError(f"{error.message}, or see another choice with --gating random") from None
         source = None if checkpoint else client.experiment(_experiment(policy)).source_experiment_id
         checkpoint = checkpoint or (f"{source}/final" if source else None)
     elif policy is not None:
         raise InvalidInputError(f"--policy is used with --gating learned only, not {gating}")
-    return _Wanted(kind, prompts, checkpoint or newest(client, "lm"), policy, {**fields, "gating_mode": gating})
+    return _AnalysisRequest(
+        kind, prompts, checkpoint or newest_checkpoint(client, "lm"), policy, {**fields, "gating_mode": gating}
+    )
 
 
-def _run(client: Client, wanted: _Wanted, wishes: _Wishes) -> None:
+def _run(client: Client, wanted: _AnalysisRequest, wishes: _ResultOptions) -> None:
     if wishes.job:
         config = {"kind": wanted.kind, "prompts": wanted.prompts, **wanted.given}
         names = {"checkpoint": wanted.checkpoint, "rl_checkpoint": wanted.policy, "name": wishes.name}
@@ -260,7 +262,7 @@ def _run(client: Client, wanted: _Wanted, wishes: _Wishes) -> None:
 
 
 def _print(result: AnalysisResult) -> None:
-    for part in parts(result):
+    for part in render_analysis(result):
         out.print(part)
     rate = 1000 * result.tokens_generated / result.elapsed_ms if result.elapsed_ms else 0.0
     by = result.request.get("rlCheckpoint") or result.request.get("gatingMode") or ""

@@ -25,8 +25,8 @@ from common.config import get_settings
 from common.config.private_files import apply_umask
 from common.errors import ConflictError
 from common.words import plural
-from services.cli.output import err, out, size
-from services.cli.processes import child_environment
+from services.cli.output import err, format_size, out
+from services.cli.processes import stack_environment
 from tidal_client import instance_folder, read_instance
 
 QUIET_SECONDS = 2.0
@@ -34,7 +34,7 @@ QUIET_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Places:
+class BackupLocations:
     """Addresses and folders of what is saved or restored."""
 
     database_url: str
@@ -78,7 +78,7 @@ def backup(
         err.print(f"Not saved: {link} is a symbolic link; back up its target separately.", soft_wrap=True)
     out.print(
         f"Saved {plural(saved.jobs, 'job')}, {plural(saved.experiments, 'experiment')} "
-        f"({plural(saved.files, 'file')}) and {plural(saved.datasets, 'dataset')} in {place}, {size(saved.size)}.",
+        f"({plural(saved.files, 'file')}) and {plural(saved.datasets, 'dataset')} in {place}, {format_size(saved.size)}.",
         soft_wrap=True,
     )
 
@@ -138,11 +138,11 @@ def _given() -> bool:
 
 
 @contextmanager
-def _places() -> Iterator[Places]:
+def _places() -> Iterator[BackupLocations]:
     """Yield the addresses of database, Redis and folders; the servers answer until the block ends."""
     settings, instance = get_settings(), read_instance()
     if _given():
-        yield Places(
+        yield BackupLocations(
             settings.database_url.get_secret_value(),
             settings.redis_url.get_secret_value(),
             settings.experiments_dir,
@@ -150,13 +150,15 @@ def _places() -> Iterator[Places]:
         )
         return
     if instance is not None:
-        yield Places(instance.database_url, instance.redis_url, Path(instance.experiments_dir), Path(instance.data_dir))
+        yield BackupLocations(
+            instance.database_url, instance.redis_url, Path(instance.experiments_dir), Path(instance.data_dir)
+        )
         return
     lender = subprocess.Popen(
         [sys.executable, "-m", "services.local", "lend"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=child_environment(),
+        env=stack_environment(),
         text=True,
         start_new_session=True,  # Ctrl-C is ours; it ends when its input does
     )
@@ -167,7 +169,9 @@ def _places() -> Iterator[Places]:
         if not line:  # it has said why
             raise typer.Exit(lender.wait() or 1)
         lent = json.loads(line)
-        yield Places(lent["database_url"], lent["redis_url"], Path(lent["experiments_dir"]), Path(lent["data_dir"]))
+        yield BackupLocations(
+            lent["database_url"], lent["redis_url"], Path(lent["experiments_dir"]), Path(lent["data_dir"])
+        )
     finally:
         lender.stdin.close()
         lender.wait()

@@ -1,4 +1,4 @@
-"""`tidal migrate-checkpoint`: a checkpoint of the original, or an older one of ours, in today's form."""
+"""`tidal migrate-checkpoint`: converts a checkpoint of the original project, or an older one of Tidal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from services.cli.processes import run_module
 
 
 def migrate(
-    source: Annotated[Path, typer.Argument(help="Checkpoint in any form the original wrote.")],
+    source: Annotated[Path, typer.Argument(help="Checkpoint of the original project or of an older version.")],
     target: Annotated[Path, typer.Argument(help="File to write: .safetensors or .pth. Must not exist.")],
     column: Annotated[
-        int, typer.Option("--column", min=0, max=2, help="Of gates with three inputs, the one that stays.")
+        int, typer.Option("--column", min=0, max=2, help="Number of the input to keep, for gates with three inputs.")
     ] = 2,
 ) -> None:
-    """Rewrite a checkpoint: gates with one input, plain names, safe to load."""
+    """Convert a checkpoint to the present format: gates with one input, present parameter names, safe to load."""
     run_module("common.checkpoint", str(source), str(target), "--column", str(column))

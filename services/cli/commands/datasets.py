@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from common.datasets import FORMATS, refusal_of_name, split_name, suggest_name
+from common.datasets import FORMATS, file_name_problem, split_name, suggest_name
 from common.errors import InvalidInputError, JobFailed
 from common.words import plural
 from services.cli.connection import Token, Url, connect
-from services.cli.output import age, err, out, print_json, size, status_text, table
+from services.cli.output import age, err, format_size, out, print_json, status_text, table
 from tidal_client import Client
 from tidal_client.vocabulary import JobStatus
 
@@ -57,7 +57,7 @@ def upload(
         kind = split_name(name)[1] or split_name(file.name)[1]
     if kind is None:
         unknown = f"no suffix says what it is; say --format {' or '.join(FORMATS)}"
-        raise InvalidInputError(f"{file}: {refusal_of_name(file.name) or unknown}")
+        raise InvalidInputError(f"{file}: {file_name_problem(file.name) or unknown}")
     with connect(url, token) as client:
         with _bar(file) as sent:
             taken = client.upload_dataset(file, name=name, file_format=kind, text_field=text_field, on_progress=sent)
@@ -69,7 +69,7 @@ def upload(
         return
     one = taken.dataset
     documents = "documents not counted yet" if one.documents is None else plural(one.documents, "document")
-    out.print(f"{one.name}: {size(one.size_bytes)}, {documents}, {one.status}", soft_wrap=True)
+    out.print(f"{one.name}: {format_size(one.size_bytes)}, {documents}, {one.status}", soft_wrap=True)
     if taken.job is not None and not watch:
         err.print(f"Job {taken.job.id} tokenises it; `tidal datasets show {one.name}` says when it is ready.")
 
@@ -88,7 +88,7 @@ def list_datasets(as_json: Json = False, url: Url = None, token: Token = None) -
     rows = table("dataset", "status", "documents>", "tokens>", "size>", "used by>", "uploaded")
     for dataset in found:
         counts = _count(dataset.documents), _count(dataset.tokens)
-        use = size(dataset.size_bytes), str(dataset.used_by or ""), age(dataset.created_at)
+        use = format_size(dataset.size_bytes), str(dataset.used_by or ""), age(dataset.created_at)
         rows.add_row(dataset.name, status_text(dataset.status), *counts, *use)
     out.print(rows)
 
@@ -108,7 +108,7 @@ def show(name: Name, as_json: Json = False, url: Url = None, token: Token = None
     if one.error is not None:
         rows.add_row("error", one.error.message or one.error.code)
     rows.add_row("format", one.format if one.format == "txt" else f"{one.format}, text in {one.text_field}")
-    rows.add_row("size", size(one.size_bytes))
+    rows.add_row("size", format_size(one.size_bytes))
     rows.add_row("documents", _count(one.documents))
     rows.add_row("tokens", _count(one.tokens) + held_out)
     rows.add_row("sha256", one.sha256)
@@ -132,7 +132,7 @@ def delete(
     with connect(url, token) as client:
         if not yes:
             one = client.dataset(name)
-            typer.confirm(f"Delete {one.name} ({size(one.size_bytes)}) with its tokens?", abort=True, err=True)
+            typer.confirm(f"Delete {one.name} ({format_size(one.size_bytes)}) with its tokens?", abort=True, err=True)
         client.delete_dataset(name)
     out.print(f"Deleted {name}.")
 
@@ -150,7 +150,7 @@ def _wait(client: Client, job_id: str) -> None:
 def _name_for(file: Path) -> str:
     """Return a name for the dataset made from the file name. Prints a line if the two differ."""
     plain, kind = split_name(file.name)
-    if kind is None and (refusal := refusal_of_name(file.name)) is not None:
+    if kind is None and (refusal := file_name_problem(file.name)) is not None:
         raise InvalidInputError(f"{file}: {refusal}")
     name = suggest_name(file.name)
     if name is None:

@@ -22,7 +22,7 @@ from rich.text import Text
 from common.config import get_settings
 from common.words import plural
 from services.cli.output import out, print_json, table
-from services.cli.processes import child_environment
+from services.cli.processes import stack_environment
 from tidal_client import instance_folder, read_instance
 
 HUB = "https://huggingface.co"
@@ -35,7 +35,7 @@ TORCH_PACKAGES = ("safetensors", "datasets", "pyarrow")
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at. `fix` says what to do unless it is ok."""
 
     name: str
@@ -67,7 +67,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print the find
         raise typer.Exit(1)
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[CheckResult]:
     """Every finding, in the order things are needed."""
     yield python()
     yield packages()
@@ -80,69 +80,69 @@ def examine() -> Iterator[Finding]:
     yield hub()
 
 
-def python() -> Finding:
+def python() -> CheckResult:
     """The interpreter."""
     found = ".".join(map(str, sys.version_info[:3]))
     if (3, 11) <= sys.version_info[:2] <= (3, 13):
-        return Finding("Python", "ok", f"{found} in {sys.prefix}")
-    return Finding("Python", "missing", found, "Python 3.11 to 3.13 is supported: make … PYTHON=python3.12")
+        return CheckResult("Python", "ok", f"{found} in {sys.prefix}")
+    return CheckResult("Python", "missing", found, "Python 3.11 to 3.13 is supported: make … PYTHON=python3.12")
 
 
-def packages() -> Finding:
+def packages() -> CheckResult:
     """The packages everything needs."""
     try:
         wanted = [line for line in requires("tidal") or [] if "extra ==" not in line]
     except PackageNotFoundError:
-        return Finding("Packages", "warning", "tidal runs from its source", "`make install` sets up .venv")
+        return CheckResult("Packages", "warning", "tidal runs from its source", "`make install` sets up .venv")
     names = [line.split(";")[0].split("[")[0].split(">")[0].split("=")[0].split("<")[0].strip() for line in wanted]
     absent = [name for name in names if not _installed(name)]
     if absent:
-        return Finding("Packages", "missing", f"not installed: {', '.join(absent)}", "run `make install`")
-    return Finding("Packages", "ok", f"all {len(names)} are installed")
+        return CheckResult("Packages", "missing", f"not installed: {', '.join(absent)}", "run `make install`")
+    return CheckResult("Packages", "ok", f"all {len(names)} are installed")
 
 
-def torch() -> Finding:
+def torch() -> CheckResult:
     """PyTorch and what training needs beside it, without loading it."""
     absent = [name for name in ("torch", *TORCH_PACKAGES) if importlib.util.find_spec(name) is None]
     if absent:
         fix = "needed to train and generate on this machine: run `make install`"
-        return Finding("PyTorch", "missing", f"not installed: {', '.join(absent)}", fix)
-    return Finding("PyTorch", "ok", version("torch"))
+        return CheckResult("PyTorch", "missing", f"not installed: {', '.join(absent)}", fix)
+    return CheckResult("PyTorch", "ok", version("torch"))
 
 
-def servers() -> Iterator[Finding]:
+def servers() -> Iterator[CheckResult]:
     """PostgreSQL and Valkey, as the local stack would find them."""
     settings = get_settings()
     asked = subprocess.run(
-        [sys.executable, "-m", "services.local", "programs"], capture_output=True, text=True, env=child_environment()
+        [sys.executable, "-m", "services.local", "programs"], capture_output=True, text=True, env=stack_environment()
     )
     try:
         found = json.loads(asked.stdout)
     except ValueError:
         reason = (asked.stderr.strip().splitlines() or ["no answer"])[-1]
-        yield Finding("Servers", "missing", reason, "run `make install`")
+        yield CheckResult("Servers", "missing", reason, "run `make install`")
         return
     for key, name, setting in (("postgres", "PostgreSQL", "database_url"), ("valkey", "Valkey", "redis_url")):
         program = found[key]
         if setting in settings.model_fields_set:
-            yield Finding(name, "ok", f"the server of TIDAL_{setting.upper()} is used")
+            yield CheckResult(name, "ok", f"the server of TIDAL_{setting.upper()} is used")
         elif "error" in program:
             what, _, fix = program["error"].partition("; ")
-            yield Finding(name, "missing", what, fix)
+            yield CheckResult(name, "missing", what, fix)
         else:
-            yield Finding(name, "ok", f"{program['major']} ({program['origin']}), {program['path']}")
+            yield CheckResult(name, "ok", f"{program['major']} ({program['origin']}), {program['path']}")
     if left := found["leftovers"]:
-        size = sum(entry["bytes"] for entry in left) / 1e6
+        format_size = sum(entry["bytes"] for entry in left) / 1e6
         paths = "\n".join(f"rm -r {entry['path']}   # {entry['bytes'] / 1e6:.0f} MB" for entry in left)
-        detail = f"{plural(len(left), 'data folder')} of deleted copies of Tidal, {size:.0f} MB"
-        yield Finding("Leftovers", "warning", detail, f"if nothing in them is wanted:\n{paths}")
+        detail = f"{plural(len(left), 'data folder')} of deleted copies of Tidal, {format_size:.0f} MB"
+        yield CheckResult("Leftovers", "warning", detail, f"if nothing in them is wanted:\n{paths}")
 
 
-def ports() -> Iterator[Finding]:
+def ports() -> Iterator[CheckResult]:
     """The port of the api; free, or used by our own stack."""
     instance = read_instance()
     if instance is not None:
-        yield Finding("Local stack", "ok", f"runs at {instance.api_url}")
+        yield CheckResult("Local stack", "ok", f"runs at {instance.api_url}")
         return
     port = get_settings().port
     with socket.socket() as probe:
@@ -150,61 +150,69 @@ def ports() -> Iterator[Finding]:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            yield Finding("Port", "warning", f"{port} is in use by another program", "tidal up --port 0, or TIDAL_PORT")
+            yield CheckResult(
+                "Port", "warning", f"{port} is in use by another program", "tidal up --port 0, or TIDAL_PORT"
+            )
             return
-    yield Finding("Port", "ok", f"{port} is free")
+    yield CheckResult("Port", "ok", f"{port} is free")
 
 
-def disk() -> Finding:
+def disk() -> CheckResult:
     """Room where the data goes."""
     folder = instance_folder()
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK):
-        return Finding("Disk", "missing", f"{folder} cannot be written", "run from another folder, or set TIDAL_HOME")
+        return CheckResult(
+            "Disk", "missing", f"{folder} cannot be written", "run from another folder, or set TIDAL_HOME"
+        )
     free = shutil.disk_usage(folder).free / 1e9
     state: Literal["ok", "warning"] = "ok" if free >= ROOM_GB else "warning"
-    return Finding("Disk", state, f"{free:.0f} GB free", "" if state == "ok" else f"training wants {ROOM_GB:.0f} GB")
+    return CheckResult(
+        "Disk", state, f"{free:.0f} GB free", "" if state == "ok" else f"training wants {ROOM_GB:.0f} GB"
+    )
 
 
-def private() -> Finding:
+def private() -> CheckResult:
     """Check whether other users of this machine can read the files of Tidal."""
     umask = get_settings().umask
     if ~int(umask, 8) & 0o007:
         detail = f"TIDAL_UMASK is {umask}: every user of this machine can read experiments, datasets and logs"
-        return Finding("Privacy", "warning", detail, "remove the setting, or set 077 or 027")
+        return CheckResult("Privacy", "warning", detail, "remove the setting, or set 077 or 027")
     for path, fix in ((instance_folder(), "the next `tidal up` closes it"), (Path(".env"), "chmod 600 .env")):
         if path.exists() and path.stat().st_mode & 0o007:
             detail = f"{path} can be read by every user of this machine"
-            return Finding("Privacy", "warning", detail, fix)
-    return Finding("Privacy", "ok", f"other users cannot read the files of Tidal (TIDAL_UMASK {umask})")
+            return CheckResult("Privacy", "warning", detail, fix)
+    return CheckResult("Privacy", "ok", f"other users cannot read the files of Tidal (TIDAL_UMASK {umask})")
 
 
-def gpu() -> Finding:
+def gpu() -> CheckResult:
     """An NVIDIA GPU that torch could use."""
     program = shutil.which("nvidia-smi")
     if program is None:
         detail = "none found, training runs on the CPU"
         if Path("/dev/nvidia0").exists():
-            return Finding("GPU", "warning", "a device without nvidia-smi", "install the NVIDIA driver's tools")
-        return Finding("GPU", "ok", detail)
+            return CheckResult("GPU", "warning", "a device without nvidia-smi", "install the NVIDIA driver's tools")
+        return CheckResult("GPU", "ok", detail)
     query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     asked = subprocess.run(query, capture_output=True, text=True, timeout=20)
     if asked.returncode or not asked.stdout.strip():
-        return Finding("GPU", "warning", "nvidia-smi finds none", "look at the NVIDIA driver; the CPU is used")
+        return CheckResult("GPU", "warning", "nvidia-smi finds none", "look at the NVIDIA driver; the CPU is used")
     found = "; ".join(asked.stdout.strip().splitlines())
     if _installed("torch") and version("torch").endswith("+cpu"):
-        return Finding("GPU", "warning", f"{found}, but torch is a CPU build", "pip install torch==2.13.0 with CUDA")
-    return Finding("GPU", "ok", found)
+        return CheckResult(
+            "GPU", "warning", f"{found}, but torch is a CPU build", "pip install torch==2.13.0 with CUDA"
+        )
+    return CheckResult("GPU", "ok", found)
 
 
-def hub() -> Finding:
+def hub() -> CheckResult:
     """Whether corpora can be downloaded by name."""
     address = os.environ.get("HF_ENDPOINT", HUB)
     if hub_reachable():
-        return Finding("Hub", "ok", f"{address} answers")
+        return CheckResult("Hub", "ok", f"{address} answers")
     fix = "corpora by name cannot be downloaded; use builtin:stories or a local file (DATA=path)"
-    return Finding("Hub", "warning", f"{address} does not answer in {HUB_SECONDS:g} s", fix)
+    return CheckResult("Hub", "warning", f"{address} does not answer in {HUB_SECONDS:g} s", fix)
 
 
 def hub_reachable(seconds: float = HUB_SECONDS) -> bool:

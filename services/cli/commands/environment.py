@@ -1,4 +1,4 @@
-"""`tidal env`: write `.env` with random secrets for docker compose. An existing file is left alone."""
+"""`tidal env`: writes `.env` with random secrets for docker compose. An existing file is not changed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from services.cli.output import out
 
 def command(
     path: Annotated[Path, typer.Option("--path", help="File to write.")] = Path(".env"),
-    force: Annotated[bool, typer.Option("--force", help="Replace it; the old secrets are gone.")] = False,
-    profile: Annotated[str | None, typer.Option("--profile", help="gpu or cpu; by default what is here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file and its secrets.")] = False,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="gpu or cpu. Default: gpu if this machine has one.")
+    ] = None,
 ) -> None:
     """Write `.env` with random secrets for docker compose.
 
-    Mode 0600; keep it out of version control.
+    Only the owner can read the file (mode 0600). Keep it out of version control.
     """
     if path.exists() and not force:
-        raise ConflictError(f"{path} exists and stays as it is; --force replaces it (and every secret in it)")
+        raise ConflictError(f"{path} exists and was not changed; --force replaces it and all its secrets")
     chosen = profile or ("gpu" if Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists() else "cpu")
     if chosen not in ("gpu", "cpu"):
-        raise typer.BadParameter(f"{chosen}: gpu and cpu are possible", param_hint="--profile")
-    # Imported here: it needs the database's packages, which other commands start faster without.
+        raise typer.BadParameter(f"{chosen} is neither gpu nor cpu", param_hint="--profile")
+    # Imported here because it imports the database packages, without which other commands start faster.
     from common.jobs.experiments import NO_COMMIT, commit
 
     found = commit()
@@ -40,14 +42,14 @@ def command(
 
 
 def environment_text(profile: str, *, commit: str | None = None) -> str:
-    """The content: one random secret per name, safe in URLs and unquoted in the file.
+    """Return the contents of the file, with a random secret for each name that needs no quotes in URLs or in the file.
 
-    `commit`: what images will be built from; None leaves it out.
+    `commit` is the commit that images are built from; None leaves it out.
     """
     return "".join(
         f"{line}\n"
         for line in (
-            "# Written by `tidal env`; see .env.example for what else can be set. Keep it secret.",
+            "# Written by `tidal env`; .env.example lists further variables. Keep this file secret.",
             f"TIDAL_AUTH_TOKEN={secrets.token_urlsafe(32)}",
             f"TIDAL_POSTGRES_PASSWORD={secrets.token_hex(24)}",
             f"TIDAL_REDIS_PASSWORD={secrets.token_hex(24)}",

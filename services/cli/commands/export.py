@@ -16,7 +16,7 @@ from rich.text import Text
 from common.child.launch import wait_or_kill
 from common.errors import ConflictError, InvalidInputError, TidalError
 from services.cli.checkpoint_source import checkpoint_path
-from services.cli.output import err, out, print_json, size, table
+from services.cli.output import err, format_size, out, print_json, table
 from services.cli.processes import computing_environment
 
 EXAMPLES = """
@@ -33,7 +33,7 @@ EXIT_SECONDS = 5.0
 """Seconds from the last line of the child to SIGKILL if it does not exit."""
 
 
-class Format(StrEnum):
+class ModelFormat(StrEnum):
     """The form of an export."""
 
     SAFETENSORS = "safetensors"
@@ -46,7 +46,7 @@ def command(
         str, typer.Argument(help="EXPERIMENT/FILE, EXPERIMENT/best, latest or final; or a file or folder on this disk.")
     ],
     form: Annotated[
-        Format,
+        ModelFormat,
         typer.Option(
             "--format",
             "-f",
@@ -79,7 +79,7 @@ def command(
 command.__doc__ = (command.__doc__ or "") + EXAMPLES
 
 
-def run(source: Path, folder: Path, form: Format, force: bool) -> dict[str, Any]:
+def run(source: Path, folder: Path, form: ModelFormat, force: bool) -> dict[str, Any]:
     """Run the export in a child process and show its phases. Raises TidalError with the child's error message."""
     arguments = [sys.executable, "-m", "common.export", str(source), str(folder.absolute()), "--format", form.value]
     process = subprocess.Popen(
@@ -116,7 +116,7 @@ def report(done: dict[str, Any], *, shown: Path) -> None:
     out.print(f"Wrote {shown}/, a {what} of {done['parameters']:,} parameters:", soft_wrap=True)
     files = table("file", "size>")
     for name, count in done["files"]:
-        files.add_row(name, size(count))
+        files.add_row(name, format_size(count))
     out.print(files)
     for remark in done["remarks"]:
         err.print(remark, style="yellow", soft_wrap=True)

@@ -52,7 +52,7 @@ echo "One day" | tidal generate - --json
 
 
 @dataclass(frozen=True)
-class Source:
+class GenerationSource:
     """The source of a generation: a reference for the API, or a file for a child process."""
 
     name: str
@@ -84,9 +84,7 @@ def command(
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=MAX_NEW_TOKENS, help="Length.")] = 120,
     temperature: Annotated[
         float | None,
-        typer.Option(
-            "--temperature", min=0, max=MAX_TEMPERATURE, help="For gating none; 0 takes the likeliest token."
-        ),
+        typer.Option("--temperature", min=0, max=MAX_TEMPERATURE, help="For gating none; 0 takes the likeliest token."),
     ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=MAX_TOP_K, help="For gating none.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="For gating none; above 0.")] = None,
@@ -140,10 +138,10 @@ def command(
         try:
             stack.enter_context(waiting)
             if here:
-                source = on_this_machine(checkpoint, policy, learned, prompt, fields)
+                source = local_source(checkpoint, policy, learned, prompt, fields)
             else:
                 client = stack.enter_context(connect(url, token))
-                source = from_the_api(client, checkpoint, policy, learned, prompt, fields)
+                source = api_source(client, checkpoint, policy, learned, prompt, fields)
             reply = follow(source, view, quiet=as_json or no_stream)
             waiting.stop()
             if as_json:
@@ -163,28 +161,28 @@ def command(
 command.__doc__ = (command.__doc__ or "") + EXAMPLES
 
 
-def on_this_machine(
+def local_source(
     checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
-) -> Source:
+) -> GenerationSource:
     """Return the source for a child process. Raises NotFoundError when a file does not exist."""
-    model = checkpoint_path(checkpoint) if checkpoint else local_generation.newest(policy=False)
+    model = checkpoint_path(checkpoint) if checkpoint else local_generation.newest_checkpoint(policy=False)
     controller = None
     if learned:
-        controller = checkpoint_path(policy) if policy else local_generation.newest(policy=True)
-    return Source(f"{checkpoint or model}, local", local_generation.events(model, controller, prompt, fields))
+        controller = checkpoint_path(policy) if policy else local_generation.newest_checkpoint(policy=True)
+    return GenerationSource(f"{checkpoint or model}, local", local_generation.events(model, controller, prompt, fields))
 
 
-def from_the_api(
+def api_source(
     client: Client, checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
-) -> Source:
+) -> GenerationSource:
     """Return the source for the API. Raises NotFoundError when no checkpoint is named and none is finished."""
-    model = checkpoint or newest(client, "lm")
+    model = checkpoint or newest_checkpoint(client, "lm")
     if learned:
-        fields = {**fields, "rl_checkpoint": policy or newest(client, "rl")}
-    return Source(model, client.generate_stream(model, prompt, **fields))
+        fields = {**fields, "rl_checkpoint": policy or newest_checkpoint(client, "rl")}
+    return GenerationSource(model, client.generate_stream(model, prompt, **fields))
 
 
-def follow(source: Source, view: TokenView, *, quiet: bool) -> Generation:
+def follow(source: GenerationSource, view: TokenView, *, quiet: bool) -> Generation:
     """Print tokens through `view` unless `quiet`; return the reply. Raises UnavailableError if it breaks off."""
     with closing(source.events) as events:
         for event in events:
@@ -195,7 +193,7 @@ def follow(source: Source, view: TokenView, *, quiet: bool) -> Generation:
     raise UnavailableError("the stream broke off before the text was complete; try again")
 
 
-def newest(client: Client, kind: str) -> str:
+def newest_checkpoint(client: Client, kind: str) -> str:
     """Return the reference of the newest finished experiment of `kind` (lm or rl)."""
     trained = client.experiments(kind=kind, status=JobStatus.COMPLETED, limit=1)
     imported = [found for found in client.experiments(kind=kind, limit=100) if found.status == IMPORTED]

@@ -1,4 +1,4 @@
-"""`tidal jobs …`: submit, look at, follow and steer jobs through the api."""
+"""`tidal jobs …`: submits, lists, follows, pauses and stops jobs through the api."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from common.errors import InvalidInputError
 from services.cli.commands import steer
 from services.cli.configuration import read_overrides
 from services.cli.connection import Token, Url, connect
-from services.cli.output import age, duration, err, moment, out, print_json, status_text, table
-from services.cli.views.job_history import attempts, told
+from services.cli.output import age, duration, err, format_time, out, print_json, status_text, table
+from services.cli.views.job_history import attempts, describe_events
 from services.cli.views.queue import print_queue, until
 from services.cli.views.watch import watch as follow
 from tidal_client import Client, Job
 from tidal_client.vocabulary import DesiredState, JobStatus, JobType, Signal
 from tidal_client.wire.job import JobReply
 
-app = typer.Typer(help="Submit, follow and steer jobs.", no_args_is_help=True)
+app = typer.Typer(help="Submit, follow, pause and stop jobs.", no_args_is_help=True)
 
 FOLLOW_SECONDS = 1.0
 
 JobId = Annotated[str, typer.Argument(help="Id of the job, or `last` for the newest one.", metavar="JOB")]
-Json = Annotated[bool, typer.Option("--json", help="Print what the API answers, as JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the reply of the API as JSON.")]
 
 
 @app.command()
 def submit(
-    job_type: Annotated[JobType, typer.Argument(help="Kind of job.", metavar="TYPE")],
+    job_type: Annotated[JobType, typer.Argument(help="Type of the job.", metavar="TYPE")],
     config: Annotated[
         str | None,
-        typer.Option("--config", "-c", help="YAML file of this machine, else of the server's configuration folder."),
+        typer.Option("--config", "-c", help="YAML file on this machine, or else in the server's configuration folder."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", "-s", help="One value over the file: training.max_steps=200.")
+        list[str] | None, typer.Option("--set", "-s", help="Override a value of the file: training.max_steps=200.")
     ] = None,
     data: Annotated[
         str | None,
@@ -48,35 +48,37 @@ def submit(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Language model: EXPERIMENT/FILE or EXPERIMENT/final.")
     ] = None,
-    rl_checkpoint: Annotated[str | None, typer.Option("--rl-checkpoint", help="Controller, for ablation.")] = None,
+    rl_checkpoint: Annotated[str | None, typer.Option("--rl-checkpoint", help="Controller, for an ablation.")] = None,
     resume_from: Annotated[
         str | None,
         typer.Option(
             "--resume-from",
-            help="Ended job to go on from with its configuration, or one checkpoint: EXPERIMENT/checkpoints/NAME.",
+            help="Ended job to continue with its configuration, or a checkpoint: EXPERIMENT/checkpoints/NAME.",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="A name to find it by.")] = None,
-    tags: Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")] = None,
-    priority: Annotated[int | None, typer.Option("--priority", min=-100, max=100, help="Higher runs first.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the job and its experiment.")] = None,
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="Tag of the job; can be repeated.")] = None,
+    priority: Annotated[
+        int | None, typer.Option("--priority", min=-100, max=100, help="Jobs with a higher priority start first.")
+    ] = None,
     no_queue: Annotated[bool, typer.Option("--no-queue", help="Fail instead of waiting for a free slot.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, submit nothing.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it ends.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the job, do not submit it.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the job until it ends.")] = False,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Submit a job.
 
-    For lm-training the configuration is that of the language model, for rl-training and ablation that of the
-    controller. Example: tidal jobs submit lm-training --data builtin:stories -s training.max_steps=200 --watch
+    The configuration is that of the language model for lm-training, and that of the controller for rl-training and
+    ablation. Example: tidal jobs submit lm-training --data builtin:stories -s training.max_steps=200 --watch
     """
-    # What lies here is sent along; any other name is the server's to find, such as demo/lm.yaml.
-    here = Path(config) if config is not None and Path(config).is_file() else None
-    if config is not None and here is None and config.startswith(("/", "./", "../", "~")):
-        raise InvalidInputError(f"--config {config}: there is no such file here")
-    config_path = config if here is None else None
-    values = read_overrides(here, settings or [])
+    # The contents of a local file are sent; the server looks up any other name, such as demo/lm.yaml.
+    local_file = Path(config) if config is not None and Path(config).is_file() else None
+    if config is not None and local_file is None and config.startswith(("/", "./", "../", "~")):
+        raise InvalidInputError(f"--config {config}: no such file on this machine")
+    config_path = config if local_file is None else None
+    values = read_overrides(local_file, settings or [])
     fields: dict[str, Any] = {
         "config_path" if job_type in (JobType.LM_TRAINING, JobType.EVALUATION) else "rl_config_path": config_path,
         "checkpoint": checkpoint,
@@ -110,10 +112,10 @@ def submit(
 
 @app.command("list")
 def list_jobs(
-    status: Annotated[str | None, typer.Option("--status", help="Only this status.")] = None,
-    job_type: Annotated[JobType | None, typer.Option("--type", help="Only this type.")] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="Only with this tag.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 20,
+    status: Annotated[str | None, typer.Option("--status", help="Show only jobs with this status.")] = None,
+    job_type: Annotated[JobType | None, typer.Option("--type", help="Show only jobs of this type.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Show only jobs with this tag.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Most jobs to show.")] = 20,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
@@ -135,24 +137,26 @@ def list_jobs(
 
 @app.command()
 def queue(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, max=100, help="At most so many per type.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, max=100, help="Most waiting jobs to show per type.")
+    ] = 20,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Show who waits for what: limits, workers, places and predicted starts."""
+    """Show the queue: limits, workers, waiting jobs with their places and predicted starts."""
     with connect(url, token) as client:
         queues = client.queues(limit=limit)
     if as_json:
-        print_json([found.model_dump(mode="json", by_alias=True) for found in queues])
+        print_json([item.model_dump(mode="json", by_alias=True) for item in queues])
         return
-    for found in queues:
-        print_queue(found)
+    for item in queues:
+        print_queue(item)
 
 
 @app.command()
 def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = None) -> None:
-    """Show one job: where it stands, what comes next and when, its attempts and its history."""
+    """Show a job: its state, what will happen next and when, its attempts and its history."""
     with connect(url, token) as client:
         job = _find(client, job_id)
         if as_json:
@@ -163,23 +167,24 @@ def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = N
     if job.what_next:
         out.print(f"{job.what_next}\n", soft_wrap=True)
     if found := attempts(events):
-        runs = table("attempt>", "began", "lasted>", "worker", "from", "newest checkpoint", "ended")
-        for run in found:
-            lasted = duration(((run.ended or datetime.now(UTC)) - run.began).total_seconds())
-            runs.add_row(str(run.number), moment(run.began), lasted, run.worker, run.begin, run.checkpoint, run.ending)
-        out.print(runs)
+        rows = table("attempt>", "began", "lasted>", "worker", "from", "newest checkpoint", "ended")
+        for attempt in found:
+            lasted = duration(((attempt.ended or datetime.now(UTC)) - attempt.began).total_seconds())
+            start = format_time(attempt.began), lasted, attempt.worker, attempt.begin
+            rows.add_row(str(attempt.number), *start, attempt.checkpoint, attempt.ending)
+        out.print(rows)
     history = table("time", "attempt>", "event", "by", "status", "")
-    for event, details in told(events):
-        moved = f"{event.from_status or ''} → {event.to_status}" if event.to_status else ""
+    for event, details in describe_events(events):
+        change = f"{event.from_status or ''} → {event.to_status}" if event.to_status else ""
         history.add_row(
-            moment(event.at), str(event.attempt), event.event, event.actor, moved, Text(details, style="dim")
+            format_time(event.at), str(event.attempt), event.event, event.actor, change, Text(details, style="dim")
         )
     out.print(history)
 
 
 @app.command()
 def watch(job_id: JobId, url: Url = None, token: Token = None) -> None:
-    """Follow a job live: progress, loss, status. Ctrl-C ends the watching, not the job."""
+    """Follow a job live: progress, loss, status. Ctrl-C ends only this command; the job continues."""
     with connect(url, token) as client:
         _watch(client, _find(client, job_id))
 
@@ -187,14 +192,15 @@ def watch(job_id: JobId, url: Url = None, token: Token = None) -> None:
 @app.command()
 def logs(
     job_id: JobId,
-    follow_on: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    follow_on: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until the job has ended.")] = False,
     search: Annotated[
-        str | None, typer.Option("--search", "-s", help="Only lines that contain this, whatever the case of letters.")
+        str | None,
+        typer.Option("--search", "-s", help="Print only lines that contain this text, in upper or lower case."),
     ] = None,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Print what the trainer of a job wrote."""
+    """Print the log of a job's trainer."""
     with connect(url, token) as client:
         job = _find(client, job_id)
         cursor: str | None = None
@@ -213,12 +219,12 @@ def logs(
 @app.command()
 def signal(
     job_id: JobId,
-    wish: Annotated[Signal, typer.Argument(help="What the job should do.", metavar="SIGNAL")],
+    name: Annotated[Signal, typer.Argument(help="The signal to send.", metavar="SIGNAL")],
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Send a signal: pause, resume, complete or stop; the same as the commands of these names."""
-    steer.steer(wish.value, [job_id], every=False, yes=False, wait=False, url=url, token=token)
+    """Send a signal to a job: pause, resume, complete or stop, like the commands with these names."""
+    steer.steer(name.value, [job_id], every=False, yes=False, wait=False, url=url, token=token)
 
 
 for command in (steer.pause, steer.resume, steer.complete, steer.stop, steer.cancel):
@@ -229,7 +235,7 @@ def _watch(client: Client, job: Job) -> None:
     try:
         view = follow(client, job)
     except KeyboardInterrupt:
-        err.print(f"\nNo longer watching; the job goes on. `tidal jobs watch {job.id}` comes back to it.")
+        err.print(f"\nThe job continues. `tidal jobs watch {job.id}` follows it again.")
         raise typer.Exit(130) from None
     ended = view.job
     numbers = f" · {view.summary()}" if view.summary() else ""
@@ -237,7 +243,7 @@ def _watch(client: Client, job: Job) -> None:
     if ended.status == JobStatus.FAILED:
         if ended.error is not None:
             err.print(f"{ended.error.code}: {ended.error.message or ''}", soft_wrap=True)
-        err.print(f"Its log: tidal jobs logs {ended.id}")
+        err.print(f"Show its log with: tidal jobs logs {ended.id}")
         raise typer.Exit(1)
 
 
@@ -252,7 +258,7 @@ def _facts(job: Job) -> Table:
     facts: dict[str, str | Text | None] = {
         "type": job.type,
         "status": status_text(job.status),
-        "asked to": ("cancel" if job.cancel_requested else job.desired_state)
+        "requested": ("cancel" if job.cancel_requested else job.desired_state)
         if job.desired_state != DesiredState.RUN
         else None,
         "name": job.name,
@@ -260,14 +266,14 @@ def _facts(job: Job) -> Table:
         "progress": _progress(job),
         "phase": job.progress.phase if not job.ended else None,
         "queue place": str(job.queue_position) if job.queue_position else None,
-        "not before": moment(job.not_before) if job.not_before and job.status == JobStatus.PENDING else None,
+        "not before": format_time(job.not_before) if job.not_before and job.status == JobStatus.PENDING else None,
         "starts about": until(job.predicted_start) if job.predicted_start else None,
         "attempt": str(job.attempt) if job.attempt else None,
         "worker": job.worker,
         "resumes": job.parent_id,
         "checkpoint": job.checkpoint_ref,
         "error": f"{job.error.code}: {job.error.message or ''}" if job.error else None,
-        "takes": ", ".join([*job.signals, "cancel"]) if not job.ended else None,
+        "accepts": ", ".join([*job.signals, "cancel"]) if not job.ended else None,
         "took": duration((finished - started).total_seconds()) if finished and started else None,
     }
     grid = table("", "", title=job.id)

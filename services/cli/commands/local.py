@@ -16,8 +16,8 @@ import typer
 
 from common.config import get_settings
 from common.errors import UnavailableError
-from services.cli.output import age, err, out, print_json, size, status_text, table
-from services.cli.processes import child_environment, last_lines
+from services.cli.output import age, err, format_size, out, print_json, status_text, table
+from services.cli.processes import last_lines, stack_environment
 from tidal_client import LocalInstance, instance_folder, read_instance
 from tidal_client.local_instance import read_state_file
 
@@ -43,14 +43,14 @@ def up(
     running = read_instance()
     if running is not None:
         err.print(f"It runs already, since {_since(running)}.")
-        describe(running)
+        print_addresses(running)
         return
     arguments = up_arguments(port, flower_port, quiet=detach)
     if detach:
-        describe(start_detached(arguments))
+        print_addresses(start_detached(arguments))
         return
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, *arguments], child_environment())
+    os.execve(sys.executable, [sys.executable, *arguments], stack_environment())
 
 
 def down() -> None:
@@ -62,7 +62,7 @@ def down() -> None:
     running = read_instance(folder)
     known = read_state_file(folder)
     with err.status("Stopping …"):
-        ended = subprocess.run([sys.executable, "-m", "services.local", "down"], env=child_environment())
+        ended = subprocess.run([sys.executable, "-m", "services.local", "down"], env=stack_environment())
     if ended.returncode:
         raise typer.Exit(ended.returncode)
     err.print("Stopped." if running or known else f"Nothing runs in {folder}.", soft_wrap=True)
@@ -97,10 +97,10 @@ def status(
         )
     out.print(f"{instance.status.capitalize()}, since {_since(instance)}.")
     out.print(rows)
-    describe(instance)
+    print_addresses(instance)
 
 
-def describe(instance: LocalInstance) -> None:
+def print_addresses(instance: LocalInstance) -> None:
     """The addresses a person needs."""
     out.print(f"  Page    {instance.api_url}      the dashboard; sign in with the token")
     out.print(f"  API     {instance.api_url}      docs: {instance.api_url}/docs")
@@ -153,7 +153,7 @@ def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env=child_environment(),
+            env=stack_environment(),
         )
 
 
@@ -190,6 +190,6 @@ def _memory(pid: int | None) -> str:
         return ""
     try:
         process = psutil.Process(pid)
-        return size(sum(each.memory_info().rss for each in (process, *process.children(recursive=True))))
+        return format_size(sum(each.memory_info().rss for each in (process, *process.children(recursive=True))))
     except psutil.NoSuchProcess:
         return ""

@@ -1,4 +1,4 @@
-"""`tidal import-config` and `tidal import`: what the original wrote, made ours."""
+"""`tidal import-config` and `tidal import`: convert configurations and experiments of the original project."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from services.cli.output import err, out
 
 
 def import_config(
-    source: Annotated[Path, typer.Argument(help="YAML file of the original, with its upper-case keys.")],
+    source: Annotated[Path, typer.Argument(help="YAML file of the original project, with upper-case keys.")],
     target: Annotated[Path | None, typer.Option("--out", "-o", help="File to write. Default: print it.")] = None,
 ) -> None:
-    """Convert a configuration file of the original to ours.
+    """Convert a configuration file of the original project.
 
-    Language model or controller, told by its keys. What has no place here is named with the reason.
+    Its keys decide whether it is for a language model or a controller. Keys without an equivalent are listed with the
+    reason.
     """
     kind, values, notes = convert(read_mapping(source))
     for note in notes:
@@ -36,18 +37,18 @@ def import_config(
 
 
 def import_experiment(
-    folder: Annotated[Path, typer.Argument(help="Experiment folder of the original.")],
+    folder: Annotated[Path, typer.Argument(help="Experiment folder of the original project.")],
     experiment_id: Annotated[
-        str | None, typer.Option("--id", help="Id of the experiment here. Default: the folder's name.")
+        str | None, typer.Option("--id", help="Id of the new experiment. Default: the folder's name.")
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="A name to find it by.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the new experiment.")] = None,
 ) -> None:
-    """Take over an experiment of the original as a finished one.
+    """Import an experiment of the original project as a finished experiment.
 
-    Configuration, metrics, results and checkpoints are taken; TensorBoard logs are not. Writes to the artifact store
-    and the database directly: those of the local stack, or of TIDAL_EXPERIMENTS_DIR and TIDAL_DATABASE_URL.
+    Configuration, metrics, results and checkpoints are imported, TensorBoard logs are not. The command writes directly
+    to the artifact store and the database of the local stack, or of TIDAL_EXPERIMENTS_DIR and TIDAL_DATABASE_URL.
     """
-    from services.cli import import_directory  # it loads the database's library
+    from services.cli import import_directory  # imported here because it imports the database packages
 
     apply_umask()
     done = import_directory.run(folder, experiment_id=experiment_id, name=name)

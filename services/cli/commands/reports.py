@@ -20,7 +20,7 @@ from tidal_client.vocabulary import ReportPattern
 app = typer.Typer(help="Make, read and export reports about experiments.", no_args_is_help=True)
 
 
-class Form(StrEnum):
+class ReportFormat(StrEnum):
     """The form of an export."""
 
     HTML = "html"
@@ -102,7 +102,9 @@ def generate(
 @app.command()
 def export(
     report: ReportId,
-    form: Annotated[Form, typer.Option("--format", "-f", help="html: one page that opens offline.")] = Form.HTML,
+    form: Annotated[
+        ReportFormat, typer.Option("--format", "-f", help="html: one page that opens offline.")
+    ] = ReportFormat.HTML,
     to: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write. Default: standard output.", dir_okay=False)
     ] = None,

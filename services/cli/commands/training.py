@@ -1,4 +1,4 @@
-"""`tidal train lm|rl`: train in this terminal, with no database, queue or api. The trainer is a child process."""
+"""`tidal train lm|rl`: trains in this terminal without database, queue or api. The trainer is a child process."""
 
 from __future__ import annotations
 
@@ -9,45 +9,47 @@ import typer
 
 from services.cli.processes import run_module
 
-app = typer.Typer(help="Train here and now, with no service at all.", no_args_is_help=True)
+app = typer.Typer(help="Train in this terminal, without any service.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the experiment; repeat the command to go on.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the experiment; repeating the command continues it.")]
 Data = Annotated[
     str | None, typer.Option("--data", help="builtin:stories, a dataset, a text file, or owner/name on the hub.")
 ]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of corpora and of the token cache.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of corpora and the token cache.")]
 ResumeFrom = Annotated[
     Path | None,
-    typer.Option("--resume-from", help="Checkpoint of another folder to go on from: FOLDER/checkpoints/NAME."),
+    typer.Option("--resume-from", help="Checkpoint in another folder to continue from: FOLDER/checkpoints/NAME."),
 ]
-NoResume = Annotated[bool, typer.Option("--no-resume", help="Refuse to go on from checkpoints in the folder.")]
+NoResume = Annotated[bool, typer.Option("--no-resume", help="Fail if the folder already contains checkpoints.")]
 
 
 @app.command()
 def lm(
     out: Out,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file. Default: 30.6 M model.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML file. Default: a model of 30.6 M parameters.")
+    ] = None,
     data: Data = None,
     data_dir: DataDir = None,
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Weights to begin with.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Model whose weights to start with.")] = None,
     resume_from: ResumeFrom = None,
     no_resume: NoResume = False,
 ) -> None:
-    """Pretrain a language model. Ctrl-C writes a checkpoint; the same command goes on from it (exit status 3)."""
+    """Pretrain a language model. Ctrl-C writes a checkpoint (exit status 3), from which the same command continues."""
     _train("lm", out, config, data, data_dir, checkpoint, resume_from, no_resume)
 
 
 @app.command()
 def rl(
     out: Out,
-    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="The language model to steer.")],
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="The language model for the controller.")],
     config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of the controller.")] = None,
     data: Data = None,
     data_dir: DataDir = None,
     resume_from: ResumeFrom = None,
     no_resume: NoResume = False,
 ) -> None:
-    """Train a controller for a language model, then compare it with the others (ablation)."""
+    """Train a controller for a language model, then compare it with fixed and random modulation (ablation)."""
     _train("rl", out, config, data, data_dir, checkpoint, resume_from, no_resume)
 
 

@@ -1,7 +1,8 @@
-"""`tidal demo`: the whole real system once, from nothing to three stories, in minutes on two CPU cores.
+"""`tidal demo`: a demonstration of the whole system, which takes minutes on two CPU cores.
 
-Starts the local stack (or uses the one that runs), pretrains a small model, trains its controller, compares, generates,
-and stops what it started. Everything goes through the api, as any client would do it.
+It starts the local stack (or uses the running one), pretrains a small model, trains its controller, compares the
+controller with its baselines, generates three stories, and stops the stack that it has started. It uses the api like
+any other client.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import typer
 from rich.text import Text
 
 from common.errors import TidalError, UnavailableError
-from services.cli.commands.local import describe, launch, port_to_use, up_arguments, wait_until_ready
+from services.cli.commands.local import launch, port_to_use, print_addresses, up_arguments, wait_until_ready
 from services.cli.configuration import read_overrides
 from services.cli.demo import report
-from services.cli.demo.corpus import Corpus, choose_corpus
+from services.cli.demo.corpus import DemoCorpus, choose_corpus
 from services.cli.output import duration, err, out
-from services.cli.processes import child_environment, last_lines
+from services.cli.processes import last_lines, stack_environment
 from services.cli.views.watch import watch
 from tidal_client import Client, Job, LocalInstance, read_instance
 from tidal_client.vocabulary import NEUTRAL_MODULATION, GatingMode, JobStatus
@@ -38,18 +39,18 @@ LOG_LINES = 15
 TAG = "demo"
 STOP_SECONDS = 20.0
 FLOWER_SECONDS = 20.0
-"""It starts last and is long up by the end, but not on every machine."""
+"""Longest wait for Flower in seconds. It starts last, and on a slow machine it may not be ready when the jobs end."""
 
 
 @dataclass
-class Clock:
-    """Wall time by phase."""
+class PhaseTimes:
+    """Measures the wall time of the phases of the demonstration."""
 
     times: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the time of the block for `name`."""
+        """Add the duration of the block to the time of the phase `name`."""
         started = time.monotonic()
         try:
             yield
@@ -59,58 +60,59 @@ class Clock:
 
 def command(
     data: Annotated[
-        Path | None, typer.Option("--data", help="Your own text: .txt, .jsonl or .parquet. [env: DATA for make demo]")
+        Path | None, typer.Option("--data", help="Your own text file: .txt, .jsonl or .parquet. [make demo: DATA]")
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running afterwards.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the stack running afterwards.")] = False,
     port: Annotated[
         int | None, typer.Option("--port", help="Port of the API. [default: 4400, or any free one]")
     ] = None,
     lm_settings: Annotated[
-        list[str] | None, typer.Option("--lm-set", help="A value of the language model's configuration: a.b=value.")
+        list[str] | None, typer.Option("--lm-set", help="Set a value of the language model's configuration: a.b=value.")
     ] = None,
     rl_settings: Annotated[
-        list[str] | None, typer.Option("--rl-set", help="A value of the controller's configuration: a.b=value.")
+        list[str] | None, typer.Option("--rl-set", help="Set a value of the controller's configuration: a.b=value.")
     ] = None,
 ) -> None:
-    """Show everything once: start, pretrain, train the controller, compare, generate, stop.
+    """Demonstrate the whole system: start, pretrain, train the controller, compare, generate, stop.
 
-    Takes minutes on two CPU cores. Without --data it uses TinyStories if the hub answers, else the built-in stories.
+    It takes minutes on two CPU cores. Without --data it uses TinyStories if the Hugging Face hub is reachable, and
+    otherwise the built-in stories.
     """
-    clock = Clock()
+    phase_times = PhaseTimes()
     lm_values, rl_values = read_overrides(None, lm_settings or []), read_overrides(None, rl_settings or [])
     corpus = choose_corpus(data)
     out.print(Text.assemble(("Tidal", "bold"), " — a small model, a controller that steers it, three stories.\n"))
     try:
-        with _stack(clock, keep=keep, port=port) as (instance, started), _client(instance) as client:
+        with _stack(phase_times, keep=keep, port=port) as (instance, started), _client(instance) as client:
             if started:
-                _cancel_leftovers(client)
-            _run(client, instance, clock, corpus, lm_values, rl_values)
+                _cancel_old_demo_jobs(client)
+            _run(client, instance, phase_times, corpus, lm_values, rl_values)
             _check_flower(instance)
     except KeyboardInterrupt:
         err.print("\nStopped.")
         raise typer.Exit(130) from None
-    out.print(report.times_table(clock.times))
+    out.print(report.times_table(phase_times.times))
     if keep or not started:
-        describe(instance)
-        out.print("It goes on running; `tidal down` stops it.")
+        print_addresses(instance)
+        out.print("The stack is still running; `tidal down` stops it.")
     else:
-        out.print("Everything has stopped. With KEEP=1 (--keep) it stays: API docs, Flower and your own jobs.")
+        out.print("The stack has been stopped. With --keep (make demo KEEP=1) it keeps running for your own jobs.")
 
 
 def _run(
     client: Client,
     instance: LocalInstance,
-    clock: Clock,
-    corpus: Corpus,
+    phase_times: PhaseTimes,
+    corpus: DemoCorpus,
     lm_values: dict[str, Any],
     rl_values: dict[str, Any],
 ) -> None:
-    with clock.phase("pretraining"):
+    with phase_times.phase("pretraining"):
         model = _pretrain(client, instance, corpus, lm_values)
     out.print(Text("      ").append_text(report.loss_line(*report.losses(client.metrics(model.experiment_id)))))
 
     _title(3, "Training the controller, then comparing it", "rl-training")
-    with clock.phase("controller and ablation"):
+    with phase_times.phase("controller and ablation"):
         fields = {"rl_config_path": "demo/rl.yaml", "checkpoint": f"{model.experiment_id}/final"}
         controller = _train(client, "rl-training", "controller", rl_values, **fields)
     result = client.ablation(controller.experiment_id)
@@ -120,7 +122,7 @@ def _run(
 
     _title(4, "Three stories, one prompt and one seed", "generate")
     policy = {"rl_checkpoint": f"{controller.experiment_id}/final"}
-    with clock.phase("generation"):
+    with phase_times.phase("generation"):
         for mode, extra in (
             (GatingMode.NONE, {}),
             (GatingMode.FIXED, {"modulation": NEUTRAL_MODULATION}),
@@ -137,15 +139,15 @@ def _run(
             out.print(report.story(mode, PROMPT, reply))
 
 
-def _cancel_leftovers(client: Client) -> None:
-    """Cancel jobs of an interrupted demonstration, which would run first. The stack is new, so no user follows them."""
+def _cancel_old_demo_jobs(client: Client) -> None:
+    """Cancel jobs of an interrupted demonstration, which would run first; the new stack has no other user yet."""
     for job in client.jobs(tag=TAG, limit=100):
         if not job.ended:
             client.cancel_job(job.id)
 
 
-def _pretrain(client: Client, instance: LocalInstance, corpus: Corpus, values: dict[str, Any]) -> Job:
-    """The finished pretraining job; the built-in stories take over when the hub breaks off."""
+def _pretrain(client: Client, instance: LocalInstance, corpus: DemoCorpus, values: dict[str, Any]) -> Job:
+    """Run the pretraining and return its job; if the hub's corpus fails, repeat it with the built-in stories."""
     _title(2, "Pretraining a language model", "lm-training")
     while True:
         out.print(f"      corpus: {corpus.description}", soft_wrap=True)
@@ -162,12 +164,12 @@ def _pretrain(client: Client, instance: LocalInstance, corpus: Corpus, values: d
 
 
 def _train(client: Client, job_type: str, label: str, config: dict[str, Any], **fields: Any) -> Job:
-    """Submit and follow; UnavailableError with the last log lines unless it is completed."""
+    """Submit a job and follow it until it has completed; otherwise raise UnavailableError with the last log lines."""
     job = client.submit_job(job_type, config=config, name=f"demo: {label}", tags=[TAG], **fields)
     ended = watch(client, job, label=f"      {label}", console=out).job
     if ended.status == JobStatus.COMPLETED:
         return ended
-    reason = f"{ended.error.code}: {ended.error.message or ''}" if ended.error else f"it is {ended.status}"
+    reason = f"{ended.error.code}: {ended.error.message or ''}" if ended.error else f"its status is {ended.status}"
     try:
         tail = [line.text for line in client.last_log_lines(job.id, LOG_LINES)]
     except TidalError:
@@ -177,18 +179,18 @@ def _train(client: Client, job_type: str, label: str, config: dict[str, Any], **
 
 
 @contextmanager
-def _stack(clock: Clock, *, keep: bool, port: int | None) -> Iterator[tuple[LocalInstance, bool]]:
-    """The local stack and whether it is ours: the one that runs, else our own, stopped at the end unless `keep`."""
+def _stack(phase_times: PhaseTimes, *, keep: bool, port: int | None) -> Iterator[tuple[LocalInstance, bool]]:
+    """Yield the local stack, and whether the demonstration has started it; stop it at the end unless `keep`."""
     _title(1, "Starting PostgreSQL, Valkey, API, worker, generator, Flower", "up")
     running = read_instance()
     if running is not None and running.status == "ready":
-        out.print(f"      found running at {running.api_url}")
+        out.print(f"      already running at {running.api_url}")
         yield running, False
         return
     process: subprocess.Popen[bytes] | None = None
     completed = False
     try:
-        with clock.phase("start"), err.status("      starting"):
+        with phase_times.phase("start"), err.status("      starting"):
             started = time.monotonic()
             process = launch(up_arguments(port_to_use(port), None, quiet=True, with_parent=not keep))
             instance = wait_until_ready(process)
@@ -199,12 +201,12 @@ def _stack(clock: Clock, *, keep: bool, port: int | None) -> Iterator[tuple[Loca
         completed = True
     finally:
         if process is not None and not (keep and completed):
-            with clock.phase("stop"), err.status("      stopping"):
+            with phase_times.phase("stop"), err.status("      stopping"):
                 _stop(process)
 
 
 def _check_flower(instance: LocalInstance) -> None:
-    """The address that was printed works. UnavailableError with Flower's last words."""
+    """Check that Flower responds at the printed address; raise UnavailableError with the end of its log."""
     deadline = time.monotonic() + FLOWER_SECONDS
     while True:
         try:
@@ -228,9 +230,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()  # takes the services with it, not the two servers
+        process.kill()  # the services end with it, the two servers do not
         process.wait()
-        subprocess.run([sys.executable, "-m", "services.local", "down"], env=child_environment())
+        subprocess.run([sys.executable, "-m", "services.local", "down"], env=stack_environment())
 
 
 def _title(number: int, text: str, note: str) -> None:

@@ -1,4 +1,4 @@
-"""Which text the demonstration learns from: the given file, the hub if it answers, else the built-in stories."""
+"""Chooses the corpus of the demonstration: the given file, else one of the hub, else the built-in stories."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from pathlib import Path
 from typing import Any
 
 from common.config import DataConfig
-from common.datasets import BUILTIN_STORIES, SUFFIXES, refusal_of_name, split_name
+from common.datasets import BUILTIN_STORIES, SUFFIXES, file_name_problem, split_name
 from common.datasets.reading import read_file
 from common.errors import DataError, InvalidInputError, NotFoundError, StorageError
 from services.cli.commands.doctor import HUB_CORPUS, hub_reachable
-from services.cli.output import size
+from services.cli.output import format_size
 
 MOST_OF_NAME = 40
-"""Characters, the last of a file's name, that the link below the data folder keeps."""
+"""Number of last characters of a file's name that the name of the link in the data folder contains."""
 HUB_DOCUMENTS = 50_000
-"""Of the hub's corpus; more than minutes of training can see."""
+"""Documents of the hub's corpus that are used, which are more than a training of some minutes reads."""
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """A choice. `source` is what a configuration names, unless `file` must be brought into the data folder first."""
+class DemoCorpus:
+    """A corpus: either `source`, the value of `data.source`, or a `file` to link into the data folder."""
 
     description: str
     source: str = ""
     file: Path | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """Further values of the `data` section."""
-    replacement: Corpus | None = None
-    """What to use when this one cannot be."""
+    replacement: DemoCorpus | None = None
+    """The corpus to use if this one is not available."""
 
     def place(self, data_dir: Path) -> str:
-        """The name for `data.source`; a file is linked, or copied, below `data_dir`. StorageError."""
+        """Return the value for `data.source`; link or copy a file into `data_dir`. Raises StorageError."""
         if self.file is None:
             return self.source
         try:
-            # A file that has changed gets another name: the token cache of the old one would be stale, an error.
+            # A changed file gets another name, because the token cache of the old one does not match it.
             status = self.file.stat()
             key = os.fsencode(self.file) + f"\0{status.st_size}\0{status.st_mtime_ns}".encode()
             name = f"demo/{hashlib.sha256(key).hexdigest()[:8]}-{self.file.name[-MOST_OF_NAME:]}"
             target = data_dir / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not _same(self.file, target):
+            if not _is_same_file(self.file, target):
                 temporary = target.with_name(f".{target.name}.{os.getpid()}")
                 try:
                     os.link(self.file, temporary)
@@ -53,46 +53,52 @@ class Corpus:
                     shutil.copy2(self.file, temporary)
                 temporary.replace(target)
         except OSError as error:
-            raise StorageError(f"{self.file} cannot be brought to {data_dir}: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise StorageError(f"{self.file} cannot be linked or copied to {data_dir}: {reason}") from error
         return name
 
 
-def choose_corpus(path: Path | None) -> Corpus:
-    """The corpus for `--data path`; without one the hub's, with the built-in stories as replacement, or those."""
+def choose_corpus(path: Path | None) -> DemoCorpus:
+    """Return the corpus in `path`. Without a path, return the hub's if it is reachable, else the built-in stories."""
     if path is not None:
         return local_corpus(path)
-    builtin = Corpus(f"{BUILTIN_STORIES}, written by a program; DATA=path takes your own text", BUILTIN_STORIES)
+    description = f"{BUILTIN_STORIES}, written by a program; --data (make demo DATA=path) uses your own text"
+    builtin = DemoCorpus(description, BUILTIN_STORIES)
     if not hub_reachable():
         return builtin
     settings = {"max_documents": HUB_DOCUMENTS}
-    return Corpus(f"{HUB_CORPUS} from the hub", HUB_CORPUS, settings=settings, replacement=builtin)
+    return DemoCorpus(f"{HUB_CORPUS} from the hub", HUB_CORPUS, settings=settings, replacement=builtin)
 
 
-def local_corpus(path: Path) -> Corpus:
-    """A file of the user's. NotFoundError; InvalidInputError when its beginning shows already that it is no corpus."""
+def local_corpus(path: Path) -> DemoCorpus:
+    """Return the corpus in a file.
+
+    Raises NotFoundError, StorageError if the file is not readable, and InvalidInputError if its name or its beginning
+    shows that it is not a corpus.
+    """
     path = path.expanduser().resolve()
     if path.is_dir():
         raise InvalidInputError(f"{path} is a folder; name one file ({', '.join(SUFFIXES)})")
     if not path.exists():
         raise NotFoundError(f"{path}: no such file")
     if split_name(path.name)[1] is None:
-        other = f"a corpus is a file with suffix {', '.join(SUFFIXES)}, also gzipped"
-        raise InvalidInputError(f"{path.name}: {refusal_of_name(path.name) or other}")
+        rule = f"a corpus is a file with suffix {', '.join(SUFFIXES)}, also gzipped"
+        raise InvalidInputError(f"{path.name}: {file_name_problem(path.name) or rule}")
     if not os.access(path, os.R_OK):
-        raise StorageError(f"{path} cannot be read by this user")
+        raise StorageError(f"{path} cannot be read by this user; change its permissions")
     try:
-        # The training reads all of it; the first document tells a wrong kind of file before everything is started.
+        # Reading the first document finds a wrong kind of file before the stack is started.
         next(read_file(path, DataConfig().text_field, where=str(path)), None)
     except DataError as error:
         raise InvalidInputError(error.message) from None
-    return Corpus(f"{path} ({size(path.stat().st_size)})", file=path)
+    return DemoCorpus(f"{path} ({format_size(path.stat().st_size)})", file=path)
 
 
-def _same(source: Path, target: Path) -> bool:
-    """Whether `target` is `source` already: the same file, or a copy with its size and time."""
+def _is_same_file(source: Path, target: Path) -> bool:
+    """Return whether `target` is the same file as `source`, or a copy with the same size and modification time."""
     if not target.exists():
         return False
     if source.samefile(target):
         return True
-    one, other = source.stat(), target.stat()
-    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+    original, copy = source.stat(), target.stat()
+    return (original.st_size, original.st_mtime_ns) == (copy.st_size, copy.st_mtime_ns)

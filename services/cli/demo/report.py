@@ -1,4 +1,4 @@
-"""What `tidal demo` prints of its results: losses, ablation, stories, times. Pure rendering."""
+"""Renders the results of `tidal demo`: losses, ablation, stories and times."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ POLICY_ORDER = (GatingMode.LEARNED, GatingMode.FIXED, GatingMode.RANDOM)
 
 
 def losses(metrics: Metrics) -> tuple[float | None, float | None]:
-    """Loss before (validation at step 0, else the first training loss) and the last validation loss, nats."""
+    """Return the loss before and after the training, in nats; None if it is unknown.
+
+    The loss before is that of the validation at step 0, or else the first training loss.
+    """
     validation = metrics.series.get(VALIDATION_LOSS, [])
     training = metrics.series.get(LOSS, [])
     if len(validation) > 1 and validation[0].step == 0:
@@ -37,7 +40,7 @@ def losses(metrics: Metrics) -> tuple[float | None, float | None]:
 
 
 def loss_line(before: float | None, after: float | None) -> Text:
-    """`loss 10.83 before → 4.91 after (perplexity 136)`."""
+    """Return a line such as `loss 10.83 before → 4.91 after (validation, perplexity 136)`."""
     if before is None or after is None:
         return Text("no loss was recorded", style="yellow")
     return Text.assemble(
@@ -51,7 +54,7 @@ def loss_line(before: float | None, after: float | None) -> Text:
 
 
 def ablation_table(result: Mapping[str, Any]) -> Table:
-    """One row per policy, then the paired differences, each with its 95 % interval."""
+    """Return a table of the policies and of the paired differences, with 95 % intervals."""
     rows = table("policy", "reward/token>", "95 % interval>", "modulation>")
     for column in rows.columns:
         column.no_wrap = True
@@ -74,12 +77,12 @@ def ablation_table(result: Mapping[str, Any]) -> Table:
 
 
 def conclusions(result: Mapping[str, Any]) -> list[str]:
-    """The verdicts, one sentence each."""
+    """Return the verdicts of the comparisons, one sentence each."""
     return [str(row["verdict"]) for row in result.get("paired", {}).values() if row.get("verdict")]
 
 
 def story(title: str, prompt: str, reply: Generation) -> Padding:
-    """A story under its title; tokens in the colour of their modulation."""
+    """Return a story with its title; the tokens have the colours of their modulation."""
     used = [step["modulation"] for step in reply.trajectory if step.get("modulation") is not None]
     note = f"  modulation {min(used):.2f} … {max(used):.2f}" if used else "  no modulation"
     text = Text.assemble((title, "bold"), (note, "dim"), "\n", (prompt, "dim"), coloured(reply))
@@ -87,12 +90,12 @@ def story(title: str, prompt: str, reply: Generation) -> Padding:
 
 
 def times_table(times: Mapping[str, float]) -> Table:
-    """Wall time of each phase and of all."""
+    """Return a table of the wall time of each phase and of their sum."""
     rows = table("phase", "time>")
     for name, seconds in times.items():
         rows.add_row(name, duration(seconds))
     rows.add_section()
-    rows.add_row(Text("in all", style="bold"), Text(duration(sum(times.values())), style="bold"))
+    rows.add_row(Text("total", style="bold"), Text(duration(sum(times.values())), style="bold"))
     return rows
 
 

@@ -78,7 +78,7 @@ def ending(event: str, details: Mapping[str, Any]) -> str:
     return f"{event}: {', '.join(why)}{killed}" if why else f"{event}{killed}"
 
 
-def told(events: Sequence[JobEvent]) -> list[tuple[JobEvent, str]]:
+def describe_events(events: Sequence[JobEvent]) -> list[tuple[JobEvent, str]]:
     """Return events with details as text. Of consecutive checkpoints only the newest is listed, with their number."""
     lines: list[tuple[JobEvent, str]] = []
     row = 0

@@ -66,14 +66,14 @@ def test_a_name_without_a_suffix_keeps_the_format_of_the_file(tidal: Tidal, tmp_
 
 
 def test_progress_counts_every_byte_up_to_the_end(api: Api, file: Path) -> None:
-    told: list[int] = []
+    progress: list[int] = []
     with Client(api.url, TOKEN) as client:
-        client.upload_dataset(file, on_progress=told.append)
-    assert told == sorted(told) and told[-1] == len(TEXT) and len(told) > 3
+        client.upload_dataset(file, on_progress=progress.append)
+    assert progress == sorted(progress) and progress[-1] == len(TEXT) and len(progress) > 3
 
 
 def test_a_missing_file_is_reported(tidal: Tidal) -> None:
-    assert "there is no such file" in str(tidal("datasets", "upload", "nowhere.txt").exception)
+    assert "no such file" in str(tidal("datasets", "upload", "nowhere.txt").exception)
 
 
 def test_an_invalid_name_gets_the_nearest_valid_name(tidal: Tidal, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_files_that_users_reported_end_with_an_exit_code_and_a_hint(tidal: Tidal
     for name in ("blank.txt", "array.jsonl", "surrogate.jsonl", "dupcols.parquet"):
         found = tidal("datasets", "upload", str(CASES / name))
         assert found.exit_code == 1 and f"{name}: {FILES[name][1]}" in str(found.exception)
-    for name, says in (
+    for name, message in (
         ("paper.pdf", "extract its text into a .txt file"),
         ("table.csv", "convert it to .jsonl or .parquet"),
         ("all.json", "write one JSON object per line into a .jsonl file"),
@@ -111,7 +111,7 @@ def test_files_that_users_reported_end_with_an_exit_code_and_a_hint(tidal: Tidal
     ):
         (path := tmp_path / name).write_bytes(b"%PDF-1.7\n% tiny\n")
         found = tidal("datasets", "upload", str(path))
-        assert found.exit_code == 1 and says in str(found.exception), found.exception
+        assert found.exit_code == 1 and message in str(found.exception), found.exception
         found = tidal("datasets", "upload", str(path), "--name", "mine", "--format", "txt")
         assert found.exit_code == 1 and "mine.txt: this is a PDF" in str(found.exception)
     assert json.loads(tidal("datasets", "list", "--json").stdout) == []

@@ -91,7 +91,7 @@ def test_an_id_that_only_the_database_knows_leaves_no_folder(
     with Session(database) as session:
         session.add(Experiment(id=original.name, type="lm"))
         session.commit()
-    with pytest.raises(ConflictError, match="exists already"):
+    with pytest.raises(ConflictError, match="already exists"):
         import_directory.run(original, experiment_id=None, name=None)
     assert list(store.root.iterdir()) == []
 
@@ -118,7 +118,7 @@ def test_a_controller_folder_is_known_by_its_files(tmp_path: Path, store: Artifa
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({}, "neither checkpoints"), ({"metadata.json": '{"type": "vision"}'}, "neither lm nor rl")],
+    [({}, "contains neither checkpoints"), ({"metadata.json": '{"type": "vision"}'}, "it must be lm or rl")],
 )
 def test_a_folder_that_is_no_experiment_is_refused(
     tmp_path: Path, store: ArtifactStore, content: dict[str, str], message: str

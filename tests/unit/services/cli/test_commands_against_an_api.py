@@ -197,7 +197,7 @@ def test_a_request_that_is_refused_prints_no_text(api: Api, tidal: Callable[...,
 def test_a_path_that_is_not_here_is_said_before_anything_is_sent(api: Api, tidal: Callable[..., Result]) -> None:
     failed = tidal("jobs", "submit", "lm-training", "--config", "./nothing.yaml")
     assert isinstance(failed.exception, InvalidInputError)
-    assert "./nothing.yaml: there is no such file" in failed.exception.message
+    assert "./nothing.yaml: no such file" in failed.exception.message
     assert api.sent == []
 
 

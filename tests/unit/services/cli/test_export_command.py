@@ -69,7 +69,7 @@ def test_the_store_of_a_stopped_stack_is_found_unless_another_is_given(
     monkeypatch.delenv("TIDAL_EXPERIMENTS_DIR")
     get_settings.cache_clear()
     assert checkpoint_path("first/best") == folder / "home/experiments/first/checkpoints/step-000000001"
-    assert local_generation.newest(policy=False) == folder / "home/experiments/first/mini_v1.pth"
+    assert local_generation.newest_checkpoint(policy=False) == folder / "home/experiments/first/mini_v1.pth"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_store_of_a_stopped_stack_is_found_unless_another_is_given(
     [
         ("nothing/final", "no such experiment in"),
         ("nothing.pth", "no such experiment in"),
-        ("/nowhere/model.pth", "there is no such file"),
+        ("/nowhere/model.pth", "no such file"),
         ("first/nothing.pth", "its checkpoints: mini_v1.pth"),
         ("out/final", "there is no final checkpoint"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.cli.views.job_history import attempts, told
+from services.cli.views.job_history import attempts, describe_events
 from tidal_client import JobEvent
 
 
@@ -63,5 +63,5 @@ def test_an_attempt_that_lasts_has_no_end_and_a_healed_one_goes_on() -> None:
 
 
 def test_checkpoints_in_a_row_are_one_line_without_hashes() -> None:
-    lines = [(event.event, details) for event, details in told(STORY[:6])]
+    lines = [(event.event, details) for event, details in describe_events(STORY[:6])]
     assert lines[3:] == [("checkpoint", "step 10, the newest of 2"), ("stale", "worker one")]

@@ -10,7 +10,7 @@ import pytest
 
 from common.terminal import Terminal
 from common.words import plural, span, with_article
-from services.cli.output import age, duration, modulation_style, moment, size, table
+from services.cli.output import age, duration, format_size, format_time, modulation_style, table
 from tidal_client.vocabulary import JobType
 
 
@@ -36,7 +36,7 @@ def test_durations(seconds: float | None, text: str) -> None:
     ("count", "text"), [(None, ""), (0, "0 B"), (999, "999 B"), (2_380_451, "2.4 MB"), (5e12, "5000.0 GB")]
 )
 def test_sizes(count: int | None, text: str) -> None:
-    assert size(count) == text
+    assert format_size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_times_are_told_in_the_time_zone_of_this_machine(monkeypatch: pytest.Mon
     monkeypatch.setenv("TZ", "Asia/Kolkata")
     time.tzset()
     try:
-        assert moment(datetime(2026, 1, 31, 20, 0, 5, tzinfo=UTC)) == "02-01 01:30:05"
+        assert format_time(datetime(2026, 1, 31, 20, 0, 5, tzinfo=UTC)) == "02-01 01:30:05"
     finally:
         monkeypatch.undo()
         time.tzset()
