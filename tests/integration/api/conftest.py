@@ -65,13 +65,13 @@ class Documented:
         self._surprises = surprises
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def noted(message: Message) -> None:
+        async def record(message: Message) -> None:
             route = getattr(scope.get("route"), "path", None)
             if message["type"] == "http.response.start" and route is not None:
                 self._note(scope["method"], route.replace(":path}", "}"), message["status"])
             await send(message)
 
-        await self._app(scope, receive, noted)
+        await self._app(scope, receive, record)
 
     def _note(self, method: str, path: str, status: int) -> None:
         operation = self._document()["paths"].get(path, {}).get(method.lower())

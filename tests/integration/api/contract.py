@@ -39,23 +39,25 @@ class Outcome:
     @property
     def cases(self) -> int:
         """Requests that were sent."""
-        return sum(sum(its.values()) for its in self.statuses.values())
+        return sum(sum(counts.values()) for counts in self.statuses.values())
 
     @property
     def successes(self) -> int:
         """Those that were answered with 2xx."""
-        return sum(count for its in self.statuses.values() for status, count in its.items() if 200 <= status < 300)
+        return sum(
+            count for counts in self.statuses.values() for status, count in counts.items() if 200 <= status < 300
+        )
 
     @property
     def never_reached(self) -> list[str]:
         """Operations without a single 2xx."""
-        return [label for label, its in self.statuses.items() if not any(200 <= status < 300 for status in its)]
+        return [label for label, counts in self.statuses.items() if not any(200 <= status < 300 for status in counts)]
 
     def table(self) -> str:
         """One line per operation."""
         lines = [
-            f"{label:72} {' '.join(f'{status}×{count}' for status, count in sorted(its.items()))}"
-            for label, its in sorted(self.statuses.items())
+            f"{label:72} {' '.join(f'{status}×{count}' for status, count in sorted(counts.items()))}"
+            for label, counts in sorted(self.statuses.items())
         ]
         share = self.successes / max(self.cases, 1)
         return "\n".join([*lines, f"{self.cases} cases, {share:.0%} answered with 2xx, {len(self.failures)} failures"])
@@ -90,7 +92,8 @@ def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool,
         turn = turns[label] % 4
         if case.method == "DELETE":  # schemathesis tries ids that earlier replies held
             others = {
-                name: "nosuch" if its in things.kept else its for name, its in (case.path_parameters or {}).items()
+                name: "nosuch" if value in things.kept else value
+                for name, value in (case.path_parameters or {}).items()
             }
             case.path_parameters = others
         if turn == 0:
@@ -106,7 +109,7 @@ def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool,
         stay = {**things.path_values(), **things.plain(label)().path}
         # What a deletion would take away is needed later.
         if case.method != "DELETE":
-            case.path_parameters = {name: stay.get(name, its) for name, its in (case.path_parameters or {}).items()}
+            case.path_parameters = {name: stay.get(name, value) for name, value in (case.path_parameters or {}).items()}
         if turn == 2:
             case.body = things.substitute(case.body)
 
@@ -121,13 +124,15 @@ def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool,
                     for check in checks:
                         if check.failure_info is not None:
                             case = event.recorder.cases[case_id].value
-                            said = str(check.failure_info.failure).replace("\n", " ")[:300]
-                            outcome.failures.append(f"{event.recorder.label}: {check.name}: {said}\n  {_shown(case)}")
+                            failure = str(check.failure_info.failure).replace("\n", " ")[:300]
+                            outcome.failures.append(
+                                f"{event.recorder.label}: {check.name}: {failure}\n  {_shown(case)}"
+                            )
             elif isinstance(event, events.NonFatalError):
                 outcome.failures.append(f"{event.label}: {event.info.title}: {event.info.message}"[:500])
     finally:
         schemathesis.hooks.unregister_all()  # they hold for the whole process
-    for operation in (its.ok() for its in schema.include(path=streams).get_all_operations()):
+    for operation in (result.ok() for result in schema.include(path=streams).get_all_operations()):
         _heads(api, things, operation, headers, examples, outcome)
     return outcome
 
@@ -138,8 +143,8 @@ def _heads(api: Api, things: Things, operation: Any, headers: dict[str, str], ex
     for case in _cases(operation, examples):
         if outcome.statuses[operation.label].total() % 2 == 0:
             case.path_parameters = {name: things.path_values()[name] for name in case.path_parameters or {}}
-        asked = case.as_transport_kwargs(base_url=api.url, headers=headers)
-        with requests.request(**asked, stream=True, timeout=60) as reply:
+        arguments = case.as_transport_kwargs(base_url=api.url, headers=headers)
+        with requests.request(**arguments, stream=True, timeout=60) as reply:
             outcome.statuses[operation.label][reply.status_code] += 1
             if str(reply.status_code) not in known or reply.status_code >= 500:
                 outcome.failures.append(f"{operation.label}: {reply.status_code}\n  {_shown(case)}")

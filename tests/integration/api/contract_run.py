@@ -19,7 +19,7 @@ from services.local.servers import PostgresServer, ValkeyServer
 from tests.integration.api.conftest import running
 from tests.integration.api.contract import Outcome, run
 from tests.integration.api.contract_things import Things
-from tests.integration.api.openai_stand import Generator
+from tests.integration.api.openai_fixtures import Generator
 
 MANY = 1_000_000
 LEAST_CASES = 2000

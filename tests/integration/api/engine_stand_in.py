@@ -25,7 +25,7 @@ class Engine:
     def __init__(self, url: str) -> None:
         self.redis = redis.Redis.from_url(url, decode_responses=True, socket_timeout=10)
         self.name = ""
-        self.answer: Answer = whole_answer
+        self.answer: Answer = complete_answer
         self.requests: list[GenerationRequest] = []
         self.left = threading.Event()
         self._stop = threading.Event()
@@ -84,7 +84,7 @@ def reply_of(request: GenerationRequest) -> dict[str, Any]:
     }
 
 
-def whole_answer(engine: Engine, request: GenerationRequest) -> None:
+def complete_answer(engine: Engine, request: GenerationRequest) -> None:
     """Publish two tokens if the request asks for a stream, and then the reply."""
     if request.stream:
         for index in range(2):

@@ -42,9 +42,9 @@ def test_lists_are_paged_and_filtered_and_include_the_analyses_of_jobs(api: Api)
     ids = [api.admin.post(path, json={"result": {**RESULT, "kind": kind}}).json()["id"] for kind in kinds]
     first = api.http.get(path, params={"limit": 2}).json()
     second = api.http.get(path, params={"limit": 2, "cursor": first["nextCursor"]}).json()
-    assert [its["id"] for its in first["analyses"] + second["analyses"]] == ids[::-1]
+    assert [analysis["id"] for analysis in first["analyses"] + second["analyses"]] == ids[::-1]
     assert second["nextCursor"] is None
-    assert [its["id"] for its in api.http.get(path, params={"kind": "sweep"}).json()["analyses"]] == [ids[1]]
+    assert [analysis["id"] for analysis in api.http.get(path, params={"kind": "sweep"}).json()["analyses"]] == [ids[1]]
     bad = api.http.get(path, params={"cursor": "nonsense"})
     assert (bad.status_code, bad.json()["errors"][0]["location"]) == (422, "query.cursor")
 
@@ -70,7 +70,7 @@ def analysis_job(api: Api) -> dict[str, Any]:
 def test_the_analysis_of_a_job_is_listed_with_the_experiment_it_is_about(api: Api) -> None:
     job = analysis_job(api)
     own = api.http.get(f"/api/experiments/{job['experimentId']}/analyses").json()["analyses"]
-    assert [(its["jobId"], its["name"]) for its in own] == [(job["id"], "Tom's")]
+    assert [(analysis["jobId"], analysis["name"]) for analysis in own] == [(job["id"], "Tom's")]
     about = f"/api/experiments/{job['source']}/analyses"
     assert api.http.get(about).json()["analyses"] == own
     assert api.http.get(about, params={"derived": False}).json()["analyses"] == []

@@ -160,7 +160,7 @@ def test_a_job_and_an_immediate_analysis_have_the_same_result(api: Api, engine: 
     for here, there in zip(found["trajectories"], made["trajectories"], strict=True):
         for sample, other in zip(here["samples"], there["samples"], strict=True):
             assert sample == {**other, "modulation": pytest.approx(other["modulation"], abs=1e-5)}
-        first, second = (found["analysis"]["signalStats"]["modulation"] for found in (here, there))
+        first, second = (trajectory["analysis"]["signalStats"]["modulation"] for trajectory in (here, there))
         assert first == pytest.approx(second, abs=1e-5)
 
 

@@ -46,11 +46,11 @@ def test_a_job_resumes_from_the_newest_remaining_checkpoint(api: Api, ended: str
     assert api.admin.delete(f"{path}/step-000000020").status_code == 204
     assert not (api.settings.experiments_dir / ended / "checkpoints/step-000000020").exists()
     job_id = api.http.get(f"/api/experiments/{ended}").json()["jobId"]
-    left = api.http.get(f"/api/jobs/{job_id}").json()
-    assert (left["checkpointRef"], left["checkpointStep"]) == (f"{ended}/checkpoints/step-000000010", 10)
+    job = api.http.get(f"/api/jobs/{job_id}").json()
+    assert (job["checkpointRef"], job["checkpointStep"]) == (f"{ended}/checkpoints/step-000000010", 10)
     assert api.admin.delete(f"{path}/step-000000010").status_code == 204
-    left = api.http.get(f"/api/jobs/{job_id}").json()
-    assert (left["checkpointRef"], left["checkpointStep"]) == (None, None)
+    job = api.http.get(f"/api/jobs/{job_id}").json()
+    assert (job["checkpointRef"], job["checkpointStep"]) == (None, None)
 
 
 def test_only_checkpoints_of_the_list_are_deleted(api: Api, ended: str) -> None:

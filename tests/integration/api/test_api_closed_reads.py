@@ -17,7 +17,7 @@ import pytest
 from common.access import rejections
 from tests.integration.api.conftest import TOKEN, Api, RunApi
 from tests.integration.api.contract_things import Things, Valid
-from tests.integration.api.openai_stand import Generator
+from tests.integration.api.openai_fixtures import Generator
 
 OPEN = {"GET /healthz", "GET /readyz", "GET /api/session"}
 FILES = {"model.safetensors", "rl_checkpoint", "base_config.yaml"}
@@ -57,7 +57,9 @@ def names(things: Things) -> set[str]:
 def test_nothing_is_read_written_or_generated_without_the_token(
     serve: RunApi, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rejections, "FREE", 10_000)  # keep replies fast; test_api_who_asks covers the delays
+    monkeypatch.setattr(
+        rejections, "FREE", 10_000
+    )  # keep replies fast; test_api_hosts_and_wrong_tokens covers the delays
     with serve(require_auth_for_reads=True, rate_limit_capacity=1_000_000) as api:
         things = Things(api)
         found = requests(things)

@@ -15,10 +15,10 @@ from common.redis.generation_request import GenerationRequest
 from tests.integration.api.conftest import TOKEN, Api, RunApi
 from tests.integration.api.engine_stand_in import Engine, make_checkpoint
 from tests.integration.api.engine_stand_in import engine as engine
-from tests.integration.api.openai_stand import MODEL, Generator
-from tests.integration.api.openai_stand import client as client
-from tests.integration.api.openai_stand import generator as generator
-from tests.integration.api.openai_stand import model as model
+from tests.integration.api.openai_fixtures import MODEL, Generator
+from tests.integration.api.openai_fixtures import client as client
+from tests.integration.api.openai_fixtures import generator as generator
+from tests.integration.api.openai_fixtures import model as model
 from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_TOKEN
 
 LIMIT_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "ratelimit", "ratelimit-policy")
@@ -30,7 +30,7 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"rate_limit_refill_seconds": 600.0})
 
 
-def opened(api: Api, token: str = TOKEN, **options: Any) -> openai.OpenAI:
+def openai_client(api: Api, token: str = TOKEN, **options: Any) -> openai.OpenAI:
     """A client of the package."""
     return openai.OpenAI(base_url=f"{api.url}/v1", api_key=token, max_retries=0, **{"timeout": 20, **options})
 
@@ -81,10 +81,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 def test_an_invalid_parameter_is_named(api: Api) -> None:
     make_checkpoint(api)
-    with opened(api) as made:
+    with openai_client(api) as opened_client:
         for wrong, param in REFUSED:
             with pytest.raises(openai.BadRequestError) as refused:
-                made.post("/completions", cast_to=object, body={"model": MODEL, "prompt": "x", **wrong})
+                opened_client.post("/completions", cast_to=object, body={"model": MODEL, "prompt": "x", **wrong})
             error = refused.value
             assert (error.param, error.type) == (param, "invalid_request_error"), wrong
             assert isinstance(error.body, dict)
@@ -103,29 +103,33 @@ def test_a_request_that_only_the_model_can_reject_is_a_bad_request(client: opena
 
 def test_an_unknown_model_is_not_found(api: Api) -> None:
     make_checkpoint(api)
-    with opened(api) as made:
+    with openai_client(api) as opened_client:
         for name in ("nosuch/final", "exp-2/rl_checkpoint_final.pth", "/etc/passwd"):
             with pytest.raises(openai.NotFoundError, match="GET /v1/models") as missing:
-                made.completions.create(model=name, prompt="x")
+                opened_client.completions.create(model=name, prompt="x")
             assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
         with pytest.raises(openai.NotFoundError, match="/v1/chat/completions"):
-            made.chat.completions.create(model=MODEL, messages=[])
+            opened_client.chat.completions.create(model=MODEL, messages=[])
 
 
 def test_closed_reads_need_a_token(serve: RunApi) -> None:
-    with serve(require_auth_for_reads=True) as api, opened(api, "wrong") as stranger, opened(api) as made:
+    with (
+        serve(require_auth_for_reads=True) as api,
+        openai_client(api, "wrong") as stranger,
+        openai_client(api) as opened_client,
+    ):
         with pytest.raises(openai.AuthenticationError) as refused:
             stranger.models.list()
         assert refused.value.type == "authentication_error"
         with pytest.raises(openai.AuthenticationError):
             stranger.models.retrieve(MODEL)
-        assert made.models.list().data == []
+        assert opened_client.models.list().data == []
 
 
 def test_callers_without_a_token_are_limited_and_every_reply_has_the_headers(api: Api, client: openai.OpenAI) -> None:
     """Five at once: whole, streamed, not found, too many choices; then 429 with the time to wait."""
-    with opened(api, "anything") as stranger:
-        whole = stranger.completions.with_raw_response.create(model=MODEL, prompt="x", max_tokens=1)
+    with openai_client(api, "anything") as stranger:
+        complete = stranger.completions.with_raw_response.create(model=MODEL, prompt="x", max_tokens=1)
         with stranger.completions.with_streaming_response.create(
             model=MODEL, prompt="x", max_tokens=1, stream=True
         ) as streamed:
@@ -135,7 +139,7 @@ def test_callers_without_a_token_are_limited_and_every_reply_has_the_headers(api
         with pytest.raises(openai.BadRequestError) as refused:
             stranger.completions.create(model=MODEL, prompt="x", n=9)
         last = api.http.post("/api/generate", json={"checkpoint": MODEL, "maxTokens": 1})
-        replies = [whole.http_response, streamed.http_response, missing.value.response, refused.value.response, last]
+        replies = [complete.http_response, streamed.http_response, missing.value.response, refused.value.response, last]
         assert [reply.headers["x-ratelimit-remaining"] for reply in replies] == ["4", "3", "2", "1", "0"]
         with pytest.raises(openai.RateLimitError) as limited:
             stranger.completions.create(model=MODEL, prompt="x", max_tokens=1)
@@ -154,22 +158,22 @@ def test_callers_without_a_token_are_limited_and_every_reply_has_the_headers(api
 
 
 def test_a_request_that_no_generator_accepts_in_time_fails(serve: RunApi) -> None:
-    with serve(generate_queue_seconds=0.3) as api, opened(api) as made:
+    with serve(generate_queue_seconds=0.3) as api, openai_client(api) as opened_client:
         make_checkpoint(api)
         for stream in (False, True):
             with pytest.raises(openai.APIStatusError) as refused:
-                made.completions.create(model=MODEL, prompt="x", stream=stream)
+                opened_client.completions.create(model=MODEL, prompt="x", stream=stream)
             assert (refused.value.status_code, refused.value.type) == (503, "server_error")
             assert refused.value.code == "generation_queue_timeout"
             assert int(refused.value.response.headers["retry-after"]) >= 1
 
 
 def test_a_full_queue_is_a_rate_limit(serve: RunApi, redis_client: redis.Redis) -> None:
-    with serve(generate_queue_limit=1) as api, opened(api) as made:
+    with serve(generate_queue_limit=1) as api, openai_client(api) as opened_client:
         make_checkpoint(api)
         redis_client.rpush("generate", "one")
         with pytest.raises(openai.RateLimitError) as refused:
-            made.completions.create(model=MODEL, prompt="x")
+            opened_client.completions.create(model=MODEL, prompt="x")
         assert refused.value.code == "generation_queue_full"
         assert int(refused.value.response.headers["retry-after"]) >= 1
 
@@ -179,12 +183,12 @@ def test_generation_stops_when_the_client_disconnects(
     api: Api, client: openai.OpenAI, generator: Generator, leaves: str
 ) -> None:
     """The engine of this test answers one request after the other, so the second tells that the first is over."""
-    asked: dict[str, Any] = {"model": MODEL, "prompt": "x", "n": 8, "max_tokens": 4096}
+    arguments: dict[str, Any] = {"model": MODEL, "prompt": "x", "n": 8, "max_tokens": 4096}
     if leaves == "has no time":
-        with opened(api, timeout=0.5) as hasty, pytest.raises(openai.APITimeoutError):
-            hasty.completions.create(**asked)
+        with openai_client(api, timeout=0.5) as hasty, pytest.raises(openai.APITimeoutError):
+            hasty.completions.create(**arguments)
     else:
-        stream = client.completions.create(**asked, stream=True)
+        stream = client.completions.create(**arguments, stream=True)
         next(iter(stream))
         stream.close()
     client.completions.create(model=MODEL, prompt="x", max_tokens=1)
@@ -201,8 +205,8 @@ def test_an_error_in_the_middle_of_a_stream_is_raised(api: Api, engine: Engine) 
 
     engine.answer = broken
     parts: list[str] = []
-    with opened(api) as made, pytest.raises(openai.APIError, match="the accelerator failed") as failed:
-        stream = made.completions.create(model=make_checkpoint(api), prompt="x", stream=True)
+    with openai_client(api) as opened_client, pytest.raises(openai.APIError, match="the accelerator failed") as failed:
+        stream = opened_client.completions.create(model=make_checkpoint(api), prompt="x", stream=True)
         parts.extend(part.choices[0].text for part in stream)
     assert failed.value.code == "accelerator_failed"
 

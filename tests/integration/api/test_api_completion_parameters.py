@@ -13,10 +13,10 @@ from common.data import load_tokenizer
 from common.generation import GenerationSettings, generate_batch
 from common.model import TransformerLM
 from tests.integration.api.conftest import TOKEN, Api
-from tests.integration.api.openai_stand import MODEL, written
-from tests.integration.api.openai_stand import client as client
-from tests.integration.api.openai_stand import generator as generator
-from tests.integration.api.openai_stand import model as model
+from tests.integration.api.openai_fixtures import MODEL, written
+from tests.integration.api.openai_fixtures import client as client
+from tests.integration.api.openai_fixtures import generator as generator
+from tests.integration.api.openai_fixtures import model as model
 
 PROMPT = "Once upon"
 
@@ -31,22 +31,28 @@ def test_log_probabilities_are_those_of_the_model_in_the_completions_format(
     client: openai.OpenAI, model: TransformerLM
 ) -> None:
     reply = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=3, seed=5, logprobs=2)
-    told = reply.choices[0].logprobs
-    assert told is not None and told.token_logprobs and told.tokens and told.text_offset and told.top_logprobs
+    logprobs = reply.choices[0].logprobs
+    assert (
+        logprobs is not None
+        and logprobs.token_logprobs
+        and logprobs.tokens
+        and logprobs.text_offset
+        and logprobs.top_logprobs
+    )
     expected = log_softmax(model, PROMPT)[-1]
-    [first] = load_tokenizer().encode_ordinary(told.tokens[0])
-    assert told.token_logprobs[0] == pytest.approx(expected[first].item(), abs=1e-3)
+    [first] = load_tokenizer().encode_ordinary(logprobs.tokens[0])
+    assert logprobs.token_logprobs[0] == pytest.approx(expected[first].item(), abs=1e-3)
     best = expected.topk(2)
     for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-        assert told.top_logprobs[0][load_tokenizer().decode([token])] == pytest.approx(value, abs=1e-3)
-    assert told.top_logprobs[0][told.tokens[0]] == told.token_logprobs[0]
-    assert told.text_offset == [0, len(told.tokens[0]), len(told.tokens[0]) + len(told.tokens[1])]
+        assert logprobs.top_logprobs[0][load_tokenizer().decode([token])] == pytest.approx(value, abs=1e-3)
+    assert logprobs.top_logprobs[0][logprobs.tokens[0]] == logprobs.token_logprobs[0]
+    assert logprobs.text_offset == [0, len(logprobs.tokens[0]), len(logprobs.tokens[0]) + len(logprobs.tokens[1])]
 
 
 def test_logprobs_0_returns_no_alternatives(client: openai.OpenAI) -> None:
-    told = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=2, logprobs=0).choices[0].logprobs
-    assert told is not None and told.tokens is not None
-    assert (len(told.tokens), told.top_logprobs) == (2, None)
+    logprobs = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=2, logprobs=0).choices[0].logprobs
+    assert logprobs is not None and logprobs.tokens is not None
+    assert (len(logprobs.tokens), logprobs.top_logprobs) == (2, None)
 
 
 @pytest.mark.parametrize("ids", [False, True])
@@ -58,16 +64,22 @@ def test_echo_scores_the_prompt_without_generating(client: openai.OpenAI, model:
         model=MODEL, prompt=tokens if ids else text, max_tokens=0, echo=True, logprobs=1, temperature=0
     )
     [choice] = reply.choices
-    told = choice.logprobs
-    assert told is not None and told.token_logprobs and told.tokens and told.text_offset and told.top_logprobs
+    logprobs = choice.logprobs
+    assert (
+        logprobs is not None
+        and logprobs.token_logprobs
+        and logprobs.tokens
+        and logprobs.text_offset
+        and logprobs.top_logprobs
+    )
     assert (choice.text, choice.finish_reason) == (text, "length")
-    assert told.tokens == ["Once", " upon", " a", " time"]
-    assert told.text_offset == [0, 4, 9, 11]
+    assert logprobs.tokens == ["Once", " upon", " a", " time"]
+    assert logprobs.text_offset == [0, 4, 9, 11]
     expected = log_softmax(model, text)
-    assert told.token_logprobs[0] is None and told.top_logprobs[0] is None
+    assert logprobs.token_logprobs[0] is None and logprobs.top_logprobs[0] is None
     wanted = [expected[place, token].item() for place, token in enumerate(tokens[1:])]
-    assert told.token_logprobs[1:] == pytest.approx(wanted, abs=1e-3)
-    assert max(told.top_logprobs[1].values()) == pytest.approx(expected[0].max().item(), abs=1e-3)
+    assert logprobs.token_logprobs[1:] == pytest.approx(wanted, abs=1e-3)
+    assert max(logprobs.top_logprobs[1].values()) == pytest.approx(expected[0].max().item(), abs=1e-3)
     assert reply.usage is not None
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (4, 0)
 
@@ -75,23 +87,23 @@ def test_echo_scores_the_prompt_without_generating(client: openai.OpenAI, model:
 def test_the_parts_of_an_echoed_stream_join_to_the_complete_reply(client: openai.OpenAI) -> None:
     """Two prompts, two choices each, log-probabilities, and a stop string that one of them meets."""
     text = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=9, seed=5).choices[0].text
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "model": MODEL, "prompt": [PROMPT, "two"], "n": 2, "max_tokens": 9, "seed": 5, "echo": True, "logprobs": 1,
         "stop": text[8:12],
     }  # fmt: skip
-    whole = client.completions.create(**asked)
-    parts = list(client.completions.create(**asked, stream=True))
-    assert [choice.finish_reason for choice in whole.choices] == ["stop", "length", "length", "length"]
-    for index, choice in enumerate(whole.choices):
-        mine = [part.choices[0] for part in parts if part.choices[0].index == index]
-        assert "".join(part.text for part in mine) == choice.text
-        assert [part.finish_reason for part in mine if part.finish_reason] == [choice.finish_reason]
-        told = choice.logprobs
-        assert told is not None
+    complete = client.completions.create(**arguments)
+    parts = list(client.completions.create(**arguments, stream=True))
+    assert [choice.finish_reason for choice in complete.choices] == ["stop", "length", "length", "length"]
+    for index, choice in enumerate(complete.choices):
+        own = [part.choices[0] for part in parts if part.choices[0].index == index]
+        assert "".join(part.text for part in own) == choice.text
+        assert [part.finish_reason for part in own if part.finish_reason] == [choice.finish_reason]
+        logprobs = choice.logprobs
+        assert logprobs is not None
         for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
-            joined = [value for part in mine if part.logprobs for value in getattr(part.logprobs, name)]
-            assert joined == getattr(told, name)
-    first = whole.choices[0]
+            joined = [value for part in own if part.logprobs for value in getattr(part.logprobs, name)]
+            assert joined == getattr(logprobs, name)
+    first = complete.choices[0]
     assert first.text == PROMPT + text[: text.index(text[8:12])]
     assert first.logprobs is not None and first.logprobs.text_offset is not None
     assert max(first.logprobs.text_offset) < len(first.text)
@@ -101,17 +113,17 @@ def test_a_character_of_two_tokens_is_sent_in_one_part(client: openai.OpenAI) ->
     """The two tokens of a character take turns: each time one is written it falls behind the other by 2."""
     character = "\u2603"
     first, second = load_tokenizer().encode_ordinary(character)
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "model": MODEL, "prompt": PROMPT, "max_tokens": 7, "temperature": 0, "frequency_penalty": 2,
         "logit_bias": {str(first): 100, str(second): 99}, "logprobs": 0,
     }  # fmt: skip
-    parts = list(client.completions.create(**asked, stream=True))
+    parts = list(client.completions.create(**arguments, stream=True))
     texts = [part.choices[0].text for part in parts]
     assert [text for text in texts if text] == [character] * 3 + ["\ufffd"]
-    told = client.completions.create(**asked).choices[0].logprobs
-    assert told is not None and told.tokens and told.text_offset
-    assert told.tokens[0].startswith("bytes:\\x")
-    assert told.text_offset == [0, 0, 1, 1, 2, 2, 3]
+    logprobs = client.completions.create(**arguments).choices[0].logprobs
+    assert logprobs is not None and logprobs.tokens and logprobs.text_offset
+    assert logprobs.tokens[0].startswith("bytes:\\x")
+    assert logprobs.text_offset == [0, 0, 1, 1, 2, 2, 3]
 
 
 def test_penalties_and_bias_have_the_effect_of_the_library(client: openai.OpenAI, model: TransformerLM) -> None:
@@ -128,9 +140,9 @@ def test_penalties_and_bias_have_the_effect_of_the_library(client: openai.OpenAI
 
 
 def test_best_of_returns_the_most_likely_texts(client: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 4, "seed": 5, "logprobs": 0}
-    every = client.completions.create(**asked, n=5).choices
-    best = client.completions.create(**asked, n=2, best_of=5)
+    arguments: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 4, "seed": 5, "logprobs": 0}
+    every = client.completions.create(**arguments, n=5).choices
+    best = client.completions.create(**arguments, n=2, best_of=5)
 
     def mean(choice: Any) -> float:
         values: list[float] = choice.logprobs.token_logprobs
@@ -144,9 +156,15 @@ def test_best_of_returns_the_most_likely_texts(client: openai.OpenAI) -> None:
 
 
 def test_a_seed_gives_the_same_text_among_others_and_a_fingerprint(client: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 8, "presence_penalty": 1, "stop": ["zz"]}
-    alone = client.completions.create(**asked, seed=11)
-    among = client.completions.create(**{**asked, "prompt": ["another", PROMPT]}, seed=8, n=3)
+    arguments: dict[str, Any] = {
+        "model": MODEL,
+        "prompt": PROMPT,
+        "max_tokens": 8,
+        "presence_penalty": 1,
+        "stop": ["zz"],
+    }
+    alone = client.completions.create(**arguments, seed=11)
+    among = client.completions.create(**{**arguments, "prompt": ["another", PROMPT]}, seed=8, n=3)
     assert among.choices[3].text == alone.choices[0].text
     assert alone.system_fingerprint == among.system_fingerprint
     assert str(alone.system_fingerprint).startswith("fp_")
@@ -162,12 +180,12 @@ def test_null_is_handled_like_an_omitted_key(api: Api, client: openai.OpenAI, mo
 
 
 def test_the_asynchronous_client_streams_many_at_once(api: Api, client: openai.OpenAI, model: TransformerLM) -> None:
-    async def text(made: openai.AsyncOpenAI, seed: int) -> str:
-        parts = await made.completions.create(model=MODEL, prompt=PROMPT, max_tokens=12, seed=seed, stream=True)
+    async def text(client: openai.AsyncOpenAI, seed: int) -> str:
+        parts = await client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=12, seed=seed, stream=True)
         return "".join([part.choices[0].text async for part in parts])
 
     async def many() -> list[str]:
-        async with openai.AsyncOpenAI(base_url=f"{api.url}/v1", api_key=TOKEN, max_retries=0, timeout=20) as made:
-            return await asyncio.gather(*(text(made, seed) for seed in range(6)))
+        async with openai.AsyncOpenAI(base_url=f"{api.url}/v1", api_key=TOKEN, max_retries=0, timeout=20) as client:
+            return await asyncio.gather(*(text(client, seed) for seed in range(6)))
 
     assert asyncio.run(many()) == [written(model, PROMPT, seed) for seed in range(6)]

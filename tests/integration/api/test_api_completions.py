@@ -16,10 +16,10 @@ from common.generation import generate
 from common.model import TransformerLM
 from services.api.operations import completions
 from tests.integration.api.conftest import Api
-from tests.integration.api.openai_stand import MODEL, Generator, written
-from tests.integration.api.openai_stand import client as client
-from tests.integration.api.openai_stand import generator as generator
-from tests.integration.api.openai_stand import model as model
+from tests.integration.api.openai_fixtures import MODEL, Generator, written
+from tests.integration.api.openai_fixtures import client as client
+from tests.integration.api.openai_fixtures import generator as generator
+from tests.integration.api.openai_fixtures import model as model
 
 
 def test_a_completion_is_the_text_of_the_library(client: openai.OpenAI, model: TransformerLM) -> None:
@@ -55,15 +55,15 @@ def test_a_prompt_may_be_token_ids(client: openai.OpenAI, model: TransformerLM) 
 
 
 def test_a_stop_string_ends_the_text(client: openai.OpenAI, model: TransformerLM) -> None:
-    whole = written(model, "Once upon", 5)
-    stop = whole[6:10]
+    complete = written(model, "Once upon", 5)
+    stop = complete[6:10]
     for stream in (False, True):
         raw = client.completions.create(
             model=MODEL, prompt="Once upon", max_tokens=12, seed=5, stop=["never", stop], stream=stream
         )
         replies = [raw] if isinstance(raw, openai.types.Completion) else list(raw)
         choices = [reply.choices[0] for reply in replies]
-        assert "".join(choice.text for choice in choices) == whole[: whole.index(stop)]
+        assert "".join(choice.text for choice in choices) == complete[: complete.index(stop)]
         assert choices[-1].finish_reason == "stop"
 
 
@@ -83,10 +83,10 @@ def test_the_parts_of_a_stream_join_to_the_text_and_include_the_usage(
         )
     )
     for index in range(2):
-        mine = [choice for part in parts for choice in part.choices if choice.index == index]
-        assert "".join(choice.text for choice in mine) == written(model, "Once upon", 5 + index)
-        assert [choice.finish_reason for choice in mine if choice.finish_reason] == ["length"]
-        offsets = [choice.logprobs.text_offset[0] for choice in mine if choice.logprobs and choice.logprobs.text_offset]
+        own = [choice for part in parts for choice in part.choices if choice.index == index]
+        assert "".join(choice.text for choice in own) == written(model, "Once upon", 5 + index)
+        assert [choice.finish_reason for choice in own if choice.finish_reason] == ["length"]
+        offsets = [choice.logprobs.text_offset[0] for choice in own if choice.logprobs and choice.logprobs.text_offset]
         assert offsets == sorted(offsets)
         assert len(offsets) == 12
     assert parts[-1].usage is not None

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.api.conftest import Api, RunApi
 from tests.integration.api.contract import run
 from tests.integration.api.contract_things import Things
-from tests.integration.api.openai_stand import Generator
+from tests.integration.api.openai_fixtures import Generator
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def cross_origin_headers(reply: httpx.Response) -> set[str]:
 
 def test_every_operation_is_allowed_for_configured_origins_only(api: Api) -> None:
     paths: dict[str, Any] = api.http.get("/openapi.json").json()["paths"]
-    operations = [(path, method.upper()) for path, its in paths.items() for method in its]
+    operations = [(path, method.upper()) for path, methods in paths.items() for method in methods]
     assert len(operations) > 50
     for path, method in operations:
         for origin in (PAGE, "http://localhost:3000"):

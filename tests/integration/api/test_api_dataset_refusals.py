@@ -33,11 +33,11 @@ from tests.unit.common.datasets.corpus_files import CASES, FILES
     ],
 )
 def test_an_unusable_upload_is_rejected_and_leaves_no_files(
-    api: Api, name: str, data: bytes, status: int, says: str
+    api: Api, name: str, data: bytes, status: int, message: str
 ) -> None:
     reply = upload(api, data, name=name)
     assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")
-    assert says in reply.json()["detail"] and reply.json()["errors"]
+    assert message in reply.json()["detail"] and reply.json()["errors"]
     assert folders(api) == [] and api.http.get("/api/jobs").json()["jobs"] == []
 
 

@@ -42,10 +42,10 @@ def test_few_metrics_are_returned_unchanged(api: Api, experiment: str, folder: P
 
 def test_downsampled_metrics_keep_first_and_last_point(api: Api, experiment: str, folder: Path) -> None:
     write_metrics(folder, "metrics", 3000)
-    whole = api.http.get(f"/api/experiments/{experiment}/metrics?mode=historical&maxPoints=100&keys=loss").json()
-    steps = [point["step"] for point in whole["series"]["loss"]]
+    complete = api.http.get(f"/api/experiments/{experiment}/metrics?mode=historical&maxPoints=100&keys=loss").json()
+    steps = [point["step"] for point in complete["series"]["loss"]]
     assert (len(steps), steps[0], steps[-1]) == (100, 1, 3000)
-    assert steps == sorted(set(steps)) and list(whole["series"]) == ["loss"]
+    assert steps == sorted(set(steps)) and list(complete["series"]) == ["loss"]
     recent = api.http.get(f"/api/experiments/{experiment}/metrics?window=10").json()
     assert [point["step"] for point in recent["series"]["loss"]] == list(range(2991, 3001))
 

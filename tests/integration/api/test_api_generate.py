@@ -11,7 +11,7 @@ import redis
 
 from common.redis.generation_request import GenerationRequest
 from tests.integration.api.conftest import Api, Events, RunApi
-from tests.integration.api.engine_stand_in import Engine, make_checkpoint, reply_of, whole_answer
+from tests.integration.api.engine_stand_in import Engine, complete_answer, make_checkpoint, reply_of
 from tests.integration.api.engine_stand_in import checkpoint as checkpoint
 from tests.integration.api.engine_stand_in import engine as engine
 
@@ -126,7 +126,7 @@ def test_a_working_engine_may_use_the_total_time_without_sending_tokens(serve: R
 
     def slow(engine: Engine, request: GenerationRequest) -> None:
         late.wait(0.6)
-        whole_answer(engine, request)
+        complete_answer(engine, request)
 
     engine.answer = slow
     with serve(generate_queue_seconds=0.3) as api:

@@ -12,9 +12,9 @@ from common.data import load_tokenizer
 from common.generation import generate
 from common.model import TransformerLM
 from tests.integration.api.conftest import Api, Events
-from tests.integration.api.openai_stand import MODEL, Generator
-from tests.integration.api.openai_stand import generator as generator
-from tests.integration.api.openai_stand import model as model
+from tests.integration.api.openai_fixtures import MODEL, Generator
+from tests.integration.api.openai_fixtures import generator as generator
+from tests.integration.api.openai_fixtures import model as model
 
 PER_TOKEN = {
     "index", "id", "text", "modulation", "temperature", "topK", "topP", "repetitionPenalty", "logProb", "entropy",
@@ -43,20 +43,20 @@ def test_the_reply_is_complete_in_every_mode(api: Api, generator: Generator, mod
         assert set(reply["effective"]) == EFFECTIVE
         assert (reply["effective"]["gatingMode"], reply["effective"]["seed"]) == (mode, 3)
         assert (reply["effective"]["modulationConfig"] is None) == (mode == "none")
-        for told, step in zip(reply["trajectory"], wanted.trajectory, strict=True):
-            assert set(told) == PER_TOKEN
-            assert (told["id"], told["text"]) == (step.token_id, step.text)
-            assert told["logProb"] == pytest.approx(step.log_prob, abs=1e-3)
-            assert told["entropy"] == pytest.approx(step.entropy, abs=1e-3)
+        for token, step in zip(reply["trajectory"], wanted.trajectory, strict=True):
+            assert set(token) == PER_TOKEN
+            assert (token["id"], token["text"]) == (step.token_id, step.text)
+            assert token["logProb"] == pytest.approx(step.log_prob, abs=1e-3)
+            assert token["entropy"] == pytest.approx(step.entropy, abs=1e-3)
             if mode == "none":
-                assert (told["modulation"], told["temperature"]) == (None, 0.8)
-                assert (told["topK"], told["topP"], told["repetitionPenalty"]) == (50, 1.0, 1.2)
+                assert (token["modulation"], token["temperature"]) == (None, 0.8)
+                assert (token["topK"], token["topP"], token["repetitionPenalty"]) == (50, 1.0, 1.2)
             else:
-                parameters = decoding_parameters(told["modulation"])
-                assert told["temperature"] == pytest.approx(parameters.temperature, abs=1e-4)
-                assert told["repetitionPenalty"] == pytest.approx(parameters.repetition_penalty, abs=1e-4)
-                assert abs(told["topK"] - (parameters.top_k or 0)) <= 1
-                assert told["topP"] == pytest.approx(parameters.top_p, abs=1e-4)
+                parameters = decoding_parameters(token["modulation"])
+                assert token["temperature"] == pytest.approx(parameters.temperature, abs=1e-4)
+                assert token["repetitionPenalty"] == pytest.approx(parameters.repetition_penalty, abs=1e-4)
+                assert abs(token["topK"] - (parameters.top_k or 0)) <= 1
+                assert token["topP"] == pytest.approx(parameters.top_p, abs=1e-4)
 
 
 def test_tokens_outside_the_window_are_counted_and_the_stream_ends_with_the_reply(
@@ -71,9 +71,9 @@ def test_tokens_outside_the_window_are_counted_and_the_stream_ends_with_the_repl
     assert done.data["promptTokens"] == 90
     assert done.data["truncated"] == 27 + 32
     assert [token.data for token in tokens] == done.data["trajectory"]
-    whole = api.admin.post("/api/generate", json=body).json()
-    assert {**whole, "elapsedMs": 0} == {**done.data, "elapsedMs": 0}
-    assert (whole["effective"]["temperature"], whole["effective"]["topP"]) == (0.9, 0.8)
+    complete = api.admin.post("/api/generate", json=body).json()
+    assert {**complete, "elapsedMs": 0} == {**done.data, "elapsedMs": 0}
+    assert (complete["effective"]["temperature"], complete["effective"]["topP"]) == (0.9, 0.8)
 
 
 def test_values_at_the_limits_are_accepted(api: Api, generator: Generator, model: TransformerLM) -> None:

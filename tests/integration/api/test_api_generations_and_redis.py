@@ -60,11 +60,11 @@ def test_a_generation_during_which_redis_is_lost_ends_with_503_in_time(
         serve(redis_url=proxy.url, generate_redis_seconds=2.0) as api,
         ThreadPoolExecutor(1) as pool,
     ):
-        asked = pool.submit(ask, api, stream=stream)
+        future = pool.submit(ask, api, stream=stream)
         assert begun.wait(10)
         lost_at = time.monotonic()
         getattr(proxy, way)()
-        assert outcome(asked.result(20)) == "redis_unavailable"
+        assert outcome(future.result(20)) == "redis_unavailable"
         assert time.monotonic() - lost_at < ANSWER_SECONDS
         # A request during the loss is refused in time, too, and one after it is served.
         asked_at = time.monotonic()
@@ -164,7 +164,7 @@ def test_a_request_that_vanished_from_redis_is_an_error_unless_an_engine_has_it(
     alive = redis_client.pubsub()
     alive.subscribe(keys.presence("alive"))
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(ask, api, stream=False)
+        future = pool.submit(ask, api, stream=False)
         raw = None
         until = time.monotonic() + 10
         while not redis_client.llen("generate"):
@@ -175,7 +175,7 @@ def test_a_request_that_vanished_from_redis_is_an_error_unless_an_engine_has_it(
         redis_client.flushall()
         emptied_at = time.monotonic()
         if not taken:
-            assert outcome(asked.result(20)) == "answer_lost"
+            assert outcome(future.result(20)) == "answer_lost"
             assert time.monotonic() - emptied_at < ANSWER_SECONDS
             return
         request = GenerationRequest.model_validate(json.loads(str(raw)))
@@ -183,8 +183,8 @@ def test_a_request_that_vanished_from_redis_is_an_error_unless_an_engine_has_it(
         while time.monotonic() - emptied_at < ANSWER_SECONDS:
             redis_client.xadd(stream, beacon("alive", [request.id], 0))
             time.sleep(0.5)
-        assert not asked.done()
+        assert not future.done()
         engine = Engine.__new__(Engine)
         engine.redis, engine.name = redis_client, "alive"
         engine.event(request.id, "done", reply_of(request), number=1)
-        assert outcome(asked.result(20)) == "done"
+        assert outcome(future.result(20)) == "done"

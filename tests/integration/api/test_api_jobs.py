@@ -241,10 +241,10 @@ def test_logs_are_read_by_cursor_across_attempts(api: Api) -> None:
     third = api.http.get(path, params={"cursor": second["nextCursor"]}).json()
     assert [(line["line"], line["text"]) for line in third["lines"]] == [(2, "unfinished no more")]
     assert api.http.get(path, params={"cursor": "1-x-2"}).status_code == 422
-    whole = api.http.get(f"{path}/download")
-    assert whole.text == "==== attempt 1 ====\none\ntwo\n==== attempt 2 ====\nthree\nunfinished no more\n"
-    assert whole.headers["content-type"] == "text/plain; charset=utf-8"
-    assert whole.headers["content-disposition"] == f'attachment; filename="{job["id"]}.log"'
+    complete = api.http.get(f"{path}/download")
+    assert complete.text == "==== attempt 1 ====\none\ntwo\n==== attempt 2 ====\nthree\nunfinished no more\n"
+    assert complete.headers["content-type"] == "text/plain; charset=utf-8"
+    assert complete.headers["content-disposition"] == f'attachment; filename="{job["id"]}.log"'
     assert api.http.get("/api/jobs/job_nosuch/logs/download").status_code == 404
 
 

@@ -38,7 +38,7 @@ def experiment(api: Api) -> str:
 
 def test_invalid_names_in_paths(api: Api, experiment: str) -> None:
     paths = api.http.get("/openapi.json").json()["paths"]
-    asked = 0
+    requests_sent = 0
     for path, operations in paths.items():
         for method, operation in operations.items():
             names = [part["name"] for part in operation.get("parameters", []) if part["in"] == "path"]
@@ -48,12 +48,12 @@ def test_invalid_names_in_paths(api: Api, experiment: str) -> None:
                 for name in names[:-1]:
                     target = target.replace(f"{{{name}}}", experiment)
                 with api.admin.stream(method, target, json={}, timeout=20) as reply:
-                    asked += 1
+                    requests_sent += 1
                     # ".." and " " are normalised away on the way, and may meet a list.
                     assert reply.status_code < 500, (method, target, reply.read())
                     if value in LONG:
                         assert reply.status_code >= 400, (method, target)
-    assert asked > 400
+    assert requests_sent > 400
 
 
 def test_errors_about_names_of_configurations_are_specific(api: Api) -> None:

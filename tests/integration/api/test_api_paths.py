@@ -17,7 +17,7 @@ from common.checkpoint import save_model
 from common.config import PROJECT_ROOT, Settings
 from common.model import ModelConfig, TransformerLM
 from tests.integration.api.conftest import TINY_CONFIG, Api, RunApi
-from tests.integration.api.openai_stand import Generator
+from tests.integration.api.openai_fixtures import Generator
 
 PATHS = ("/tmp/", str(PROJECT_ROOT), str(Path.home()), str(Path.cwd()))
 
@@ -37,13 +37,13 @@ def broken(api: Api) -> dict[str, str]:
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
     save_model(model, folder / "model_final.safetensors")
-    whole = (folder / "model_final.safetensors").read_bytes()
+    complete = (folder / "model_final.safetensors").read_bytes()
     contents = {
         "model_empty.pth": b"",
         "model_text.pth": b"no weights",
         "model_cut.pth": b"PK\x03\x04" + bytes(100),
         "model_text.safetensors": b"no weights",
-        "model_cut.safetensors": whole[: len(whole) // 2],
+        "model_cut.safetensors": complete[: len(complete) // 2],
         "rl_checkpoint_text.pth": b"no weights",
     }
     for name, content in contents.items():

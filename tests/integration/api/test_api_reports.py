@@ -21,7 +21,8 @@ def points(api: Api, experiment: str, kind: str, values: list[dict[str, float]])
     folder = api.experiment_folder(experiment) / "metrics"
     folder.mkdir()
     rows = [
-        {"step": at, "time": "2026-09-01T12:00:00Z", "attempt": 1, "values": its} for at, its in enumerate(values, 1)
+        {"step": at, "time": "2026-09-01T12:00:00Z", "attempt": 1, "values": point}
+        for at, point in enumerate(values, 1)
     ]
     (folder / f"{kind}-1-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -58,11 +59,11 @@ def test_lists_are_paged_searched_and_narrowed_to_an_experiment(api: Api) -> Non
         created(api, title=title, experimentIds=[about])
     first = api.http.get("/api/reports", params={"limit": 2}).json()
     second = api.http.get("/api/reports", params={"limit": 2, "cursor": first["nextCursor"]}).json()
-    assert [its["title"] for its in first["reports"] + second["reports"]] == ["100% tide", "Pool", "Tide"]
+    assert [report["title"] for report in first["reports"] + second["reports"]] == ["100% tide", "Pool", "Tide"]
     assert second["nextCursor"] is None and "markdown" not in first["reports"][0]
 
     def titles(**wanted: str) -> list[str]:
-        return [its["title"] for its in api.http.get("/api/reports", params=wanted).json()["reports"]]
+        return [report["title"] for report in api.http.get("/api/reports", params=wanted).json()["reports"]]
 
     assert titles(search="TIDE") == ["100% tide", "Tide"]
     assert titles(search="0%") == ["100% tide"]
@@ -179,7 +180,7 @@ def test_every_pattern_works_for_one_and_for_several_experiments(api: Api, exper
     other = api.submit(queue=True)["experimentId"]
     api.admin.post(f"/api/experiments/{experiment}/analyses", json={"result": RESULT, "name": "first look"})
     patterns = api.http.get("/api/reports/patterns").json()["patterns"]
-    assert [its["name"] for its in patterns] == [
+    assert [pattern["name"] for pattern in patterns] == [
         "experiment-overview", "rl-analysis", "trajectory-report", "full-report",
     ]  # fmt: skip
     for pattern in patterns:
@@ -272,7 +273,7 @@ def test_a_report_outlives_its_experiment(api: Api, tmp_path: Path) -> None:
     assert api.admin.post(f"/api/jobs/{job['id']}/cancel").status_code == 200
     assert api.admin.delete(f"/api/experiments/{experiment}").status_code == 204
     assert api.http.get(f"/api/reports/{made['id']}").json() == made
-    assert [its["id"] for its in api.http.get(f"/api/reports?experiment={experiment}").json()["reports"]] == [
+    assert [report["id"] for report in api.http.get(f"/api/reports?experiment={experiment}").json()["reports"]] == [
         made["id"]
     ]
     page = api.http.get(f"/api/reports/{made['id']}/export").text

@@ -53,9 +53,9 @@ def test_a_brief_topic_has_the_next_line_number_of_a_log_instead_of_its_lines(
     lines = {"attempt": 2, "lines": [{"n": 40, "text": "one"}, {"n": 41, "text": "two"}]}
     redis_client.xadd(key, {"event": "log-lines", "data": json.dumps(lines)})
     last = add(redis_client, key, 1)
-    whole, brief = f"experiments/{experiment}", f"experiments/{experiment}/brief"
-    found: dict[str, list[tuple[str, object]]] = {whole: [], brief: []}
-    with events_of(api.http, f"/api/stream?topic={whole}@0&topic={brief}@0") as events:
+    complete, brief = f"experiments/{experiment}", f"experiments/{experiment}/brief"
+    found: dict[str, list[tuple[str, object]]] = {complete: [], brief: []}
+    with events_of(api.http, f"/api/stream?topic={complete}@0&topic={brief}@0") as events:
         topic, ends = "", 0
         for event in events:
             if event.name == "topic":
@@ -65,7 +65,7 @@ def test_a_brief_topic_has_the_next_line_number_of_a_log_instead_of_its_lines(
                 ends += event.id == last
             if ends == 2:
                 break
-    assert found[whole] == [("log-lines", lines), ("metrics", {"n": 1})]
+    assert found[complete] == [("log-lines", lines), ("metrics", {"n": 1})]
     assert found[brief] == [("log-lines", {"attempt": 2, "lines": [], "next": 42}), ("metrics", {"n": 1})]
     with events_of(api.http, path, since="0") as events:
         assert next(event.data for event in events if event.name == "log-lines") == lines

@@ -94,8 +94,8 @@ def test_a_cancelled_generation_is_an_error_for_connected_clients(api: Api, engi
     assert process.returncode == 1
     assert (printed, remarks) == ("Once upon upon\n", f"error: {message}\n")
     body = {"checkpoint": "exp-1/final", "prompt": "Once"}
-    whole = api.admin.post("/api/generate", json=body)
-    assert (whole.status_code, whole.json()["code"], whole.json()["detail"]) == (503, "cancelled", message)
+    complete = api.admin.post("/api/generate", json=body)
+    assert (complete.status_code, complete.json()["code"], complete.json()["detail"]) == (503, "cancelled", message)
     streamed = api.admin.post("/api/generate", json=body | {"stream": True}).text
     assert streamed.count("event: token") == 2
     assert "event: done" not in streamed

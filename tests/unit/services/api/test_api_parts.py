@@ -157,7 +157,9 @@ def test_every_operation_has_a_description_and_documented_errors(document: dict[
             if int(status) >= 400:
                 openai = path.startswith("/v1/")
                 content = {"application/json": "ErrorReply"} if openai else {"application/problem+json": "Problem"}
-                named = {kind: its["schema"]["$ref"].rpartition("/")[2] for kind, its in response["content"].items()}
+                named = {
+                    kind: media["schema"]["$ref"].rpartition("/")[2] for kind, media in response["content"].items()
+                }
                 assert named == content, (method, path, status)
     assert not {"HTTPValidationError", "ValidationError"} & document["components"]["schemas"].keys()
 

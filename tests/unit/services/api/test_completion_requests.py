@@ -16,7 +16,7 @@ from services.api.schemas.completions import CompletionRequest
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"),
+    ("prompt", "message"),
     [
         ([7, -1], "contains the token id -1; ids are 0 or more"),
         ([[7], [8, -2]], "contains the token id -2; ids are 0 or more"),
@@ -27,10 +27,10 @@ from services.api.schemas.completions import CompletionRequest
         (["a", [1]], "must be a string, a list of strings, a list of token ids, or a list of such lists"),
     ],
 )
-def test_an_invalid_prompt_has_exactly_one_error(prompt: Any, said: str) -> None:
+def test_an_invalid_prompt_has_exactly_one_error(prompt: Any, message: str) -> None:
     with pytest.raises(ValidationError) as refused:
         CompletionRequest.model_validate({"model": "exp/final", "prompt": prompt})
-    assert [error["msg"] for error in refused.value.errors()] == [f"Value error, {said}"]
+    assert [error["msg"] for error in refused.value.errors()] == [f"Value error, {message}"]
 
 
 @pytest.mark.parametrize("prompt", ["", [], [[]], ["", "a"], [0], [[0], []], "a" * 100_000])

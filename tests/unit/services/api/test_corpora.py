@@ -53,7 +53,7 @@ def test_existing_datasets_and_splits_of_the_hub_are_accepted(data: DataConfig, 
 
 
 @pytest.mark.parametrize(
-    ("data", "field", "says"),
+    ("data", "field", "message"),
     [
         (DataConfig(source="fairy-tale"), "source", "did you mean 'fairy-tales'"),
         (DataConfig(source="zzz"), "source", "upload it first, or name builtin:stories"),
@@ -62,8 +62,8 @@ def test_existing_datasets_and_splits_of_the_hub_are_accepted(data: DataConfig, 
     ],
 )
 def test_an_unknown_dataset_is_rejected_with_the_nearest_name(
-    data: DataConfig, field: str, says: str, datasets: DatasetStore
+    data: DataConfig, field: str, message: str, datasets: DatasetStore
 ) -> None:
-    with pytest.raises(InvalidInputError, match=says) as caught:
+    with pytest.raises(InvalidInputError, match=message) as caught:
         check_corpus(data, datasets, location="body.data")
     assert caught.value.errors[0]["location"] == f"body.data.{field}"

@@ -19,7 +19,7 @@ from tests.integration.api.engine_stand_in import checkpoint as checkpoint
 from tests.integration.api.engine_stand_in import engine as engine
 
 
-def until_asked(engine: Engine, count: int) -> None:
+def wait_for_requests(engine: Engine, count: int) -> None:
     until = time.monotonic() + 15
     while len(engine.requests) < count:
         assert time.monotonic() < until
@@ -55,13 +55,13 @@ def test_only_clients_of_the_lost_engine_get_an_error(
 
     with ThreadPoolExecutor(2) as pool:
         living, lost = pool.submit(ask, "alive"), pool.submit(ask, "killed")
-        until_asked(engine, 2)
+        wait_for_requests(engine, 2)
         [reader] = {request.id.partition(".")[0] for request in engine.requests}
         assert redis_client.pubsub_numsub(keys.presence(reader)) == [(keys.presence(reader), 1)], "engines see the api"
         assert not done_within(lost, 2 * CHECK_SECONDS)
         killed.close()
-        told = lost.result(15)
-        assert ("generator_lost" in told.text, told.status_code) == (True, 200 if stream else 503)
+        reply = lost.result(15)
+        assert ("generator_lost" in reply.text, reply.status_code) == (True, 200 if stream else 503)
         assert not living.done()
         for request in engine.requests:
             engine.event(request.id, "done", reply_of(request))
@@ -87,11 +87,11 @@ def test_the_client_of_an_engine_lost_before_its_first_event_gets_an_error(
 
     with ThreadPoolExecutor(2) as pool:
         living, lost = pool.submit(ask, "alive"), pool.submit(ask, "killed")
-        until_asked(engine, 2)
+        wait_for_requests(engine, 2)
         assert not done_within(lost, 2 * CHECK_SECONDS)
         killed.close()
-        told = lost.result(15)
-        assert ("generator_lost" in told.text, told.status_code) == (True, 503)
+        reply = lost.result(15)
+        assert ("generator_lost" in reply.text, reply.status_code) == (True, 503)
         assert not living.done()
         for request in engine.requests:
             engine.event(request.id, "done", reply_of(request))

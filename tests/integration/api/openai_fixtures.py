@@ -37,12 +37,12 @@ class Generator:
         self.replies: list[dict[str, Any]] = []
         send = self._serving.emitter.send
 
-        def noted(batch: Batch) -> None:
+        def record(batch: Batch) -> None:
             ends = [end.event() for end in batch.ends]
             self.replies += [data for _, data in ends]
             send(batch)
 
-        setattr(self._serving.emitter, "send", noted)  # noqa: B010
+        setattr(self._serving.emitter, "send", record)  # noqa: B010
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -65,25 +65,25 @@ class Generator:
 def model(api: Api) -> TransformerLM:
     """In the store under MODEL; its end-of-text is rare."""
     torch.manual_seed(0)
-    made = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
+    model = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
     with torch.no_grad():
-        made.output_projection.bias[load_tokenizer().eot_token] = -30.0
+        model.output_projection.bias[load_tokenizer().eot_token] = -30.0
     path = api.experiment_folder("exp-1") / "model.safetensors"
-    save_model(made, path)
+    save_model(model, path)
     return load_model(path)
 
 
 @pytest.fixture
 def generator(api: Api, model: TransformerLM, redis_url: str) -> Iterator[Generator]:
-    made = Generator(redis_url, api.settings.experiments_dir)
-    yield made
-    made.close()
+    generator = Generator(redis_url, api.settings.experiments_dir)
+    yield generator
+    generator.close()
 
 
 @pytest.fixture
 def client(api: Api, generator: Generator) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{api.url}/v1", api_key=TOKEN, max_retries=0, timeout=20) as made:
-        yield made
+    with openai.OpenAI(base_url=f"{api.url}/v1", api_key=TOKEN, max_retries=0, timeout=20) as client:
+        yield client
 
 
 def written(model: TransformerLM, prompt: str, seed: int, *, max_tokens: int = 12, top_k: int | None = None) -> str:
