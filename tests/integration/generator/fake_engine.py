@@ -1,4 +1,4 @@
-"""An engine child without torch: answers each request with its id; it crashes or hangs if the id begins so."""
+"""An engine child without torch: answers a request with its id, or crashes or hangs if the id begins with that word."""
 
 from __future__ import annotations
 

@@ -47,26 +47,26 @@ def serving(redis_url: str, experiments: Path) -> Iterator[Serving]:
         made.close()
 
 
-class Loads:
-    """A loader that counts the loaded models and loads the other model only once `may` is set."""
+class CountingLoader:
+    """A loader that counts the loaded models and loads the other model only once `allowed` is set."""
 
     def __init__(self) -> None:
-        self.may = threading.Event()
+        self.allowed = threading.Event()
         self.names: list[str] = []
 
     def __call__(self, path: Path, *, device: torch.device) -> TransformerLM:
         self.names.append(path.name)
         if path.name == Path(OTHER).name:
-            assert self.may.wait(30)
+            assert self.allowed.wait(30)
         return load_model(path, device=device)
 
 
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loads]:
-    counting = Loads()
+def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingLoader]:
+    counting = CountingLoader()
     monkeypatch.setattr(model_cache, "load_model", counting)
     yield counting
-    counting.may.set()
+    counting.allowed.set()
 
 
 def step_until(serving: Serving, reached: Callable[[], bool], seconds: float = 75.0) -> None:
@@ -78,7 +78,7 @@ def step_until(serving: Serving, reached: Callable[[], bool], seconds: float = 7
         serving.emitter.drain()
 
 
-def begun(client: redis.Redis, request_id: str) -> Callable[[], bool]:
+def has_events(client: redis.Redis, request_id: str) -> Callable[[], bool]:
     return lambda: bool(events(client, request_id))
 
 
@@ -88,17 +88,17 @@ def cancel(client: redis.Redis, *request_ids: str) -> None:
 
 
 def test_a_model_in_use_is_neither_loaded_again_nor_given_a_second_batch(
-    redis_url: str, redis_client: redis.Redis, experiments: Path, other: str, loads: Loads
+    redis_url: str, redis_client: redis.Redis, experiments: Path, other: str, loads: CountingLoader
 ) -> None:
-    loads.may.set()
+    loads.allowed.set()
     with redis.Redis.from_url(redis_url) as client, closing(Serving(client, experiments, capacity=1)) as serving:
         serving.engine.submit(request(redis_client, "a", max_tokens=4096, stream=True))
-        step_until(serving, begun(redis_client, "a"))
+        step_until(serving, has_events(redis_client, "a"))
         serving.engine.submit(request(redis_client, "b", checkpoint=other, max_tokens=4096, stream=True))
-        step_until(serving, begun(redis_client, "b"))
+        step_until(serving, has_events(redis_client, "b"))
         [model, _] = serving.engine.batches
         serving.engine.submit(request(redis_client, "again", max_tokens=4096, stream=True))
-        step_until(serving, begun(redis_client, "again"))
+        step_until(serving, has_events(redis_client, "again"))
         assert loads.names == [Path(MODEL).name, Path(other).name]
         assert len(serving.engine.batches) == 2
         assert len(serving.engine.batches[model].active) == 2
@@ -107,12 +107,12 @@ def test_a_model_in_use_is_neither_loaded_again_nor_given_a_second_batch(
 
 
 def test_the_model_of_a_request_that_waits_for_slots_stays_loaded(
-    redis_url: str, redis_client: redis.Redis, experiments: Path, other: str, loads: Loads
+    redis_url: str, redis_client: redis.Redis, experiments: Path, other: str, loads: CountingLoader
 ) -> None:
-    loads.may.set()
+    loads.allowed.set()
     with redis.Redis.from_url(redis_url) as client, closing(Serving(client, experiments, capacity=1)) as serving:
         serving.engine.submit(request(redis_client, "b", checkpoint=other, max_tokens=4096, stream=True))
-        step_until(serving, begun(redis_client, "b"))
+        step_until(serving, has_events(redis_client, "b"))
         serving.engine.submit(request(redis_client, "large", n=4, max_tokens=2))
         step_until(serving, lambda: serving.admission.loaded == 1)
         cancel(redis_client, "b")
@@ -126,10 +126,10 @@ def test_the_model_of_a_request_that_waits_for_slots_stays_loaded(
 
 
 def test_a_slow_load_delays_no_request_for_a_loaded_model(
-    serving: Serving, redis_client: redis.Redis, other: str, loads: Loads
+    serving: Serving, redis_client: redis.Redis, other: str, loads: CountingLoader
 ) -> None:
     serving.engine.submit(request(redis_client, "long", max_tokens=4096, stream=True))
-    step_until(serving, begun(redis_client, "long"))
+    step_until(serving, has_events(redis_client, "long"))
     slow = [request(redis_client, f"slow{number}", checkpoint=other, max_tokens=2) for number in range(5)]
     for request_id in slow:
         serving.engine.submit(request_id)
@@ -137,17 +137,17 @@ def test_a_slow_load_delays_no_request_for_a_loaded_model(
     serving.engine.submit(request(redis_client, "quick", max_tokens=2))
     serving.engine.step()
     serving.emitter.drain()
-    assert begun(redis_client, "quick")(), "it joins in its first step"
+    assert has_events(redis_client, "quick")(), "it joins in its first step"
     cancel(redis_client, *slow)
     step_until(serving, lambda: set(slow) <= set(serving.finished), DROPPED_SECONDS)
     assert not serving.admission.loading
-    loads.may.set()
+    loads.allowed.set()
     cancel(redis_client, "long")
     serving.handle()
 
 
 def test_during_a_slow_load_requests_of_disconnected_clients_are_dropped_and_others_served(
-    serving: Serving, redis_client: redis.Redis, other: str, loads: Loads
+    serving: Serving, redis_client: redis.Redis, other: str, loads: CountingLoader
 ) -> None:
     serving.handle(request(redis_client, "first", max_tokens=2))
     serving.engine.submit(request(redis_client, "slow", checkpoint=other, max_tokens=2))
@@ -163,7 +163,7 @@ def test_during_a_slow_load_requests_of_disconnected_clients_are_dropped_and_oth
 
 def test_a_large_request_whose_client_disconnected_delays_no_other(serving: Serving, redis_client: redis.Redis) -> None:
     serving.engine.submit(request(redis_client, "long", max_tokens=4096, stream=True))
-    step_until(serving, begun(redis_client, "long"))
+    step_until(serving, has_events(redis_client, "long"))
     serving.engine.submit(request(redis_client, "large", n=6, max_tokens=4096))
     step_until(serving, lambda: bool(serving.admission.loading))
     cancel(redis_client, "large")
@@ -180,7 +180,7 @@ def test_requests_of_clients_that_disconnect_while_waiting_for_slots_are_dropped
     serving: Serving, redis_client: redis.Redis
 ) -> None:
     serving.engine.submit(request(redis_client, "long", n=6, max_tokens=4096, stream=True))
-    step_until(serving, begun(redis_client, "long"))
+    step_until(serving, has_events(redis_client, "long"))
     serving.engine.submit(request(redis_client, "waits", n=2))
     cancel(redis_client, "waits")
     step_until(serving, lambda: "waits" in serving.finished, DROPPED_SECONDS)
@@ -192,7 +192,7 @@ def test_requests_of_clients_that_disconnect_while_waiting_for_slots_are_dropped
 def test_small_requests_pass_a_large_one_but_not_for_ever(serving: Serving, redis_client: redis.Redis) -> None:
     """Six sequences, as many as there are slots, may overtake the large request; then it is next."""
     serving.engine.submit(request(redis_client, "long", max_tokens=200))
-    step_until(serving, begun(redis_client, "long"))
+    step_until(serving, has_events(redis_client, "long"))
     serving.engine.submit(request(redis_client, "large", n=6, max_tokens=2))
     serving.handle(*(request(redis_client, f"small{number}", max_tokens=2) for number in range(12)))
     assert {request_id[:5] for request_id in serving.finished[:6]} == {"small"}

@@ -151,17 +151,17 @@ def test_only_the_requests_of_a_killed_api_process_are_ended(serving: Serving, r
 
 
 def test_tokens_do_not_wait_for_a_large_reply(serving: Serving, redis_client: redis.Redis) -> None:
-    may = threading.Event()
+    allowed = threading.Event()
 
     def build() -> tuple[str, dict[str, Any]]:
-        assert may.wait(20)
+        assert allowed.wait(20)
         return EVENT_DONE, {"text": "long"}
 
     serving.emitter.send(EventBatch(ends=[FinalEvent("large", build, large=True)]))
     serving.emitter.send(EventBatch(events=[("small", EVENT_TOKEN, {"index": 0})], finished=["small"]))
     assert redis_client.xread({keys.generate_stream("small"): 0}, block=9000)
     assert not events(redis_client, "large")
-    may.set()
+    allowed.set()
     serving.emitter.drain()
     assert events(redis_client, "large") == [(EVENT_DONE, {"text": "long"})]
     assert serving.finished == ["small", "large"]

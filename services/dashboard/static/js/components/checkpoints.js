@@ -15,8 +15,8 @@ import { Icon } from "./icons.js";
  * @param {{checkpoints: Api.Checkpoint[], onDeleted: () => void}} props
  */
 export function CheckpointTable({ checkpoints, onDeleted }) {
-  const may = maySubmit(useStore(session));
-  const [doomed, setDoomed] = useState(/** @type {Api.Checkpoint | null} */ (null));
+  const canSubmit = maySubmit(useStore(session));
+  const [toDelete, setToDelete] = useState(/** @type {Api.Checkpoint | null} */ (null));
   /**
    * @param {Api.Checkpoint} checkpoint
    * @returns {Api.CheckpointPath}
@@ -47,23 +47,25 @@ export function CheckpointTable({ checkpoints, onDeleted }) {
               <td class="num step">${integer(checkpoint.step)}</td>
               <td class="num">${bytes(checkpoint.sizeBytes)}</td>
               <td class="wide note"><${Time} at=${checkpoint.createdAt} /></td>
-              <td><${Actions} checkpoint=${checkpoint} onDelete=${may ? () => setDoomed(checkpoint) : null} /></td>
+              <td>
+                <${Actions} checkpoint=${checkpoint} onDelete=${canSubmit ? () => setToDelete(checkpoint) : null} />
+              </td>
             </tr>`,
         )}
       </tbody>
     </table>
     ${
-      doomed &&
+      toDelete &&
       html`<${Confirm}
-        title=${`Delete ${doomed.name}?`}
-        text=${`This frees ${bytes(doomed.sizeBytes)} of disk space. ${consequence(doomed)}`}
+        title=${`Delete ${toDelete.name}?`}
+        text=${`This frees ${bytes(toDelete.sizeBytes)} of disk space. ${consequence(toDelete)}`}
         action="Delete"
         danger
         act=${async () => {
-          await remove(address(doomed));
+          await remove(address(toDelete));
           onDeleted();
         }}
-        onClose=${() => setDoomed(null)}
+        onClose=${() => setToDelete(null)}
       />`
     }
   </div>`;

@@ -165,7 +165,7 @@ function Details({ file, known, problem, onCancel }) {
 function Sending({ now }) {
   const share = now.total ? now.sent / now.total : 1;
   const elapsed = (Date.now() - now.startedAt) / 1000;
-  const left =
+  const secondsLeft =
     now.state === "sending" && elapsed > 2 && now.sent ? ((now.total - now.sent) * elapsed) / now.sent : null;
   return html`<section class="card stack" aria-label="Upload">
     <header class="row apart">
@@ -187,7 +187,7 @@ function Sending({ now }) {
         now.state === "checking"
           ? "The file is sent; the server checks it."
           : `${bytes(now.sent)} of ${bytes(now.total)} · ${percent(share)}${
-              left !== null ? ` · ${duration(left)} left` : ""
+              secondsLeft !== null ? ` · ${duration(secondsLeft)} left` : ""
             }`
       }
     </p>

@@ -21,9 +21,9 @@ const DELETION =
  * onChanged: (found: Api.Experiment) => void}} props
  */
 export function ExperimentActions({ found, path, ended, onChanged }) {
-  const may = maySubmit(useStore(session));
+  const canSubmit = maySubmit(useStore(session));
   const [open, setOpen] = useState("");
-  if (!may) return null;
+  if (!canSubmit) return null;
   const close = () => setOpen("");
   return html`
     <button class="button" onClick=${() => setOpen("edit")}><${Icon} name="edit" />Edit</button>

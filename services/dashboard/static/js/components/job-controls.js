@@ -63,7 +63,7 @@ function EndedButtons({ job }) {
 
 /** @param {{job: Api.Job, onDone: (job: Api.Job) => void}} props */
 function Buttons({ job, onDone }) {
-  const may = maySubmit(useStore(session));
+  const canSubmit = maySubmit(useStore(session));
   const [asked, setAsked] = useState(/** @type {import("../lib/job-signals.js").JobSignal | null} */ (null));
   const [explained, setExplained] = useState(false);
   const possible = JOB_SIGNALS.filter(({ name }) =>
@@ -77,7 +77,7 @@ function Buttons({ job, onDone }) {
   };
   /** @param {import("../lib/job-signals.js").JobSignal} signal */
   const press = (signal) => {
-    if (!may) signInOpen.set(true);
+    if (!canSubmit) signInOpen.set(true);
     else if (signal.ask) setAsked(signal);
     else act(signal).catch((error) => toast(error.message, "bad"));
   };

@@ -32,12 +32,12 @@ const MAX_EXPERIMENTS = 8;
  * @param {{label?: string, primary?: boolean, experiments?: string[]}} props
  */
 export function NewReport({ label = "New report", primary = false, experiments = [] }) {
-  const may = maySubmit(useStore(session));
+  const canSubmit = maySubmit(useStore(session));
   const [open, setOpen] = useState(false);
   return html`
     <button
-      class=${`button ${primary && may ? "primary" : ""}`}
-      onClick=${() => (may ? setOpen(true) : signInOpen.set(true))}
+      class=${`button ${primary && canSubmit ? "primary" : ""}`}
+      onClick=${() => (canSubmit ? setOpen(true) : signInOpen.set(true))}
     >
       <${Icon} name=${primary ? "plus" : "report"} />${label}
     </button>

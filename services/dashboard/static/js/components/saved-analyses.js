@@ -19,9 +19,9 @@ const summary = ({ kind, request: { prompts } }) =>
 /**
  * Lists the analyses that are saved with an experiment.
  *
- * @param {{experiment: string, changed: number, may: boolean}} props
+ * @param {{experiment: string, changed: number, canSubmit: boolean}} props
  */
-export function SavedAnalyses({ experiment, changed, may }) {
+export function SavedAnalyses({ experiment, changed, canSubmit }) {
   const state = useLoad(
     (signal) => get(`api/experiments/${encodeURIComponent(experiment)}/analyses${query({ limit: 50 })}`, signal),
     [experiment, changed],
@@ -47,7 +47,7 @@ export function SavedAnalyses({ experiment, changed, may }) {
                   <a href=${href("/analysis", { saved: analysis.id })}>${analysis.name ?? summary(analysis)}</a>
                   <span class="note"><${Time} at=${analysis.createdAt} /></span>
                   ${
-                    may &&
+                    canSubmit &&
                     html`<button
                       class="button quiet small"
                       aria-label="Delete this analysis"

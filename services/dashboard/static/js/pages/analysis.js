@@ -144,7 +144,7 @@ function jobOf({ checkpoint, rlCheckpoint, ...rest }) {
 function Analyser({ groups }) {
   const bases = choices(groups, "usableAsBase");
   const policies = choices(groups, "usableAsPolicy");
-  const may = maySubmit(useStore(session));
+  const canSubmit = maySubmit(useStore(session));
   const [before] = useState(() => /** @type {Form | null} */ (recall(STORAGE_KEY)));
   const [form, setForm] = useState(
     /** @type {Form} */ (
@@ -194,7 +194,7 @@ function Analyser({ groups }) {
     }
   };
   const asJob = async () => {
-    if (!may) return signInOpen.set(true);
+    if (!canSubmit) return signInOpen.set(true);
     try {
       const job = /** @type {Api.Job} */ (await post("api/jobs", jobOf(bodyOf(form))));
       go(`/experiments/${encodeURIComponent(job.experimentId)}`);
@@ -204,7 +204,7 @@ function Analyser({ groups }) {
     return undefined;
   };
   const save = async () => {
-    if (!may) return signInOpen.set(true);
+    if (!canSubmit) return signInOpen.set(true);
     if (!run.result) return undefined;
     try {
       await post(`api/experiments/${encodeURIComponent(experiment)}/analyses`, { result: run.result });
@@ -337,7 +337,7 @@ function Analyser({ groups }) {
       </form>
       ${run.result && html`<${AnalysisView} result=${run.result} />`}
     </div>
-    <aside><${SavedAnalyses} experiment=${experiment} changed=${listed} may=${may} /></aside>
+    <aside><${SavedAnalyses} experiment=${experiment} changed=${listed} canSubmit=${canSubmit} /></aside>
   </div>`;
 }
 

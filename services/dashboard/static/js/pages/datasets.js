@@ -23,7 +23,7 @@ const address = (name) => `api/datasets/${encodeURIComponent(name)}`;
 const experiment = (id) => href(`/experiments/${encodeURIComponent(id)}`);
 
 export function Datasets() {
-  const may = maySubmit(useStore(session));
+  const canSubmit = maySubmit(useStore(session));
   const [live, setLive] = useState(false);
   const state = useLoad((signal) => get("api/datasets", signal), [], { every: live ? REFRESH_MS : 0 });
   const datasets = state.data?.datasets ?? [];
@@ -51,7 +51,7 @@ export function Datasets() {
     </div>
     <div class="stack">
       ${
-        may
+        canSubmit
           ? html`<${DatasetUpload} known=${datasets.map((dataset) => dataset.name)} onDone=${state.reload} />`
           : html`<p class="message">
               Uploading needs a token:${" "}
@@ -62,7 +62,7 @@ export function Datasets() {
         <${Loaded} state=${state} rows=${5}>
           ${() =>
             datasets.length
-              ? html`<${Table} datasets=${datasets} may=${may} reload=${state.reload} />`
+              ? html`<${Table} datasets=${datasets} canSubmit=${canSubmit} reload=${state.reload} />`
               : html`<${Empty} icon="datasets" title="No datasets yet">
                   <p>Upload a text to train on it. The built-in corpus <code>builtin:stories</code> needs no upload.</p>
                 <//>`}
@@ -72,10 +72,10 @@ export function Datasets() {
   `;
 }
 
-/** @param {{datasets: Api.Dataset[], may: boolean, reload: () => void}} props */
-function Table({ datasets, may, reload }) {
+/** @param {{datasets: Api.Dataset[], canSubmit: boolean, reload: () => void}} props */
+function Table({ datasets, canSubmit, reload }) {
   const [open, setOpen] = useState(/** @type {string | null} */ (null));
-  const [doomed, setDoomed] = useState(/** @type {Api.Dataset | null} */ (null));
+  const [toDelete, setToDelete] = useState(/** @type {Api.Dataset | null} */ (null));
   const shown = datasets.find((dataset) => dataset.name === open);
   return html`<div class="table-wrap">
     <table class="datasets">
@@ -97,37 +97,40 @@ function Table({ datasets, may, reload }) {
             html`<${Row}
               key=${dataset.name}
               dataset=${dataset}
-              may=${may}
+              canSubmit=${canSubmit}
               reload=${reload}
               onOpen=${() => setOpen(dataset.name)}
-              onDelete=${() => setDoomed(dataset)}
+              onDelete=${() => setToDelete(dataset)}
             />`,
         )}
       </tbody>
     </table>
     ${shown && html`<${Facts} dataset=${shown} onClose=${() => setOpen(null)} />`}
     ${
-      doomed &&
+      toDelete &&
       html`<${Confirm}
-        title=${`Delete ${doomed.name}?`}
+        title=${`Delete ${toDelete.name}?`}
         text=${
-          `This deletes ${bytes(doomed.sizeBytes)} of text and its tokens. ` + "Models that were trained on it stay."
+          `This deletes ${bytes(toDelete.sizeBytes)} of text and its tokens. ` + "Models that were trained on it stay."
         }
         action="Delete"
         danger
         act=${async () => {
-          await remove(address(doomed.name));
-          toast(`Deleted ${doomed.name}.`);
+          await remove(address(toDelete.name));
+          toast(`Deleted ${toDelete.name}.`);
           reload();
         }}
-        onClose=${() => setDoomed(null)}
+        onClose=${() => setToDelete(null)}
       />`
     }
   </div>`;
 }
 
-/** @param {{dataset: Api.Dataset, may: boolean, reload: () => void, onOpen: () => void, onDelete: () => void}} props */
-function Row({ dataset, may, reload, onOpen, onDelete }) {
+/**
+ * @param {{dataset: Api.Dataset, canSubmit: boolean, reload: () => void, onOpen: () => void,
+ *   onDelete: () => void}} props
+ */
+function Row({ dataset, canSubmit, reload, onOpen, onDelete }) {
   return html`<tr class=${dataset.error ? "explained" : undefined}>
       <td class="name">
         <button class="link" onClick=${onOpen} aria-label=${`Details of ${dataset.name}`}>${dataset.name}</button>
@@ -146,7 +149,7 @@ function Row({ dataset, may, reload, onOpen, onDelete }) {
       <td>
         <div class="row end">
           ${
-            may &&
+            canSubmit &&
             (dataset.status === "failed" || (dataset.status === "uploaded" && dataset.jobStatus !== "pending")) &&
             html`<${TokeniseAgain} dataset=${dataset} reload=${reload} />`
           }
@@ -157,7 +160,7 @@ function Row({ dataset, may, reload, onOpen, onDelete }) {
             >`
           }
           ${
-            may &&
+            canSubmit &&
             html`<button class="button small danger" aria-label=${`Delete ${dataset.name}`} onClick=${onDelete}>
               <${Icon} name="trash" />
             </button>`

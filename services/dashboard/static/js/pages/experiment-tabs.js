@@ -24,8 +24,8 @@ const nullIfMissing = (error) => {
 
 /** @param {{id: string, type: string, path: Api.ExperimentPath, results: string[]}} props */
 export function Results({ id, type, path, results }) {
-  const may = maySubmit(useStore(session));
-  if (type === "analysis") return html`<${SavedAnalyses} experiment=${id} changed=${0} may=${may} />`;
+  const canSubmit = maySubmit(useStore(session));
+  if (type === "analysis") return html`<${SavedAnalyses} experiment=${id} changed=${0} canSubmit=${canSubmit} />`;
   return html`<${ResultFiles} path=${path} results=${results} />`;
 }
 

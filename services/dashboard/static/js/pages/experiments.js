@@ -86,8 +86,10 @@ export function Experiments() {
 }
 
 function NewJob() {
-  const may = maySubmit(useStore(session));
-  return html`<a class=${`button ${may ? "primary" : ""}`} href=${href("/new")}><${Icon} name="plus" />New job</a>`;
+  const canSubmit = maySubmit(useStore(session));
+  return html`<a class=${`button ${canSubmit ? "primary" : ""}`} href=${href("/new")}
+    ><${Icon} name="plus" />New job</a
+  >`;
 }
 
 /** @param {{filter: Filter, tags: string[]}} props */

@@ -65,7 +65,7 @@ export function NewJob() {
 
 /** @param {{params: URLSearchParams} & Ui.Data<Ui.Load<Awaited<ReturnType<typeof loadOptions>>>>} props */
 function Form({ params, configs, texts, groups, before }) {
-  const may = maySubmit(useStore(session));
+  const canSubmit = maySubmit(useStore(session));
   const resume = params.get("resume");
   const kind =
     KINDS.find((type) => type === params.get("type")) ?? KINDS.find((type) => type === before?.type) ?? KINDS[0];
@@ -116,7 +116,7 @@ function Form({ params, configs, texts, groups, before }) {
 
   /** @param {boolean} dryRun */
   const submit = async (dryRun) => {
-    if (!may) return signInOpen.set(true);
+    if (!canSubmit) return signInOpen.set(true);
     setBusy(true);
     setProblem(null);
     try {
@@ -326,7 +326,7 @@ function Form({ params, configs, texts, groups, before }) {
           ${dirty && html`<button type="button" class="button quiet" onClick=${discard}>Discard draft</button>`}
         </div>
         ${
-          !may &&
+          !canSubmit &&
           html`<p class="note">
             Submitting needs a token:${" "}
             <button type="button" class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button>

@@ -27,13 +27,13 @@ export function Report({ id }) {
 
 /** @param {{found: Api.Report, path: Api.ReportPath}} props */
 function View({ found, path }) {
-  const may = maySubmit(useStore(session));
+  const canSubmit = maySubmit(useStore(session));
   const { params } = useStore(route);
   const draft = useMemo(() => createDraft(path, found), [path]);
   const now = useStore(draft.now);
   useTitle(now.title, "Report");
   const [asking, setAsking] = useState(false);
-  const editing = params.get("mode") === "edit" && may;
+  const editing = params.get("mode") === "edit" && canSubmit;
   useEffect(() => {
     /** @param {BeforeUnloadEvent} event */
     const ask = (event) => draft.unsaved() && event.preventDefault();
@@ -45,7 +45,7 @@ function View({ found, path }) {
     };
   }, [draft]);
   const toggle = () => {
-    if (!may) return signInOpen.set(true);
+    if (!canSubmit) return signInOpen.set(true);
     if (editing) void draft.save();
     return setParams({ mode: editing ? "" : "edit" });
   };
@@ -68,14 +68,14 @@ function View({ found, path }) {
       </button>
       <${Export} path=${path} draft=${draft} />
       ${
-        may &&
+        canSubmit &&
         html`<button class="button danger" onClick=${() => setAsking(true)}><${Icon} name="trash" />Delete</button>`
       }
     </div>
     ${
       editing
         ? html`<${ReportEditor} draft=${draft} now=${now} />`
-        : html`<${Reading} path=${path} markdown=${now.markdown} may=${may} />`
+        : html`<${Reading} path=${path} markdown=${now.markdown} canSubmit=${canSubmit} />`
     }
     ${
       asking &&
@@ -98,12 +98,12 @@ function View({ found, path }) {
 /**
  * Shows the rendered report. A user who may write sees the text of the page, even if it is not saved.
  *
- * @param {{path: Api.ReportPath, markdown: string, may: boolean}} props
+ * @param {{path: Api.ReportPath, markdown: string, canSubmit: boolean}} props
  */
-function Reading({ path, markdown, may }) {
+function Reading({ path, markdown, canSubmit }) {
   const state = useLoad(
-    (signal) => (may ? post("api/reports/render", { markdown }) : get(`${path}/rendered`, signal)),
-    [markdown, may],
+    (signal) => (canSubmit ? post("api/reports/render", { markdown }) : get(`${path}/rendered`, signal)),
+    [markdown, canSubmit],
   );
   return html`<${Loaded} state=${state} rows=${8}
     >${(/** @type {Ui.Data<typeof state>} */ { parts }) => html`<${ReportBody} parts=${parts} />`}<//
