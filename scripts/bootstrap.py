@@ -1,9 +1,9 @@
-"""Make `.venv` ready: create it, install what the project needs, one progress line per step.
+"""Create `.venv`, install what the project needs into it, and print one progress line per step.
 
-Called by the Makefile with the system's Python; uses the standard library only. `python3 scripts/bootstrap.py test`
-installs the extra `test` as well. Does nothing (in milliseconds) when pyproject.toml and the extras are unchanged.
-TORCH_INDEX names another package index for torch, a CPU-only one for instance. The full pip log is
-`.venv/install.log`.
+The Makefile calls this script with the system's Python; it uses the standard library only.
+`python3 scripts/bootstrap.py test` installs the extra `test` as well. Does nothing (in milliseconds) when
+pyproject.toml and the extras are unchanged. TORCH_INDEX names another package index for torch, such as one with CPU
+builds. The full log of pip is `.venv/install.log`.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ QUICKLY = ("--disable-pip-version-check", "--no-compile")
 
 
 def main() -> int:
+    """Install the project with the extras that the command line names; return the exit status."""
     extras = ["local", "torch", *sys.argv[1:]]
     if sys.version_info < (3, 11):
         return fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}. Try: make … PYTHON=python3.12")
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes())
     wanted.update(f"{os.environ.get('TORCH_INDEX', '')} {ROOT}".encode())
     stamp = VENV / "installed"
-    have = stamp.read_text().split() if stamp.exists() else []
-    if have and have[0] == wanted.hexdigest():
-        if set(extras) <= set(have[1:]):
+    installed = stamp.read_text().split() if stamp.exists() else []
+    if installed and installed[0] == wanted.hexdigest():
+        if set(extras) <= set(installed[1:]):
             return 0
-        extras = sorted({*extras, *have[1:]})
+        extras = sorted({*extras, *installed[1:]})
     started = time.monotonic()
     if not (VENV / "bin" / "pip").exists():
         free = shutil.disk_usage(ROOT).free / 1e9
         if free < NEEDED_GB:
             return fail(f"only {free:.1f} GB free on the disk of {ROOT}; the environment needs up to {NEEDED_GB} GB")
-        say("[1/3] creating .venv")
+        print_line("[1/3] creating .venv")
         made = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True)
         if made.returncode:
             hint = "\nOn Debian and Ubuntu: apt install python3-venv" if "ensurepip" in made.stdout else ""
@@ -56,17 +57,17 @@ def main() -> int:
         if pip(title, arguments):
             return fail(LOG.read_text()[-2000:] + f"\nInstallation failed; the whole log is {LOG}")
     stamp.write_text(" ".join([wanted.hexdigest(), *extras]))
-    say(f"environment ready in {time.monotonic() - started:.0f} s")
+    print_line(f"environment ready in {time.monotonic() - started:.0f} s")
     return 0
 
 
 def pip(title: str, arguments: list[str]) -> int:
-    """Run pip install with its log in a file and its present step in one line of the terminal."""
+    """Run pip install, write its log to a file and show its current step in one line of the terminal."""
     tty = sys.stdout.isatty()
     started = time.monotonic()
     command = [str(VENV / "bin" / "python"), "-m", "pip", "install", *QUICKLY, *arguments]
     if not tty:
-        say(title)
+        print_line(title)
     with (
         LOG.open("a") as log,
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
@@ -84,15 +85,17 @@ def pip(title: str, arguments: list[str]) -> int:
         code = process.wait()
     if tty:
         print("\r\033[K", end="")
-    say(f"{title}: {'failed' if code else 'done'} in {time.monotonic() - started:.0f} s")
+    print_line(f"{title}: {'failed' if code else 'done'} in {time.monotonic() - started:.0f} s")
     return code
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
+    """Print a line at once, without buffering."""
     print(text, flush=True)
 
 
 def fail(text: str) -> int:
+    """Print an error and return 1, the exit status."""
     print(text.strip(), file=sys.stderr, flush=True)
     return 1
 

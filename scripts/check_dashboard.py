@@ -83,7 +83,7 @@ def installed() -> bool:
 
 def write_api_types() -> None:
     """Write the types of the API's requests and replies, unless they match its OpenAPI document already."""
-    document = json.dumps(create_app(Settings(), "nobody").openapi())
+    document = json.dumps(create_app(Settings(), "unused").openapi())
     source = TOOLS / "openapi.json"
     if API_TYPES.exists() and source.exists() and source.read_text() == document:
         return

@@ -1,8 +1,8 @@
-"""The Chromium of the browser tests: `find()` it; as a program, install Debian's where that is allowed.
+"""Find the Chromium of the browser tests, or install Debian's package.
 
-`python3 scripts/chromium.py` says which one will be used, or installs the package `chromium` with apt-get when run by
-root on a system that has it. Without one the browser tests are reported as skipped. TIDAL_CHROMIUM names another.
-Standard library only.
+If there is no Chromium, `python3 scripts/chromium.py` installs the package `chromium` when root runs it on a system
+with apt-get. Otherwise the browser tests are reported as skipped. TIDAL_CHROMIUM names another browser. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ import subprocess
 import sys
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-WITHOUT = "No Chromium found: the browser tests will be reported as skipped (TIDAL_CHROMIUM names one)."
+WITHOUT = (
+    "No Chromium found: the browser tests will be reported as skipped (set TIDAL_CHROMIUM to the path of a browser)."
+)
 
 
 def find() -> str | None:
-    """The program, or None."""
+    """Return the path of the browser, or None if there is none."""
     named = os.environ.get("TIDAL_CHROMIUM")
     return shutil.which(named) if named else next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def main() -> int:
+    """Install Chromium if it is missing and may be installed; return 0 in any case."""
     if find() is not None:
         return 0
     if shutil.which("apt-get") is None or os.geteuid() != 0 or os.environ.get("TIDAL_CHROMIUM"):

@@ -1,6 +1,6 @@
 """Write `requirements/*.txt`, the packages that the images install, by exact version and hash. Run by `make lock`.
 
-The versions come from `constraints.txt`, so change that file first. torch and the CUDA packages it brings are left
+The versions come from `constraints.txt`, so change that file first. torch and its CUDA packages are left
 out of `requirements/torch.txt`: their hashes depend on the package index that the image is built from (CPU or CUDA).
 """
 
@@ -16,7 +16,7 @@ UV = Path(sys.executable).with_name("uv")
 HEAD = "# Written by `make lock` from pyproject.toml and constraints.txt; the images install exactly these files.\n"
 EXTRAS: dict[str, list[str]] = {"slim": [], "torch": ["torch"]}
 """Maps each file name to the extras of pyproject.toml that the file covers."""
-OF_THE_INDEX = ("torch", "triton", "cuda-", "nvidia-")
+INDEX_DEPENDENT = ("torch", "triton", "cuda-", "nvidia-")
 """Packages whose files differ between torch's CPU and CUDA indexes. A name with a trailing hyphen is a prefix."""
 
 
@@ -26,7 +26,7 @@ def main() -> int:
         build: list[str] = tomllib.load(file)["build-system"]["requires"]
     for name, extras in EXTRAS.items():
         pinned = resolve(extras, build)
-        kept = [entry for entry in split(pinned) if not of_the_index(entry)]
+        kept = [entry for entry in split(pinned) if not depends_on_index(entry)]
         (ROOT / "requirements" / f"{name}.txt").write_text(HEAD + "".join(kept), encoding="utf-8")
         print(f"requirements/{name}.txt: {len(kept)} packages")
     return 0
@@ -57,10 +57,10 @@ def split(text: str) -> list[str]:
     return entries
 
 
-def of_the_index(entry: str) -> bool:
+def depends_on_index(entry: str) -> bool:
     """Return whether the files of the entry's package differ between torch's indexes."""
     name = entry.partition("==")[0].partition("[")[0]
-    return any(name.startswith(known) if known.endswith("-") else name == known for known in OF_THE_INDEX)
+    return any(name.startswith(known) if known.endswith("-") else name == known for known in INDEX_DEPENDENT)
 
 
 if __name__ == "__main__":

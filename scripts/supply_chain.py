@@ -40,7 +40,9 @@ COPYLEFT = re.compile(r"(?<!L)GPL|(?<!Lesser )General Public")
 
 def main() -> int:
     """Write all three reports. The module describes the exit status."""
-    parser = argparse.ArgumentParser(description="Known vulnerabilities, SBOM and licences of what runs.")
+    parser = argparse.ArgumentParser(
+        description="Report known vulnerabilities, SBOM and licences of the packages that are needed at run time."
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "supply-chain", help="folder for the files")
     folder: Path = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,29 +51,29 @@ def main() -> int:
     versions = {name: package.version.partition("+")[0] for name, package in packages.items()}
     requirements.write_text("".join(f"{name}=={version}\n" for name, version in versions.items()), encoding="utf-8")
 
-    say(f"[1/3] SBOM of {len(packages)} packages")
+    print_line(f"[1/3] SBOM of {len(packages)} packages")
     bom = sbom(packages)
     (folder / "sbom.cdx.json").write_text(json.dumps(bom, indent=1) + "\n", encoding="utf-8")
 
-    say("[2/3] licences")
+    print_line("[2/3] licences")
     licences = {f"{item['name']} {item['version']}": licence(item) for item in bom["components"]}
     table = "".join(f"| {name} | {words} |\n" for name, words in sorted(licences.items(), key=lambda kv: kv[0].lower()))
     (folder / "licences.md").write_text(f"| package | licence |\n|---|---|\n{table}", encoding="utf-8")
     refused = [f"{name}: {words}" for name, words in licences.items() if not allowed(words)]
     for line in refused:
-        say(f"licence not allowed: {line}")
+        print_line(f"licence not allowed: {line}")
 
-    say("[3/3] known vulnerabilities")
+    print_line("[3/3] known vulnerabilities")
     vulnerable, unknown = audit(versions, folder)
     for line in vulnerable:
-        say(f"vulnerable: {line}")
+        print_line(f"vulnerable: {line}")
     checked = len(versions) - len(unknown)
-    say(
+    print_line(
         f"{checked} of {len(versions)} packages checked, {len(vulnerable)} vulnerabilities, "
         f"{len(licences)} licences, {len(refused)} not allowed; files in {folder}"
     )
     if unknown:
-        say(
+        print_line(
             f"NOT CHECKED for vulnerabilities: {len(unknown)} packages ({', '.join(unknown[:5])}, …). "
             "No advisory service answered for them; run this again where the internet is reachable."
         )
@@ -187,13 +189,13 @@ def audit(versions: dict[str, str], folder: Path) -> tuple[list[str], list[str]]
             packages = json.loads(done.stdout)["dependencies"]
         except (subprocess.TimeoutExpired, ValueError, KeyError) as error:
             reason = error if isinstance(error, subprocess.TimeoutExpired) else last_line(done.stderr)
-            say(f"the advisory service {service} could not be reached: {reason}")
+            print_line(f"the advisory service {service} could not be reached: {reason}")
             continue
         finally:
             listed.unlink()
         answered = {canonicalize_name(item["name"]): item for item in packages if "skip_reason" not in item}
         if not answered:
-            say(f"the advisory service {service} knows none of the packages, so it probably was not reached")
+            print_line(f"the advisory service {service} knows none of the packages, so it probably was not reached")
         unknown = [name for name in unknown if name not in answered]
         for name, item in answered.items():
             for flaw in item["vulns"]:
@@ -207,8 +209,8 @@ def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it printed nothing"])[-1][:200]
 
 
-def say(text: str) -> None:
-    """Print a line unbuffered, so that progress is visible."""
+def print_line(text: str) -> None:
+    """Print a line at once, without buffering, so that progress is visible."""
     print(text, flush=True)
 
 

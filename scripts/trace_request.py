@@ -130,7 +130,7 @@ def main() -> int:
         if way == "submit":
             request = Window(request.begin, first_call(traces, FIRST_STEP, request.begin) + 0.001)
         carried, called = on_the_way(traces, way, request), worked(traces, request, idle)
-        beside = {file: its for file, its in called.items() if file not in carried}
+        beside = {file: file_calls for file, file_calls in called.items() if file not in carried}
         longer |= len(carried) > bound
         print(f"\n{way}: {len(carried)} files on the way (bound {bound}); {len(beside)} more were called by them")
         show(carried)
@@ -143,9 +143,9 @@ def main() -> int:
 
 def show(files: dict[str, Passed]) -> None:
     """Print one line for each file, ordered by the first call."""
-    for file, its in sorted(files.items(), key=lambda item: item[1].first):
-        functions = ", ".join(sorted(its.functions))
-        print(f"  {1000 * its.first:9.1f} ms {its.calls:6}  {file:52} {functions[:100]}")
+    for file, file_calls in sorted(files.items(), key=lambda item: item[1].first):
+        functions = ", ".join(sorted(file_calls.functions))
+        print(f"  {1000 * file_calls.first:9.1f} ms {file_calls.calls:6}  {file:52} {functions[:100]}")
 
 
 def on_the_way(traces: list[Trace], way: str, request: Window) -> dict[str, Passed]:
@@ -183,10 +183,10 @@ def worked(traces: list[Trace], request: Window, idle: Window) -> dict[str, Pass
 def add(found: dict[str, Passed], name: str, count: int, first: float) -> None:
     """Add the calls of a function to its file."""
     file, _, function = name.partition(":")
-    its = found.setdefault(file, Passed(first, 0, set()))
-    its.first = min(its.first, first)
-    its.calls += count
-    its.functions.add(function.replace(".<locals>", ""))
+    file_calls = found.setdefault(file, Passed(first, 0, set()))
+    file_calls.first = min(file_calls.first, first)
+    file_calls.calls += count
+    file_calls.functions.add(function.replace(".<locals>", ""))
 
 
 def called(trace: Trace, name: str, window: Window) -> bool:

@@ -1,9 +1,9 @@
 """Refresh the dashboard's libraries in `services/dashboard/static/vendor/` from npm, by name and version.
 
 `python scripts/vendor_dashboard.py` downloads each package of `LIBRARIES`, checks the tarball against its SHA-512, and
-writes the files it needs, their licences and `manifest.json` with the SHA-256 of each. `--check` downloads nothing and
-says whether the files are those of the manifest. For a new version change it here, take the integrity from
-`npm view NAME@VERSION dist.integrity`, run this, and run the browser tests. Standard library only.
+writes the files that the dashboard needs, their licences and `manifest.json` with the SHA-256 of each. `--check`
+downloads nothing and compares the files with the manifest. To update a library, change its version here, copy the
+integrity from `npm view NAME@VERSION dist.integrity`, run this script and the browser tests. Standard library only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REGISTRY = os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org").r
 
 @dataclass(frozen=True)
 class Library:
-    """One npm package: `files` maps a path in the tarball to the name it gets here."""
+    """One npm package: `files` maps a path in the tarball to the name of the file in `folder`."""
 
     name: str
     version: str
@@ -81,15 +81,16 @@ LIBRARIES = [
     ),
 ]
 BARE_IMPORTS = {"preact": "./preact.js", "preact/hooks": "./preact-hooks.js"}
-"""What a browser cannot resolve without an import map."""
+"""Imports that a browser cannot resolve without an import map, and the paths that replace them."""
 
 
 def main() -> int:
+    """Refresh the files, or with `--check` compare them; return the exit status."""
     return check() if "--check" in sys.argv[1:] else refresh()
 
 
 def refresh() -> int:
-    """Download all, write all."""
+    """Download all libraries and write their files and manifests; return 0."""
     for folder in {library.folder for library in LIBRARIES}:
         folder.mkdir(parents=True, exist_ok=True)
         entries = []
@@ -113,7 +114,7 @@ def refresh() -> int:
 
 
 def check() -> int:
-    """Whether every file is what the manifest says."""
+    """Print files that differ from their manifest; return 1 if there are any."""
     wrong = []
     for folder in sorted({library.folder for library in LIBRARIES}):
         entries = json.loads((folder / "manifest.json").read_text())
@@ -126,11 +127,12 @@ def check() -> int:
 
 
 def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal, or `missing`."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
 
 
 def download(library: Library) -> dict[str, bytes]:
-    """The files of the package's tarball by path, after its hash was checked."""
+    """Return the files of the package's tarball by path. Raises SystemExit if its hash is wrong."""
     base = library.name.rpartition("/")[2]
     with urllib.request.urlopen(f"{REGISTRY}/{library.name}/-/{base}-{library.version}.tgz", timeout=60) as reply:
         tarball = reply.read()
@@ -147,7 +149,7 @@ def download(library: Library) -> dict[str, bytes]:
 
 
 def prepared(library: Library, name: str, data: bytes) -> bytes:
-    """A script without its source map and with imports that a browser resolves; anything else as it is."""
+    """Return a script without its source map and with imports that a browser resolves; return other files unchanged."""
     if not name.endswith(".js") or library.folder != FOLDER:
         return data
     text = re.sub(r"^//# sourceMappingURL=.*$", "", data.decode(), flags=re.MULTILINE).rstrip() + "\n"

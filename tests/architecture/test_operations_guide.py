@@ -1,4 +1,4 @@
-"""docs/operations.md explains every status, wish, event and error code that the code can write, and nothing else."""
+"""docs/operations.md explains every status, desired state, event and error code that the code can write, no others."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from common.jobs.retry import Fault
 from tidal_client.vocabulary import TERMINAL, DesiredState, JobStatus
 
 GUIDE = (PROJECT_ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-WRITERS = ("note", "write_event", "_leave", "_record")
+WRITERS = ("add_event", "write_event", "_free_slot", "_record")
 """Functions whose third argument is the name of an event."""
 STATUS_EVENTS = {"starting", "running", "completing"}
-"""Written under the name of the status (`common.jobs.ownership.transition`)."""
+"""Events that have the name of the status (`common.jobs.ownership.transition`)."""
 
 
 def section(title: str) -> str:
+    """Return the text below a heading of the guide."""
     return GUIDE.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
 
 
 def explained(title: str) -> set[str]:
-    """Names in the first column of the section's table."""
+    """Return the names in the first column of the section's table."""
     rows = [line.split("|")[1] for line in section(title).splitlines() if line.startswith("| `")]
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
 
 def strings(node: ast.AST) -> set[str]:
-    """String constants of an expression such as `"a" if b else "c"`."""
+    """Return the string constants of an expression such as `"a" if b else "c"`."""
     return {found.value for found in ast.walk(node) if isinstance(found, ast.Constant) and isinstance(found.value, str)}
 
 
 def events_in(tree: ast.AST) -> Iterator[str]:
+    """Yield the names of events that the code in `tree` writes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -65,7 +67,7 @@ def trees(*folders: str) -> Iterator[ast.AST]:
 def written_events() -> set[str]:
     writers = ("common/jobs", "common/backup", "common/checkpoint", "common/training", "common/rl", "services/worker")
     found = {name for tree in trees(*writers, "services/trainer", "services/health") for name in events_in(tree)}
-    return (found | STATUS_EVENTS) - {"cancel"}  # the name of a wish inside the event `signal`
+    return (found | STATUS_EVENTS) - {"cancel"}  # a signal, which the event `signal` contains
 
 
 def test_every_event_is_explained_and_every_explained_event_is_written() -> None:
@@ -79,9 +81,9 @@ def test_a_new_event_would_be_found(source: str) -> None:
     assert set(events_in(ast.parse(source))) == {"brand_new"}
 
 
-def test_every_status_and_wish_is_explained() -> None:
+def test_every_status_and_desired_state_is_explained() -> None:
     assert explained("What each status means") == set(JobStatus)
-    assert all(f"`{wish}`" in section("What each status means") for wish in DesiredState)
+    assert all(f"`{state}`" in section("What each status means") for state in DesiredState)
     assert len(TERMINAL) == 3  # "The last three are final"
 
 
@@ -91,7 +93,7 @@ def test_every_error_code_of_a_job_is_explained() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
                 codes |= strings(node.value)
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Failure":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "JobFailure":
                 codes |= strings(node.args[0])
     assert {"trainer_killed", "training_diverged", "internal_error"} <= codes
     assert explained("Error codes") == codes
@@ -99,7 +101,7 @@ def test_every_error_code_of_a_job_is_explained() -> None:
 
 def test_every_setting_it_names_exists_with_the_default_it_states() -> None:
     settings = Settings(_env_file=None)
-    names = set(re.findall(r"TIDAL_([A-Z_]+)", GUIDE)) - {"AUTH_TOKEN", "STOP_BUDGET"}
+    names = set(re.findall(r"TIDAL_([A-Z_]+)", GUIDE)) - {"AUTH_TOKEN"}
     unknown = {name for name in names if name.lower() not in Settings.model_fields}
     assert unknown == set()
     stated = re.findall(r"\| `TIDAL_([A-Z_]+)` \| (\d+) \|", GUIDE)
