@@ -1,4 +1,4 @@
-"""The api on a real port, in a thread of the test, with the real database and Valkey of the session."""
+"""Fixtures: the api on a real port in a thread of the test, with the real database and Valkey of the session."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ RunApi = Callable[..., Any]
 
 
 class Documented:
-    """An outermost layer that notes every status which the OpenAPI document does not promise for its operation."""
+    """Middleware that records statuses which the OpenAPI document does not name for the operation."""
 
     def __init__(self, app: ASGIApp, document: Callable[[], dict[str, Any]], surprises: set[str]) -> None:
         self._app = app
@@ -75,7 +75,7 @@ class Documented:
 
     def _note(self, method: str, path: str, status: int) -> None:
         operation = self._document()["paths"].get(path, {}).get(method.lower())
-        # 500 comes from faults that tests put in; 204 also answers a client that has left and reads nothing.
+        # 500 comes from faults that tests inject; 204 is also the reply to a client that has disconnected.
         if operation is not None and str(status) not in operation["responses"] and status not in (204, 500):
             self._surprises.add(f"{method} {path}: {status}")
 
@@ -84,7 +84,7 @@ _documents: list[dict[str, Any]] = []
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document; it is built once, because that takes half a second and every test gets the same."""
+    """Return the OpenAPI document. It is the same for every test and takes half a second to build, so it is cached."""
     if not _documents:
         _documents.append(app.openapi())
     return _documents[0]
@@ -109,7 +109,7 @@ def running(settings: Settings, **changes: Any) -> Iterator[Api]:
         httpx.Client(base_url=url, timeout=20, verify=TLS) as http,
         httpx.Client(base_url=url, headers=BEARER, timeout=20, verify=TLS) as admin,
     ):
-        # Connections to a bound socket wait in its backlog only once it listens.
+        # Connections wait in the backlog of a bound socket only after `listen`.
         transport = httpx.HTTPTransport(retries=10, verify=TLS)
         with httpx.Client(base_url=url, transport=transport, timeout=20) as first:
             first.get("/healthz").raise_for_status()
@@ -122,7 +122,7 @@ def running(settings: Settings, **changes: Any) -> Iterator[Api]:
 
 @pytest.fixture(autouse=True, scope="session")
 def plain_logs() -> None:
-    """Log lines go to stdlib logging, where pytest shows them for a test that fails."""
+    """Send log lines to the logging module, so that pytest shows them when a test fails."""
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,
@@ -136,7 +136,7 @@ def plain_logs() -> None:
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    """With a configuration folder of the test's own."""
+    """Return settings with a configuration folder of this test."""
     folder = tmp_path / "configs"
     folder.mkdir()
     (folder / "base_config.yaml").write_text("data: {source: 'builtin:stories'}\ntraining: {max_steps: 7}\n")
@@ -147,19 +147,19 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def api(settings: Settings) -> Iterator[Api]:
-    """The api with default settings."""
+    """Run the api with default settings."""
     with running(settings) as running_api:
         yield running_api
 
 
 @pytest.fixture
 def serve(settings: Settings) -> RunApi:
-    """`with serve(require_auth_for_reads=True) as api:`"""
+    """Return a function that runs an api with other settings: `with serve(require_auth_for_reads=True) as api:`."""
     return lambda **changes: running(settings, **changes)
 
 
 class Events:
-    """The events of an open stream, one after the other."""
+    """Iterates over the events of an open stream."""
 
     def __init__(self, reply: httpx.Response) -> None:
         self._events = read_events(reply)
@@ -173,7 +173,7 @@ class Events:
 
 @contextmanager
 def events_of(client: httpx.Client, path: str, since: str | None = None) -> Iterator[Events]:
-    """Open a stream."""
+    """Open a stream and yield its events."""
     headers = {"Last-Event-ID": since} if since is not None else {}
     with client.stream("GET", path, headers=headers) as reply:
         if reply.status_code != 200:

@@ -1,9 +1,9 @@
-"""The api against its own OpenAPI document: schemathesis sends what the document allows and what it forbids.
+"""Tests the api against its OpenAPI document: schemathesis sends requests that the document allows and forbids.
 
-Checked of every reply: it is no server error, and its status is one that the document names for the operation. One
-request in four is as it was generated; in the others ids of the path, ids and the whole body are those of things that
-exist (`Things`), so that every operation is also reached behind its first check. Streams never end, so of their replies
-only the head is read. Leaves out: bodies of replies, which the tests of each operation compare.
+A reply must not be a server error, and its status must be one that the document names for the operation. One request in
+four is sent as generated. In the others, ids or the whole body refer to existing things (`Things`), so that the request
+passes the first checks of the operation. Streams never end, so only the head of their reply is read. Leaves out: bodies
+of replies, which the tests of each operation check.
 
 Run in full with `python -m tests.integration.api.contract_run`.
 """
@@ -30,31 +30,31 @@ CHECKS = ("not_a_server_error", "status_code_conformance")
 
 @dataclass
 class Outcome:
-    """What a run came to."""
+    """The result of a run."""
 
     statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
-    """Of each operation."""
+    """The number of replies by status, for each operation."""
     failures: list[str] = field(default_factory=list)
 
     @property
     def cases(self) -> int:
-        """Requests that were sent."""
+        """Return the number of requests."""
         return sum(sum(counts.values()) for counts in self.statuses.values())
 
     @property
     def successes(self) -> int:
-        """Those that were answered with 2xx."""
+        """Return the number of requests that were answered with 2xx."""
         return sum(
             count for counts in self.statuses.values() for status, count in counts.items() if 200 <= status < 300
         )
 
     @property
     def never_reached(self) -> list[str]:
-        """Operations without a single 2xx."""
+        """Return the operations that never answered 2xx."""
         return [label for label, counts in self.statuses.items() if not any(200 <= status < 300 for status in counts)]
 
     def table(self) -> str:
-        """One line per operation."""
+        """Return a table with one line per operation."""
         lines = [
             f"{label:72} {' '.join(f'{status}×{count}' for status, count in sorted(counts.items()))}"
             for label, counts in sorted(self.statuses.items())
@@ -64,7 +64,7 @@ class Outcome:
 
 
 def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool, seed: int = 1) -> Outcome:
-    """Send `examples` generated requests per operation, with `coverage` also those at the borders of the document."""
+    """Send `examples` generated requests per operation; with `coverage` also requests at the limits of the schemas."""
     outcome = Outcome()
     headers = BEARER if token else {}
     document = api.http.get("/openapi.json").json()
@@ -90,7 +90,7 @@ def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool,
         label = case.operation.label
         turns[label] += 1
         turn = turns[label] % 4
-        if case.method == "DELETE":  # schemathesis tries ids that earlier replies held
+        if case.method == "DELETE":  # schemathesis also uses ids from earlier replies; do not delete things in use
             others = {
                 name: "nosuch" if value in things.kept else value
                 for name, value in (case.path_parameters or {}).items()
@@ -107,7 +107,7 @@ def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool,
                 case.media_type = "application/octet-stream" if isinstance(valid.body, bytes) else "application/json"
             return
         stay = {**things.path_values(), **things.plain(label)().path}
-        # What a deletion would take away is needed later.
+        # Do not delete the existing things, because later requests need them.
         if case.method != "DELETE":
             case.path_parameters = {name: stay.get(name, value) for name, value in (case.path_parameters or {}).items()}
         if turn == 2:
@@ -131,14 +131,14 @@ def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool,
             elif isinstance(event, events.NonFatalError):
                 outcome.failures.append(f"{event.label}: {event.info.title}: {event.info.message}"[:500])
     finally:
-        schemathesis.hooks.unregister_all()  # they hold for the whole process
+        schemathesis.hooks.unregister_all()  # hooks are global to the process
     for operation in (result.ok() for result in schema.include(path=streams).get_all_operations()):
         _heads(api, things, operation, headers, examples, outcome)
     return outcome
 
 
 def _heads(api: Api, things: Things, operation: Any, headers: dict[str, str], examples: int, outcome: Outcome) -> None:
-    """Of a stream only the status is asked; the connection is closed at once."""
+    """Send requests for streams, read only their status, and close the connections."""
     known = {str(status) for status in operation.definition.raw["responses"]}
     for case in _cases(operation, examples):
         if outcome.statuses[operation.label].total() % 2 == 0:

@@ -1,8 +1,8 @@
-"""The whole contract run, some minutes: `make contract`, or `python -m tests.integration.api.contract_run`.
+"""Runs the complete contract test, which takes minutes: `make contract` or this module with `python -m`.
 
-Starts PostgreSQL, Valkey, the api and a real generator; sends generated requests with the token, without one, and
-without one where reads are closed. Prints a table per operation and the share of 2xx. Exit status 1 when a reply is a
-server error or has a status that the OpenAPI document does not name, when an operation that is no stream never
+It starts PostgreSQL, Valkey, the api and a real generator. It sends generated requests with the token, without it, and
+without it while reads need one, and prints a table of statuses per operation. The exit status is 1 when a reply is a
+server error or has a status that the OpenAPI document does not name, when an operation other than a stream never
 succeeds, or when fewer than 2,000 requests were sent. Leaves out: rate limits, which are switched off.
 """
 
@@ -26,7 +26,7 @@ LEAST_CASES = 2000
 
 
 def main() -> int:
-    """Exit status."""
+    """Run the contract test and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=10, help="generated requests per operation and run")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""What the contract run asks about: things that exist, and for every operation a request that succeeds."""
+"""Existing resources for the contract test, and for every operation a request that succeeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ANALYSIS = {
 
 @dataclass(frozen=True)
 class Valid:
-    """A request that succeeds."""
+    """The parts of a request that succeeds."""
 
     path: dict[str, str] = field(default_factory=dict)
     body: Any = None
@@ -34,7 +34,7 @@ class Valid:
 
 
 class Things:
-    """Experiments, a job, a model, a controller, a report, an analysis, a dataset; `api` makes them."""
+    """Creates experiments, a job, a model, a controller, a report, an analysis and a dataset with `api`."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
@@ -46,7 +46,7 @@ class Things:
         torch.manual_seed(0)
         model = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
         with torch.no_grad():
-            model.output_projection.bias[load_tokenizer().eot_token] = -30.0  # or its texts may be empty
+            model.output_projection.bias[load_tokenizer().eot_token] = -30.0  # otherwise texts may be empty
         save_model(model, folder / self.lm / "model.safetensors")
         torch.save({"agent_state_dict": GatingPolicy().state_dict()}, folder / self.rl / "rl_checkpoint_final.pth")
         samples = [{"prompt": "Tom", "generated": " ran"}]
@@ -61,7 +61,7 @@ class Things:
         self.dataset = self._upload()
 
     def path_values(self) -> dict[str, str]:
-        """What a parameter of a path may be for something that is there and stays."""
+        """Return values for path parameters that refer to resources which no request deletes."""
         return {
             "job_id": self.job,
             "experiment_id": self.lm,
@@ -72,11 +72,11 @@ class Things:
 
     @property
     def kept(self) -> set[str]:
-        """Ids that no request may take away."""
+        """Return the ids that no request may delete."""
         return {self.lm, self.rl, self.job, self.report, self.analysis, self.dataset}
 
     def substitute(self, body: Any) -> Any:
-        """`body` with references that exist; short, so that texts are written at once."""
+        """Return `body` with references that exist and with limits that keep generated texts short."""
         if not isinstance(body, dict):
             return body
         model = f"{self.lm}/final"
@@ -88,7 +88,7 @@ class Things:
         return {name: known.get(name, value) for name, value in body.items()}
 
     def valid(self, label: str) -> Valid:
-        """A request of the operation `GET /path` that succeeds; what it uses up is made before."""
+        """Return a request of the operation (`GET /path`) that succeeds, after creating what it needs."""
         made: Callable[[], Valid]
         made = getattr(self, f"_{_MADE_BY[label]}") if label in _MADE_BY else self.plain(label)
         return made()
@@ -117,7 +117,7 @@ class Things:
         return Valid({"experiment_id": self.lm}, {"name": "renamed", "tags": ["a"], "notes": "b"})
 
     def _ended(self) -> str:
-        """The experiment of a job that was cancelled, with a file of weights."""
+        """Return the experiment of a cancelled job, with a file of weights."""
         job = self.api.submit()
         self.api.admin.post(f"/api/jobs/{job['id']}/cancel").raise_for_status()
         (self.api.experiment_folder(job["experimentId"]) / "model.safetensors").write_bytes(b"weights")

@@ -1,4 +1,4 @@
-"""What the tests of `/v1` share: the real engine with a tiny model, and the `openai` package in front of the api."""
+"""Fixtures for the tests of `/v1`: the real engine with a tiny model, and a client of the `openai` package."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ MODEL = "exp-1/model.safetensors"
 
 
 class Generator:
-    """Hears the Celery messages of the queue `generate` and has the real engine answer them, one after the other.
-    `replies` are the last events of all."""
+    """A thread that takes Celery messages from the queue `generate` and lets the real engine answer one at a time.
+
+    `replies` contains the data of the last event of each request.
+    """
 
     def __init__(self, url: str, experiments: Path) -> None:
         self._redis = redis.Redis.from_url(url, socket_timeout=10)
@@ -63,7 +65,7 @@ class Generator:
 
 @pytest.fixture
 def model(api: Api) -> TransformerLM:
-    """In the store under MODEL; its end-of-text is rare."""
+    """Save a model as MODEL in the store; end-of-text is unlikely, so its texts have the maximum length."""
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
     with torch.no_grad():
@@ -87,7 +89,7 @@ def client(api: Api, generator: Generator) -> Iterator[openai.OpenAI]:
 
 
 def written(model: TransformerLM, prompt: str, seed: int, *, max_tokens: int = 12, top_k: int | None = None) -> str:
-    """The text the library writes with OpenAI's defaults."""
+    """Return the text that the library generates with OpenAI's defaults."""
     result = generate(
         model, prompt, max_tokens=max_tokens, temperature=1.0, top_k=top_k, repetition_penalty=1.0, seed=seed
     )

@@ -27,7 +27,7 @@ def path(api: Api, redis_client: redis.Redis) -> str:
 
 @pytest.fixture
 def key(path: str) -> str:
-    """Return the key of the same stream in Redis."""
+    """Return the key in Redis of the stream at `path`."""
     return experiment_stream(path.split("/")[3])
 
 

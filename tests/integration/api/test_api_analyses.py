@@ -1,4 +1,4 @@
-"""Analyses that are kept, over HTTP, and the submission of jobs that make them."""
+"""Saved analyses over HTTP, and the submission of analysis jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Immediate analyses over HTTP, their texts from the real engine."""
+"""Immediate analyses over HTTP with texts from the real engine."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class RealEngine:
 
 @pytest.fixture
 def experiments(api: Api) -> Path:
-    """A model whose end-of-text is rare, one that says nothing else, and a policy."""
+    """Save a model that rarely samples end-of-text, a model that always samples it, and a policy."""
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(d_model=24, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
     end = load_tokenizer().eot_token
@@ -82,7 +82,7 @@ def engine(redis_url: str, experiments: Path) -> Iterator[RealEngine]:
 
 @pytest.fixture
 def files(api: Api) -> None:
-    """Names that can be referred to; nothing loads them."""
+    """Create checkpoint files that requests can refer to; no test loads them."""
     for name in (MODEL, POLICY):
         experiment, file = name.split("/")
         (api.experiment_folder(experiment) / file).write_bytes(b"x")
@@ -122,7 +122,7 @@ def test_the_statistics_of_a_batch_follow_from_its_modulations(api: Api, engine:
     assert (strategy["globalMean"], strategy["globalStd"]) == pytest.approx(
         (statistics.fmean(means), statistics.pstdev(means))
     )
-    # Three values resampled: no variance is above that of two at the one end and one at the other.
+    # With three values, a resample has the largest variance when it contains only the smallest and the largest.
     low, high = spread["confidenceIntervals"]["betweenPromptVar"]
     assert 0 <= low <= spread["betweenPromptVar"] <= high <= (max(means) - min(means)) ** 2 * 2 / 9 + 1e-12
 
@@ -165,7 +165,7 @@ def test_a_job_and_an_immediate_analysis_have_the_same_result(api: Api, engine: 
 
 
 def figures(result: Any) -> Any:
-    """Without the time taken, and numbers rounded: rows of another batch size may differ in the last bit."""
+    """Remove the elapsed time and round numbers, because results of other batch sizes may differ in the last bit."""
     if isinstance(result, dict):
         return {key: figures(value) for key, value in result.items() if key != "elapsedMs"}
     if isinstance(result, list):

@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""Writes need the token; reads need it only if the operator requires it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The api under a sub-path behind a real nginx with the configuration of docs/deploy.md: streams come through at once.
+"""The api under a sub-path behind a real nginx with the configuration of docs/deploy.md: events are not delayed.
 
-Uses the nginx it finds (`apt install nginx-light`); without one these tests are skipped with that reason.
+These tests use the installed nginx (`apt install nginx-light`) and are skipped without one.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx found; `apt inst
 class Nginx:
     """An nginx in front of `upstream`."""
 
-    def __init__(self, folder: Path, upstream: str, *, prefix_taken_off: bool) -> None:
+    def __init__(self, folder: Path, upstream: str, *, prefix_removed: bool) -> None:
         assert NGINX is not None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
         [location] = re.findall(r"```nginx\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-        target = f"proxy_pass {upstream}{'/' if prefix_taken_off else ''};"
+        target = f"proxy_pass {upstream}{'/' if prefix_removed else ''};"
         location = location.replace("proxy_pass http://127.0.0.1:4400;", target)
         assert target in location
         folder.mkdir()
@@ -70,7 +70,7 @@ class Nginx:
         raise AssertionError("nginx does not listen")
 
     def stop(self) -> None:
-        """At once, with open connections."""
+        """Stop at once, also with open connections."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(20)
@@ -81,12 +81,12 @@ Behind = Callable[..., AbstractContextManager[tuple[httpx.Client, Nginx]]]
 
 @pytest.fixture
 def behind(serve: RunApi, tmp_path: Path) -> Behind:
-    """`with behind(prefix_taken_off=True) as (client, nginx):` the client speaks to nginx, below /tidal."""
+    """Return a function: `with behind(prefix_removed=True) as (client, nginx):`; the client uses nginx at /tidal."""
 
     @contextmanager
-    def run(*, prefix_taken_off: bool = False) -> Iterator[tuple[httpx.Client, Nginx]]:
+    def run(*, prefix_removed: bool = False) -> Iterator[tuple[httpx.Client, Nginx]]:
         with serve(root_path="/tidal", trusted_proxies="127.0.0.1") as api:
-            nginx = Nginx(tmp_path / "nginx", api.url, prefix_taken_off=prefix_taken_off)
+            nginx = Nginx(tmp_path / "nginx", api.url, prefix_removed=prefix_removed)
             try:
                 base = f"http://127.0.0.1:{nginx.port}/tidal"
                 with httpx.Client(base_url=base, headers=BEARER, timeout=20) as client:
@@ -105,15 +105,15 @@ def submit(client: httpx.Client) -> dict[str, str]:
     return dict(reply.json())
 
 
-@pytest.mark.parametrize("prefix_taken_off", [False, True])
+@pytest.mark.parametrize("prefix_removed", [False, True])
 def test_an_event_passes_the_proxy_while_the_stream_is_open(
-    behind: Behind, redis_client: redis.Redis, prefix_taken_off: bool
+    behind: Behind, redis_client: redis.Redis, prefix_removed: bool
 ) -> None:
-    with behind(prefix_taken_off=prefix_taken_off) as (client, _):
+    with behind(prefix_removed=prefix_removed) as (client, _):
         experiment = submit(client)["experimentId"]
         with events_of(client, f"/api/experiments/{experiment}/stream") as events:
             assert events.take(1)[0].name == "snapshot"
-            for number in range(5):  # each only once the one before has arrived: nothing is held back
+            for number in range(5):  # send each event only after the previous one has arrived, so none is delayed
                 data = json.dumps({"n": number})
                 redis_client.xadd(experiment_stream(experiment), {"event": "metrics", "data": data})
                 assert next(event.data["n"] for event in events if event.name == "metrics") == number

@@ -1,4 +1,4 @@
-"""Large or invented input makes neither error replies nor metrics grow."""
+"""Error replies and metrics stay small with large or invented input."""
 
 from __future__ import annotations
 

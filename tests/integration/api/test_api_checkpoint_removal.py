@@ -1,4 +1,4 @@
-"""Deleting checkpoints: rows and files together, never under a live job."""
+"""Deleting a checkpoint removes its row and its files, unless a live job needs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.integration.api.conftest import Api
 
 @pytest.fixture
 def ended(api: Api) -> str:
-    """The experiment of a cancelled job with a final model and two training checkpoints."""
+    """Create the experiment of a cancelled job with a final model and two training checkpoints."""
     job = api.submit(name="old")
     assert api.admin.post(f"/api/jobs/{job['id']}/cancel").status_code == 200
     experiment = str(job["experimentId"])

@@ -49,7 +49,7 @@ def send(http: httpx.Client, method: str, path: str, valid: Valid, headers: dict
 
 
 def names(things: Things) -> set[str]:
-    """Return what no reply may contain: ids and names of jobs and experiments, file names and the server's folder."""
+    """Return texts that no reply may contain: ids and names of jobs and experiments, file names, server paths."""
     return {*things.kept, *FILES, "Slow cosine", "Helmsman", str(things.api.settings.experiments_dir.parent)}
 
 

@@ -1,4 +1,4 @@
-"""Refusals, limits and clients that leave, as the exceptions and headers of the `openai` package."""
+"""Errors, limits and disconnected clients, as exceptions and headers of the `openai` package."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ LIMIT_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "ratelimit", "rat
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """A bucket that does not fill while a slow machine runs the test."""
+    """Return settings with a rate limit whose bucket does not refill during a test on a slow machine."""
     return settings.model_copy(update={"rate_limit_refill_seconds": 600.0})
 
 
 def openai_client(api: Api, token: str = TOKEN, **options: Any) -> openai.OpenAI:
-    """A client of the package."""
+    """Return a client of the `openai` package."""
     return openai.OpenAI(base_url=f"{api.url}/v1", api_key=token, max_retries=0, **{"timeout": 20, **options})
 
 
@@ -127,7 +127,7 @@ def test_closed_reads_need_a_token(serve: RunApi) -> None:
 
 
 def test_callers_without_a_token_are_limited_and_every_reply_has_the_headers(api: Api, client: openai.OpenAI) -> None:
-    """Five at once: whole, streamed, not found, too many choices; then 429 with the time to wait."""
+    """Five requests are allowed, whether they are complete, streamed, not found or invalid; then 429 with the wait."""
     with openai_client(api, "anything") as stranger:
         complete = stranger.completions.with_raw_response.create(model=MODEL, prompt="x", max_tokens=1)
         with stranger.completions.with_streaming_response.create(
@@ -182,7 +182,7 @@ def test_a_full_queue_is_a_rate_limit(serve: RunApi, redis_client: redis.Redis) 
 def test_generation_stops_when_the_client_disconnects(
     api: Api, client: openai.OpenAI, generator: Generator, leaves: str
 ) -> None:
-    """The engine of this test answers one request after the other, so the second tells that the first is over."""
+    """The engine of this test answers one request at a time, so the second reply shows that the first one has ended."""
     arguments: dict[str, Any] = {"model": MODEL, "prompt": "x", "n": 8, "max_tokens": 4096}
     if leaves == "has no time":
         with openai_client(api, timeout=0.5) as hasty, pytest.raises(openai.APITimeoutError):

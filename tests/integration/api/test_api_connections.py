@@ -93,7 +93,7 @@ def test_a_header_that_does_not_end_is_answered_408_however_it_trickles(serve: R
 def test_the_header_of_a_second_request_has_the_same_time_limit(serve: RunApi) -> None:
     with serve(request_header_seconds=0.5) as api, connected(api.url, WHOLE) as client:
         assert b"200 OK" in one_reply(client)
-        time.sleep(1.2)  # rest between two requests is no slow header
+        time.sleep(1.2)  # a pause between two requests does not count as a slow header
         client.sendall(WHOLE)
         assert b"200 OK" in one_reply(client)
         client.sendall(WHOLE + HALF_HEADER)
@@ -181,7 +181,7 @@ def test_http_1_0_clients_and_pipelined_requests_are_served(serve: RunApi) -> No
 
 def test_at_the_cap_the_connection_idle_longest_makes_room(serve: RunApi) -> None:
     with serve(max_connections=24) as api, ExitStack() as stack:
-        api.http.close()  # otherwise the connections of the fixture count, too
+        api.http.close()  # otherwise the connections of the fixture count as well
         first = [stack.enter_context(connected(api.url, HALF_HEADER)) for _ in range(20)]
         time.sleep(0.3)
         first[0].sendall(b"x")  # this connection is now the most recently active one

@@ -1,4 +1,4 @@
-"""A short contract run: generated requests meet no server error and no status that the document does not name."""
+"""A short contract test: generated requests cause no server error and no status that the document does not name."""
 
 from __future__ import annotations
 

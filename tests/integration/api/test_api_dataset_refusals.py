@@ -1,4 +1,4 @@
-"""What is no corpus, and what none can be called, is refused over HTTP with its place and what to do."""
+"""Files that are not corpora and impossible names are rejected over HTTP with the location and a hint."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_given_format_does_not_make_another_file_acceptable(api: Api, name: st
 
 
 def test_files_that_users_reported_get_the_expected_error(api: Api) -> None:
-    """The same as a training gives that names them, which tests/unit/common/datasets/test_one_reader.py holds."""
+    """A training gives the same errors, as tests/unit/common/datasets/test_one_reader.py checks."""
     for name in ("plain.txt", "cr_in_json.jsonl", "polars138.parquet"):
         assert created(api, (CASES / name).read_bytes(), name=name)["dataset"]["documents"] == 60
     for name in ("blank.txt", "array.jsonl", "surrogate.jsonl", "dupcols.parquet"):

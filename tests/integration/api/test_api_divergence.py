@@ -1,4 +1,4 @@
-"""Going on after a run that diverged: from any checkpoint, and what the api shows of values that are not finite."""
+"""Resuming a diverged training from any checkpoint, and values that are not finite in replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Experiments are named, tagged, annotated and deleted; a deletion takes rows and files, and never those in use."""
+"""Experiments are named, tagged, annotated and deleted; a deletion removes rows and files, unless a job uses them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.integration.api.conftest import Api
 
 
 def cancelled(api: Api) -> str:
-    """The experiment of a job that has ended."""
+    """Return the experiment of a cancelled job."""
     job = api.submit(name="first", tags=["a"])
     assert api.admin.post(f"/api/jobs/{job['id']}/cancel").json()["status"] == "cancelled"
     return str(job["experimentId"])

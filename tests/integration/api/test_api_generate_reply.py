@@ -1,4 +1,4 @@
-"""`POST /api/generate` over the real engine: everything that the specification promises of the reply."""
+"""`POST /api/generate` with the real engine: the reply contains everything that the specification requires."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_reply_is_complete_in_every_mode(api: Api, generator: Generator, mod
 def test_tokens_outside_the_window_are_counted_and_the_stream_ends_with_the_reply(
     api: Api, generator: Generator, model: TransformerLM
 ) -> None:
-    """Context 64: of a prompt of 90 tokens 27 go at once, 32 more when the window is full."""
+    """With a context of 64 tokens, 27 of 90 prompt tokens are dropped at first, and 32 more when the window is full."""
     prompt = load_tokenizer().decode([464] * 90)
     body = {"checkpoint": MODEL, "prompt": prompt, "maxTokens": 8, "seed": 3, "temperature": 0.9, "topP": 0.8}
     with api.http.stream("POST", "/api/generate", json={**body, "stream": True}) as reply:

@@ -1,6 +1,6 @@
-"""A generation while Redis is emptied, cut off or silent: whole, or an error within seconds; never a part for a whole.
+"""While Redis is emptied, disconnected or silent, a generation is complete or fails within seconds, but never partial.
 
-The engine is the stand-in of `test_api_generate`, which speaks the engine's side of the wire.
+The engine is the stand-in of `engine_stand_in`, which implements the engine's protocol.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.integration.api.engine_stand_in import Engine, make_checkpoint, reply
 from tests.integration.api.engine_stand_in import engine as engine
 
 ANSWER_SECONDS = 5.0
-"""Promised seconds: within this time after the loss of Redis a generation is complete or has failed with 503."""
+"""Seconds after the loss of Redis within which a generation must be complete or have failed with 503."""
 
 
 def ask(api: Api, *, stream: bool) -> httpx.Response:
@@ -66,7 +66,7 @@ def test_a_generation_during_which_redis_is_lost_ends_with_503_in_time(
         getattr(proxy, way)()
         assert outcome(future.result(20)) == "redis_unavailable"
         assert time.monotonic() - lost_at < ANSWER_SECONDS
-        # A request during the loss is refused in time, too, and one after it is served.
+        # A request during the loss fails in time as well, and a request after it succeeds.
         asked_at = time.monotonic()
         assert outcome(ask(api, stream=stream)) == "redis_unavailable"
         assert time.monotonic() - asked_at < ANSWER_SECONDS
@@ -95,7 +95,7 @@ def test_a_connection_lost_while_the_request_is_sent_has_the_same_code(
 
 
 def test_a_short_interruption_loses_no_event(serve: RunApi, engine: Engine, redis_url: str) -> None:
-    """The connections are reset in the middle of a text, and all events written meanwhile reach the client."""
+    """Connections are reset in the middle of a text, and the client gets all events that were written meanwhile."""
     cut = threading.Event()
 
     def write(engine: Engine, request: GenerationRequest) -> None:
@@ -145,13 +145,13 @@ def _lose_the_last_entry(engine: Engine, request: GenerationRequest) -> None:
 def test_a_generation_whose_events_were_lost_ends_with_an_error(
     api: Api, engine: Engine, answer: Answer, written: int, stream: bool
 ) -> None:
-    """`written` are the entries of the engine, those that were lost among them."""
+    """`written` contains the entries of the engine, including the lost ones."""
     engine.name = "alive"
     engine.answer = answer
     asked_at = time.monotonic()
     assert outcome(ask(api, stream=stream)) == "answer_lost"
     assert time.monotonic() - asked_at < ANSWER_SECONDS
-    # The next text of the same engine is complete, because the loss has ended.
+    # The next text of the same engine is complete, because no more entries are lost.
     engine.answer = lambda engine, request: engine.event(request.id, "done", reply_of(request), number=written + 1)
     assert outcome(ask(api, stream=stream)) == "done"
 

@@ -86,7 +86,7 @@ def test_held_connections_do_not_affect_other_clients(settings: Settings, tmp_pa
             client.sendall(FIRST_BYTES[kind])
             if number % 50 == 0:
                 assert alive(url)
-        time.sleep(3)  # past every limit of time
+        time.sleep(3)  # longer than all time limits
         assert alive(url)
         for _ in range(5):
             with httpx.Client(base_url=url, headers=BEARER, timeout=20) as other:

@@ -42,7 +42,7 @@ def test_ip_addresses_localhost_and_the_host_name_are_accepted(api: Api, host: s
 
 @pytest.mark.parametrize("host", UNKNOWN)
 def test_a_page_that_rebinds_its_name_reads_nothing(api: Api, host: str) -> None:
-    """DNS rebinding fails on every path, the dashboard and the API reference included, and also with the token."""
+    """DNS rebinding fails on every path, including the dashboard and the API reference, and also with the token."""
     for path in ("/api/jobs", "/", "/docs", "/openapi.json", "/metrics", "/api/session", "/nothing"):
         reply = api.admin.get(path, headers={"Host": host})
         assert reply.status_code == 421, path

@@ -1,4 +1,4 @@
-"""Jobs over HTTP: submit, repeat, list, steer, read logs."""
+"""Jobs over HTTP: submission, idempotency keys, lists, signals and logs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tidal_client.vocabulary import JobStatus
 
 
 def bring_to_running(api: Api, job_id: str) -> int:
-    """Claim the next job, which must be this one, as a worker would; returns the attempt."""
+    """Claim the next job, which must be this one, set it to running as a worker would, and return the attempt."""
     with api.context.sessions.begin() as session:
         job = claim_job(session, "training", "worker-1", api.settings)
         assert job is not None and job.id == job_id

@@ -1,4 +1,4 @@
-"""What clients hear when no generator takes their request, or the one that did is gone."""
+"""Clients get an error when no generator accepts their request, or when the generator disconnects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def wait_for_requests(engine: Engine, count: int) -> None:
 
 
 def done_within(future: Future[httpx.Response], seconds: float) -> bool:
-    """Whether the answer comes within some looks of the api."""
+    """Return whether the reply arrives within `seconds`."""
     try:
         future.result(seconds)
     except NotDone:
@@ -39,7 +39,7 @@ def done_within(future: Future[httpx.Response], seconds: float) -> bool:
 def test_only_clients_of_the_lost_engine_get_an_error(
     api: Api, engine: Engine, redis_client: redis.Redis, checkpoint: str, stream: bool
 ) -> None:
-    """The subscription of an engine ends with it; its host may be gone with it, so the api looks."""
+    """The presence subscription of an engine ends with its process, which the api detects with periodic checks."""
     alive, killed = redis_client.pubsub(), redis_client.pubsub()
     alive.subscribe(keys.presence("alive"))
     killed.subscribe(keys.presence("killed"))
@@ -72,7 +72,7 @@ def test_only_clients_of_the_lost_engine_get_an_error(
 def test_the_client_of_an_engine_lost_before_its_first_event_gets_an_error(
     api: Api, engine: Engine, redis_client: redis.Redis, checkpoint: str, stream: bool
 ) -> None:
-    """As while the model of the request was loading."""
+    """The engine is lost before its first event, for example while it loads the model."""
     alive, killed = redis_client.pubsub(), redis_client.pubsub()
     alive.subscribe(keys.presence("alive"))
     killed.subscribe(keys.presence("killed"))

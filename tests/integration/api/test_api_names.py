@@ -1,4 +1,4 @@
-"""A name, an id or a number that cannot be is an error of the request (4xx) in every operation, never of the server."""
+"""An invalid name, id or number is a client error (4xx) in every operation, never a server error."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from tests.integration.api.conftest import Api
 
 LONG = ("n" * 256, "é" * 128, "😀" * 64, "x/" + "n" * 256, "a/" * 250 + "b", "n" * 4000)
-"""All longer than a file name may be in UTF-8, most of them shorter in characters."""
+"""Names that are too long for a file name in UTF-8, although most of them have few enough characters."""
 NASTY = (*LONG, "\0", "a\0b", "..", "%", "~nobody/x", "a\nb", "\x7f", " ")
 
 
 def sent(api: Api, path: str, body: Any, method: str = "POST") -> httpx.Response:
-    """With characters that cannot be encoded escaped, as JSON allows."""
+    """Send a body as JSON in which characters that cannot be encoded are escaped."""
     return api.admin.request(
         method, path, content=json.dumps(body), headers={"Content-Type": "application/json"}, timeout=20
     )
@@ -30,7 +30,7 @@ def refused(reply: httpx.Response) -> dict[str, Any]:
 
 @pytest.fixture
 def experiment(api: Api) -> str:
-    """One with a folder, so that a name in it is really looked up."""
+    """Return an experiment with a folder, so that the api searches names in the folder."""
     found = str(api.submit()["experimentId"])
     api.experiment_folder(found)
     return found
@@ -49,7 +49,7 @@ def test_invalid_names_in_paths(api: Api, experiment: str) -> None:
                     target = target.replace(f"{{{name}}}", experiment)
                 with api.admin.stream(method, target, json={}, timeout=20) as reply:
                     requests_sent += 1
-                    # ".." and " " are normalised away on the way, and may meet a list.
+                    # Clients normalise ".." and " " away, so these paths may reach a list.
                     assert reply.status_code < 500, (method, target, reply.read())
                     if value in LONG:
                         assert reply.status_code >= 400, (method, target)

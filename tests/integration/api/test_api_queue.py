@@ -1,4 +1,4 @@
-"""The queue over HTTP: who waits for what, how long probably, and which workers there are."""
+"""The queue over HTTP: waiting jobs, predicted starts, limits and workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tidal_client.vocabulary import JobStatus
 
 
 def beat(client: redis.Redis, worker: str, **fields: str) -> None:
-    """A heartbeat as a worker writes it."""
+    """Write a heartbeat as a worker does."""
     mapping: dict[Any, Any] = {"worker": worker, "queue": "training", "host": "h", "device": "cpu", "state": "idle"}
     client.hset(keys.heartbeat(worker), mapping={**mapping, **fields})
     client.zadd(keys.WORKERS, {worker: time.time()})
@@ -53,7 +53,7 @@ def test_the_queue_contains_waiting_jobs_limits_and_workers(api: Api, redis_clie
     predicted, updated = (datetime.fromisoformat(time) for time in (job_view["predictedStart"], job_view["updatedAt"]))
     assert 290 < (predicted - updated).total_seconds() < 330
     behind = api.http.get(f"/api/jobs/{second['id']}").json()
-    assert (behind["queuePosition"], behind["predictedStart"]) == (2, None)  # none has ever finished
+    assert (behind["queuePosition"], behind["predictedStart"]) == (2, None)  # no job has finished yet
     page = {job["id"]: job["predictedStart"] for job in api.http.get("/api/jobs").json()["jobs"]}
     assert page[running["id"]] is None and page[first["id"]] is not None
 

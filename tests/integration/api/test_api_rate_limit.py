@@ -1,4 +1,4 @@
-"""The rate limit of generation: buckets per address and per token, their headers, and what a broken limiter does."""
+"""The rate limit of generation: buckets per address and per token, their headers, and a limiter without Redis."""
 
 from __future__ import annotations
 

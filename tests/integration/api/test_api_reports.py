@@ -1,5 +1,5 @@
-"""Reports over HTTP: kept, changed by one writer at a time, made from what is stored, exported, older than what they
-are about."""
+"""Reports over HTTP: stored, changed by one writer at a time, generated from stored data, exported, and kept after
+their experiment was deleted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def points(api: Api, experiment: str, kind: str, values: list[dict[str, float]])
 
 @pytest.fixture
 def experiment(api: Api) -> str:
-    """With a loss that falls from 4 to 1, and a name that must be escaped."""
+    """Create an experiment whose loss falls from 4 to 1, and whose name must be escaped in HTML."""
     found = str(api.submit(name="First <b>")["experimentId"])
     points(api, found, "metrics", [{"Losses/Total": 4.0}, {"Losses/Total": 2.5}, {"Losses/Total": 1.0}])
     return found
@@ -170,7 +170,7 @@ def test_a_report_is_generated_from_stored_data(api: Api, experiment: str) -> No
     assert "The training loss fell from 4 (step 1) to 1 (step 3). That is its lowest." in text
     assert "No validation loss is recorded." in text
     assert "There are no checkpoints." in text
-    assert "| `model.d_model` | `16` |" in text  # the rest of the model differs no more than that
+    assert "| `model.d_model` | `16` |" in text  # the only value of the model that differs from the default
     assert f'"experiments": ["{experiment}"], "metrics": ["Losses/Total"]' in text
     titled = api.admin.post("/api/reports/generate", json={**body, "title": "Mine"}).json()
     assert (titled["title"], titled["markdown"]) == ("Mine", text)

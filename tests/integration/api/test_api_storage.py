@@ -1,4 +1,4 @@
-"""The use of the disk over HTTP, and what the api says of an experiment whose archive retention deleted."""
+"""The use of the disk over HTTP, and experiments whose archive was deleted by retention."""
 
 from __future__ import annotations
 

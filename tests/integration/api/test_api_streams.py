@@ -1,4 +1,4 @@
-"""Streams: nothing is lost, nothing comes twice, and a position that is gone is said to be gone."""
+"""Streams lose and repeat no event, and reset a position that is no longer stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.integration.api.streams import path as path
 
 
 def numbers(client: httpx.Client, path: str, since: str | None, until: int) -> list[int]:
-    """The numbers of a stream up to and with `until`."""
+    """Return the numbers of a stream up to and including `until`."""
     found: list[int] = []
     with events_of(client, path, since) as events:
         for event in events:

@@ -1,4 +1,4 @@
-"""`tidal generate` as a process against the real api: tokens as they come, stop strings, Ctrl-C, errors in one line."""
+"""`tidal generate` as a process against the real api: streamed tokens, stop strings, Ctrl-C, and errors in one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def engine(redis_url: str) -> Iterator[Engine]:
 
 
 def hear_ctrl_c() -> None:
-    """A shell's background job ignores SIGINT, and so would its children."""
+    """Restore the default handling of SIGINT, which background jobs of a shell and their children ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -80,7 +80,8 @@ def test_an_error_of_the_api_is_one_line(api: Api, engine: Engine) -> None:
 
 
 def test_a_cancelled_generation_is_an_error_for_connected_clients(api: Api, engine: Engine) -> None:
-    """Two tokens are no text: the command fails, `/api/generate` and `/v1` answer 503, their streams end with it."""
+    """The first tokens are not a valid reply: the command fails, `/api/generate` and `/v1` answer 503, and streams end
+    with this error."""
     message = "the generation was cancelled after 2 tokens"
 
     def cut(engine: Engine, request: GenerationRequest) -> None:

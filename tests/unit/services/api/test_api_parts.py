@@ -1,4 +1,4 @@
-"""The pure parts of the api: tokens, cursors, log positions, headers, the page of the reference."""
+"""Functions of the api without I/O: tokens, cursors, log positions, headers, the OpenAPI document and its page."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_operations_that_change_something_need_a_token(document: dict[str, Any])
 
 
 class Outline(HTMLParser):
-    """Collects what the page would load or run."""
+    """Collects the elements with which a page would load or run something."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small request bodies are read even while large ones fill the memory for bodies."""
+"""Small request bodies are accepted even while large ones use up the memory for bodies."""
 
 from __future__ import annotations
 

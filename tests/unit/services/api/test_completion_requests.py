@@ -1,4 +1,4 @@
-"""A completion that cannot be is refused in words that fit it."""
+"""Invalid requests for completions are rejected with specific errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_valid_prompts_are_accepted(prompt: Any) -> None:
 
 
 def test_a_model_that_was_removed_meanwhile_is_not_found(tmp_path: Path) -> None:
-    # What a training that prunes leaves for a moment: the folder without its manifest, then nothing.
+    # A training that prunes its checkpoints first deletes the manifest, then the folder.
     step = tmp_path / "exp" / "checkpoints" / "step-000000001"
     step.mkdir(parents=True)
     request = GenerationRequest(id="gen.1", checkpoint="exp/checkpoints/step-000000001", prompt="x")

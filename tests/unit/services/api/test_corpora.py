@@ -1,4 +1,4 @@
-"""A job over the api reads text from the data folder, the hub or the built-in stories, and from nowhere else."""
+"""A submitted job may read text only from the data folder, the hub or the built-in stories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.api.operations.corpora import check_corpus
 
 @pytest.fixture
 def datasets(tmp_path: Path) -> DatasetStore:
-    """With one dataset, `fairy-tales`."""
+    """Create a store with one dataset, `fairy-tales`."""
     store = DatasetStore(tmp_path)
     with DatasetIntake(store, "fairy-tales", "txt", limit_bytes=1000) as intake:
         intake.write(b"Once upon a time.")

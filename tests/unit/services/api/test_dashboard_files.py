@@ -1,4 +1,4 @@
-"""The dashboard's page and files: small, kept by browsers, under a strict policy, also below a sub-path."""
+"""The dashboard's page and files: their size, caching, content security policy, and use below a sub-path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def client() -> TestClient:
 
 
 def addresses(page: str) -> list[str]:
-    """What the page loads."""
+    """Return the URLs that the page loads."""
     return re.findall(r'(?:src|href)="(assets/[^"]+)"', page)
 
 

@@ -1,4 +1,4 @@
-"""Errors of the database become replies that a client can act on."""
+"""Errors of the database become replies that tell a client what to do."""
 
 from __future__ import annotations
 

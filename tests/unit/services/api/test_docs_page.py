@@ -1,4 +1,4 @@
-"""The reference page shows prose as prose and says which operations need a token."""
+"""The reference page renders Markdown and shows which operations need a token."""
 
 from __future__ import annotations
 
