@@ -35,7 +35,9 @@ def load_policy_file(path: str | Path, *, map_location: torch.device | str = "cp
     if path.is_dir():
         weights, meta = read_checkpoint(path)
         if meta.get("kind") != "rl":
-            raise CheckpointError(f"{path}: expected a controller checkpoint, found kind '{meta.get('kind')}'")
+            raise CheckpointError(
+                f"{path}: expected a controller checkpoint, found kind '{meta.get('kind', 'unknown')}'"
+            )
         loaded: Any = {**meta, AGENT: {name: tensor.to(map_location) for name, tensor in weights.items()}}
     elif path.suffix == ".safetensors":
         weights, meta = load_tensors(path, device=map_location)

@@ -44,13 +44,13 @@ def select_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device '{name}' is none of auto, cpu, cuda, cuda:N") from None
+        raise ConfigError(f"device '{name}' is invalid; use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device '{name}' is configured, but torch finds no CUDA device; use auto or cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device '{name}' does not exist; this machine has {torch.cuda.device_count()} CUDA devices")
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device '{name}' is none of auto, cpu, cuda, cuda:N")
+        raise ConfigError(f"device '{name}' is invalid; use auto, cpu, cuda or cuda:N")
     return device
 
 

@@ -36,7 +36,7 @@ EARLY_STOP_REQUESTS = EVERY_REQUEST - {StopRequest.COMPLETE}
 
 
 class StoppedWaiting(Exception):
-    """A stop request came before the disk had space for a file."""
+    """A stop request arrived before the disk had space for a file."""
 
     def __init__(self, request: StopRequest) -> None:
         super().__init__(request)
@@ -73,7 +73,7 @@ class Savable(Protocol):
 def wait_for_disk(
     hooks: TrainingHooks, *, obeyed: Collection[StopRequest] = EVERY_REQUEST, data: bool = False
 ) -> StopRequest | None:
-    """Return None as soon as there is disk space, usually at once, or a stop request that is in `obeyed`.
+    """Wait until there is disk space and return None, or return a stop request in `obeyed` that arrives before.
 
     Checks the disk of the experiments, with `data` also the disk of the data folder.
     """
@@ -93,7 +93,7 @@ def write_when_disk_has_space(
     obeyed: Collection[StopRequest] = EARLY_STOP_REQUESTS,
     data: bool = False,
 ) -> T:
-    """Return the result of `write`, called once there is disk space, and again after each DiskFullError.
+    """Call `write` once there is disk space, and again after each DiskFullError; return its result.
 
     After a request to complete, `write` may use the reserve and is called at once. Raises StoppedWaiting on a stop
     request in `obeyed` during the wait.
@@ -118,7 +118,7 @@ def write_when_disk_has_space(
 
 
 def wait_to_retry_write(hooks: TrainingHooks, reason: str) -> StopRequest | None:
-    """Wait after a write failed with `reason`. Return None once a retry makes sense, or a stop request."""
+    """Wait after a write failed with `reason`. Return None once a retry may succeed, or a stop request."""
     refused = hooks.disk_refused(reason)
     with _waiting_for_disk(hooks, refused, EVERY_REQUEST) as disk_wait:
         return _wait_to_retry_write(hooks, disk_wait, refused)

@@ -29,7 +29,7 @@ class StopRequest(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a training ended, when it did not fail."""
+    """How a training ended if it did not fail."""
 
     COMPLETED = "completed"
     PAUSED = "paused"
@@ -105,7 +105,7 @@ class TrainingHooks(Protocol):
         """
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
-        """Report a checkpoint that is complete on disk; called again for the one that a training resumes from."""
+        """Report a checkpoint that is complete on disk. Also called for the one from which training resumes."""
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
         """Report the names of all checkpoints on disk, after older ones were removed."""
@@ -123,19 +123,19 @@ class TrainingHooks(Protocol):
         """Report an event for the history of the job: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", …"""
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
-        """Return the shortage when less is free than the reserve, or than `next_write_bytes` need; None otherwise.
+        """Return a shortage if the free space is below the reserve or too small for `next_write_bytes`, otherwise None.
 
         Checks the disk of the experiments, with `data` also the disk of the data folder. A result of None is cached for
         one second.
         """
 
     def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
-        """Return the shortage for a write that failed with `reason` on a full disk, whatever space the disk reports."""
+        """Return a shortage for a write that failed with `reason` on a full disk, even if it reports free space."""
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
-        """Report that the training waits for disk space, in the phase `waiting_for_disk`; repeated every few seconds.
+        """Report that the training waits for disk space, in the phase `waiting_for_disk`. Repeated every few seconds.
 
-        None reports that the wait is over and the phase before it continues.
+        None reports that the wait is over and the previous phase continues.
         """
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:

@@ -68,7 +68,7 @@ def load_corpus(
     phase: str = "loading data",
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Corpus:
-    """Run `open_corpus` as a phase and report its event. Raises StoppedWhileLoading on a request to stop or drain.
+    """Open the corpus in a phase of its own and report it. Raises StoppedWhileLoading on a request to stop or drain.
 
     `may_pause` means that there is a checkpoint, so that a pause is obeyed as well. `progress` is called from the
     caller's own thread with the number of tokenised documents and, where known, of all documents.

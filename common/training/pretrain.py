@@ -303,7 +303,7 @@ _METRIC_OF = {
 
 
 def _finish(run: PretrainingRun, directory: Path) -> bool:
-    """Evaluate and write the final model. Return False when a stop request comes before both are done."""
+    """Evaluate and write the final model. Return False if a stop request arrives before both are finished."""
     try:
         _save_finished(run)
         return write_final_model(

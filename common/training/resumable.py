@@ -1,6 +1,6 @@
 """Makes the state of a training savable at any moment, from any thread.
 
-At each point where it could be resumed, a training calls `mark`, which copies its state except weights and optimiser.
+At each point from which it can be resumed, a training calls `mark`. This copies its state except weights and optimiser.
 Weights change only under the lock, in a block that ends with another call of `mark`. So a checkpoint always holds the
 marked state, even if another thread writes it while the training computes. Leaves out: the contents of the state and
 the calls of `mark` (`common.training.training_state`, `common.rl.state`), files and the thread that writes them

@@ -43,7 +43,7 @@ log = get_logger(__name__)
 PROGRESS_SECONDS = 0.2
 """Shortest time in seconds between two progress messages."""
 URGENT_SECONDS = 3.0
-"""Seconds from a stop request to the emergency exit. A local stop gives a trainer 10 s."""
+"""Seconds from a stop request to the emergency exit. The local stack waits 10 s for a trainer to end."""
 
 
 class SupervisedHooks(DiskHooks):
