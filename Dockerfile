@@ -7,7 +7,7 @@ WORKDIR /app
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin tidal \
  && mkdir -p /var/lib/tidal/experiments /var/lib/tidal/data \
  && chown -R tidal:tidal /var/lib/tidal
-# Dependencies first: they change rarely, the code often.
+# Dependencies are installed first, because they change less often than the code.
 COPY requirements/slim.txt requirements/
 RUN pip install --require-hashes -r requirements/slim.txt
 COPY pyproject.toml README.md LICENSE ./
@@ -20,7 +20,7 @@ COPY common ./common
 COPY services ./services
 COPY tidal_client ./tidal_client
 RUN python -m compileall -q common services tidal_client migrations
-# Experiments are named after it. Last, because it changes with every build.
+# Experiments are named after this commit. It comes last, because it changes with every build.
 ARG TIDAL_COMMIT=nogit
 # HOME must be writable; downloads from a hub go to the data volume, beside the corpora.
 ENV TIDAL_COMMIT=${TIDAL_COMMIT} HOME=/tmp HF_HOME=/var/lib/tidal/data/hub

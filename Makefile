@@ -12,10 +12,10 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
-install: ## Create .venv and install what running needs
+install: ## Create .venv and install what Tidal needs at run time
 	@$(PYTHON) scripts/bootstrap.py
 
-demo: install ## From nothing to three stories (DATA=path: your own text, KEEP=1: stay up afterwards)
+demo: install ## Train a model and a controller, generate three stories (DATA=path: your text, KEEP=1: keep running)
 	@$(BIN)/tidal demo $(if $(DATA),--data '$(DATA)') $(if $(KEEP),--keep)
 
 up: install ## Start the local stack in the foreground; Ctrl-C stops all of it
@@ -30,19 +30,19 @@ env: install ## Write .env with random secrets for docker compose
 pin: ## Write the digests of docker compose's base images to .env
 	@$(PYTHON) scripts/pin_images.py
 
-test: ## Unit, architecture, integration, browser tests and the core faults (TESTS=path: only these)
+test: ## Run unit, architecture, integration, browser tests and the core faults (TESTS=path: only these)
 	@$(PYTHON) scripts/bootstrap.py test
 	@$(PYTHON) scripts/chromium.py
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(or $(TESTS),-m "core_fault or not fault" $(SUITES))
 	@$(if $(TESTS),,$(BIN)/python -m pytest tests/browser)
 
-faults: ## The 31 faults with real processes (SEED=n; FULL=1: real timers and the soak, over an hour)
+faults: ## Inject 31 faults into real processes (SEED=n; FULL=1: real timers and the soak, over an hour)
 	@$(PYTHON) scripts/bootstrap.py test
 	@$(BIN)/python -m pytest -n $(if $(FULL),6,3) --dist loadfile --timeout $(if $(FULL),1800 --full,300) \
 		--fault-seed $(SEED) tests/faults
 	@$(if $(FULL),$(BIN)/python -m tests.faults.soak --jobs 200 --minutes 30 --seed $(SEED))
 
-contract: ## Generated requests against the OpenAPI document, on real servers (EXAMPLES=n per operation)
+contract: ## Send generated requests that follow the OpenAPI document to real servers (EXAMPLES=n per operation)
 	@$(PYTHON) scripts/bootstrap.py test
 	@$(BIN)/python -m tests.integration.api.contract_run --examples $(or $(EXAMPLES),10)
 
@@ -50,7 +50,7 @@ bench: ## Run every benchmark and append the results to docs/benchmarks.md (QUIC
 	@$(PYTHON) scripts/bootstrap.py test
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
-check: ## Lint, formatting, types, import rules, names and words, references of the documentation
+check: ## Check lint, format, types, import rules, names, words, and references of the documentation
 	@$(PYTHON) scripts/bootstrap.py test dashboard
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -68,7 +68,7 @@ lock: ## Write requirements/*.txt, the hashed packages of the images
 	@$(PYTHON) scripts/bootstrap.py audit
 	@$(BIN)/python scripts/lock.py
 
-compose-check: install ## Check running containers: hardened, a job survives each restart
+compose-check: install ## Check that running containers are hardened and a job survives each restart
 	@$(BIN)/python scripts/compose_check.py
 
 clean: ## Remove the environment and caches (job data in .tidal/ stays)

@@ -1,6 +1,6 @@
-"""Environment of the migrations: connects to TIDAL_DATABASE_URL (or the URL given by `common.db.upgrade`).
+"""Run the migrations on the database of TIDAL_DATABASE_URL, or on the URL that `common.db.upgrade` passes.
 
-Two migrations at once wait for each other; each runs in one transaction. Offline mode prints SQL.
+An advisory lock lets only one process migrate at a time; all steps run in one transaction. Offline mode prints SQL.
 """
 
 from __future__ import annotations

@@ -80,6 +80,13 @@ ALLOWED = (
     Allowed("common/data/stor", "", "sentences of the built-in corpus"),
     Allowed("tests/integration/worker/test_flower", r"\?draw=", "a parameter of Flower's tables"),
     Allowed("common/checkpoint/", r"creativity", "the name of a gate input of the original project"),
+    Allowed(
+        "(migrations|common/(db|jobs|redis)|tests)/",
+        r"[\"'](doorbell|wish)[\"']|stopped_by_wish",
+        "stored values of the column `kind` of the outbox, and the name of a constraint",
+    ),
+    Allowed("", r"Mom said to", "a default prompt of the configuration"),
+    Allowed("docs/benchmarks", "", "a record of measurements, with the names they had"),
     Allowed("", r"\b410\b|HTTPStatus\.GONE", "the name of the HTTP status 410"),
     Allowed("", r"(?i)TIDAL_WISH_POLL_SECONDS|wish_poll_seconds", "the former name of a setting, still accepted"),
 )

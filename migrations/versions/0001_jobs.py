@@ -1,7 +1,7 @@
-"""Jobs, their events, experiments, checkpoints and the outbox.
+"""Create the tables of jobs, their events, experiments, checkpoints and the outbox.
 
-Revision 0001, the first. A trigger keeps what a single row cannot show: a terminal job never moves, `attempt` never
-falls, and a job keeps its experiment.
+Revision 0001, the first. A trigger enforces rules that compare the old row with the new one: a job in a terminal status
+keeps it, `attempt` never decreases, and a job keeps its experiment.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The database itself enforces the table of transitions, the fencing of checkpoints, and that events stay as written.
+"""Let the database enforce status transitions and the fencing of checkpoints, and refuse changes of events.
 
-Revision 0002. Every change of a job's status names its writer in `moved_by`, in the same UPDATE; the trigger compares
-(from, to, writer) with the table of common.jobs.status and clears the column again. See docs/decisions/0034.
+Revision 0002. Each UPDATE that changes the status of a job sets `moved_by` to its writer; the trigger compares (from,
+to, writer) with the table of common.jobs.status and clears the column. Decision 0034 has the reasons.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Saved analyses, and jobs and experiments of type analysis.
+"""Create the table of saved analyses, and allow jobs and experiments of type analysis.
 
 Revision 0003. Downgrading deletes the rows of those jobs and experiments; their folders stay.
 """

@@ -1,4 +1,4 @@
-"""Reports.
+"""Create the table of reports.
 
 Revision 0004. Downgrading deletes them.
 """

@@ -1,4 +1,4 @@
-"""Jobs and experiments of type dataset.
+"""Allow jobs and experiments of type dataset.
 
 Revision 0005. Downgrading deletes the rows of those jobs and experiments; datasets and folders stay.
 """
