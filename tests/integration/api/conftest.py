@@ -101,7 +101,7 @@ def running(settings: Settings, **changes: Any) -> Iterator[Api]:
     server = make_server(app, settings)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    listener.listen()  # from here on connections wait until the server takes them
+    listener.listen()  # from now on connections wait until the server accepts them
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -10,7 +10,7 @@ from tests.unit.common.datasets.corpus_files import CASES, FILES
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "status", "says"),
+    ("name", "data", "status", "message"),
     [
         ("t.txt", b"", 422, "t.txt: the file is empty"),
         ("t.txt", b"  <|endoftext|> ", 422, "no text"),

@@ -45,12 +45,12 @@ def created(api: Api, markdown: str = "text", **fields: Any) -> dict[str, Any]:
 def test_a_report_is_returned_unchanged_with_its_experiments(api: Api, experiment: str) -> None:
     saved = api.admin.post(f"/api/experiments/{experiment}/analyses", json={"result": RESULT}).json()["id"]
     text = (
-        f"é \\ \u2028\n\n{chart(experiments=['gone'], metrics=['m'])}\n\n{chart(kind='trajectory', analysis=saved)}\n"
+        f"é \\ \u2028\n\n{chart(experiments=['removed'], metrics=['m'])}\n\n{chart(kind='trajectory', analysis=saved)}\n"
     )
     made = created(api, text, experimentIds=["other"])
     assert made["markdown"] == text
     assert (made["version"], made["pattern"]) == (1, None)
-    assert made["experimentIds"] == ["other", "gone", experiment]
+    assert made["experimentIds"] == ["other", "removed", experiment]
     assert api.http.get(f"/api/reports/{made['id']}").json() == made
 
 
@@ -170,7 +170,7 @@ def test_a_report_is_generated_from_stored_data(api: Api, experiment: str) -> No
     assert "The training loss fell from 4 (step 1) to 1 (step 3). That is its lowest." in text
     assert "No validation loss is recorded." in text
     assert "There are no checkpoints." in text
-    assert "| `model.d_model` | `16` |" in text  # the only value of the model that differs from the default
+    assert "| `model.d_model` | `16` |" in text
     assert f'"experiments": ["{experiment}"], "metrics": ["Losses/Total"]' in text
     titled = api.admin.post("/api/reports/generate", json={**body, "title": "Mine"}).json()
     assert (titled["title"], titled["markdown"]) == ("Mine", text)
@@ -231,7 +231,7 @@ def test_an_export_shows_the_stored_data(api: Api, experiment: str) -> None:
             chart(kind="trajectory", analysis=saved, prompt=2),
             chart(kind="sweep", analysis=saved),
             chart(kind="sweep", analysis=strange),
-            chart(kind="sweep", analysis="ana_gone"),
+            chart(kind="sweep", analysis="ana_removed"),
         ]
     )
     made = created(api, text, title="Tide: é/one")
@@ -248,7 +248,7 @@ def test_an_export_shows_the_stored_data(api: Api, experiment: str) -> None:
         f"Analysis {saved} has no trajectory 2.",
         f"Analysis {saved} contains no sweep.",
         f"Analysis {strange} contains no sweep.",
-        "Analysis ana_gone does not exist.",
+        "Analysis ana_removed does not exist.",
     ]
     assert [note for note in notes if note not in html] == []
     plain = api.http.get(f"/api/reports/{made['id']}/export", params={"format": "md"})

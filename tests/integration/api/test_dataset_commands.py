@@ -90,7 +90,7 @@ def test_an_invalid_name_gets_the_nearest_valid_name(tidal: Tidal, tmp_path: Pat
         assert found.stdout.startswith(f"{name}: ")
     (path := tmp_path / "童話.txt").write_text("Once.")
     found = tidal("datasets", "upload", str(path))
-    assert found.exit_code == 1 and "choose a name with --name" in str(found.exception)
+    assert found.exit_code == 1 and "choose one with --name" in str(found.exception)
     assert tidal("datasets", "upload", str(path), "--name", "tales").exit_code == 0
     refused = tidal("datasets", "upload", str(path), "--name", "fairy tales")
     assert refused.exit_code == 1 and "for example 'fairy-tales'" in str(refused.exception)
@@ -107,7 +107,7 @@ def test_files_that_users_reported_end_with_an_exit_code_and_a_hint(tidal: Tidal
         ("notes.md", "give it a name that ends in .txt"),
         ("all.zip", "unpack it"),
         ("lines.ndjson", "give it a name that ends in .jsonl"),
-        ("paper", "say --format txt or jsonl or parquet"),
+        ("paper", "use --format txt or jsonl or parquet"),
     ):
         (path := tmp_path / name).write_bytes(b"%PDF-1.7\n% tiny\n")
         found = tidal("datasets", "upload", str(path))

@@ -148,7 +148,7 @@ def test_the_texts_of_the_signals_equal_those_of_the_reference(client: TestClien
     entries = re.findall(r'name: "(\w+)",\s*text: "([^"]+)"([^}]*)', ladder)
     assert [name for name, _, _ in entries] == ["pause", "resume", "complete", "stop", "cancel"]
     for name, text, rest in entries:
-        assert text in document or "own: true" in rest, f"{name}: the reference does not say {text!r}"
+        assert text in document or "own: true" in rest, f"{name}: the reference does not contain {text!r}"
 
 
 def test_the_playground_uses_the_defaults_of_the_api() -> None:

@@ -1,4 +1,4 @@
-"""Errors of the database become replies that tell a client what to do."""
+"""Errors of the database become replies from which a client can recover."""
 
 from __future__ import annotations
 

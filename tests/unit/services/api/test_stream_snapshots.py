@@ -55,13 +55,13 @@ def test_a_failure_reaches_all_waiting_clients_and_the_next_request_retries() ->
         snapshots = StreamSnapshots(world.position)
 
         async def broken() -> Any:
-            raise LookupError("gone")
+            raise LookupError("missing")
 
         failed = await asyncio.gather(*(snapshots.take("k", broken) for _ in range(3)), return_exceptions=True)
         return failed, (await snapshots.take("k", world.state)).state
 
     failed, state = asyncio.run(scenario())
-    assert [str(error) for error in failed] == ["gone"] * 3
+    assert [str(error) for error in failed] == ["missing"] * 3
     assert state == '{"value": 0}'
 
 
