@@ -17,7 +17,7 @@ from tidal_client.local_instance import instance_folder
 
 
 def local_store() -> ArtifactStore:
-    """Return the store of the stack running in this folder, else of TIDAL_EXPERIMENTS_DIR, else of the stopped stack."""
+    """Return the store of the stack that runs here, else of TIDAL_EXPERIMENTS_DIR, else of the stopped stack."""
     if instance := read_instance():
         return ArtifactStore(instance.experiments_dir)
     settings, stopped = get_settings(), instance_folder() / "experiments"

@@ -1,4 +1,4 @@
-"""`tidal analyze …`: what a controller does with the modulation, computed at once, as a job, or found again."""
+"""`tidal analyze …`: analyses how a controller sets the modulation, at once or as a job, and shows saved analyses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tidal_client import AnalysisResult, Client
 from tidal_client.vocabulary import GatingMode, ModulatedGating
 from tidal_client.wire.sampling import MAX_NEW_TOKENS
 
-app = typer.Typer(help="See what a controller does with the modulation.", no_args_is_help=True)
+app = typer.Typer(help="Analyse how a controller sets the modulation.", no_args_is_help=True)
 
 PROMPTS = ["Once upon a time", "The little cat", "Mom said to", "One day, a boy"]
 
@@ -31,28 +31,30 @@ Checkpoint = Annotated[
     typer.Option(
         "--checkpoint",
         "-c",
-        help="EXPERIMENT/FILE or EXPERIMENT/final. Default: the controller's, or the newest.",
+        help="Language model: EXPERIMENT/FILE or EXPERIMENT/final. Default: that of the controller, or the newest.",
     ),
 ]
 Policy = Annotated[
-    str | None, typer.Option("--policy", "-p", help="The controller, EXPERIMENT/final. Default: the newest.")
+    str | None, typer.Option("--policy", "-p", help="Controller: EXPERIMENT/final. Default: the newest.")
 ]
 Gating = Annotated[ModulatedGating, typer.Option("--gating", "-g", help="How the modulation is chosen.")]
-Modulation = Annotated[float | None, typer.Option("--modulation", min=0, max=1, help="For gating fixed.")]
-Samples = Annotated[int, typer.Option("--samples", "-s", min=1, help="Texts per prompt, analysed as one.")]
+Modulation = Annotated[float | None, typer.Option("--modulation", min=0, max=1, help="Modulation for gating fixed.")]
+Samples = Annotated[int, typer.Option("--samples", "-s", min=1, help="Texts to generate per prompt.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=MAX_NEW_TOKENS, help="Most tokens per text.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same analysis.")]
 Extremes = Annotated[bool, typer.Option("--extremes", help="Also sweep the modulation over the same prompts.")]
-PromptsFile = Annotated[Path | None, typer.Option("--prompts-file", help="More prompts, one per line.", dir_okay=False)]
-Save = Annotated[bool, typer.Option("--save", help="Keep it with the experiment of the controller, or of the model.")]
-Name = Annotated[str | None, typer.Option("--name", help="A name to find it by; with --save or --job.")]
-AsJob = Annotated[bool, typer.Option("--job", help="Submit it as a job, which also keeps the result.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+PromptsFile = Annotated[
+    Path | None, typer.Option("--prompts-file", help="File with further prompts, one per line.", dir_okay=False)
+]
+Save = Annotated[bool, typer.Option("--save", help="Save it with the experiment of the controller or the model.")]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the saved analysis; with --save or --job.")]
+AsJob = Annotated[bool, typer.Option("--job", help="Submit it as a job, which also saves the result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the reply of the API as JSON.")]
 
 
 @app.command()
 def single(
-    prompt: Annotated[str, typer.Argument(help="The text to go on from.")] = PROMPTS[0],
+    prompt: Annotated[str, typer.Argument(help="Text to continue.")] = PROMPTS[0],
     checkpoint: Checkpoint = None,
     policy: Policy = None,
     gating: Gating = GatingMode.LEARNED,
@@ -68,7 +70,7 @@ def single(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Follow the modulation along the texts of one prompt: four windows, phase changes, tokens at both ends."""
+    """Analyse one prompt: the modulation in four windows, its phase changes, and the tokens at its extremes."""
     fields = {"samples_per_prompt": samples, "modulation": modulation, "include_extreme_values": extremes or None}
     fields |= {"max_tokens": max_tokens, "seed": seed}
     with connect(url, token) as client:
@@ -79,7 +81,7 @@ def single(
 @app.command()
 def batch(
     prompts: Annotated[
-        list[str] | None, typer.Argument(help="The texts to go on from. Default: four openings.")
+        list[str] | None, typer.Argument(help="Texts to continue. Default: four beginnings of stories.")
     ] = None,
     prompts_file: PromptsFile = None,
     checkpoint: Checkpoint = None,
@@ -89,7 +91,9 @@ def batch(
     samples: Samples = 1,
     max_tokens: MaxTokens = 50,
     seed: Seed = 0,
-    bootstrap: Annotated[bool, typer.Option("--bootstrap", "-b", help="95 % intervals from 1,000 resamples.")] = False,
+    bootstrap: Annotated[
+        bool, typer.Option("--bootstrap", "-b", help="Compute 95 % intervals from 1,000 resamples.")
+    ] = False,
     extremes: Extremes = False,
     save: Save = False,
     name: Name = None,
@@ -108,7 +112,7 @@ def batch(
 
 @app.command()
 def sweep(
-    prompts: Annotated[list[str] | None, typer.Argument(help="The texts to go on from.")] = None,
+    prompts: Annotated[list[str] | None, typer.Argument(help="Texts to continue.")] = None,
     prompts_file: PromptsFile = None,
     checkpoint: Checkpoint = None,
     max_tokens: MaxTokens = 50,
@@ -120,7 +124,7 @@ def sweep(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Compare the texts at modulation 0, 0.5 and 1: words, different words, characters. Needs no controller."""
+    """Compare texts at modulation 0, 0.5 and 1: words, different words, characters. It needs no controller."""
     given = _prompts(prompts or ([] if prompts_file else PROMPTS[:1]), prompts_file)
     fields: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed}
     with connect(url, token) as client:
@@ -131,19 +135,19 @@ def sweep(
 @app.command("list")
 def list_analyses(
     experiment: Annotated[str, typer.Argument(help="Id of the experiment.")],
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Most analyses to show.")] = 20,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Show the analyses kept with an experiment, and those that jobs made of its checkpoints."""
+    """Show the analyses saved with an experiment, and those that jobs have made of its checkpoints."""
     with connect(url, token) as client:
         found = client.analyses(experiment, limit=limit)
     if as_json:
         print_json([analysis.model_dump(mode="json", by_alias=True) for analysis in found])
         return
     if not found:
-        err.print("No analyses. Make one with `tidal analyze batch --save`.")
+        err.print("There are no analyses. Make one with `tidal analyze batch --save`.")
         return
     rows = table("analysis", "kind", "prompts>", "name", "made by", "made")
     for analysis in found:
@@ -190,7 +194,7 @@ class _AnalysisRequest:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Without what was left to the server."""
+        """Return the fields that are set; the server uses its defaults for the others."""
         return {name: value for name, value in self.fields.items() if value is not None}
 
 
@@ -203,7 +207,7 @@ class _ResultOptions:
 
     def __post_init__(self) -> None:
         if self.name is not None and not (self.save or self.job):
-            raise InvalidInputError("--name names what is kept; add --save or --job")
+            raise InvalidInputError("--name is the name of a saved analysis; add --save or --job")
 
 
 def _build_request(
@@ -220,11 +224,11 @@ def _build_request(
         try:
             policy = policy or newest_checkpoint(client, "rl")
         except NotFoundError as error:
-            raise NotFoundError(f"{error.message}, or see another choice with --gating random") from None
+            raise NotFoundError(f"{error.message}, or use --gating random") from None
         source = None if checkpoint else client.experiment(_experiment(policy)).source_experiment_id
         checkpoint = checkpoint or (f"{source}/final" if source else None)
     elif policy is not None:
-        raise InvalidInputError(f"--policy is used with --gating learned only, not {gating}")
+        raise InvalidInputError(f"--policy can be used only with --gating learned, not {gating}")
     return _AnalysisRequest(
         kind, prompts, checkpoint or newest_checkpoint(client, "lm"), policy, {**fields, "gating_mode": gating}
     )
@@ -265,11 +269,12 @@ def _print(result: AnalysisResult) -> None:
     for part in render_analysis(result):
         out.print(part)
     rate = 1000 * result.tokens_generated / result.elapsed_ms if result.elapsed_ms else 0.0
-    by = result.request.get("rlCheckpoint") or result.request.get("gatingMode") or ""
-    who = "" if result.kind == "sweep" else f" · {by}"
-    model = result.request.get("checkpoint") or ""
+    gating = result.request.get("rlCheckpoint") or result.request.get("gatingMode") or ""
+    source = result.request.get("checkpoint") or ""
+    if result.kind != "sweep":
+        source = f"{source} · {gating}"
     err.print(
-        f"{plural(result.tokens_generated, 'token')} · {rate:.0f} tokens/s · {model}{who}", style="dim", soft_wrap=True
+        f"{plural(result.tokens_generated, 'token')} · {rate:.0f} tokens/s · {source}", style="dim", soft_wrap=True
     )
 
 
@@ -282,7 +287,7 @@ def _bar() -> Iterator[Any]:
 
 
 def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
-    """Those of the command line and the lines of the file; blank lines are left out."""
+    """Return the prompts of the command line and the non-blank lines of the file, or PROMPTS if there are none."""
     lines = []
     if file is not None:
         try:
@@ -291,7 +296,7 @@ def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"--prompts-file {file}: cannot be read ({error})") from None
         if not lines:
-            raise InvalidInputError(f"--prompts-file {file}: it has no line with a prompt")
+            raise InvalidInputError(f"--prompts-file {file}: the file has no prompts; write one per line")
     return [*(given or []), *lines] or PROMPTS
 
 

@@ -1,8 +1,8 @@
-"""`tidal backup` and `tidal restore`: find database, Redis, experiments and datasets, show a bar, leave the work to
-`common.backup`.
+"""`tidal backup` and `tidal restore`: save everything to a file and restore it, with a progress bar.
 
-With TIDAL_DATABASE_URL set the addresses are those of the environment (so inside a container of the compose file);
-else they are the local stack's, whose servers are started for the time when it does not run.
+If TIDAL_DATABASE_URL is set, as in a container of the compose file, the addresses are those of the environment.
+Otherwise they are those of the local stack, whose servers are started for this purpose if it does not run. Leaves out
+the work itself (`common.backup`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ QUIET_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class BackupLocations:
-    """Addresses and folders of what is saved or restored."""
+    """Addresses and folders of the data to save or to restore."""
 
     database_url: str
     redis_url: str
@@ -50,15 +50,15 @@ def backup(
     ] = None,
     without_datasets: Annotated[
         bool,
-        typer.Option("--without-datasets", help="Leave out datasets; restored jobs need them in the data folder."),
+        typer.Option("--without-datasets", help="Do not save datasets; restored jobs need them in the data folder."),
     ] = False,
 ) -> None:
-    """Save all jobs, experiments and datasets in one file. Tidal may keep running meanwhile.
+    """Save all jobs, experiments and datasets in one file. Tidal can keep running meanwhile.
 
-    The file does not contain other corpora in the data folder, token caches, .env and tokens. Restore it with
-    `tidal restore`.
+    The file does not contain other corpora in the data folder, token caches, .env or tokens. Restore it with `tidal
+    restore`.
     """
-    # Imported here: other commands do without the half second that it takes.
+    # Imported here because it takes half a second, which other commands do not need.
     from common.backup import create_backup
 
     place = (target or Path.cwd()).absolute()
@@ -78,13 +78,14 @@ def backup(
         err.print(f"Not saved: {link} is a symbolic link; back up its target separately.", soft_wrap=True)
     out.print(
         f"Saved {plural(saved.jobs, 'job')}, {plural(saved.experiments, 'experiment')} "
-        f"({plural(saved.files, 'file')}) and {plural(saved.datasets, 'dataset')} in {place}, {format_size(saved.size)}.",
+        f"({plural(saved.files, 'file')}) and {plural(saved.datasets, 'dataset')} in {place}, "
+        f"{format_size(saved.size)}.",
         soft_wrap=True,
     )
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="What `tidal backup` wrote.")],
+    file: Annotated[Path, typer.Argument(help="A file that `tidal backup` has written.")],
     force: Annotated[
         bool,
         typer.Option(
@@ -95,15 +96,16 @@ def restore(
         bool, typer.Option("--keep-files", help="Restore only the jobs; keep the existing experiments and datasets.")
     ] = False,
 ) -> None:
-    """Bring a backup back. Nothing of Tidal may run on this database, on any host.
+    """Restore a backup. No process of Tidal may use this database meanwhile, on any host.
 
-    Everything is verified before anything is touched. What ran when it was made goes on from its newest checkpoint.
+    The whole backup is verified before anything is changed. Jobs that were running when it was made continue from their
+    newest checkpoint.
     """
     from common.backup import restore_backup
 
     apply_umask(get_settings())  # restored files get the permissions of the services' files
     if not _given() and read_instance() is not None:
-        raise ConflictError(f"the stack of {instance_folder()} runs; stop it first with `tidal down`")
+        raise ConflictError(f"the stack of {instance_folder()} is running; stop it first with `tidal down`")
     with _places() as places, _bar("Restoring") as bar:
         restored = restore_backup(
             file.absolute(),
@@ -119,18 +121,18 @@ def restore(
     jobs = ", ".join(f"{count} {status}" for status, count in restored.jobs.items()) or "no jobs"
     out.print(
         f"Restored the state of {restored.saved_at.astimezone():%Y-%m-%d %H:%M:%S}: {jobs}; "
-        f"{plural(restored.experiments, 'experiment')}, {plural(restored.datasets, 'dataset')} brought back.",
+        f"{plural(restored.experiments, 'experiment')}, {plural(restored.datasets, 'dataset')}.",
         soft_wrap=True,
     )
     for what, aside in (("experiments", restored.aside), ("datasets", restored.datasets_aside)):
         if aside is not None:
-            out.print(f"The {what} that were here lie in {aside}; delete them when you are sure.", soft_wrap=True)
+            out.print(f"The previous {what} are in {aside}; delete them if you do not need them.", soft_wrap=True)
     if restored.damaged:
         names = ", ".join(restored.damaged)
         err.print(f"Not restored, because they were already damaged when the backup was made: {names}.", soft_wrap=True)
     if not restored.redis_emptied:
-        err.print("Redis did not answer and was not emptied: run FLUSHDB there before the services start.")
-    err.print("Start the services; what was running goes back to the queue by itself.")
+        err.print("Redis did not respond and was not emptied: run FLUSHDB there before the services start.")
+    err.print("Start the services now; jobs that were running go back to the queue.")
 
 
 def _given() -> bool:
@@ -139,7 +141,7 @@ def _given() -> bool:
 
 @contextmanager
 def _places() -> Iterator[BackupLocations]:
-    """Yield the addresses of database, Redis and folders; the servers answer until the block ends."""
+    """Yield the addresses of database, Redis and folders; the servers run until the block ends."""
     settings, instance = get_settings(), read_instance()
     if _given():
         yield BackupLocations(
@@ -160,13 +162,13 @@ def _places() -> Iterator[BackupLocations]:
         stdout=subprocess.PIPE,
         env=stack_environment(),
         text=True,
-        start_new_session=True,  # Ctrl-C is ours; it ends when its input does
+        start_new_session=True,  # it does not receive Ctrl-C, and ends when its input is closed
     )
     assert lender.stdin is not None
     assert lender.stdout is not None
     try:
         line = lender.stdout.readline()
-        if not line:  # it has said why
+        if not line:  # the child has printed the reason
             raise typer.Exit(lender.wait() or 1)
         lent = json.loads(line)
         yield BackupLocations(
@@ -179,7 +181,7 @@ def _places() -> Iterator[BackupLocations]:
 
 
 class _Bar:
-    """A bar that appears when the work takes longer than a moment."""
+    """A progress bar that appears after QUIET_SECONDS."""
 
     def __init__(self, shown: Progress, what: str) -> None:
         self._shown, self._what = shown, what

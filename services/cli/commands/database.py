@@ -1,4 +1,4 @@
-"""`tidal db migrate`, `sweep` and `retention`, on the database of TIDAL_DATABASE_URL or of the local stack."""
+"""`tidal db migrate`, `sweep` and `retention`: maintain the database of TIDAL_DATABASE_URL or of the local stack."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from common.words import plural
 from services.cli.output import out
 from tidal_client import read_instance
 
-app = typer.Typer(help="The database of TIDAL_DATABASE_URL, or of the local stack.", no_args_is_help=True)
+app = typer.Typer(help="Maintain the database of TIDAL_DATABASE_URL or of the local stack.", no_args_is_help=True)
 
 
 @app.command()
 def migrate() -> None:
-    """Create or update the tables. Safe to repeat, and to run from two places at once."""
-    # Imported here: other commands do without the second that it takes.
+    """Create or migrate the tables. It can be repeated, and run by several processes at once."""
+    # Imported here because it takes a second, which other commands do not need.
     from alembic.util.exc import CommandError
     from sqlalchemy.exc import OperationalError
 
@@ -33,7 +33,7 @@ def migrate() -> None:
         out.print(schema_status(engine).message)
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()
-        raise UnavailableError(f"the database cannot be reached: {reason[-1] if reason else error}") from error
+        raise UnavailableError(f"the database is not reachable: {reason[-1] if reason else error}") from error
     except CommandError as error:
         raise UnavailableError(f"the migrations cannot be run: {error}") from error
     finally:
@@ -42,9 +42,9 @@ def migrate() -> None:
 
 @app.command()
 def sweep() -> None:
-    """Do the health process's work once: judge lost workers, ring for waiting jobs, publish what waits.
+    """Do the work of the health process once: handle stale jobs, notify workers of waiting jobs, publish messages.
 
-    For when that process is down. Harmless beside it: one of the two acts.
+    Use it while that process is down. If it runs, only one of the two acts.
     """
     from sqlalchemy.exc import OperationalError
 
@@ -53,27 +53,28 @@ def sweep() -> None:
     try:
         done = run_single_sweep(_settings())
     except OperationalError as error:
-        raise UnavailableError(f"the database cannot be reached: {str(error.orig).strip()}") from error
+        raise UnavailableError(f"the database is not reachable: {str(error.orig).strip()}") from error
     if not done.acted:
-        out.print("Another sweep is at work; nothing was done.")
+        out.print("Another sweep is running, so this one did nothing.")
         return
     reaped = done.reaped
     out.print(
         f"{reaped.stale} marked stale, {reaped.requeued} back in the queue, {reaped.cancelled} cancelled, "
-        f"{reaped.failed} failed; {done.notifications} doorbells rung, {done.published} messages published."
+        f"{reaped.failed} failed; {done.notifications} notifications sent, {done.published} messages published."
     )
 
 
 @app.command()
 def retention(
     days: Annotated[
-        float | None, typer.Option(min=0, help="Instead of TIDAL_RETENTION_DAYS: since the end of the job.")
+        float | None, typer.Option(min=0, help="Days since the end of the job, instead of TIDAL_RETENTION_DAYS.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
 ) -> None:
-    """Delete logs and metrics of experiments whose job ended long ago; models, checkpoints and results stay.
+    """Delete logs and metrics of experiments whose job ended long ago; keep models, checkpoints and results.
 
-    The health process does it every hour where TIDAL_RETENTION_DAYS is set. Run it where the experiments lie.
+    If TIDAL_RETENTION_DAYS is set, the health process does it every hour. Run it on the machine that has the
+    experiments.
     """
     from sqlalchemy.exc import OperationalError
 
@@ -84,7 +85,7 @@ def retention(
     settings = _settings()
     days = settings.retention_days if days is None else days
     if not days:
-        out.print("Everything is kept: TIDAL_RETENTION_DAYS is 0. Name another age with --days.")
+        out.print("Nothing was deleted, because TIDAL_RETENTION_DAYS is 0. Choose an age with --days.")
         return
     engine = make_engine(settings.database_url, application_name="tidal-retention", pool_size=1)
     store = ArtifactStore(settings.experiments_dir)
@@ -95,7 +96,7 @@ def retention(
         else:
             found = delete_expired_archives(engine, store, days)
     except OperationalError as error:
-        raise UnavailableError(f"the database cannot be reached: {str(error.orig).strip()}") from error
+        raise UnavailableError(f"the database is not reachable: {str(error.orig).strip()}") from error
     finally:
         engine.dispose()
     for one in found:
@@ -107,7 +108,7 @@ def retention(
 
 
 def _settings() -> Settings:
-    """Of the environment, or with the addresses of the running local stack."""
+    """Return the settings of the environment, with the addresses of the local stack if it runs and none are set."""
     instance, settings = read_instance(), get_settings()
     if "database_url" in settings.model_fields_set or instance is None:
         return settings
@@ -121,7 +122,7 @@ def _settings() -> Settings:
 
 
 def database_url() -> str:
-    """Of the environment, else of the running local stack, else the default."""
+    """Return the URL of the database: of the environment, else of the running local stack, else the default."""
     settings = get_settings()
     instance = read_instance()
     if "database_url" not in settings.model_fields_set and instance is not None:

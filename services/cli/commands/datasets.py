@@ -1,4 +1,4 @@
-"""`tidal datasets …`: text of one's own, uploaded with a bar, listed, looked at, deleted."""
+"""`tidal datasets …`: uploads, lists, shows and deletes datasets."""
 
 from __future__ import annotations
 
@@ -19,59 +19,60 @@ from services.cli.output import age, err, format_size, out, print_json, status_t
 from tidal_client import Client
 from tidal_client.vocabulary import JobStatus
 
-app = typer.Typer(help="Upload and look after your own text.", no_args_is_help=True)
+app = typer.Typer(help="Upload and manage your own text.", no_args_is_help=True)
 
 POLL_SECONDS = 0.5
 
 Name = Annotated[str, typer.Argument(help="Name of the dataset.")]
-Json = Annotated[bool, typer.Option("--json", help="Print what the API answers, as JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the reply of the API as JSON.")]
 
 
 @app.command()
 def upload(
-    file: Annotated[Path, typer.Argument(help=".txt, .jsonl or .parquet, also gzipped.")],
+    file: Annotated[Path, typer.Argument(help="A .txt, .jsonl or .parquet file, also gzipped.")],
     name: Annotated[
-        str | None, typer.Option("--name", "-n", help="What to call it. [default: the file's name]")
+        str | None, typer.Option("--name", "-n", help="Name of the dataset. [default: the file's name]")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option("--format", "-f", help="txt, jsonl or parquet, where no suffix says it.")
+        str | None,
+        typer.Option("--format", "-f", help="txt, jsonl or parquet, for a file with another suffix."),
     ] = None,
     text_field: Annotated[
-        str | None, typer.Option("--text-field", help="Where jsonl and parquet have their text. [default: text]")
+        str | None, typer.Option("--text-field", help="Name of the text field in jsonl and parquet. [default: text]")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait until it is tokenised.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait until the dataset is tokenised.")] = False,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Upload a file; a job tokenises it. Train on it with `tidal jobs submit lm-training --data NAME`.
 
-    In a .txt file `<|endoftext|>` stands between documents. The same file again changes nothing. A file name that no
-    dataset may have is changed to the nearest that one may have: `my stories.txt` becomes `my-stories`.
+    In a .txt file, `<|endoftext|>` separates documents. Uploading the same file again changes nothing. A file name that
+    is not a valid name for a dataset is changed: `my stories.txt` becomes `my-stories`.
     """
     if not file.is_file():
-        raise InvalidInputError(f"{file}: there is no such file here; an upload is one file")
+        raise InvalidInputError(f"{file}: no such file on this machine; name one file")
     if name is None:
         name = _name_for(file)
     if kind is None:
         kind = split_name(name)[1] or split_name(file.name)[1]
     if kind is None:
-        unknown = f"no suffix says what it is; say --format {' or '.join(FORMATS)}"
-        raise InvalidInputError(f"{file}: {file_name_problem(file.name) or unknown}")
+        unknown_format = f"the format is unknown; use --format {' or '.join(FORMATS)}"
+        raise InvalidInputError(f"{file}: {file_name_problem(file.name) or unknown_format}")
     with connect(url, token) as client:
         with _bar(file) as sent:
-            taken = client.upload_dataset(file, name=name, file_format=kind, text_field=text_field, on_progress=sent)
-        if watch and taken.job is not None:
-            _wait(client, taken.job.id)
-            taken = taken.model_copy(update={"dataset": client.dataset(taken.dataset.name)})
+            uploaded = client.upload_dataset(file, name=name, file_format=kind, text_field=text_field, on_progress=sent)
+        if watch and uploaded.job is not None:
+            _wait(client, uploaded.job.id)
+            uploaded = uploaded.model_copy(update={"dataset": client.dataset(uploaded.dataset.name)})
     if as_json:
-        print_json(taken.model_dump(mode="json", by_alias=True))
+        print_json(uploaded.model_dump(mode="json", by_alias=True))
         return
-    one = taken.dataset
+    one = uploaded.dataset
     documents = "documents not counted yet" if one.documents is None else plural(one.documents, "document")
     out.print(f"{one.name}: {format_size(one.size_bytes)}, {documents}, {one.status}", soft_wrap=True)
-    if taken.job is not None and not watch:
-        err.print(f"Job {taken.job.id} tokenises it; `tidal datasets show {one.name}` says when it is ready.")
+    if uploaded.job is not None and not watch:
+        err.print(f"Job {uploaded.job.id} tokenises it; `tidal datasets show {one.name}` shows when it is ready.")
 
 
 @app.command("list")
@@ -83,7 +84,7 @@ def list_datasets(as_json: Json = False, url: Url = None, token: Token = None) -
         print_json([dataset.model_dump(mode="json", by_alias=True) for dataset in found])
         return
     if not found:
-        err.print("No datasets. Upload one with `tidal datasets upload FILE`.")
+        err.print("There are no datasets. Upload one with `tidal datasets upload FILE`.")
         return
     rows = table("dataset", "status", "documents>", "tokens>", "size>", "used by>", "uploaded")
     for dataset in found:
@@ -95,7 +96,7 @@ def list_datasets(as_json: Json = False, url: Url = None, token: Token = None) -
 
 @app.command()
 def show(name: Name, as_json: Json = False, url: Url = None, token: Token = None) -> None:
-    """Show one dataset and the experiments that use it."""
+    """Show a dataset and the experiments that use it."""
     with connect(url, token) as client:
         one = client.dataset(name)
     if as_json:
@@ -118,17 +119,17 @@ def show(name: Name, as_json: Json = False, url: Url = None, token: Token = None
         rows.add_row("" if number else "used by", f"{use.name or use.experiment_id} ({use.type}, {use.status})")
     out.print(rows)
     if one.status != "failed":
-        err.print(f"Train on it: tidal jobs submit lm-training --data {one.name}")
+        err.print(f"Train on it with: tidal jobs submit lm-training --data {one.name}")
 
 
 @app.command()
 def delete(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Delete a dataset's text and tokens. Models that were trained on it stay."""
+    """Delete a dataset's text and tokens. Models that were trained on it are kept."""
     with connect(url, token) as client:
         if not yes:
             one = client.dataset(name)
@@ -138,23 +139,23 @@ def delete(
 
 
 def _wait(client: Client, job_id: str) -> None:
-    """Wait until the job has completed. Raises JobFailed when it ends in another way."""
+    """Wait until the job has completed; raise JobFailed if it ends in another way."""
     with err.status("tokenising"):
         while (job := client.job(job_id)).status != JobStatus.COMPLETED:
             if job.finished_at is not None:
                 reason = job.error.message or job.error.code if job.error is not None else job.status
-                raise JobFailed(f"it was not tokenised: {reason}")
+                raise JobFailed(f"the dataset was not tokenised: {reason}")
             time.sleep(POLL_SECONDS)
 
 
 def _name_for(file: Path) -> str:
-    """Return a name for the dataset made from the file name. Prints a line if the two differ."""
+    """Return a name for the dataset that is derived from the file name; print the name if the two differ."""
     plain, kind = split_name(file.name)
-    if kind is None and (refusal := file_name_problem(file.name)) is not None:
-        raise InvalidInputError(f"{file}: {refusal}")
+    if kind is None and (problem := file_name_problem(file.name)) is not None:
+        raise InvalidInputError(f"{file}: {problem}")
     name = suggest_name(file.name)
     if name is None:
-        raise InvalidInputError(f"{file}: no dataset can be called like this file; choose a name with --name")
+        raise InvalidInputError(f"{file}: the file's name cannot be the name of a dataset; choose one with --name")
     if name != plain:
         err.print(f"The dataset is called {name}; --name chooses another name.", soft_wrap=True)
     return name
@@ -166,7 +167,7 @@ def _count(value: int | None) -> str:
 
 @contextmanager
 def _bar(file: Path) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr until it is full. Yields a function to call with the bytes sent so far."""
+    """Show a progress bar on stderr; yield a function to call with the number of bytes sent so far."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

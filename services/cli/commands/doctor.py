@@ -1,4 +1,4 @@
-"""`tidal doctor`: what this machine has, what is missing, and how to get it. Changes nothing."""
+"""`tidal doctor`: checks this machine and says how to install what is missing. It changes nothing."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from tidal_client import instance_folder, read_instance
 HUB = "https://huggingface.co"
 HUB_CORPUS = "roneneldan/TinyStories"
 HUB_SECONDS = 3.0
-ROOM_GB = 5.0
-"""Less free disk than this is worth a warning."""
+MINIMUM_FREE_GB = 5.0
+"""Free disk space below which a warning is shown."""
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "missing": ("✗", "red")}
 TORCH_PACKAGES = ("safetensors", "datasets", "pyarrow")
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing that was looked at. `fix` says what to do unless it is ok."""
+    """The result of one check. `fix` says what to do unless the state is ok."""
 
     name: str
     state: Literal["ok", "warning", "missing"]
@@ -45,9 +45,9 @@ class CheckResult:
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
-    """Check this machine, and say how to get what is missing.
+    """Check this machine, and show how to install what is missing.
 
-    Looks at Python, packages, torch, servers, ports, disk, GPU and hub. Exit status 1 if something that is needed is
+    It checks Python, packages, torch, servers, ports, disk, GPU and hub. The exit status is 1 if a requirement is
     missing.
     """
     findings = list(examine())
@@ -68,7 +68,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print the find
 
 
 def examine() -> Iterator[CheckResult]:
-    """Every finding, in the order things are needed."""
+    """Yield the results of all checks, in the order in which Tidal needs the parts."""
     yield python()
     yield packages()
     yield torch()
@@ -81,7 +81,7 @@ def examine() -> Iterator[CheckResult]:
 
 
 def python() -> CheckResult:
-    """The interpreter."""
+    """Check the version of Python."""
     found = ".".join(map(str, sys.version_info[:3]))
     if (3, 11) <= sys.version_info[:2] <= (3, 13):
         return CheckResult("Python", "ok", f"{found} in {sys.prefix}")
@@ -89,7 +89,7 @@ def python() -> CheckResult:
 
 
 def packages() -> CheckResult:
-    """The packages everything needs."""
+    """Check the packages that Tidal always needs."""
     try:
         wanted = [line for line in requires("tidal") or [] if "extra ==" not in line]
     except PackageNotFoundError:
@@ -102,16 +102,16 @@ def packages() -> CheckResult:
 
 
 def torch() -> CheckResult:
-    """PyTorch and what training needs beside it, without loading it."""
+    """Check PyTorch and the other packages for training, without importing them."""
     absent = [name for name in ("torch", *TORCH_PACKAGES) if importlib.util.find_spec(name) is None]
     if absent:
-        fix = "needed to train and generate on this machine: run `make install`"
+        fix = "run `make install`; training and generating on this machine need them"
         return CheckResult("PyTorch", "missing", f"not installed: {', '.join(absent)}", fix)
     return CheckResult("PyTorch", "ok", version("torch"))
 
 
 def servers() -> Iterator[CheckResult]:
-    """PostgreSQL and Valkey, as the local stack would find them."""
+    """Check whether the local stack can find PostgreSQL and Valkey."""
     settings = get_settings()
     asked = subprocess.run(
         [sys.executable, "-m", "services.local", "programs"], capture_output=True, text=True, env=stack_environment()
@@ -125,21 +125,21 @@ def servers() -> Iterator[CheckResult]:
     for key, name, setting in (("postgres", "PostgreSQL", "database_url"), ("valkey", "Valkey", "redis_url")):
         program = found[key]
         if setting in settings.model_fields_set:
-            yield CheckResult(name, "ok", f"the server of TIDAL_{setting.upper()} is used")
+            yield CheckResult(name, "ok", f"the server in TIDAL_{setting.upper()} is used")
         elif "error" in program:
             what, _, fix = program["error"].partition("; ")
             yield CheckResult(name, "missing", what, fix)
         else:
             yield CheckResult(name, "ok", f"{program['major']} ({program['origin']}), {program['path']}")
-    if left := found["leftovers"]:
-        format_size = sum(entry["bytes"] for entry in left) / 1e6
-        paths = "\n".join(f"rm -r {entry['path']}   # {entry['bytes'] / 1e6:.0f} MB" for entry in left)
-        detail = f"{plural(len(left), 'data folder')} of deleted copies of Tidal, {format_size:.0f} MB"
-        yield CheckResult("Leftovers", "warning", detail, f"if nothing in them is wanted:\n{paths}")
+    if unused := found["leftovers"]:
+        total_mb = sum(entry["bytes"] for entry in unused) / 1e6
+        paths = "\n".join(f"rm -r {entry['path']}   # {entry['bytes'] / 1e6:.0f} MB" for entry in unused)
+        detail = f"{plural(len(unused), 'data folder')} of deleted copies of Tidal, {total_mb:.0f} MB"
+        yield CheckResult("Leftovers", "warning", detail, f"if you do not need their data:\n{paths}")
 
 
 def ports() -> Iterator[CheckResult]:
-    """The port of the api; free, or used by our own stack."""
+    """Check whether the port of the api is free or used by the local stack."""
     instance = read_instance()
     if instance is not None:
         yield CheckResult("Local stack", "ok", f"runs at {instance.api_url}")
@@ -151,14 +151,14 @@ def ports() -> Iterator[CheckResult]:
             probe.bind(("127.0.0.1", port))
         except OSError:
             yield CheckResult(
-                "Port", "warning", f"{port} is in use by another program", "tidal up --port 0, or TIDAL_PORT"
+                "Port", "warning", f"{port} is in use by another program", "use tidal up --port 0, or set TIDAL_PORT"
             )
             return
     yield CheckResult("Port", "ok", f"{port} is free")
 
 
 def disk() -> CheckResult:
-    """Room where the data goes."""
+    """Check the free space of the disk with the data."""
     folder = instance_folder()
     while not folder.exists():
         folder = folder.parent
@@ -167,9 +167,12 @@ def disk() -> CheckResult:
             "Disk", "missing", f"{folder} cannot be written", "run from another folder, or set TIDAL_HOME"
         )
     free = shutil.disk_usage(folder).free / 1e9
-    state: Literal["ok", "warning"] = "ok" if free >= ROOM_GB else "warning"
+    state: Literal["ok", "warning"] = "ok" if free >= MINIMUM_FREE_GB else "warning"
     return CheckResult(
-        "Disk", state, f"{free:.0f} GB free", "" if state == "ok" else f"training wants {ROOM_GB:.0f} GB"
+        "Disk",
+        state,
+        f"{free:.0f} GB free",
+        "" if state == "ok" else f"free some space; training needs {MINIMUM_FREE_GB:.0f} GB",
     )
 
 
@@ -179,7 +182,7 @@ def private() -> CheckResult:
     if ~int(umask, 8) & 0o007:
         detail = f"TIDAL_UMASK is {umask}: every user of this machine can read experiments, datasets and logs"
         return CheckResult("Privacy", "warning", detail, "remove the setting, or set 077 or 027")
-    for path, fix in ((instance_folder(), "the next `tidal up` closes it"), (Path(".env"), "chmod 600 .env")):
+    for path, fix in ((instance_folder(), "the next `tidal up` corrects it"), (Path(".env"), "chmod 600 .env")):
         if path.exists() and path.stat().st_mode & 0o007:
             detail = f"{path} can be read by every user of this machine"
             return CheckResult("Privacy", "warning", detail, fix)
@@ -187,7 +190,7 @@ def private() -> CheckResult:
 
 
 def gpu() -> CheckResult:
-    """An NVIDIA GPU that torch could use."""
+    """Check whether there is an NVIDIA GPU that torch can use."""
     program = shutil.which("nvidia-smi")
     if program is None:
         detail = "none found, training runs on the CPU"
@@ -197,7 +200,7 @@ def gpu() -> CheckResult:
     query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     asked = subprocess.run(query, capture_output=True, text=True, timeout=20)
     if asked.returncode or not asked.stdout.strip():
-        return CheckResult("GPU", "warning", "nvidia-smi finds none", "look at the NVIDIA driver; the CPU is used")
+        return CheckResult("GPU", "warning", "nvidia-smi finds no GPU, the CPU is used", "check the NVIDIA driver")
     found = "; ".join(asked.stdout.strip().splitlines())
     if _installed("torch") and version("torch").endswith("+cpu"):
         return CheckResult(
@@ -207,16 +210,16 @@ def gpu() -> CheckResult:
 
 
 def hub() -> CheckResult:
-    """Whether corpora can be downloaded by name."""
+    """Check whether corpora can be downloaded from the hub."""
     address = os.environ.get("HF_ENDPOINT", HUB)
     if hub_reachable():
-        return CheckResult("Hub", "ok", f"{address} answers")
-    fix = "corpora by name cannot be downloaded; use builtin:stories or a local file (DATA=path)"
-    return CheckResult("Hub", "warning", f"{address} does not answer in {HUB_SECONDS:g} s", fix)
+        return CheckResult("Hub", "ok", f"{address} is reachable")
+    fix = "corpora cannot be downloaded from the hub; use builtin:stories or a local file (DATA=path)"
+    return CheckResult("Hub", "warning", f"{address} does not respond within {HUB_SECONDS:g} s", fix)
 
 
 def hub_reachable(seconds: float = HUB_SECONDS) -> bool:
-    """Whether the hub answers within `seconds`; never when HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set."""
+    """Return whether the hub responds within `seconds`; False if HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set."""
     if any(os.environ.get(name, "") not in ("", "0") for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")):
         return False
     try:

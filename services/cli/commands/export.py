@@ -1,4 +1,4 @@
-"""`tidal export`: a trained model for other programs. The work is done by a child process, which loads torch."""
+"""`tidal export`: exports a trained model for other programs, in a child process that loads torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXIT_SECONDS = 5.0
 
 
 class ModelFormat(StrEnum):
-    """The form of an export."""
+    """The format of an exported model."""
 
     SAFETENSORS = "safetensors"
     PTH = "pth"
@@ -43,32 +43,33 @@ class ModelFormat(StrEnum):
 
 def command(
     checkpoint: Annotated[
-        str, typer.Argument(help="EXPERIMENT/FILE, EXPERIMENT/best, latest or final; or a file or folder on this disk.")
+        str, typer.Argument(help="EXPERIMENT/FILE, EXPERIMENT/best, latest or final; or a local file or folder.")
     ],
     form: Annotated[
         ModelFormat,
         typer.Option(
             "--format",
             "-f",
-            help="safetensors: weights with their configuration. pth: as the original Tidal loads it. "
+            help="safetensors: weights with their configuration. pth: for the original Tidal. "
             "hf: a model folder for transformers (language models only).",
         ),
     ],
     target: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write. Default: NAME-FORMAT in this folder.")
+        Path | None, typer.Option("--out", "-o", help="Folder to write. Default: NAME-FORMAT in the present folder.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an older export in that folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write a trained model or controller in a form that other programs read.
+    """Export a trained model or controller in a format that other programs can read.
 
-    Final models and training checkpoints, ours and the original's. The folder is written whole or not at all.
+    It exports final models and training checkpoints, also those of the original project. The folder is written
+    atomically.
     """
     source = checkpoint_path(checkpoint)
     stem = source.name if source.is_dir() else source.name.removesuffix(".safetensors").removesuffix(".pth")
     folder = (target or Path(f"{stem}-{form}")).expanduser()
-    if not force and folder.is_dir() and any(folder.iterdir()):  # said before torch is loaded
-        raise ConflictError(f"{folder}: is not empty; name another with --out, or replace it with --force")
+    if not force and folder.is_dir() and any(folder.iterdir()):  # check before torch is loaded
+        raise ConflictError(f"{folder}: is not empty; choose another folder with --out, or replace it with --force")
     done = run(source, folder, form, force)
     if as_json:
         print_json(done)
@@ -111,7 +112,7 @@ class _Refused(TidalError):
 
 
 def report(done: dict[str, Any], *, shown: Path) -> None:
-    """Print what was written, and the two lines of code that load it."""
+    """Print the written files, and the code that loads them."""
     what = "controller" if done["kind"] == "rl" else "language model"
     out.print(f"Wrote {shown}/, a {what} of {done['parameters']:,} parameters:", soft_wrap=True)
     files = table("file", "size>")
@@ -120,6 +121,6 @@ def report(done: dict[str, Any], *, shown: Path) -> None:
     out.print(files)
     for remark in done["remarks"]:
         err.print(remark, style="yellow", soft_wrap=True)
-    out.print("Load it:")
+    out.print("Load it with:")
     for line in done["load"]:
         out.print(Text(f"    {line}"), soft_wrap=True)

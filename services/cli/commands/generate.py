@@ -1,7 +1,7 @@
-"""`tidal generate`: text from a trained model, token by token, coloured by the modulation each was sampled with.
+"""`tidal generate`: generates text with a trained model and prints it token by token, coloured by modulation.
 
-The text comes from the API or, without any service, from a child process that loads a file of this machine. Both send
-the same events, which `views.tokens` prints.
+The text comes from the API or, without any service, from a child process that loads a local file. Both send the same
+events, which `views.tokens` prints.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ tidal generate "The cat" --gating fixed --modulation 0.8 --seed 7
 
 tidal generate "The cat" --gating learned --stop "The end" --max-tokens 300
 
-tidal generate -c out/lm "Once upon a time"       (no service; a folder of tidal train lm)
+tidal generate -c out/lm "Once upon a time"       (without a service, from a folder of tidal train lm)
 
 echo "One day" | tidal generate - --json
 """
@@ -61,52 +61,65 @@ class GenerationSource:
 
 def command(
     context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="The text to go on from; - reads it from stdin.")] = "Once upon a time",
+    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from stdin.")] = "Once upon a time",
     checkpoint: Annotated[
         str | None,
         typer.Option(
             "--checkpoint",
             "-c",
-            help="EXPERIMENT/FILE or EXPERIMENT/final; a file or folder that exists here is used without the API. "
-            "Default: the newest model.",
+            help="Language model: EXPERIMENT/FILE or EXPERIMENT/final; a local file or folder is used without the "
+            "API. Default: the newest model.",
         ),
     ] = None,
     gating_mode: Annotated[
-        GatingMode, typer.Option("--gating", "-g", help="Where the modulation comes from.")
+        GatingMode, typer.Option("--gating", "-g", help="How the modulation is chosen.")
     ] = GatingMode.NONE,
     modulation: Annotated[
-        float | None, typer.Option("--modulation", min=0, max=1, help="For gating fixed: 0 careful, 1 daring.")
+        float | None,
+        typer.Option("--modulation", min=0, max=1, help="For gating fixed: 0 careful, 1 daring."),
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option("--policy", "-p", help="For gating learned: EXPERIMENT/final. Default: the newest."),
+        typer.Option("--policy", "-p", help="Controller for gating learned: EXPERIMENT/final. Default: the newest."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=MAX_NEW_TOKENS, help="Length.")] = 120,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", "-n", min=1, max=MAX_NEW_TOKENS, help="Most tokens.")
+    ] = 120,
     temperature: Annotated[
         float | None,
-        typer.Option("--temperature", min=0, max=MAX_TEMPERATURE, help="For gating none; 0 takes the likeliest token."),
+        typer.Option(
+            "--temperature", min=0, max=MAX_TEMPERATURE, help="For gating none; 0 always takes the most likely token."
+        ),
     ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=MAX_TOP_K, help="For gating none.")] = None,
-    top_p: Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="For gating none; above 0.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", min=1, max=MAX_TOP_K, help="For gating none: sample from this many tokens.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", min=0, max=1, help="For gating none: share of probability to sample from, above 0."),
+    ] = None,
     repetition_penalty: Annotated[
         float | None,
         typer.Option(
             "--repetition-penalty",
             min=MIN_REPETITION_PENALTY,
             max=MAX_REPETITION_PENALTY,
-            help="For gating none; 1 for no penalty.",
+            help="For gating none; 1 means no penalty.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed gives the same text.")] = None,
-    stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this text; up to four times.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="End before this text; can be given up to four times.")
+    ] = None,
     local: Annotated[
-        bool, typer.Option("--local", help="Without the API: load the checkpoint in a process of this command.")
+        bool, typer.Option("--local", help="Do not use the API, but load the checkpoint in a child process.")
     ] = False,
     color: Annotated[
-        Color, typer.Option("--color", help="Colour tokens by modulation. auto: on a terminal without NO_COLOR.")
+        Color,
+        typer.Option("--color", help="Colour tokens by modulation. auto: on a terminal without NO_COLOR."),
     ] = Color.AUTO,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the text when it is complete.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reply as JSON.")] = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
@@ -115,11 +128,11 @@ def command(
     Each token is coloured by its modulation: blue is careful, red is daring. Ctrl-C stops it, also on the server.
     """
     if stop and (len(stop) > MAX_STOP_STRINGS or "" in stop):
-        raise InvalidInputError("--stop takes up to four texts, none of them empty")
+        raise InvalidInputError("--stop can be given up to four times, and its text cannot be empty")
     if policy is not None and gating_mode is not GatingMode.LEARNED:
-        raise InvalidInputError(f"--policy is used with --gating learned only, not {gating_mode}")
+        raise InvalidInputError(f"--policy can be used only with --gating learned, not {gating_mode}")
     if top_p == 0:
-        raise InvalidInputError("--top-p 0 leaves no token to draw from; give more, such as 0.9")
+        raise InvalidInputError("--top-p 0 leaves no token to sample from; use a larger value, such as 0.9")
     if temperature is not None:
         try:
             check_temperature(temperature)
@@ -131,13 +144,13 @@ def command(
     given = {name: value for name, value in context.params.items() if name in SamplingRequest.model_fields}
     fields: dict[str, Any] = {**given, "gating_mode": gating_mode.value, "stop": stop or None}
     learned = gating_mode is GatingMode.LEARNED
-    here = local or (checkpoint is not None and is_path(checkpoint))
+    is_local = local or (checkpoint is not None and is_path(checkpoint))
     with ExitStack() as stack:
-        waiting = err.status("loading the model" if here else "waiting for the first token")
+        waiting = err.status("loading the model" if is_local else "waiting for the first token")
         view = TokenView(color, prompt, gating_mode.value, on_first=waiting.stop)
         try:
             stack.enter_context(waiting)
-            if here:
+            if is_local:
                 source = local_source(checkpoint, policy, learned, prompt, fields)
             else:
                 client = stack.enter_context(connect(url, token))
@@ -147,15 +160,15 @@ def command(
             if as_json:
                 print_json(reply.model_dump(mode="json", by_alias=True))
                 return
-            view.whole(reply)
+            view.print_reply(reply)
         except KeyboardInterrupt:
             waiting.stop()
-            view.end()
+            view.end_line()
             err.print(f"stopped after {plural(view.count, 'token')}", style="yellow")
             raise typer.Exit(INTERRUPTED) from None
         finally:
-            view.end()
-        view.summary(reply, source.name)
+            view.end_line()
+        view.print_summary(reply, source.name)
 
 
 command.__doc__ = (command.__doc__ or "") + EXAMPLES
@@ -164,7 +177,7 @@ command.__doc__ = (command.__doc__ or "") + EXAMPLES
 def local_source(
     checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
 ) -> GenerationSource:
-    """Return the source for a child process. Raises NotFoundError when a file does not exist."""
+    """Return the source that uses a child process; raise NotFoundError if a file does not exist."""
     model = checkpoint_path(checkpoint) if checkpoint else local_generation.newest_checkpoint(policy=False)
     controller = None
     if learned:
@@ -175,7 +188,7 @@ def local_source(
 def api_source(
     client: Client, checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
 ) -> GenerationSource:
-    """Return the source for the API. Raises NotFoundError when no checkpoint is named and none is finished."""
+    """Return the source that uses the API; raise NotFoundError if no checkpoint is named and none is finished."""
     model = checkpoint or newest_checkpoint(client, "lm")
     if learned:
         fields = {**fields, "rl_checkpoint": policy or newest_checkpoint(client, "rl")}
@@ -183,18 +196,18 @@ def api_source(
 
 
 def follow(source: GenerationSource, view: TokenView, *, quiet: bool) -> Generation:
-    """Print tokens through `view` unless `quiet`; return the reply. Raises UnavailableError if it breaks off."""
+    """Print tokens with `view` unless `quiet`; return the reply. Raises UnavailableError if the stream breaks off."""
     with closing(source.events) as events:
         for event in events:
             if event.name == EVENT_TOKEN and not quiet:
-                view.token(event.data)
+                view.print_token(event.data)
             elif event.name == EVENT_DONE:
                 return Generation.model_validate(event.data)
     raise UnavailableError("the stream broke off before the text was complete; try again")
 
 
 def newest_checkpoint(client: Client, kind: str) -> str:
-    """Return the reference of the newest finished experiment of `kind` (lm or rl)."""
+    """Return a reference to the final model of the newest finished experiment of `kind` (lm or rl)."""
     trained = client.experiments(kind=kind, status=JobStatus.COMPLETED, limit=1)
     imported = [found for found in client.experiments(kind=kind, limit=100) if found.status == IMPORTED]
     finished = sorted([*trained, *imported], key=lambda experiment: experiment.created_at)

@@ -17,7 +17,7 @@ from services.cli.configuration import read_overrides
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, duration, err, format_time, out, print_json, status_text, table
 from services.cli.views.job_history import attempts, describe_events
-from services.cli.views.queue import print_queue, until
+from services.cli.views.queue import print_queue, time_until
 from services.cli.views.watch import watch as follow
 from tidal_client import Client, Job
 from tidal_client.vocabulary import DesiredState, JobStatus, JobType, Signal
@@ -267,7 +267,7 @@ def _facts(job: Job) -> Table:
         "phase": job.progress.phase if not job.ended else None,
         "queue place": str(job.queue_position) if job.queue_position else None,
         "not before": format_time(job.not_before) if job.not_before and job.status == JobStatus.PENDING else None,
-        "starts about": until(job.predicted_start) if job.predicted_start else None,
+        "starts about": time_until(job.predicted_start) if job.predicted_start else None,
         "attempt": str(job.attempt) if job.attempt else None,
         "worker": job.worker,
         "resumes": job.parent_id,

@@ -1,4 +1,4 @@
-"""`tidal up`, `tidal down`, `tidal status`: the local stack, run by `python -m services.local`."""
+"""`tidal up`, `tidal down` and `tidal status`: start, stop and show the local stack of `python -m services.local`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tidal_client import LocalInstance, instance_folder, read_instance
 from tidal_client.local_instance import read_state_file
 
 START_SECONDS = 150.0
-"""Above the supervisor's own limit."""
+"""Longest wait for the stack in seconds; longer than the limit of the supervisor."""
 
 Port = Annotated[int | None, typer.Option("--port", help="Port of the API, 0 for any free one. [default: 4400]")]
 FlowerPort = Annotated[
@@ -31,18 +31,20 @@ FlowerPort = Annotated[
 
 
 def up(
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready; it runs on.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Run it in the background; return when it is ready.")
+    ] = False,
     port: Port = None,
     flower_port: FlowerPort = None,
 ) -> None:
     """Start database, queue, API, workers and Flower on this machine.
 
-    In the foreground it shows one log of everything; Ctrl-C stops all of it. Data, logs and secrets are kept in
-    `.tidal` (or TIDAL_HOME). A second `tidal up` finds the running one.
+    In the foreground, it prints the logs of all processes, and Ctrl-C stops them. Data, logs and secrets are kept in
+    `.tidal` (or TIDAL_HOME). If the stack already runs, its addresses are printed.
     """
     running = read_instance()
     if running is not None:
-        err.print(f"It runs already, since {_since(running)}.")
+        err.print(f"The stack is already running, since {_since(running)}.")
         print_addresses(running)
         return
     arguments = up_arguments(port, flower_port, quiet=detach)
@@ -56,7 +58,8 @@ def up(
 def down() -> None:
     """Stop the local stack of this folder.
 
-    Whoever started it, in whichever terminal. Running jobs write a checkpoint and go on after the next `tidal up`.
+    It may have been started in another terminal. Running jobs write a checkpoint and continue after the next `tidal
+    up`.
     """
     folder = instance_folder()
     running = read_instance(folder)
@@ -65,7 +68,7 @@ def down() -> None:
         ended = subprocess.run([sys.executable, "-m", "services.local", "down"], env=stack_environment())
     if ended.returncode:
         raise typer.Exit(ended.returncode)
-    err.print("Stopped." if running or known else f"Nothing runs in {folder}.", soft_wrap=True)
+    err.print("Stopped." if running or known else f"No stack runs in {folder}.", soft_wrap=True)
 
 
 def status(
@@ -73,16 +76,16 @@ def status(
 ) -> None:
     """Show the processes and addresses of the local stack.
 
-    Exit status 3 when it does not run.
+    The exit status is 3 if it does not run.
     """
     folder = instance_folder()
     instance = read_instance(folder)
     if instance is None:
         left = read_state_file(folder)
         if left is not None:
-            err.print("Its supervisor was killed. `tidal up` goes on where it was, `tidal down` cleans up.")
+            err.print("The supervisor was killed. `tidal up` continues, `tidal down` stops the remaining servers.")
         else:
-            err.print(f"Nothing runs in {folder}. Start it with `tidal up`.", soft_wrap=True)
+            err.print(f"No stack runs in {folder}. Start it with `tidal up`.", soft_wrap=True)
         raise typer.Exit(3)
     if as_json:
         secret = {"token", "flower_password", "database_url", "redis_url"}
@@ -101,7 +104,7 @@ def status(
 
 
 def print_addresses(instance: LocalInstance) -> None:
-    """The addresses a person needs."""
+    """Print the addresses and secrets of the stack."""
     out.print(f"  Page    {instance.api_url}      the dashboard; sign in with the token")
     out.print(f"  API     {instance.api_url}      docs: {instance.api_url}/docs")
     out.print(f"  Flower  {instance.flower_url}      user: tidal  password: {instance.flower_password}")
@@ -112,7 +115,7 @@ def print_addresses(instance: LocalInstance) -> None:
 def up_arguments(
     port: int | None, flower_port: int | None, *, quiet: bool = False, with_parent: bool = False
 ) -> list[str]:
-    """Arguments of the Python interpreter that run the supervisor."""
+    """Return the arguments of the Python interpreter that run the supervisor."""
     arguments = ["-m", "services.local", "up"]
     if port is not None:
         arguments += ["--port", str(port)]
@@ -124,28 +127,28 @@ def up_arguments(
 
 
 def port_to_use(port: int | None) -> int:
-    """The port asked for; without one the usual port if it is free, else 0 (any free one)."""
+    """Return `port` if it is given, else the port of the settings if it is free, else 0 for any free port."""
     if port is not None:
         return port
-    usual = get_settings().port
+    default = get_settings().port
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", usual))
+            probe.bind(("127.0.0.1", default))
         except OSError:
             return 0
-    return usual
+    return default
 
 
 def start_detached(arguments: list[str]) -> LocalInstance:
-    """Start the supervisor in a session of its own and return when it is ready. UnavailableError."""
+    """Start the supervisor in the background and return when the stack is ready; may raise UnavailableError."""
     process = launch(arguments)
     with err.status("Starting …"):
         return wait_until_ready(process)
 
 
 def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """The supervisor in the background; what it says goes to `logs/up.log`."""
+    """Start the supervisor in the background with its output in `logs/up.log`."""
     with up_log().open("wb") as output:
         return subprocess.Popen(
             [sys.executable, *arguments],
@@ -158,7 +161,7 @@ def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], seconds: float = START_SECONDS) -> LocalInstance:
-    """The instance, once its api answers. UnavailableError with the reason when it ends instead."""
+    """Return the instance once its api responds; raise UnavailableError with the reason if the process ends instead."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         instance = read_instance()
@@ -174,7 +177,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], seconds: float = START_SE
 
 
 def up_log() -> Path:
-    """Where a supervisor in the background writes."""
+    """Return the path of the log of a supervisor in the background."""
     folder = instance_folder() / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / "up.log"
@@ -185,7 +188,7 @@ def _since(instance: LocalInstance) -> str:
 
 
 def _memory(pid: int | None) -> str:
-    """Resident memory of the process and its descendants."""
+    """Return the resident memory of a process and its descendants as text."""
     if pid is None:
         return ""
     try:

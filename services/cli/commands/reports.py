@@ -1,4 +1,4 @@
-"""`tidal reports …`: have a report made from experiments, read it, take it along as a file."""
+"""`tidal reports …`: generates reports about experiments, shows them, and exports them to files."""
 
 from __future__ import annotations
 
@@ -17,25 +17,29 @@ from services.cli.output import age, err, out, print_json, table
 from tidal_client import Client
 from tidal_client.vocabulary import ReportPattern
 
-app = typer.Typer(help="Make, read and export reports about experiments.", no_args_is_help=True)
+app = typer.Typer(help="Generate, read and export reports about experiments.", no_args_is_help=True)
 
 
 class ReportFormat(StrEnum):
-    """The form of an export."""
+    """The format of an exported report."""
 
     HTML = "html"
     MD = "md"
 
 
-ReportId = Annotated[str, typer.Argument(help="Id of the report, or `last`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+ReportId = Annotated[str, typer.Argument(help="Id of the report, or `last` for the newest one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the reply of the API as JSON.")]
 
 
 @app.command("list")
 def list_reports(
-    search: Annotated[str | None, typer.Option("--search", help="Part of the title.")] = None,
-    experiment: Annotated[str | None, typer.Option("--experiment", "-e", help="Those about this experiment.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = 20,
+    search: Annotated[
+        str | None, typer.Option("--search", help="Show only reports with this text in the title.")
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option("--experiment", "-e", help="Show only reports about this experiment.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Most reports to show.")] = 20,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
@@ -47,7 +51,7 @@ def list_reports(
         print_json([report.model_dump(mode="json", by_alias=True) for report in found])
         return
     if not found:
-        err.print("No reports. Make one with `tidal reports generate`.")
+        err.print("There are no reports. Generate one with `tidal reports generate`.")
         return
     rows = table("report", "title", "made from", "experiments>", "changed")
     for report in found:
@@ -59,12 +63,12 @@ def list_reports(
 @app.command()
 def show(
     report: ReportId,
-    raw: Annotated[bool, typer.Option("--raw", help="The Markdown as it is stored.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print the stored Markdown.")] = False,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Read a report, its charts as the values where they end."""
+    """Show a report; charts are shown as tables of their end values."""
     with connect(url, token) as client:
         found = client.report(_id(client, report))
         text = "" if raw or as_json else client.export_report(found.id, "md")
@@ -83,36 +87,38 @@ def generate(
     experiments: Annotated[
         list[str] | None, typer.Argument(help="Ids of one to eight experiments. Default: the newest.")
     ] = None,
-    pattern: Annotated[ReportPattern, typer.Option("--pattern", "-p", help="The kind of report.")] = "full-report",
-    title: Annotated[str | None, typer.Option("--title", help="Default: from the pattern and the experiment.")] = None,
+    pattern: Annotated[ReportPattern, typer.Option("--pattern", "-p", help="Kind of report.")] = "full-report",
+    title: Annotated[
+        str | None, typer.Option("--title", help="Title. Default: from the pattern and the experiment.")
+    ] = None,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Have a report made from what is stored about experiments."""
+    """Generate a report from the stored data of experiments."""
     with connect(url, token) as client:
-        made = client.generate_report(pattern, experiments or [_newest(client)], title=title)
+        report = client.generate_report(pattern, experiments or [_newest(client)], title=title)
     if as_json:
-        print_json(made.model_dump(mode="json", by_alias=True))
+        print_json(report.model_dump(mode="json", by_alias=True))
         return
-    out.print(f"Made {made.id}: {made.title}", markup=False, soft_wrap=True)
-    err.print(f"Read it with: tidal reports show {made.id}", soft_wrap=True)
+    out.print(f"Generated {report.id}: {report.title}", markup=False, soft_wrap=True)
+    err.print(f"Read it with: tidal reports show {report.id}", soft_wrap=True)
 
 
 @app.command()
 def export(
     report: ReportId,
     form: Annotated[
-        ReportFormat, typer.Option("--format", "-f", help="html: one page that opens offline.")
+        ReportFormat, typer.Option("--format", "-f", help="html: one page that can be read offline.")
     ] = ReportFormat.HTML,
     to: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write. Default: standard output.", dir_okay=False)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Write a report as one file; its charts show what is stored now."""
+    """Export a report as one file; its charts show the present data."""
     if to is not None and to.exists() and not force:
         raise ConflictError(f"{to} exists; --force replaces it")
     with connect(url, token) as client:
@@ -128,9 +134,9 @@ def export(
 def delete(
     reports: Annotated[list[str], typer.Argument(help="Ids of reports.")], url: Url = None, token: Token = None
 ) -> None:
-    """Delete reports; what they are about stays."""
+    """Delete reports, not the experiments that they are about."""
     if "last" in reports:
-        raise InvalidInputError("name a report to delete by its id, not by `last`")
+        raise InvalidInputError("a report can be deleted only by its id, not by `last`")
     with connect(url, token) as client:
         for report in reports:
             client.delete_report(report)
@@ -142,19 +148,19 @@ def _id(client: Client, report: str) -> str:
         return report
     found = client.reports(limit=1)
     if not found:
-        raise NotFoundError("there are no reports; make one with `tidal reports generate`")
+        raise NotFoundError("there are no reports; generate one with `tidal reports generate`")
     return found[0].id
 
 
 def _newest(client: Client) -> str:
     found = client.experiments(limit=1)
     if not found:
-        raise NotFoundError("there are no experiments to make a report of")
+        raise NotFoundError("there are no experiments to report on; submit a job with `tidal jobs submit`")
     return found[0].id
 
 
 def _without_blocks(text: str) -> str:
-    """A terminal draws no charts; the values below each block stay."""
+    """Remove the blocks of the charts, which a terminal cannot show; the tables of their end values remain."""
     kept, inside = [], False
     for line in text.split("\n"):
         if line.startswith("```chart"):

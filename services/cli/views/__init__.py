@@ -1,1 +1,1 @@
-"""The terminal output of the commands. Commands themselves are in `commands`."""
+"""Terminal output of the commands, which are in `services.cli.commands`."""

@@ -1,4 +1,4 @@
-"""How `tidal analyze` shows an analysis: tables of the modulation, and the texts in its colours. Pure rendering."""
+"""Renders an analysis for `tidal analyze`: tables of the modulation, and texts in the colours of their modulation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SIGNAL = "modulation"
 STATISTICS = {"wordCount": "words", "uniqueWordRatio": "different words", "charCount": "characters"}
 
 
-def parts(result: AnalysisResult) -> Iterator[RenderableType]:
-    """Everything there is to see, from the whole to the details."""
+def render_analysis(result: AnalysisResult) -> Iterator[RenderableType]:
+    """Yield tables and texts of the result, summaries before details."""
     if result.kind == "single":
         yield from _single(result.trajectories[0])
     elif result.kind == "batch":
@@ -32,14 +32,15 @@ def _single(trajectory: PromptTrajectory) -> Iterator[RenderableType]:
     analysis = trajectory.analysis
     windows = table("", "mean>", "std>", "min>", "25 %>", "median>", "75 %>", "max>")
     evolution = analysis["signalEvolution"][SIGNAL]
-    for name, its in [("whole", analysis["signalStats"][SIGNAL]), *((f"Q{n + 1}", w) for n, w in enumerate(evolution))]:
+    quarters = ((f"Q{number + 1}", statistics) for number, statistics in enumerate(evolution))
+    for name, statistics in (("all", analysis["signalStats"][SIGNAL]), *quarters):
         keys = ("mean", "std", "min", "q25", "q50", "q75", "max")
-        windows.add_row(name, *(_number(its[key]) for key in keys))
+        windows.add_row(name, *(_number(statistics[key]) for key in keys))
     yield windows
     yield Text(f"Phase changes (|t| > 2): {_phases(analysis) or 'none'}\n")
     ends = analysis["tokenSignalAlignment"][SIGNAL]
     for name, tokens in (("Lowest", ends["lowTokens"]), ("Highest", ends["highTokens"])):
-        shown = [Text.assemble((repr(its["tokenText"]), modulation_style(its["value"]))) for its in tokens]
+        shown = [Text.assemble((repr(item["tokenText"]), modulation_style(item["value"]))) for item in tokens]
         yield Text(f"{name}: ").append_text(Text(" ").join(shown))
 
 
@@ -55,36 +56,36 @@ def _batch(result: AnalysisResult) -> Iterator[RenderableType]:
     batch = result.batch_analysis or {}
     spread = batch["crossPromptVariance"][SIGNAL]
     strategy = batch["strategyCharacterization"][SIGNAL]
-    whole = table("modulation", "value>", "95 % interval")
+    summary = table("modulation", "value>", "95 % interval")
     for name, values, key in (
         ("mean of the prompts", strategy, "globalMean"),
-        ("deviation of the prompts' means", strategy, "globalStd"),
+        ("standard deviation of the prompts' means", strategy, "globalStd"),
         ("variance between prompts", spread, "betweenPromptVar"),
         ("variance within prompts", spread, "withinPromptVar"),
     ):
         interval = values.get("confidenceIntervals", {}).get(key)
         # Four significant digits, because three decimal places would round small variances to zero.
         shown = f"{interval[0]:.4g} … {interval[1]:.4g}" if interval else "(--bootstrap)"
-        whole.add_row(name, f"{values[key]:.4g}", shown)
-    yield whole
+        summary.add_row(name, f"{values[key]:.4g}", shown)
+    yield summary
 
 
 def _sweep(sweep: Mapping[str, Any]) -> Iterator[RenderableType]:
     rows = table("prompt", "modulation>", *(f"{name}>" for name in STATISTICS.values()))
-    for its in sweep["prompts"]:
-        for key, figures in its["statistics"].items():
-            first = key == next(iter(its["statistics"]))
-            prompt = its["prompt"] or "(new document)"
+    for item in sweep["prompts"]:
+        for key, figures in item["statistics"].items():
+            first = key == next(iter(item["statistics"]))
+            prompt = item["prompt"] or "(new document)"
             rows.add_row(prompt if first else "", Text(key, modulation_style(float(key))), *_statistics(figures))
-        rows.add_row("", "1 − 0", *_statistics(its["deltas"], sign="+"), style="dim")
+        rows.add_row("", "1 − 0", *_statistics(item["deltas"], sign="+"), style="dim")
     if len(sweep["prompts"]) > 1:
         rows.add_row("mean of all", "1 − 0", *_statistics(sweep["meanDeltas"], sign="+"), style="bold")
     yield rows
     if len(sweep["prompts"]) == 1:
-        [its] = sweep["prompts"]
-        for key, text in its["texts"].items():
+        [item] = sweep["prompts"]
+        for key, text in item["texts"].items():
             style = modulation_style(float(key))
-            yield Text.assemble((f"{key}  ", "bold"), (its["prompt"], "dim"), (text, style), "\n")
+            yield Text.assemble((f"{key}  ", "bold"), (item["prompt"], "dim"), (text, style), "\n")
 
 
 def _statistics(figures: Mapping[str, float], sign: str = "") -> list[str]:
@@ -92,7 +93,7 @@ def _statistics(figures: Mapping[str, float], sign: str = "") -> list[str]:
 
 
 def _phases(analysis: Mapping[str, Any]) -> str:
-    return ", ".join(f"{its['windowBoundary']} t = {its['tStatistic']:+.1f}" for its in analysis["phases"])
+    return ", ".join(f"{phase['windowBoundary']} t = {phase['tStatistic']:+.1f}" for phase in analysis["phases"])
 
 
 def _coloured(sample: AnalysisSample) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
-"""What is known of a running job from the events of its experiment's stream. Pure: no terminal, no network.
+"""The state of a running job, derived from the events of its experiment's stream, without terminal or network.
 
-`JobView.apply(event)` takes events in any order the server may send them and returns the remarks worth a line.
+`JobView.apply(event)` accepts events in any order in which the server may send them, and returns the lines to print.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from common.metrics.names import EPISODE_REWARD, LOSS, TOKENS_PER_SECOND, VALIDA
 from tidal_client import Job, StreamEvent
 from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus
 
-WAITING = "waiting for room"
+WAITING = "waiting for disk space"
 """Text for the phase `waiting_for_disk`; the missing space is appended."""
 QUIET_STATUSES = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
 """Statuses that are shown as the phase, not on a separate line."""
@@ -24,7 +24,7 @@ QUIET_STATUSES = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
 
 @dataclass
 class JobView:
-    """The newest state of one job."""
+    """The newest known state of a job."""
 
     job: Job
     phase: str = ""
@@ -32,9 +32,9 @@ class JobView:
     total_steps: int | None = None
     eta_seconds: float | None = None
     values: dict[str, float] = field(default_factory=dict)
-    """Newest value of each metric."""
+    """Newest value of each metric; NaN if it was not finite."""
     clock: Callable[[], float] = time.monotonic
-    """Seconds."""
+    """Returns the time in seconds."""
     _first_step_at: float | None = None
 
     def __post_init__(self) -> None:
@@ -42,7 +42,7 @@ class JobView:
 
     @property
     def fraction(self) -> float:
-        """Return the finished share of the steps or of the time limit, whichever is larger; 0 while unknown."""
+        """Return the finished share of the steps or of the time limit, whichever is larger; 0 if it is unknown."""
         if self.job.status == JobStatus.COMPLETED:
             return 1.0
         by_step = self.step / self.total_steps if self.total_steps else 0.0
@@ -54,82 +54,20 @@ class JobView:
 
     @property
     def seconds_left(self) -> float | None:
-        """Return seconds left by the trainer's estimate or by the time limit, whichever is less; None while unknown."""
+        """Return the smaller of the trainer's estimate and the time left until the limit; None if both are unknown."""
         limit = self._time_limit()
         by_time = limit - (self.clock() - self._first_step_at) if limit and self._first_step_at is not None else None
         known = [seconds for seconds in (self.eta_seconds, by_time) if seconds is not None]
         return min(known) if known and min(known) > 0 and self.job.status == JobStatus.RUNNING else None
 
     def _time_limit(self) -> float | None:
-        """`max_seconds` of the job's configuration: of the section training for a language model, else at the top."""
+        """Return `max_seconds` of the job's configuration, in the section `training` or at the top level."""
         config = (self.job.payload or {}).get("config", {})
         limit = config.get("training", config).get("max_seconds")
         return float(limit) if limit else None
 
-    def take(self, job: Job) -> list[str]:
-        """A newer state of the job from elsewhere."""
-        return self._job(job)
-
-    def apply(self, event: StreamEvent) -> list[str]:
-        """Take one event; the lines to print, if any."""
-        data = event.data if isinstance(event.data, dict) else {}
-        if event.name in ("metrics", "rl-metrics"):
-            for point in data.get("points", ()):
-                self._point(point)
-        elif event.name == "status":
-            self._take_progress({"step": data.get("step"), "total_steps": data.get("totalSteps")})
-            return self._phase(data)
-        elif event.name == "rewind":
-            self.step = int(data.get("step") or 0)
-            return [f"attempt {data.get('attempt')} goes on after step {self.step}"]
-        elif event.name == "job-update":
-            return self._job_document(data)
-        return []
-
-    def summary(self) -> str:
-        """The numbers beside the bar: `loss 4.31 · validation 4.40 · 12.3k tokens/s`."""
-        parts = []
-        for name, label in ((LOSS, "loss"), (VALIDATION_LOSS, "validation"), (EPISODE_REWARD, "reward")):
-            if name in self.values:
-                value = self.values[name]
-                parts.append(f"{label} {value:.3f}" if math.isfinite(value) else f"{label} not finite")
-        if math.isfinite(self.values.get(TOKENS_PER_SECOND, math.nan)):
-            parts.append(f"{self.values[TOKENS_PER_SECOND] / 1000:.1f}k tokens/s")
-        return " · ".join(parts)
-
-    def _phase(self, data: Mapping[str, Any]) -> list[str]:
-        waited, waits, disk = self.phase.startswith(WAITING), data.get("phase") == WAITING_FOR_DISK, data.get("disk")
-        self._take_progress({"phase": data.get("phase"), "eta_seconds": data.get("etaSeconds")})
-        if not waits:
-            return ["there is room on the disk again; it goes on"] if waited and data.get("phase") else []
-        if isinstance(disk, dict):
-            shortage = shortage_text(disk["disk"], disk["freeBytes"], disk["neededBytes"], disk.get("reason"))
-            self.phase = f"{WAITING}: {shortage}"
-        return [] if waited else [f"{self.phase}; free some, it goes on by itself"]
-
-    def _point(self, point: Mapping[str, Any]) -> None:
-        self._take_progress({"step": int(point.get("step") or 0)})
-        for name, value in (point.get("values") or {}).items():
-            # Null: it was not finite, training diverged.
-            self.values[name] = math.nan if value is None else float(value)
-
-    def _take_progress(self, progress: Mapping[str, Any]) -> None:
-        phase = progress.get("phase") or self.phase
-        # While the job waits, keep the text with the free space, which is newer than the row.
-        if phase != WAITING_FOR_DISK or not self.phase.startswith(WAITING):
-            self.phase = phase
-        self.step = max(self.step, progress.get("step") or 0)
-        if self.step and self._first_step_at is None:
-            self._first_step_at = self.clock()
-        self.total_steps = progress.get("total_steps") or self.total_steps
-        self.eta_seconds = progress.get("eta_seconds") or self.eta_seconds
-
-    def _job_document(self, data: Mapping[str, Any]) -> list[str]:
-        if data.get("id") != self.job.id:
-            return []
-        return self._job(Job.model_validate({**self.job.model_dump(by_alias=True), **data}))
-
-    def _job(self, job: Job) -> list[str]:
+    def update(self, job: Job) -> list[str]:
+        """Take over a newer state of the job, and return the lines to print."""
         before, self.job = self.job, job.model_copy(update={"payload": job.payload or self.job.payload})
         self._take_progress(job.progress.model_dump())
         if (job.status, job.attempt) == (before.status, before.attempt) or job.status in QUIET_STATUSES:
@@ -141,3 +79,62 @@ class JobView:
             else ""
         )
         return [f"{job.status}{attempt}{reason}"]
+
+    def apply(self, event: StreamEvent) -> list[str]:
+        """Take over an event, and return the lines to print."""
+        data = event.data if isinstance(event.data, dict) else {}
+        if event.name in ("metrics", "rl-metrics"):
+            for point in data.get("points", ()):
+                self._take_point(point)
+        elif event.name == "status":
+            self._take_progress({"step": data.get("step"), "total_steps": data.get("totalSteps")})
+            return self._take_phase(data)
+        elif event.name == "rewind":
+            self.step = int(data.get("step") or 0)
+            return [f"attempt {data.get('attempt')} continues after step {self.step}"]
+        elif event.name == "job-update":
+            return self._take_job(data)
+        return []
+
+    def summary(self) -> str:
+        """Return the newest metrics, such as `loss 4.31 · validation 4.40 · 12.3k tokens/s`."""
+        parts = []
+        for name, label in ((LOSS, "loss"), (VALIDATION_LOSS, "validation"), (EPISODE_REWARD, "reward")):
+            if name in self.values:
+                value = self.values[name]
+                parts.append(f"{label} {value:.3f}" if math.isfinite(value) else f"{label} not finite")
+        if math.isfinite(self.values.get(TOKENS_PER_SECOND, math.nan)):
+            parts.append(f"{self.values[TOKENS_PER_SECOND] / 1000:.1f}k tokens/s")
+        return " · ".join(parts)
+
+    def _take_phase(self, data: Mapping[str, Any]) -> list[str]:
+        waited, waits, disk = self.phase.startswith(WAITING), data.get("phase") == WAITING_FOR_DISK, data.get("disk")
+        self._take_progress({"phase": data.get("phase"), "eta_seconds": data.get("etaSeconds")})
+        if not waits:
+            return ["the disk has enough space again; the job continues"] if waited and data.get("phase") else []
+        if isinstance(disk, dict):
+            shortage = shortage_text(disk["disk"], disk["freeBytes"], disk["neededBytes"], disk.get("reason"))
+            self.phase = f"{WAITING}: {shortage}"
+        return [] if waited else [f"{self.phase}; free some space, then the job continues automatically"]
+
+    def _take_point(self, point: Mapping[str, Any]) -> None:
+        self._take_progress({"step": int(point.get("step") or 0)})
+        for name, value in (point.get("values") or {}).items():
+            # Null means that the value was not finite, because the training has diverged.
+            self.values[name] = math.nan if value is None else float(value)
+
+    def _take_progress(self, progress: Mapping[str, Any]) -> None:
+        phase = progress.get("phase") or self.phase
+        # While the job waits for space, keep the text about the disk, which the job's progress does not contain.
+        if phase != WAITING_FOR_DISK or not self.phase.startswith(WAITING):
+            self.phase = phase
+        self.step = max(self.step, progress.get("step") or 0)
+        if self.step and self._first_step_at is None:
+            self._first_step_at = self.clock()
+        self.total_steps = progress.get("total_steps") or self.total_steps
+        self.eta_seconds = progress.get("eta_seconds") or self.eta_seconds
+
+    def _take_job(self, data: Mapping[str, Any]) -> list[str]:
+        if data.get("id") != self.job.id:
+            return []
+        return self.update(Job.model_validate({**self.job.model_dump(by_alias=True), **data}))

@@ -1,4 +1,4 @@
-"""The attempts of a job, put together from its events: who ran it, from which step, and how it ended. Pure."""
+"""Derives the attempts of a job from its events: which worker ran it, from which step, and how it ended."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 from tidal_client import JobEvent
 from tidal_client.vocabulary import TERMINAL, JobStatus
 
-_LEFT = frozenset({JobStatus.PENDING, JobStatus.PAUSED}) | TERMINAL
+_WITHOUT_WORKER = frozenset({JobStatus.PENDING, JobStatus.PAUSED}) | TERMINAL
 """Statuses in which no worker runs the job."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One execution."""
+    """One execution of a job."""
 
     number: int
     worker: str
     began: datetime
     ended: datetime | None
-    """None while it lasts."""
+    """None while it runs."""
     begin: str
-    """`after step 40`, `from the beginning`."""
+    """Where it started: `after step 40` or `from the beginning`."""
     checkpoint: str
-    """`step 80`: the newest it registered."""
+    """The newest checkpoint that it registered, such as `step 80`."""
     ending: str
 
 
 def attempts(events: Sequence[JobEvent]) -> list[Attempt]:
-    """In order; `events` oldest first."""
+    """Return the attempts in order; `events` are the events of the job, oldest first."""
     found: list[Attempt] = []
     for event in events:
         if event.event == "claimed":
@@ -66,37 +66,37 @@ def _with(attempt: Attempt, event: JobEvent) -> Attempt:
         changes["ending"] = ""
     elif event.event == "restored":
         changes = {"ended": event.at, "ending": "lost with the installation (restored from a backup)"}
-    elif event.to_status in _LEFT:
+    elif event.to_status in _WITHOUT_WORKER:
         changes = {"ended": event.at, "ending": ending(event.event, details)}
     return Attempt(**{**vars(attempt), **changes})
 
 
 def ending(event: str, details: Mapping[str, Any]) -> str:
-    """`restarted: worker_lost`, `failed: user_error, no such corpus`, `released: drain`."""
-    why = [str(details[key]) for key in ("reason", "code", "message") if details.get(key)]
+    """Return how an attempt ended, such as `restarted: worker_lost` or `failed: user_error, no such corpus`."""
+    reasons = [str(details[key]) for key in ("reason", "code", "message") if details.get(key)]
     killed = " (killed)" if details.get("killed") else ""
-    return f"{event}: {', '.join(why)}{killed}" if why else f"{event}{killed}"
+    return f"{event}: {', '.join(reasons)}{killed}" if reasons else f"{event}{killed}"
 
 
 def describe_events(events: Sequence[JobEvent]) -> list[tuple[JobEvent, str]]:
-    """Return events with details as text. Of consecutive checkpoints only the newest is listed, with their number."""
+    """Return events with their details as text; consecutive checkpoints become one line with their number."""
     lines: list[tuple[JobEvent, str]] = []
-    row = 0
+    consecutive = 0
     for event in events:
-        again = event.event == "checkpoint" and bool(lines) and lines[-1][0].event == "checkpoint"
-        row = row + 1 if again else 1
-        if again:
+        repeated = event.event == "checkpoint" and bool(lines) and lines[-1][0].event == "checkpoint"
+        consecutive = consecutive + 1 if repeated else 1
+        if repeated:
             lines.pop()
-        lines.append((event, remark(event) + (f", the newest of {row}" if row > 1 else "")))
+        lines.append((event, details_text(event) + (f", the newest of {consecutive}" if consecutive > 1 else "")))
     return lines
 
 
-def remark(event: JobEvent) -> str:
-    """What the details of an event say, hashes left out."""
-    said = {
+def details_text(event: JobEvent) -> str:
+    """Return the details of an event as text, without hashes and empty values."""
+    details = {
         key: value for key, value in event.details.items() if key not in _HASHES and value not in (None, "", [], {})
     }
-    return ", ".join(f"{key} {_short(value)}" for key, value in said.items())
+    return ", ".join(f"{key} {_short(value)}" for key, value in details.items())
 
 
 _HASHES = frozenset({"sha256", "digest"})

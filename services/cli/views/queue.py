@@ -1,4 +1,4 @@
-"""The queue on a terminal: one table of types, one of those that wait."""
+"""Prints the queue as two tables: the types of jobs, and the waiting jobs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tidal_client import Queue
 SOON_SECONDS = 5.0
 
 
-def until(moment: datetime | None, *, now: datetime | None = None) -> str:
-    """`now`, `in 3:05`, or `unknown`."""
+def time_until(moment: datetime | None, *, now: datetime | None = None) -> str:
+    """Return the time until `moment`, such as `now`, `in 3:05` or, for None, `unknown`."""
     if moment is None:
         return "unknown"
     seconds = (moment - (now or datetime.now(UTC))).total_seconds()
@@ -20,10 +20,10 @@ def until(moment: datetime | None, *, now: datetime | None = None) -> str:
 
 
 def print_queue(queue: Queue) -> None:
-    """Limits and lines of `queue`."""
+    """Print the limits, the numbers of jobs and the waiting jobs of `queue`."""
     workers = queue.workers
     if workers is None:
-        alive = "workers unknown (Redis does not answer)"
+        alive = "workers unknown (Redis does not respond)"
     else:
         busy = sum(worker.state == "busy" for worker in workers)
         alive = f"{plural(len(workers), 'worker')} alive, {busy} busy"
@@ -38,9 +38,9 @@ def print_queue(queue: Queue) -> None:
         for job in kind.jobs:
             place, priority = str(job.position), str(job.priority)
             waiting.add_row(
-                job.id, kind.type, place, priority, until(job.predicted_start), job.name or "", age(job.created_at)
+                job.id, kind.type, place, priority, time_until(job.predicted_start), job.name or "", age(job.created_at)
             )
     if waiting.row_count:
         out.print(waiting)
     else:
-        err.print("Nobody waits.")
+        err.print("No job is waiting.")

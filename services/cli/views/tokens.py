@@ -1,7 +1,8 @@
-"""Tokens in the terminal: each in the colour of its modulation, a legend, and one line about the whole.
+"""Prints generated tokens in the colours of their modulation, with a legend and a summary.
 
-Blue is careful, grey between, vermilion daring: told apart with every kind of colour blindness, readable on light and
-dark ground. Without colour (a pipe, NO_COLOR, --color never) the text is plain.
+Blue means careful, vermilion daring, and grey is between them. These colours can be distinguished with every kind of
+colour blindness, and are readable on light and dark backgrounds. In a pipe, with NO_COLOR or with --color never, the
+text has no colours.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LEGEND_STEPS = 11
 
 
 class Color(StrEnum):
-    """When to colour."""
+    """When to use colours."""
 
     AUTO = "auto"
     ALWAYS = "always"
@@ -31,7 +32,7 @@ class Color(StrEnum):
 
 
 def console(color: Color, *, stderr: bool = False) -> Terminal:
-    """A console that colours as asked; `auto` means on a terminal, unless NO_COLOR is set."""
+    """Return a console with or without colours; `auto` means colours on a terminal unless NO_COLOR is set."""
     if color is Color.NEVER or (color is Color.AUTO and os.environ.get("NO_COLOR")):
         return Terminal(stderr=stderr, color_system=None)
     if color is Color.AUTO:
@@ -46,10 +47,10 @@ def console(color: Color, *, stderr: bool = False) -> Terminal:
 
 
 class TokenView:
-    """Prints one generation as it comes. `count` is how many tokens were printed."""
+    """Prints a generation token by token. `count` is the number of tokens printed so far."""
 
     def __init__(self, color: Color, prompt: str, mode: str, *, on_first: Callable[[], None] = lambda: None) -> None:
-        """`on_first` is called before anything is printed."""
+        """Create a view for a prompt and a gating mode; `on_first` is called before the first output."""
         self.out = console(color)
         self.err = console(color, stderr=True)
         self.count = 0
@@ -59,31 +60,35 @@ class TokenView:
         self._begun = False
         self._printed = ""
 
-    def token(self, data: dict[str, Any]) -> None:
-        """One token of the stream."""
+    def print_token(self, data: dict[str, Any]) -> None:
+        """Print one token of the stream."""
         self._begin()
         self.count += 1
         self._print(str(data.get("text") or ""), modulation_style(data.get("modulation")))
 
-    def whole(self, reply: Generation) -> None:
-        """Print a finished reply: all of it, or the part that was not streamed (the end of a held-back stop string)."""
+    def print_reply(self, reply: Generation) -> None:
+        """Print the part of a finished reply that has not been printed yet.
+
+        The last characters may not have been streamed, because they could have been the beginning of a stop string.
+        """
         self._begin()
         if not self._printed:
             for step in reply.trajectory:
-                self.token(step)
+                self.print_token(step)
         if reply.text.startswith(self._printed):
             self._print(reply.text[len(self._printed) :], "")
 
-    def end(self) -> None:
-        """The end of the line, if one was begun."""
+    def end_line(self) -> None:
+        """End the line, if anything has been printed."""
         if self._begun:
-            # Not through the console: interrupted by Ctrl-C, it may still hold what it has written, and repeat it.
+            # Write to the file directly. After Ctrl-C the console may still buffer a text that it has already written,
+            # and would write it again.
             self.out.file.write("\n")
             self.out.file.flush()
             self._begun = False
 
-    def summary(self, reply: Generation, source: str) -> None:
-        """Speed, seed, mode and what they came to, on stderr."""
+    def print_summary(self, reply: Generation, source: str) -> None:
+        """Print number of tokens, speed, seed and sampling parameters on stderr."""
         rate = 1000 * reply.tokens_generated / reply.elapsed_ms if reply.elapsed_ms else 0.0
         parts = [plural(reply.tokens_generated, "token"), f"{rate:.0f} tokens/s", *effective(reply, self._mode), source]
         if reply.truncated:
@@ -106,7 +111,7 @@ class TokenView:
 
 
 def coloured(reply: Generation) -> Text:
-    """The text, each token in the colour of its modulation."""
+    """Return the text of a reply with each token in the colour of its modulation."""
     if not reply.trajectory:
         return Text(reply.text)
     parts = [(str(step.get("text") or ""), modulation_style(step.get("modulation"))) for step in reply.trajectory]
@@ -114,13 +119,13 @@ def coloured(reply: Generation) -> Text:
 
 
 def legend() -> Text:
-    """The scale, careful to daring."""
+    """Return a legend of the colours."""
     shades = [("■", modulation_style(step / (LEGEND_STEPS - 1))) for step in range(LEGEND_STEPS)]
     return Text.assemble(("modulation  0 careful ", "dim"), *shades, (" 1 daring", "dim"))
 
 
 def effective(reply: Generation, mode: str) -> list[str]:
-    """Seed, mode and decoding parameters as they were in force; what the reply does not tell is left out."""
+    """Return seed, mode and sampling parameters that the generation used, as far as the reply contains them."""
     values = reply.effective
     names = {"temperature": "temperature", "topK": "top-k", "topP": "top-p", "repetitionPenalty": "penalty"}
     given = [f"{name} {values[key]:.4g}" for key, name in names.items() if values.get(key) not in (None, 1.0)]
@@ -132,7 +137,7 @@ def effective(reply: Generation, mode: str) -> list[str]:
         mean = sum(modulations) / len(modulations)
         given = [f"modulation {min(modulations):.2f} to {max(modulations):.2f}, mean {mean:.2f}"]
     if mode != GatingMode.NONE and values.get("gatesFed") is False:
-        given.append("gates untrained, off")
+        given.append("gates off, not trained")
     if given:
         words.append(f"({', '.join(given)})")
     seed = [f"seed {values['seed']}"] if values.get("seed") is not None else []

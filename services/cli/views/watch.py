@@ -1,4 +1,4 @@
-"""The live view of one job: a progress bar with the loss on a terminal, a line now and then anywhere else."""
+"""Follows a job live: with a progress bar on a terminal, otherwise with regular lines."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ from tidal_client import Client, Job, StreamEvent
 from tidal_client.vocabulary import JobStatus
 
 LINE_SECONDS = 10.0
-"""Between lines where there is no terminal."""
+"""Seconds between two lines if the output is not a terminal."""
 POLL_SECONDS = 3.0
-"""Between looks at the job itself, should its update be late."""
+"""Seconds between two requests for the job, in case an event is late."""
 PATIENCE_SECONDS = 60.0
-"""Without any contact before giving up."""
+"""Seconds without contact to the api after which following fails."""
 
 
 class Display(Protocol):
-    """Where the state of a job is shown."""
+    """Shows the state of a job."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
     def remark(self, line: str) -> None:
-        """Something that happened."""
+        """Print a line about an event."""
 
     def refresh(self) -> None:
-        """The view may have changed."""
+        """Show the present state of the view."""
 
 
 def watch(client: Client, job: Job, *, label: str | None = None, console: Console = err) -> JobView:
-    """Follow `job` until it has ended or is paused; Ctrl-C ends the watching only (KeyboardInterrupt passes through).
+    """Follow `job` until it has ended or is paused, and return its view.
 
-    UnavailableError when the api stays away.
+    Ctrl-C raises KeyboardInterrupt and does not affect the job. Raises UnavailableError if the api does not respond for
+    PATIENCE_SECONDS.
     """
     view = JobView(job)
     title = label or job.name or job.type
@@ -64,7 +65,7 @@ def watch(client: Client, job: Job, *, label: str | None = None, console: Consol
                 remarks += view.apply(event)
             if time.monotonic() >= poll_at:
                 try:
-                    remarks += view.take(client.job(job.id))
+                    remarks += view.update(client.job(job.id))
                     contact = time.monotonic()
                 except UnavailableError:
                     if time.monotonic() - contact > PATIENCE_SECONDS:
@@ -83,12 +84,12 @@ def _read(client: Client, experiment_id: str, into: queue.SimpleQueue[StreamEven
             into.put(event)
     except TidalError as error:
         into.put(error)
-    except RuntimeError:  # the client was closed, nobody watches any more
+    except RuntimeError:  # the client was closed, because following has ended
         return
 
 
 class _Bar:
-    """One bar that moves in place."""
+    """Shows a progress bar on a terminal."""
 
     def __init__(self, view: JobView, title: str, console: Console) -> None:
         self._view = view
@@ -135,7 +136,7 @@ class _Bar:
 
 
 class _Lines:
-    """For logs and pipes: a line when something happens and every ten seconds."""
+    """Prints a line for each event and every LINE_SECONDS, for logs and pipes."""
 
     def __init__(self, view: JobView, title: str, console: Console) -> None:
         self._view = view

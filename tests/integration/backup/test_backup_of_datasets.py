@@ -200,6 +200,6 @@ def test_the_commands_name_what_they_leave_out(settings: Settings, elsewhere: Se
     done = tidal(elsewhere, "restore", str(tmp_path / "with.tar"))
     assert done.returncode == 1 and "with another text: tales" in done.stderr
     done = tidal(elsewhere, "restore", str(tmp_path / "with.tar"), "--force")
-    assert done.returncode == 0 and "1 dataset brought back" in done.stdout, done.stderr
-    assert "The datasets that were here lie in" in done.stdout
+    assert done.returncode == 0 and "1 dataset." in done.stdout, done.stderr
+    assert "The previous datasets are in" in done.stdout
     assert text_of(elsewhere, "tales") == TEXT

@@ -182,7 +182,7 @@ def test_prompts_come_from_the_command_line_and_a_file(api: Api, tmp_path: Path)
     assert api.sent[-1][2]["prompts"] == ["Tom", "The cat", "The\u2028dog", "One\u0085day"]
     file.write_text("\n")
     refused = tidal("batch", "--prompts-file", str(file))
-    assert isinstance(refused.exception, InvalidInputError) and "no line" in refused.exception.message
+    assert isinstance(refused.exception, InvalidInputError) and "the file has no prompts" in refused.exception.message
 
 
 def test_a_job_is_asked_for_the_same(api: Api) -> None:

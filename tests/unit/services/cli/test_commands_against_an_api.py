@@ -17,7 +17,7 @@ from common.errors import InvalidInputError, NotFoundError
 from services.api.schemas.generate import GenerateRequest
 from services.cli.commands import generate, jobs, steer
 from services.cli.main import app
-from services.cli.views.queue import until
+from services.cli.views.queue import time_until
 from tests.unit import api_documents as documents
 from tidal_client import Client
 from tidal_client.wire.sampling import MIN_REPETITION_PENALTY, MIN_TEMPERATURE
@@ -242,5 +242,5 @@ def test_the_queue_shows_limits_places_and_predictions(api: Api, tidal: Callable
 
 def test_a_predicted_start_is_shown_relative_to_now() -> None:
     now = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
-    texts = [until(None if s is None else now + timedelta(seconds=s), now=now) for s in (None, -3, 2, 30, 185)]
+    texts = [time_until(None if s is None else now + timedelta(seconds=s), now=now) for s in (None, -3, 2, 30, 185)]
     assert texts == ["unknown", "now", "now", "in 30 s", "in 3:05"]

@@ -34,7 +34,9 @@ def test_metrics_move_the_step_and_the_numbers() -> None:
 def test_a_loss_that_is_not_finite_is_said_instead_of_the_one_before() -> None:
     view = JobView(job())
     for step, loss in ((2, 4.0), (3, None)):
-        view.apply(StreamEvent("metrics", {"points": [{"step": step, "values": {LOSS: loss, TOKENS_PER_SECOND: None}}]}))
+        view.apply(
+            StreamEvent("metrics", {"points": [{"step": step, "values": {LOSS: loss, TOKENS_PER_SECOND: None}}]})
+        )
     assert view.summary() == "loss not finite"
 
 
@@ -69,7 +71,7 @@ def test_a_status_is_said_once_and_quiet_ones_are_not() -> None:
 def test_a_failure_says_why() -> None:
     view = JobView(job())
     failed = job(status="failed", error={"code": "cuda_oom", "message": "lower micro_batch_size"}, payload={})
-    assert view.take(failed) == ["failed: lower micro_batch_size"]
+    assert view.update(failed) == ["failed: lower micro_batch_size"]
     assert view.job.ended
 
 
@@ -83,7 +85,7 @@ def test_updates_of_another_job_are_ignored() -> None:
 def test_a_rewind_moves_back() -> None:
     view = JobView(job())
     view.apply(points(90))
-    assert view.apply(StreamEvent("rewind", {"attempt": 2, "step": 60})) == ["attempt 2 goes on after step 60"]
+    assert view.apply(StreamEvent("rewind", {"attempt": 2, "step": 60})) == ["attempt 2 continues after step 60"]
     assert view.step == 60
 
 
@@ -91,12 +93,16 @@ def test_a_wait_for_the_disk_and_its_end_are_shown_with_the_free_and_needed_spac
     view = JobView(job())
     lacks = {"disk": "experiments", "freeBytes": 12 * 2**20, "neededBytes": 2**30}
     waits = {"phase": "waiting_for_disk", "step": 7, "disk": lacks}
-    shown = "waiting for room: 12 MiB are free on the disk of the experiments, 1,024 MiB are needed"
-    assert view.apply(StreamEvent("status", waits)) == [f"{shown}; free some, it goes on by itself"]
+    shown = "waiting for disk space: 12 MiB are free on the disk of the experiments, 1,024 MiB are needed"
+    assert view.apply(StreamEvent("status", waits)) == [
+        f"{shown}; free some space, then the job continues automatically"
+    ]
     assert view.apply(StreamEvent("status", waits)) == [] and view.phase == shown
-    view.take(job(progress={"phase": "waiting_for_disk", "step": 7}))
+    view.update(job(progress={"phase": "waiting_for_disk", "step": 7}))
     assert view.phase == shown, "the job has less detail than the event and does not replace it"
     assert view.apply(StreamEvent("status", {**waits, "disk": {**lacks, "freeBytes": 0}})) == []
-    assert view.phase.startswith("waiting for room: 0 MiB")
-    assert view.apply(StreamEvent("status", {"phase": "training"})) == ["there is room on the disk again; it goes on"]
+    assert view.phase.startswith("waiting for disk space: 0 MiB")
+    assert view.apply(StreamEvent("status", {"phase": "training"})) == [
+        "the disk has enough space again; the job continues"
+    ]
     assert view.phase == "training"

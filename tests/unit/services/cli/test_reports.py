@@ -86,7 +86,7 @@ def test_reports_are_listed_as_text_and_as_json(api: Api, tidal: Callable[..., R
 def test_a_report_is_made_of_the_newest_experiment_unless_some_are_named(
     api: Api, tidal: Callable[..., Result]
 ) -> None:
-    assert "Made rep_1" in tidal("generate").output
+    assert "Generated rep_1" in tidal("generate").output
     assert tidal("generate", "a", "b", "-p", "rl-analysis", "--title", "Mine").exit_code == 0
     asked = [body for _, path, body in api.sent if path == "/api/reports/generate"]
     assert asked == [

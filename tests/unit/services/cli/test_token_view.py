@@ -19,11 +19,11 @@ def reply(**fields: object) -> Generation:
 
 def shown(color: Color, mode: str = "fixed") -> None:
     view = TokenView(color, "There was", mode)
-    view.token({"text": " a", "modulation": 0.0})
-    view.token({"text": " cat", "modulation": 1.0})
-    view.whole(reply(text=" a cat."))
-    view.end()
-    view.summary(reply(effective={"seed": 7}), "exp/final")
+    view.print_token({"text": " a", "modulation": 0.0})
+    view.print_token({"text": " cat", "modulation": 1.0})
+    view.print_reply(reply(text=" a cat."))
+    view.end_line()
+    view.print_summary(reply(effective={"seed": 7}), "exp/final")
 
 
 @pytest.mark.parametrize("mode", ["fixed", "none"])
@@ -76,7 +76,7 @@ def test_what_was_in_force_is_told_in_words() -> None:
     plain = {"seed": 3, "temperature": 0.8, "topK": 50, "topP": 1.0, "repetitionPenalty": 1.2}
     assert effective(reply(effective=plain), "none") == ["seed 3", "none (temperature 0.8, top-k 50, penalty 1.2)"]
     fixed = {"modulation": 0.7, "temperature": 1.49, "gatesFed": False}
-    assert effective(reply(effective=fixed), "fixed") == ["fixed 0.7 (temperature 1.49, gates untrained, off)"]
+    assert effective(reply(effective=fixed), "fixed") == ["fixed 0.7 (temperature 1.49, gates off, not trained)"]
     drawn = [{"modulation": 0.25}, {"modulation": 0.75}]
     assert effective(reply(trajectory=drawn), "learned") == ["learned (modulation 0.25 to 0.75, mean 0.50)"]
 
@@ -84,8 +84,8 @@ def test_what_was_in_force_is_told_in_words() -> None:
 def test_a_whole_reply_is_printed_like_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [{"text": " a", "modulation": 0.1}, {"text": " cat", "modulation": 0.9}]
     view = TokenView(Color.NEVER, "There was", "fixed")
-    view.whole(reply(trajectory=steps))
-    view.end()
+    view.print_reply(reply(trajectory=steps))
+    view.end_line()
     assert (capsys.readouterr().out, view.count) == ("There was a cat\n", 2)
 
 
@@ -94,9 +94,9 @@ def test_neither_prompt_nor_model_commands_the_terminal(capsys: pytest.CaptureFi
     steps = [{"text": "\x1b]0;owned\x07", "modulation": 0.1}, {"text": " x\x1b[2J\x9b1A\n\ty", "modulation": 0.9}]
     view = TokenView(color, "There\x1b[31m was", "fixed")
     for step in steps:
-        view.token(step)
-    view.whole(reply(text="\x1b]0;owned\x07 x\x1b[2J\x9b1A\n\ty\x1bz"))
-    view.end()
+        view.print_token(step)
+    view.print_reply(reply(text="\x1b]0;owned\x07 x\x1b[2J\x9b1A\n\ty\x1bz"))
+    view.end_line()
     printed = capsys.readouterr().out
     plain = ESCAPE.sub("", printed) if color is Color.ALWAYS else printed
     assert plain.expandtabs() == "There␛[31m was␛]0;owned x␛[2J�1A\n        y␛z\n"
