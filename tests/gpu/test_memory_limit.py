@@ -10,8 +10,8 @@ import pytest
 
 SCRIPT = """
 import torch
-from services.generator.engine_child import engine_settings, prepare
-device = prepare(engine_settings())
+from services.generator.engine_child import engine_settings, set_up_device
+device = set_up_device(engine_settings())
 held = torch.empty(64 * 2**20, dtype=torch.uint8, device=device)
 try:
     torch.empty(512 * 2**20, dtype=torch.uint8, device=device)

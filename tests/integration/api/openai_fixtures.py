@@ -17,7 +17,7 @@ from common.checkpoint import load_model, save_model
 from common.data import load_tokenizer
 from common.generation import generate
 from common.model import ModelConfig, TransformerLM
-from services.generator.emitter import Batch
+from services.generator.emitter import EventBatch
 from tests.integration.api.conftest import TOKEN, Api
 from tests.integration.api.engine_stand_in import celery_body
 from tests.integration.generator.serving import Serving
@@ -39,7 +39,7 @@ class Generator:
         self.replies: list[dict[str, Any]] = []
         send = self._serving.emitter.send
 
-        def record(batch: Batch) -> None:
+        def record(batch: EventBatch) -> None:
             ends = [end.event() for end in batch.ends]
             self.replies += [data for _, data in ends]
             send(batch)
