@@ -1,7 +1,7 @@
-"""Random faults against a running fleet, from a seed: what `tests.faults.soak` throws at its jobs.
+"""Injects random faults into a running fleet, chosen by a seed, for `tests.faults.soak`.
 
-Each fault is one method; those that last (a stopped worker, a partition, a server that is down) note when they end.
-Every fault goes to the log with its time and target. Leaves out: jobs, and judging them.
+Each fault is one method. Faults that last (a stopped worker, a partition, a server that is down) register their
+end. Every fault is written to the log with its time and target. Leaves out: the jobs, and checking them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LIVE = ("pending", "provisioning", "starting", "running", "completing", "stoppin
 
 
 class Chaos:
-    """Call `strike` for one fault, `tick` often for the ends of those that last, `heal` before the end."""
+    """Call `strike` to inject one fault, `tick` often to end faults that last, and `heal` before the end."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Chaos:
         self._publisher = RedisPublisher(fleet.settings.redis_url, timeout=2.0)
         self._leaving = 0
         self.counts: Counter[str] = Counter()
-        """Faults by kind."""
+        """Number of faults by kind."""
         self._faults: dict[str, tuple[int, Callable[[], str | None]]] = {
             "worker killed": (4, self._kill_worker),
             "trainer killed": (5, self._kill_trainer),
@@ -67,17 +67,17 @@ class Chaos:
             "Postgres restarted": (1, self._restart_postgres),
             "health killed": (2, self._kill_health),
             "second health": (1, self._second_health),
-            "doorbells repeated": (2, self._ring),
+            "notifications repeated": (2, self._repeat_notifications),
             "signal sent": (8, self._signal),
         }
 
     def start_workers(self) -> None:
-        """All of them; one reaches Postgres through the proxy."""
+        """Start all workers; one of them reaches PostgreSQL through the proxy."""
         for name in WORKERS:
             self._start(name)
 
     def strike(self) -> None:
-        """One random fault; one that finds no target does not count."""
+        """Inject one random fault; a fault without a target does not count."""
         names = list(self._faults)
         [name] = self._rng.choices(names, [self._faults[name][0] for name in names])
         target = self._faults[name][1]()
@@ -86,7 +86,7 @@ class Chaos:
             self._write(name, target)
 
     def tick(self) -> None:
-        """End what has lasted long enough, and collect processes that have left."""
+        """End the faults that have lasted long enough, and remove processes that have exited."""
         now = time.monotonic()
         for entry in [entry for entry in self._later if entry[0] <= now]:
             self._later.remove(entry)
@@ -97,7 +97,7 @@ class Chaos:
                 del self._fleet.processes[name]
 
     def heal(self) -> None:
-        """End everything that lasts; all workers and health run afterwards."""
+        """End all lasting faults; afterwards all workers and the health process run."""
         for _, what, end in sorted(self._later, key=lambda entry: entry[0]):
             self._write("healed", what)
             end()
@@ -110,7 +110,7 @@ class Chaos:
                 self._start(name)
 
     def close(self) -> None:
-        """Free the connections."""
+        """Close the connections."""
         self._publisher.close()
 
     def _start(self, name: str) -> None:
@@ -169,11 +169,11 @@ class Chaos:
         seconds = self._rng.uniform(0.1, 2.0) * self._fleet.timers.after_lease
         process.send_signal(signal.SIGSTOP)
 
-        def go_on() -> None:
+        def resume() -> None:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGCONT)
 
-        self._after(seconds, name, go_on)
+        self._after(seconds, name, resume)
         return f"{name} for {seconds:.1f} s"
 
     def _partition(self) -> str | None:
@@ -241,13 +241,13 @@ class Chaos:
         self._after(seconds, "health-2", lambda: self._fleet.kill("health-2"))
         return f"for {seconds:.1f} s"
 
-    def _ring(self) -> str | None:
+    def _repeat_notifications(self) -> str | None:
         try:
             for _ in range(20):
                 self._publisher.notify_worker("training")
         except UnavailableError:
             return None
-        return "20 doorbells"
+        return "20 notifications"
 
     def _signal(self) -> str | None:
         name = self._rng.choice(SIGNALS)

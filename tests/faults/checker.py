@@ -1,8 +1,8 @@
-"""The judge of a history: every promise of the specification as a rule, written from its words.
+"""Checks a history against the promises of the specification, one rule per promise.
 
-`check(history)` is pure and returns the violations in words, none for a lawful history. It imports nothing of the
-product, not even the table of transitions: a mistake there must not hide itself here. Leaves out: reading
-(`tests.faults.history`).
+`check(history)` depends only on its argument and returns the violations as sentences, none for a valid history. It
+imports nothing from the product, not even the table of transitions, so that a mistake there is found. Leaves out:
+reading the history (`tests.faults.history`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ TERMINAL = frozenset({"completed", "failed", "cancelled"})
 ACTIVE = frozenset({"provisioning", "starting", "running", "completing", "stopping"})
 LEASED = ACTIVE | {"stale"}
 BEGINNING = "0" * 16
-"""State of the fake trainer before its first step."""
+"""The state of the fake trainer before its first step."""
 
 
 def _table() -> frozenset[tuple[str | None, str, str]]:
-    """(from, to, actor) as in the specification's table."""
+    """Return (from, to, actor) of all transitions of the specification."""
     table: set[tuple[str | None, str, str]] = {
         (None, "pending", "api"),
         ("pending", "cancelled", "api"),
@@ -54,7 +54,7 @@ TABLE = _table()
 
 
 def check(history: History) -> list[str]:
-    """The violations of `history`, each a sentence that names the job."""
+    """Return the violations in `history`, each as a sentence with the id of the job."""
     events: dict[str, list[EventRow]] = defaultdict(list)
     for event in history.events:
         events[event.job].append(event)
@@ -74,13 +74,13 @@ def check(history: History) -> list[str]:
         found += [f"{job.id}: {words}" for words in _metrics(history, job, steps[job.id])]
         found += [f"{job.id}: stream: {words}" for words in _rewinds(history.streams.get(job.id, ()), steps[job.id])]
         found += [f"{job.id}: {words}" for words in _final(job, history)]
-        found += [f"{job.id}: {words}" for words in _told(history.told.get(job.id), moves)]
+        found += [f"{job.id}: {words}" for words in _published(history.published.get(job.id), moves)]
     found += _limits(history)
     return found
 
 
 def _ends(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
-    """One terminal state, one terminal event, nothing after it."""
+    """Check that there is one terminal status with one event, and no event after it."""
     if job.status not in TERMINAL:
         yield f"not terminal, it is {job.status}"
     if job.leased and job.status not in LEASED:
@@ -95,7 +95,7 @@ def _ends(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
 
 
 def _transitions(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
-    """Every move is in the table, by an actor that may write it, and continues where the last one ended."""
+    """Check that every transition is in the table, was made by an allowed actor, and follows from the one before."""
     if not moves or moves[0].source is not None or moves[0].target != "pending":
         yield "the history does not begin with a submission"
     before_stale: str | None = None
@@ -112,7 +112,7 @@ def _transitions(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
 
 
 def _attempts(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
-    """Attempts grow by one at each claim, and only there."""
+    """Check that the attempt increases by one at each claim and nowhere else."""
     attempt = 0
     for move in moves:
         expected = attempt + (move.target == "provisioning" and move.source == "pending")
@@ -124,7 +124,7 @@ def _attempts(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
 
 
 def _executions(steps: list[StepRun], moves: list[EventRow]) -> Iterator[str]:
-    """At most one execution acts at any moment, and only while its attempt holds the lease."""
+    """Check that at most one attempt executes steps at any time, and only while it holds the lease."""
     by_attempt = _by_attempt(steps)
     spans = [(attempt, min(s.began for s in runs), max(s.ended for s in runs)) for attempt, runs in by_attempt.items()]
     for index, (one, began, ended) in enumerate(spans):
@@ -139,13 +139,13 @@ def _executions(steps: list[StepRun], moves: list[EventRow]) -> Iterator[str]:
         claimed = next((m.at for m in moves if m.attempt == attempt and m.source == "pending"), None)
         if claimed is None and moves:
             yield f"attempt {attempt} executed steps without a claim"
-        gone = [m.at for m in moves if m.attempt == attempt and m.source in LEASED and m.target not in LEASED]
-        if gone and gone[-1] and (late := [run for run in runs if run.began > gone[-1]]):
+        lease_ends = [m.at for m in moves if m.attempt == attempt and m.source in LEASED and m.target not in LEASED]
+        if lease_ends and lease_ends[-1] and (late := [run for run in runs if run.began > lease_ends[-1]]):
             yield f"attempt {attempt} began step {late[0].step} after its lease had ended"
 
 
 def _resumes(steps: list[StepRun], events: list[EventRow]) -> Iterator[str]:
-    """The first step of an attempt is the step after the checkpoint it loaded, the newest one that was there."""
+    """Check that the first step of an attempt follows the checkpoint that it loaded, which was the newest one."""
     saved: dict[int, int] = {}
     loaded: dict[int, int] = {}
     skipped: set[int] = set()
@@ -171,13 +171,13 @@ def _resumes(steps: list[StepRun], events: list[EventRow]) -> Iterator[str]:
         if first <= saved.get(attempt, 0) and attempt not in skipped:
             yield f"attempt {attempt} began with step {first}, the checkpoint of step {saved[attempt]} was registered"
         if first > reached + 1:
-            yield f"attempt {attempt} began with step {first}, nobody had got further than {reached}"
+            yield f"attempt {attempt} began with step {first}, no attempt had passed step {reached}"
         reached = max(reached, *numbers)
         yield from _states(attempt, runs, chain)
 
 
 def _states(attempt: int, runs: list[StepRun], chain: dict[int, str]) -> Iterator[str]:
-    """The state after each step is the one an undisturbed run would have."""
+    """Check that the state after each step is that of a training without faults."""
     for run in runs:
         for step in range(len(chain), run.step + 1):
             chain[step] = hashlib.sha256(f"{chain[step - 1]}:{step}".encode()).hexdigest()[:16]
@@ -187,7 +187,7 @@ def _states(attempt: int, runs: list[StepRun], chain: dict[int, str]) -> Iterato
 
 
 def _metrics(history: History, job: JobRow, steps: list[StepRun]) -> Iterator[str]:
-    """Per step the point of the highest attempt counts, without gap or duplicate; readers are shown the same."""
+    """Check that the metrics have one valid point per step, of the highest attempt, and that readers get the same."""
     lines = history.metrics.get(job.id, ())
     if not lines or not steps:
         return
@@ -203,17 +203,19 @@ def _metrics(history: History, job: JobRow, steps: list[StepRun]) -> Iterator[st
     end = max(series, default=0)
     if missing := sorted(set(range(1, end + 1)) - set(series)):
         yield f"the metric of step {missing[0]} is missing"
-    heard = {line.attempt for line in lines}
+    attempts_with_metrics = {line.attempt for line in lines}
     executed: dict[int, int] = {}
     for run in steps:
-        if run.attempt in heard:  # killed before its first line reached the disk: nothing can be asked of it
+        if run.attempt in attempts_with_metrics:  # an attempt may be killed before its first line reaches the disk
             executed[run.step] = max(run.attempt, executed.get(run.step, 0))
     for step, attempt in series.items():
         if attempt != executed.get(step):
             yield f"the metric of step {step} is from attempt {attempt}, executed last by {executed.get(step)}"
             break
     last = max(_by_attempt(steps))
-    began = [line.step for line in lines if line.rewind and line.attempt > last]  # and completed without a step
+    began = [
+        line.step for line in lines if line.rewind and line.attempt > last
+    ]  # the job completed without another step
     trained = began[-1] if began else max(run.step for run in steps if run.attempt == last)
     if job.status == "completed" and end != trained:
         yield f"the metrics end at step {end}, the training at {trained}"
@@ -222,7 +224,7 @@ def _metrics(history: History, job: JobRow, steps: list[StepRun]) -> Iterator[st
 
 
 def _rewinds(lines: Iterable[MetricLine], steps: list[StepRun]) -> Iterator[str]:
-    """An attempt after another one says `rewind` with its step before its first point."""
+    """Check that an attempt that follows another one writes a `rewind` before its first point."""
     first = {attempt: runs[0].step for attempt, runs in _by_attempt(steps).items()}
     rewound: dict[int, int] = {}
     seen: set[int] = set()
@@ -240,7 +242,7 @@ def _rewinds(lines: Iterable[MetricLine], steps: list[StepRun]) -> Iterator[str]
 
 
 def _final(job: JobRow, history: History) -> Iterator[str]:
-    """What a completed job left is from its highest attempt, and is what was registered."""
+    """Check that the final model of a completed job is from its highest attempt, and is the registered one."""
     final = history.finals.get(job.id)
     if final is None or job.status != "completed":
         return
@@ -252,16 +254,16 @@ def _final(job: JobRow, history: History) -> Iterator[str]:
         yield "the final artifact is not the one that was registered"
 
 
-def _told(told: tuple[str, ...] | None, moves: list[EventRow]) -> Iterator[str]:
-    """The outbox tells the story of the events: the same statuses in the same order, repetitions aside."""
-    if not told:
+def _published(published: tuple[str, ...] | None, moves: list[EventRow]) -> Iterator[str]:
+    """Check that the outbox has the same statuses as the events in the same order, apart from repetitions."""
+    if not published:
         return
-    if _runs(told) != _runs([move.target for move in moves]):
-        yield f"the outbox tells {' → '.join(_runs(told))}, the events differ"
+    if _runs(published) != _runs([move.target for move in moves]):
+        yield f"the outbox reports {' → '.join(_runs(published))}, the events differ"
 
 
 def _limits(history: History) -> Iterator[str]:
-    """Active and stale jobs of a type never exceed its limit."""
+    """Check that the active and stale jobs of a type never exceed its limit."""
     types = {job.id: job.type for job in history.jobs}
     holding: dict[str, set[str]] = defaultdict(set)
     for event in history.events:
@@ -278,7 +280,7 @@ def _limits(history: History) -> Iterator[str]:
 
 
 def _by_attempt(steps: Iterable[StepRun]) -> dict[int, list[StepRun]]:
-    """Runs per attempt in the order they were written."""
+    """Group executed steps by attempt, in the order in which they were written."""
     found: dict[int, list[StepRun]] = defaultdict(list)
     for step in steps:
         found[step.attempt].append(step)
@@ -286,7 +288,7 @@ def _by_attempt(steps: Iterable[StepRun]) -> dict[int, list[StepRun]]:
 
 
 def _runs(values: Iterable[str | None]) -> list[str]:
-    """Neighbours that are equal become one."""
+    """Return the values without repetitions of the previous one."""
     runs: list[str] = []
     for value in values:
         if value is not None and (not runs or runs[-1] != value):

@@ -1,8 +1,8 @@
-"""A proxy in front of PostgreSQL that ends the backend at a COMMIT: just before it is sent, or when it has been done.
+"""A proxy for PostgreSQL that terminates the backend at a COMMIT: just before it is sent, or after it was executed.
 
-After "done" the server has committed and the client never hears of it, the unknown outcome that every write of an
-owner has to bear. The proxy reads the client's messages only as far as it must: a transaction is what was sent since
-the last COMMIT or ROLLBACK. Leaves out: partitions and latency (`tests.faults.proxy`), TLS.
+In the second case the server has committed, but the client gets no answer. Every write of an owner must tolerate such
+an unknown outcome. For the proxy, a transaction consists of all messages since the last COMMIT or ROLLBACK. Leaves
+out: partitions and latency (`tests.faults.proxy`), TLS.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 
 When = Literal["before", "done"]
 Choose = Callable[[bytes], When | None]
-"""From the bytes of a transaction (statements and parameters) to what becomes of its COMMIT."""
+"""Gets the bytes of a transaction (statements and parameters), and returns when to terminate the backend, or None."""
 
 _COMMIT = b"Q" + struct.pack("!i", 11) + b"COMMIT\0"
 _ROLLBACK = b"Q" + struct.pack("!i", 13) + b"ROLLBACK\0"
@@ -28,7 +28,7 @@ _DONE = b"C" + struct.pack("!i", 11) + b"COMMIT\0"
 
 
 class CommitProxy:
-    """`choose` is called once per COMMIT, from the thread of the proxy; `url` leads through it."""
+    """Calls `choose` once per COMMIT, from its own thread. Clients connect to `url`."""
 
     def __init__(self, database_url: str, choose: Choose) -> None:
         target = make_url(database_url)
@@ -42,7 +42,7 @@ class CommitProxy:
             "dbname": "postgres",
         }
         self.met: list[When] = []
-        """What was done so far; "done" only where the server has said that it committed."""
+        """The terminations so far; "done" only if the server had confirmed the commit."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="commit proxy", daemon=True)
         self._thread.start()
@@ -83,11 +83,11 @@ class CommitProxy:
             out.transport.abort()
 
     def judge(self, transaction: bytes) -> When | None:
-        """What becomes of this COMMIT."""
+        """Return when to terminate the backend of this COMMIT, or None."""
         return self._choose(transaction)
 
     async def terminate(self, client_port: int) -> None:
-        """`pg_terminate_backend` for the backend that serves the proxy's connection from `client_port`."""
+        """Terminate the backend of the proxy's connection from `client_port`."""
         await asyncio.to_thread(self._terminate, client_port)
 
     def _terminate(self, client_port: int) -> None:
@@ -97,7 +97,7 @@ class CommitProxy:
 
 
 class _Connection:
-    """One client with its backend."""
+    """One client and the connection to its backend."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class _Connection:
         out.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def run(self) -> None:
-        """Until either side ends."""
+        """Forward messages until either side closes its connection."""
         answers = asyncio.create_task(self._answers())
         try:
             await self._requests()
@@ -144,7 +144,7 @@ class _Connection:
             await self._out.drain()
 
     async def _answers(self) -> None:
-        """From the server to the client; the answer to a COMMIT that is to stay unknown is kept back."""
+        """Forward data from the server to the client, except the answer to a COMMIT that must stay unknown."""
         kept = b""
         while chunk := await self._back.read(65536):
             if self._swallow.is_set():

@@ -1,6 +1,6 @@
-"""Fixtures of the fault tests: seed, timers, fleet; and the count of the 31 faults at the end.
+"""Fixtures of the fault tests (seed, timers, fleet), and the count of the 31 faults at the end.
 
-`--fault-seed N` (or SEED=N) chooses the random numbers, `--full` (or FULL=1) the timers of production.
+`--fault-seed N` (or SEED=N) sets the random numbers, `--full` (or FULL=1) selects the timers of production.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`-m "core_fault or not fault"` leaves out the long ones."""
+    """Mark all tests here, so that `-m "core_fault or not fault"` leaves out the long ones."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -79,7 +79,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """How many of the faults were injected and survived; one counts when all its tests passed."""
+    """Print how many faults were injected and survived; a fault counts when all its tests passed."""
     stats = terminalreporter.stats
     passed = _numbers(report.nodeid for report in stats.get("passed", []) if report.when == "call")
     broken = _numbers(report.nodeid for kind in ("failed", "error") for report in stats.get(kind, []))
@@ -90,7 +90,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"seeded bugs: {found} / {found + len(unfound)} found by the checker")
     if passed or broken:
         seed = config.getoption("--fault-seed")
-        core = bool(config.getoption("markexpr"))  # `make test` injects these only
+        core = bool(config.getoption("markexpr"))  # `make test` runs only the core faults
         wanted = passed | broken if core else set(range(1, FAULTS + 1))
         missing = sorted(wanted - (passed - broken))
         left = f"; not passed or not run: {missing}" if missing else ""
@@ -99,13 +99,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _numbers(nodeids: Iterator[str]) -> set[int]:
-    """`test_fault_13_14_…` counts for both."""
+    """Return the numbers of the faults in the test names; `test_fault_13_14_…` counts for both."""
     return {int(n) for nodeid in nodeids if (found := NUMBERS.search(nodeid)) for n in found[1].strip("_").split("_")}
 
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """Of this test alone, from the run's seed and the test's name; printed where the test fails."""
+    """Return the seed of this test, which depends on the seed of the run and its name; pytest prints it on failure."""
     chosen = int(request.config.getoption("--fault-seed"))
     own = zlib.crc32(f"{chosen} {request.node.name}".encode())
     sys.stdout.write(f"--fault-seed {chosen}: seed of this test {own}\n")
@@ -114,19 +114,19 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def rng(seed: int) -> random.Random:
-    """Random numbers of this test."""
+    """Return the random number generator of this test."""
     return random.Random(seed)
 
 
 @pytest.fixture
 def timers(request: pytest.FixtureRequest) -> Timers:
-    """Those of this run; deadlines are computed from them."""
+    """Return the timers of this run, from which the deadlines are computed."""
     return REAL if request.config.getoption("--full") else SHORT
 
 
 @pytest.fixture
 def desk(sessions: sessionmaker[Session], settings: Settings) -> Desk:
-    """The rows of this test, for faults against the transition code inside the test."""
+    """Return the jobs of this test, for faults that call the transition code in this process."""
     return Desk(sessions, settings)
 
 
@@ -139,7 +139,7 @@ def fleet(
     seed: int,
     request: pytest.FixtureRequest,
 ) -> Iterator[FaultFleet]:
-    """Health runs. At the end every job has to end, and the checker judges the whole history."""
+    """Run the health process; at the end all jobs must end, and the checker checks the whole history."""
     with FaultFleet(settings, sessions, tmp_path, timers) as fleet:
         yield fleet
         passed = request.node.stash.get(PASSED, False)

@@ -1,9 +1,9 @@
-"""An api or a health process that dies at one named point: `python -m tests.faults.dying`.
+"""An api or health process that exits at one chosen point: `python -m tests.faults.dying`.
 
 DIES_AT: `before_commit` (the api has written a submission and not committed it), `before_publish` (it has committed
-and told nobody), `in_reap` (the reaper has judged and not committed; it writes the file DIES_MARK and waits to be
-killed), `in_lock` (the reaper has the sweeps' lock; it writes DIES_MARK and stands still for ever). Leaves out: faults
-that need no exact point.
+and not published anything), `in_reap` (the reaper has made its changes and not committed them; it writes the file
+DIES_MARK and waits to be killed), `in_lock` (the reaper holds the lock of the sweeps; it writes DIES_MARK and waits for
+ever). Leaves out: faults that need no exact point.
 """
 
 from __future__ import annotations
@@ -29,47 +29,49 @@ from services.health.__main__ import main as health
 
 
 def die() -> None:
-    """Without a word, as in a power cut."""
+    """Exit at once without any clean-up, as in a power cut."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def submit_and_die(*arguments: Any, **named: Any) -> Any:
-    """The rows are written; the commit never comes."""
+    """Write the rows and exit before the commit."""
     enqueue_job(*arguments, **named)
     die()
 
 
 def reap_and_wait(*arguments: Any) -> Reaped:
-    """Hold the transaction with its judgements open until somebody kills this process."""
+    """Keep the transaction with the changes of the reaper open until this process is killed."""
     reaped = reap(*arguments)
     if reaped != Reaped():
-        arguments[0].execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # only death shall end it
-        stand_still()
+        arguments[0].execute(
+            text("SET LOCAL idle_in_transaction_session_timeout = 0")
+        )  # only SIGKILL may end this process
+        wait_for_ever()
     return reaped
 
 
 def lock_and_wait(*arguments: Any) -> bool:
-    """Stand still with the lock, as a frozen process does."""
+    """Keep the lock and do nothing, as a frozen process does."""
     if try_lock(*arguments):
-        stand_still()
+        wait_for_ever()
     return False
 
 
-def stand_still() -> None:
-    """Tell the test, then do nothing any more."""
+def wait_for_ever() -> None:
+    """Notify the test, then wait for ever."""
     Path(os.environ["DIES_MARK"]).touch()
     threading.Event().wait()
 
 
 class Mute(OutboxThread):
-    """Dies when it is told of a commit."""
+    """Exits when it is notified of a commit."""
 
     def wake(self) -> None:
         die()
 
 
 def main() -> int:
-    """Open the trap, then be the process."""
+    """Replace the function at the chosen point, then run the process."""
     at = os.environ["DIES_AT"]
     if at == "in_reap":
         vars(common.jobs.sweep)["reap"] = reap_and_wait

@@ -1,4 +1,4 @@
-"""The fleet of a fault test: timers of this run, and an end at which every job must have ended and be judged."""
+"""The fleet of a fault test: it uses the timers of this run, and checks at the end that all jobs ended correctly."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.integration.worker.fleet import Fleet
 
 
 class FaultFleet(Fleet):
-    """`with FaultFleet(…) as fleet`: health runs, the test starts workers; the fixture calls `finish`.
+    """The health process runs in `with FaultFleet(…) as fleet`; the test starts workers, the fixture calls `finish`.
 
-    `settings` (with the timers) is what code inside the test uses; `limits` are checked if the test keeps them.
+    Code in the test uses `settings`, which contain the timers. The checker also checks `limits`, if the test sets them.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class FaultFleet(Fleet):
         self.timers = timers
         self.limits: dict[str, int] = {"lm-training": 1}
         self.checked = True
-        """False: the test judges by itself (a seeded bug)."""
+        """False if the test checks the history itself (a seeded bug)."""
         self.streams = False
-        """True: the streams of Redis are judged too. Only where the test leaves Redis in peace."""
+        """True if the streams in Redis are checked, too; only for tests that do not disturb Redis."""
 
     def concurrency(self, limit: int) -> None:
-        """Let `limit` trainings run at once, in every process started from now on."""
+        """Set the limit of concurrent trainings in all processes that are started from now on."""
         self.environment["TIDAL_LM_TRAINING_CONCURRENCY"] = str(limit)
         self.limits["lm-training"] = limit
 
     def finish(self, seconds: float | None = None) -> None:
-        """Wake who was stopped, start who is missing, and wait until every job has ended. Paused ones are cancelled."""
+        """Continue stopped processes, start missing ones, cancel paused jobs, and wait until all jobs have ended."""
         seconds = self.timers.patience if seconds is None else seconds
         for process in self.processes.values():
             with contextlib.suppress(ProcessLookupError):
@@ -67,12 +67,12 @@ class FaultFleet(Fleet):
         self.wait_all_terminal(seconds)
 
     def runs(self, name: str) -> bool:
-        """Whether the process of that name is there."""
+        """Return whether the process with this name runs."""
         process = self.processes.get(name)
         return process is not None and process.poll() is None
 
     def history(self, *, accepted: Collection[str] = (), limits: Mapping[str, int] | None = None) -> History:
-        """Everything of this database; jobs submitted through the fleet count as accepted."""
+        """Return the history of this database; jobs that the fleet submitted count as accepted."""
         url = self.settings.redis_url.get_secret_value()
         with redis.Redis.from_url(url, decode_responses=True, socket_timeout=10) as client:
             return read_history(
@@ -84,5 +84,5 @@ class FaultFleet(Fleet):
             )
 
     def violations(self) -> list[str]:
-        """What the checker says."""
+        """Return the violations that the checker finds."""
         return check(self.history())

@@ -1,7 +1,7 @@
-"""What happened, as plain values: rows, events, steps, metrics and files of all jobs of one database.
+"""The history of all jobs of one database as plain values: rows, events, steps, metrics and files.
 
-`read_history` collects it from Postgres and the experiments folder, with its own readers where the product has one
-too: what is judged must not be the judge. Leaves out: judging (`tests.faults.checker`).
+`read_history` collects them from PostgreSQL and the experiments folder. It does not use readers of the product, because
+the product is under test. Leaves out: checking the history (`tests.faults.checker`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.metrics_oracle import read_metrics
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job as its row ended."""
+    """The final row of a job."""
 
     id: str
     type: str
@@ -36,7 +36,7 @@ class JobRow:
 
 @dataclass(frozen=True)
 class EventRow:
-    """One row of `job_events`; `at` in seconds of the monotonic clock of the host (0.0: not known)."""
+    """One row of `job_events`; `at` is in seconds of the host's monotonic clock (0.0: unknown)."""
 
     job: str
     attempt: int
@@ -50,7 +50,7 @@ class EventRow:
 
 @dataclass(frozen=True)
 class StepRun:
-    """A step that an attempt executed, on the monotonic clock; `state` is the chain of hashes of the fake trainer."""
+    """A step that an attempt executed, with monotonic times; `state` is the fake trainer's chain of hashes."""
 
     job: str
     attempt: int
@@ -62,7 +62,7 @@ class StepRun:
 
 @dataclass(frozen=True)
 class MetricLine:
-    """A line of the archive, or an entry of a stream: a point, or a rewind to `step`."""
+    """A line of the archive or an entry of a stream: a point, or a rewind to `step`."""
 
     attempt: int
     step: int
@@ -71,7 +71,7 @@ class MetricLine:
 
 @dataclass(frozen=True)
 class Final:
-    """The model a job left: who registered it, with which digest, and what lies in the folder."""
+    """The final model of a job: the attempt and digest of its registration, and those of the file in the folder."""
 
     registered_by: int
     registered_sha256: str | None
@@ -81,17 +81,17 @@ class Final:
 
 @dataclass(frozen=True)
 class History:
-    """All of it. `accepted`: the ids that were answered with 201; `limits`: jobs of a type that may hold a slot."""
+    """The whole history. `accepted` has the ids of submissions answered with 201, `limits` the slots per type."""
 
     jobs: tuple[JobRow, ...]
     events: tuple[EventRow, ...] = ()
     steps: tuple[StepRun, ...] = ()
     metrics: Mapping[str, tuple[MetricLine, ...]] = field(default_factory=dict)
     series: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
-    """(step, attempt) as the product's own reader gives it to charts."""
+    """(step, attempt) of the points that the product's reader returns for charts."""
     streams: Mapping[str, tuple[MetricLine, ...]] = field(default_factory=dict)
     finals: Mapping[str, Final] = field(default_factory=dict)
-    told: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    published: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     accepted: tuple[str, ...] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
 
@@ -104,7 +104,7 @@ def read_history(
     limits: Mapping[str, int] | None = None,
     stream_of: redis.Redis | None = None,
 ) -> History:
-    """The history of every job of the database; `stream_of`: a client that decodes, to read the streams as well."""
+    """Read the history of all jobs of the database; with the decoding client `stream_of`, also the streams."""
     with sessions() as session:
         rows = session.execute(
             text("SELECT id, type, status, attempt, lease_owner IS NOT NULL, experiment_id FROM jobs ORDER BY id")
@@ -114,7 +114,7 @@ def read_history(
                 "SELECT job_id, attempt, event, actor, from_status, to_status, details, at FROM job_events ORDER BY id"
             )
         ).all()
-        told = session.execute(
+        published = session.execute(
             text("SELECT job_id, payload->>'status' FROM outbox WHERE kind = 'job-update' ORDER BY id")
         ).all()
         models = session.execute(
@@ -122,7 +122,7 @@ def read_history(
         ).all()
     experiments = {row[0]: experiments_dir / str(row[5]) for row in rows}
     updates: dict[str, list[str]] = defaultdict(list)
-    for job, status in told:
+    for job, status in published:
         updates[job].append(status)
     registered = {experiments_dir / str(name): (int(attempt), sha256) for name, attempt, sha256 in models}
     return History(
@@ -139,14 +139,14 @@ def read_history(
         },
         streams={row[0]: read_stream(stream_of, row[5]) for row in rows if stream_of is not None},
         finals={job: final for job, folder in experiments.items() if (final := _final(folder, registered))},
-        told={job: tuple(updates[job]) for job in experiments},
+        published={job: tuple(updates[job]) for job in experiments},
         accepted=tuple(accepted),
         limits=dict(limits or {}),
     )
 
 
 def read_steps(folder: Path) -> list[StepRun]:
-    """The lines of `steps.jsonl`; a torn last one (its writer was killed) counts as not executed."""
+    """Read the lines of `steps.jsonl`; an incomplete last line, whose writer was killed, does not count."""
     path = folder / "steps.jsonl"
     if not path.exists():
         return []
@@ -158,7 +158,7 @@ def read_steps(folder: Path) -> list[StepRun]:
 
 
 def read_archive(folder: Path) -> tuple[MetricLine, ...]:
-    """The lines of the metrics archive in the order of attempts and segments."""
+    """Read the lines of the metrics archive in the order of attempts and segments."""
     lines: list[MetricLine] = []
     for path in sorted((folder / "metrics").glob("metrics-*.jsonl"), key=_segment):
         for raw in path.read_bytes().split(b"\n")[:-1]:
@@ -171,7 +171,7 @@ def read_archive(folder: Path) -> tuple[MetricLine, ...]:
 
 
 def read_stream(client: redis.Redis, experiment_id: str) -> tuple[MetricLine, ...]:
-    """Points and rewinds of an experiment as the followers of its stream were told."""
+    """Read the points and rewinds of an experiment from its stream."""
     lines: list[MetricLine] = []
     entries: Any = client.xrange(f"tidal:stream:experiment:{experiment_id}")
     for _, entry in entries:
@@ -189,7 +189,7 @@ def _segment(path: Path) -> tuple[int, int]:
 
 
 def _final(folder: Path, registered: Mapping[Path, tuple[int, str | None]]) -> Final | None:
-    """None where no model is registered, or the trainer was a real one, whose model is no JSON."""
+    """Read the final model; None if none is registered, or if a real trainer wrote it, because that is not JSON."""
     path = folder / "model.pth"
     if folder not in registered or not path.exists():
         return None
@@ -201,5 +201,5 @@ def _final(folder: Path, registered: Mapping[Path, tuple[int, str | None]]) -> F
 
 
 def _monotonic(at: datetime) -> float:
-    """The database's clock is the host's; its wall clock minus this moment's difference is the monotonic one."""
+    """Convert a time of the database to the monotonic clock; both run on this host."""
     return at.timestamp() - (time.time() - time.monotonic())

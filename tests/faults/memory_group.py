@@ -1,6 +1,6 @@
-"""A memory cgroup of a test's own, in which the kernel really kills; version 1 or 2, made where the process may.
+"""Creates a memory cgroup (version 1 or 2) for one test, in which the kernel really kills processes.
 
-`MemoryGroup.make` is None where no group can be made (no root, a read-only /sys).
+`MemoryGroup.make` returns None if no group can be created (without root, or with a read-only /sys).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 class MemoryGroup:
-    """`add` moves a process into it; what the process starts later is in it too."""
+    """A cgroup with a memory limit. `add` moves a process into it; processes that it starts later belong to it, too."""
 
     def __init__(self, folder: Path, counter: str) -> None:
         self.folder, self._counter = folder, counter
 
     @classmethod
     def make(cls, limit_bytes: int) -> Self | None:
-        """A group below this process's own, or at the top."""
+        """Create a group below that of this process, or at the root; return None if that is impossible."""
         own = _own_groups()
         for mount, path, limit, counter in (
             (ROOT / "memory", own.get("memory"), "memory.limit_in_bytes", "memory.oom_control"),
@@ -49,20 +49,20 @@ class MemoryGroup:
 
     @property
     def oom_kills(self) -> int:
-        """Processes of this group that the kernel has killed for memory."""
+        """Return the number of processes in this group that the kernel has killed because memory ran out."""
         lines = (self.folder / self._counter).read_text().splitlines()
         return next(int(value) for name, _, value in (line.partition(" ") for line in lines) if name == "oom_kill")
 
     def remove(self) -> None:
-        """Once its processes are gone."""
+        """Remove the group; call this after its processes have ended."""
         for _ in range(100):
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
                 return
-            time.sleep(0.05)  # the kernel lets go of the last process a moment after its end
+            time.sleep(0.05)  # the kernel removes the last process from the group a moment after its end
 
 
 def _own_groups() -> dict[str, str]:
-    """Path of this process per controller; "" is version 2."""
+    """Return the cgroup path of this process per controller; the key of version 2 is ""."""
     lines = Path(f"/proc/{os.getpid()}/cgroup").read_text().splitlines() if ROOT.exists() else []
     return {name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")}

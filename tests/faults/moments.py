@@ -1,7 +1,7 @@
-"""The moment at which a fault strikes, drawn from the seed, and what the faults of workers and trainers share.
+"""Random moments for faults, and other code that the tests of workers and trainers share.
 
-A moment is a stage of the job (just claimed, starting, between two steps) and a random instant after it. Bounds are
-those of the specification, computed from the timers of the run; the tests assert them at twice their value.
+A moment is a stage of the job (just claimed, starting, between two steps) and a random time after it. The bounds are
+those of the specification, computed from the timers of the run; the tests assert twice their value.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tests.faults.timers import Timers
 from tests.integration.worker.fleet import LONG
 
 TAKEOVER_REST = 10.0
-"""Of the 95 s between kill -9 and the next attempt, what no timer explains: doorbell, claim, start of the trainer."""
+"""The part of the 95 s from kill -9 to the next attempt that no timer covers: notification, claim, trainer start."""
 BEYOND_PENDING = ("provisioning", "starting", "running")
 
 
 def takeover_seconds(timers: Timers) -> float:
-    """Promised from the loss of a worker to the first step elsewhere: 95 s with the real timers."""
+    """Return the bound from the loss of a worker to the first step on another one: 95 s with the real timers."""
     return timers.after_lease + TAKEOVER_REST
 
 
 def start_job(fleet: FaultFleet, plan: dict[str, Any] = LONG, **environment: str) -> str:
-    """A job on the worker "first", and a worker "second" that would take it over."""
+    """Start a job on the worker "first", and a worker "second" that can take it over; return the id of the job."""
     job_id = fleet.submit(plan=plan)
     fleet.worker("first", None, **environment)
     fleet.wait_status(job_id, BEYOND_PENDING)
@@ -40,23 +40,23 @@ def start_job(fleet: FaultFleet, plan: dict[str, Any] = LONG, **environment: str
 
 
 def strike_any_time(fleet: FaultFleet, job_id: str, rng: random.Random) -> None:
-    """Return at some moment of the first attempt, from its claim on."""
+    """Return at a random moment of the first attempt after its claim."""
     if rng.random() < 0.3:
         stage = rng.choice(BEYOND_PENDING)
         fleet.wait_status(job_id, BEYOND_PENDING[BEYOND_PENDING.index(stage) :])
-        time.sleep(rng.uniform(0.0, 0.3))  # the moment is the experiment
+        time.sleep(rng.uniform(0.0, 0.3))  # the moment is random on purpose
     else:
         strike_while_stepping(fleet, job_id, rng)
 
 
 def strike_while_stepping(fleet: FaultFleet, job_id: str, rng: random.Random, attempt: int = 1) -> None:
-    """Return at some moment after a random number of steps."""
+    """Return at a random moment after a random number of steps."""
     fleet.wait_steps(job_id, rng.randint(1, 25), attempt=attempt)
-    time.sleep(rng.uniform(0.0, 0.1))  # the moment is the experiment
+    time.sleep(rng.uniform(0.0, 0.1))  # the moment is random on purpose
 
 
 def trainers_of(worker: int) -> list[psutil.Process]:
-    """The trainers that the worker of this process id started, also when it lives no more."""
+    """Return the trainers of the worker with this process id, even if the worker has ended."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -68,7 +68,7 @@ def trainers_of(worker: int) -> list[psutil.Process]:
 
 
 def heartbeat_of(client: redis.Redis, pid: int) -> dict[str, str]:
-    """What the worker of this process id shows of itself now; nothing when it does not."""
+    """Return the heartbeat of the worker with this process id; empty if it has none."""
     for name in client.zrange(keys.WORKERS, 0, -1):
         beat = {str(field): str(value) for field, value in client.hgetall(keys.heartbeat(str(name))).items()}
         if beat.get("pid") == str(pid):
@@ -76,24 +76,24 @@ def heartbeat_of(client: redis.Redis, pid: int) -> dict[str, str]:
     return {}
 
 
-def wait_gone(fleet: FaultFleet, worker: int, seconds: float) -> None:
-    """Until no trainer of that worker is left."""
+def wait_trainers_ended(fleet: FaultFleet, worker: int, seconds: float) -> None:
+    """Wait until all trainers of the worker have ended."""
     fleet.wait_for(lambda: not trainers_of(worker), f"the end of the trainers of {worker}", seconds)
 
 
 def wait_next_attempt(fleet: FaultFleet, job_id: str, seconds: float, attempt: int = 2) -> None:
-    """Until `attempt` has executed a step."""
+    """Wait until `attempt` has executed a step."""
     fleet.wait_steps(job_id, 1, attempt=attempt, seconds=seconds)
 
 
 def finish(fleet: FaultFleet, job_id: str, seconds: float = 30) -> None:
-    """Ask for the end of an endless job and wait for it."""
+    """Complete an endless job and wait for its end."""
     fleet.wait_status(job_id, "running", seconds)
     fleet.signal(job_id, "complete")
     fleet.wait_status(job_id, "completed", seconds)
 
 
 def wait_refused(fleet: FaultFleet, worker: str, seconds: float) -> None:
-    """Until that worker says that its attempt owns the job no more, and has no trainer left."""
+    """Wait until the worker has logged the loss of its lease, and has no trainer any more."""
     fleet.wait_for(lambda: "status=None" in fleet.log(worker).read_text(), f"the refusal of {worker}", seconds)
-    wait_gone(fleet, fleet.processes[worker].pid, seconds)
+    wait_trainers_ended(fleet, fleet.processes[worker].pid, seconds)

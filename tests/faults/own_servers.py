@@ -1,4 +1,4 @@
-"""Servers of a test's own, for faults that kill them; and the api as a process of the fleet.
+"""Servers for one test alone, for faults that kill them, and the api as a process of the fleet.
 
 A module that kills a server overrides `redis_url` or `database_url` with one of these. Leaves out: cutting single
 connections (`tests.faults.proxy`).
@@ -25,7 +25,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 @contextmanager
 def valkey_of_its_own(folder: Path) -> Iterator[ValkeyServer]:
-    """An append-only Valkey to be killed."""
+    """Start an append-only Valkey that the test may kill."""
     server = ValkeyServer(folder)
     server.start()
     try:
@@ -36,7 +36,7 @@ def valkey_of_its_own(folder: Path) -> Iterator[ValkeyServer]:
 
 @contextmanager
 def postgres_of_its_own(folder: Path) -> Iterator[PostgresServer]:
-    """A PostgreSQL to be killed. What it has written survives without fsync: the machine stays up."""
+    """Start a PostgreSQL that the test may kill. Its writes survive without fsync, because the machine stays up."""
     server = PostgresServer(folder, settings={"fsync": "off"})
     server.start()
     try:
@@ -46,7 +46,7 @@ def postgres_of_its_own(folder: Path) -> Iterator[PostgresServer]:
 
 
 def kill_9(server: ValkeyServer | PostgresServer) -> None:
-    """SIGKILL to the main process and its children, the worst that can happen to a server."""
+    """Send SIGKILL to the main process and its children."""
     assert server.pid is not None
     main = psutil.Process(server.pid)
     family = [*main.children(recursive=True), main]
@@ -63,7 +63,7 @@ def kill_9(server: ValkeyServer | PostgresServer) -> None:
 
 @contextmanager
 def running_api(fleet: FaultFleet, **environment: str) -> Iterator[httpx.Client]:
-    """The api of the fleet, ready; a client with the administrator's token."""
+    """Start an api for the fleet, wait until it is ready, and yield a client with the administrator's token."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -88,7 +88,7 @@ def running_api(fleet: FaultFleet, **environment: str) -> Iterator[httpx.Client]
 
 
 def submit_over_http(fleet: FaultFleet, client: httpx.Client, **body: Any) -> str:
-    """A job, accepted with 201."""
+    """Submit a job, assert the status 201, and return the id."""
     reply = client.post("/api/jobs", json={"type": "lm-training", **body})
     assert reply.status_code == 201, reply.text
     job_id = str(reply.json()["id"])
@@ -97,7 +97,7 @@ def submit_over_http(fleet: FaultFleet, client: httpx.Client, **body: Any) -> st
 
 
 def metric(client: httpx.Client, name: str) -> float:
-    """One figure of the api's `/metrics`."""
+    """Return one value of the api's `/metrics`."""
     for line in client.get("/metrics").text.splitlines():
         if line.startswith(f"{name} "):
             return float(line.split()[1])

@@ -1,12 +1,12 @@
-"""A TCP proxy on loopback between a process and one server, to be cut, silenced or slowed at will.
+"""A TCP proxy on loopback between a process and a server, which tests can cut, silence or slow down.
 
     with TcpProxy.of_url(database_url) as proxy:
         fleet.worker(TIDAL_DATABASE_URL=proxy.url)
         proxy.cut()       # connections are reset, new ones refused at once
-        proxy.silence()   # packets vanish: nothing is reset, nothing answers (a partition)
-        proxy.heal()      # pass again; what was swallowed stays lost, so swallowed connections are reset
+        proxy.silence()   # no data passes, but no connection is reset (a partition)
+        proxy.heal()      # data passes again; connections that have lost data are reset
 
-One thread runs an event loop of its own. Leaves out: bandwidth (readers can be slow by themselves).
+One thread runs the proxy's event loop. Leaves out: limits of the bandwidth, because a reader can be slow itself.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 Mode = Literal["pass", "cut", "silent"]
 _RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER on, 0 s: closing sends RST."""
+"""The value of SO_LINGER (on, 0 s) with which closing a socket sends RST."""
 
 
 class TcpProxy:
-    """Listens from construction on; `close` (or leaving the block) ends it."""
+    """Listens from its construction until `close` or the end of the `with` block."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -44,7 +44,7 @@ class TcpProxy:
 
     @classmethod
     def of_url(cls, url: str) -> Self:
-        """A proxy in front of the server of `url`; its `url` is the same with the proxy's address."""
+        """Return a proxy for the server of `url`; the proxy's `url` is the same with the proxy's address."""
         parts = urlsplit(url)
         assert parts.hostname is not None and parts.port is not None, "the URL needs host and port"
         proxy = cls(parts.hostname, parts.port)
@@ -60,28 +60,28 @@ class TcpProxy:
         self.close()
 
     def cut(self) -> None:
-        """Reset every connection, and every new one at once."""
+        """Reset all connections, and every new one at once."""
         self._call(self._set("cut"))
 
     def silence(self) -> None:
-        """Swallow everything in both directions; connections stay open and new ones are accepted."""
+        """Discard all data in both directions; connections stay open, and new ones are accepted."""
         self._call(self._set("silent"))
 
     def heal(self) -> None:
-        """Pass again. Connections that lost bytes are reset, as the network's time-outs would."""
+        """Pass data again. Connections that have lost data are reset, as timeouts of the network would do."""
         self._call(self._set("pass"))
 
     def latency(self, seconds: float) -> None:
-        """Delay every chunk in either direction."""
+        """Delay all data in both directions."""
         self._latency = seconds
 
     @property
     def connections(self) -> int:
-        """Open connections of clients."""
+        """Number of open connections of clients."""
         return len(self._writers) // 2
 
     def close(self) -> None:
-        """Reset everything and end the thread."""
+        """Reset all connections and end the thread."""
         self._call(self._set("cut"))
         self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -152,7 +152,7 @@ class TcpProxy:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST, so that the peer notices at once."""
+    """Close the connection with RST, so that the peer notices it at once."""
     connection = writer.get_extra_info("socket")
     if connection is not None and not writer.is_closing():
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -19,7 +19,7 @@ RESERVE_MB = 64
 
 
 class SmallDisk:
-    """A folder on that disk; the test passes `reserve_mb` to its processes as TIDAL_DISK_RESERVE_MB."""
+    """A folder on a small disk; the test passes `reserve_mb` to its processes as TIDAL_DISK_RESERVE_MB."""
 
     def __init__(self, folder: Path, *, mounted: bool) -> None:
         self.folder, self.mounted = folder, mounted
@@ -56,7 +56,7 @@ def small_disk(folder: Path) -> Iterator[SmallDisk]:
 
 
 def _fill_up(descriptor: int) -> None:
-    """Write until not one block of 4 KiB fits."""
+    """Write until not even one block of 4 KiB fits."""
     for size in (MIB, 2**12):
         block = bytes(size)
         try:

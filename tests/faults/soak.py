@@ -1,8 +1,9 @@
-"""The soak: many jobs under random faults, then the checker. `python -m tests.faults.soak --jobs 200 --minutes 30`.
+"""The soak test runs many jobs under random faults: `python -m tests.faults.soak --jobs 200 --minutes 30`.
 
-Jobs are submitted over the first three quarters of the time, faults come until its end, then everything is healed and
-every job must end. Seed and faults are written to `<folder>/faults.jsonl`. Exit status 1: a job lost, run twice, or
-any other violation. Also called by `test_31_soak.py`. Leaves out: the faults themselves (`tests.faults.chaos`).
+Jobs are submitted during the first three quarters of the time, and faults are injected until its end. Then all faults
+are healed, all jobs must end, and the checker checks the history. Seed and faults are written to
+`<folder>/faults.jsonl`. The exit status is 1 if a job was lost or ran twice, or after any other violation.
+`test_31_soak.py` runs a short version. Leaves out: the faults themselves (`tests.faults.chaos`).
 """
 
 from __future__ import annotations
@@ -36,25 +37,25 @@ from tests.faults.timers import REAL, SHORT, Timers
 
 CONCURRENCY = 3
 DOUBLE = ("at the same time", "two executions", "terminal events", "begins twice")
-"""Words of violations that mean a job ran or ended twice."""
+"""Parts of violations which mean that a job ran or ended twice."""
 LOST = ("lost, it was accepted", "not terminal")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One soak. `seconds`: of faults; the healing afterwards takes its own time."""
+    """The parameters of a soak test. `seconds` is the duration of the faults, without the healing afterwards."""
 
     jobs: int
     seconds: float
     seed: int
     timers: Timers
     fault_every: float
-    """Mean seconds between two faults."""
+    """Mean number of seconds between two faults."""
 
 
 @dataclass
 class Report:
-    """What came of it."""
+    """The result of a soak test."""
 
     seed: int
     jobs: int = 0
@@ -73,7 +74,7 @@ class Report:
 
 
 def soak(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda line: None) -> Report:
-    """Run it in `folder`, with servers of its own; `tell` gets a line of counts about once a second."""
+    """Run the soak test in `folder` with its own servers; calls `tell` about once a second with a line of counts."""
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "faults.jsonl"
@@ -140,15 +141,15 @@ def _run(plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random, tell: 
         if now - told >= 1.0:
             told = now
             tell(_line(plan, fleet, chaos, now))
-        time.sleep(0.05)  # the pace of the loop, no wait for anything
+        time.sleep(0.05)  # the interval of the loop; it waits for nothing
     chaos.heal()
     tell("healed; waiting until every job has ended")
     _end(plan, fleet, chaos, rng)
 
 
 def _submit(fleet: FaultFleet, number: int, rng: random.Random) -> None:
-    """One job; a submission whose answer is lost is repeated with its key, at the next pass of the loop."""
-    draw = random.Random(f"{fleet.timers.scale} {number}")  # the same plan when it is repeated
+    """Submit one job; a submission without an answer is repeated with the same key in the next pass of the loop."""
+    draw = random.Random(f"{fleet.timers.scale} {number}")  # the same plan when the submission is repeated
     plan = {"steps": draw.randint(20, 160), "step_seconds": 0.03, "every": draw.choice([5, 10, 20])}
     plan |= {"completing_seconds": draw.choice([0.0, 0.0, 0.5]), "begin_seconds": draw.choice([0.0, 0.0, 0.0, 1.5])}
     try:
@@ -158,7 +159,7 @@ def _submit(fleet: FaultFleet, number: int, rng: random.Random) -> None:
 
 
 def _end(plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random) -> None:
-    """Paused jobs are resumed once, then everything is given its time."""
+    """Resume paused jobs, and wait until all jobs have ended."""
     with fleet.sessions() as session:
         paused = session.scalars(select(Job.id).where(Job.status == "paused")).all()
     for job_id in paused:
@@ -169,12 +170,12 @@ def _end(plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random) -> Non
         with fleet.sessions() as session:
             left = dict(session.execute(select(Job.id, Job.status).where(Job.finished_at.is_(None))).all())
         for job_id, status in left.items():
-            if status == "paused":  # a pause that was wished before the healing
+            if status == "paused":  # the pause was requested before the healing
                 fleet.cancel(job_id)
         if not left:
             return
         time.sleep(0.2)
-    # Not raised: the checker names what has not ended.
+    # Raise no error here, because the checker reports jobs that have not ended.
 
 
 def _line(plan: Plan, fleet: FaultFleet, chaos: Chaos, now: float) -> str:
@@ -189,7 +190,7 @@ def _line(plan: Plan, fleet: FaultFleet, chaos: Chaos, now: float) -> str:
 
 
 def show(report: Report, console: Console) -> None:
-    """The report as a table."""
+    """Return the report as a table."""
     table = Table("what", "count", title=f"Soak, seed {report.seed}, {report.seconds:.0f} s")
     for name, count in {"jobs": report.jobs, **dict(sorted(report.statuses.items()))}.items():
         table.add_row(name, str(count))
@@ -206,7 +207,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def main() -> int:
-    """The command line."""
+    """Parse the command line, run the soak test and print the report."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description="Jobs under random faults.")
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=30.0)
@@ -221,7 +222,7 @@ def main() -> int:
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="tidal-soak-"))
     console = Console(stderr=True)
     console.print(f"seed {seed}; log {folder / 'faults.jsonl'}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every process it started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # this ends all processes that the soak test has started
     with console.status("starting") as status:
         report = soak(plan, folder, status.update if console.is_terminal else lambda line: None)
     if chosen.json:

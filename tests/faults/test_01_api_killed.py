@@ -19,7 +19,7 @@ BODY = {"type": "lm-training", "config": {"data": {"source": "builtin:stories"}}
 
 
 class Api:
-    """The api process of a test on a port of its own, whichever of its lives this is."""
+    """The api process of a test; it keeps its port when it is started again."""
 
     def __init__(self, fleet: FaultFleet) -> None:
         self.fleet, self.port = fleet, free_port()
@@ -38,7 +38,7 @@ class Api:
         return False
 
     def submit(self, key: str | None = None) -> httpx.Response | None:
-        """The answer, None when the api died instead."""
+        """Submit a job and return the answer, or None if the api died."""
         headers = {"Authorization": f"Bearer {TOKEN}"} | ({"Idempotency-Key": key} if key else {})
         with contextlib.suppress(httpx.TransportError):
             return httpx.post(f"http://127.0.0.1:{self.port}/api/jobs", json=BODY, headers=headers, timeout=60)
@@ -53,7 +53,7 @@ def jobs_of(fleet: FaultFleet) -> int:
         return session.scalar(select(func.count()).select_from(Job)) or 0
 
 
-def test_fault_01_a_job_committed_by_an_api_that_told_nobody_is_run(fleet: FaultFleet) -> None:
+def test_fault_01_a_job_committed_by_an_api_that_published_nothing_is_run(fleet: FaultFleet) -> None:
     fleet.processes["health"].terminate()
     fleet.processes["health"].wait(20)
     fleet.worker()

@@ -1,7 +1,7 @@
 """Fault 7 (second half): kill -9 of the generator's engine while it streams to a client.
 
-There are no jobs here, so nothing for the checker; the promise is to the clients: the one that was hit is told, the one
-that waits behind it and the next one are served. The trainer's process group is in `test_08_trainer_killed`.
+This test has no jobs, so the checker is not used. The client of the killed engine gets an error; a client that waits
+and the next client are served. `test_08_trainer_killed` kills the trainer's process group.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
 from tidal_client.sse import read_events
 
 ENGINE_SECONDS = 60.0
-"""A fresh engine imports torch first; no promise."""
+"""Limit of this test in seconds: a new engine imports torch first. The specification has no bound for it."""
 
 
 @pytest.fixture
 def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    """api and generator, with a tiny model that hardly ever ends a text."""
+    """Start api and generator with a tiny model whose completions are almost always as long as allowed."""
     save_tiny_model(tmp_path / "experiments")
     with Stack(database_url, redis_url, tmp_path) as running:
         running.start("generator", "generator", TIDAL_GENERATOR_THREADS="1", TIDAL_GENERATOR_DEVICE="cpu")
@@ -47,7 +47,7 @@ def ask(stack: Stack, tokens: int) -> httpx.Response:
     return stack.http.post("/api/generate", json=body, timeout=ENGINE_SECONDS)
 
 
-def test_fault_07_the_client_of_a_killed_engine_is_told_and_the_others_are_served(
+def test_fault_07_the_client_of_a_killed_engine_gets_an_error_and_the_others_are_served(
     stack: Stack, rng: random.Random
 ) -> None:
     stack.wait_for("the engine", lambda: ask(stack, 2).status_code == 200, ENGINE_SECONDS)

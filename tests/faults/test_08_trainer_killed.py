@@ -1,6 +1,6 @@
 """Faults 7 (first half) and 8: kill -9 of a trainer alone, and of its whole process group.
 
-Fault 7 goes for everything the trainer has started as well; the engine of the generator has a file of its own.
+Fault 7 also applies to the processes that the trainer has started. The generator's engine is in another file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ import time
 import pytest
 
 from tests.faults.fault_fleet import FaultFleet
-from tests.faults.moments import finish, start_job, strike_while_stepping, trainers_of, wait_gone, wait_next_attempt
+from tests.faults.moments import (
+    finish,
+    start_job,
+    strike_while_stepping,
+    trainers_of,
+    wait_next_attempt,
+    wait_trainers_ended,
+)
 from tests.faults.timers import Timers
 from tests.integration.worker.fleet import LONG
 
@@ -25,7 +32,7 @@ def restarted(fleet: FaultFleet, job_id: str) -> bool:
 
 
 @pytest.mark.core_fault
-def test_fault_08_a_killed_trainer_is_noticed_within_five_seconds_and_continued(
+def test_fault_08_a_killed_trainer_is_detected_within_five_seconds_and_continued(
     fleet: FaultFleet, rng: random.Random
 ) -> None:
     job_id = start_job(fleet)
@@ -40,7 +47,7 @@ def test_fault_08_a_killed_trainer_is_noticed_within_five_seconds_and_continued(
     finish(fleet, job_id)
 
 
-def test_fault_07_a_killed_process_group_leaves_nothing_behind_and_the_job_goes_on(
+def test_fault_07_a_killed_process_group_leaves_no_process_and_the_job_continues(
     fleet: FaultFleet, timers: Timers, rng: random.Random
 ) -> None:
     job_id = start_job(fleet, {**LONG, "helpers": 2})
@@ -50,7 +57,7 @@ def test_fault_07_a_killed_process_group_leaves_nothing_behind_and_the_job_goes_
     assert len(group) == 3, "the trainer and two processes it started"
     if rng.random() < 0.5:
         os.killpg(os.getpgid(group[0].pid), signal.SIGKILL)
-    else:  # the leader alone: what it has started must not outlive it
+    else:  # kill only the leader; the processes that it has started must end, too
         fleet.trainers("first")[0].kill()
     killed_at = time.monotonic()
     fleet.wait_for(lambda: not any(process.is_running() for process in group), "the end of the group", 10, job_id)
@@ -58,4 +65,4 @@ def test_fault_07_a_killed_process_group_leaves_nothing_behind_and_the_job_goes_
     assert time.monotonic() - killed_at < 2 * NOTICED_SECONDS + timers.lease_seconds
     wait_next_attempt(fleet, job_id, 30)
     finish(fleet, job_id)
-    wait_gone(fleet, worker, 10)
+    wait_trainers_ended(fleet, worker, 10)

@@ -1,4 +1,4 @@
-"""Fault 9: a worker cut off from PostgreSQL for half a lease; nothing restarts, nothing is lost."""
+"""Fault 9: a worker is cut off from PostgreSQL for half a lease; the attempt continues and nothing is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults.timers import Timers
 
 @pytest.fixture
 def timers(timers: Timers) -> Timers:
-    """Half a lease and a renewal pass without contact; what is left has to suffice on a busy machine."""
+    """Return timers whose lease is long enough for a busy machine after an outage of half a lease and one renewal."""
     return replace(
         timers,
         lease_seconds=max(6.0, timers.lease_seconds),
@@ -24,7 +24,7 @@ def timers(timers: Timers) -> Timers:
 
 
 @pytest.mark.parametrize("how", ["reset", "silent"])
-def test_fault_09_a_worker_cut_off_from_the_database_for_half_a_lease_goes_on(
+def test_fault_09_a_worker_cut_off_from_the_database_for_half_a_lease_continues(
     fleet: FaultFleet, rng: random.Random, how: str
 ) -> None:
     timers = fleet.timers
@@ -34,7 +34,9 @@ def test_fault_09_a_worker_cut_off_from_the_database_for_half_a_lease_goes_on(
     with TcpProxy.of_url(fleet.settings.database_url.get_secret_value()) as proxy:
         fleet.worker(TIDAL_DATABASE_URL=proxy.url)
         fleet.wait_steps(job_id, 3, seconds=timers.patience)
-        time.sleep(rng.uniform(0.0, timers.lease_renew_seconds))  # where in a renewal the cut falls is the experiment
+        time.sleep(
+            rng.uniform(0.0, timers.lease_renew_seconds)
+        )  # the cut hits a random moment between two renewals on purpose
         before = len(fleet.steps(job_id))
         if how == "reset":
             proxy.cut()
@@ -50,6 +52,6 @@ def test_fault_09_a_worker_cut_off_from_the_database_for_half_a_lease_goes_on(
         assert [step.step for step in fleet.steps(job_id)] == list(range(1, steps + 1))
         saved = [event.details["step"] for event in fleet.events(job_id) if event.event == "checkpoint"]
         assert saved == list(range(5, steps + 1, 5)), "a checkpoint of the time of the cut was not registered"
-        # The worker leaves while its way to the database still exists.
+        # The worker shuts down while the proxy still exists.
         fleet.processes["worker"].terminate()
         fleet.processes["worker"].wait(20)

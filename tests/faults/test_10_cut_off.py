@@ -1,7 +1,7 @@
-"""Faults 10 and 22: a worker that cannot reach PostgreSQL for long, and a job cancelled meanwhile.
+"""Faults 10 and 22: a worker cannot reach PostgreSQL for long, and its job is cancelled in the meantime.
 
-The way to the database goes through a proxy: "cut" resets the connections and refuses new ones, "silence" swallows
-everything in silence. Redis stays reachable, so the worker goes on to show itself.
+The worker reaches the database through a proxy: "cut" resets the connections and refuses new ones, "silence" discards
+all data. Redis stays reachable, so the worker still sends heartbeats.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tests.faults.moments import (
     start_job,
     strike_while_stepping,
     takeover_seconds,
-    wait_gone,
     wait_next_attempt,
     wait_refused,
+    wait_trainers_ended,
 )
 from tests.faults.proxy import TcpProxy
 from tests.faults.timers import Timers
@@ -36,7 +36,7 @@ def cut(proxy: TcpProxy, rng: random.Random) -> None:
         proxy.silence()
 
 
-def test_fault_10_a_worker_cut_off_for_long_pauses_and_its_old_writes_are_refused(
+def test_fault_10_a_worker_cut_off_for_long_suspends_its_trainer_and_its_old_writes_are_refused(
     fleet: FaultFleet, timers: Timers, rng: random.Random, redis_client: redis.Redis
 ) -> None:
     with TcpProxy.of_url(fleet.environment["TIDAL_DATABASE_URL"]) as proxy:
@@ -54,14 +54,14 @@ def test_fault_10_a_worker_cut_off_for_long_pauses_and_its_old_writes_are_refuse
         wait_next_attempt(fleet, job_id, 2 * takeover_seconds(timers) - (time.monotonic() - cut_at))
         strike_while_stepping(fleet, job_id, rng, attempt=2)
         remaining = CUT_OFF_SECONDS * timers.scale - (time.monotonic() - cut_at)
-        time.sleep(max(0.0, remaining))  # the length of the partition is the experiment
+        time.sleep(max(0.0, remaining))  # the length of the partition is random on purpose
         proxy.heal()
         wait_refused(fleet, "first", 30)
         before = fleet.steps(job_id)
         fleet.wait_steps(job_id, sum(step.attempt == 2 for step in before) + 5, attempt=2)
         assert fleet.job(job_id).attempt == 2
         finish(fleet, job_id)
-        # The worker that was refused is a good worker again.
+        # The worker whose writes were refused works again.
         fleet.processes["second"].terminate()
         fleet.processes["second"].wait(20)
         after = fleet.submit(plan={"steps": 3})
@@ -77,7 +77,7 @@ def test_fault_22_a_cancelled_job_ends_although_its_worker_is_cut_off(
         strike_while_stepping(fleet, job_id, rng)
         worker = fleet.processes["first"].pid
         cut(proxy, rng)
-        time.sleep(rng.uniform(0.0, timers.trainer_pause_seconds))  # the moment is the experiment
+        time.sleep(rng.uniform(0.0, timers.trainer_pause_seconds))  # the moment is random on purpose
         fleet.cancel(job_id)
         healed_early = rng.random() < 0.3
         if healed_early:
@@ -86,6 +86,6 @@ def test_fault_22_a_cancelled_job_ends_although_its_worker_is_cut_off(
         bound = timers.after_lease
         fleet.wait_status(job_id, "cancelled", 2 * bound + timers.stop_grace_seconds)
         proxy.heal()
-        wait_gone(fleet, worker, 30)
+        wait_trainers_ended(fleet, worker, 30)
         assert fleet.statuses(job_id)[-2:] in (["stopping", "cancelled"], ["stale", "cancelled"])
         assert fleet.job(job_id).attempt == 1

@@ -1,6 +1,6 @@
-"""Fault 11, the case a soak found: the supervisor stops while its trainer is still starting.
+"""Fault 11, in a case that a soak test found: the supervisor is stopped while its trainer is still starting.
 
-The trainer then hears no ping at all, and must count from the renewal before its start, not from its own beginning.
+The trainer then receives no ping at all. It must count from the last renewal before its start, not from its start.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.faults.fault_fleet import FaultFleet
 from tests.integration.worker.fleet import LONG
 
 
-def test_fault_11_a_trainer_that_begins_under_a_stopped_supervisor_stands_still_in_time(fleet: FaultFleet) -> None:
+def test_fault_11_a_trainer_that_starts_under_a_stopped_supervisor_is_suspended_in_time(fleet: FaultFleet) -> None:
     late = 0.9 * fleet.timers.trainer_pause_seconds
     job_id = fleet.submit()
     fleet.worker("first", plan={**LONG, "begin_seconds": late})

@@ -20,7 +20,7 @@ from tests.faults.timers import Timers
 STOPPED_SECONDS = 120.0
 
 
-def test_fault_11_the_trainer_of_a_supervisor_that_stands_still_pauses_and_the_old_attempt_is_refused(
+def test_fault_11_the_trainer_of_a_stopped_supervisor_is_suspended_and_the_old_attempt_is_refused(
     fleet: FaultFleet, timers: Timers, rng: random.Random
 ) -> None:
     job_id = start_job(fleet)
@@ -34,7 +34,7 @@ def test_fault_11_the_trainer_of_a_supervisor_that_stands_still_pauses_and_the_o
     assert max(s.time for s in steps if s.attempt == 1) < min(s.time for s in steps if s.attempt == 2)
     strike_while_stepping(fleet, job_id, rng, attempt=2)
     remaining = STOPPED_SECONDS * timers.scale - (time.monotonic() - stopped_at)
-    time.sleep(max(0.0, remaining))  # the length of the standstill is the experiment
+    time.sleep(max(0.0, remaining))  # the length of the stop is random on purpose
     fleet.processes["first"].send_signal(signal.SIGCONT)
     wait_refused(fleet, "first", 30)
     count = sum(step.attempt == 2 for step in fleet.steps(job_id))

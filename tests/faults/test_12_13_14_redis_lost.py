@@ -1,6 +1,6 @@
-"""Faults 12, 13, 14: Redis closes every connection twenty times; dies seven times; is away for five minutes.
+"""Faults 12, 13, 14: Redis closes all connections twenty times, dies seven times, is unavailable for five minutes.
 
-Redis carries doorbells and displays, nothing more: whatever happens to it, a job runs once.
+Redis only transports notifications and data for displays, so every job runs once, whatever happens to Redis.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from tests.faults.fault_fleet import FaultFleet
 from tests.faults.own_servers import kill_9, running_api, submit_over_http, valkey_of_its_own
 
 RECONNECT_SECONDS = 30.0
-"""The longest pause between two tries of a Celery worker to reach Redis."""
+"""The longest delay in seconds between two tries of a Celery worker to reach Redis."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A Valkey of the test's own, with its append-only file."""
+    """Start a Valkey for this test alone, with an append-only file."""
     with valkey_of_its_own(tmp_path / "valkey") as server:
         yield server
 
 
 @pytest.fixture
 def redis_url(server: ValkeyServer) -> str:
-    """Everything of these tests uses it."""
+    """Return the URL of the server of this test, which all fixtures use."""
     return server.url
 
 
 def assert_ran_once(fleet: FaultFleet, job_id: str, steps: int) -> None:
-    """One claim, every step once, completed, and nobody thought otherwise meanwhile."""
+    """Assert that the job was claimed once, executed every step once, completed, and was never marked as stale."""
     assert fleet.job(job_id).status == "completed"
     assert fleet.event_names(job_id).count("claimed") == 1
     assert "stale" not in fleet.statuses(job_id)
@@ -43,7 +43,7 @@ def assert_ran_once(fleet: FaultFleet, job_id: str, steps: int) -> None:
 
 
 def patience(fleet: FaultFleet) -> float:
-    """For what needs a doorbell: the worker reaches Redis again, the sweep rings again, the worker claims."""
+    """Return the seconds until a job is claimed: a worker reconnects to Redis, and a sweep repeats the notification."""
     timers = fleet.timers
     return timers.patience + RECONNECT_SECONDS + 2 * timers.outbox_seconds
 
@@ -61,7 +61,7 @@ def test_fault_12_all_connections_to_redis_closed_twenty_times_and_the_jobs_run_
                 short.append(fleet.submit(plan={"steps": 5}))
             for kind in ("normal", "pubsub"):
                 client.client_kill_filter(_type=kind, skipme=True)
-            time.sleep(rng.uniform(0.02, 0.4))  # the moments of the kills are the experiment
+            time.sleep(rng.uniform(0.02, 0.4))  # the moments of the kills are random on purpose
     for job_id in (long, *short):
         fleet.wait_status(job_id, "completed", seconds=patience(fleet))
     assert_ran_once(fleet, long, 60)
@@ -78,7 +78,7 @@ def test_fault_13_redis_killed_seven_times_and_every_job_runs_once(
         before = rng.random() < 0.5
         if before:
             jobs.append(fleet.submit())
-        time.sleep(rng.uniform(0.0, 0.5))  # the moments of the kills are the experiment
+        time.sleep(rng.uniform(0.0, 0.5))  # the moments of the kills are random on purpose
         kill_9(server)
         if not before:
             jobs.append(fleet.submit())
@@ -90,13 +90,13 @@ def test_fault_13_redis_killed_seven_times_and_every_job_runs_once(
         assert_ran_once(fleet, job_id, 5)
 
 
-def test_fault_14_redis_away_for_leases_and_no_job_notices_and_submissions_are_taken(
+def test_fault_14_redis_unavailable_for_leases_affects_no_job_and_no_submission(
     fleet: FaultFleet, server: ValkeyServer, rng: random.Random
 ) -> None:
     with running_api(fleet) as client:
         away = 3 * fleet.timers.lease_seconds if fleet.timers.scale < 1 else 300.0
         fleet.worker(plan={"steps": 5})
-        steps = int((away + 6) / 0.1)  # outlasts it
+        steps = int((away + 6) / 0.1)  # the job lasts longer than the outage
         long = fleet.submit(plan={"steps": steps, "step_seconds": 0.1, "every": 20})
         fleet.wait_steps(long, 1, seconds=fleet.timers.patience)
         kill_9(server)

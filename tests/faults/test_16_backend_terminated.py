@@ -1,6 +1,6 @@
-"""Fault 16: the backend is terminated at each transition, right before its COMMIT and right after it was done.
+"""Fault 16: the backend is terminated at each transition, just before its COMMIT and just after it.
 
-`test_…_of_a_life` lets real processes live through it, `test_…_by_an_owner` every write of an owner in this process.
+`test_…_of_a_life` tests real processes, `test_…_by_an_owner` tests every write of an owner in this process.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from tidal_client.vocabulary import JobStatus, JobType, Signal
 
 Moves = tuple[tuple[str, str], ...]
 _MOVE = re.compile(rb"(?:api|worker|reaper)\0\0\0[\x06-\x0c]([a-z]+)\0\0\0[\x06-\x0c]([a-z]+)")
-"""Actor, from and to as neighbouring parameters of the INSERT into job_events; without `from` it is no move."""
+"""Actor, from and to as adjacent parameters of the INSERT into job_events; without `from` it is not a transition."""
 
 
 def moves_in(transaction: bytes) -> Moves:
-    """The transitions a transaction writes."""
+    """Return the transitions that a transaction writes."""
     return tuple((found[1].decode(), found[2].decode()) for found in _MOVE.finditer(transaction))
 
 
 class Terminator:
-    """Ends the backend at the first COMMIT of each transition, and at the second one once it is done."""
+    """Terminates the backend before the first COMMIT of each transition, and after the second one."""
 
     def __init__(self) -> None:
         self.tries: dict[Moves, int] = {}
@@ -55,7 +55,7 @@ class Terminator:
 
     @property
     def survived(self) -> set[tuple[str, str]]:
-        """Transitions that met both."""
+        """Return the transitions that both kinds of termination have hit."""
         return {move for moves, tries in self.tries.items() if tries >= 2 for move in moves}
 
 
@@ -76,7 +76,7 @@ def test_fault_16_the_backend_terminated_at_each_transition_of_a_life(fleet: Fau
         fleet.wait_status(ended, "running", seconds=patience)
         fleet.signal(ended, "stop")
         fleet.wait_status(ended, "cancelled", seconds=patience)
-        # They leave while their way to the database still exists.
+        # The processes shut down while the proxy still exists.
         for name in ("worker", "health"):
             fleet.processes[name].terminate()
             assert fleet.processes[name].wait(20) == 0
@@ -134,7 +134,7 @@ def test_fault_16_the_backend_terminated_at_every_write_by_an_owner(
                 assert session.get_one(Job, job_id).status == expected, name
             moved = [event.to_status for event in new if event.to_status is not None]
             assert len(moved) == len(set(moved)) and (moved[-1:] or ["running"]) == [expected], (name, moved)
-            if name in ("event", "artifact"):  # told at least once; they change no status
+            if name in ("event", "artifact"):  # delivered at least once; they change no status
                 assert 1 <= len(new) <= 2
             if name == "checkpoint":
                 assert [event.event for event in new] == ["checkpoint"]
@@ -147,7 +147,7 @@ def test_fault_16_the_backend_terminated_at_every_write_by_an_owner(
 
 
 def running_job(settings: Settings, sessions: sessionmaker[Session], requested: str | None) -> str:
-    """A job that runs at attempt 1, with a checkpoint, and the signal `requested`, if one is given."""
+    """Create a job that runs at attempt 1 with a checkpoint, send it the signal `requested`, if any; return its id."""
     with sessions.begin() as session:
         job_id = queue.enqueue_job(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}})).id
     with sessions.begin() as session:
@@ -165,13 +165,13 @@ def running_job(settings: Settings, sessions: sessionmaker[Session], requested: 
 
 
 def events_of(sessions: sessionmaker[Session], job_id: str) -> list[JobEvent]:
-    """The job's history."""
+    """Return the events of the job, the oldest first."""
     with sessions() as session:
         return list(session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)))
 
 
 def end(sessions: sessionmaker[Session], job_id: str) -> None:
-    """Cancel what has not ended, as api or as owner."""
+    """Cancel the job as the api and as its owner, unless it has ended."""
     with sessions.begin() as session:
         if session.get_one(Job, job_id).finished_at is None:
             request_cancel(session, job_id)

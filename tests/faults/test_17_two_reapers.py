@@ -1,4 +1,4 @@
-"""Fault 17: of two reapers one is killed, or stands still, in the middle of its work; the other does it, once."""
+"""Fault 17: one of two reapers is killed or suspended during its work; the other one does the work, once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_fault_17_a_reaper_killed_in_the_middle_is_replaced_by_the_other_one(
     fleet.start("health-2", "tests.faults.dying", DIES_AT="in_reap", DIES_MARK=str(mark))
     second_pid = str(fleet.processes["health-2"].pid)
     fleet.wait_for(lambda: redis_client.hget(HEALTH, "pid") == second_pid, "the second reaper", 60)
-    other.send_signal(signal.SIGSTOP)  # so that the reaper to be killed sweeps first
+    other.send_signal(signal.SIGSTOP)  # this makes the reaper that will be killed sweep first
     fleet.kill("first")
     fleet.wait_for(mark.exists, "a judgement", fleet.timers.patience, job_id)
     other.send_signal(signal.SIGCONT)
@@ -43,7 +43,7 @@ def test_fault_17_a_reaper_killed_in_the_middle_is_replaced_by_the_other_one(
     fleet.wait_status(job_id, "cancelled", seconds=fleet.timers.patience)
 
 
-def test_fault_17_a_reaper_that_freezes_with_the_lock_holds_the_other_one_up_for_a_moment_only(
+def test_fault_17_a_reaper_that_is_suspended_with_the_lock_delays_the_other_one_briefly(
     fleet: FaultFleet, tmp_path: Path
 ) -> None:
     mark = tmp_path / "locked"
@@ -51,7 +51,7 @@ def test_fault_17_a_reaper_that_freezes_with_the_lock_holds_the_other_one_up_for
     fleet.worker("first", plan=LONG)
     fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
     fleet.start("health-2", "tests.faults.dying", DIES_AT="in_lock", DIES_MARK=str(mark))
-    waiting = fleet.submit()  # pending, so that every sweep has something to look at
+    waiting = fleet.submit()  # a pending job, so that every sweep has work
     fleet.wait_for(mark.exists, "the lock in a frozen hand", fleet.timers.patience, job_id)
     fleet.kill("first")
     fleet.worker("second", plan=LONG)

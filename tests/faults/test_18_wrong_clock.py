@@ -20,11 +20,11 @@ SHIFTED_CLOCK = Path(__file__).with_name("shifted_clock")
 
 
 def shifted(seconds: float) -> dict[str, str]:
-    """Environment of a process whose clock is wrong."""
+    """Return the environment of a process whose clock is shifted."""
     return {"PYTHONPATH": f"{SHIFTED_CLOCK}:{ROOT}", "TIDAL_TEST_CLOCK_SHIFT": str(seconds)}
 
 
-def test_fault_18_wrong_clocks_neither_end_a_lease_nor_keep_one(
+def test_fault_18_wrong_clocks_neither_end_nor_extend_a_lease(
     fleet: FaultFleet, timers: Timers, rng: random.Random, redis_client: redis.Redis
 ) -> None:
     signs = rng.choice([(1, -1, 1), (-1, 1, -1), (1, 1, -1), (-1, -1, 1)])
@@ -41,7 +41,7 @@ def test_fault_18_wrong_clocks_neither_end_a_lease_nor_keep_one(
     assert float(heartbeat_of(redis_client, pid)["at"]) == pytest.approx(time.time() + first, abs=60), (
         "the clock is really wrong"
     )
-    # Longer than a lease and its quarantine: whoever compared clocks would have acted by now.
+    # This is longer than a lease and its quarantine, so a process that compares clocks would have acted by now.
     fleet.wait_for(lambda: time.monotonic() - running_since > 1.5 * timers.after_lease, "some time", 200)
     assert fleet.statuses(job_id) == ["pending", "provisioning", "starting", "running"]
     assert redis_client.exists(HEALTH), "the health process shows itself"

@@ -1,4 +1,4 @@
-"""Faults 19 and 20: SIGTERM of a worker, alone and with a cancel on its heels."""
+"""Faults 19 and 20: SIGTERM of a worker, alone and followed by a cancel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import random
 import time
 
 from tests.faults.fault_fleet import FaultFleet
-from tests.faults.moments import finish, start_job, strike_any_time, strike_while_stepping, wait_gone, wait_next_attempt
+from tests.faults.moments import (
+    finish,
+    start_job,
+    strike_any_time,
+    strike_while_stepping,
+    wait_next_attempt,
+    wait_trainers_ended,
+)
 from tests.faults.timers import Timers
 from tests.integration.worker.fleet import LONG
 
@@ -30,17 +37,19 @@ def test_fault_19_a_drained_job_is_resumed_elsewhere_within_thirty_seconds(
     finish(fleet, job_id)
 
 
-def test_fault_20_a_cancel_during_a_drain_wins(fleet: FaultFleet, timers: Timers, rng: random.Random) -> None:
+def test_fault_20_a_cancel_during_a_drain_takes_precedence(
+    fleet: FaultFleet, timers: Timers, rng: random.Random
+) -> None:
     deaf = rng.random() < 0.5
     job_id = start_job(fleet, {**LONG, "deaf": deaf})
     strike_while_stepping(fleet, job_id, rng)
     first = fleet.processes["first"]
     first.terminate()
-    time.sleep(rng.uniform(0.0, 0.3))  # the moment is the experiment
+    time.sleep(rng.uniform(0.0, 0.3))  # the moment is random on purpose
     fleet.cancel(job_id)
     bound = timers.stop_grace_seconds + timers.reaper_seconds
     fleet.wait_status(job_id, "cancelled", 2 * bound + 5)
     assert first.wait(2 * timers.drain_seconds) == 0
     for name in ("first", "second"):
-        wait_gone(fleet, fleet.processes[name].pid, 5)
+        wait_trainers_ended(fleet, fleet.processes[name].pid, 5)
     assert fleet.statuses(job_id).count("cancelled") == 1

@@ -1,7 +1,7 @@
-"""Fault 21: cancel at random moments: 1,000 against the transition code with real owners, 50 against real processes.
+"""Fault 21: cancel at random moments, 1,000 times against the transition code and 50 times against real processes.
 
-The judgement is independent of the code: a cancel that was accepted ends in `cancelled`, one that was refused came
-after the end.
+The check is independent of the code: after an accepted cancel the job ends as `cancelled`, and a refused cancel came
+after the end of its job.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TERMINAL = {"completed", "cancelled", "failed"}
 
 
 def live(desk: Desk, job_id: str, attempt: int) -> None:
-    """An owner as the supervisor is one: moves on, looks at the wish, ends as it says."""
+    """Act as an owner like the supervisor: move the job on, read the desired state, and end accordingly."""
     for number, status in enumerate((S.STARTING, S.RUNNING, S.COMPLETING)):
         desk.do(transition, job_id, attempt, status)
         if status is S.RUNNING:
@@ -46,7 +46,7 @@ def live(desk: Desk, job_id: str, attempt: int) -> None:
 
 
 def own_until(desk: Desk, name: str, over: threading.Event) -> None:
-    """Claim and live until nothing is left and nothing will come."""
+    """Claim and run jobs until none is left and none will come."""
     while True:
         last = over.is_set()
         job = desk.claim(name)
@@ -57,7 +57,7 @@ def own_until(desk: Desk, name: str, over: threading.Event) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_fault_21_a_thousand_cancels_at_random_moments_each_have_one_honest_end(
+def test_fault_21_a_thousand_cancels_at_random_moments_each_have_one_correct_end(
     desk: Desk, rng: random.Random, tmp_path: Path
 ) -> None:
     desk = Desk(desk.sessions, desk.settings.model_copy(update={"lm_training_concurrency": OWNERS}))
@@ -68,7 +68,7 @@ def test_fault_21_a_thousand_cancels_at_random_moments_each_have_one_honest_end(
         draw = random.Random(seed)
         for _ in range(CANCELS // 2):
             job_id = desk.submit()
-            time.sleep(draw.uniform(0.0, 0.06))  # the moment of the cancel is the experiment
+            time.sleep(draw.uniform(0.0, 0.06))  # the moment of the cancel is random on purpose
             try:
                 desk.do(request_cancel, job_id)
                 accepted.add(job_id)
@@ -94,7 +94,7 @@ def test_fault_21_a_thousand_cancels_at_random_moments_each_have_one_honest_end(
 
 
 @pytest.mark.timeout(600)
-def test_fault_21_fifty_cancels_of_real_processes_each_have_one_honest_end(
+def test_fault_21_fifty_cancels_of_real_processes_each_have_one_correct_end(
     fleet: FaultFleet, rng: random.Random
 ) -> None:
     fleet.concurrency(2)

@@ -19,7 +19,7 @@ def test_fault_23_a_job_killed_while_completing_is_completed_by_the_next_attempt
     strike_while_stepping(fleet, job_id, rng)
     fleet.signal(job_id, "complete")
     fleet.wait_status(job_id, "completing")
-    time.sleep(rng.uniform(0.0, 0.6))  # the moment is the experiment
+    time.sleep(rng.uniform(0.0, 0.6))  # the moment is random on purpose
     if rng.random() < 0.5:
         fleet.kill("first")
     else:

@@ -1,9 +1,9 @@
-"""Fault 24: the kernel kills the trainer for memory at every attempt.
+"""Fault 24: the kernel kills the trainer in every attempt because memory runs out.
 
-"kernel": both workers live in a memory cgroup with a limit, the trainer takes more, the kernel kills it. "told": where
-no such group can be made (and as a test of its own everywhere) the worker reads the kernel's counter from a file of the
-test, in which the trainer counts one more before it sends itself the SIGKILL. Where no group can be made, "kernel"
-runs in the second way too; the output of the test says which ran.
+In the variant "kernel", both workers run in a memory cgroup with a limit; the trainer allocates more, and the kernel
+kills it. In the variant "told", the worker reads the kernel's counter from a file of the test; the trainer increments
+it before it sends SIGKILL to itself. If no group can be created, "kernel" runs like "told"; the output of the test
+shows which one ran.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tests.integration.worker.fleet import LONG, ROOT
 from tidal_client.vocabulary import JobType
 
 LIMIT_MIB = 600
-"""Two workers (100 MiB each), their trainers, and no room for a greedy one."""
+"""Enough for two workers (100 MiB each) and their trainers, but not for a trainer that allocates too much."""
 BACKOFF_SECONDS = 5.0
-"""Before the third attempt."""
+"""Delay before the third attempt in seconds."""
 ATTEMPTS = 3
 TOLD_COUNTERS = Path(__file__).with_name("told_counters")
 
 
 @pytest.fixture(params=["kernel", "told"])
 def memory(request: pytest.FixtureRequest) -> Iterator[MemoryGroup | None]:
-    """The cgroup of the fleet's workers; None: the counter is told."""
+    """Create the cgroup of the fleet's workers; None if the test writes the counter itself."""
     group = MemoryGroup.make(LIMIT_MIB * 2**20) if request.param == "kernel" else None
     sys.stdout.write("the kernel kills\n" if group is not None else "the test kills and counts\n")
     yield group
@@ -39,12 +39,12 @@ def memory(request: pytest.FixtureRequest) -> Iterator[MemoryGroup | None]:
         group.remove()
 
 
-def test_fault_24_a_job_that_runs_out_of_memory_fails_at_the_third_time_and_others_go_on(
+def test_fault_24_a_job_that_runs_out_of_memory_fails_at_the_third_time_and_others_continue(
     memory: MemoryGroup | None, fleet: FaultFleet, timers: Timers, rng: random.Random, tmp_path: Path
 ) -> None:
     payload = {"checkpoint": "20260101-000000-model/model.pth", "data": {"source": "builtin:stories"}, "evaluation": {}}
     other = fleet.submit(plan={"steps": 300}, type=JobType.EVALUATION, payload=payload)
-    at = rng.randint(1, 4)  # before a checkpoint, which would give the budget back
+    at = rng.randint(1, 4)  # before the first checkpoint, which would restore the budget
     counter = tmp_path / "counters" / "proc" / "vmstat"
     counter.parent.mkdir(parents=True)
     counter.write_text("pgfault 12345\noom_kill 0\n")

@@ -19,15 +19,15 @@ from tests.integration.acceptance.stack import long_job
 REAL_TRAINER = {"TIDAL_TRAINER_COMMAND": f"{sys.executable} -m services.trainer"}
 CONFIG = {**long_job(), "checkpoint": {"every_steps": 5}}
 STARTING_SECONDS = 60.0
-"""Imports of torch on a busy machine; no promise."""
+"""Limit of these tests in seconds: importing torch takes long on a busy machine. The specification has no bound."""
 
 
 def folder_of(fleet: FaultFleet, job_id: str) -> Path:
     return fleet.experiment(job_id) / "checkpoints"
 
 
-def whole(fleet: FaultFleet, job_id: str) -> list[str]:
-    """Names of the checkpoints of a job, oldest first."""
+def complete_checkpoints(fleet: FaultFleet, job_id: str) -> list[str]:
+    """Return the names of the complete checkpoints of a job, the oldest first."""
     return [info.name for info in CheckpointManager(folder_of(fleet, job_id), keep_last=3).list()]
 
 
@@ -36,16 +36,16 @@ def registered(fleet: FaultFleet, job_id: str) -> int:
 
 
 def wait_half_written(fleet: FaultFleet, job_id: str, rng: random.Random) -> None:
-    """Until the trainer is in the middle of a checkpoint."""
+    """Wait until the trainer is writing a checkpoint."""
     deadline = time.monotonic() + 30
     while not any(folder_of(fleet, job_id).glob(".tmp-*")):
         assert time.monotonic() < deadline, "no checkpoint was written"
         time.sleep(0.001)
-    time.sleep(rng.uniform(0.0, 0.01))  # the moment is the experiment
+    time.sleep(rng.uniform(0.0, 0.01))  # the moment is random on purpose
 
 
 def damage(checkpoint: Path, rng: random.Random) -> None:
-    """Flip a byte, or cut the file short."""
+    """Flip a byte of the file, or truncate it."""
     file = rng.choice([checkpoint / "weights.safetensors", checkpoint / "training_state.pt"])
     content = bytearray(file.read_bytes())
     if rng.random() < 0.5:
@@ -65,7 +65,7 @@ def test_fault_25_a_damaged_newest_checkpoint_is_skipped_with_an_event(
     worker = fleet.processes["first"].pid
     fleet.kill("first")
     fleet.wait_for(lambda: not trainers_of(worker), "the end of the trainer", 10)
-    *_, older, newest = whole(fleet, job_id)
+    *_, older, newest = complete_checkpoints(fleet, job_id)
     damage(folder_of(fleet, job_id) / newest, rng)
     fleet.worker("second", None, **REAL_TRAINER)
     fleet.wait_for(

@@ -1,4 +1,4 @@
-"""Fault 26: the trainer hangs while its worker renews the lease and beats."""
+"""Fault 26: the trainer hangs while its worker renews the lease and sends heartbeats."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.faults.timers import REAL, Timers
 from tests.integration.worker.fleet import LONG
 
 WARM_UP = 20
-"""Intervals between steps after which a silent trainer is judged by its own pace."""
+"""Number of intervals between steps after which the limit follows the trainer's own pace."""
 
 
-def test_fault_26_a_hanging_trainer_is_killed_and_its_job_retried_while_the_worker_beats(
+def test_fault_26_a_hanging_trainer_is_killed_and_its_job_retried(
     fleet: FaultFleet, timers: Timers, rng: random.Random, redis_client: redis.Redis
 ) -> None:
     late = rng.randint(WARM_UP + 10, 60)
-    if timers == REAL:  # the limit of a phase, which counts until then, is half an hour
+    if timers == REAL:  # until then the limit of a phase applies, which is half an hour
         at, limit = late, fleet.settings.no_progress_seconds
     else:
         at, limit = rng.choice([(rng.randint(2, WARM_UP - 2), 4.0), (late, 2.0)])

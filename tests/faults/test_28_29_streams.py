@@ -1,4 +1,4 @@
-"""Faults 28 and 29: streams dropped every 50 events; readers that are slow, half open, and still there at SIGTERM."""
+"""Faults 28 and 29: streams break every 50 events; clients are slow, half open, or still connected at SIGTERM."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ from tests.faults.proxy import TcpProxy
 from tests.integration.api.conftest import StreamEvent, events_of
 
 EXIT_SECONDS = 25.0
-"""Promised: from SIGTERM to the end of the api."""
+"""The bound from SIGTERM to the end of the api, in seconds."""
 MIB = 1024 * 1024
 CONNECTIONS = 500
 ROOM = 48 * MIB + CONNECTIONS * 128 * 1024
-"""Memory the api may gain: the ring of 8 MiB and what the allocator makes of reading it, and per connection one batch
-of 64 KiB, twice. Measured: 65 MiB; before batches were bounded in bytes 360 to 500 MiB."""
+"""Most bytes by which the memory of the api may grow: the ring of 8 MiB with the overhead of reading it, and two
+batches of 64 KiB per connection. The measured growth is 65 MiB; before batches were bounded in bytes, it was 360 to
+500 MiB."""
 
 
 @pytest.fixture
 def client(fleet: FaultFleet) -> Iterator[httpx.Client]:
-    """The api, a process."""
+    """Start the api as a process and yield a client."""
     patience = max(3.0, 30.0 * fleet.timers.scale)
     with running_api(fleet, TIDAL_STREAM_CLIENT_SECONDS=str(patience)) as client:
         yield client
 
 
 def follow(client: httpx.Client, path: str, cursor: str | None, count: int) -> Iterator[StreamEvent]:
-    """Up to `count` events, then the connection is dropped; fewer when it breaks before."""
+    """Yield up to `count` events and close the connection; there are fewer events if it breaks before."""
     with events_of(client, path, cursor) as events:
         for number, event in enumerate(events, start=1):
             yield event
@@ -63,7 +64,7 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
             data = json.dumps({"n": number, "text": "x" * (number % 700)})
             redis_client.xadd(key, {"event": "blob", "data": data})
             if number % 100 == 0:
-                fleet.job(job_id)  # lets others at the machine
+                fleet.job(job_id)  # gives other processes time
 
     seen: list[str] = []
     with TcpProxy.of_url(str(client.base_url)) as proxy, httpx.Client(base_url=proxy.url, timeout=30) as through:
@@ -83,7 +84,7 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
                     if cursor == newest(redis_client, key) and not writer.is_alive():
                         break
                     if number == breaks_at:
-                        proxy.cut()  # in the middle of whatever is on its way
+                        proxy.cut()  # the connections break at any point of the data
             except httpx.TransportError:
                 pass
             finally:
@@ -91,13 +92,15 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
         writer.join()
     assert seen == kept_ids(redis_client, key, after=snapshot.id, until=cursor)
     assert len(seen) >= total
-    gone = seen[rng.randrange(total - RING - 1)]  # nothing can continue it: neither Redis nor the api's memory
+    gone = seen[
+        rng.randrange(total - RING - 1)
+    ]  # neither Redis nor the memory of the api has the events after this id any more
     redis_client.xtrim(key, maxlen=len(seen) // 4, approximate=False)
     told = list(follow(client, path, gone, 2))
     assert [event.name for event in told] == ["reset", "snapshot"]
     last = redis_client.xadd(key, {"event": "blob", "data": json.dumps({"n": total})})
     following: list[str | None] = []
-    for event in follow(client, path, told[1].id, 100):  # the last words of the job may come first
+    for event in follow(client, path, told[1].id, 100):  # the last events of the job may come first
         following.append(event.id)
         if event.id == last:
             break
@@ -105,18 +108,18 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
 
 
 def kept_ids(client: redis.Redis, key: str, *, after: str, until: str) -> list[str]:
-    """What Redis itself holds."""
+    """Return the ids of the entries in Redis."""
     found = client.xrange(key, min=f"({after}", max=until)
     return [entry_id for entry_id, _ in cast("list[tuple[str, Any]]", found)]
 
 
 def newest(client: redis.Redis, key: str) -> str:
-    """The id of the newest entry."""
+    """Return the id of the newest entry."""
     return str(cast("dict[str, Any]", client.xinfo_stream(key))["last-generated-id"])
 
 
 class Silent:
-    """Connections that send nothing, half a request, or a whole one, and then never read."""
+    """Connections that send no, half a or a complete request, and then never read."""
 
     def __init__(self, port: int, path: str, rng: random.Random) -> None:
         self._address, self._path, self._rng = ("127.0.0.1", port), path, rng
@@ -139,7 +142,7 @@ class Silent:
 
 
 def read_slowly(port: int, path: str, bytes_per_second: int, stop: threading.Event) -> None:
-    """One stream client at this pace."""
+    """Read a stream slowly."""
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect(("127.0.0.1", port))
@@ -165,7 +168,7 @@ def test_fault_29_slow_and_half_open_clients_cost_little_memory_and_do_not_delay
         for number in range(first, last):
             redis_client.xadd(key, {"event": "blob", "data": json.dumps({"n": number, "text": blob})})
 
-    write(0, total // 2)  # 7.5 MB to replay
+    write(0, total // 2)  # 7.5 MB of events that the clients have to read
     numbers = [event.data["n"] for event in follow(client, f"{path}?since=0", None, total // 2) if event.name == "blob"]
     assert numbers[0] == 0
     before = highest = api.memory_info().rss
@@ -191,7 +194,7 @@ def test_fault_29_slow_and_half_open_clients_cost_little_memory_and_do_not_delay
         writer.join()
         assert prompt == list(range(total)), "a slow client cost a prompt one its events"
         fleet.wait_for(lambda: metric(client, "tidal_sse_clients") == 0, "slow clients dropped", fleet.timers.patience)
-        silent.open(60)  # some are there when the end comes
+        silent.open(60)  # some clients are still connected at SIGTERM
         time.sleep(rng.uniform(0.0, 1.0))
         highest = max(highest, api.memory_info().rss)
         asked_at = time.monotonic()

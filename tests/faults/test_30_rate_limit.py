@@ -1,4 +1,4 @@
-"""Fault 30: the rate limit under 200 concurrent requests, and Redis killed midway: exact before, open afterwards."""
+"""Fault 30: the rate limit is exact under 200 concurrent requests until Redis is killed, and then accepts all."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ REFUSED = "tidal_rate_limited_total"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A Valkey of the test's own."""
+    """Start a Valkey for this test alone."""
     with valkey_of_its_own(tmp_path / "valkey") as server:
         yield server
 
 
 @pytest.fixture
 def redis_url(server: ValkeyServer) -> str:
-    """Everything of this test uses it."""
+    """Return the URL of the server of this test, which all fixtures use."""
     return server.url
 
 
 def burst(client: httpx.Client, caller: str, answered: Callable[[int], None] = lambda _: None) -> tuple[int, int, int]:
-    """All requests of one caller at once: (let in, refused, counted as let in without a judgement of the bucket).
+    """Send all requests of one client at once; return the numbers (accepted, refused, accepted without a decision).
 
-    The checkpoint does not exist: who is let in is told so, with or without Redis.
+    The checkpoint does not exist, so an accepted request gets that error, with or without Redis.
     """
 
     async def one(http: httpx.AsyncClient) -> httpx.Response:
@@ -62,17 +62,17 @@ def burst(client: httpx.Client, caller: str, answered: Callable[[int], None] = l
     return REQUESTS - len(refused), len(refused), int(metric(client, LET_IN) - open_before)
 
 
-def test_fault_30_the_limit_is_exact_until_redis_dies_and_open_and_counted_afterwards(
+def test_fault_30_the_limit_is_exact_until_redis_dies_and_requests_are_counted_afterwards(
     fleet: FaultFleet, server: ValkeyServer, rng: random.Random
 ) -> None:
-    # A token comes back every hour: the count is that of the bucket.
+    # One token is added per hour, so the count is that of the bucket.
     with running_api(
         fleet,
         TIDAL_TRUSTED_PROXIES="127.0.0.1",
         TIDAL_RATE_LIMIT_CAPACITY=str(CAPACITY),
         TIDAL_RATE_LIMIT_REFILL_SECONDS="3600",
     ) as client:
-        # An answer that takes longer than 50 ms (a busy machine) lets a request in; every one of them is counted.
+        # If the answer of Redis takes longer than 50 ms (on a busy machine), the request is accepted and counted.
         let_in, refused, unjudged = burst(client, "192.0.2.1")
         assert let_in - unjudged == CAPACITY and refused > 0
 

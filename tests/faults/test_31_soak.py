@@ -1,4 +1,4 @@
-"""Fault 31: a short soak with every kind of fault, and a state machine of random histories over the transition code.
+"""Fault 31: a short soak test with all kinds of faults, and random histories of the transition code.
 
 The long soak (200 jobs, 30 minutes) is `python -m tests.faults.soak`, or `make faults FULL=1`.
 """
@@ -24,7 +24,7 @@ LIMIT = 2
 
 
 def print_line(line: str) -> None:
-    """Shown where the test fails."""
+    """Print a line that pytest shows when the test fails."""
     sys.stdout.write(line + "\n")
 
 
@@ -38,11 +38,11 @@ def test_fault_31_jobs_under_random_faults_all_end_once(seed: int, tmp_path: Pat
 
 
 @pytest.mark.timeout(300)
-def test_fault_31_random_histories_of_the_transition_code_are_lawful(seed: int, desk: Desk, tmp_path: Path) -> None:
+def test_fault_31_random_histories_of_the_transition_code_are_valid(seed: int, desk: Desk, tmp_path: Path) -> None:
     limits = {"lm_training_concurrency": LIMIT, "other_concurrency": LIMIT}
 
     class Judged(Histories):
-        """The histories of the integration test, judged by the checker as well."""
+        """The random histories of the integration test, which the checker checks as well."""
 
         def teardown(self) -> None:
             super().teardown()

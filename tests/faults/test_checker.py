@@ -1,6 +1,6 @@
-"""The checker itself: a lawful history passes, and each rule is broken once by hand and found.
+"""The checker accepts a valid history, and finds a violation of each rule.
 
-The faulty implementations that run for real are in `test_seeded_bugs.py`.
+The real processes with bugs are in `test_seeded_bugs.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ JOB = "job_1"
 
 
 def state(step: int) -> str:
-    """The chain of the fake trainer, written once more."""
+    """Return the state of the fake trainer after a step, with a second implementation of its chain."""
     value = BEGINNING
     for number in range(1, step + 1):
         value = hashlib.sha256(f"{value}:{number}".encode()).hexdigest()[:16]
@@ -63,11 +63,11 @@ METRICS = (
     MetricLine(2, 4),
 )
 SERIES = ((1, 1), (2, 1), (3, 2), (4, 2))
-TOLD = (
+PUBLISHED = (
     *("pending", "provisioning", "starting", "running", "running", "stale"),
     *("pending", "provisioning", "starting", "running", "completing", "completed"),
 )
-LAWFUL = History(
+VALID = History(
     jobs=(JobRow(JOB, "lm-training", "completed", 2),),
     events=EVENTS,
     steps=STEPS,
@@ -75,28 +75,28 @@ LAWFUL = History(
     series={JOB: SERIES},
     streams={JOB: METRICS},
     finals={JOB: Final(2, "aa", 2, "aa")},
-    told={JOB: TOLD},
+    published={JOB: PUBLISHED},
     accepted=(JOB,),
     limits={"lm-training": 1},
 )
 
 
-def test_a_lawful_history_passes() -> None:
-    assert check(LAWFUL) == []
+def test_a_valid_history_passes() -> None:
+    assert check(VALID) == []
 
 
 def events_with(index: int, *replacement: EventRow) -> History:
-    """The lawful history with the event at `index` replaced; the outbox is left out."""
-    return replace(LAWFUL, events=(*EVENTS[:index], *replacement, *EVENTS[index + 1 :]), told={})
+    """Return the valid history with the event at `index` replaced, and without the outbox."""
+    return replace(VALID, events=(*EVENTS[:index], *replacement, *EVENTS[index + 1 :]), published={})
 
 
 def steps_with(*steps: StepRun) -> History:
-    """Other steps, no metrics."""
-    return replace(LAWFUL, steps=steps, metrics={}, series={}, streams={})
+    """Return the valid history with other steps and without metrics."""
+    return replace(VALID, steps=steps, metrics={}, series={}, streams={})
 
 
 def metrics_with(*lines: MetricLine) -> History:
-    return replace(LAWFUL, metrics={JOB: lines}, series={}, streams={})
+    return replace(VALID, metrics={JOB: lines}, series={}, streams={})
 
 
 OTHER = "job_2"
@@ -109,29 +109,31 @@ TWO_AT_ONCE = (
     *EVENTS[4:],
 )
 BROKEN: dict[str, tuple[History, str]] = {
-    "a job vanished": (replace(LAWFUL, accepted=(JOB, OTHER)), "job_2: lost"),
+    "a job vanished": (replace(VALID, accepted=(JOB, OTHER)), "job_2: lost"),
     "a job never ended": (
-        replace(LAWFUL, jobs=(JobRow(JOB, "lm-training", "running", 2, True),), events=EVENTS[:-2], told={}, finals={}),
+        replace(
+            VALID, jobs=(JobRow(JOB, "lm-training", "running", 2, True),), events=EVENTS[:-2], published={}, finals={}
+        ),
         "not terminal, it is running",
     ),
     "a lease outlived the job": (
-        replace(LAWFUL, jobs=(JobRow(JOB, "lm-training", "completed", 2, True),)),
+        replace(VALID, jobs=(JobRow(JOB, "lm-training", "completed", 2, True),)),
         "a lease is held in status completed",
     ),
     "it ended twice": (
-        replace(LAWFUL, events=(*EVENTS, move("completed", "completed", "worker", 2, 24.0))),
+        replace(VALID, events=(*EVENTS, move("completed", "completed", "worker", 2, 24.0))),
         "2 terminal events",
     ),
     "it went on after its end": (
-        replace(LAWFUL, events=(*EVENTS, move("completed", "pending", "api", 2, 24.0))),
+        replace(VALID, events=(*EVENTS, move("completed", "pending", "api", 2, 24.0))),
         "moved on after the terminal event",
     ),
-    "a status without its event": (replace(LAWFUL, events=EVENTS[:-1]), "written without its event"),
-    "no submission": (replace(LAWFUL, events=EVENTS[1:], told={}), "does not begin with a submission"),
+    "a status without its event": (replace(VALID, events=EVENTS[:-1]), "written without its event"),
+    "no submission": (replace(VALID, events=EVENTS[1:], published={}), "does not begin with a submission"),
     "an event is missing": (events_with(2), "starting → running follows provisioning"),
     "the api wrote while leased": (
         replace(
-            LAWFUL,
+            VALID,
             jobs=(JobRow(JOB, "lm-training", "cancelled", 1),),
             events=(*EVENTS[:4], move("running", "cancelled", "api", 1, 9.0)),
             steps=STEPS[:3],
@@ -155,7 +157,7 @@ BROKEN: dict[str, tuple[History, str]] = {
         "pending → provisioning has attempt 1, expected 2",
     ),
     "the row's attempt fell": (
-        replace(LAWFUL, jobs=(JobRow(JOB, "lm-training", "completed", 1),)),
+        replace(VALID, jobs=(JobRow(JOB, "lm-training", "completed", 1),)),
         "row says attempt 1",
     ),
     "two attempts at once": (
@@ -191,7 +193,7 @@ BROKEN: dict[str, tuple[History, str]] = {
         "attempt 2 rewound to 1 and began with step 3",
     ),
     "no rewind in the stream": (
-        replace(LAWFUL, streams={JOB: (*METRICS[:3], *METRICS[4:])}),
+        replace(VALID, streams={JOB: (*METRICS[:3], *METRICS[4:])}),
         "stream: points of attempt 2 come without a rewind",
     ),
     "a point twice": (metrics_with(*METRICS, MetricLine(2, 4)), "step 4 of attempt 2 has two points"),
@@ -202,24 +204,24 @@ BROKEN: dict[str, tuple[History, str]] = {
     ),
     "the end is missing": (metrics_with(*METRICS[:5]), "the metrics end at step 3, the training at 4"),
     "charts differ": (
-        replace(LAWFUL, series={JOB: ((1, 1), (2, 1), (3, 1), (4, 2))}),
+        replace(VALID, series={JOB: ((1, 1), (2, 1), (3, 1), (4, 2))}),
         "charts are shown other points than the archive holds",
     ),
     "an older attempt's artifact": (
-        replace(LAWFUL, finals={JOB: Final(2, "aa", 1, "aa")}),
+        replace(VALID, finals={JOB: Final(2, "aa", 1, "aa")}),
         "the final artifact was written by attempt 1",
     ),
     "registered by an older attempt": (
-        replace(LAWFUL, finals={JOB: Final(1, "aa", 2, "aa")}),
+        replace(VALID, finals={JOB: Final(1, "aa", 2, "aa")}),
         "the final artifact was registered by attempt 1",
     ),
     "another artifact than registered": (
-        replace(LAWFUL, finals={JOB: Final(2, "bb", 2, "aa")}),
+        replace(VALID, finals={JOB: Final(2, "bb", 2, "aa")}),
         "the final artifact is not the one that was registered",
     ),
-    "the outbox says otherwise": (replace(LAWFUL, told={JOB: TOLD[:-1]}), "the events differ"),
+    "the outbox says otherwise": (replace(VALID, published={JOB: PUBLISHED[:-1]}), "the events differ"),
     "the limit is passed": (
-        replace(LAWFUL, jobs=(*LAWFUL.jobs, JobRow(OTHER, "lm-training", "cancelled", 1)), events=TWO_AT_ONCE),
+        replace(VALID, jobs=(*VALID.jobs, JobRow(OTHER, "lm-training", "cancelled", 1)), events=TWO_AT_ONCE),
         "2 jobs of lm-training held a slot, the limit is 1",
     ),
 }

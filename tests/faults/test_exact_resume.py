@@ -1,9 +1,9 @@
-"""An interrupted training of the real trainer ends with the bits of an uninterrupted one.
+"""An interrupted training of the real trainer ends with bitwise the same result as an uninterrupted one.
 
 Pretraining and controller training run under a real worker. Each is killed with SIGKILL at three random steps, or
 stopped and resumed as a new job; the reference is the same configuration trained without a pause in this process.
-Compared are all parameters, the whole training state at the end (moments, random states, position in the data), and
-every point of the metrics archive.
+The tests compare all parameters, the training state at the end (moments, random states, position in the data), and all
+points of the metrics archive.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ RL = {
     "threads": 1,
 }
 TIMED = ("Iterations/Second", "Tokens/Second", "steps_per_second")
-"""Metrics that measure the clock."""
+"""Metrics that measure time, and therefore differ."""
 
 
 @pytest.fixture
 def corpus(fleet: FaultFleet) -> None:
-    """words.txt in the data folder of the fleet, whose workers start the real trainer."""
+    """Write the corpus words.txt to the data folder of a fleet whose workers start the real trainer."""
     fleet.environment["TIDAL_TRAINER_COMMAND"] = f"{sys.executable} -m services.trainer"
     chooser = random.Random(7)
     documents = [" ".join(chooser.choices(WORDS, k=chooser.randint(12, 24))) + "." for _ in range(60)]
@@ -84,7 +84,7 @@ def corpus(fleet: FaultFleet) -> None:
 
 
 class Kind:
-    """What differs between the two trainings."""
+    """The differences between language model training and controller training."""
 
     def __init__(self, fleet: FaultFleet, job_type: JobType) -> None:
         self.fleet, self.job_type = fleet, job_type
@@ -92,7 +92,7 @@ class Kind:
         self.lm = job_type is JobType.LM_TRAINING
         self.metrics = "metrics" if self.lm else "rl-metrics"
         self.unit = 1 if self.lm else TRANSITIONS // STEPS
-        """Of the surroundings' steps per step of the training."""
+        """The number of reported steps per training step."""
         lm_config = LMConfig.model_validate(LM).model_dump(mode="json")
         self.payload: dict[str, Any] = {"config": lm_config}
         if not self.lm:
@@ -105,7 +105,7 @@ class Kind:
         self.reference = self.train_here("reference", job_type, self.payload)
 
     def train_here(self, experiment_id: str, job_type: JobType, payload: dict[str, Any]) -> Path:
-        """Train without a pause in this process; the experiment's folder."""
+        """Train without a pause in this process; return the folder of the experiment."""
         job = ChildJob(
             job_id="job_here", attempt=1, job_type=job_type.value, experiment_id=experiment_id, payload=payload
         )
@@ -117,13 +117,13 @@ class Kind:
         return folder
 
     def parameters(self, folder: Path) -> dict[str, Tensor]:
-        """Of the final file."""
+        """Return the parameters in the final file."""
         if self.lm:
             return dict(torch.load(folder / "tiny_v1.0.0.pth", weights_only=True))
         return dict(torch.load(folder / "rl_checkpoint_final.pth", weights_only=True)["agent_state_dict"])
 
     def last_state(self, folder: Path) -> dict[str, Any]:
-        """The training state of the newest checkpoint, without what the clock wrote."""
+        """Return the training state of the newest checkpoint, without measured times."""
         manager = CheckpointManager(folder / "checkpoints", keep_last=1, prefix="step" if self.lm else "iter")
         newest = manager.latest()
         assert newest is not None and not manager.skipped
@@ -134,13 +134,13 @@ class Kind:
         return state
 
     def steps(self, job_id: str, attempt: int) -> list[int]:
-        """Steps of the surroundings that the attempt has archived so far."""
+        """Return the number of reported steps that the attempt has archived so far."""
         points = read_metrics(self.fleet.experiment(job_id), self.metrics)
         return [point.step for point in points if point.attempt == attempt]
 
 
 class Archive(NullHooks):
-    """Keeps the points."""
+    """Training hooks that store the metrics in memory."""
 
     def __init__(self) -> None:
         self.points: list[tuple[int, dict[str, float]]] = []
@@ -150,7 +150,7 @@ class Archive(NullHooks):
 
 
 @pytest.mark.parametrize("job_type", [JobType.LM_TRAINING, JobType.RL_TRAINING])
-def test_killed_at_three_random_steps_ends_with_the_same_bits(
+def test_a_training_killed_at_three_random_steps_has_the_same_bits(
     job_type: JobType, fleet: FaultFleet, corpus: None, rng: random.Random
 ) -> None:
     kind = Kind(fleet, job_type)
@@ -175,7 +175,7 @@ def test_killed_at_three_random_steps_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize("job_type", [JobType.LM_TRAINING, JobType.RL_TRAINING])
-def test_stopped_and_resumed_as_a_new_job_ends_with_the_same_bits(
+def test_a_training_stopped_and_resumed_as_a_new_job_has_the_same_bits(
     job_type: JobType, fleet: FaultFleet, corpus: None, rng: random.Random
 ) -> None:
     kind = Kind(fleet, job_type)
@@ -196,7 +196,7 @@ def test_stopped_and_resumed_as_a_new_job_ends_with_the_same_bits(
 
 
 def compare(kind: Kind, folder: Path, *, from_step: int = -1) -> None:
-    """All parameters, the whole state at the end, every point of the archive after `from_step`."""
+    """Compare all parameters, the state at the end, and all points of the archive after `from_step`."""
     expected, found = kind.parameters(kind.reference), kind.parameters(folder)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -223,7 +223,7 @@ def compare(kind: Kind, folder: Path, *, from_step: int = -1) -> None:
 
 
 def same_bits(expected: Any, found: Any, where: str) -> Iterator[str]:
-    """The places compared; fails at the first that differs."""
+    """Compare two values recursively and return the number of compared leaves; fail at the first difference."""
     if isinstance(expected, Tensor):
         assert torch.equal(expected, found), where
         yield where
@@ -241,7 +241,7 @@ def same_bits(expected: Any, found: Any, where: str) -> Iterator[str]:
 
 
 def real_trainers(fleet: FaultFleet) -> list[psutil.Process]:
-    """Trainer processes of the worker."""
+    """Return the trainer processes of the worker."""
     worker = psutil.Process(fleet.processes["worker"].pid)
     return [child for child in worker.children(recursive=True) if "services.trainer" in child.cmdline()]
 

@@ -1,7 +1,7 @@
-"""Beside the numbered faults: clients that leave, too many clients, and two generators of which one is killed.
+"""Further faults: clients that disconnect, too many clients, and two generators of which one is killed.
 
-Everything is real: api, two generators with their engines, a tiny model. No jobs, so nothing for the checker; the
-promise is to the clients: each one is answered or refused, and a slot is free within a second of its client leaving.
+The api, both generators and their engines are real; the model is tiny. There are no jobs, so the checker is not used.
+Each client is answered or refused, and a slot becomes free within a second after its client has disconnected.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SETTINGS = {
 
 @pytest.fixture
 def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    """api and one generator, with a tiny model that hardly ever ends a text."""
+    """Start api and one generator with a tiny model whose completions are almost always as long as allowed."""
     save_tiny_model(tmp_path / "experiments")
     with Stack(database_url, redis_url, tmp_path) as running:
         running.environment |= SETTINGS
@@ -103,7 +103,7 @@ class Engines:
 
 
 def connect(stack: Stack, path: str, fields: dict[str, Any]) -> socket.socket:
-    """A client that has sent a request and does not read the reply."""
+    """Return a client that has sent a request and does not read the reply."""
     text = json.dumps(fields).encode()
     client = socket.create_connection(("127.0.0.1", stack.port))
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
@@ -112,7 +112,7 @@ def connect(stack: Stack, path: str, fields: dict[str, Any]) -> socket.socket:
     return client
 
 
-def test_clients_that_leave_free_their_slots_whether_they_stream_wait_or_want_many(
+def test_slots_of_disconnected_clients_become_free_for_all_kinds_of_requests(
     stack: Stack, redis_client: redis.Redis
 ) -> None:
     engines = Engines(redis_client)
@@ -158,7 +158,7 @@ def test_of_500_clients_at_once_each_is_answered_or_refused(stack: Stack) -> Non
     assert ask(stack, 2).status_code == 200
 
 
-def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_are_told(
+def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_get_errors(
     stack: Stack, redis_client: redis.Redis
 ) -> None:
     stack.start("second", "generator")
@@ -180,7 +180,7 @@ def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_are_told(
         children = killed.children(recursive=True)
         stack.kill("second")
         psutil.wait_procs(children, timeout=10)
-        # The other requests go on and end by themselves; a new request is served at the same time.
+        # The other requests continue to their end, and a new request is served at the same time.
         events = [future.result(READY_SECONDS) for future in following]
     ends = Counter((its[-1].name, its[-1].data.get("code")) for its in events)
     assert ends == {("error", "generator_lost"): SLOTS, ("done", None): SLOTS}

@@ -1,4 +1,4 @@
-"""The proxy does what the faults believe it does: pass, reset, swallow, and heal."""
+"""The proxy of the fault tests passes data, resets connections, discards data, and heals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.core_fault
 
 
 class Echo(socketserver.BaseRequestHandler):
-    """Sends back what it gets."""
+    """A server that sends all data back."""
 
     def handle(self) -> None:
         while data := self.request.recv(1024):
@@ -27,7 +27,7 @@ class Server(socketserver.ThreadingTCPServer):
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A reset is what these tests are about."""
+        """Ignore errors, because these tests reset connections."""
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Faulty implementations run for real, and the checker must find each of them.
+"""Real processes run with a bug, and the checker must find each bug.
 
-The bugs live in `tests/faults/bugs`. The database refuses most of what they write, so its guards are opened first:
-the checker has to find the bug without their help. Leaves out: the rules one by one (`test_checker.py`).
+The bugs are in `tests/faults/bugs`. The database would refuse most of their writes, so its guards are removed first:
+the checker must find the bugs without them. Leaves out: the rules one by one (`test_checker.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OPEN = "CREATE OR REPLACE FUNCTION {}_guard() RETURNS trigger LANGUAGE plpgsql A
 
 
 def open_guards(fleet: FaultFleet) -> None:
-    """Let the database take every write; the test judges by itself."""
+    """Remove the guards of the database, and leave the check of the history to the test."""
     fleet.checked = False
     with fleet.sessions.begin() as session:
         session.execute(text(OPEN.format("jobs", "NEW.moved_by := NULL;")))
@@ -37,7 +37,7 @@ def buggy_worker(fleet: FaultFleet, name: str, bug: str) -> None:
 
 
 def found(fleet: FaultFleet, words: str) -> bool:
-    """Whether the checker names the bug; what else it says is shown where it does not."""
+    """Return whether the checker reports the bug; print its other violations, for the case that it does not."""
     violations = fleet.violations()
     sys.stdout.write("\n".join(violations) + "\n")
     return any(words in violation for violation in violations)
@@ -67,7 +67,7 @@ def test_seeded_bug_a_late_acknowledgement_that_runs_a_job_twice_is_found(
     fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
 
     redis_client.client_kill_filter(_type="normal", skipme=True)
-    # A worker that is busy may not notice; then the visibility timeout hands the message out again, an hour later.
+    # A busy worker may not notice this; the message would then be delivered again an hour later.
     publisher = RedisPublisher(fleet.settings.redis_url)
     publisher.notify_worker("training")
     publisher.close()
@@ -91,13 +91,13 @@ def test_seeded_bug_a_reaper_that_does_not_wait_for_the_lease_is_found(fleet: Fa
     fleet.worker("second", plan=LONG)
     fleet.wait_for(lambda: " ready." in fleet.log("second").read_text(), "the second worker", fleet.timers.patience)
     fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
-    fleet.processes["first"].send_signal(signal.SIGSTOP)  # its trainer goes on until it finds its lease too old
+    fleet.processes["first"].send_signal(signal.SIGSTOP)  # its trainer continues until it finds its lease too old
     fleet.wait_steps(job_id, 2, attempt=2, seconds=fleet.timers.patience)
     assert found(fleet, "after its lease had ended")
     assert found(fleet, "running → pending by the reaper is not in the table")
 
 
-def test_seeded_bug_a_checkpoint_that_is_not_written_whole_is_found(fleet: FaultFleet) -> None:
+def test_seeded_bug_a_checkpoint_that_is_not_written_atomically_is_found(fleet: FaultFleet) -> None:
     open_guards(fleet)
     fleet.environment["TIDAL_TRAINER_COMMAND"] = f"{sys.executable} -m tests.faults.bugs.torn_trainer"
     job_id = fleet.submit()

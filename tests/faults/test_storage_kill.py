@@ -1,4 +1,4 @@
-"""kill -9 at any moment of writing leaves the last whole checkpoint and a cache that can be built."""
+"""After kill -9 during a write, the last complete checkpoint remains, and a token cache can still be built."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def next_line(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_writer_killed_at_any_moment_leaves_its_last_whole_checkpoint(seed: int, tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_moment_leaves_its_last_complete_checkpoint(seed: int, tmp_path: Path) -> None:
     process = start(SAVE_FOREVER, str(tmp_path))
     reported = int(next_line(process))
     for _ in range(seed):
         reported = int(next_line(process))
-    time.sleep(random.Random(seed).uniform(0.0, 0.05))  # the moment of the kill is the experiment
+    time.sleep(random.Random(seed).uniform(0.0, 0.05))  # the moment of the kill is random on purpose
     kill(process)
     manager = CheckpointManager(tmp_path, keep_last=2)
     latest = manager.latest()
@@ -82,12 +82,12 @@ def test_a_writer_killed_at_any_moment_leaves_its_last_whole_checkpoint(seed: in
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_builder_killed_at_any_moment_leaves_nothing_in_the_way(seed: int, tmp_path: Path) -> None:
+def test_a_builder_killed_at_any_moment_does_not_block_the_next_one(seed: int, tmp_path: Path) -> None:
     text = f"\n{END_OF_TEXT}\n".join(f"Story {n}: the cat sat {'very ' * (n % 9)}still." for n in range(20_000))
     (tmp_path / "c.txt").write_text(text)
     process = start(BUILD, "c.txt", str(tmp_path))
     assert next_line(process) == "ready\n"
-    time.sleep(random.Random(seed).uniform(0.0, 0.5))  # the moment of the kill is the experiment
+    time.sleep(random.Random(seed).uniform(0.0, 0.5))  # the moment of the kill is random on purpose
     kill(process)
     corpus = open_corpus(DataConfig(source="c.txt"), data_dir=tmp_path)
     assert len(corpus.documents("train")) + len(corpus.documents("validation")) == 20_000

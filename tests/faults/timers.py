@@ -1,4 +1,4 @@
-"""The timers of a run: shortened by default, those of production with FULL=1; deadlines are computed from them.
+"""The timers of a run, from which deadlines are computed: shortened by default, those of production with FULL=1.
 
 Leaves out: the processes that keep them (`tests.integration.worker.fleet`).
 """
@@ -10,12 +10,12 @@ from dataclasses import dataclass, fields
 from common.config import Settings
 
 STARTUP_SECONDS = 15.0
-"""What starting a Python process may take on a busy machine; no promise, so it is added to promises, not doubled."""
+"""Seconds to start a Python process on a busy machine; added to the bounds of the specification, and not doubled."""
 
 
 @dataclass(frozen=True)
 class Timers:
-    """Seconds, named like the settings they become; the defaults are those of production."""
+    """Timers in seconds, named like the settings; the defaults are those of production."""
 
     lease_seconds: float = 60.0
     lease_renew_seconds: float = 10.0
@@ -32,35 +32,35 @@ class Timers:
 
     @property
     def scale(self) -> float:
-        """1 with the timers of production, less with shortened ones."""
+        """Ratio to the timers of production."""
         return self.lease_seconds / 60.0
 
     @property
     def takeover(self) -> float:
-        """The promise after kill -9 of a worker: 95 s of production, scaled, until another one is at its first step."""
+        """Bound from kill -9 of a worker to the first step on another one: 95 s in production, scaled."""
         return 95.0 * self.scale
 
     @property
     def after_lease(self) -> float:
-        """From the last renewal until the reaper has judged, at the latest."""
+        """Most seconds from the last renewal until the reaper has requeued or ended the job."""
         return self.lease_seconds + self.quarantine_seconds + 2 * self.reaper_seconds
 
     @property
     def stop_ladder(self) -> float:
-        """From a wish to SIGKILL, at the latest."""
+        """Most seconds from a stop request to SIGKILL."""
         return self.desired_state_poll_seconds + self.stop_grace_seconds + self.kill_grace_seconds
 
     @property
     def patience(self) -> float:
-        """How long a test waits for what must come but has no promised time: a lapse, a ladder, a start."""
+        """Seconds that a test waits for events without a specified bound: an expired lease, a stop, a start."""
         return 2 * (self.after_lease + self.stop_ladder) + self.outbox_seconds + 2 * STARTUP_SECONDS
 
     def environment(self) -> dict[str, str]:
-        """As the processes read them."""
+        """Return the environment variables for the processes."""
         return {f"TIDAL_{field.name.upper()}": str(getattr(self, field.name)) for field in fields(self)}
 
     def applied(self, settings: Settings) -> Settings:
-        """`settings` with these timers, for code that runs inside the test."""
+        """Return `settings` with these timers, for code that runs in the test."""
         return settings.model_copy(update={field.name: getattr(self, field.name) for field in fields(self)})
 
 

@@ -1,7 +1,7 @@
 """`python -m tests.faults.bugs.health`: a health process whose reaper does not wait for the end of a lease.
 
-It gives a running first attempt to another worker once a few renewals are missing, long before the lease ends and its
-trainer stands still. Only tests start it.
+It requeues a running first attempt once a few renewals are missing, long before the lease ends and its trainer suspends
+itself. Only tests start it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from services.health.__main__ import main
 from tidal_client.vocabulary import JobStatus
 
 LATE = 0.6
-"""Share of the time after which a trainer stands still."""
+"""Share of the time after which a trainer suspends itself."""
 
 
 def reap(session: Session, settings: Settings) -> Reaped:
-    """Give up first attempts whose owner is late, without stale and without quarantine."""
+    """Requeue first attempts whose owner is late, without the status stale and without a quarantine."""
     late = now_plus(settings.lease_seconds - LATE * settings.trainer_pause_seconds)
     running = select(Job).where(Job.status == JobStatus.RUNNING, Job.attempt == 1, Job.lease_expires_at < late)
     jobs = session.scalars(running.with_for_update(skip_locked=True)).all()

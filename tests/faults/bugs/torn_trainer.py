@@ -1,4 +1,4 @@
-"""A fake trainer whose checkpoints are written in place and believed unread: `-m tests.faults.bugs.torn_trainer`."""
+"""A fake trainer that writes checkpoints in place and loads them unchecked: `-m tests.faults.bugs.torn_trainer`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from common.child.lifeline import die_with_parent
 from tests.integration.worker.fake_trainer import FakeTrainer
 
 SLOW_STEP = 10
-"""The first attempt is slow to write this one, so that a test can kill it halfway."""
+"""The first attempt writes the checkpoint of this step slowly, so that a test can kill it in between."""
 
 
 class TornTrainer(FakeTrainer):
-    """One attempt."""
+    """Runs one attempt with the bug."""
 
     def write_checkpoint(self, folder: Path, step: int, state: str) -> str:
         folder.mkdir(parents=True, exist_ok=True)

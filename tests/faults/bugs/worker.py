@@ -1,4 +1,4 @@
-"""`python -m tests.faults.bugs.worker`: becomes a Celery worker with the bug that SEEDED_BUG names."""
+"""`python -m tests.faults.bugs.worker`: replaces itself with a Celery worker that has the bug in SEEDED_BUG."""
 
 from __future__ import annotations
 

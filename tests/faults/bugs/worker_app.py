@@ -1,7 +1,7 @@
 """A training worker with a bug: the real Celery app, with a part of the product replaced before it is used.
 
-SEEDED_BUG: `no_fencing` (the owner's writes forget the attempt), `late_ack` (messages are acknowledged after the work,
-and a claim takes a job that runs already). Only tests start it, through `python -m tests.faults.bugs.worker`.
+SEEDED_BUG: `no_fencing` (the owner's writes do not check the attempt), `late_ack` (messages are acknowledged after the
+work, and a claim may return a job that already runs). Only tests start it, with `python -m tests.faults.bugs.worker`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["app"]
 
 
 def require_ownership(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Job:
-    """Whoever asks is the owner."""
+    """Return the locked job without checking the attempt."""
     job = lock(session, job_id)
     if job.status not in ACTIVE:
         raise LeaseLostError(f"job {job_id} is {job.status}")
@@ -40,7 +40,7 @@ def require_ownership(session: Session, job_id: str, attempt: int, settings: Set
 
 
 def renew(session: Session, job_id: str, attempt: int, settings: Settings) -> Renewal:
-    """Whoever renews has the lease."""
+    """Renew the lease without checking the attempt."""
     expires_at = session.scalar(
         update(Job)
         .where(Job.id == job_id, Job.status.in_(ACTIVE))
@@ -54,18 +54,18 @@ def renew(session: Session, job_id: str, attempt: int, settings: Settings) -> Re
 
 
 def read_requested_state(session: Session, job_id: str, attempt: int) -> RequestedState:
-    """Whoever asks is told."""
+    """Return the desired state without checking the attempt."""
     job = session.get_one(Job, job_id)
     return RequestedState(DesiredState(job.desired_state), job.cancel_requested, job.desired_at, None)
 
 
 def record_progress(session: Session, job_id: str, attempt: int, *, step: int, **_: Any) -> None:
-    """Whoever reports is believed."""
+    """Write the progress without checking the attempt."""
     session.execute(update(Job).where(Job.id == job_id).values(progress_step=step))
 
 
 def claim_what_runs(session: Session, *arguments: Any) -> Job | None:
-    """The best pending job, or else the one that runs already: its message came again."""
+    """Claim the next pending job, or else return one that already runs, as if its message had come again."""
     job = claim_job(session, *arguments)
     return job or session.scalars(select(Job).where(Job.status.in_(ACTIVE)).limit(1)).one_or_none()
 

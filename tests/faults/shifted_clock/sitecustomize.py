@@ -1,8 +1,8 @@
-"""Shifts the wall clock of a Python process by TIDAL_TEST_CLOCK_SHIFT seconds; for a folder on PYTHONPATH.
+"""Shifts the wall clock of Python processes with this folder in PYTHONPATH by TIDAL_TEST_CLOCK_SHIFT seconds.
 
-Python imports `sitecustomize` before anything else, so `time.time`, `time.time_ns`, `datetime.now` and their kin are
-shifted for whoever imports them later, without a system package. The monotonic clocks, and `clock_gettime`, by which
-tests measure, are left alone: a wrong wall clock is what a wrong NTP server causes.
+Python imports `sitecustomize` before anything else, so `time.time`, `time.time_ns`, `datetime.now` and similar
+functions are shifted for all modules, without a system package. The monotonic clocks, and `clock_gettime`, which tests
+use to measure, are not shifted, because a wrong NTP server would only shift the wall clock.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ true_datetime = datetimes.datetime
 
 
 class _Kind(type):
-    """What C code makes of the true classes counts as an instance too."""
+    """Makes instances of the original classes, which C code creates, count as instances, too."""
 
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, true_datetime)
 
 
 class ShiftedDatetime(true_datetime, metaclass=_Kind):
-    """`datetime`, whose present is shifted."""
+    """`datetime` with a shifted present time."""
 
     __slots__ = ()
 

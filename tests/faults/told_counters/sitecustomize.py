@@ -1,6 +1,6 @@
-"""Lets a worker read the kernel's counters from TIDAL_TEST_COUNTERS, a folder of the test's own; for PYTHONPATH.
+"""Makes a worker with this folder in PYTHONPATH read the kernel's counters from the test's folder TIDAL_TEST_COUNTERS.
 
-For machines on which no memory cgroup can be made. Everything else of the worker is as it is.
+This is for machines on which no memory cgroup can be created. It changes nothing else in the worker.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def index_of(folder: Path) -> Path:
 
 
 def write_run(folder: Path, seed: int, attempts: int) -> None:
-    """Write attempts that repeat steps, with and without a rewind, with gaps, non-finite values and two lines a step."""
+    """Write attempts that repeat steps, with and without a rewind, gaps, non-finite values and two lines per step."""
     rng = random.Random(seed)
     step = 0
     for attempt in range(1, attempts + 1):

@@ -1,4 +1,4 @@
-"""Celery knows all settings and flags that Tidal uses; tests/integration/jobs/test_celery_delivery.py tests deliveries."""
+"""Celery knows all settings and flags of Tidal; tests/integration/jobs/test_celery_delivery.py tests deliveries."""
 
 from __future__ import annotations
 

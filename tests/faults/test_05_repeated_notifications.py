@@ -1,4 +1,4 @@
-"""Fault 5: the same doorbell twenty times to four workers is one claim."""
+"""Fault 5: the same notification twenty times to four workers leads to one claim."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.faults.fault_fleet import FaultFleet
 
 
 @pytest.mark.core_fault
-def test_fault_05_the_same_doorbell_twenty_times_to_four_workers_is_one_claim(fleet: FaultFleet) -> None:
+def test_fault_05_the_same_notification_twenty_times_to_four_workers_is_one_claim(fleet: FaultFleet) -> None:
     fleet.concurrency(4)
     publisher = RedisPublisher(fleet.settings.redis_url)
     job_id = fleet.submit()
@@ -18,7 +18,7 @@ def test_fault_05_the_same_doorbell_twenty_times_to_four_workers_is_one_claim(fl
     for number in range(4):
         fleet.worker(f"worker-{number}", plan={"steps": 30})
     fleet.wait_status(job_id, "completed", seconds=fleet.timers.patience)
-    fleet.wait_for(lambda: publisher.undelivered("training") == 0, "all doorbells heard")
+    fleet.wait_for(lambda: publisher.undelivered("training") == 0, "all notifications received")
     publisher.close()
     assert fleet.event_names(job_id).count("claimed") == 1
     assert [step.step for step in fleet.steps(job_id)] == list(range(1, 31))

@@ -1,4 +1,4 @@
-"""Faults 3 and 4: a doorbell that dies with the worker that had it, and FLUSHALL while fifty jobs wait."""
+"""Faults 3 and 4: a notification is lost with the worker that received it, and FLUSHALL while fifty jobs wait."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from tests.faults.fault_fleet import FaultFleet
 from tests.faults.timers import STARTUP_SECONDS
 
 WAITING = 50
-"""Jobs that wait when Redis is emptied."""
+"""Number of jobs that wait when Redis is emptied."""
 RUN = 8
-"""So many of them are run to the end; the rest is cancelled, because each run costs a process."""
+"""Number of these jobs that run to their end; the others are cancelled, because each run needs a process."""
 
 
-def test_fault_03_a_doorbell_heard_by_a_worker_that_stopped_and_died_is_rung_again(
+def test_fault_03_a_notification_lost_with_its_worker_is_repeated(
     fleet: FaultFleet, rng: random.Random, redis_client: redis.Redis
 ) -> None:
     fleet.worker("first")
     consumers = "the worker to wait for a message"
     fleet.wait_for(lambda: any("brpop" in str(c["cmd"]) for c in redis_client.client_list()), consumers, 60)
     fleet.processes["first"].send_signal(signal.SIGSTOP)
-    time.sleep(rng.uniform(0.0, 1.0))  # the moment of the message is the experiment: its BRPOP is open or has run out
+    time.sleep(
+        rng.uniform(0.0, 1.0)
+    )  # the time of the message is random on purpose: the worker's BRPOP waits or has just timed out
     publisher = RedisPublisher(fleet.settings.redis_url)
     job_id = fleet.submit()
-    fleet.wait_for(lambda: published(fleet), "the doorbell to be published", fleet.timers.patience)
+    fleet.wait_for(lambda: published(fleet), "the notification to be published", fleet.timers.patience)
     fleet.kill("first")
     publisher.close()
     fleet.worker("second")
     began = time.monotonic()
     fleet.wait_status(job_id, "completed", seconds=fleet.timers.patience)
-    # Its doorbell is missed after outbox_seconds and rung at the next sweep.
+    # The lost notification is repeated by the first sweep after outbox_seconds.
     assert time.monotonic() - began < 2 * (fleet.timers.outbox_seconds + fleet.timers.reaper_seconds + STARTUP_SECONDS)
     assert fleet.event_names(job_id).count("claimed") == 1
 
 
 def published(fleet: FaultFleet) -> bool:
-    """Whether nothing waits in the outbox."""
+    """Return whether the outbox has no unpublished rows."""
     return rows(fleet, "SELECT count(*) FROM outbox WHERE published_at IS NULL") == 0
 
 
@@ -49,12 +51,12 @@ def rows(fleet: FaultFleet, query: str) -> int:
         return int(session.connection().exec_driver_sql(query).scalar_one())
 
 
-def test_fault_04_no_job_is_forgotten_when_redis_is_emptied_with_fifty_waiting(
+def test_fault_04_no_job_is_lost_when_redis_is_emptied_with_fifty_waiting(
     fleet: FaultFleet, rng: random.Random, redis_client: redis.Redis
 ) -> None:
     fleet.concurrency(2)
     jobs = [fleet.submit({"steps": 5}) for _ in range(WAITING)]
-    fleet.wait_for(lambda: published(fleet), "the doorbells to be published", fleet.timers.patience)
+    fleet.wait_for(lambda: published(fleet), "the notifications to be published", fleet.timers.patience)
     redis_client.flushall()
     for name in ("first", "second"):
         fleet.worker(name)
