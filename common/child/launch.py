@@ -73,23 +73,23 @@ def launch(
     `output` is a descriptor for standard output and error; by default the child inherits both from this process.
     Raises OSError when the command cannot be executed.
     """
-    ours, theirs = channel.pair()
+    parent_end, child_end = channel.pair()
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[child_end.fileno()],
             start_new_session=True,
-            env={**environ, CHILD_FD_VARIABLE: str(theirs.fileno()), PARENT_PID_VARIABLE: str(os.getpid())},
+            env={**environ, CHILD_FD_VARIABLE: str(child_end.fileno()), PARENT_PID_VARIABLE: str(os.getpid())},
         )
     except BaseException:
-        ours.close()
+        parent_end.close()
         raise
     finally:
-        theirs.close()
-    return LaunchedChild(process, ours)
+        child_end.close()
+    return LaunchedChild(process, parent_end)
 
 
 def wait_or_kill(process: subprocess.Popen[Any], seconds: float) -> int:

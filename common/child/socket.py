@@ -28,8 +28,8 @@ class ChildSocket:
     @classmethod
     def pair(cls) -> tuple[Self, socket.socket]:
         """Create a socketpair; return the parent's end, and the socket whose descriptor the child inherits."""
-        ours, theirs = socket.socketpair()
-        return cls(ours), theirs
+        parent_end, child_end = socket.socketpair()
+        return cls(parent_end), child_end
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:

@@ -76,7 +76,7 @@ def schema_status(engine: Engine) -> SchemaStatus:
 
 
 def require_schema(engine: Engine) -> None:
-    """Raise UnavailableError, with a message that says what to do, unless the schema is current."""
+    """Raise UnavailableError, with the remedy in its message, unless the schema is current."""
     status = schema_status(engine)
     if status.state != "current":
         raise UnavailableError(status.message, code="database_not_migrated")

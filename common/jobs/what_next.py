@@ -18,7 +18,7 @@ from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, DesiredState, JobS
 S = JobStatus
 
 OVERDUE_SECONDS = 30.0
-"""Seconds after a deadline of the health process from which the text says that it may not be running."""
+"""Seconds after a deadline of the health process from which the text suggests to check that process."""
 
 HEALTH_OVERDUE = "That is overdue; check that the health process is running."
 

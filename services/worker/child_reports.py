@@ -86,7 +86,7 @@ class ChildReports:
         """Handle one message."""
         if isinstance(message, Progress):
             self.watch.record_progress(now)
-            self.meter.handle(message.step, message.total_steps, now, time_share=message.time_share)
+            self.meter.record(message.step, message.total_steps, now, time_share=message.time_share)
             if now - self._reported_at >= REPORT_SECONDS:
                 self._report(now)
         elif isinstance(message, PhaseEntered):

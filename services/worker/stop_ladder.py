@@ -42,7 +42,7 @@ class StopLadder:
         """Record a request. Call this repeatedly while the request is in force.
 
         A request that is milder than the present one is ignored, and a repeated one never moves a deadline later.
-        `stepping` says whether the child has reached its first training step; before that, a pause has no deadline.
+        `stepping` is true once the child has reached its first training step; until then, a pause has no deadline.
         """
         if self.requested is None or _SEVERITY[request] > _SEVERITY[self.requested]:
             self.requested = request

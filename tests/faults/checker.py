@@ -91,7 +91,7 @@ def _ends(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
     if terminal and terminal[0] != len(moves) - 1:
         yield f"moved on after the terminal event {moves[terminal[0]].target}"
     if moves and moves[-1].target != job.status:
-        yield f"the row says {job.status}, its last event {moves[-1].target}: a status was written without its event"
+        yield f"the row has {job.status}, its last event {moves[-1].target}: a status was written without its event"
 
 
 def _transitions(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
@@ -120,7 +120,7 @@ def _attempts(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
             yield f"{move.source} → {move.target} has attempt {move.attempt}, expected {expected}"
         attempt = move.attempt
     if moves and job.attempt != attempt:
-        yield f"the row says attempt {job.attempt}, its last move {attempt}"
+        yield f"the row has attempt {job.attempt}, its last move {attempt}"
 
 
 def _executions(steps: list[StepRun], moves: list[EventRow]) -> Iterator[str]:

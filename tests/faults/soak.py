@@ -73,8 +73,8 @@ class Report:
         return not self.violations
 
 
-def soak(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda line: None) -> Report:
-    """Run the soak test in `folder` with its own servers; calls `tell` about once a second with a line of counts."""
+def soak(plan: Plan, folder: Path, print_progress: Callable[[str], None] = lambda line: None) -> Report:
+    """Run the soak test in `folder` with its own servers; calls `print_progress` about once a second with a line of counts."""
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "faults.jsonl"
@@ -100,7 +100,7 @@ def soak(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda line: No
                 rng = random.Random(plan.seed)
                 chaos = Chaos(fleet, postgres, valkey, proxy, rng, log)
                 try:
-                    _run(plan, fleet, chaos, rng, tell)
+                    _run(plan, fleet, chaos, rng, print_progress)
                     history = fleet.history()
                 finally:
                     chaos.close()
@@ -125,12 +125,14 @@ def soak(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda line: No
     )
 
 
-def _run(plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random, tell: Callable[[str], None]) -> None:
+def _run(
+    plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random, print_progress: Callable[[str], None]
+) -> None:
     chaos.start_workers()
     start = time.monotonic()
     submissions = sorted(rng.uniform(0.0, 0.75 * plan.seconds) for _ in range(plan.jobs))
     next_fault = rng.expovariate(1.0 / plan.fault_every)
-    told = 0.0
+    reported_at = 0.0
     while (now := time.monotonic() - start) < plan.seconds or len(fleet.submitted) < plan.jobs:
         chaos.tick()
         if len(fleet.submitted) < plan.jobs and submissions[len(fleet.submitted)] <= now:
@@ -138,22 +140,25 @@ def _run(plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random, tell: 
         if next_fault <= now < plan.seconds:
             chaos.strike()
             next_fault = time.monotonic() - start + rng.expovariate(1.0 / plan.fault_every)
-        if now - told >= 1.0:
-            told = now
-            tell(_line(plan, fleet, chaos, now))
+        if now - reported_at >= 1.0:
+            reported_at = now
+            print_progress(_line(plan, fleet, chaos, now))
         time.sleep(0.05)  # the interval of the loop; it waits for nothing
     chaos.heal()
-    tell("healed; waiting until every job has ended")
+    print_progress("healed; waiting until every job has ended")
     _end(plan, fleet, chaos, rng)
 
 
 def _submit(fleet: FaultFleet, number: int, rng: random.Random) -> None:
     """Submit one job; a submission without an answer is repeated with the same key in the next pass of the loop."""
-    draw = random.Random(f"{fleet.timers.scale} {number}")  # the same plan when the submission is repeated
-    plan = {"steps": draw.randint(20, 160), "step_seconds": 0.03, "every": draw.choice([5, 10, 20])}
-    plan |= {"completing_seconds": draw.choice([0.0, 0.0, 0.5]), "begin_seconds": draw.choice([0.0, 0.0, 0.0, 1.5])}
+    plan_rng = random.Random(f"{fleet.timers.scale} {number}")  # the same plan when the submission is repeated
+    plan = {"steps": plan_rng.randint(20, 160), "step_seconds": 0.03, "every": plan_rng.choice([5, 10, 20])}
+    plan |= {
+        "completing_seconds": plan_rng.choice([0.0, 0.0, 0.5]),
+        "begin_seconds": plan_rng.choice([0.0, 0.0, 0.0, 1.5]),
+    }
     try:
-        fleet.submit(plan, idempotency_key=f"soak-{number}", priority=draw.randint(-2, 2))
+        fleet.submit(plan, idempotency_key=f"soak-{number}", priority=plan_rng.randint(-2, 2))
     except SQLAlchemyError:
         return
 
@@ -184,9 +189,9 @@ def _line(plan: Plan, fleet: FaultFleet, chaos: Chaos, now: float) -> str:
             counts = dict(session.execute(select(Job.status, func.count()).group_by(Job.status)).all())
     except SQLAlchemyError:
         return f"{now:4.0f} / {plan.seconds:.0f} s · Postgres is away"
-    told = " · ".join(f"{status} {count}" for status, count in sorted(counts.items()))
+    status_counts = " · ".join(f"{status} {count}" for status, count in sorted(counts.items()))
     submitted = f"{len(fleet.submitted)} / {plan.jobs} jobs"
-    return f"{now:4.0f} / {plan.seconds:.0f} s · {submitted} · faults {chaos.counts.total()} · {told}"
+    return f"{now:4.0f} / {plan.seconds:.0f} s · {submitted} · faults {chaos.counts.total()} · {status_counts}"
 
 
 def show(report: Report, console: Console) -> None:
@@ -211,7 +216,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description="Jobs under random faults.")
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--seed", type=int, default=None, help="default: drawn, and printed")
+    parser.add_argument("--seed", type=int, default=None, help="default: random, and printed")
     parser.add_argument("--every", type=float, default=4.0, help="mean seconds between two faults")
     parser.add_argument("--full", action="store_true", help="the timers of production instead of shortened ones")
     parser.add_argument("--folder", type=Path, default=None, help="kept; default: a temporary one")

@@ -30,7 +30,7 @@ def test_fault_11_the_trainer_of_a_stopped_supervisor_is_suspended_and_the_old_a
     stopped_at = time.monotonic()
     wait_next_attempt(fleet, job_id, 2 * takeover_seconds(timers))
     steps = fleet.steps(job_id)
-    assert trainer.is_running(), "it paused by itself; nobody was there to kill it"
+    assert trainer.is_running(), "the trainer suspended itself, and no other process killed it"
     assert max(s.time for s in steps if s.attempt == 1) < min(s.time for s in steps if s.attempt == 2)
     strike_while_stepping(fleet, job_id, rng, attempt=2)
     remaining = STOPPED_SECONDS * timers.scale - (time.monotonic() - stopped_at)

@@ -65,10 +65,10 @@ def test_fault_21_a_thousand_cancels_at_random_moments_each_have_one_correct_end
     refused: set[str] = set()
 
     def submit_and_cancel(seed: int) -> None:
-        draw = random.Random(seed)
+        own_rng = random.Random(seed)
         for _ in range(CANCELS // 2):
             job_id = desk.submit()
-            time.sleep(draw.uniform(0.0, 0.06))  # the moment of the cancel is random on purpose
+            time.sleep(own_rng.uniform(0.0, 0.06))  # the moment of the cancel is random on purpose
             try:
                 desk.do(request_cancel, job_id)
                 accepted.add(job_id)

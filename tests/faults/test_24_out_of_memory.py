@@ -1,8 +1,8 @@
 """Fault 24: the kernel kills the trainer in every attempt because memory runs out.
 
 In the variant "kernel", both workers run in a memory cgroup with a limit; the trainer allocates more, and the kernel
-kills it. In the variant "told", the worker reads the kernel's counter from a file of the test; the trainer increments
-it before it sends SIGKILL to itself. If no group can be created, "kernel" runs like "told"; the output of the test
+kills it. In the variant "counter file", the worker reads the kernel's counter from a file of the test; the trainer increments
+it before it sends SIGKILL to itself. If no group can be created, "kernel" runs like "counter file"; the output of the test
 shows which one ran.
 """
 
@@ -26,10 +26,10 @@ LIMIT_MIB = 600
 BACKOFF_SECONDS = 5.0
 """Delay before the third attempt in seconds."""
 ATTEMPTS = 3
-TOLD_COUNTERS = Path(__file__).with_name("told_counters")
+COUNTERS_FROM_FILE = Path(__file__).with_name("counters_from_file")
 
 
-@pytest.fixture(params=["kernel", "told"])
+@pytest.fixture(params=["kernel", "counter file"])
 def memory(request: pytest.FixtureRequest) -> Iterator[MemoryGroup | None]:
     """Create the cgroup of the fleet's workers; None if the test writes the counter itself."""
     group = MemoryGroup.make(LIMIT_MIB * 2**20) if request.param == "kernel" else None
@@ -48,11 +48,14 @@ def test_fault_24_a_job_that_runs_out_of_memory_fails_at_the_third_time_and_othe
     counter = tmp_path / "counters" / "proc" / "vmstat"
     counter.parent.mkdir(parents=True)
     counter.write_text("pgfault 12345\noom_kill 0\n")
-    ending = f"told:{counter}" if memory is None else f"memory:{2 * LIMIT_MIB}"
+    ending = f"counter:{counter}" if memory is None else f"memory:{2 * LIMIT_MIB}"
     greedy = fleet.submit(plan={**LONG, "ending": ending, "at": at})
-    told = {"PYTHONPATH": f"{TOLD_COUNTERS}:{ROOT}", "TIDAL_TEST_COUNTERS": str(tmp_path / "counters")}
+    counter_environment = {
+        "PYTHONPATH": f"{COUNTERS_FROM_FILE}:{ROOT}",
+        "TIDAL_TEST_COUNTERS": str(tmp_path / "counters"),
+    }
     for name in ("first", "second"):
-        process = fleet.start(name, "services.worker", **({} if memory is not None else told))
+        process = fleet.start(name, "services.worker", **({} if memory is not None else counter_environment))
         if memory is not None:
             memory.add(process.pid)
     job = fleet.wait_status(greedy, "failed", 2 * BACKOFF_SECONDS + timers.patience)

@@ -97,9 +97,9 @@ def points(fleet: FaultFleet, job_id: str) -> list[dict[str, Any]]:
 
 def assert_undisturbed(fleet: FaultFleet, job_id: str, reference: str) -> None:
     """Assert that every step was taken once, with the metrics and final weights of the job `reference`."""
-    ours, theirs = points(fleet, job_id), points(fleet, reference)
-    assert [point["step"] for point in ours] == list(range(1, STEPS + 1))
-    for actual, expected in zip(ours, theirs, strict=True):
+    own_points, expected_points = points(fleet, job_id), points(fleet, reference)
+    assert [point["step"] for point in own_points] == list(range(1, STEPS + 1))
+    for actual, expected in zip(own_points, expected_points, strict=True):
         assert [actual["values"][name] for name in SAME] == [expected["values"][name] for name in SAME]
     models = [next(fleet.experiment(one).glob("*.safetensors")) for one in (job_id, reference)]
     weights, expected = (load_file(model) for model in models)

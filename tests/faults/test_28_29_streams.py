@@ -92,19 +92,19 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
         writer.join()
     assert seen == kept_ids(redis_client, key, after=snapshot.id, until=cursor)
     assert len(seen) >= total
-    gone = seen[
+    dropped_id = seen[
         rng.randrange(total - RING - 1)
     ]  # neither Redis nor the memory of the api has the events after this id any more
     redis_client.xtrim(key, maxlen=len(seen) // 4, approximate=False)
-    told = list(follow(client, path, gone, 2))
-    assert [event.name for event in told] == ["reset", "snapshot"]
+    received = list(follow(client, path, dropped_id, 2))
+    assert [event.name for event in received] == ["reset", "snapshot"]
     last = redis_client.xadd(key, {"event": "blob", "data": json.dumps({"n": total})})
     following: list[str | None] = []
-    for event in follow(client, path, told[1].id, 100):  # the last events of the job may come first
+    for event in follow(client, path, received[1].id, 100):  # the last events of the job may come first
         following.append(event.id)
         if event.id == last:
             break
-    assert following == kept_ids(redis_client, key, after=str(told[1].id), until=str(last))
+    assert following == kept_ids(redis_client, key, after=str(received[1].id), until=str(last))
 
 
 def kept_ids(client: redis.Redis, key: str, *, after: str, until: str) -> list[str]:

@@ -158,7 +158,7 @@ BROKEN: dict[str, tuple[History, str]] = {
     ),
     "the row's attempt fell": (
         replace(VALID, jobs=(JobRow(JOB, "lm-training", "completed", 1),)),
-        "row says attempt 1",
+        "row has attempt 1",
     ),
     "two attempts at once": (
         steps_with(*STEPS[:2], step(1, 3, 18.2), *STEPS[3:]),
@@ -181,7 +181,7 @@ BROKEN: dict[str, tuple[History, str]] = {
     ),
     "a checkpoint from nowhere": (
         replace(events_with(9, note("resumed", 2, 17.0, step=8)), steps=(*STEPS[:3], step(2, 9, 18.0)), metrics={}),
-        "nobody had got further than 3",
+        "no attempt had passed step 3",
     ),
     "a torn checkpoint": (
         steps_with(*STEPS[:3], replace(STEPS[3], state="e3b0c44298fc1c14")),
@@ -219,7 +219,7 @@ BROKEN: dict[str, tuple[History, str]] = {
         replace(VALID, finals={JOB: Final(2, "bb", 2, "aa")}),
         "the final artifact is not the one that was registered",
     ),
-    "the outbox says otherwise": (replace(VALID, published={JOB: PUBLISHED[:-1]}), "the events differ"),
+    "the outbox differs": (replace(VALID, published={JOB: PUBLISHED[:-1]}), "the events differ"),
     "the limit is passed": (
         replace(VALID, jobs=(*VALID.jobs, JobRow(OTHER, "lm-training", "cancelled", 1)), events=TWO_AT_ONCE),
         "2 jobs of lm-training held a slot, the limit is 1",

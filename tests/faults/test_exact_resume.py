@@ -192,7 +192,7 @@ def test_a_training_stopped_and_resumed_as_a_new_job_has_the_same_bits(
     [resumed] = [event for event in fleet.events(child) if event.event == "resumed"]
     assert resumed.details is not None and resumed.details["step"] == stopped.checkpoint_step
     compare(kind, fleet.experiment(child), from_step=stopped.checkpoint_step)
-    sys.stdout.write(f"{job_type}: stopped at {stopped.checkpoint_step}, gone on with in {child}\n")
+    sys.stdout.write(f"{job_type}: stopped at {stopped.checkpoint_step}, resumed as {child}\n")
 
 
 def compare(kind: Kind, folder: Path, *, from_step: int = -1) -> None:

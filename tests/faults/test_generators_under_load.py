@@ -182,6 +182,6 @@ def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_get_error
         psutil.wait_procs(children, timeout=10)
         # The other requests continue to their end, and a new request is served at the same time.
         events = [future.result(READY_SECONDS) for future in following]
-    ends = Counter((its[-1].name, its[-1].data.get("code")) for its in events)
+    ends = Counter((stream[-1].name, stream[-1].data.get("code")) for stream in events)
     assert ends == {("error", "generator_lost"): SLOTS, ("done", None): SLOTS}
     assert ask(stack, 2).status_code == 200

@@ -30,9 +30,9 @@ def command(
     if chosen not in ("gpu", "cpu"):
         raise typer.BadParameter(f"{chosen} is neither gpu nor cpu", param_hint="--profile")
     # Imported here because it imports the database packages, without which other commands start faster.
-    from common.jobs.experiments import NO_COMMIT, commit
+    from common.jobs.experiments import NO_COMMIT, commit_hash
 
-    found = commit()
+    found = commit_hash()
     text = environment_text(chosen, commit=None if found == NO_COMMIT else found)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

@@ -24,7 +24,7 @@ S = JobStatus
 ACTIVE = ["provisioning", "starting", "running", "completing", "stopping"]
 TERMINAL = ["completed", "failed", "cancelled"]
 STATUSES = ["pending", *ACTIVE, "paused", "stale", *TERMINAL]
-WRITERS = ["api", "claimer", "owner", "reaper", "nobody", None]
+WRITERS = ["api", "claimer", "owner", "reaper", "unknown", None]
 # The transitions of the specification; `former` is the status before stale.
 SPECIFICATION = """
 api: pending → cancelled

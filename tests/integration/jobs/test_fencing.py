@@ -273,7 +273,7 @@ def test_the_database_itself_refuses_to_break_the_rules(desk: Desk, statement: s
         "UPDATE jobs SET lease_owner = NULL",
         "UPDATE jobs SET status = 'stale'",
         "UPDATE jobs SET status = 'stopping'",
-        "UPDATE jobs SET status = 'gone'",
+        "UPDATE jobs SET status = 'unknown'",
         "UPDATE jobs SET status = 'completed', lease_owner = NULL, lease_expires_at = NULL",
         "UPDATE jobs SET status = 'pending'",
     ],

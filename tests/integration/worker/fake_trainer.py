@@ -9,7 +9,7 @@ TIDAL_FAKE_TRAINER (JSON), and for one job `plan.json` in its experiment's folde
 `begin_seconds` (before anything else, as imports take), `prepare_seconds` (before the first step of a job without
 checkpoint), `steps`, `step_seconds`, `every` (steps between checkpoints), `completing_seconds` (between the last step
 and the model), `helpers` (processes it starts), `ending` at step `at`: "exit:<status>", "signal:<number>",
-"fail:<kind>", "hang", "memory:<MiB>" (allocates so much and exits), "told:<file>" (adds an oom_kill to that file,
+"fail:<kind>", "hang", "memory:<MiB>" (allocates so much and exits), "counter:<file>" (adds an oom_kill to that file,
 then SIGKILL), and `deaf` (ignores stop requests and SIGTERM). `until_attempt` limits the ending to the first attempts.
 The times come from clocks that tests with shifted wall clocks do not shift.
 """
@@ -97,10 +97,10 @@ class FakeTrainer:
             os._exit(1)
 
     def run(self) -> int:
-        say(f"attempt {self.job.attempt} begins")
+        print_line(f"attempt {self.job.attempt} begins")
         for _ in range(self.plan["helpers"]):
             subprocess.Popen(["sleep", "600"])
-        say("a warning on stderr", sys.stderr)
+        print_line("a warning on stderr", sys.stderr)
         self.channel.send(PhaseEntered(name="loading data"))
         step, state = self.newest_checkpoint()
         if step:
@@ -127,7 +127,7 @@ class FakeTrainer:
                     self.save(step, state)
                 if step == self.plan["at"] and self.job.attempt <= self.plan.get("until_attempt", 1_000):
                     self.end_badly()
-        say(f"last step {step}")
+        print_line(f"last step {step}")
         if self.request in (None, "complete"):
             return self.finish(step)
         self.save(step, state)
@@ -199,7 +199,7 @@ class FakeTrainer:
     def end_badly(self) -> None:
         how, _, what = self.plan["ending"].partition(":")
         if how == "exit":
-            say("about to leave")
+            print_line("about to leave")
             os._exit(int(what))
         if how == "signal":
             os.kill(os.getpid(), int(what))
@@ -208,14 +208,14 @@ class FakeTrainer:
             os._exit(1)
         if how == "hang":
             threading.Event().wait()
-        if how == "told":
+        if how == "counter":
             counter = Path(what)
             lines = [line.split() for line in counter.read_text().splitlines()]
             counter.write_text("".join(f"{name} {int(n) + (name == 'oom_kill')}\n" for name, n in lines))
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "memory":
             taken = [bytes([1]) * 2**20 for _ in range(int(what))]
-            say(f"{len(taken)} MiB taken")
+            print_line(f"{len(taken)} MiB taken")
             os._exit(1)
 
 
@@ -229,7 +229,7 @@ def state_after(state: str, step: int) -> str:
     return hashlib.sha256(f"{state}:{step}".encode()).hexdigest()[:16]
 
 
-def say(text: str, stream: TextIO = sys.stdout) -> None:
+def print_line(text: str, stream: TextIO = sys.stdout) -> None:
     """Print a line to the log of the job."""
     stream.write(text + "\n")
     stream.flush()

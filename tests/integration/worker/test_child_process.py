@@ -56,7 +56,7 @@ def start(code: str, folder: Path) -> tuple[ChildProcess, LogCapture]:
 def wait_for_line(capture: LogCapture) -> str:
     deadline = time.monotonic() + 30
     while not (text := capture.path.read_text()).endswith("\n"):
-        assert time.monotonic() < deadline, "the child said nothing"
+        assert time.monotonic() < deadline, "the child printed nothing"
         time.sleep(0.02)
     return text
 

@@ -45,8 +45,8 @@ def test_kill_9_of_the_worker_ends_its_trainer_and_another_worker_continues(flee
     [trainer] = fleet.trainers("first")
     fleet.worker("second", plan=LONG)
     fleet.kill("first")
-    trainer_gone = psutil.wait_procs([trainer], timeout=2)[1] == []
-    assert trainer_gone, "the trainer outlived its supervisor by 2 s"
+    trainer_ended = psutil.wait_procs([trainer], timeout=2)[1] == []
+    assert trainer_ended, "the trainer outlived its supervisor by 2 s"
     fleet.wait_steps(job_id, 1, attempt=2, seconds=20)
     steps = fleet.steps(job_id)
     resumed = next(s for s in steps if s.attempt == 2)

@@ -21,14 +21,14 @@ from services.worker.row_writer import RowWriter
 from services.worker.worker import Worker
 from tests.faults.proxy import TcpProxy
 
-GONE = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = :pid)"
+BACKEND_ENDED = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = :pid)"
 
 
-def wait_until_gone(sessions: sessionmaker[Session], pid: int) -> None:
+def wait_until_ended(sessions: sessionmaker[Session], pid: int) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with sessions.begin() as session:
-            if session.scalar(text(GONE), {"pid": pid}):
+            if session.scalar(text(BACKEND_ENDED), {"pid": pid}):
                 return
     raise AssertionError("the server did not end the idle transaction")
 
@@ -43,7 +43,7 @@ def test_a_write_whose_transaction_was_idle_for_too_long_is_repeated(
     def write(session: Session) -> str:
         pid = session.scalar(text("SELECT pg_backend_pid()"))
         if not met:
-            wait_until_gone(sessions, cast("int", pid))
+            wait_until_ended(sessions, cast("int", pid))
             try:
                 session.execute(text("SELECT 1"))
             except Exception as error:
@@ -69,7 +69,7 @@ def test_a_lease_that_cannot_be_renewed_for_an_unknown_reason_is_tried_again_aft
             tries.append(time.monotonic())
             if len(tries) == 3:
                 enough.set()
-            raise RuntimeError("nobody foresaw this")
+            raise RuntimeError("an unforeseen error")
 
     keeper = LeaseKeeper(cast("Any", Broken()), "job_1", 1, settings, claimed_at=lease_clock() - 1000)
     keeper.start()
@@ -88,11 +88,11 @@ def test_a_worker_without_a_database_keeps_its_notification_until_it_answers_or_
         answers: list[str] = []
         for end in (proxy.heal, worker.drain):
             proxy.cut()
-            doorbell = threading.Thread(target=lambda: answers.append(worker.run_next("training")))
-            doorbell.start()
-            doorbell.join(1.0)
-            assert doorbell.is_alive()
+            notification = threading.Thread(target=lambda: answers.append(worker.run_next("training")))
+            notification.start()
+            notification.join(1.0)
+            assert notification.is_alive()
             end()
-            doorbell.join(20)
+            notification.join(20)
         worker.close()
     assert answers == ["no job to claim", "the worker is shutting down"]

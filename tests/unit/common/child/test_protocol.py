@@ -45,12 +45,12 @@ def test_a_line_that_is_no_message_is_refused(line: bytes) -> None:
 
 
 def test_messages_arrive_in_order_and_end_of_file_shows_that_the_peer_has_ended() -> None:
-    ours, theirs = Channel.pair()
-    child = Channel(theirs)
-    ours.send(start_message())
+    parent_end, child_end = Channel.pair()
+    child = Channel(child_end)
+    parent_end.send(start_message())
     for step in range(50):
-        ours.send(Progress(step=step, total_steps=50))
-    ours.close()
+        parent_end.send(Progress(step=step, total_steps=50))
+    parent_end.close()
     assert child.receive() == start_message()
     steps = []
     with pytest.raises(EOFError):
@@ -63,18 +63,18 @@ def test_messages_arrive_in_order_and_end_of_file_shows_that_the_peer_has_ended(
 
 
 def test_receive_gives_up_after_its_timeout() -> None:
-    ours, theirs = Channel.pair()
-    assert ours.receive(0.01) is None
-    ours.close()
-    theirs.close()
+    parent_end, child_end = Channel.pair()
+    assert parent_end.receive(0.01) is None
+    parent_end.close()
+    child_end.close()
 
 
 def test_a_droppable_message_never_blocks_on_a_peer_that_does_not_read() -> None:
-    ours, theirs = Channel.pair()
-    sent = sum(ours.send(Progress(step=n, total_steps=1), droppable=True) for n in range(5000))
+    parent_end, child_end = Channel.pair()
+    sent = sum(parent_end.send(Progress(step=n, total_steps=1), droppable=True) for n in range(5000))
     assert 0 < sent < 5000
-    ours.close()
-    theirs.close()
+    parent_end.close()
+    child_end.close()
 
 
 def test_silence_suspends_the_child_and_a_ping_wakes_it() -> None:
@@ -111,19 +111,19 @@ def test_a_process_whose_parent_has_already_ended_exits_at_once() -> None:
 
 
 def test_the_child_finds_its_end_in_the_environment() -> None:
-    ours, theirs = Channel.pair()
+    parent_end, child_end = Channel.pair()
     code = (
         "from common.child.protocol import Channel, Running\n"
         "channel = Channel.from_environment()\n"
         "assert channel.receive(30).type == 'start'\n"
         "channel.send(Running())\n"
     )
-    environ = {**os.environ, "TIDAL_CHILD_FD": str(theirs.fileno())}
-    with subprocess.Popen([sys.executable, "-c", code], env=environ, pass_fds=[theirs.fileno()]) as process:
-        theirs.close()
-        ours.send(start_message())
-        assert ours.receive(30) == Running()
+    environ = {**os.environ, "TIDAL_CHILD_FD": str(child_end.fileno())}
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, pass_fds=[child_end.fileno()]) as process:
+        child_end.close()
+        parent_end.send(start_message())
+        assert parent_end.receive(30) == Running()
         with pytest.raises(EOFError):
-            ours.receive(30)
+            parent_end.receive(30)
         assert process.wait(30) == 0
-    ours.close()
+    parent_end.close()
