@@ -234,7 +234,7 @@ def check_routes(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
 def check_names(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
     """Yield names in inline code (events, error codes, keys, identifiers) that occur nowhere in the code."""
     for line, code in document.inline:
-        if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*(\(\))?", code):
+        if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*(\(\))?", code) or code.endswith(".py"):
             continue
         for name in code.removesuffix("()").split("."):
             special = "_" in name.strip("_") or re.search(r"[a-z][A-Z]", name)

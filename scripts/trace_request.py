@@ -253,7 +253,8 @@ def follow_to_the_end(url: str, token: str, job_id: str) -> None:
     """Read the events of a job until it has ended."""
     with Client(url, token) as client:
         for event in client.follow_job(job_id):
-            if event.name in ("snapshot", "job-update") and event.data["status"] in TERMINAL:
+            job = event.data["job"] if event.name == "snapshot" else event.data
+            if event.name in ("snapshot", "job-update") and job["status"] in TERMINAL:
                 return
 
 
