@@ -42,7 +42,7 @@ def events_in(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             for keyword in node.keywords:
-                if keyword.arg == "event" or (name == "Event" and keyword.arg == "name"):
+                if keyword.arg == "event" or (name == "HistoryEvent" and keyword.arg == "name"):
                     yield from strings(keyword.value)
             if name in WRITERS and len(node.args) > 2 and isinstance(node.args[2], ast.Constant):
                 yield from strings(node.args[2])
