@@ -102,13 +102,13 @@ class Recorder(NullHooks):
     time_shares: list[float] = field(default_factory=list)
     save: Callable[[], SavedCheckpoint | None] | None = None
     on_progress: Callable[[int], None] = lambda _: None
-    lacks: Callable[[], Shortage | None] = lambda: None
+    find_shortage: Callable[[], Shortage | None] = lambda: None
     """Returns the shortage that `disk_shortage` reports."""
     waits: list[Shortage | None] = field(default_factory=list)
     """The arguments of all calls of `waiting_for_disk`."""
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
-        return self.lacks()
+        return self.find_shortage()
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
         self.waits.append(shortage)

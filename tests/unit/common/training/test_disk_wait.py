@@ -49,14 +49,14 @@ def reported(hooks: Any, name: str) -> list[dict[str, Any]]:
 def test_a_training_that_waited_gives_the_same_numbers(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
-    calm, kept_waiting = recorder(), recorder(lacks=full_for(9, after=6))
+    calm, kept_waiting = recorder(), recorder(find_shortage=full_for(9, after=6))
     for name, hooks in (("calm", calm), ("waiting", kept_waiting)):
         assert pretrain(make_config(), tmp_path / name, hooks, data_dir=data_dir) is Outcome.COMPLETED
     for series in ("Losses/Total", "Losses/Validation", "Gradient Norm", "Learning Rate"):
         assert kept_waiting.series(series) == calm.series(series)
     [begun], [ended] = reported(kept_waiting, "waiting_for_disk"), reported(kept_waiting, "disk_wait_ended")
-    lacks = {"disk": "experiments", "free_bytes": 700 * MIB, "needed_bytes": 1024 * MIB}
-    assert begun == {**lacks, "saved": True}
+    find_shortage = {"disk": "experiments", "free_bytes": 700 * MIB, "needed_bytes": 1024 * MIB}
+    assert begun == {**find_shortage, "saved": True}
     assert "left_for" not in ended
     assert kept_waiting.waits[0] == FULL and kept_waiting.waits[-1] is None and len(kept_waiting.waits) > 3
     calm_model, model = (load_file(tmp_path / name / "tiny_v1.0.0.safetensors") for name in ("calm", "waiting"))
@@ -68,7 +68,7 @@ def test_a_training_that_waited_gives_the_same_numbers(
 def test_a_stop_request_is_obeyed_with_the_last_step_saved(
     request_: StopRequest, shortage: Shortage, make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
-    hooks: Any = recorder(request_, lacks=lambda: shortage if hooks.series("Losses/Total").get(3) else None)
+    hooks: Any = recorder(request_, find_shortage=lambda: shortage if hooks.series("Losses/Total").get(3) else None)
     hooks.requested_stop = lambda: request_ if len(hooks.waits) > 4 else None
     outcome = pretrain(make_config(training={"max_steps": 500, "epochs": 500}), tmp_path, hooks, data_dir=data_dir)
     assert outcome.value == {"pause": "paused", "stop": "stopped", "drain": "drained"}[request_.value]
@@ -83,7 +83,7 @@ def test_a_stop_request_is_obeyed_with_the_last_step_saved(
 def test_complete_writes_the_model_into_the_reserve(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
-    hooks: Any = recorder(lacks=lambda: FULL if hooks.series("Losses/Total").get(3) else None)
+    hooks: Any = recorder(find_shortage=lambda: FULL if hooks.series("Losses/Total").get(3) else None)
     hooks.requested_stop = lambda: StopRequest.COMPLETE if len(hooks.waits) > 3 else None
     config = make_config(training={"max_steps": 500, "epochs": 500})
     assert pretrain(config, tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
@@ -137,7 +137,7 @@ def test_a_file_that_finds_no_room_is_written_again(number: int, recorder: Recor
 
 
 def test_a_stop_request_ends_the_wait_of_a_file(recorder: Recorders) -> None:
-    hooks = recorder(lacks=lambda: FULL)
+    hooks = recorder(find_shortage=lambda: FULL)
     hooks.requested_stop = lambda: StopRequest.PAUSE if len(hooks.waits) > 2 else None
     with pytest.raises(StoppedWaiting) as stopped:
         write_when_disk_has_space(hooks, lambda: pytest.fail("it was written without room"))
@@ -145,7 +145,7 @@ def test_a_stop_request_ends_the_wait_of_a_file(recorder: Recorders) -> None:
 
 
 def test_a_stop_request_that_cannot_be_obeyed_yet_does_not_end_the_wait(recorder: Recorders) -> None:
-    hooks = recorder(lacks=full_for(5))
+    hooks = recorder(find_shortage=full_for(5))
     hooks.requested_stop = lambda: StopRequest.PAUSE
     assert wait_for_disk(hooks, obeyed={StopRequest.STOP}) is None
     assert len(hooks.waits) >= 4
@@ -155,10 +155,10 @@ def test_a_corpus_waits_for_disk_space_while_it_is_tokenised_but_not_when_it_is_
     recorder: Recorders, tmp_path: Path
 ) -> None:
     config = DataConfig(source="builtin:stories", max_documents=1100)
-    first = recorder(lacks=full_for(4))
+    first = recorder(find_shortage=full_for(4))
     built = load_corpus(config, tmp_path, first)
     assert len(reported(first, "waiting_for_disk")) == 1 and first.waits[-1] is None
-    there = recorder(lacks=lambda: FULL)
+    there = recorder(find_shortage=lambda: FULL)
     assert load_corpus(config, tmp_path, there).digest == built.digest
     assert there.waits == []
 
@@ -171,7 +171,7 @@ def test_a_stop_request_ends_the_loading_of_a_corpus_whichever_thread_reads_it_f
         raise DiskFullError("no room")
 
     monkeypatch.setattr(loading, "open_corpus", opened)
-    hooks = recorder(lacks=lambda: FULL)
+    hooks = recorder(find_shortage=lambda: FULL)
     main = threading.current_thread()
     # The thread that waits for disk space reads the stop request before the main thread does.
     hooks.requested_stop = lambda: request_ if threading.current_thread() is not main else None
