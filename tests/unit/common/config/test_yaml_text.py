@@ -75,7 +75,7 @@ def test_a_file_and_set_read_the_same_value(tmp_path: Path, text: str, value: ob
         ("a: 1\nb: *c\n", "line 2, column 4: found undefined alias"),
         ("a: 1\nb: &c [*c]\n", "line 2: this value contains itself"),
         ("a: 1\nb: \x07\n", r"line 2: the character U\+0007 is not allowed"),
-        ("a: !!python/name:os.system x\n", "line 1: the tag !!python/name:os.system is not known"),
+        ("a: !!python/name:os.system x\n", "line 1: unknown tag !!python/name:os.system"),
         ("a: !!int word\n", "line 1: 'word' cannot be read as int"),
         ("a: " + "9" * 5000, "line 1: '9999"),
         ("a: 1\nb: .inf\n", "line 2: .inf is not a finite number"),

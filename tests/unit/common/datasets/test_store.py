@@ -112,8 +112,8 @@ def test_a_full_disk_leaves_nothing(store: DatasetStore, monkeypatch: pytest.Mon
 
 KILLED = """
 import sys, os, signal
-from common.datasets import DatasetStore, Intake
-intake = Intake(DatasetStore(sys.argv[1]), "sea", "txt", limit_bytes=10**6)
+from common.datasets import DatasetIntake, DatasetStore
+intake = DatasetIntake(DatasetStore(sys.argv[1]), "sea", "txt", limit_bytes=10**6)
 intake.write(b"half of it")
 print("ready", flush=True)
 sys.stdin.read()

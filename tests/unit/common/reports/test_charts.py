@@ -30,7 +30,7 @@ BAD = [
     ("[" * 3000, "neither YAML nor JSON|nested too deeply"),
     ("x" * 5000, "longer than 4000"),
     ("kind: pie", "kind 'pie' is unknown; use one of metrics, ablation, trajectory, sweep"),
-    ("kind: [1]", "is none of"),
+    ("kind: [1]", "is unknown; use one of"),
     ("metrics: [a]", "'experiments' is missing"),
     ("experiments: [a]\nmetrics: [m]\nlogscale: true", "unknown key 'logscale'; the keys are title, kind"),
     ("experiments: [../etc]\nmetrics: [m]", "experiments.0"),

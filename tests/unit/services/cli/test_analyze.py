@@ -201,7 +201,7 @@ def test_a_job_is_asked_for_the_same(api: Api) -> None:
 def test_what_cannot_be_meant_is_said_before_anything_is_generated(api: Api) -> None:
     for arguments, message in (
         (["batch", "--name", "x"], "add --save or --job"),
-        (["batch", "--gating", "fixed", "--policy", "steered/final"], "--gating learned only"),
+        (["batch", "--gating", "fixed", "--policy", "steered/final"], "only with --gating learned"),
     ):
         refused = tidal(*arguments)
         assert isinstance(refused.exception, InvalidInputError)

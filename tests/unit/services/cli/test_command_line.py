@@ -15,6 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from common.config import Settings
+from common.config.settings import RENAMED
 from common.jobs.experiments import NO_COMMIT
 from services.cli import main as command_line
 from services.cli.commands.environment import environment_text
@@ -163,7 +164,8 @@ def test_timers_and_limits_reach_every_process_of_compose_and_secrets_only_their
     tunable = {f"TIDAL_{name.upper()}" for name in Settings.model_fields if set(words) & set(name.upper().split("_"))}
     for environment in ours.values():
         passed = {name for name, value in environment.items() if value is None and name not in API_ONLY}
-        assert passed == tunable - {"TIDAL_STOP_BUDGET_SECONDS"}  # of the local stack
+        assert passed - RENAMED.keys() == tunable - {"TIDAL_STOP_BUDGET_SECONDS"}  # used by the local stack only
+        assert passed >= RENAMED.keys(), "the former name of a variable still reaches the containers"
     jobs, broker = ["api", "health", "worker", "worker-cpu"], ["generator", "generator-cpu", "flower"]
     for secret, owners in (
         ("TIDAL_AUTH_TOKEN", ["api"]),

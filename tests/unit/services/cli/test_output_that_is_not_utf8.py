@@ -93,7 +93,7 @@ def test_tokens_logs_and_entry_points_print_every_text(encoding: str) -> None:
         "from common.streams import accept_any_text; accept_any_text()\n"
         "from services.cli.views.tokens import Color, TokenView\n"
         f"view = TokenView(Color.ALWAYS, 'p', 'fixed')\nfor text in {list(NAME)!a} + ['\\ud800', 'end']:\n"
-        "    view.token({'text': text, 'modulation': 0.5})\n"
+        "    view.print_token({'text': text, 'modulation': 0.5})\n"
     )
     assert run("-c", tokens, encoding=encoding).count(b"end") == 1
     logs = (
