@@ -68,7 +68,7 @@ class KnownHosts:
         return socket.getfqdn().lower().rstrip(".")
 
 
-def refusal(header: str) -> str:
+def unknown_host_message(header: str) -> str:
     """Return the error message for a request whose `Host` header has an unknown name."""
     shown = (host_name(header) or header)[:_SHOWN]
     return (

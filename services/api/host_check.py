@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.access import KnownHosts
-from common.access.hosts import refusal
+from common.access.hosts import unknown_host_message
 from services.api.errors import problem
 
 EXEMPT = ("/healthz", "/readyz")
@@ -30,7 +30,8 @@ class HostCheck:
             unknown = next((host for host in Headers(scope=scope).getlist("host") if not self._hosts.knows(host)), None)
             if unknown is not None:
                 request_id = scope.get("state", {}).get("request_id")
-                await problem(421, refusal(unknown), code=CODE, request_id=request_id)(scope, receive, send)
+                reply = problem(421, unknown_host_message(unknown), code=CODE, request_id=request_id)
+                await reply(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

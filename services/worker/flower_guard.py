@@ -19,7 +19,7 @@ from tornado.routing import URLSpec
 from tornado.web import HTTPError, StaticFileHandler
 
 from common.access import KnownHosts, Rejections, TrustedProxies
-from common.access.hosts import refusal
+from common.access.hosts import unknown_host_message
 from common.logging import get_logger
 
 log = get_logger(__name__)
@@ -85,7 +85,7 @@ class Guard:
         if self.request.path.rstrip("/") != OPEN_PATH:
             for host in self.request.headers.get_list("Host"):
                 if not self.access.hosts.knows(host):
-                    self._refuse(421, refusal(host))
+                    self._refuse(421, unknown_host_message(host))
                     return
             if not await self._check_login():
                 return

@@ -33,8 +33,8 @@ def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> 
             )
             raise InvalidInputError.at(f"{location}.{field}", message)
         # For a data set of the hub, `validation_source` is the name of a split, which only the hub can check.
-        if (field == "source" or not is_hub_name(data.source)) and (refusal := source_problem(source)):
-            raise InvalidInputError.at(f"{location}.{field}", refusal)
+        if (field == "source" or not is_hub_name(data.source)) and (problem := source_problem(source)):
+            raise InvalidInputError.at(f"{location}.{field}", problem)
     _require_datasets(data, datasets, location)
 
 

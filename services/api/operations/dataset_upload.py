@@ -50,8 +50,8 @@ def check_parameters(name: str, kind: DatasetFormat | None, text_field: str) -> 
     if `kind` is given.
     """
     plain, by_suffix = split_name(name)
-    if by_suffix is None and (refusal := file_name_problem(name)) is not None:
-        raise InvalidInputError.at("query.name", f"{name[:80]!r}: {refusal}")
+    if by_suffix is None and (problem := file_name_problem(name)) is not None:
+        raise InvalidInputError.at("query.name", f"{name[:80]!r}: {problem}")
     check_name(plain)
     chosen = kind or by_suffix
     for known in FORMATS:

@@ -180,7 +180,7 @@ def _places() -> Iterator[BackupLocations]:
         lender.stdout.close()
 
 
-class _Bar:
+class _DelayedBar:
     """A progress bar that appears after QUIET_SECONDS."""
 
     def __init__(self, shown: Progress, what: str) -> None:
@@ -202,10 +202,10 @@ class _Bar:
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[_Bar]:
+def _bar(what: str) -> Iterator[_DelayedBar]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     shown = Progress(*columns, console=err, transient=True)
     try:
-        yield _Bar(shown, what)
+        yield _DelayedBar(shown, what)
     finally:
         shown.stop()

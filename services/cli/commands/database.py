@@ -99,11 +99,12 @@ def retention(
         raise UnavailableError(f"the database is not reachable: {str(error.orig).strip()}") from error
     finally:
         engine.dispose()
-    for one in found:
+    for archive in found:
         out.print(
-            f"{one.experiment_id}  {one.size_bytes / 1e6:,.1f} MB  ended {one.finished_at:%Y-%m-%d}", soft_wrap=True
+            f"{archive.experiment_id}  {archive.size_bytes / 1e6:,.1f} MB  ended {archive.finished_at:%Y-%m-%d}",
+            soft_wrap=True,
         )
-    total = sum(one.size_bytes for one in found) / 1e6
+    total = sum(archive.size_bytes for archive in found) / 1e6
     out.print(f"{plural(len(found), 'experiment')}, {total:,.1f} MB {'would be freed' if dry_run else 'freed'}.")
 
 

@@ -68,11 +68,11 @@ def upload(
     if as_json:
         print_json(uploaded.model_dump(mode="json", by_alias=True))
         return
-    one = uploaded.dataset
-    documents = "documents not counted yet" if one.documents is None else plural(one.documents, "document")
-    out.print(f"{one.name}: {format_size(one.size_bytes)}, {documents}, {one.status}", soft_wrap=True)
+    dataset = uploaded.dataset
+    documents = "documents not counted yet" if dataset.documents is None else plural(dataset.documents, "document")
+    out.print(f"{dataset.name}: {format_size(dataset.size_bytes)}, {documents}, {dataset.status}", soft_wrap=True)
     if uploaded.job is not None and not watch:
-        err.print(f"Job {uploaded.job.id} tokenises it; `tidal datasets show {one.name}` shows when it is ready.")
+        err.print(f"Job {uploaded.job.id} tokenises it; `tidal datasets show {dataset.name}` shows when it is ready.")
 
 
 @app.command("list")
@@ -98,28 +98,30 @@ def list_datasets(as_json: Json = False, url: Url = None, token: Token = None) -
 def show(name: Name, as_json: Json = False, url: Url = None, token: Token = None) -> None:
     """Show a dataset and the experiments that use it."""
     with connect(url, token) as client:
-        one = client.dataset(name)
+        dataset = client.dataset(name)
     if as_json:
-        print_json(one.model_dump(mode="json", by_alias=True))
+        print_json(dataset.model_dump(mode="json", by_alias=True))
         return
-    held_out = f" ({_count(one.validation_tokens)} held out)" if one.validation_tokens else ""
+    held_out = f" ({_count(dataset.validation_tokens)} held out)" if dataset.validation_tokens else ""
     rows = table("", "")
     rows.show_header = False
-    rows.add_row("status", status_text(one.status))
-    if one.error is not None:
-        rows.add_row("error", one.error.message or one.error.code)
-    rows.add_row("format", one.format if one.format == "txt" else f"{one.format}, text in {one.text_field}")
-    rows.add_row("size", format_size(one.size_bytes))
-    rows.add_row("documents", _count(one.documents))
-    rows.add_row("tokens", _count(one.tokens) + held_out)
-    rows.add_row("sha256", one.sha256)
-    rows.add_row("job", one.job_id or "")
-    rows.add_row("uploaded", age(one.created_at))
-    for number, use in enumerate(one.uses):
+    rows.add_row("status", status_text(dataset.status))
+    if dataset.error is not None:
+        rows.add_row("error", dataset.error.message or dataset.error.code)
+    rows.add_row(
+        "format", dataset.format if dataset.format == "txt" else f"{dataset.format}, text in {dataset.text_field}"
+    )
+    rows.add_row("size", format_size(dataset.size_bytes))
+    rows.add_row("documents", _count(dataset.documents))
+    rows.add_row("tokens", _count(dataset.tokens) + held_out)
+    rows.add_row("sha256", dataset.sha256)
+    rows.add_row("job", dataset.job_id or "")
+    rows.add_row("uploaded", age(dataset.created_at))
+    for number, use in enumerate(dataset.uses):
         rows.add_row("" if number else "used by", f"{use.name or use.experiment_id} ({use.type}, {use.status})")
     out.print(rows)
-    if one.status != "failed":
-        err.print(f"Train on it with: tidal jobs submit lm-training --data {one.name}")
+    if dataset.status != "failed":
+        err.print(f"Train on it with: tidal jobs submit lm-training --data {dataset.name}")
 
 
 @app.command()
@@ -132,8 +134,10 @@ def delete(
     """Delete a dataset's text and tokens. Models that were trained on it are kept."""
     with connect(url, token) as client:
         if not yes:
-            one = client.dataset(name)
-            typer.confirm(f"Delete {one.name} ({format_size(one.size_bytes)}) with its tokens?", abort=True, err=True)
+            dataset = client.dataset(name)
+            typer.confirm(
+                f"Delete {dataset.name} ({format_size(dataset.size_bytes)}) with its tokens?", abort=True, err=True
+            )
         client.delete_dataset(name)
     out.print(f"Deleted {name}.")
 

@@ -48,7 +48,7 @@ def watch(client: Client, job: Job, *, label: str | None = None, console: Consol
     """
     view = JobView(job)
     title = label or job.name or job.type
-    display: Display = _Bar(view, title, console) if console.is_terminal else _Lines(view, title, console)
+    display: Display = _BarDisplay(view, title, console) if console.is_terminal else _LineDisplay(view, title, console)
     events: queue.SimpleQueue[StreamEvent | TidalError] = queue.SimpleQueue()
     reader = threading.Thread(target=_read, args=(client, job.experiment_id, events), daemon=True, name="event reader")
     reader.start()
@@ -88,7 +88,7 @@ def _read(client: Client, experiment_id: str, into: queue.SimpleQueue[StreamEven
         return
 
 
-class _Bar:
+class _BarDisplay:
     """Shows a progress bar on a terminal."""
 
     def __init__(self, view: JobView, title: str, console: Console) -> None:
@@ -135,7 +135,7 @@ class _Bar:
         )
 
 
-class _Lines:
+class _LineDisplay:
     """Prints a line for each event and every LINE_SECONDS, for logs and pipes."""
 
     def __init__(self, view: JobView, title: str, console: Console) -> None:

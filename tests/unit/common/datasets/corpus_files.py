@@ -162,7 +162,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "null-lines.jsonl": (b"null\n", "line 1 is null, expected an object"),
     "arrays.jsonl": (lines({"text": "a"}, ["b"]), "line 2 is a JSON array"),
     "pretty-array.jsonl": (json.dumps([{"text": "a"}], indent=1).encode(), "line 1 is a JSON array"),
-    "plain-text.jsonl": (PLAIN.encode(), "line 1 is not valid JSON (Expecting value at character 1); write one JSON object"),
+    "plain-text.jsonl": (PLAIN.encode(), "line 1 is not valid JSON (Expecting value at character 1); write one JSON"),
     "csv.jsonl": (b"id,text\n1,a\n", "line 1 is not valid JSON"),
     "cut-off.jsonl": (texts(*TWO)[:-8], "line 2 is not valid JSON"),
     "deep.jsonl": (b'{"text": ' + b"[" * 100_000, "line 1 is n"),
