@@ -34,7 +34,7 @@ MAX_CANDIDATES = 64
 STALLED_SECONDS = 5.0
 """At the cap, a connection whose body or reply has made no progress for this many seconds may be closed."""
 MAX_SECONDS_PER_SWEEP = 0.5
-"""Most seconds by which one sweep advances the clock; a longer gap means that the event loop was blocked."""
+"""Maximum seconds by which one sweep advances the clock; a longer gap means that the event loop was blocked."""
 MACOS_DESCRIPTORS = 10_240
 """OPEN_MAX of macOS: the highest soft limit that it accepts, even if the hard limit is unlimited."""
 
@@ -59,7 +59,7 @@ class Limits:
     """How many connections and streams may be open at once."""
 
     connections: int
-    """Most requests in progress, including streams. Also the cap on connections, except for those in reserve slots."""
+    """Maximum number of running requests, including streams. It is also the cap on connections outside the reserve."""
 
     @property
     def streams(self) -> int:
@@ -149,7 +149,7 @@ class Connections:
                     self._close(connection, reason)
 
     def free_descriptors(self) -> None:
-        """Close the connections that have been idle longest, because accepting one failed for want of a descriptor."""
+        """Close the connections that have been idle longest, so that descriptors become free for new connections."""
         for connection in list(self._idle)[: SPARE // 2]:
             self._close(connection, "made_room")
 

@@ -206,7 +206,8 @@ async def _validation(request: Request, error: Exception) -> Response:
         and "json" not in kind
         and int(request.headers.get("content-length") or 1)
     ):
-        detail = f"the body is {kind or 'of no named type'}; send JSON with `Content-Type: application/json`"
+        given = f"the Content-Type {kind}" if kind else "no Content-Type"
+        detail = f"the body has {given}; send JSON with `Content-Type: application/json`"
         return problem(415, detail, request_id=_request_id(request))
     found = findings(error.errors())
     detail = "; ".join(f"{f['location']}: {f['message']}" for f in found[:3])
@@ -222,7 +223,7 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == 404 and detail == "Not Found":
         detail = f"there is nothing at {request.url.path}"
     elif error.status_code == 405:
-        detail = f"{request.method} is not possible at {request.url.path}"
+        detail = f"{request.method} is not allowed at {request.url.path}"
     elif isinstance(error.__cause__, RecursionError):
         detail = "the JSON body nests lists and objects too deeply; use fewer levels"
     return problem(error.status_code, detail, headers=error.headers, request_id=_request_id(request))
@@ -237,7 +238,7 @@ async def _database(request: Request, error: Exception) -> Response:
 
 
 async def _redis(request: Request, error: Exception) -> Response:
-    log.warning("redis failed", error=str(error))
+    log.warning("a request failed because Redis cannot be reached", error=str(error))
     return await _tidal(request, UnavailableError("Redis cannot be reached; try again"))
 
 

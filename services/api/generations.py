@@ -62,7 +62,7 @@ class EngineEvent:
 
 
 class Mailbox:
-    """The received events of one generation, which one task takes out."""
+    """The received events of one generation; only one task may call `take`."""
 
     def __init__(self) -> None:
         self.engine = ""

@@ -77,7 +77,7 @@ class HttpConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Process received bytes of a header or a body."""
-        if self.transport.is_closing():  # `give_up` has closed it; these bytes were read before
+        if self.transport.is_closing():  # `force_close` was called after these bytes had been read
             return
         if self._waiting_for == "body":
             self._reduce_balance()

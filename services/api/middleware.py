@@ -2,8 +2,8 @@
 
 `RequestContext`
 
-* gives each request an id, binds it to the log and returns it as `X-Request-ID`. A valid id from the client is used as
-  it is; a reply that caches may keep for ever has none;
+* gives each request an id, binds it to the log and returns it as `X-Request-ID`. A valid id from the client is kept.
+  Replies that caches may store for ever get no id;
 * adds the headers in `request.state.reply_headers` to the reply, even if it is an error;
 * counts and times the request;
 * converts an unexpected exception to a problem document, and also any error body that is not one yet, for example
@@ -101,7 +101,7 @@ class _Reply:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             headers = MutableHeaders(scope=message)
-            if headers.get("cache-control") != CACHE_FOREVER:  # the id of one request, read by others for a year
+            if headers.get("cache-control") != CACHE_FOREVER:  # a cache would send this id to others for a year
                 headers["X-Request-ID"] = self._request_id
             headers.setdefault("X-Content-Type-Options", "nosniff")
             for name, value in self._state.get("reply_headers", {}).items():
@@ -178,9 +178,9 @@ class BodyLimit:
         if announced.isdigit() and int(announced) > self.limit:
             if headers.get("expect", "").lower() != "100-continue":
                 await self._discard(receive)
-            refusal = BodyTooLarge(self.limit)
+            unknown_host_message = BodyTooLarge(self.limit)
             request_id = scope.get("state", {}).get("request_id")
-            reply = problem(413, str(refusal.detail), headers={"Connection": "close"}, request_id=request_id)
+            reply = problem(413, str(unknown_host_message.detail), headers={"Connection": "close"}, request_id=request_id)
             await reply(scope, receive, send)
             return
         seen = 0

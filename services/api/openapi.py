@@ -14,9 +14,9 @@ from services.api.schemas.completions import ErrorReply
 from services.api.schemas.problems import PROBLEM_TYPE, REF, problem_responses, problem_schemas
 
 OPEN = ("/api/session",)
-"""Operations that need no token, even where reads are closed. A wrong token gets the same reply as no token."""
+"""Operations that never need a token. A wrong token gets the same reply as no token."""
 LIKE_READS = ("/api/generate", "/api/analyze-trajectories", "/v1/completions")
-"""POST operations that change nothing; they are open when reads are."""
+"""POST operations that change nothing; they need a token only if reads do."""
 ALWAYS_UP = ("/healthz",)
 """Operations that never answer 503: they need neither database nor Redis, and are exempt from the connection limit."""
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")

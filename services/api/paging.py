@@ -1,7 +1,7 @@
-"""Pages of lists, newest first, and their cursors: opaque text that holds the sort position of the last row.
+"""Pages of lists, newest first, and their cursors: opaque texts that contain the sort position of the last row.
 
-Pages therefore stay correct while rows are added. Leaves out: the cursors of logs (`operations.logs`), which are
-positions in files.
+Pages stay correct while rows are added. Leaves out: the cursors of logs (`operations.logs`), which are positions in
+files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Cursor = Annotated[
     str | None, Query(max_length=300, description="`nextCursor` of the previous page; omit it for the first page.")
 ]
 
-INVALID_CURSOR = "not a cursor of this list; use `nextCursor` of the page before as it is"
+INVALID_CURSOR = "not a cursor of this list; use `nextCursor` of the previous page unchanged"
 Entity = TypeVar("Entity")
 Columns = TypeVarTuple("Columns")
 

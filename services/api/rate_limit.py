@@ -73,8 +73,8 @@ class TooManyRequests(RateLimitedError):
 
     def __init__(self, decision: RateLimitDecision, hint: str) -> None:
         super().__init__(
-            f"more than {decision.limit} requests at once; one more every "
-            f"{decision.window_seconds / decision.limit:g} s{hint}",
+            f"too many requests: at most {decision.limit} at once, and then one every "
+            f"{decision.window_seconds / decision.limit:g} s; wait{hint}",
             retry_after=decision.wait_seconds,
         )
         self.headers = decision.headers()

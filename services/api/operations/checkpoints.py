@@ -104,7 +104,7 @@ def check_reference(store: ArtifactStore, reference: str, *, location: str, poli
         )
     if file.policy != policy:
         wanted, other = ("controller", "language model") if policy else ("language model", "controller")
-        raise InvalidInputError.at(location, f"{reference!r} is a {other}, a {wanted} is needed")
+        raise InvalidInputError.at(location, f"{reference!r} is a {other}, but a {wanted} is needed")
     return found
 
 

@@ -67,7 +67,7 @@ def experiments_page(
 
 
 def experiment_tags(session: Session) -> TagList:
-    """Return all tags of the experiments that `list_experiments` returns by default."""
+    """Return all tags of the experiments that `experiments_page` returns by default."""
     found = select(func.unnest(Experiment.tags)).where(Experiment.type != ExperimentType.DATASET).distinct()
     return TagList(tags=sorted(session.scalars(found)))
 

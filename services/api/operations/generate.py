@@ -136,7 +136,7 @@ async def event_batches(
 async def generation_events(
     context: Context, request: GenerationRequest, is_disconnected: IsDisconnected
 ) -> AsyncGenerator[EngineEvent]:
-    """Yield the events of `batches` one by one."""
+    """Yield the events of `event_batches` one by one; raise the same errors."""
     async with aclosing(event_batches(context, request, is_disconnected)) as following:
         async for batch in following:
             for event in batch:

@@ -1,1 +1,1 @@
-"""Routers, one file per noun: parse, call one operation, return."""
+"""The routers, one file per resource. A route parses the request, calls one operation and returns its result."""

@@ -1,4 +1,4 @@
-"""One Redis reader per stream and process, shared by all clients of the stream; clients miss and repeat no entry.
+"""One Redis reader per stream and process, shared by all clients of the stream, which neither miss nor repeat an entry.
 
 The reader of a `Topic` uses one blocking XREAD and keeps the newest entries in a ring buffer. A client is only a cursor
 (a stream id). It receives entries from the ring while the ring contains all entries after its cursor. Otherwise it

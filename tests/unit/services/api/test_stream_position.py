@@ -57,9 +57,9 @@ def test_the_ring_returns_nothing_before_the_reader_has_a_position() -> None:
 
 def test_a_publication_wakes_waiting_clients() -> None:
     topic = Topic("key")
-    news = topic.news()
+    published = topic.next_publication()
     topic.publish([entry(1)])
-    assert news.is_set() and not topic.news().is_set()
+    assert published.is_set() and not topic.next_publication().is_set()
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 100), st.integers(1, 100))

@@ -92,5 +92,5 @@ def test_the_ring_holds_a_cursor_that_is_the_id_of_an_entry() -> None:
     assert [n for n in range(14) if topic.holds((n, 0))] == [5, 7, 9, 11]
     expected = {5: [7, 9, 11], 6: [7, 9, 11], 7: [9, 11], 8: [9, 11], 9: [11], 10: [11], 11: [], 12: []}
     for cursor, ids in expected.items():
-        assert [entry.id[0] for entry in topic.after((cursor, 0)) or []] == ids
-    assert topic.after((4, 0)) is None
+        assert [entry.id[0] for entry in topic.entries_after((cursor, 0)) or []] == ids
+    assert topic.entries_after((4, 0)) is None
