@@ -44,12 +44,12 @@ TINY_LM: dict[str, Any] = {
 
 
 def long_job(steps: int = 100_000) -> dict[str, Any]:
-    """A job that lasts until somebody ends it."""
+    """Return the configuration of a job that runs until it is stopped."""
     return {**TINY_LM, "training": {**TINY_LM["training"], "max_steps": steps, "patience": 1_000_000}}
 
 
 class Stack:
-    """Processes by name; `with Stack(...) as stack` ends all of them."""
+    """Runs processes by name; the end of `with Stack(...) as stack` ends them."""
 
     def __init__(self, database_url: str, redis_url: str, folder: Path) -> None:
         self.folder = folder
@@ -89,7 +89,7 @@ class Stack:
                     raise AssertionError(f"{name} did not stop within 30 s of SIGTERM; see {self.log(name)}") from None
 
     def start(self, name: str, module: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start `python -m services.<module>` with its log in a file, in a session of its own."""
+        """Start `python -m services.<module>` in its own session, with its log in a file."""
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", f"services.{module}"],
@@ -103,13 +103,13 @@ class Stack:
         return process
 
     def start_control_plane(self) -> None:
-        """api and health, until the api is ready."""
+        """Start api and health, and wait until the api is ready."""
         self.start("api", "api")
         self.start("health", "health")
         self.wait_for("the api to be ready", lambda: self._ready())
 
     def kill(self, name: str) -> None:
-        """kill -9 of the process itself, not of its children."""
+        """Send SIGKILL to the process itself, not to its children."""
         process = self.processes.pop(name)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -130,14 +130,14 @@ class Stack:
         return list(reply.json()["events"])
 
     def statuses(self, job_id: str) -> list[str]:
-        """The statuses the job went through, from its events."""
+        """Return the statuses of a job in order, from its events."""
         return [event["toStatus"] for event in self.events(job_id) if event.get("toStatus")]
 
     def signal(self, job_id: str, name: str) -> httpx.Response:
         return self.http.post(f"/api/jobs/{job_id}/signal", json={"signal": name})
 
     def wait_status(self, job_id: str, statuses: str | Iterable[str], seconds: float = 60) -> dict[str, Any]:
-        """The job once its status is one of `statuses`; fails early when it ends in another one."""
+        """Return the job once its status is one of `statuses`; fail early if it ends with another one."""
         wanted = {statuses} if isinstance(statuses, str) else set(statuses)
 
         def check() -> bool:
@@ -150,7 +150,7 @@ class Stack:
         return self.job(job_id)
 
     def wait_for(self, what: str, check: Callable[[], bool], seconds: float = 60) -> None:
-        """Poll until `check()`; fails with the tail of every log."""
+        """Wait until `check()` is true; otherwise fail with the end of every log."""
         until = time.monotonic() + seconds
         while not check():
             if time.monotonic() > until:
@@ -166,7 +166,7 @@ class Stack:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """Return a port of 127.0.0.1 on which no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

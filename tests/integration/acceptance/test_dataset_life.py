@@ -1,4 +1,4 @@
-"""Own text through the real system: uploaded, tokenised by a worker, trained on by its name, deleted."""
+"""A dataset in the real system: it is uploaded, tokenised by a worker, used for training by its name, and deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
 
 
 def stories(megabytes: float) -> list[str]:
-    """Different texts of about 400 characters."""
+    """Return different texts of about 400 characters."""
     pick = random.Random(7)
     count = int(megabytes * 2**20 / 420)
     return [f"Tale {n}: {' '.join(pick.choices(WORDS, k=85))}." for n in range(count)]
@@ -35,7 +35,7 @@ def test_five_megabytes_are_tokenised_and_trained_on_by_their_name(stack: Stack)
     uploaded = stack.http.post("/api/datasets?name=tales.txt", content=iter([data[:1000], data[1000:]]))
     assert uploaded.status_code == 201, uploaded.text
     job = uploaded.json()["job"]
-    # Submitted before there are tokens, beside the job that makes them: one of them builds, the other waits.
+    # This job starts while another one tokenises the dataset: one of them builds the tokens, the other one waits.
     config: dict[str, Any] = {**TINY_LM, "data": {"source": "tales"}}
     training = stack.submit(config=config)
     stack.start("first", "worker")

@@ -1,7 +1,7 @@
-"""Generation at a person's pace: whatever lay idle, was emptied or was suspended, a text is whole.
+"""Generated texts are complete even after idle times, an emptied Redis and suspended processes.
 
-The real processes, two apis among them. The timers that judge who is gone are shortened, so that a pause of two seconds
-is several times the longest of them. With the real timers: `python -m bench.idle`.
+The test runs the real processes with two apis. The timers that detect dead processes are shortened, so that a pause of
+two seconds is several times the longest of them. `python -m bench.idle` does the same with the real timers.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ SHORT = {
     "TIDAL_GENERATOR_DEVICE": "cpu",
 }
 LONG = 1200
-"""Tokens of a text that lasts some seconds."""
+"""Number of tokens of a text that takes some seconds."""
 
 
 @pytest.fixture
 def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    """Two apis and a generator, with a tiny model that hardly ever ends a text."""
+    """Run two apis and a generator with a tiny model that hardly ever ends a text."""
     save_tiny_model(tmp_path / "experiments")
     with Stack(database_url, redis_url, tmp_path) as running:
         running.environment |= SHORT
@@ -51,7 +51,7 @@ def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
 
 
 def complete(http: httpx.Client, tokens: int = 40) -> tuple[int, str]:
-    """Tokens and finish reason of a completion that may not end by itself."""
+    """Return number of tokens and finish reason of a completion that should reach its token limit."""
     body = {"model": MODEL, "prompt": "Once", "max_tokens": tokens, "logit_bias": {"50256": -100}}
     reply = http.post("/v1/completions", json=body, timeout=READY_SECONDS)
     assert reply.status_code == 200, reply.text
@@ -59,7 +59,7 @@ def complete(http: httpx.Client, tokens: int = 40) -> tuple[int, str]:
 
 
 def stream(http: httpx.Client, tokens: int = 40) -> Iterator[dict[str, Any]]:
-    """The data of each event of a streamed generation; an error fails the test."""
+    """Yield the data of each event of a streamed generation; an error event fails the test."""
     body = {"checkpoint": MODEL, "prompt": "Once", "maxTokens": tokens, "stream": True}
     with http.stream("POST", "/api/generate", json=body, timeout=READY_SECONDS) as reply:
         for event in read_events(reply):
@@ -74,7 +74,7 @@ def streamed(http: httpx.Client, tokens: int = 40) -> tuple[int, str]:
 
 
 def test_texts_are_whole_after_whatever_happened_in_the_pause(stack: Stack, redis_client: redis.Redis) -> None:
-    """Also with two apis, and while a text is written: an api that is suspended goes on where it stood."""
+    """It holds with two apis, and during a generation: a suspended api continues where it stopped."""
     second = httpx.Client(
         base_url=f"http://127.0.0.1:{_second_api(stack)}", headers={"Authorization": f"Bearer {TOKEN}"}
     )
@@ -96,7 +96,7 @@ def test_texts_are_whole_after_whatever_happened_in_the_pause(stack: Stack, redi
         assert [complete(http) for http in apis] == whole, happens
         assert [streamed(http) for http in apis] == whole, happens
 
-    # While a text is written: the api is suspended for longer than any timer, and Redis is emptied of its keys.
+    # During the generation, the api is suspended for longer than any timer, and the keys in Redis are deleted.
     written = stream(stack.http, LONG)
     assert next(written)["index"] == 0
     api = stack.processes["api"].pid
@@ -112,11 +112,11 @@ def test_texts_are_whole_after_whatever_happened_in_the_pause(stack: Stack, redi
 
 
 def test_an_idle_stream_and_the_board_of_workers_go_on(stack: Stack, redis_client: redis.Redis) -> None:
-    """A live stream without an event, an emptied Redis in between; then a job, and the generator's heartbeat."""
+    """After a live stream without events and an emptied Redis, a job's events and the heartbeat still arrive."""
     heard: list[str] = []
 
     def listen() -> None:
-        # The end of the test closes the client under it.
+        # The end of the test closes the client while the thread uses it.
         with suppress(httpx.HTTPError), stack.http.stream("GET", "/api/jobs/stream", timeout=READY_SECONDS) as reply:
             for event in read_events(reply):
                 heard.append(json.dumps(event.data))

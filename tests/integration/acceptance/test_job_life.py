@@ -1,4 +1,4 @@
-"""The life of a job through the real system: every ending, from the outside."""
+"""The life of a job in the real system, with all ways to end, observed through the api."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_sigterm_of_a_worker_hands_the_job_to_another(stack: Stack) -> None:
 
 
 def trainers_of(worker: int) -> list[int]:
-    """Process ids of the trainer children below a worker."""
+    """Return the process ids of a worker's trainer children."""
     try:
         children = psutil.Process(worker).children(recursive=True)
         return [child.pid for child in children if "services.trainer" in " ".join(child.cmdline())]
@@ -152,19 +152,19 @@ def trainers_of(worker: int) -> list[int]:
 
 
 def first_steps_by_attempt(stack: Stack, job: dict[str, str]) -> dict[int, int]:
-    """First step each attempt reported, from the archive's own lines."""
+    """Return the first step that each attempt reported, from the lines of the archive."""
     first: dict[int, int] = {}
     folder = stack.folder / "experiments" / job["experimentId"] / "metrics"
     for segment in sorted(folder.glob("metrics-*.jsonl")):
         for line in segment.read_text().splitlines():
             point = json.loads(line)
-            if "Losses/Total" in point.get("values", {}):  # a rewind line has none
+            if "Losses/Total" in point.get("values", {}):  # a rewind line has no values
                 first[point["attempt"]] = min(point["step"], first.get(point["attempt"], point["step"]))
     return first
 
 
 def assert_metrics_without_gap(stack: Stack, job: dict[str, str]) -> None:
-    """One training point per step, over all attempts."""
+    """Check that there is exactly one training point per step over all attempts."""
     reply = stack.http.get(
         f"/api/experiments/{job['experimentId']}/metrics",
         params={"keys": "Losses/Total", "mode": "recent", "window": 5000, "maxPoints": 5000},

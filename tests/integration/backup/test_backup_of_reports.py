@@ -1,4 +1,4 @@
-"""Reports are saved and brought back as they are, and are reason enough not to restore over them unasked."""
+"""Reports are saved and restored unchanged, and a restore replaces existing reports only with --force."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backup beside a working system: what is deleted or cannot be read while it is made."""
+"""A backup while the system works: files that are deleted or cannot be read in the meantime."""
 
 from __future__ import annotations
 

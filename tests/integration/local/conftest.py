@@ -22,9 +22,9 @@ SMALL_STACK = Path(__file__).with_name("small_stack.py")
 
 
 class Running:
-    """A supervisor and what it has printed.
+    """A supervisor process and its output.
 
-    With `database` it starts a PostgreSQL of its own; without, it is told of one that nobody asks, which saves seconds.
+    With `database` it starts its own PostgreSQL; otherwise it gets the URL of one that is never used, which is faster.
     """
 
     def __init__(
@@ -60,34 +60,34 @@ class Running:
         return "\n".join(self.lines)
 
     def wait_for(self, text: str, *, times: int = 1, seconds: float = 40) -> None:
-        """Until `text` was printed so often."""
+        """Wait until `text` has been printed `times` times."""
         with self._news:
             found = self._news.wait_for(lambda: sum(text in line for line in self.lines) >= times, seconds)
         assert found, f"{text!r} was not printed:\n{self.output}"
 
     def ready(self) -> LocalInstance:
-        """The instance, once it says so."""
+        """Return the instance once it reports that it is ready."""
         self.wait_for("ready: ")
         instance = read_instance(self.folder)
         assert instance is not None
         return instance
 
     def tree(self) -> list[psutil.Process]:
-        """Every process that belongs to it now, the servers included."""
+        """Return all processes of the stack, including the servers."""
         instance = read_instance(self.folder)
         assert instance is not None
         mains = [psutil.Process(state.pid) for state in instance.processes.values() if state.pid]
         return [psutil.Process(self.process.pid), *mains, *(c for p in mains for c in p.children(recursive=True))]
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> float:
-        """Send the signal and wait; the seconds it took."""
+        """Send the signal, wait for the end, and return the seconds that it took."""
         started = time.monotonic()
         self.process.send_signal(number)
         self.finish()
         return time.monotonic() - started
 
     def finish(self, seconds: float = 40) -> int:
-        """Wait for its end; the exit status."""
+        """Wait for the end of the supervisor and return its exit status."""
         status = self.process.wait(seconds)
         self._reader.join(5)
         if self.process.stdout is not None:
@@ -96,14 +96,14 @@ class Running:
 
 
 def gone(processes: list[psutil.Process], seconds: float = 5) -> list[psutil.Process]:
-    """Those that are still there after `seconds`, zombies apart."""
+    """Return the processes that still run after `seconds`; zombies do not count."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder for a stack; its servers and their data are removed afterwards."""
+    """Return a folder for a stack; its servers and their data are removed after the test."""
     path = tmp_path / "stack"
     yield path
     for server in (PostgresServer(path / "postgres"), ValkeyServer(path / "valkey")):
@@ -112,7 +112,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def start(folder: Path) -> Iterator[Callable[..., Running]]:
-    """Starts supervisors of `folder` (or another one) and ends what a test leaves behind."""
+    """Return a function that starts supervisors in `folder` or another one; all processes end with the test."""
     started: list[Running] = []
 
     def run(

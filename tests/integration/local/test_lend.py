@@ -1,4 +1,4 @@
-"""The servers of a stopped stack are lent for a backup: they answer, nobody else starts there, and nothing stays."""
+"""The servers of a stopped stack run for a backup; meanwhile no stack can start there, and afterwards they stop."""
 
 from __future__ import annotations
 

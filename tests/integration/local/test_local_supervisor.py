@@ -1,4 +1,4 @@
-"""The local stack as one tree: it stops whole, comes back whole, and says what is wrong."""
+"""The local stack stops and restarts with all its processes, and reports errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_second_ctrl_c_kills_at_once(start: Start) -> None:
     running.process.send_signal(signal.SIGINT)
     running.wait_for("stopping, which takes at most")
     running.stop()
-    assert "was killed" not in running.output  # no deadline was waited for
+    assert "was killed" not in running.output  # it did not wait for a deadline
     assert not gone(tree)
 
 
@@ -83,7 +83,7 @@ def test_a_full_disk_stops_nothing_and_hinders_no_stop(start: Start, folder: Pat
     running.ready()
     tree = running.tree()
     supervisor = psutil.Process(running.process.pid)
-    # Every write of the supervisor to a file fails from here on, as on a full disk.
+    # From here on all writes of the supervisor to files fail, as on a full disk.
     supervisor.rlimit(psutil.RLIMIT_FSIZE, (0, supervisor.rlimit(psutil.RLIMIT_FSIZE)[1]))
     (folder / "crash").touch()
     running.wait_for("worker is up", times=2)

@@ -1,4 +1,4 @@
-"""Nothing that is printed commands the terminal, and what is shown of it is otherwise what it was."""
+"""Printed text cannot control the terminal, and is otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTILE = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x7fe\r\bf[red]g[/x] :cat: é\ud800
 
 
 def controls(text: str) -> list[str]:
-    """What a terminal may obey, or cannot be encoded."""
+    """Characters that could control a terminal, or cannot be encoded."""
     return [its for its in text if unicodedata.category(its) in ("Cc", "Cs") and its not in "\n\t"]
 
 
@@ -50,7 +50,7 @@ def test_no_control_character_of_a_text_is_written(form: str, is_terminal: bool)
             progress.add_task(printable(HOSTILE), total=1)
     written = file.getvalue()
     ours = ("\x1b[?25l", "\x1b[?25h", "\x1b[2K", "\x1b[1A", "\r")
-    if is_terminal and form in ("status", "progress"):  # the cursor of a line that moves in place
+    if is_terminal and form in ("status", "progress"):  # the console's own control sequences of a progress bar
         for sequence in ours:
             written = written.replace(sequence, "")
     assert controls(written) == []

@@ -1,4 +1,4 @@
-"""Host names, trusted proxies and counted rejections, without a server around them."""
+"""Host names, trusted proxies and counted rejections, tested without a server."""
 
 from __future__ import annotations
 

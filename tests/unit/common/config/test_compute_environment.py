@@ -1,4 +1,4 @@
-"""Processes that compute start with what makes computing cheap, and a person's own settings win."""
+"""Computing processes start with the variables that reduce CPU time, unless the user has set them."""
 
 from __future__ import annotations
 

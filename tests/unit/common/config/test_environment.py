@@ -1,4 +1,4 @@
-"""The environment of a process: which names count, which are mistakes, and how passwords get into URLs."""
+"""Which environment variables are read, which are reported as mistakes, and how passwords are inserted into URLs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ODD = "p@ss/w:o%r#d?&=+ é'\"\\$"
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """None of our names, no `.env` but the test's own, and nothing cached."""
+    """Remove the variables of Tidal, every `.env` except that of the test, and cached settings."""
     for name in list(os.environ):
         if name.startswith(PREFIX) or name in ("HOST", "PORT", "REDIS_URL", "EXPERIMENTS_DIR"):
             monkeypatch.delenv(name)
@@ -202,7 +202,7 @@ def test_a_url_and_its_password_must_agree(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TIDAL_REDIS_URL_PASSWORD", "p@ss")
     with pytest.raises(ConfigError, match="TIDAL_REDIS_URL_PASSWORD is set but TIDAL_REDIS_URL is not; set both"):
         read_settings()
-    monkeypatch.setenv("TIDAL_REDIS_URL", "redis://:p%40ss@h:1/0")  # as a parent process hands it on
+    monkeypatch.setenv("TIDAL_REDIS_URL", "redis://:p%40ss@h:1/0")  # as a parent process passes it on
     assert read_settings().redis_url.get_secret_value() == "redis://:p%40ss@h:1/0"
     monkeypatch.setenv("TIDAL_REDIS_URL", "redis://:other@h:1/0")
     with pytest.raises(

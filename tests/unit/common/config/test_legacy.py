@@ -1,4 +1,4 @@
-"""Every key of the original's files finds its place or a note; nothing is dropped in silence."""
+"""Every key of the original project's files is converted or noted; none is dropped silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`TIDAL_ALLOWED_ORIGINS` is understood as browsers write origins, and anything else is refused."""
+"""`TIDAL_ALLOWED_ORIGINS` accepts origins as browsers write them, and rejects everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML means what it says, in files and with `--set` alike; what it cannot mean is an error that names the line."""
+"""Files and `--set` read YAML in the same way, and an error names the line."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_text_that_looks_like_something_else_is_written_in_quotes(word: str) -> 
     assert parse_yaml(write_yaml([word])) == yaml.safe_load(write_yaml([word])) == [word]
 
 
-# The failures that were reported.
+# The inputs of reported bugs.
 
 
 def test_a_repeated_section_names_both_lines() -> None:

@@ -1,7 +1,7 @@
-"""Files that people have taken for a corpus: what each holds, or why it is refused.
+"""Files that users might upload as a corpus, with the documents in them or the expected error.
 
-`FILES` maps a file name to its bytes and the expected documents, or the expected words of the error. Parquet is written
-here by pyarrow, the rest by hand.
+`FILES` maps a file name to its bytes and the expected documents, or a part of the expected error. pyarrow writes the
+parquet files; the others are literals.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def column(values: list[Any], kind: Any = None, name: str = "text") -> bytes:
 
 
 def named(*columns: tuple[str, list[Any]]) -> bytes:
-    """Columns that may share a name."""
+    """Return a parquet file with these columns, of which several may have the same name."""
     arrays = [pa.array(values) for _, values in columns]
     return parquet(pa.Table.from_arrays(arrays, names=[name for name, _ in columns]))
 
 
 def _reported() -> dict[str, tuple[bytes, Expected]]:
-    """The files of the reports, read here by the plain means of each format."""
+    """Return the files of bug reports, with documents that are read by the plain libraries of each format."""
     read = {path.name: path.read_bytes() for path in sorted(CASES.iterdir()) if path.suffix in SUFFIXES}
     expected: dict[str, Expected] = {
         "plain.txt": [text.strip() for text in read["plain.txt"].decode().split("<|endoftext|>")],
@@ -69,7 +69,7 @@ def _reported() -> dict[str, tuple[bytes, Expected]]:
 
 FILES: dict[str, tuple[bytes, Expected]] = {
     **_reported(),
-    # Nothing in it.
+    # Files without text.
     "empty.txt": (b"", EMPTY),
     "empty.jsonl": (b"", EMPTY),
     "empty.parquet": (b"", EMPTY),
@@ -85,7 +85,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "nulls.parquet": (column([None, None], pa.string()), NOTHING),
     "type-null.parquet": (column([None, None], pa.null()), NOTHING),
     "no-rows.parquet": (column([], pa.string()), NOTHING),
-    # A null is a document without text, as a blank is.
+    # A null is skipped like a blank document.
     "some-nulls.jsonl": (texts(TWO[0], None, " ", TWO[1]), TWO),
     "some-nulls.parquet": (column([TWO[0], None, " ", TWO[1]]), TWO),
     # Line ends.
@@ -114,12 +114,12 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "nul.txt": (b"a" * 99 + b"\0 and more", "byte 100 is NUL"),
     "nul-escape.jsonl": (b'{"text": "a\\u0000b"}\n', ["a\0b"]),
     "nul-within.parquet": (column(["a\0b"]), ["a\0b"]),
-    # Half pairs of surrogates, whole pairs, and escapes that look like them.
+    # Half and whole surrogate pairs, and escapes that look like them.
     "low.jsonl": (b'{"text": "a\\uDC00"}\n', "line 1: 'text' contains half a surrogate pair (\\udc00 at character 2)"),
     "swapped.jsonl": (b'{"text": "\\ude00\\ud83d"}\n', "half a surrogate pair (\\ude00 at character 1)"),
     "pair.jsonl": (b'{"text": "\\ud83d\\ude00 \\\\ud83d"}\n', ["\U0001f600 \\ud83d"]),
     "elsewhere.jsonl": (b'{"id": "\\ud83d", "text": "fine"}\n', ["fine"]),
-    # Text that is something else.
+    # Texts of other types.
     "list.jsonl": (texts("a", ["b"]), f"line 2: 'text' is a list, expected text; {NAME_ANOTHER}"),
     "object.jsonl": (texts({"en": "a"}), "line 1: 'text' is an object, expected text"),
     "number.jsonl": (texts(7), "line 1: 'text' is a number, expected text"),
@@ -137,7 +137,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
         parquet(pa.table({"text": pa.array([7, 7]).dictionary_encode()})), "column 'text' is a number (",
     ),
     "json-type.parquet": (column(['{"a": 1}'], pa.json_()), "column 'text' is an object (extension<arrow.json>)"),
-    # Every layout of strings.
+    # All string types of Arrow.
     "string.parquet": (column(TWO, pa.string()), TWO),
     "large.parquet": (column(TWO, pa.large_string()), TWO),
     "view.parquet": (column(TWO, pa.string_view()), TWO),
@@ -157,7 +157,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "twice.jsonl": (texts("a") + b'{"text": "a", "id": 1, "text": "b"}\n', "line 2 has the field 'text' more"),
     "twice-elsewhere.jsonl": (lines({"text": '"text"', "of": {"text": 1}, "id": "text"}), ['"text"']),
     "others-twice.jsonl": (b'{"id": 1, "text": "a", "id": 2}\n', ["a"]),
-    # Values that are no records.
+    # Lines that are not objects.
     "strings.jsonl": (lines("a", "b"), "line 1 is a string, expected an object with the field 'text'"),
     "null-lines.jsonl": (b"null\n", "line 1 is null, expected an object"),
     "arrays.jsonl": (lines({"text": "a"}, ["b"]), "line 2 is a JSON array"),
@@ -183,7 +183,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "cut-off.parquet": (column(TWO)[:-20], "not a readable parquet file (it does not end with PAR1"),
     "garbled.parquet": (b"PAR1" + b"x" * 40 + b"PAR1", "not a readable parquet file"),
     "lines-in.txt": (texts("a"), ['{"text": "a"}']),
-    # Gzip, whatever the name says.
+    # Gzip, with and without the suffix .gz.
     "packed.txt": (gzip.compress(PLAIN.encode()), TWO),
     "packed.txt.gz": (gzip.compress(PLAIN.encode()), TWO),
     "plain.txt.gz": (PLAIN.encode(), TWO),

@@ -1,4 +1,4 @@
-"""A dataset's name is a word: no path, no file, no name of the hub, and a typing error finds its neighbour."""
+"""The name of a dataset is not a path, a file name or a name on the hub, and a mistyped name gets a suggestion."""
 
 from __future__ import annotations
 

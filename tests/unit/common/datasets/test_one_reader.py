@@ -1,6 +1,6 @@
-"""A file is read the same by every way: upload, dataset job, path in a configuration, `tidal train`, and the hub.
+"""Uploads, dataset jobs, paths in configurations, `tidal train` and the hub read a file in the same way.
 
-The same documents, bit for bit, or the same words of the same error.
+The result is the same documents, or an error with the same text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIMIT = 2**30
 
 
 def verdict(read: Callable[[], list[str]], *names: str) -> Expected:
-    """The documents, or the error without the name of the file that it begins with."""
+    """Return the documents, or the error without the name of the file with which it begins."""
     try:
         return read()
     except DataError as error:
@@ -43,7 +43,7 @@ def read_source(source: str, data_dir: Path) -> list[str]:
 
 
 def by_upload(file: Path, store: DatasetStore, step: int) -> list[str]:
-    """What the check counted, as the documents of the dataset that came of it."""
+    """Upload the file, and return the documents of the dataset."""
     kind = split_name(file.name)[1]
     assert kind is not None
     data = file.read_bytes()
@@ -57,7 +57,7 @@ def by_upload(file: Path, store: DatasetStore, step: int) -> list[str]:
 
 
 def by_job(file: Path, store: DatasetStore) -> list[str]:
-    """A dataset that came in unchecked, as from an api without pyarrow or of an earlier release."""
+    """Store a dataset without checking it, like an api without pyarrow or an earlier version; return its documents."""
     kind = split_name(file.name)[1]
     data = file.read_bytes()
     fields = {"name": "unchecked", "format": kind, "sha256": sha256(data).hexdigest(), "size_bytes": len(data)}
@@ -97,7 +97,7 @@ def test_every_way_gives_the_same(name: str, tmp_path: Path, monkeypatch: pytest
 
 
 class Hub:
-    """The library `datasets` with one data set in it, and no network."""
+    """Replace the library `datasets` with one that contains one dataset and uses no network."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: Any = None
@@ -120,7 +120,7 @@ READ_BY_THE_HUB = [
     name
     for name, (data, _) in FILES.items()
     if name.endswith(".parquet") and data.startswith(b"PAR1") and data.endswith(b"PAR1")
-    # Its own reader refuses these before ours comes to them, or cannot express them.
+    # The library's own reader rejects these files, or cannot represent them.
     and name not in ("dupcols.parquet", "others-twice.parquet", "twice-with-numbers.parquet", "garbled.parquet",
                      "short.parquet", "map.parquet")
 ]  # fmt: skip
@@ -161,7 +161,7 @@ def test_features_of_the_hub_that_are_no_text_are_refused(hub: Hub) -> None:
 
 @pytest.fixture
 def no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As in the slim image of the api."""
+    """pyarrow is missing, as in the slim image of the api."""
     for name in [name for name in sys.modules if name.split(".")[0] == "pyarrow"]:
         monkeypatch.setitem(sys.modules, name, None)
     yield

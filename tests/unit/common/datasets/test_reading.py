@@ -1,4 +1,4 @@
-"""Any text cut anywhere gives the documents that a plain split gives; what is too long stays within bounds."""
+"""Text that arrives in any blocks gives the same documents as splitting it at once, and long documents are limited."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_long_document_is_let_go_while_it_comes(monkeypatch: pytest.MonkeyPatc
     taken = 0
     for _ in range(100):
         taken += sum(len(text) for text in reader.feed(b"x" * 100))
-    assert taken == 9000  # all but what the last cut may need
+    assert taken == 9000  # all except the characters that the last cut may need
     assert sum(len(text) for text in reader.finish()) == 1000
 
 

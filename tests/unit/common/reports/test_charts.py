@@ -1,4 +1,4 @@
-"""Chart blocks: what is accepted, what is refused, and that the line is named."""
+"""Which chart blocks are accepted, and which are rejected with an error that names the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report as a file: nothing from outside, nothing that acts, the right places on the drawing."""
+"""An exported report loads nothing, contains no active content, and draws its charts at the right positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Markdown becomes HTML that cannot act: checked by reading the HTML with a parser that is not the renderer's."""
+"""Markdown becomes HTML without active content, which is checked with a parser independent of the renderer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ATTRIBUTES = {"a": {"href", "rel", "title"}, "div": {"class"}, "code": {"class"}
 
 
 class Seen(HTMLParser):
-    """Every element and attribute."""
+    """Collects all elements and attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)

@@ -1,4 +1,4 @@
-"""The patterns say exactly what the data say, and say what is missing."""
+"""Generated reports state exactly the given data, and name the data that are missing."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_controller_that_won_is_said_to_have_won_and_no_more() -> None:
     [
         ({"random": (0.5, 0.25), "fixed": (0.0, 0.25)}, "did not beat all of its baselines"),
         ({"random": (0.5, 0.25), "fixed": (-0.5, 0.25)}, "it beat random; it did worse than fixed"),
-        ({"random": (0.125, 0.25), "fixed": (0.25, 0.25)}, "did not beat its baselines"),  # an end at 0 is no victory
+        ({"random": (0.125, 0.25), "fixed": (0.25, 0.25)}, "did not beat its baselines"),  # an interval that touches 0 does not count as a win
     ],
 )
 def test_a_report_states_that_a_controller_did_not_win(

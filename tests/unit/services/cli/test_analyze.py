@@ -1,4 +1,4 @@
-"""`tidal analyze` against an api that is played: what it asks, what it shows, where it keeps the result."""
+"""Requests and output of `tidal analyze`, with a fake api."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def result(kind: str) -> dict[str, Any]:
 
 
 class Api:
-    """Answers as the api would; `sent` are method, path and body."""
+    """A fake api; `sent` contains method, path and body of the requests."""
 
     def __init__(self) -> None:
         self.experiments = EXPERIMENTS

@@ -1,4 +1,4 @@
-"""The command as a person meets it: one line for an error, help everywhere, no torch."""
+"""The command line prints an error as one line, has help for every command, and does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demonstration takes a local file as it is now, also after it has changed."""
+"""The demonstration uses the present contents of a local file, also after the file has changed."""
 
 from __future__ import annotations
 

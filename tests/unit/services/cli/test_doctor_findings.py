@@ -1,4 +1,4 @@
-"""The doctor says what is missing and how to get it, and touches nothing."""
+"""`tidal doctor` shows what is missing and how to install it, and changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tidal export` as a person meets it: which checkpoint is meant, what is printed, what is refused."""
+"""Which checkpoint `tidal export` uses, what it prints, and what it rejects."""
 
 from __future__ import annotations
 

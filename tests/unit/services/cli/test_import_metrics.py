@@ -1,4 +1,4 @@
-"""Metrics of the original, in every form it may have, are read back by our reader."""
+"""Imported metrics of the original project, in all its formats, can be read by Tidal's reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's events are told as attempts: who, from where, and how each ended."""
+"""The attempts of a job are derived from its events: the worker, the starting step, and the ending."""
 
 from __future__ import annotations
 

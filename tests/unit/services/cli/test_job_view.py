@@ -1,4 +1,4 @@
-"""What the live view knows of a job follows from the events alone."""
+"""The live view of a job derives its state from events."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def test_the_time_limit_counts_from_the_first_step() -> None:
     assert view.fraction == pytest.approx(0.25)
     assert view.seconds_left == pytest.approx(75.0)
     view.apply(StreamEvent("status", {"step": 1, "etaSeconds": 900.0}))
-    assert view.seconds_left == pytest.approx(75.0)  # the limit ends it first
+    assert view.seconds_left == pytest.approx(75.0)  # the time limit is reached first
     view.apply(points(5000))
-    assert view.fraction == pytest.approx(0.5)  # the steps are further than the clock
+    assert view.fraction == pytest.approx(0.5)  # more of the steps than of the time limit is done
     now[0] = 1200.0
     assert (view.fraction, view.seconds_left) == (1.0, None)
 
@@ -65,7 +65,7 @@ def test_a_status_is_said_once_and_quiet_ones_are_not() -> None:
         for status, attempt in (("provisioning", 1), ("starting", 1), ("running", 1), ("running", 1), ("running", 2))
     ]
     assert said == [[], [], ["running"], [], ["running (attempt 2)"]]
-    assert view.job.payload is not None  # updates come without it
+    assert view.job.payload is not None  # updates do not contain it
 
 
 def test_a_failure_says_why() -> None:

@@ -1,4 +1,4 @@
-"""Output that is not UTF-8 never ends a command in the middle of a text, and JSON and YAML stay what they are."""
+"""With an output encoding other than UTF-8, commands print everything, and JSON and YAML remain valid."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LINES = {"lines": [{"attempt": 1, "line": 1, "text": NAME}], "nextCursor": None,
 
 
 class Handler(BaseHTTPRequestHandler):
-    """An api with one job, whose name and log no terminal of the tests can show whole."""
+    """Serve an api with one job whose name and log cannot be encoded completely in the tested encodings."""
 
     def do_GET(self) -> None:
         body = LINES if "/logs" in self.path else JOB if "job_1" in self.path else {"jobs": [JOB], "nextCursor": None}

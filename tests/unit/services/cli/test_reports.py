@@ -1,4 +1,4 @@
-"""`tidal reports` against an api that is played: what it asks, what it shows, what it writes."""
+"""Requests, output and files of `tidal reports`, with a fake api."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXPORT = (
 
 
 class Api:
-    """Answers by method and path, and remembers what was asked."""
+    """A fake api that replies by method and path, and records the requests."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, Any]] = []
@@ -99,7 +99,7 @@ def test_a_report_is_made_of_the_newest_experiment_unless_some_are_named(
 def test_a_report_is_shown_with_end_values_in_place_of_charts(api: Api, tidal: Callable[..., Result]) -> None:
     said = tidal("show", "last").output
     assert "bold" in said and "1.5" in said
-    # In a pipe the Markdown itself, so that no id is broken over two lines.
+    # A pipe receives the Markdown itself, so that no id is split over two lines.
     assert "```chart" not in said and "**bold** ␛[2J" in said and "\x1b" not in said
     assert tidal("show", "rep_1", "--raw").output == "raw *text*\n"
     assert json.loads(tidal("show", "rep_1", "--json").output)["markdown"] == "raw *text*"

@@ -1,4 +1,4 @@
-"""Asking jobs to pause, resume, complete, stop: what is sent, what is said, and the exit status."""
+"""The requests, the output and the exit status of the commands pause, resume, complete, stop and cancel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tidal_client import Client
 
 
 class Api:
-    """Jobs by id with the statuses they go through: the next one at each look."""
+    """A fake api. `statuses` maps ids of jobs to the statuses that successive requests return."""
 
     def __init__(self) -> None:
         self.statuses: dict[str, list[str]] = {}
         self.asked: list[tuple[str, str]] = []
         self.moves: dict[str, dict[str, list[str]]] = {}
-        """Statuses that follow once all jobs of a status were listed."""
+        """Maps a status to the statuses of jobs after all jobs with that status were listed."""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         parts = request.url.path.split("/")

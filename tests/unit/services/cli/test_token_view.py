@@ -1,4 +1,4 @@
-"""Tokens in the terminal: colours where they are wanted, plain text elsewhere, and what was in force."""
+"""Tokens are coloured where colours are wanted and plain elsewhere, and the summary names the parameters used."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_colour_that_is_asked_for_goes_into_a_pipe_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLORTERM", "truecolor")
-    monkeypatch.setenv("NO_COLOR", "1")  # of the two, the option was given for this command
+    monkeypatch.setenv("NO_COLOR", "1")  # the option has precedence over the variable
     shown(Color.ALWAYS)
     printed = capsys.readouterr()
     assert "\x1b[38;2;70;130;240m a\x1b[0m" in printed.out
@@ -48,7 +48,7 @@ def test_colour_that_is_asked_for_goes_into_a_pipe_too(
 
 
 def test_a_terminal_gets_colours_unless_no_color_or_never_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # how rich is told that there is a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich assume a terminal
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert console(Color.AUTO).color_system is not None

@@ -1,4 +1,4 @@
-"""Every line of every process is kept whole in a file and shown short on the terminal."""
+"""Every line of a process is written completely to its file and shortened on the terminal."""
 
 from __future__ import annotations
 
