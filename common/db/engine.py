@@ -42,7 +42,7 @@ def make_engine(
     lock_timeout: float = 10.0,
     idle_in_transaction_timeout: float = 60.0,
 ) -> Engine:
-    """Return an engine whose operations time out; the timeouts of statements, locks and idle transactions in seconds.
+    """Return an engine whose operations time out; `statement_timeout` and the other timeouts are in seconds.
 
     Connecting times out after 5 s, and a connection to a dead server is closed after 15 s. Connections are checked
     before use. Prepared statements are disabled, so that a pooler in transaction mode can be used.

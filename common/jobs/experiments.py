@@ -82,4 +82,4 @@ def create_experiment(
         statement = insert(Experiment).values(id=candidate, **values).on_conflict_do_nothing().returning(Experiment.id)
         if session.scalar(statement) is not None:
             return candidate
-    raise ConflictError(f"{MAX_PER_SECOND} experiments are named {plain}, because of one second; submit again")
+    raise ConflictError(f"{MAX_PER_SECOND} experiments have the name {plain} already; submit again in a second")

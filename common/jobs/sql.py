@@ -43,9 +43,10 @@ def try_lock(session: Session, key: int) -> bool:
 
 
 def idle_transaction_limit(seconds: float) -> ColumnElement[str]:
-    """Return an expression to select together with the lock, which ends a transaction that is idle for `seconds`.
+    """Return an expression that sets the longest idle time of the transaction; select it together with a lock.
 
-    The lock then ends too. Otherwise a suspended process (a sleeping machine, a paused container) would keep it.
+    PostgreSQL ends a transaction that is idle for longer, and with it the lock. Otherwise a suspended process (a
+    sleeping machine, a paused container) would keep the lock.
     """
     return func.set_config("idle_in_transaction_session_timeout", f"{round(seconds * 1000)}ms", True)
 

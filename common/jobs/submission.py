@@ -2,7 +2,7 @@
 
 All checks that do not need the artifact store are made here. An Idempotency-Key is kept for 24 h: a second submission
 with the same key and body returns the existing job, one with a different body is refused (422). A caller with a key
-therefore calls `submitted_before` first, and calls `submit` in the same transaction if that returns None.
+therefore calls `submitted_before` first, and calls `enqueue_job` in the same transaction if that returns None.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ SWEEP_FIELDS = ("sweptAt", "trouble")
 """Fields of the heartbeat of the health process (`keys.HEALTH`) that `sweep_problem` needs."""
 MISSED_SWEEPS = 6
 """Number of missed sweeps after which `sweep_problem` reports a problem."""
-LEAST_SECONDS = 60.0
-"""Age in seconds of the last sweep below which nothing is reported, so that a restart of the database is no alarm."""
+MIN_ALARM_AGE_SECONDS = 60.0
+"""Age in seconds of the last sweep up to which nothing is reported, so that a restart of the database is no alarm."""
 
 
 class Heartbeat:
@@ -128,6 +128,6 @@ def sweep_problem(swept_at: str | None, problem: str | None, reaper_seconds: flo
     if swept_at is None:
         return "no health process runs, so jobs of lost workers are not restarted; run python -m services.health"
     age = (datetime.now(UTC) - datetime.fromisoformat(swept_at)).total_seconds()
-    if age <= max(LEAST_SECONDS, MISSED_SWEEPS * reaper_seconds):
+    if age <= max(MIN_ALARM_AGE_SECONDS, MISSED_SWEEPS * reaper_seconds):
         return ""
     return f"the last successful sweep was {age:.0f} s ago; the newest error is: {problem or 'no answer'}"

@@ -32,7 +32,7 @@ METRIC_KINDS = (EVENT_METRICS, EVENT_RL_METRICS)
 
 JOBS_STREAM = "tidal:stream:jobs"
 EPOCH = "tidal:epoch"
-"""`<Redis time, ms>-<random>`, set once per life of the Redis data; another value means that Redis was emptied."""
+"""`<Redis time in ms>-<random>`, set whenever the key is missing; another value shows that Redis was emptied."""
 DESIRED_STATE_CHANNEL = "tidal:wishes"
 """Pub/sub channel; a message is the id of a job whose desired_state has changed."""
 WORKERS = "tidal:workers"

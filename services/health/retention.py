@@ -1,6 +1,6 @@
 """The retention loop: deletes expired and leftover files once an hour, and earlier when a disk is nearly full.
 
-Old logs and metrics are deleted if TIDAL_RETENTION_DAYS is set (`common.jobs.retention.retain`). Files that killed
+Old logs and metrics are deleted if TIDAL_RETENTION_DAYS is set (`delete_expired_archives`). Files that killed
 processes left behind (unfinished deletions, uploads, token caches and checkpoints) are always deleted. A round begins
 early while a disk has less than twice its reserve free; it deletes only what the next hourly round would delete.
 

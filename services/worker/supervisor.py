@@ -257,7 +257,8 @@ class JobSupervisor:
                 assert self._ladder.requested is not None
                 child.send(Stop(request=self._ladder.requested))
             case StopAction.TERMINATE:
-                self._reports.event("sigterm_sent", **{"wish": self._ladder.requested})
+                details = {"wish": self._ladder.requested}
+                self._reports.event("sigterm_sent", **details)
                 child.terminate()
             case StopAction.KILL:
                 drained = self._ladder.requested == "drain"

@@ -74,7 +74,7 @@ class Report:
 
 
 def soak(plan: Plan, folder: Path, print_progress: Callable[[str], None] = lambda line: None) -> Report:
-    """Run the soak test in `folder` with its own servers; calls `print_progress` about once a second with a line of counts."""
+    """Run the soak test in `folder` with its own servers; `print_progress` gets a line of counts every second."""
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "faults.jsonl"

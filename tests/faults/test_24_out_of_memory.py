@@ -1,9 +1,9 @@
 """Fault 24: the kernel kills the trainer in every attempt because memory runs out.
 
 In the variant "kernel", both workers run in a memory cgroup with a limit; the trainer allocates more, and the kernel
-kills it. In the variant "counter file", the worker reads the kernel's counter from a file of the test; the trainer increments
-it before it sends SIGKILL to itself. If no group can be created, "kernel" runs like "counter file"; the output of the test
-shows which one ran.
+kills it. In the variant "counter file", the worker reads the kernel's counter from a file of the test; the trainer
+increments it before it sends SIGKILL to itself. If no group can be created, the variant "kernel" does the same; the
+output of the test shows which one ran.
 """
 
 from __future__ import annotations

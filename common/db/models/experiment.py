@@ -13,7 +13,7 @@ from tidal_client.vocabulary import ExperimentType
 
 
 class Experiment(Base):
-    """One experiment. Attempts, pauses and resumes keep it; a job with `resumeFrom` creates a new one."""
+    """One experiment. All attempts of a job use the same one; a job with `resumeFrom` creates a new one."""
 
     __tablename__ = "experiments"
     __table_args__ = (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from services.worker.record_progress import ProgressMeter, ProgressWatch
+
+from services.worker.progress import ProgressMeter, ProgressWatch
 
 
 def stepping(interval: float, count: int) -> tuple[ProgressWatch, float]:
