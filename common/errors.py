@@ -67,7 +67,7 @@ class TooLargeError(TidalError):
 
 
 class DataError(TidalError, ValueError):
-    """A corpus or token cache that cannot be used; the message says how to repair it."""
+    """A corpus or token cache that cannot be used; the message explains how to repair it."""
 
     code = "invalid_data"
     status = 422

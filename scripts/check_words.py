@@ -86,6 +86,8 @@ ALLOWED = (
         "stored values and names: outbox, details of an event, a constraint, a Celery task and a channel of Redis",
     ),
     Allowed("", r"\bfile\.tell\(\)", "a method of file objects"),
+    Allowed("", r"\.tell\(\)", "a method of files"),
+    Allowed(r"services/local/|tests/", r"`nobody`|getpwnam|~nobody", "an account of the operating system"),
     Allowed("", r"Mom said to", "a default prompt of the configuration"),
     Allowed("docs/benchmarks", "", "a record of measurements, with the names they had"),
     Allowed("", r"\b410\b|HTTPStatus\.GONE", "the name of the HTTP status 410"),

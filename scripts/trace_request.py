@@ -70,7 +70,7 @@ WAYS = {
         "services/generator/wire.py:wire_token",
         "services/generator/emitter.py:Emitter._send",
         "services/api/generations.py:Generations._deliver",
-        "services/api/generating.py:encode_event",
+        "services/api/generation_replies.py:encode_event",
         "services/api/middleware.py:_Reply.send",
     ),
 }

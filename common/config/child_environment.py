@@ -55,8 +55,8 @@ def own_environment(
 ) -> dict[str, str]:
     """Return the variables of `environ` that a Tidal process needs.
 
-    `secrets` are the names from SECRET_VARIABLES that the process may read. `hub` adds the variables for downloading corpora,
-    `database` those of PostgreSQL's client library.
+    `secrets` are the names from SECRET_VARIABLES that the process may read. `hub` adds the variables for downloading
+    corpora, `database` those of PostgreSQL's client library.
     """
     ours = (variables() | OTHER_VARIABLES.keys() | INTERNAL_VARIABLES) - SECRET_VARIABLES
     passed = {name.strip() for name in environ.get(PASS_ENVIRONMENT, "").split(",")} - SECRET_VARIABLES

@@ -1,4 +1,4 @@
-"""Builds frozen configurations from YAML files, with errors that say what to change.
+"""Builds frozen configurations from YAML files, with errors that name what to change.
 
 The error for an unknown key names the nearest valid key; the error for a wrong value names its key, the value and what
 is allowed. Leaves out reading the YAML text (`common.config.yaml_text`), and the upper-case files of the original

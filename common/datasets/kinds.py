@@ -1,4 +1,4 @@
-"""Recognises files that cannot be a corpus by their name or first bytes, and says how to convert them.
+"""Recognises files that cannot be a corpus by their name or first bytes, and describes how to convert them.
 
 Uploads, configurations and `tidal datasets upload` use the same messages. Leaves out errors inside a file of the right
 kind (`reading`).

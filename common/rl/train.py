@@ -60,7 +60,7 @@ def train_controller(
     it writes `rl_checkpoint_final.pth`, `rl_metrics/rl_training_metrics.json` and `ablation_results.json`, unless a
     stop request arrives first. A stop while the corpus is tokenised leaves no files.
 
-    Raises CheckpointError, DataError, ConfigError and StorageError. Raises DivergedError, whose message says where to
+    Raises CheckpointError, DataError, ConfigError and StorageError. Raises DivergedError, which names a checkpoint to
     resume, if a loss, a gradient norm, a reward or the policy is not finite.
     """
     device = select_compute_device(config)

@@ -1,4 +1,4 @@
-"""Ends a training whose loss, gradients or weights are no longer finite, with an error that says where to resume.
+"""Ends a training whose loss, gradients or weights are not finite, with an error that names a checkpoint to resume.
 
 If the loss or the gradients of step S are not finite, a training resumed from a checkpoint of S would diverge again. So
 this checkpoint is withdrawn: its folder is renamed, unless it is the best so far. The error names the newest intact

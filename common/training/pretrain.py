@@ -53,7 +53,7 @@ def pretrain(
     `evaluation_results/evaluation_results.json` are written. Every other outcome leaves a checkpoint, except STOPPED
     and DRAINED while the corpus is tokenised.
 
-    Raises ConfigError, DataError, CheckpointError and StorageError. Raises DivergedError, whose message says where to
+    Raises ConfigError, DataError, CheckpointError and StorageError. Raises DivergedError, which names a checkpoint to
     resume, if a loss, a gradient norm or a validation loss is not finite.
     """
     try:

@@ -39,7 +39,7 @@ class ServerProgram:
 def find_postgres(major: int | None = None) -> ServerProgram:
     """Return the PostgreSQL to use; `major` is the version that a data folder needs, None accepts any from 15 on.
 
-    Raises UnavailableError, which says how to install PostgreSQL, if there is none.
+    Raises UnavailableError, which explains how to install PostgreSQL, if there is none.
     """
     rejected: list[str] = []
     for path, origin in _postgres_candidates():

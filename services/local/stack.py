@@ -20,7 +20,7 @@ from services.local.child import ChildSpec
 from services.local.server_files import free_port, port_is_free, write_private
 
 FLOWER_PORT = 5555
-NO_DATABASE = "postgresql+psycopg://nobody@127.0.0.1/none"
+NO_DATABASE = "postgresql+psycopg://unused@127.0.0.1/none"
 """Placeholder database URL for processes that never connect to a database."""
 SERVER_STOP_SECONDS = 1.5
 """Seconds of the stop budget that are reserved for PostgreSQL and Valkey."""

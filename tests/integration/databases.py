@@ -1,7 +1,7 @@
 """A pool of databases for tests: each test gets one without rows and with the schema of the migrations.
 
 Copying the template takes 0.15 s, and dropping a database forces a checkpoint of PostgreSQL. Therefore the next test
-gets the emptied database of an earlier test if nobody is connected to it any more and its schema, settings and
+gets the emptied database of an earlier test if no process is connected to it any more and its schema, settings and
 revision are those of the template. Otherwise the database is dropped.
 """
 

@@ -21,7 +21,7 @@ TYPES: dict[str, str] = {
     ExperimentType.ANALYSIS: "analysis",
 }
 STILL = 0.005
-"""Relative change of a metric below which a report does not say that it rose or fell."""
+"""Relative change of a metric below which a report calls the metric unchanged."""
 
 
 @dataclass(frozen=True)

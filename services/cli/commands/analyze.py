@@ -234,12 +234,12 @@ def _build_request(
     )
 
 
-def _run(client: Client, wanted: _AnalysisRequest, wishes: _ResultOptions) -> None:
-    if wishes.job:
+def _run(client: Client, wanted: _AnalysisRequest, options: _ResultOptions) -> None:
+    if options.job:
         config = {"kind": wanted.kind, "prompts": wanted.prompts, **wanted.given}
-        names = {"checkpoint": wanted.checkpoint, "rl_checkpoint": wanted.policy, "name": wishes.name}
+        names = {"checkpoint": wanted.checkpoint, "rl_checkpoint": wanted.policy, "name": options.name}
         job = client.submit_job("analysis", config=config, **names)
-        if wishes.as_json:
+        if options.as_json:
             print_json(job.model_dump(mode="json", by_alias=True))
             return
         out.print(f"Submitted {job.id}.")
@@ -256,12 +256,12 @@ def _run(client: Client, wanted: _AnalysisRequest, wishes: _ResultOptions) -> No
             rl_checkpoint=wanted.policy,
             **wanted.given,
         )
-    if wishes.as_json:
+    if options.as_json:
         print_json(result.model_dump(mode="json", by_alias=True))
     else:
         _print(result)
-    if wishes.save:
-        saved = client.save_analysis(_experiment(wanted.policy or wanted.checkpoint), result, name=wishes.name)
+    if options.save:
+        saved = client.save_analysis(_experiment(wanted.policy or wanted.checkpoint), result, name=options.name)
         err.print(f"Saved as {saved.id}: tidal analyze show {saved.id}", soft_wrap=True)
 
 

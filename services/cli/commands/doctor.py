@@ -1,4 +1,4 @@
-"""`tidal doctor`: checks this machine and says how to install what is missing. It changes nothing."""
+"""`tidal doctor`: checks this machine and explains how to install what is missing. It changes nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TORCH_PACKAGES = ("safetensors", "datasets", "pyarrow")
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one check. `fix` says what to do unless the state is ok."""
+    """The result of one check. `fix` describes what to do unless the state is ok."""
 
     name: str
     state: Literal["ok", "warning", "missing"]

@@ -95,7 +95,7 @@ def test_cancel_while_running_stops_the_trainer(stack: Stack) -> None:
     assert stack.http.post(f"/api/jobs/{job['id']}/cancel").status_code == 200
     stack.wait_status(job["id"], "cancelled")
     assert stack.statuses(job["id"]) == [*LIVE, "stopping", "cancelled"]
-    stack.wait_for("the trainer to be gone", lambda: not trainers_of(worker.pid), 10)
+    stack.wait_for("the trainer to end", lambda: not trainers_of(worker.pid), 10)
 
 
 def test_kill_9_of_the_worker_continues_on_another_from_the_checkpoint(stack: Stack) -> None:

@@ -32,7 +32,7 @@ class Running:
     ) -> None:
         self.folder = folder
         if not database:
-            environment["TIDAL_DATABASE_URL"] = "postgresql+psycopg://nobody@127.0.0.1:1/asks"
+            environment["TIDAL_DATABASE_URL"] = "postgresql+psycopg://unused@127.0.0.1:1/asks"
         self.process = subprocess.Popen(
             [sys.executable, SMALL_STACK, str(folder), str(port), behaviour],
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
@@ -95,7 +95,7 @@ class Running:
         return status
 
 
-def gone(processes: list[psutil.Process], seconds: float = 5) -> list[psutil.Process]:
+def still_running(processes: list[psutil.Process], seconds: float = 5) -> list[psutil.Process]:
     """Return the processes that still run after `seconds`; zombies do not count."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]

@@ -34,9 +34,9 @@ def test_lent_servers_answer_until_the_input_ends(folder: Path) -> None:
             assert connection.execute("SELECT 1").fetchone() == (1,)
         assert lent["experiments_dir"] == str(folder / "experiments")
         with lend(folder) as second:
-            _, said = second.communicate(timeout=30)
+            _, output = second.communicate(timeout=30)
         assert second.returncode == 1
-        assert "is already running" in said
+        assert "is already running" in output
         lender.stdin.close()
         assert lender.wait(30) == 0
     assert PostgresServer(folder / "postgres").pid is None

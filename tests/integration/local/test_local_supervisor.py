@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from services.local.servers import PostgresServer, ValkeyServer
-from tests.integration.local.conftest import Running, gone
+from tests.integration.local.conftest import Running, still_running
 from tidal_client.local_instance import read_instance
 
 Start = Callable[..., Running]
@@ -30,7 +30,7 @@ def test_ctrl_c_stops_everything_in_order_and_leaves_no_process(start: Start, fo
     assert instance.alive
     assert running.stop() < 12
     assert running.finish() == 0
-    assert not gone(tree)
+    assert not still_running(tree)
     assert read_instance(folder) is None
     assert running.lines[-1].endswith("everything has stopped")
     assert "tables are up to date" in (folder / "logs" / "migrate.log").read_text()
@@ -43,7 +43,7 @@ def test_a_child_that_does_not_listen_is_killed_at_its_deadline(start: Start) ->
     tree = running.tree()
     assert running.stop(signal.SIGTERM) < 12
     assert "worker did not end in 1 s and was killed" in running.output
-    assert not gone(tree)
+    assert not still_running(tree)
 
 
 def test_a_second_ctrl_c_kills_at_once(start: Start) -> None:
@@ -55,7 +55,7 @@ def test_a_second_ctrl_c_kills_at_once(start: Start) -> None:
     running.wait_for("stopping, which takes at most")
     running.stop()
     assert "was killed" not in running.output  # it did not wait for a deadline
-    assert not gone(tree)
+    assert not still_running(tree)
 
 
 def test_a_crashed_child_starts_again_and_leaves_no_grandchild(start: Start, folder: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_crashed_child_starts_again_and_leaves_no_grandchild(start: Start, fol
     running.wait_for("worker is up", times=2)
     assert "worker falls over" in running.output
     assert "worker ended (exit code 1); starting it again in 0.5 s" in running.output
-    assert not gone(family)
+    assert not still_running(family)
     instance = read_instance(folder)
     assert instance is not None
     assert instance.processes["worker"].restarts == 1
@@ -90,7 +90,7 @@ def test_a_full_disk_stops_nothing_and_hinders_no_stop(start: Start, folder: Pat
     assert "cannot write" in running.output
     assert running.stop() < 12
     assert running.finish() == 0
-    assert not gone(tree)
+    assert not still_running(tree)
     assert running.lines[-1].endswith("everything has stopped")
 
 
@@ -104,7 +104,7 @@ def test_kill_9_takes_the_children_and_the_next_one_uses_the_same_servers(start:
         client.set("kept", "yes")
     first.process.kill()
     first.finish()
-    assert not gone(children)
+    assert not still_running(children)
     assert read_instance(folder) is None
     second = start(database=True)
     after = second.ready()
@@ -115,7 +115,7 @@ def test_kill_9_takes_the_children_and_the_next_one_uses_the_same_servers(start:
         assert client.get("kept") == b"yes"
     tree = second.tree()
     second.stop()
-    assert not gone(tree)
+    assert not still_running(tree)
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
@@ -132,7 +132,7 @@ def test_a_killed_server_comes_back_with_its_address(start: Start, folder: Path,
     assert server.url == (before.database_url if name == "postgres" else before.redis_url)
 
 
-def test_a_second_supervisor_says_that_one_runs(start: Start, folder: Path) -> None:
+def test_a_second_supervisor_reports_that_one_runs(start: Start, folder: Path) -> None:
     first = start()
     first.ready()
     second = start()

@@ -18,7 +18,9 @@ HOSTILE = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x7fe\r\bf[red]g[/x] :cat: é\ud800
 
 def controls(text: str) -> list[str]:
     """Characters that could control a terminal, or cannot be encoded."""
-    return [its for its in text if unicodedata.category(its) in ("Cc", "Cs") and its not in "\n\t"]
+    return [
+        character for character in text if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
+    ]
 
 
 @pytest.mark.parametrize("form", ["str", "Text", "table", "cell", "title", "out", "status", "progress"])

@@ -26,7 +26,7 @@ def run(parser):
     parser.add_argument("--seed", help="selects the sample")
     return refuse(ConflictError("the job has ended"))
 '''
-SCRIPT = """// Draws the chart
+SCRIPT = """// Shows the chart
 // of one run.
 /** @type {number} */
 const pattern = /"not a string/;
@@ -53,7 +53,7 @@ def test_python_prose_has_its_kind_and_its_line() -> None:
 def test_dashboard_prose_has_its_kind_and_its_line() -> None:
     found = [(each.line, each.kind, each.text) for each in dashboard_passages(SCRIPT, "x.js")]
     assert found == [
-        (1, "comment", "Draws the chart of one run."),
+        (1, "comment", "Shows the chart of one run."),
         (5, "dashboard", "Shown to a reader"),
         (6, "dashboard", "It has waited long."),
         (6, "dashboard", "Waits for a worker. {…}"),

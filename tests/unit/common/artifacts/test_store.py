@@ -98,7 +98,7 @@ def test_a_missing_file_names_what_there_is(store: ArtifactStore) -> None:
         store.resolve("empty/final")
 
 
-def test_listing_tells_finals_and_checkpoints_apart(store: ArtifactStore) -> None:
+def test_listing_distinguishes_finals_and_checkpoints(store: ArtifactStore) -> None:
     listed = [(file.name, file.kind, file.policy, file.size_bytes) for file in store.checkpoint_files("lm-1")]
     assert listed == [
         ("transformer-lm_v1.0.0.pth", "final", False, 3),
@@ -110,7 +110,7 @@ def test_listing_tells_finals_and_checkpoints_apart(store: ArtifactStore) -> Non
     assert store.experiments() == ["rl-1", "lm-1"]
 
 
-def test_a_write_is_whole_or_leaves_the_old_file(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_is_complete_or_leaves_the_old_file(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write_json("lm-1", "deep/er/value.json", {"a": 1})
     assert store.read_json("lm-1", "deep/er/value.json") == {"a": 1}
 
@@ -125,7 +125,7 @@ def test_a_write_is_whole_or_leaves_the_old_file(store: ArtifactStore, monkeypat
     assert [path.name for path in (store.root / "lm-1/deep/er").iterdir()] == ["value.json"]
 
 
-def test_reading_says_what_is_wrong(store: ArtifactStore) -> None:
+def test_errors_of_reading_name_what_is_wrong(store: ArtifactStore) -> None:
     with pytest.raises(NotFoundError, match=r"no metadata\.json"):
         store.read_json("lm-1", "metadata.json")
     (store.root / "lm-1" / "metadata.json").write_text("{")

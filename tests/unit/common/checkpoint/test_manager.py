@@ -186,7 +186,7 @@ def test_a_training_checkpoint_loads_as_a_model(model: TransformerLM, tmp_path: 
     assert loaded.config == model.config and loaded.gates_trained
     ids = torch.arange(8).view(1, 8)
     assert torch.equal(loaded(ids), model(ids))
-    with pytest.raises(CheckpointError, match="not a controller"):
+    with pytest.raises(CheckpointError, match="expected a controller checkpoint"):
         load_policy_file(info.path)
 
 
@@ -195,7 +195,7 @@ def test_a_controller_checkpoint_is_no_model_but_a_policy(parity: Path, tmp_path
     manager = CheckpointManager(tmp_path, keep_last=1, prefix="iter")
     info = manager.save(3, agent, {}, meta={"kind": "rl", "global_step": 9})
     assert info.name == "iter-000000003"
-    with pytest.raises(CheckpointError, match="this is a rl checkpoint"):
+    with pytest.raises(CheckpointError, match="expected a language model"):
         load_model(info.path)
     loaded = load_policy_file(info.path)
     assert loaded["global_step"] == 9

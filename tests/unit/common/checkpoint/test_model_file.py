@@ -48,11 +48,11 @@ def test_all_forms_at_once_keep_the_chosen_gate_column(column: int, parity: Path
     ours = model.state_dict()
     assert {f"_orig_mod.{name}" for name in ours} == set(wrapped)
     for name, tensor in ours.items():
-        theirs = wrapped[f"_orig_mod.{name}"]
+        original = wrapped[f"_orig_mod.{name}"]
         if name.endswith("_gate.net.0.weight"):
-            assert theirs.shape[1] == 3
-            theirs = theirs[:, column : column + 1]
-        assert torch.equal(tensor, theirs), name
+            assert original.shape[1] == 3
+            original = original[:, column : column + 1]
+        assert torch.equal(tensor, original), name
 
 
 def test_a_missing_gate_column_is_named(parity: Path) -> None:
@@ -134,7 +134,7 @@ def test_migration_writes_one_input_gates_and_refuses_to_overwrite(parity: Path,
     assert result.gates_migrated == 4
     migrated, original = torch.load(target, weights_only=True), torch.load(parity / "lm_small.pth", weights_only=True)
     assert all(torch.equal(migrated[name], original[name]) for name in original)
-    with pytest.raises(StorageError, match="exists already"):
+    with pytest.raises(StorageError, match="already exists"):
         migrate_checkpoint(parity / "lm_small_three_gates.pth", target)
 
 
@@ -146,7 +146,7 @@ def test_the_command_migrates_or_prints_the_reason_of_its_failure(
     assert "2 gates reduced to input 0" in capsys.readouterr().out
     assert load_model(tmp_path / "m.safetensors").config.d_model == 64
     assert main(arguments) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 class _Harmful:

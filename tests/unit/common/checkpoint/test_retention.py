@@ -99,7 +99,7 @@ def test_the_best_stays_until_another_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{", '{"name": "checkpoints/gone", "metric": "m", "value": 1, "step": 1}', '{"name": "../../x"}'],
+    ["", "[]", "{", '{"name": "checkpoints/missing", "metric": "m", "value": 1, "step": 1}', '{"name": "../../x"}'],
 )
 def test_a_best_entry_without_a_file_is_ignored(text: str, tmp_path: Path) -> None:
     (tmp_path / "best.json").write_text(text)

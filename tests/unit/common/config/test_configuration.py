@@ -41,14 +41,14 @@ def test_every_finding_is_reported_at_once() -> None:
     ("content", "message"),
     [("model: [", "not valid YAML"), ("- 1\n- 2\n", "expected a mapping"), (b"\xff\xfe\x00", "cannot be read")],
 )
-def test_unusable_files_say_why(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_the_error_of_an_unusable_file_names_the_reason(tmp_path: Path, content: str | bytes, message: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError, match=message):
         load_lm_config(path)
 
 
-def test_missing_file_says_so(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_lm_config(tmp_path / "nothing.yaml")
 

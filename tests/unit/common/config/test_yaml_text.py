@@ -117,7 +117,7 @@ def test_anchors_and_merges_work() -> None:
         (b"a: 1\nb: \xe9\n", "line 2 is not UTF-8 text"),
     ],
 )
-def test_a_file_that_is_no_mapping_says_why(tmp_path: Path, content: bytes, message: str) -> None:
+def test_the_error_of_a_file_without_a_mapping_names_the_reason(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "job.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         read_mapping(tmp_path / "job.yaml")
@@ -193,7 +193,7 @@ def test_true_is_no_number() -> None:
             load_lm_config(overrides={section: {key: True}})
 
 
-def test_a_number_where_text_is_needed_says_to_quote_it(tmp_path: Path) -> None:
+def test_a_number_where_text_is_needed_is_an_error_that_suggests_quotes(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("model: {version: 1.0}\n")
     with pytest.raises(ConfigError, match=r"model\.version: .*got the number 1\.0; write it in quotes"):
         load_lm_config(tmp_path / "job.yaml")

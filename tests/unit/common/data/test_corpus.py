@@ -95,7 +95,7 @@ def test_a_tiny_corpus_still_has_both_splits(documents: int, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("documents", "says"),
+    ("documents", "message"),
     [
         ([], "the file is empty"),
         (["", "  \n "], "there is no text in it"),
@@ -103,9 +103,9 @@ def test_a_tiny_corpus_still_has_both_splits(documents: int, tmp_path: Path) -> 
     ],
 )
 def test_a_corpus_that_is_too_small_is_an_error_with_the_token_counts(
-    documents: list[str], says: str, tmp_path: Path
+    documents: list[str], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         open_(text_file(tmp_path, documents), tmp_path)
     assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
 

@@ -39,7 +39,7 @@ def test_a_local_folder_is_never_taken_for_a_data_set_of_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder := tmp_path / "someone/stories").mkdir(parents=True)
-    (folder / "train.csv").write_text("text\nNobody may train on this.\n")
+    (folder / "train.csv").write_text("text\nNo job may train on this.\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="a local folder has this name"):
         open_corpus(DataConfig(source="someone/stories"), data_dir=tmp_path / "data")
@@ -65,7 +65,7 @@ def test_a_command_resolves_files_from_its_working_directory(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("~nobody-here/x.txt", "this path cannot be resolved"),
         (f"owner/{'x' * 100}", "this is not the name of a corpus"),
@@ -77,17 +77,17 @@ def test_a_command_resolves_files_from_its_working_directory(tmp_path: Path, mon
         ("stories.csv.gz", "convert it to .jsonl or .parquet"),
     ],
 )
-def test_an_unknown_name_is_an_error_that_names_it(name: str, says: str, tmp_path: Path) -> None:
+def test_an_unknown_name_is_an_error_that_names_it(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "loop.txt").symlink_to("loop.txt")
     (tmp_path / "closed").write_text("a file, not a folder")
     for config in (DataConfig(source=name), DataConfig(source="builtin:stories", validation_source=name)):
-        with pytest.raises(DataError, match=says) as caught:
+        with pytest.raises(DataError, match=message) as caught:
             open_corpus(config, data_dir=tmp_path)
         assert len(caught.value.message) < 5000
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("x" * 300 + ".txt", "a part of more than 255 bytes"),
         ("é" * 130 + ".txt", "a part of more than 255 bytes"),
@@ -96,9 +96,9 @@ def test_an_unknown_name_is_an_error_that_names_it(name: str, says: str, tmp_pat
         ("a/" * 2000 + "x.txt", "longer than 1024 bytes"),
     ],
 )
-def test_a_name_that_no_file_can_have_is_refused_in_the_configuration(name: str, says: str) -> None:
+def test_a_name_that_no_file_can_have_is_refused_in_the_configuration(name: str, message: str) -> None:
     for field in ("source", "validation_source"):
-        with pytest.raises(ValidationError, match=says):
+        with pytest.raises(ValidationError, match=message):
             DataConfig.model_validate({"source": "builtin:stories", field: name})
 
 

@@ -59,7 +59,7 @@ def test_everything_else_is_none(name: str) -> None:
         ("stories.gz", ("stories", None)),
     ],
 )
-def test_a_suffix_tells_the_format(file: str, parts: tuple[str, str | None]) -> None:
+def test_a_suffix_determines_the_format(file: str, parts: tuple[str, str | None]) -> None:
     assert split_name(file) == parts
 
 

@@ -66,7 +66,7 @@ def test_gzip_is_unpacked_whatever_the_name(store: DatasetStore, packed: bytes, 
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"", "is empty"),
         (gzip.compress(b""), "is empty"),
@@ -77,8 +77,8 @@ def test_gzip_is_unpacked_whatever_the_name(store: DatasetStore, packed: bytes, 
     ],
     ids=["nothing", "nothing packed", "no document", "no UTF-8", "cut off", "damaged"],
 )
-def test_what_is_no_corpus_leaves_nothing(store: DatasetStore, data: bytes, says: str) -> None:
-    with pytest.raises(DataError, match=says):
+def test_what_is_no_corpus_leaves_nothing(store: DatasetStore, data: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         upload(store, data)
     assert folders(store) == [] and store.names() == []
 
@@ -166,13 +166,13 @@ def test_a_dataset_may_validate_another(store: DatasetStore) -> None:
     assert (len(corpus.documents("train")), len(corpus.documents("validation"))) == (40, 1)
 
 
-def test_a_name_that_is_none_says_which_was_meant(store: DatasetStore) -> None:
+def test_the_error_of_a_missing_name_suggests_a_similar_one(store: DatasetStore) -> None:
     upload(store, name="sea-stories")
     with pytest.raises(DataError, match="did you mean 'sea-stories'"):
         open_corpus(DataConfig(source="sea-storys"), data_dir=store.data_dir)
 
 
-def test_a_text_of_another_length_is_told(store: DatasetStore) -> None:
+def test_a_text_of_another_length_is_reported(store: DatasetStore) -> None:
     manifest, _ = upload(store)
     with store.text(manifest).open("ab") as file:
         file.write(b"more")

@@ -158,7 +158,7 @@ def test_impossible_exports_are_refused_with_a_reason(found: dict[str, Any]) -> 
     assert "use_cache=True" in found["no cache"]
 
 
-def test_the_card_says_how_to_use_it(folder: Path, model: TransformerLM) -> None:
+def test_the_card_explains_how_to_use_the_model(folder: Path, model: TransformerLM) -> None:
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers\n")
     assert f"| parameters | {model.num_parameters:,} |" in card

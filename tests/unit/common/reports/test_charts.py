@@ -66,7 +66,7 @@ def test_every_bad_block_is_named_by_its_line() -> None:
     )
     with pytest.raises(InvalidInputError) as refused:
         check_charts(text)
-    assert [(its["location"], its["message"].split(":")[0]) for its in refused.value.errors] == [
+    assert [(error["location"], error["message"].split(":")[0]) for error in refused.value.errors] == [
         ("body.markdown", "line 3"),
         ("body.markdown", "line 12"),
         ("body.markdown", "line 25"),

@@ -22,7 +22,7 @@ TEXT = (
 
 def figure_of(chart: Chart) -> Figure:
     if chart.kind == "ablation":
-        return BarFigure("Policies", [Bar("lear<ned", 0.5, 0.25, 0.75)], missing=["More is <gone>."])
+        return BarFigure("Policies", [Bar("lear<ned", 0.5, 0.25, 0.75)], missing=["More is <missing>."])
     return LineFigure("Lo<ss", [Line("tr&ain", [1, 2, 3], [3.0, 2.0, 1.0])])
 
 
@@ -30,7 +30,7 @@ def page() -> str:
     return html_document("Title <b>", TEXT, figure_of, made_at=NOON, changed_at=NOON)
 
 
-def test_the_page_is_one_file_that_asks_nobody_and_runs_nothing() -> None:
+def test_the_page_is_one_file_that_loads_and_runs_nothing() -> None:
     html = page()
     assert "<script" not in html and " style=" not in html and "<img" not in html and "<link" not in html
     assert not re.search(r"\son\w+=", re.sub(r">[^<]*<", "><", html))
@@ -46,7 +46,14 @@ def test_the_page_is_one_file_that_asks_nobody_and_runs_nothing() -> None:
 
 def test_everything_from_outside_is_escaped() -> None:
     html = page()
-    for text in ("Title &lt;b&gt;", "Lo&lt;ss", "tr&amp;ain", "lear&lt;ned", "More is &lt;gone&gt;.", "&lt;script&gt;"):
+    for text in (
+        "Title &lt;b&gt;",
+        "Lo&lt;ss",
+        "tr&amp;ain",
+        "lear&lt;ned",
+        "More is &lt;missing&gt;.",
+        "&lt;script&gt;",
+    ):
         assert text in html
     assert "Line 15: kind" in html and "pie" in html
 
@@ -55,7 +62,7 @@ def test_the_drawing_puts_every_point_where_it_belongs() -> None:
     figure = LineFigure("L", [Line("a", [0, 5, 10], [0.0, 1.0, 0.5])], span=(0.0, 1.0))
     svg = ET.fromstring(render_svg(figure, "what it is"))
     assert svg.attrib["aria-label"] == "what it is"
-    path = next(its.attrib["d"] for its in svg if its.attrib.get("class", "").startswith("line"))
+    path = next(element.attrib["d"] for element in svg if element.attrib.get("class", "").startswith("line"))
     found = [tuple(map(float, pair.split())) for pair in path.removeprefix("M").split("L")]
     right, bottom = WIDTH - RIGHT, HEIGHT - 38
     middle = (TOP + bottom) / 2
@@ -108,6 +115,6 @@ def test_markdown_keeps_the_blocks_and_adds_where_lines_end() -> None:
     assert text.startswith("# Title \\*x\\*\n\nBefore <script>")
     assert "```chart\nexperiments: [a]\nmetrics: [m]\n```\n\n|  | last step | last value | lowest | highest |" in text
     assert "| tr\\&ain | 3 | 1 | 1 | 3 |" in text
-    assert "| lear\\<ned | 0.5 | 0.25 to 0.75 |\n\nMore is \\<gone\\>." in text
+    assert "| lear\\<ned | 0.5 | 0.25 to 0.75 |\n\nMore is \\<missing\\>." in text
     assert text.index("last step") < text.index("After") < text.index("lear")
     assert text.endswith("```chart\nkind: pie\n```\n")

@@ -85,7 +85,7 @@ def made(pattern: str, *facts: ExperimentFacts) -> str:
     return text
 
 
-def test_an_overview_says_what_is_stored() -> None:
+def test_an_overview_contains_what_is_stored() -> None:
     text = made("experiment-overview", MODEL)
     for statement in (
         "| Experiment | [Tide \\*pool\\*](#/experiments/exp-1) |",
@@ -106,7 +106,7 @@ def test_an_overview_says_what_is_stored() -> None:
     assert generate_report("experiment-overview", [MODEL])[0] == "Overview: Tide *pool*"
 
 
-def test_what_is_missing_is_said() -> None:
+def test_a_report_states_what_is_missing() -> None:
     bare = ExperimentFacts(id="exp-2", type="lm", status="failed", created_at=NOON, error="diverged: loss is NaN")
     text = made("full-report", bare)
     for statement in (
@@ -132,7 +132,7 @@ def test_what_is_missing_is_said() -> None:
         assert what in silent
 
 
-def test_a_controller_that_won_is_said_to_have_won_and_no_more() -> None:
+def test_a_report_states_that_a_controller_won_and_no_more() -> None:
     text = made(
         "rl-analysis", replace(CONTROLLER, ablation=ablation(random=(0.0625, 0.03125), fixed=(0.0625, 0.03125)))
     )
@@ -149,7 +149,7 @@ def test_a_controller_that_won_is_said_to_have_won_and_no_more() -> None:
     [
         ({"random": (0.5, 0.25), "fixed": (0.0, 0.25)}, "did not beat all of its baselines"),
         ({"random": (0.5, 0.25), "fixed": (-0.5, 0.25)}, "it beat random; it did worse than fixed"),
-        ({"random": (0.125, 0.25), "fixed": (0.25, 0.25)}, "did not beat its baselines"),  # an interval that touches 0 does not count as a win
+        ({"random": (0.125, 0.25), "fixed": (0.25, 0.25)}, "did not beat its baselines"),  # an interval that ends at 0
     ],
 )
 def test_a_report_states_that_a_controller_did_not_win(
@@ -166,7 +166,7 @@ def test_an_ablation_without_differences_or_of_another_shape_decides_nothing() -
         assert "**It is not known whether the controller helps:**" in text
 
 
-def test_the_training_of_a_controller_is_told_from_its_metrics() -> None:
+def test_the_training_of_a_controller_is_described_from_its_metrics() -> None:
     text = made("rl-analysis", CONTROLLER)
     for statement in (
         "The moving average of the episodes' reward rose from −1 (step 128) to 4.5 (step 4,096). "
@@ -216,7 +216,7 @@ ANALYSIS = AnalysisFacts(
 )
 
 
-def test_saved_analyses_are_told_one_by_one() -> None:
+def test_each_saved_analysis_is_described() -> None:
     text = made("trajectory-report", replace(MODEL, analyses=[ANALYSIS], analyses_total=12))
     for statement in (
         "12 analyses are saved; these are the newest 1.",
@@ -275,7 +275,7 @@ def test_hostile_names_are_text(pattern: str) -> None:
     assert "<script" not in html and "<h1" not in html and 'href="javascript' not in html
 
 
-def test_a_report_of_many_experiments_leaves_charts_out_and_says_so() -> None:
+def test_a_report_of_many_experiments_leaves_charts_out_and_mentions_it() -> None:
     facts = replace(CONTROLLER, ablation=ablation(random=(0.5, 0.25)), analyses=[ANALYSIS] * 8)
     assert made("full-report", facts).count("```chart") <= 40
     text = made("full-report", *(replace(facts, id=f"rl-{n}") for n in range(8)))
@@ -290,7 +290,7 @@ def test_the_full_report_holds_all_of_the_others() -> None:
         assert {line for line in made(pattern, facts).split("\n") if line.startswith("## ")} <= set(headings)
 
 
-def test_a_run_that_diverged_is_said_to_have_diverged_and_one_point_is_no_lowest() -> None:
+def test_a_report_states_that_a_training_diverged_and_a_single_point_has_no_lowest() -> None:
     once = MetricSummary(0, 10.8, 0, 10.8, 10.8, 0, 10.8, 0, 1)
     diverged = replace(
         MODEL,

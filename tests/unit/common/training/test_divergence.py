@@ -1,4 +1,4 @@
-"""A training that diverges stops before its state is saved, and its error says where to resume."""
+"""A training that diverges stops before its state is saved, and its error names a checkpoint to resume."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 from common.training.random_state import capture_random_state, restore_random_state
 
 
-def draw() -> tuple[float, float, float, float, float]:
+def sample() -> tuple[float, float, float, float, float]:
     return (
         float(torch.rand(())),
         float(torch.randn(())),
@@ -22,11 +22,11 @@ def draw() -> tuple[float, float, float, float, float]:
 
 
 def test_every_generator_repeats_after_a_round_trip_through_a_file(tmp_path: Path) -> None:
-    draw()
+    sample()
     torch.save(capture_random_state(), tmp_path / "state.pt")
-    expected = [draw() for _ in range(3)]
+    expected = [sample() for _ in range(3)]
     assert restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert [draw() for _ in range(3)] == expected
+    assert [sample() for _ in range(3)] == expected
 
 
 def test_a_different_number_of_devices_is_reported() -> None:

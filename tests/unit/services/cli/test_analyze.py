@@ -171,7 +171,7 @@ def test_a_sweep_needs_no_controller(api: Api) -> None:
     assert api.sent[-1][2] == {**sent, "stream": True}
 
 
-def test_json_is_what_the_api_says(api: Api) -> None:
+def test_json_is_the_reply_of_the_api(api: Api) -> None:
     assert json.loads(tidal("batch", "--json").stdout) == result("batch")
 
 
@@ -198,7 +198,7 @@ def test_a_job_is_asked_for_the_same(api: Api) -> None:
     }
 
 
-def test_what_cannot_be_meant_is_said_before_anything_is_generated(api: Api) -> None:
+def test_contradictory_options_are_an_error_before_anything_is_generated(api: Api) -> None:
     for arguments, message in (
         (["batch", "--name", "x"], "add --save or --job"),
         (["batch", "--gating", "fixed", "--policy", "steered/final"], "only with --gating learned"),

@@ -177,7 +177,7 @@ def test_timers_and_limits_reach_every_process_of_compose_and_secrets_only_their
     assert not any("env_file" in service for service in services.values())
 
 
-def test_status_of_nothing_is_said_with_exit_3(tmp_path: Path) -> None:
+def test_status_without_a_stack_exits_with_3(tmp_path: Path) -> None:
     ended = run("status", cwd=tmp_path)
     assert ended.returncode == 3
     assert "Start it with `tidal up`" in ended.stderr

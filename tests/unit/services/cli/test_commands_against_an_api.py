@@ -97,17 +97,17 @@ def test_names_and_logs_are_text_and_neither_markup_nor_commands(api: Api, tidal
             "nextCursor": None,
         },
     }
-    said = [tidal(*command.split()) for command in ("jobs list", "jobs show job_1", "jobs logs job_1")]
-    assert [its.exit_code for its in said] == [0, 0, 0], [its.exception for its in said]
-    for its in said:
-        assert not {"\x1b", "\x07", "\x9b"} & set(its.output)
-        assert "␛]0;x" in its.output and "[/red]:cat:" in its.output.replace("\n", "")
+    results = [tidal(*command.split()) for command in ("jobs list", "jobs show job_1", "jobs logs job_1")]
+    assert [result.exit_code for result in results] == [0, 0, 0], [result.exception for result in results]
+    for result in results:
+        assert not {"\x1b", "\x07", "\x9b"} & set(result.output)
+        assert "␛]0;x" in result.output and "[/red]:cat:" in result.output.replace("\n", "")
     answer = tidal("jobs", "list", "--json").output
     assert not {"\x1b", "\x07", "\x9b"} & set(answer)
     assert json.loads(answer)[0]["name"] == hostile
 
 
-def test_json_is_what_the_api_says(api: Api, tidal: Callable[..., Result]) -> None:
+def test_json_is_the_reply_of_the_api(api: Api, tidal: Callable[..., Result]) -> None:
     api.answers["/api/jobs"] = {"jobs": [JOB]}
     (listed,) = json.loads(tidal("jobs", "list", "--json").output)
     shown = {key: value for key, value in JOB.items() if key != "payload"}  # lists leave the payload out
@@ -151,7 +151,7 @@ def test_a_stream_is_printed_token_by_token_from_the_newest_model(api: Api, tida
     }
 
 
-def test_a_text_with_separators_of_lines_that_end_none_is_printed_whole(api: Api, tidal: Callable[..., Result]) -> None:
+def test_a_text_with_other_line_separators_is_printed_completely(api: Api, tidal: Callable[..., Result]) -> None:
     text = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg"
     tokens = [{"text": character, "modulation": None} for character in text]
     done = {**DONE, "text": text, "trajectory": tokens}
@@ -194,14 +194,14 @@ def test_a_request_that_is_refused_prints_no_text(api: Api, tidal: Callable[...,
     assert (refused.exit_code, refused.stdout) == (1, "")
 
 
-def test_a_path_that_is_not_here_is_said_before_anything_is_sent(api: Api, tidal: Callable[..., Result]) -> None:
+def test_a_missing_local_file_is_an_error_before_anything_is_sent(api: Api, tidal: Callable[..., Result]) -> None:
     failed = tidal("jobs", "submit", "lm-training", "--config", "./nothing.yaml")
     assert isinstance(failed.exception, InvalidInputError)
     assert "./nothing.yaml: no such file" in failed.exception.message
     assert api.sent == []
 
 
-def test_without_a_model_the_way_to_one_is_said(api: Api, tidal: Callable[..., Result]) -> None:
+def test_without_a_model_the_error_explains_how_to_train_one(api: Api, tidal: Callable[..., Result]) -> None:
     api.answers["/api/experiments"] = {"experiments": []}
     failed = tidal("generate", "hello")
     assert isinstance(failed.exception, NotFoundError)

@@ -73,7 +73,7 @@ def test_the_store_of_a_stopped_stack_is_found_unless_another_is_given(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("nothing/final", "no such experiment in"),
         ("nothing.pth", "no such experiment in"),
@@ -82,12 +82,12 @@ def test_the_store_of_a_stopped_stack_is_found_unless_another_is_given(
         ("out/final", "there is no final checkpoint"),
     ],
 )
-def test_what_is_not_there_is_said(folder: Path, text: str, said: str) -> None:
-    with pytest.raises(NotFoundError, match=said):
+def test_a_missing_checkpoint_is_an_error_that_lists_the_places(folder: Path, text: str, expected: str) -> None:
+    with pytest.raises(NotFoundError, match=expected):
         checkpoint_path(text)
 
 
-def test_references_and_paths_are_told_apart(folder: Path) -> None:
+def test_references_and_paths_are_distinguished(folder: Path) -> None:
     assert [is_path(text) for text in ("first/final", "nothing", "out", "out/best")] == [False, False, True, True]
 
 

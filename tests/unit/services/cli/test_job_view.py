@@ -31,7 +31,7 @@ def test_metrics_move_the_step_and_the_numbers() -> None:
     assert view.summary() == "loss 4.500 · validation 4.750 · 12.3k tokens/s"
 
 
-def test_a_loss_that_is_not_finite_is_said_instead_of_the_one_before() -> None:
+def test_a_loss_that_is_not_finite_replaces_the_previous_one() -> None:
     view = JobView(job())
     for step, loss in ((2, 4.0), (3, None)):
         view.apply(
@@ -57,18 +57,18 @@ def test_the_time_limit_counts_from_the_first_step() -> None:
     assert (view.fraction, view.seconds_left) == (1.0, None)
 
 
-def test_a_status_is_said_once_and_quiet_ones_are_not() -> None:
+def test_a_status_is_printed_once_and_quiet_ones_are_not() -> None:
     view = JobView(job(status="pending", attempt=0))
     update = {"id": "job_1", "type": "lm-training", "experimentId": "exp", "createdAt": "2026-01-31T12:00:00Z"}
-    said = [
+    lines = [
         view.apply(StreamEvent("job-update", {**update, "status": status, "attempt": attempt}))
         for status, attempt in (("provisioning", 1), ("starting", 1), ("running", 1), ("running", 1), ("running", 2))
     ]
-    assert said == [[], [], ["running"], [], ["running (attempt 2)"]]
+    assert lines == [[], [], ["running"], [], ["running (attempt 2)"]]
     assert view.job.payload is not None  # updates do not contain it
 
 
-def test_a_failure_says_why() -> None:
+def test_a_failure_shows_its_reason() -> None:
     view = JobView(job())
     failed = job(status="failed", error={"code": "cuda_oom", "message": "lower micro_batch_size"}, payload={})
     assert view.update(failed) == ["failed: lower micro_batch_size"]

@@ -104,7 +104,7 @@ def test_articles_plurals_and_lengths_of_time() -> None:
     assert lengths == ["0 s", "5 s", "119 s", "2 min", "2.5 h", "30.5 days", "3.0 days", "73 years"]
 
 
-def test_times_are_told_in_the_time_zone_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_shown_in_the_time_zone_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Kolkata")
     time.tzset()
     try:

@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Writes nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_commands_print_names_and_logs_to_their_end(url: str, encoding: str) -> 
     assert json.loads(listed.decode(encoding))[0]["name"] == NAME
 
 
-def test_a_table_is_printed_whole(url: str) -> None:
+def test_a_table_is_printed_completely(url: str) -> None:
     table = run("-m", "services.cli", "jobs", "list", "--url", url, encoding="ascii")
     assert b"caf" in table and b"\\xe9" in table
 

@@ -73,9 +73,9 @@ def tidal() -> Callable[..., Result]:
 
 
 def test_reports_are_listed_as_text_and_as_json(api: Api, tidal: Callable[..., Result]) -> None:
-    said = tidal("list", "--search", "tide", "-e", "a", "--limit", "5")
-    assert said.exit_code == 0
-    assert "Tide [red]pool" in said.output and "full-report" in said.output
+    result = tidal("list", "--search", "tide", "-e", "a", "--limit", "5")
+    assert result.exit_code == 0
+    assert "Tide [red]pool" in result.output and "full-report" in result.output
     assert api.sent == [("GET", "/api/reports", {"search": "tide", "experiment": "a", "limit": "5"})]
     (listed,) = json.loads(tidal("list", "--json").output)
     assert listed == REPORT
@@ -97,10 +97,10 @@ def test_a_report_is_made_of_the_newest_experiment_unless_some_are_named(
 
 
 def test_a_report_is_shown_with_end_values_in_place_of_charts(api: Api, tidal: Callable[..., Result]) -> None:
-    said = tidal("show", "last").output
-    assert "bold" in said and "1.5" in said
+    text = tidal("show", "last").output
+    assert "bold" in text and "1.5" in text
     # A pipe receives the Markdown itself, so that no id is split over two lines.
-    assert "```chart" not in said and "**bold** ␛[2J" in said and "\x1b" not in said
+    assert "```chart" not in text and "**bold** ␛[2J" in text and "\x1b" not in text
     assert tidal("show", "rep_1", "--raw").output == "raw *text*\n"
     assert json.loads(tidal("show", "rep_1", "--json").output)["markdown"] == "raw *text*"
 

@@ -39,10 +39,10 @@ class Api:
         if name not in self.statuses:
             return httpx.Response(404, json={"detail": f"there is no job '{name}'"})
         if request.method == "POST":
-            wish = json.loads(request.content)["signal"] if parts[4] == "signal" else "cancel"
+            signal_name = json.loads(request.content)["signal"] if parts[4] == "signal" else "cancel"
             if self.statuses[name][0] == "completed":
                 return httpx.Response(409, json={"detail": f"job {name} is completed and takes no signal"})
-            self.asked.append((name, wish))
+            self.asked.append((name, signal_name))
         elif len(self.statuses[name]) > 1:
             self.statuses[name].pop(0)
         return httpx.Response(200, json=self.document(name))
@@ -73,7 +73,7 @@ def tidal(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["jobs", *arguments])
 
 
-def test_what_will_happen_is_said_at_once(api: Api) -> None:
+def test_what_will_happen_is_printed_at_once(api: Api) -> None:
     api.statuses = {"a": ["running"]}
     asked = tidal("pause", "a")
     assert asked.exit_code == 0
@@ -95,9 +95,9 @@ def test_another_end_than_the_wanted_one_is_an_error(api: Api) -> None:
 
 def test_a_job_that_refuses_keeps_no_other_from_being_asked(api: Api) -> None:
     api.statuses = {"done": ["completed"], "a": ["running"]}
-    asked = tidal("cancel", "nobody", "done", "a")
+    asked = tidal("cancel", "missing", "done", "a")
     assert asked.exit_code == 1
-    assert "there is no job 'nobody'" in asked.stderr
+    assert "there is no job 'missing'" in asked.stderr
     assert "job done is completed and takes no signal" in asked.stderr
     assert api.asked == [("a", "cancel")]
 
@@ -111,7 +111,7 @@ def test_all_means_those_that_take_it_and_needs_a_yes(api: Api) -> None:
     assert tidal("resume", "--all", "--yes").exit_code == 0
     assert api.asked == [("b", "resume")]
     assert tidal("cancel", "--all", "-y").exit_code == 0
-    assert {name for name, wish in api.asked if wish == "cancel"} == {"a", "b", "d"}
+    assert {name for name, signal_name in api.asked if signal_name == "cancel"} == {"a", "b", "d"}
 
 
 def test_all_means_every_page_and_each_job_once(api: Api) -> None:
@@ -121,7 +121,7 @@ def test_all_means_every_page_and_each_job_once(api: Api) -> None:
     assert sorted(int(name) for name, _ in api.asked) == list(range(1234))
 
 
-def test_nothing_is_asked_of_nobody(api: Api) -> None:
+def test_without_jobs_nothing_is_sent(api: Api) -> None:
     api.statuses = {"a": ["running"]}
     for arguments in (("stop",), ("stop", "a", "--all")):
         refused = tidal(*arguments)

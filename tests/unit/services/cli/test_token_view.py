@@ -47,7 +47,7 @@ def test_colour_that_is_asked_for_goes_into_a_pipe_too(
     assert ESCAPE.sub("", printed.err).startswith("modulation  0 careful ■■■■■■■■■■■ 1 daring\n")
 
 
-def test_a_terminal_gets_colours_unless_no_color_or_never_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_colours_without_no_color_and_never(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich assume a terminal
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -72,16 +72,16 @@ def test_colours_are_readable_on_white_and_on_black() -> None:
         assert 1.05 / (light + 0.05) >= 2.9 and (light + 0.05) / 0.05 >= 4.5, shade
 
 
-def test_what_was_in_force_is_told_in_words() -> None:
+def test_the_effective_parameters_are_described_in_words() -> None:
     plain = {"seed": 3, "temperature": 0.8, "topK": 50, "topP": 1.0, "repetitionPenalty": 1.2}
     assert effective(reply(effective=plain), "none") == ["seed 3", "none (temperature 0.8, top-k 50, penalty 1.2)"]
     fixed = {"modulation": 0.7, "temperature": 1.49, "gatesFed": False}
     assert effective(reply(effective=fixed), "fixed") == ["fixed 0.7 (temperature 1.49, gates off, not trained)"]
-    drawn = [{"modulation": 0.25}, {"modulation": 0.75}]
-    assert effective(reply(trajectory=drawn), "learned") == ["learned (modulation 0.25 to 0.75, mean 0.50)"]
+    sampled = [{"modulation": 0.25}, {"modulation": 0.75}]
+    assert effective(reply(trajectory=sampled), "learned") == ["learned (modulation 0.25 to 0.75, mean 0.50)"]
 
 
-def test_a_whole_reply_is_printed_like_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_complete_reply_is_printed_like_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [{"text": " a", "modulation": 0.1}, {"text": " cat", "modulation": 0.9}]
     view = TokenView(Color.NEVER, "There was", "fixed")
     view.print_reply(reply(trajectory=steps))

@@ -16,7 +16,7 @@ from services.local.log_sink import LogSink
 LINE = "2026-01-31T12:00:00.123456Z [warning  ] lease lapsed                   attempt=2 service=worker job_id=job_1"
 
 
-def test_a_structured_line_is_short_on_the_terminal_and_whole_in_the_file(tmp_path: Path) -> None:
+def test_a_structured_line_is_short_on_the_terminal_and_complete_in_the_file(tmp_path: Path) -> None:
     screen = io.StringIO()
     sink = LogSink(tmp_path, Console(file=screen, width=40, color_system=None))
     sink.write("worker", LINE + "\n")
@@ -32,7 +32,7 @@ def test_a_structured_line_is_short_on_the_terminal_and_whole_in_the_file(tmp_pa
     assert kept[0] == LINE
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ plain words \[not markup\]", kept[1])
     assert sink.last_lines("worker", 1) == ["plain words [not markup]"]
-    assert sink.last_lines("nobody") == []
+    assert sink.last_lines("missing") == []
 
 
 def test_a_long_file_is_cut_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_a_long_file_is_cut_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "api.log").stat().st_size < 200
 
 
-def test_a_full_disk_loses_lines_and_says_how_many_afterwards(tmp_path: Path) -> None:
+def test_a_full_disk_loses_lines_and_reports_their_number_afterwards(tmp_path: Path) -> None:
     screen = io.StringIO()
     sink = LogSink(tmp_path, Console(file=screen, width=40, color_system=None))
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -154,7 +154,7 @@ def test_programs_below_a_closed_folder_are_copied_with_their_libraries(
     assert readable_program(package / "bin", None) == package / "bin"
 
 
-def test_a_named_program_wins_and_a_wrong_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_program_has_precedence_and_a_wrong_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     system = find_postgres()
     monkeypatch.setenv("PG_BIN", str(system.folder))
     assert find_postgres().origin == "PG_BIN"

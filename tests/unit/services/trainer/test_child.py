@@ -161,7 +161,7 @@ def test_a_job_reads_no_text_outside_the_data_folder(
     start_child: StartChild, make_config: Config, tmp_path: Path
 ) -> None:
     for name in ("words.txt", "secret.txt"):
-        (tmp_path / name).write_text("Nobody may train on this.\n" * 50)
+        (tmp_path / name).write_text("No job may train on this.\n" * 50)
     outside = str(tmp_path / "secret.txt")
     for source, finding in ((outside, "outside the data folder"), ("secret.txt", "no such corpus")):
         failed = start_child(payload(make_config(data={"source": source}))).until(Failed)[-1]
@@ -199,10 +199,10 @@ def test_the_child_dies_with_its_parent_although_the_socket_stays_open(
 ) -> None:
     from common.child.protocol import Channel, ChildJob
 
-    channel, theirs = Channel.pair()
-    code = PARENT.format(fd=theirs.fileno(), fd_name=CHILD_FD_VARIABLE, pid_name=PARENT_PID_VARIABLE)
+    channel, child_end = Channel.pair()
+    code = PARENT.format(fd=child_end.fileno(), fd_name=CHILD_FD_VARIABLE, pid_name=PARENT_PID_VARIABLE)
     parent = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], cwd=ROOT, pass_fds=[child_end.fileno()], stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
@@ -224,13 +224,13 @@ def test_the_child_dies_with_its_parent_although_the_socket_stays_open(
     parent.wait()
     parent.stdout.close()
     ended, alive = psutil.wait_procs([child], timeout=2)
-    theirs.close()
+    child_end.close()
     channel.close()
     assert ended
     assert not alive
 
 
-def test_without_a_supervisor_it_says_how_to_train() -> None:
+def test_without_a_supervisor_it_explains_how_to_train() -> None:
     found = subprocess.run(
         [sys.executable, "-m", "services.trainer"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

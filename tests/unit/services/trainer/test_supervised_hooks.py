@@ -52,8 +52,8 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    supervisor, theirs = Channel.pair()
-    channel = Channel(theirs)
+    supervisor, child_end = Channel.pair()
+    channel = Channel(child_end)
     exits: list[int] = []
     ended = threading.Event()
 
@@ -192,8 +192,10 @@ def test_no_checkpoint_shows_while_the_metrics_before_it_cannot_be_written(bench
 
 
 def test_the_validation_of_a_resumed_attempt_comes_after_its_rewind(tmp_path: Path) -> None:
-    supervisor, theirs = Channel.pair()
-    hooks = SupervisedHooks(Channel(theirs), MetricsWriter(tmp_path, None, "e", "job_1", 2), Lifeline(60.0), attempt=2)
+    supervisor, child_end = Channel.pair()
+    hooks = SupervisedHooks(
+        Channel(child_end), MetricsWriter(tmp_path, None, "e", "job_1", 2), Lifeline(60.0), attempt=2
+    )
     hooks.report_metrics("metrics", 4, {"Losses/Validation": 2.0})
     hooks.report_progress(4, 10)
     hooks.finish()
@@ -201,7 +203,7 @@ def test_the_validation_of_a_resumed_attempt_comes_after_its_rewind(tmp_path: Pa
     assert json.loads(lines[0]) == {"rewind": {"attempt": 2, "step": 4}}
     assert len(lines) == 2
     supervisor.close()
-    theirs.close()
+    child_end.close()
 
 
 def test_a_full_disk_during_the_emergency_exit_of_a_pause_is_reported(bench: Bench) -> None:
