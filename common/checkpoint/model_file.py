@@ -111,7 +111,7 @@ def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:
     if path.is_dir():
         loaded, meta = read_checkpoint(path)
         if meta.get("kind", "lm") != "lm":
-            raise CheckpointError(f"{where}: this is a {meta['kind']} checkpoint, not a language model")
+            raise CheckpointError(f"{where}: expected a language model, found a checkpoint of kind '{meta['kind']}'")
     elif path.suffix == ".safetensors":
         loaded, header = load_tensors(path)
         meta = _read_sidecar(path) or header
