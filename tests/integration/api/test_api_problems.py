@@ -15,7 +15,7 @@ from sqlalchemy import text
 from common.config import Settings
 from common.db import upgrade
 from common.redis.keys import HEALTH
-from services.health.healthcheck import trouble as health_trouble
+from services.health.healthcheck import find_problem as health_problem
 from tests.integration.api.conftest import TINY_CONFIG, Api, RunApi, running
 
 
@@ -283,14 +283,14 @@ def test_readyz_and_the_check_of_health_report_missing_sweeps(
     assert ready["ready"] is True
     assert (ready["parts"]["sweeps"]["ok"], ready["parts"]["sweeps"]["required"]) == (False, False)
     assert "python -m services.health" in ready["parts"]["sweeps"]["detail"]
-    assert health_trouble(settings) == ready["parts"]["sweeps"]["detail"]
+    assert health_problem(settings) == ready["parts"]["sweeps"]["detail"]
     long_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     redis_client.hset(HEALTH, mapping={"sweptAt": long_ago, "trouble": "no such column"})
     assert "no such column" in api.http.get("/readyz").json()["parts"]["sweeps"]["detail"]
-    assert "no such column" in health_trouble(settings)
+    assert "no such column" in health_problem(settings)
     redis_client.hset(HEALTH, mapping={"sweptAt": datetime.now(UTC).isoformat(), "trouble": ""})
     assert api.http.get("/readyz").json()["parts"]["sweeps"] == {"ok": True, "detail": "ok", "required": False}
-    assert health_trouble(settings) == ""
+    assert health_problem(settings) == ""
 
 
 def test_submissions_are_accepted_while_redis_is_unavailable(serve: RunApi) -> None:
