@@ -73,7 +73,7 @@ def streamed(http: httpx.Client, tokens: int = 40) -> tuple[int, str]:
     return reply["tokensGenerated"], reply["finishReason"]
 
 
-def test_texts_are_whole_after_whatever_happened_in_the_pause(stack: Stack, redis_client: redis.Redis) -> None:
+def test_texts_are_complete_whatever_happened_in_the_pause(stack: Stack, redis_client: redis.Redis) -> None:
     """It holds with two apis, and during a generation: a suspended api continues where it stopped."""
     second = httpx.Client(
         base_url=f"http://127.0.0.1:{_second_api(stack)}", headers={"Authorization": f"Bearer {TOKEN}"}

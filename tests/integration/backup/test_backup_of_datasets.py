@@ -102,7 +102,7 @@ def test_the_same_text_stays_and_another_is_put_aside_by_force_only(
     assert not cache.exists(), "the token cache belonged to the replaced text"
 
 
-def test_a_dataset_deleted_or_uploaded_meanwhile_is_saved_whole_or_not_at_all(
+def test_a_dataset_deleted_or_uploaded_meanwhile_is_saved_completely_or_not_at_all(
     settings: Settings, elsewhere: Settings, tmp_path: Path
 ) -> None:
     for name in ("a", "b", "c"):

@@ -133,7 +133,7 @@ def test_a_folder_that_is_no_experiment_is_refused(
         import_directory.run(tmp_path / "nowhere", experiment_id=None, name=None)
 
 
-def test_a_configuration_that_cannot_be_converted_is_kept_and_said(original: Path, store: ArtifactStore) -> None:
+def test_a_configuration_that_cannot_be_converted_is_kept_and_reported(original: Path, store: ArtifactStore) -> None:
     (original / "config.yaml").write_text("EMBED_DIM: many\n")
     done = import_directory.run(original, experiment_id=None, name=None)
     assert len(done.remarks) == 1
