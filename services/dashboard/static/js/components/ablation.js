@@ -26,7 +26,7 @@ export function Ablation({ result }) {
   return html`<section class="stack" aria-label="Ablation">
     <div class="card stack">
       <header class="row apart">
-        <h2>Is the learned controller better?</h2>
+        <h2>Did the controller beat its baselines?</h2>
         <label class="row note"
           >Quantity
           <select class="short" value=${quantity} onChange=${(event) => setQuantity(event.target.value)}>
