@@ -47,7 +47,7 @@ def render_page(document: dict[str, Any], root: str = "") -> str:
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>{escape(info['title'])} API</title><style>{_STYLE}</style>",
-        f"<h1>{escape(info['title'])} API {escape(info['version'])}</h1>{_prose(info.get('description', ''))}",
+        f"<h1>{escape(info['title'])} API {escape(info['version'])}</h1>{_markdown(info.get('description', ''))}",
         f"<p>Machine-readable: <a href='{escape(root)}/openapi.json'>openapi.json</a></p>",
     ]
     for tag in document.get("tags", []):
@@ -66,12 +66,12 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
     secured = "<span class=t>token</span> " if needs_token(operation) else ""
     out = [
         f"<details><summary><span class=m>{method.upper()}</span> <code>{escape(path)}</code> ",
-        f"{secured}{escape(operation.get('summary', ''))}</summary>{_prose(operation.get('description', ''))}",
+        f"{secured}{escape(operation.get('summary', ''))}</summary>{_markdown(operation.get('description', ''))}",
     ]
     parameters = operation.get("parameters", [])
     if parameters:
         rows = "".join(
-            f"<tr><td><code>{escape(p['name'])}</code><td>{escape(p['in'])}<td>{escape(_kind(p.get('schema', {})))}"
+            f"<tr><td><code>{escape(p['name'])}</code><td>{escape(p['in'])}<td>{escape(_type(p.get('schema', {})))}"
             f"<td>{escape(p.get('description', ''))}"
             for p in parameters
         )
@@ -79,14 +79,16 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     example = _example(body, schemas)
     if body:
-        out.append(f"<p>Body: {_link(body.get('schema', {}))}</p>")
+        out.append(f"<p>Body: {_link_to(body.get('schema', {}))}</p>")
     data = f" -H 'Content-Type: application/json' -d '{json.dumps(example)}'" if example is not None else ""
     token = ' -H "Authorization: Bearer $TIDAL_AUTH_TOKEN"' if secured else ""
     verb = "" if method == "get" else f" -X {method.upper()}"
     out.append(f"<pre>{escape(f'curl{verb} http://127.0.0.1:4400{path}{token}{data}')}</pre><ul>")
     for status, response in operation.get("responses", {}).items():
         content: dict[str, Any] = next(iter(response.get("content", {}).values()), {})
-        out.append(f"<li><b>{status}</b> {escape(response.get('description', ''))} {_link(content.get('schema', {}))}")
+        out.append(
+            f"<li><b>{status}</b> {escape(response.get('description', ''))} {_link_to(content.get('schema', {}))}"
+        )
     out.append("</ul></details>")
     return "".join(out)
 
@@ -107,28 +109,28 @@ def _example(body: dict[str, Any], schemas: dict[str, Any]) -> Any:
 def _schema(name: str, schema: dict[str, Any]) -> str:
     required = set(schema.get("required", []))
     rows = "".join(
-        f"<tr><td><code>{escape(key)}</code>{' *' if key in required else ''}<td>{escape(_kind(value))}"
+        f"<tr><td><code>{escape(key)}</code>{' *' if key in required else ''}<td>{escape(_type(value))}"
         f"<td>{escape(value.get('description', ''))}"
         for key, value in schema.get("properties", {}).items()
     )
-    table = f"<table><tr><th>name<th>type<th>meaning{rows}</table>" if rows else f"<p>{escape(_kind(schema))}</p>"
+    table = f"<table><tr><th>name<th>type<th>meaning{rows}</table>" if rows else f"<p>{escape(_type(schema))}</p>"
     return (
         f"<details id='schema-{escape(name)}'><summary><code>{escape(name)}</code></summary>"
-        f"{_prose(schema.get('description', ''))}{table}</details>"
+        f"{_markdown(schema.get('description', ''))}{table}</details>"
     )
 
 
-def _kind(schema: dict[str, Any]) -> str:
+def _type(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     for key in ("anyOf", "oneOf", "allOf"):
         if key in schema:
-            return " | ".join(_kind(item) for item in schema[key])
+            return " | ".join(_type(item) for item in schema[key])
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     kind = str(schema.get("type", "any"))
     if kind == "array":
-        kind = f"[{_kind(schema.get('items', {}))}]"
+        kind = f"[{_type(schema.get('items', {}))}]"
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None or high is not None:
         kind += f" {'' if low is None else low}…{'' if high is None else high}"
@@ -136,11 +138,11 @@ def _kind(schema: dict[str, Any]) -> str:
     return kind if default is None else f"{kind}, default {json.dumps(default)}"
 
 
-def _link(schema: dict[str, Any]) -> str:
+def _link_to(schema: dict[str, Any]) -> str:
     name = str(schema.get("$ref", "")).rpartition("/")[2]
     return f"<a href='#schema-{escape(name)}'>{escape(name)}</a>" if name else ""
 
 
-def _prose(text: str) -> str:
+def _markdown(text: str) -> str:
     """Render the Markdown of a docstring as HTML; raw HTML in it is shown as text."""
     return str(_MARKDOWN.render(inspect.cleandoc(text)))

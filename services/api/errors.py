@@ -95,8 +95,8 @@ def problem(
     listed = [
         {
             **item,
-            "location": _cut(item.get("location", ""), MAX_LOCATION),
-            "message": _cut(item["message"], MAX_MESSAGE),
+            "location": _shorten(item.get("location", ""), MAX_LOCATION),
+            "message": _shorten(item["message"], MAX_MESSAGE),
         }
         for item in errors[: MOST_FINDINGS + 1]
     ]
@@ -104,7 +104,7 @@ def problem(
         "type": f"urn:tidal:problem:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": _cut(detail, MAX_DETAIL),
+        "detail": _shorten(detail, MAX_DETAIL),
         "code": code,
         "errors": listed,
     }
@@ -174,14 +174,14 @@ def findings(errors: Sequence[Any]) -> list[dict[str, str]]:
     for item in first:
         message = str(item["msg"]).removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            message = f"unknown key '{_cut(str(item['loc'][-1]), MAX_LOCATION)}'"
+            message = f"unknown key '{_shorten(str(item['loc'][-1]), MAX_LOCATION)}'"
         found.append({"location": ".".join(str(part) for part in item["loc"]), "message": message})
     if others:
         found.append(omitted_findings(others))
     return found
 
 
-def _cut(text: str, limit: int) -> str:
+def _shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
@@ -190,7 +190,7 @@ def _request_id(request: Request) -> str | None:
     return str(value) if value else None
 
 
-async def _tidal(request: Request, error: Exception) -> Response:
+async def _handle_tidal_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, TidalError)
     if error.status >= 500:
         log.warning("request failed", code=error.code, detail=error.message)
@@ -198,7 +198,7 @@ async def _tidal(request: Request, error: Exception) -> Response:
     return from_tidal_error(error, request_id=_request_id(request))
 
 
-async def _validation(request: Request, error: Exception) -> Response:
+async def _handle_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     kind = request.headers.get("content-type", "")
     if (
@@ -217,7 +217,7 @@ async def _validation(request: Request, error: Exception) -> Response:
     return problem(422, detail, code="invalid_input", errors=found, request_id=_request_id(request))
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = str(error.detail)
     if error.status_code == 404 and detail == "Not Found":
@@ -229,23 +229,23 @@ async def _http(request: Request, error: Exception) -> Response:
     return problem(error.status_code, detail, headers=error.headers, request_id=_request_id(request))
 
 
-async def _database(request: Request, error: Exception) -> Response:
+async def _handle_database_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SQLAlchemyError)
     ours = from_database_error(error)
     if ours is None:
         raise error
-    return await _tidal(request, ours)
+    return await _handle_tidal_error(request, ours)
 
 
-async def _redis(request: Request, error: Exception) -> Response:
+async def _handle_redis_error(request: Request, error: Exception) -> Response:
     log.warning("a request failed because Redis cannot be reached", error=str(error))
-    return await _tidal(request, UnavailableError("Redis cannot be reached; try again"))
+    return await _handle_tidal_error(request, UnavailableError("Redis cannot be reached; try again"))
 
 
 def install(app: FastAPI) -> None:
     """Register the exception handlers of the app."""
-    app.add_exception_handler(TidalError, _tidal)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(SQLAlchemyError, _database)
-    app.add_exception_handler(RedisError, _redis)
+    app.add_exception_handler(TidalError, _handle_tidal_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(SQLAlchemyError, _handle_database_error)
+    app.add_exception_handler(RedisError, _handle_redis_error)

@@ -1,7 +1,7 @@
 """Metrics of this process for `/metrics`: HTTP requests, connections, stream clients, rejected and limited requests.
 
 Each app has its own registry, so that several apps in one process (as in tests) do not collide. Leaves out: metrics
-from the database, such as jobs by status, which `operations.figures` reads at each scrape.
+from the database, such as jobs by status, which `operations.prometheus_metrics` reads at each scrape.
 """
 
 from __future__ import annotations

@@ -180,7 +180,9 @@ class BodyLimit:
                 await self._discard(receive)
             unknown_host_message = BodyTooLarge(self.limit)
             request_id = scope.get("state", {}).get("request_id")
-            reply = problem(413, str(unknown_host_message.detail), headers={"Connection": "close"}, request_id=request_id)
+            reply = problem(
+                413, str(unknown_host_message.detail), headers={"Connection": "close"}, request_id=request_id
+            )
             await reply(scope, receive, send)
             return
         seen = 0

@@ -83,7 +83,7 @@ class StaticFiles:
         self.digest = total.hexdigest()[:16]
         if INDEX in contents:
             contents[INDEX] = self._index(index, sorted(contents)).encode()
-        self._files = {name: _prepare(name, content) for name, content in contents.items()}
+        self._files = {name: _to_static_file(name, content) for name, content in contents.items()}
         self._stamp = stamp
 
     def _index(self, text: str, names: list[str]) -> str:
@@ -97,7 +97,7 @@ def _without_comments(script: str) -> str:
     return _COMMENTS.sub(lambda found: "\n" * found[0].count("\n"), script)
 
 
-def _prepare(name: str, content: bytes) -> StaticFile:
+def _to_static_file(name: str, content: bytes) -> StaticFile:
     if name.endswith(".js") and not name.startswith(VENDORED):
         content = _without_comments(content.decode()).encode()
     packed = gzip.compress(content, 9, mtime=0)

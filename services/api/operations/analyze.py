@@ -63,7 +63,7 @@ def prepare_analysis(store: ArtifactStore, request: AnalyzeRequest) -> PreparedA
     try:
         config = build(AnalysisConfig, values, where="body")
     except ConfigError as error:
-        raise _placed(error) from None
+        raise _with_request_locations(error) from None
     limit = MAX_STREAMED_TOKENS if request.stream else MAX_SILENT_TOKENS
     if config.token_limit > limit:
         raise _too_long(config, stream=request.stream)
@@ -204,7 +204,7 @@ def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
     return InvalidInputError(message, errors=errors, code="analysis_too_long")
 
 
-def _placed(error: ConfigError) -> InvalidInputError:
+def _with_request_locations(error: ConfigError) -> InvalidInputError:
     """Return the same error with locations in the request body."""
     findings = [
         {

@@ -36,7 +36,7 @@ Token = TokenEvent | PromptToken
 
 
 @dataclass
-class _Running:
+class _ChoiceState:
     """The state of a streamed choice."""
 
     before: int = 0
@@ -48,14 +48,14 @@ class _Running:
 
 
 class CompletionWriter:
-    """Builds the reply of one request, either with `complete_reply`, or with `part` for every event and then `end`."""
+    """Builds the reply of one request: `complete_reply`, or `stream_parts` for each event and then `final_parts`."""
 
     def __init__(self, request: CompletionRequest, fingerprint: str) -> None:
         self.request = request
         self._fingerprint = fingerprint
         self._id = f"cmpl-{uuid4().hex}"
         self._created = int(time.time())
-        self._running = [_Running() for _ in range(len(request.prompts) * request.n)]
+        self._running = [_ChoiceState() for _ in range(len(request.prompts) * request.n)]
         self._used = [0, 0]
 
     def complete_reply(self, events: Sequence[Sequence[EngineEvent]]) -> Completion:
@@ -75,12 +75,12 @@ class CompletionWriter:
                         text=before + reply["text"],
                         index=number * self.request.n + choice,
                         logprobs=self._log_probs(prompt, tokens, len(before)),
-                        finish_reason=_reason(reply),
+                        finish_reason=_finish_reason(reply),
                     )
                 )
         return self._completion(choices, usage=self._usage())
 
-    def part(self, prompt: int, event: EngineEvent) -> list[Completion]:
+    def stream_parts(self, prompt: int, event: EngineEvent) -> list[Completion]:
         """Return the parts of a stream for an event of one prompt. The events of a prompt must be in order."""
         first = prompt * self.request.n
         if event.name == EVENT_PROMPT:
@@ -97,10 +97,10 @@ class CompletionWriter:
             for index, reply in enumerate(self._written(read_done(event.data)), first):
                 # This text was held back, because it could have belonged to a stop string or an incomplete character.
                 choices.append(self._choice(index, [], reply["text"][len(self._running[index].text) :]))
-                choices[-1].finish_reason = _reason(reply)
+                choices[-1].finish_reason = _finish_reason(reply)
         return [self._completion([choice]) for choice in choices]
 
-    def end(self) -> list[Completion]:
+    def final_parts(self) -> list[Completion]:
         """Return the last parts of a stream: the usage, if the request includes it."""
         options = self.request.stream_options
         return [self._completion([], usage=self._usage())] if options is not None and options.include_usage else []
@@ -167,7 +167,7 @@ def _log_prob_per_token(reply: GeneratedChoice) -> float:
     return sum(token["logProb"] for token in tokens) / len(tokens) if tokens else float("-inf")
 
 
-def _reason(reply: GeneratedChoice) -> Literal["length", "stop"]:
+def _finish_reason(reply: GeneratedChoice) -> Literal["length", "stop"]:
     reason = reply["finishReason"]
     if reason not in ("length", "stop"):
         raise UnavailableError(f"the generation ended early ({reason}); try again", code="cancelled")

@@ -79,13 +79,13 @@ def _describe(root: Path, name: str) -> ConfigFile:
     if size > MAX_BYTES:
         return ConfigFile(name=name, kind="invalid", size_bytes=size, problem=f"larger than {MAX_BYTES} bytes")
     try:
-        kind = _kind(path, name)
+        kind = _file_kind(path, name)
         (load_rl_config if kind == "rl" else load_lm_config)(path, name=name)
     except ConfigError as error:
         return ConfigFile(name=name, kind="invalid", size_bytes=size, problem=error.message)
     return ConfigFile(name=name, kind=kind, size_bytes=size)
 
 
-def _kind(path: Path, name: str) -> Literal["lm", "rl"]:
+def _file_kind(path: Path, name: str) -> Literal["lm", "rl"]:
     """Return rl if the file has a section that only the configuration of a controller has, else lm."""
     return "rl" if _RL_SECTIONS & read_mapping(path, name=name).keys() else "lm"

@@ -131,8 +131,8 @@ def read_config(session: Session, store: ArtifactStore, experiment_id: str) -> C
     folder = store.experiment(experiment_id)
     found = ConfigReply(
         experiment_id=experiment_id,
-        config=_yaml(folder / "config.yaml") or _yaml(folder / "base_config.yaml"),
-        rl_config=_yaml(folder / "rl_config.yaml"),
+        config=_read_yaml(folder / "config.yaml") or _read_yaml(folder / "base_config.yaml"),
+        rl_config=_read_yaml(folder / "rl_config.yaml"),
     )
     if found.config is None and found.rl_config is None and "config" in experiment.config:
         key = "rl_config" if experiment.type in (ExperimentType.RL, ExperimentType.ABLATION) else "config"
@@ -184,7 +184,7 @@ def _reply(experiment: Experiment, job: Job | None) -> ExperimentReply:
     )
 
 
-def _yaml(path: Path) -> dict[str, Any] | None:
+def _read_yaml(path: Path) -> dict[str, Any] | None:
     try:
         value = parse_yaml(path.read_text(encoding="utf-8"), finite=False)
     except FileNotFoundError:

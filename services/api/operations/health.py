@@ -71,11 +71,11 @@ async def _sweeps(context: Context) -> Part:
             swept_at, trouble = await context.redis.hmget(HEALTH, SWEEP_FIELDS)
     except (RedisError, OSError, TimeoutError):
         return Part(ok=False, required=False, detail="unknown, Redis cannot be reached")
-    wrong = sweep_problem(_text(swept_at), _text(trouble), context.settings.reaper_seconds)
+    wrong = sweep_problem(_decode(swept_at), _decode(trouble), context.settings.reaper_seconds)
     return Part(ok=not wrong, required=False, detail=wrong or "ok")
 
 
-def _text(value: bytes | str | None) -> str | None:
+def _decode(value: bytes | str | None) -> str | None:
     return value.decode() if isinstance(value, bytes) else value
 
 

@@ -178,12 +178,12 @@ def _analyses(session: Session, experiment_id: str) -> tuple[list[AnalysisFacts]
 
 def _defaults(context: Context) -> dict[str, Any]:
     """Return the default values of the language model by name, and those of the controller with the prefix `rl.`."""
-    language = _read(context, "base_config.yaml", load_lm_config)
-    controller = _read(context, "rl_config.yaml", load_rl_config)
+    language = _read_defaults(context, "base_config.yaml", load_lm_config)
+    controller = _read_defaults(context, "rl_config.yaml", load_rl_config)
     return {**flat(language), **flat(controller, "rl")}
 
 
-def _read(context: Context, name: str, load: Callable[..., LMConfig | RLConfig]) -> dict[str, Any]:
+def _read_defaults(context: Context, name: str, load: Callable[..., LMConfig | RLConfig]) -> dict[str, Any]:
     """Return the values of the shipped file, with which the dashboard compares as well; those of the code if there is
     no file, and none if the file is invalid."""
     try:

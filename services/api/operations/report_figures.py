@@ -56,8 +56,8 @@ class FigureReader:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._names: dict[str, str | None] = {}
-        self._results: dict[str, Mapping[str, Any] | None] = {}
+        self._experiment_names: dict[str, str | None] = {}
+        self._analysis_results: dict[str, Mapping[str, Any] | None] = {}
 
     def figure(self, chart: Chart) -> Figure:
         """Return the figure of a chart with the data that is stored now."""
@@ -72,7 +72,7 @@ class FigureReader:
     def _metrics(self, chart: MetricsChart) -> LineFigure:
         lines, missing = [], []
         for experiment in chart.experiments:
-            name = self._name(experiment)
+            name = self._experiment_name(experiment)
             if name is None:
                 missing.append(missing_text(experiment))
                 continue
@@ -107,7 +107,7 @@ class FigureReader:
         return found, diverged
 
     def _ablation(self, chart: AblationChart) -> BarFigure:
-        name = self._name(chart.experiment)
+        name = self._experiment_name(chart.experiment)
         what = "total reward" if chart.quantity == "total" else chart.quantity
         title = chart.title or (f"Differences in {what}" if chart.paired else f"{what.capitalize()} by policy")
         if name is None:
@@ -127,7 +127,7 @@ class FigureReader:
         return BarFigure(title, bars, signed=chart.paired, missing=missing)
 
     def _trajectory(self, chart: TrajectoryChart) -> LineFigure:
-        result = self._result(chart.analysis)
+        result = self._analysis_result(chart.analysis)
         title = chart.title or "Modulation by token"
         if result is None:
             return LineFigure(title, missing=[f"Analysis {chart.analysis} does not exist."])
@@ -145,7 +145,7 @@ class FigureReader:
         return LineFigure(title, lines, x_label="token", span=(0.0, 1.0), missing=missing)
 
     def _sweep(self, chart: SweepChart) -> LineFigure:
-        result = self._result(chart.analysis)
+        result = self._analysis_result(chart.analysis)
         title = chart.title or f"{MEASURES[chart.measure].capitalize()} by modulation"
         if result is None:
             return LineFigure(title, missing=[f"Analysis {chart.analysis} does not exist."])
@@ -163,20 +163,20 @@ class FigureReader:
             missing.append(f"{len(rows) - MAX_LINES} more prompts are not shown.")
         return LineFigure(title, lines, x_label="modulation", missing=missing)
 
-    def _name(self, experiment: str) -> str | None:
-        if experiment not in self._names:
+    def _experiment_name(self, experiment: str) -> str | None:
+        if experiment not in self._experiment_names:
             with self._context.sessions() as session:
                 row = session.execute(select(Experiment.id, Experiment.name).where(Experiment.id == experiment)).first()
-            self._names[experiment] = None if row is None else (row[1] or row[0])
-        return self._names[experiment]
+            self._experiment_names[experiment] = None if row is None else (row[1] or row[0])
+        return self._experiment_names[experiment]
 
-    def _result(self, analysis: str) -> Mapping[str, Any] | None:
-        if analysis not in self._results:
+    def _analysis_result(self, analysis: str) -> Mapping[str, Any] | None:
+        if analysis not in self._analysis_results:
             with self._context.sessions() as session:
                 query = select(Analysis).where(Analysis.id == analysis).options(undefer(Analysis.result))
                 row = session.scalars(query).one_or_none()
-                self._results[analysis] = row.result if row is not None else None
-        return self._results[analysis]
+                self._analysis_results[analysis] = row.result if row is not None else None
+        return self._analysis_results[analysis]
 
 
 def missing_text(experiment: str) -> str:

@@ -58,7 +58,7 @@ def create_report(session: Session, body: ReportRequest, *, pattern: str | None 
         "title": body.title,
         "markdown": body.markdown,
         "pattern": pattern,
-        "experiment_ids": _about(session, body.experiment_ids or [], charts),
+        "experiment_ids": _related_experiments(session, body.experiment_ids or [], charts),
     }
     return _reply(session, insert(Report).values(**values).returning(Report))
 
@@ -87,7 +87,7 @@ def change_report(session: Session, report_id: str, body: ReportChange) -> Repor
     values = {
         "title": body.title,
         "markdown": body.markdown,
-        "experiment_ids": _about(session, kept, charts),
+        "experiment_ids": _related_experiments(session, kept, charts),
         "version": row.version + 1,
         "updated_at": func.now(),
     }
@@ -121,7 +121,7 @@ def render_markdown(markdown: str) -> RenderReply:
     return RenderReply(parts=parts)
 
 
-def _about(session: Session, given: Iterable[str], charts: Iterable[Chart]) -> list[str]:
+def _related_experiments(session: Session, given: Iterable[str], charts: Iterable[Chart]) -> list[str]:
     """Return the experiments of a report without duplicates: those given, those of charts, and those of analyses."""
     found = dict.fromkeys(given)
     analyses = []

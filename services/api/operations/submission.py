@@ -110,8 +110,8 @@ def new_job(
     unused = sorted(given - _USED[request.type])
     if unused:
         raise _invalid(unused[0], f"{with_article(request.type)} job does not use it")
-    parent, start = _start(context, request) if request.resume_from is not None else (None, None)
-    payload = _resumed(parent, request) if parent is not None else _fresh(context, request)
+    parent, start = _resume_source(context, request) if request.resume_from is not None else (None, None)
+    payload = _resumed_payload(parent, request) if parent is not None else _new_payload(context, request)
     if payload.corpus is not None:
         check_corpus(payload.corpus, context.datasets, location=_corpus_location(payload))
     return NewJob(
@@ -130,7 +130,7 @@ def new_job(
     )
 
 
-def _fresh(context: Context, request: JobRequest) -> JobPayload:
+def _new_payload(context: Context, request: JobRequest) -> JobPayload:
     if request.type is JobType.LM_TRAINING:
         initial = _checkpoint(context, request) if request.checkpoint is not None else None
         return LmTrainingPayload(config=_lm_config(context, request, request.config), initial_checkpoint=initial)
@@ -138,12 +138,12 @@ def _fresh(context: Context, request: JobRequest) -> JobPayload:
         return _dataset(context, request)
     checkpoint = _checkpoint(context, request)
     if request.type is JobType.ANALYSIS:
-        analysis = _section(AnalysisConfig, {}, request.config, "config")
+        analysis = _build_section(AnalysisConfig, {}, request.config, "config")
         return _analysis(context, request, checkpoint, analysis)
     inherited = _inherited(context, request, checkpoint)
-    data = _section(DataConfig, inherited.data.model_dump(), request.data, "data")
+    data = _build_section(DataConfig, inherited.data.model_dump(), request.data, "data")
     if request.type is JobType.EVALUATION:
-        evaluation = _section(EvaluationConfig, inherited.evaluation.model_dump(), request.config, "config")
+        evaluation = _build_section(EvaluationConfig, inherited.evaluation.model_dump(), request.config, "config")
         return EvaluationPayload(checkpoint=checkpoint, data=data, evaluation=evaluation)
     config = _rl_config(context, request)
     if request.type is JobType.RL_TRAINING:
@@ -166,7 +166,7 @@ def _hold_datasets(session: Session, context: Context, new: NewJob) -> None:
 
 
 def _dataset(context: Context, request: JobRequest) -> DatasetPayload:
-    data = _section(DataConfig, {}, request.data, "data")
+    data = _build_section(DataConfig, {}, request.data, "data")
     if "source" not in request.data:
         raise _invalid("data.source", "a dataset job needs the corpus to tokenise: the name of a dataset, or a file")
     if is_dataset_name(data.source) and context.datasets.has(data.source):
@@ -185,13 +185,13 @@ def _analysis(context: Context, request: JobRequest, checkpoint: str, config: An
     return AnalysisPayload(checkpoint=checkpoint, rl_checkpoint=policy, analysis=config)
 
 
-def _resumed(parent: Job, request: JobRequest) -> JobPayload:
+def _resumed_payload(parent: Job, request: JobRequest) -> JobPayload:
     """Return the parent's payload with the overrides of `config`, which must not change the shape of the model."""
     for field in ("config_path", "rl_config_path", "checkpoint", "data"):
         if field in request.model_fields_set:
             raise _invalid(field, "a resumed job uses the value of the job that it resumes; leave it out")
     if request.type is JobType.LM_TRAINING:
-        config = _section(LMConfig, parent.payload["config"], request.config, "config")
+        config = _build_section(LMConfig, parent.payload["config"], request.config, "config")
         before = ModelConfig.model_validate(parent.payload["config"]["model"]).shape()
         changed = [name for name, value in config.model.shape().items() if value != before[name]]
         if changed:
@@ -199,14 +199,14 @@ def _resumed(parent: Job, request: JobRequest) -> JobPayload:
             raise _invalid("config.model", f"the shape of the model cannot change when training resumes; keep {kept}")
         return LmTrainingPayload.model_validate({**parent.payload, "config": config})
     if request.type is JobType.RL_TRAINING:
-        rl = _section(RLConfig, parent.payload["config"], request.config, "config")
+        rl = _build_section(RLConfig, parent.payload["config"], request.config, "config")
         if rl.policy.model_dump(mode="json") != parent.payload["config"]["policy"]:
             raise _invalid("config.policy", "the shape of the policy cannot change when training resumes; leave it out")
         return RlTrainingPayload.model_validate({**parent.payload, "config": rl})
     raise _invalid("resume_from", f"{with_article(request.type)} job has no training state to resume; submit a new job")
 
 
-def _start(context: Context, request: JobRequest) -> tuple[Job, str | None]:
+def _resume_source(context: Context, request: JobRequest) -> tuple[Job, str | None]:
     """Return the job to resume from, and the checkpoint if it is not the newest one.
 
     `resumeFrom` names a job, an experiment (its newest job), or a checkpoint of one: `<experiment id>/<file>`.
@@ -270,7 +270,7 @@ def _lm_config(context: Context, request: JobRequest, overrides: Mapping[str, An
     try:
         return load_lm_config(path if path.is_file() else None, overrides, name=request.config_path or DEFAULT_LM)
     except ConfigError as error:
-        raise _placed(error) from None
+        raise _with_request_locations(error) from None
 
 
 def _rl_config(context: Context, request: JobRequest) -> RLConfig:
@@ -283,17 +283,17 @@ def _rl_config(context: Context, request: JobRequest) -> RLConfig:
         name = request.rl_config_path or DEFAULT_RL
         return load_rl_config(path if path.is_file() else None, request.config, name=name)
     except ConfigError as error:
-        raise _placed(error) from None
+        raise _with_request_locations(error) from None
 
 
-def _section(kind: type[S], values: Mapping[str, Any], overrides: Mapping[str, Any], where: str) -> S:
+def _build_section(kind: type[S], values: Mapping[str, Any], overrides: Mapping[str, Any], where: str) -> S:
     try:
         return build(kind, values, overrides, where=where)
     except ConfigError as error:
-        raise _placed(error, where) from None
+        raise _with_request_locations(error, where) from None
 
 
-def _placed(error: ConfigError, where: str = "config") -> ConfigError:
+def _with_request_locations(error: ConfigError, where: str = "config") -> ConfigError:
     """Return the same error with locations in the request body, and without paths of the server."""
     findings = [
         {**item, "location": ".".join(part for part in ("body", where, item["location"]) if part)}

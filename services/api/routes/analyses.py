@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from services.api.auth import Caller, ContextDep, Reader, Submitter, reader
 from services.api.context import session_of
-from services.api.generating import encode_event, enforce_rate_limit, stream_response
+from services.api.generation_replies import encode_event, enforce_rate_limit, stream_response
 from services.api.operations import analyses, analyze
 from services.api.operations.generate import ClientDisconnected
 from services.api.paging import Cursor, Limit

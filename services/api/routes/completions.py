@@ -15,7 +15,7 @@ from common.errors import TidalError
 from common.redis.generation_request import GenerationRequest
 from services.api.auth import Caller, ContextDep, Reader, reader
 from services.api.context import Context, session_of
-from services.api.generating import enforce_rate_limit
+from services.api.generation_replies import enforce_rate_limit
 from services.api.operations import completions as operation
 from services.api.operations.completion_writer import CompletionWriter
 from services.api.operations.generate import ClientDisconnected, build_reply
@@ -87,12 +87,12 @@ async def _stream(
     async def body() -> AsyncGenerator[bytes]:
         try:
             async with aclosing(events):
-                for part in writer.part(*first):
+                for part in writer.stream_parts(*first):
                     yield _encode(part)
                 async for prompt, event in events:
-                    for part in writer.part(prompt, event):
+                    for part in writer.stream_parts(prompt, event):
                         yield _encode(part)
-                for part in writer.end():
+                for part in writer.final_parts():
                     yield _encode(part)
         except ClientDisconnected:
             return

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from services.api.auth import Caller, ContextDep, reader
-from services.api.generating import encode_event, enforce_rate_limit, stream_response
+from services.api.generation_replies import encode_event, enforce_rate_limit, stream_response
 from services.api.generations import EngineEvent
 from services.api.operations import generate as operation
 from services.api.schemas.generate import GenerateRequest

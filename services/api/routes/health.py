@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from services.api.auth import ContextDep, Reader
 from services.api.errors import problem
-from services.api.operations import figures, health
+from services.api.operations import health, prometheus_metrics
 from services.api.schemas.problems import problem_responses
 from tidal_client.wire.health import Alive, Ready
 
@@ -50,4 +50,4 @@ async def readyz(request: Request, context: ContextDep) -> Ready | Response:
 @router.get("/metrics", summary="Show metrics for Prometheus", dependencies=[Reader], response_class=Response)
 async def metrics(context: ContextDep) -> Response:
     """Returns metrics in the text format of Prometheus. Needs a token only if reads need one."""
-    return Response(await figures.exposition(context), media_type=CONTENT_TYPE_LATEST)
+    return Response(await prometheus_metrics.exposition(context), media_type=CONTENT_TYPE_LATEST)

@@ -92,30 +92,32 @@ def _source(context: Context, topic: str, cursor: StreamId | None) -> sse.Stream
     kind, _, name = topic.partition("/")
     brief, name = name.endswith(BRIEF), name.removesuffix(BRIEF)
     if topic == "jobs":
-        return sse.StreamSource(JOBS_STREAM, cursor, _reading(context, lambda session: _all_jobs(context, session)))
+        return sse.StreamSource(
+            JOBS_STREAM, cursor, _state_reader(context, lambda session: _all_jobs(context, session))
+        )
     if kind == "jobs" and name:
-        reading = _reading(context, lambda session: _job(context, session, name))
-        return sse.StreamSource(job_stream(name), cursor, reading, brief)
+        read_state = _state_reader(context, lambda session: _job(context, session, name))
+        return sse.StreamSource(job_stream(name), cursor, read_state, brief)
     if kind == "experiments" and name:
-        reading = _reading(context, lambda session: _experiment(context, session, name))
-        return sse.StreamSource(experiment_stream(name), cursor, reading, brief)
+        read_state = _state_reader(context, lambda session: _experiment(context, session, name))
+        return sse.StreamSource(experiment_stream(name), cursor, read_state, brief)
     message = f"'{topic[:50]}' is not a stream; expected jobs, jobs/<id> or experiments/<id>"
     raise InvalidInputError(message, errors=[{"location": "query.topic", "message": message}])
 
 
 def _all_jobs(context: Context, session: Session) -> Any:
-    return _wire(jobs.live_jobs(session, context.outlook))
+    return _to_json(jobs.live_jobs(session, context.outlook))
 
 
 def _job(context: Context, session: Session, job_id: str) -> Any:
-    return {"job": _wire(jobs.get_job(session, context.outlook, job_id))}
+    return {"job": _to_json(jobs.get_job(session, context.outlook, job_id))}
 
 
 def _experiment(context: Context, session: Session, experiment_id: str) -> Any:
-    return {"experiment": _wire(experiments.experiment_detail(session, context.store, experiment_id))}
+    return {"experiment": _to_json(experiments.experiment_detail(session, context.store, experiment_id))}
 
 
-def _reading(context: Context, state: Callable[[Session], Any]) -> StateReader:
+def _state_reader(context: Context, state: Callable[[Session], Any]) -> StateReader:
     def read() -> Any:
         with context.sessions() as session:
             return state(session)
@@ -126,5 +128,5 @@ def _reading(context: Context, state: Callable[[Session], Any]) -> StateReader:
     return make
 
 
-def _wire(reply: Any) -> Any:
+def _to_json(reply: Any) -> Any:
     return reply.model_dump(mode="json", by_alias=True)

@@ -109,8 +109,8 @@ class CompletionRequest(StrictRequest):
     @field_validator("prompt", mode="before")
     @classmethod
     def _one_kind_of_prompt(cls, given: Any) -> Any:
-        several = isinstance(given, list) and bool(given) and not _are_ids(given)
-        if several and not (all(isinstance(prompt, str) for prompt in given) or all(map(_are_ids, given))):
+        several = isinstance(given, list) and bool(given) and not _are_token_ids(given)
+        if several and not (all(isinstance(prompt, str) for prompt in given) or all(map(_are_token_ids, given))):
             raise ValueError(_PROMPTS)
         if several and len(given) > MAX_PROMPTS:
             raise ValueError(f"contains {len(given)} prompts; at most {MAX_PROMPTS} are accepted in one request")
@@ -141,7 +141,7 @@ class CompletionRequest(StrictRequest):
     @field_validator("n", "best_of", mode="after")
     @classmethod
     def _not_too_many_texts(cls, given: int | None, info: ValidationInfo) -> int | None:
-        prompts = _several(info.data.get("prompt", ""))
+        prompts = _as_list(info.data.get("prompt", ""))
         if given is not None and given * len(prompts) > MAX_TEXTS:
             raise ValueError(
                 f"is {given} for {len(prompts)} prompts; at most {MAX_TEXTS} texts are generated for one request"
@@ -205,7 +205,7 @@ class CompletionRequest(StrictRequest):
     @property
     def prompts(self) -> list[str | list[int]]:
         """Return the prompts as a list."""
-        return _several(self.prompt)
+        return _as_list(self.prompt)
 
 
 class Logprobs(BaseModel):
@@ -285,7 +285,7 @@ class ErrorReply(BaseModel):
     error: ErrorDetail
 
 
-def _several(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
+def _as_list(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
     if isinstance(prompt, str):
         return [prompt]
     found: list[str | list[int]] = []
@@ -302,7 +302,7 @@ def _is_stop_string(given: Any) -> bool:
     return isinstance(given, str) and 0 < len(given) <= MAX_STOP_CHARACTERS
 
 
-def _are_ids(given: Any) -> bool:
+def _are_token_ids(given: Any) -> bool:
     return isinstance(given, list) and all(type(item) is int for item in given)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from common.disk import MIB, Shortage
 from common.jobs.queue import claim_job, record_event, record_progress, transition
 from tests.integration.api.conftest import Api, RunApi
-from tests.integration.api.figures import samples
+from tests.integration.api.prometheus_samples import samples
 from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus
 
 ENDLESS_MB = 10**9

@@ -45,12 +45,12 @@ def created(api: Api, markdown: str = "text", **fields: Any) -> dict[str, Any]:
 def test_a_report_is_returned_unchanged_with_its_experiments(api: Api, experiment: str) -> None:
     saved = api.admin.post(f"/api/experiments/{experiment}/analyses", json={"result": RESULT}).json()["id"]
     text = (
-        f"é \\ \u2028\n\n{chart(experiments=['removed'], metrics=['m'])}\n\n{chart(kind='trajectory', analysis=saved)}\n"
+        f"é \\ \u2028\n\n{chart(experiments=['lost'], metrics=['m'])}\n\n{chart(kind='trajectory', analysis=saved)}\n"
     )
     made = created(api, text, experimentIds=["other"])
     assert made["markdown"] == text
     assert (made["version"], made["pattern"]) == (1, None)
-    assert made["experimentIds"] == ["other", "removed", experiment]
+    assert made["experimentIds"] == ["other", "lost", experiment]
     assert api.http.get(f"/api/reports/{made['id']}").json() == made
 
 

@@ -47,7 +47,7 @@ async def exposition(context: Context) -> bytes:
 
 def _database(context: Context, registry: CollectorRegistry) -> list[str]:
     """Add the metrics of the database, and return the ids of the experiments whose jobs run."""
-    up = Gauge("tidal_database_up", "1 when the figures of the database could be read", registry=registry)
+    up = Gauge("tidal_database_up", "1 when the metrics of the database could be read", registry=registry)
     try:
         with context.sessions() as session:
             by_status = select(Job.status, func.count()).group_by(Job.status)
@@ -83,7 +83,7 @@ def _database(context: Context, registry: CollectorRegistry) -> list[str]:
 
 
 async def _redis(context: Context, registry: CollectorRegistry, running: list[str]) -> None:
-    up = Gauge("tidal_redis_up", "1 when the figures of Redis could be read", registry=registry)
+    up = Gauge("tidal_redis_up", "1 when the metrics of Redis could be read", registry=registry)
     try:
         async with asyncio.timeout(REDIS_SECONDS):
             pipe = context.redis.pipeline(transaction=False)

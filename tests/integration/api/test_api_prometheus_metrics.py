@@ -17,7 +17,7 @@ from common.metrics import writer as writer_module
 from common.redis import keys
 from common.redis.keys import HEALTH
 from tests.integration.api.conftest import Api, RunApi
-from tests.integration.api.figures import samples
+from tests.integration.api.prometheus_samples import samples
 from tests.paths import ROOT
 
 RULES = ROOT / "docs" / "alerts.yml"
@@ -48,7 +48,7 @@ def test_a_running_training_shows_its_speed(
     api: Api, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = api.submit()["experimentId"]
-    monkeypatch.setattr("services.api.operations.figures.ACTIVE", ("pending",))
+    monkeypatch.setattr("services.api.operations.prometheus_metrics.ACTIVE", ("pending",))
     for step, values in (
         (1, {"Tokens/Second": 10.0}),
         (2, {"Tokens/Second": 2000.0, "Iterations/Second": 4.0}),
