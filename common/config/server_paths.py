@@ -2,7 +2,7 @@
 
 `ServerPaths(settings).hidden(text)` replaces a folder's path by a name: `experiments/<id>/model.pth` for a file of the
 artifact store, `~` for the home folder. Logs and terminal commands show whole paths. Leaves out paths outside the known
-folders, unless `strangers` is set.
+folders, unless `shorten_unknown` is set.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class ServerPaths:
         alternatives = "|".join(re.escape(path) for path in sorted(names, key=len, reverse=True))
         self._known = re.compile(f"{_BEFORE}({alternatives}){_AFTER}")
 
-    def hidden(self, text: str, *, strangers: bool = False) -> str:
-        """Return `text` without the known paths; `strangers` shortens all other absolute paths to their last part."""
+    def hidden(self, text: str, *, shorten_unknown: bool = False) -> str:
+        """Return `text` without known paths; `shorten_unknown` shortens other absolute paths to their last part."""
         text = self._known.sub(lambda found: self._names[found.group(1)], text)
-        if strangers and "/" in text:
+        if shorten_unknown and "/" in text:
             addresses = [found.span() for found in _URL.finditer(text)]
 
             def last_part(found: re.Match[str]) -> str:
@@ -55,11 +55,14 @@ class ServerPaths:
 
         Server errors (5xx) may quote any path the operating system reports, so unknown paths are shortened there.
         """
-        strangers = error.status >= 500
-        error.message = self.hidden(error.message, strangers=strangers)
+        shorten_unknown = error.status >= 500
+        error.message = self.hidden(error.message, shorten_unknown=shorten_unknown)
         error.errors = [
-            {name: self.hidden(value, strangers=strangers) if isinstance(value, str) else value for name, value in one}
-            for one in (finding.items() for finding in error.errors)
+            {
+                name: self.hidden(value, shorten_unknown=shorten_unknown) if isinstance(value, str) else value
+                for name, value in finding.items()
+            }
+            for finding in error.errors
         ]
         return error
 

@@ -1,6 +1,7 @@
 """Writes the output lines of many processes to one file per process and, with the name of the process, to the terminal.
 
-A structured line is shortened for the terminal (its time and service are in the prefix); the file keeps it whole.
+A structured line is shortened for the terminal, because the prefix already names time and service; the file has all of
+it.
 Files rotate at 20 MB, and one older file is kept. A full disk or a closed terminal loses lines but causes no error:
 lost lines are counted, and the file reports the count when it can be written again. Repeated raw lines (tracebacks,
 messages of servers) are limited and counted; structured lines are limited by `common.log_repeats` in their own process.
@@ -45,7 +46,7 @@ SERVICE = re.compile(r"\s*\bservice=\S+")
 
 
 class LogSink:
-    """Call `write(name, line)` for each line, without its newline. With `console` None it writes only files."""
+    """Writes lines of processes to files in `folder` and, unless `console` is None, to a terminal."""
 
     def __init__(self, folder: Path, console: Console | None = None) -> None:
         self._folder = folder
@@ -57,7 +58,7 @@ class LogSink:
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, line: str) -> None:
-        """Write `line` to the file of `name`, after the time, and to the terminal. Never fails."""
+        """Write `line`, without its newline, to the file of the process `name` and to the terminal; it never fails."""
         line = escaped(line.rstrip().replace("\t", "    "), MOST_CHARACTERS)
         if not line:
             return

@@ -229,7 +229,7 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(
         with pytest.raises(StorageError, match=expected):
             restore(path, elsewhere)
     (tmp_path / "text").write_text("no backup at all" * 100)
-    with pytest.raises(InvalidInputError, match="no backup of Tidal"):
+    with pytest.raises(InvalidInputError, match="not a backup of Tidal"):
         restore(tmp_path / "text", elsewhere)
     empty = make_engine(elsewhere.database_url)
     try:
