@@ -1,9 +1,9 @@
 """Tests the api against its OpenAPI document: schemathesis sends requests that the document allows and forbids.
 
 A reply must not be a server error, and its status must be one that the document names for the operation. One request in
-four is sent as generated. In the others, ids or the whole body refer to existing things (`Things`), so that the request
-passes the first checks of the operation. Streams never end, so only the head of their reply is read. Leaves out: bodies
-of replies, which the tests of each operation check.
+four is sent as generated. In the others, ids or the whole body refer to existing `Resources`, so that the request passes
+the first checks of the operation. Streams never end, so only the head of their reply is read. Leaves out:
+bodies of replies, which the tests of each operation check.
 
 Run in full with `python -m tests.integration.api.contract_run`.
 """
@@ -23,7 +23,7 @@ from schemathesis.engine import events, from_schema
 from schemathesis.generation import GenerationMode
 
 from tests.integration.api.conftest import BEARER, Api
-from tests.integration.api.contract_things import Things
+from tests.integration.api.contract_resources import Resources
 
 CHECKS = ("not_a_server_error", "status_code_conformance")
 
@@ -63,7 +63,7 @@ class Outcome:
         return "\n".join([*lines, f"{self.cases} cases, {share:.0%} answered with 2xx, {len(self.failures)} failures"])
 
 
-def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool, seed: int = 1) -> Outcome:
+def run(api: Api, resources: Resources, *, token: bool, examples: int, coverage: bool, seed: int = 1) -> Outcome:
     """Send `examples` generated requests per operation; with `coverage` also requests at the limits of the schemas."""
     outcome = Outcome()
     headers = BEARER if token else {}
@@ -92,26 +92,26 @@ def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool,
         turn = turns[label] % 4
         if case.method == "DELETE":  # schemathesis also uses ids from earlier replies; do not delete things in use
             others = {
-                name: "nosuch" if value in things.kept else value
+                name: "nosuch" if value in resources.kept else value
                 for name, value in (case.path_parameters or {}).items()
             }
             case.path_parameters = others
         if turn == 0:
             return
         if turn == 1:
-            valid = things.valid(label)
+            valid = resources.valid(label)
             case.path_parameters = {**(case.path_parameters or {}), **valid.path}
             case.query = valid.query
             if valid.body is not None:
                 case.body = valid.body
                 case.media_type = "application/octet-stream" if isinstance(valid.body, bytes) else "application/json"
             return
-        stay = {**things.path_values(), **things.plain(label)().path}
+        stay = {**resources.path_values(), **resources.plain(label)().path}
         # Do not delete the existing things, because later requests need them.
         if case.method != "DELETE":
             case.path_parameters = {name: stay.get(name, value) for name, value in (case.path_parameters or {}).items()}
         if turn == 2:
-            case.body = things.substitute(case.body)
+            case.body = resources.substitute(case.body)
 
     @schemathesis.hook
     def after_call(context: Any, case: Any, response: Any) -> None:
@@ -133,16 +133,18 @@ def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool,
     finally:
         schemathesis.hooks.unregister_all()  # hooks are global to the process
     for operation in (result.ok() for result in schema.include(path=streams).get_all_operations()):
-        _heads(api, things, operation, headers, examples, outcome)
+        _heads(api, resources, operation, headers, examples, outcome)
     return outcome
 
 
-def _heads(api: Api, things: Things, operation: Any, headers: dict[str, str], examples: int, outcome: Outcome) -> None:
+def _heads(
+    api: Api, resources: Resources, operation: Any, headers: dict[str, str], examples: int, outcome: Outcome
+) -> None:
     """Send requests for streams, read only their status, and close the connections."""
     known = {str(status) for status in operation.definition.raw["responses"]}
     for case in _cases(operation, examples):
         if outcome.statuses[operation.label].total() % 2 == 0:
-            case.path_parameters = {name: things.path_values()[name] for name in case.path_parameters or {}}
+            case.path_parameters = {name: resources.path_values()[name] for name in case.path_parameters or {}}
         arguments = case.as_transport_kwargs(base_url=api.url, headers=headers)
         with requests.request(**arguments, stream=True, timeout=60) as reply:
             outcome.statuses[operation.label][reply.status_code] += 1

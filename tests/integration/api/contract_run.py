@@ -18,7 +18,7 @@ from common.db import upgrade
 from services.local.servers import PostgresServer, ValkeyServer
 from tests.integration.api.conftest import running
 from tests.integration.api.contract import Outcome, run
-from tests.integration.api.contract_things import Things
+from tests.integration.api.contract_resources import Resources
 from tests.integration.api.openai_fixtures import Generator
 
 MANY = 1_000_000
@@ -52,16 +52,16 @@ def main() -> int:
             )
             generator = Generator(valkey.url, settings.experiments_dir)
             with running(settings) as api:
-                things = Things(api)
+                resources = Resources(api)
                 for name, token in (("with the token", True), ("without a token", False)):
                     outcomes[name] = run(
-                        api, things, token=token, examples=wanted.examples, coverage=True, seed=wanted.seed
+                        api, resources, token=token, examples=wanted.examples, coverage=True, seed=wanted.seed
                     )
                     _print(name, outcomes[name])
             with running(settings, require_auth_for_reads=True) as api:
                 name = "without a token, reads closed"
-                things.api = api
-                outcomes[name] = run(api, things, token=False, examples=5, coverage=False, seed=wanted.seed)
+                resources.api = api
+                outcomes[name] = run(api, resources, token=False, examples=5, coverage=False, seed=wanted.seed)
                 _print(name, outcomes[name])
             generator.close()
         finally:

@@ -16,7 +16,7 @@ import pytest
 
 from common.access import rejections
 from tests.integration.api.conftest import TOKEN, Api, RunApi
-from tests.integration.api.contract_things import Things, Valid
+from tests.integration.api.contract_resources import Resources, ValidRequest
 from tests.integration.api.openai_fixtures import Generator
 
 OPEN = {"GET /healthz", "GET /readyz", "GET /api/session"}
@@ -25,20 +25,20 @@ PAGES = ("/", "/docs", "/openapi.json", "/favicon.ico", "/nothing", "/api/nothin
 WRONG = {"Authorization": "Bearer a-guess-of-somebody"}
 
 
-def requests(things: Things) -> list[tuple[str, str, str, Valid]]:
+def requests(resources: Resources) -> list[tuple[str, str, str, ValidRequest]]:
     """Return for every operation a request that succeeds with the token: label, method, path and the other parts."""
     found = []
-    for path, operations in things.api.admin.get("/openapi.json").json()["paths"].items():
+    for path, operations in resources.api.admin.get("/openapi.json").json()["paths"].items():
         for method in operations:
             label = f"{method.upper()} {path}"
-            valid = things.valid(label)
-            values = {**things.path_values(), **valid.path}
+            valid = resources.valid(label)
+            values = {**resources.path_values(), **valid.path}
             filled = re.sub(r"\{(\w+)\}", lambda found, values=values: values[found.group(1)], path)
             found.append((label, method.upper(), filled, valid))
     return found
 
 
-def send(http: httpx.Client, method: str, path: str, valid: Valid, headers: dict[str, str]) -> httpx.Response:
+def send(http: httpx.Client, method: str, path: str, valid: ValidRequest, headers: dict[str, str]) -> httpx.Response:
     body: dict[str, Any] = {}
     if isinstance(valid.body, bytes):
         body = {"content": valid.body}
@@ -48,9 +48,9 @@ def send(http: httpx.Client, method: str, path: str, valid: Valid, headers: dict
     return http.request(method, path, params=query, headers=headers, **body)
 
 
-def names(things: Things) -> set[str]:
+def names(resources: Resources) -> set[str]:
     """Return texts that no reply may contain: ids and names of jobs and experiments, file names, server paths."""
-    return {*things.kept, *FILES, "Slow cosine", "Helmsman", str(things.api.settings.experiments_dir.parent)}
+    return {*resources.kept, *FILES, "Slow cosine", "Helmsman", str(resources.api.settings.experiments_dir.parent)}
 
 
 @pytest.mark.parametrize("headers", [{}, WRONG, {"Authorization": f"Basic {TOKEN}"}], ids=["none", "wrong", "basic"])
@@ -61,11 +61,11 @@ def test_nothing_is_read_written_or_generated_without_the_token(
         rejections, "FREE", 10_000
     )  # keep replies fast; test_api_hosts_and_wrong_tokens covers the delays
     with serve(require_auth_for_reads=True, rate_limit_capacity=1_000_000) as api:
-        things = Things(api)
-        found = requests(things)
+        resources = Resources(api)
+        found = requests(resources)
         before = api.admin.get("/api/jobs").json(), sorted(api.settings.experiments_dir.rglob("*"))
         assert len(found) > 50
-        secret = names(things)
+        secret = names(resources)
         for label, method, path, valid in found:
             reply = send(api.http, method, path, valid, headers)
             assert reply.status_code == (200 if label in OPEN else 401), (label, reply.text[:300])
@@ -73,10 +73,10 @@ def test_nothing_is_read_written_or_generated_without_the_token(
         # The reply must not depend on whether something exists, not even in errors of the web framework.
         for method, path, body in (
             ("POST", "/api/generate", {"checkpoint": "no-such/final", "prompt": "Tom"}),
-            ("POST", "/v1/completions", {"model": f"{things.lm}/nothing", "prompt": "Tom"}),
+            ("POST", "/v1/completions", {"model": f"{resources.lm}/nothing", "prompt": "Tom"}),
             ("POST", "/v1/completions", {"model": 1}),
-            ("POST", "/api/analyze-trajectories", {"checkpoint": f"{things.lm}/nothing", "prompts": ["Tom"]}),
-            ("GET", f"/api/experiments/{things.lm}/checkpoints/nothing", None),
+            ("POST", "/api/analyze-trajectories", {"checkpoint": f"{resources.lm}/nothing", "prompts": ["Tom"]}),
+            ("GET", f"/api/experiments/{resources.lm}/checkpoints/nothing", None),
             ("GET", "/v1/models/nothing", None),
             ("GET", "/api/configs/nothing.yaml", None),
             ("GET", "/api/jobs?limit=0", None),
@@ -95,12 +95,12 @@ def test_nothing_is_read_written_or_generated_without_the_token(
 
 def test_the_token_allows_everything_also_for_the_openai_package(serve: RunApi, redis_url: str) -> None:
     with serve(require_auth_for_reads=True) as api:
-        things = Things(api)
-        model = f"{things.lm}/final"
+        resources = Resources(api)
+        model = f"{resources.lm}/final"
         generator = Generator(redis_url, api.settings.experiments_dir)
         try:
             with openai.OpenAI(base_url=f"{api.url}/v1", api_key=TOKEN, max_retries=0, timeout=20) as client:
-                assert any(things.lm in found.id for found in client.models.list())
+                assert any(resources.lm in found.id for found in client.models.list())
                 assert client.completions.create(model=model, prompt="Tom", max_tokens=3).choices[0].text
                 streamed = client.completions.create(model=model, prompt="Tom", max_tokens=3, stream=True)
                 assert len(list(streamed)) >= 3
@@ -114,11 +114,11 @@ def test_the_token_allows_everything_also_for_the_openai_package(serve: RunApi, 
 
 
 def test_open_endpoints_ignore_a_wrong_token_however_often_it_comes(api: Api, redis_url: str) -> None:
-    things = Things(api)
+    resources = Resources(api)
     generator = Generator(redis_url, api.settings.experiments_dir)
     try:
         with openai.OpenAI(base_url=f"{api.url}/v1", api_key="sk-none", max_retries=0, timeout=20) as client:
-            assert client.completions.create(model=f"{things.lm}/final", prompt="Tom", max_tokens=3).choices[0].text
+            assert client.completions.create(model=f"{resources.lm}/final", prompt="Tom", max_tokens=3).choices[0].text
         for _ in range(30):
             assert api.http.get("/api/jobs", headers=WRONG).status_code == 200
         assert len(api.context.rejections) == 0

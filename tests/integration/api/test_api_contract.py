@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.api.conftest import Api, RunApi
 from tests.integration.api.contract import run
-from tests.integration.api.contract_things import Things
+from tests.integration.api.contract_resources import Resources
 from tests.integration.api.openai_fixtures import Generator
 
 
@@ -21,8 +21,8 @@ def api(serve: RunApi, redis_url: str) -> Iterator[Api]:
 
 
 def test_generated_requests_get_documented_replies_and_every_operation_succeeds(api: Api) -> None:
-    things = Things(api)
-    outcome = run(api, things, token=True, examples=2, coverage=False)
+    resources = Resources(api)
+    outcome = run(api, resources, token=True, examples=2, coverage=False)
     assert outcome.failures == []
     assert [label for label in outcome.never_reached if not label.endswith("/stream")] == []
     assert len(outcome.statuses) == sum(map(len, api.http.get("/openapi.json").json()["paths"].values()))

@@ -25,7 +25,7 @@ ANALYSIS = {
 
 
 @dataclass(frozen=True)
-class Valid:
+class ValidRequest:
     """The parts of a request that succeeds."""
 
     path: dict[str, str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Valid:
     query: dict[str, Any] = field(default_factory=dict)
 
 
-class Things:
+class Resources:
     """Creates experiments, a job, a model, a controller, a report, an analysis and a dataset with `api`."""
 
     def __init__(self, api: Api) -> None:
@@ -87,13 +87,13 @@ class Things:
         }  # fmt: skip
         return {name: known.get(name, value) for name, value in body.items()}
 
-    def valid(self, label: str) -> Valid:
+    def valid(self, label: str) -> ValidRequest:
         """Return a request of the operation (`GET /path`) that succeeds, after creating what it needs."""
-        made: Callable[[], Valid]
+        made: Callable[[], ValidRequest]
         made = getattr(self, f"_{_MADE_BY[label]}") if label in _MADE_BY else self.plain(label)
         return made()
 
-    def plain(self, label: str) -> Callable[[], Valid]:
+    def plain(self, label: str) -> Callable[[], ValidRequest]:
         path = self.path_values()
         if label.startswith("GET /api/datasets/"):
             path["name"] = self.dataset
@@ -101,20 +101,22 @@ class Things:
             path["name"] = "final"
         elif label.startswith("GET /v1/models/"):
             path["name"] = f"{self.lm}/final"
-        return lambda: Valid(path)
+        return lambda: ValidRequest(path)
 
-    def _submit(self) -> Valid:
+    def _submit(self) -> ValidRequest:
         config = {"model": {"d_model": 16, "num_layers": 1, "num_heads": 2}, "data": {"source": "builtin:stories"}}
-        return Valid(body={"type": "lm-training", "config": config}, query={"dryRun": next(self._numbers) % 2 == 0})
+        return ValidRequest(
+            body={"type": "lm-training", "config": config}, query={"dryRun": next(self._numbers) % 2 == 0}
+        )
 
-    def _signal(self) -> Valid:
-        return Valid({"job_id": self.api.submit()["id"]}, {"signal": "stop"})
+    def _signal(self) -> ValidRequest:
+        return ValidRequest({"job_id": self.api.submit()["id"]}, {"signal": "stop"})
 
-    def _cancel(self) -> Valid:
-        return Valid({"job_id": self.api.submit()["id"]})
+    def _cancel(self) -> ValidRequest:
+        return ValidRequest({"job_id": self.api.submit()["id"]})
 
-    def _change_experiment(self) -> Valid:
-        return Valid({"experiment_id": self.lm}, {"name": "renamed", "tags": ["a"], "notes": "b"})
+    def _change_experiment(self) -> ValidRequest:
+        return ValidRequest({"experiment_id": self.lm}, {"name": "renamed", "tags": ["a"], "notes": "b"})
 
     def _ended(self) -> str:
         """Return the experiment of a cancelled job, with a file of weights."""
@@ -123,14 +125,14 @@ class Things:
         (self.api.experiment_folder(job["experimentId"]) / "model.safetensors").write_bytes(b"weights")
         return str(job["experimentId"])
 
-    def _delete_experiment(self) -> Valid:
-        return Valid({"experiment_id": self._ended()})
+    def _delete_experiment(self) -> ValidRequest:
+        return ValidRequest({"experiment_id": self._ended()})
 
-    def _delete_checkpoint(self) -> Valid:
-        return Valid({"experiment_id": self._ended(), "name": "model.safetensors"})
+    def _delete_checkpoint(self) -> ValidRequest:
+        return ValidRequest({"experiment_id": self._ended(), "name": "model.safetensors"})
 
-    def _upload_dataset(self) -> Valid:
-        return Valid(body=b"a\n<|endoftext|>\nb\n", query={"name": f"tales{next(self._numbers)}.txt"})
+    def _upload_dataset(self) -> ValidRequest:
+        return ValidRequest(body=b"a\n<|endoftext|>\nb\n", query={"name": f"tales{next(self._numbers)}.txt"})
 
     def _upload(self) -> str:
         wanted = self._upload_dataset()
@@ -138,45 +140,45 @@ class Things:
         self.api.admin.post(f"/api/jobs/{reply.json()['job']['id']}/cancel").raise_for_status()
         return str(reply.json()["dataset"]["name"])
 
-    def _delete_dataset(self) -> Valid:
-        return Valid({"name": self._upload()})
+    def _delete_dataset(self) -> ValidRequest:
+        return ValidRequest({"name": self._upload()})
 
-    def _generate(self) -> Valid:
+    def _generate(self) -> ValidRequest:
         body = {"checkpoint": f"{self.lm}/final", "prompt": "Tom", "maxTokens": 3, "temperature": 0}
-        return Valid(body={**body, "stream": next(self._numbers) % 2 == 0})
+        return ValidRequest(body={**body, "stream": next(self._numbers) % 2 == 0})
 
-    def _complete(self) -> Valid:
+    def _complete(self) -> ValidRequest:
         body = {"model": f"{self.lm}/final", "prompt": "Tom", "max_tokens": 3, "temperature": 0}
-        return Valid(body={**body, "stream": next(self._numbers) % 2 == 0})
+        return ValidRequest(body={**body, "stream": next(self._numbers) % 2 == 0})
 
-    def _analyze(self) -> Valid:
+    def _analyze(self) -> ValidRequest:
         asked = {"checkpoint": f"{self.lm}/final", "prompts": ["Tom", "Anna"], "maxTokens": 3, "gatingMode": "random"}
-        return Valid(body=asked)
+        return ValidRequest(body=asked)
 
-    def _save_analysis(self) -> Valid:
-        return Valid({"experiment_id": self.lm}, {"name": "kept", "result": ANALYSIS})
+    def _save_analysis(self) -> ValidRequest:
+        return ValidRequest({"experiment_id": self.lm}, {"name": "kept", "result": ANALYSIS})
 
-    def _delete_analyses(self) -> Valid:
-        return Valid({"experiment_id": self._ended()})
+    def _delete_analyses(self) -> ValidRequest:
+        return ValidRequest({"experiment_id": self._ended()})
 
-    def _delete_analysis(self) -> Valid:
-        return Valid({"analysis_id": self._made(f"/api/experiments/{self.lm}/analyses", {"result": ANALYSIS})})
+    def _delete_analysis(self) -> ValidRequest:
+        return ValidRequest({"analysis_id": self._made(f"/api/experiments/{self.lm}/analyses", {"result": ANALYSIS})})
 
-    def _write_report(self) -> Valid:
-        return Valid(body={"title": "New", "markdown": "text", "experimentIds": [self.lm]})
+    def _write_report(self) -> ValidRequest:
+        return ValidRequest(body={"title": "New", "markdown": "text", "experimentIds": [self.lm]})
 
-    def _make_report(self) -> Valid:
-        return Valid(body={"pattern": "full-report", "experimentIds": [self.lm, self.rl]})
+    def _make_report(self) -> ValidRequest:
+        return ValidRequest(body={"pattern": "full-report", "experimentIds": [self.lm, self.rl]})
 
-    def _render_report(self) -> Valid:
-        return Valid(body={"markdown": "# A\n\n```chart\n{}\n```\n"})
+    def _render_report(self) -> ValidRequest:
+        return ValidRequest(body={"markdown": "# A\n\n```chart\n{}\n```\n"})
 
-    def _change_report(self) -> Valid:
+    def _change_report(self) -> ValidRequest:
         made = self._made("/api/reports", {"title": "Old", "markdown": "text"})
-        return Valid({"report_id": made}, {"title": "New", "markdown": "text", "version": 1})
+        return ValidRequest({"report_id": made}, {"title": "New", "markdown": "text", "version": 1})
 
-    def _delete_report(self) -> Valid:
-        return Valid({"report_id": self._made("/api/reports", {"title": "Old", "markdown": "text"})})
+    def _delete_report(self) -> ValidRequest:
+        return ValidRequest({"report_id": self._made("/api/reports", {"title": "Old", "markdown": "text"})})
 
     def _made(self, path: str, body: dict[str, Any]) -> str:
         return str(self.api.admin.post(path, json=body).raise_for_status().json()["id"])
