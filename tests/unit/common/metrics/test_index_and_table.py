@@ -94,7 +94,9 @@ def test_it_grows_with_the_archive_and_the_writer_keeps_it_up_to_date(tmp_path: 
                 sizes.append(index_of(tmp_path).stat().st_size)
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
     covered = {
-        name: end for block in MetricIndex(tmp_path, "metrics")._indexed_blocks(()) for name, end in block.covers.items()
+        name: end
+        for block in MetricIndex(tmp_path, "metrics")._indexed_blocks(())
+        for name, end in block.covers.items()
     }
     waiting = sum(path.stat().st_size for path in (tmp_path / "metrics").glob("*.jsonl")) - sum(covered.values())
     assert waiting < index_module.EXTEND_BYTES

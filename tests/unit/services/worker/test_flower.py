@@ -27,20 +27,20 @@ def test_flower_does_not_start_without_a_password() -> None:
 
 def test_all_endpoints_that_publish_or_control_are_removed() -> None:
     code = """
-from services.worker.flower import take_out_writing
+from services.worker.flower import remove_writing_endpoints
 from services.worker.flower_guard import path_of
 from flower import urls
 before = {path_of(h) for h in urls.handlers}
-take_out_writing()
+remove_writing_endpoints()
 print("\\n".join(sorted(before - {path_of(h) for h in urls.handlers})))
 print("--")
 print("\\n".join(sorted(path_of(h) for h in urls.handlers if "/api/" in path_of(h))))
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
-    removed, left = output.split("--\n")
+    removed, remaining = output.split("--\n")
     assert "/api/task/send-task/(.+)" in removed
     assert "/api/worker/shutdown/(.+)" in removed
-    assert left.split() == [
+    assert remaining.split() == [
         "/api/queues/length",
         "/api/task/info/(.*)",
         "/api/task/result/(.+)",
