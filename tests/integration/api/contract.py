@@ -1,9 +1,9 @@
 """Tests the api against its OpenAPI document: schemathesis sends requests that the document allows and forbids.
 
 A reply must not be a server error, and its status must be one that the document names for the operation. One request in
-four is sent as generated. In the others, ids or the whole body refer to existing `Resources`, so that the request passes
-the first checks of the operation. Streams never end, so only the head of their reply is read. Leaves out:
-bodies of replies, which the tests of each operation check.
+four is sent as generated. In the others, ids or the whole body refer to existing `Resources`, so that they pass the
+first checks of the operation. Streams never end, so only the head of their reply is read. Leaves out: bodies of
+replies, which the tests of each operation check.
 
 Run in full with `python -m tests.integration.api.contract_run`.
 """
