@@ -1,7 +1,8 @@
 """Collect the prose of a Python file with `ast` and `tokenize`, for `scripts/prose`.
 
 The kind of a string follows from the call that contains it: a method of a logger, an exception, a printing function.
-A string without such a call is of the kind "text". Leaves out: SQL and the strings of tests that no call classifies.
+A string without such a call is of the kind "text", if it has at least four words. Leaves out: SQL, and such strings of
+tests.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class _Strings(ast.NodeVisitor):
 
     def _add_text(self, node: ast.expr, text: str) -> None:
         kind = self._kinds[-1] if self._kinds else "text"
-        if kind == "text" and (self.file.startswith(NO_PLAIN_TEXTS) or PROGRAM_TEXT.match(text)):
+        fragment = len(text.split()) < 4 or self.file.startswith(NO_PLAIN_TEXTS) or PROGRAM_TEXT.match(text)
+        if kind == "text" and fragment:
             return
         if TWO_WORDS.search(text):
             self._add(node, kind, text)
