@@ -22,7 +22,8 @@ DIRECTIVE = re.compile(r"#\s*(!|noqa|type:|pragma|fmt:|ruff:|mypy:|-\*-)")
 NO_PLAIN_TEXTS = ("tests/", "migrations/", "common/data/stor")
 """Files whose strings outside of messages are data: of tests, SQL, the sentences of the built-in corpus."""
 PROGRAM_TEXT = re.compile(
-    r"\s*(set transaction|select|insert into|update|delete from|create|alter|drop|with|from|import|def|class)\b(?-i:[^.]*$)"
+    r"\s*(set transaction|select|insert into|update|delete from|create|alter|drop|with)\b(?-i:[^.]*$)"
+    r"|\s*(from|import|def|class)\b(?-i:[^.]*$)"
     r"|.*(?-i:\b(IN \(|AND|OR|IS NULL|IS NOT|BEGIN|RETURN)\b)",
     re.IGNORECASE | re.DOTALL,
 )
