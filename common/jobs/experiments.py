@@ -33,18 +33,18 @@ NO_COMMIT = "nogit"
 @lru_cache(maxsize=1)
 def commit_hash() -> str:
     """Return TIDAL_COMMIT (container images set it), else the short hash of the checkout, else `nogit`."""
-    given = os.environ.get("TIDAL_COMMIT", "").strip()
-    if given:
-        return re.sub(r"[^0-9A-Za-z]", "", given)[:12] or NO_COMMIT
+    from_environment = os.environ.get("TIDAL_COMMIT", "").strip()
+    if from_environment:
+        return re.sub(r"[^0-9A-Za-z]", "", from_environment)[:12] or NO_COMMIT
     if not (PROJECT_ROOT / ".git").exists():
         return NO_COMMIT
     try:
-        found = subprocess.run(
+        result = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=5
         )
     except (OSError, subprocess.TimeoutExpired):
         return NO_COMMIT
-    return found.stdout.strip() if found.returncode == 0 and found.stdout.strip() else NO_COMMIT
+    return result.stdout.strip() if result.returncode == 0 and result.stdout.strip() else NO_COMMIT
 
 
 def name_suffix(payload: JobPayload) -> str:

@@ -68,16 +68,16 @@ def renew(session: Session, job_id: str, attempt: int, settings: Settings | None
 
 def read_requested_state(session: Session, job_id: str, attempt: int) -> RequestedState:
     """Return the present desired state, without a lock. Raises LeaseLostError when another attempt owns the job."""
-    since = func.extract("epoch", func.clock_timestamp() - Job.desired_at)
+    age_seconds = func.extract("epoch", func.clock_timestamp() - Job.desired_at)
     row = session.execute(
-        select(Job.desired_state, Job.cancel_requested, Job.desired_at, since).where(
+        select(Job.desired_state, Job.cancel_requested, Job.desired_at, age_seconds).where(
             Job.id == job_id, Job.attempt == attempt, Job.lease_owner.is_not(None)
         )
     ).one_or_none()
     if row is None:
         raise LeaseLostError(f"job {job_id}: attempt {attempt} no longer owns it")
-    desired, cancel, at, age = row
-    return RequestedState(DesiredState(desired), cancel, at, None if age is None else float(age))
+    desired, cancel, desired_at, age = row
+    return RequestedState(DesiredState(desired), cancel, desired_at, None if age is None else float(age))
 
 
 def require_ownership(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Job:

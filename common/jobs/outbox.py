@@ -80,7 +80,7 @@ def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: boo
     streams are up to date again with the next change of its job. The transaction stays open while Redis is written: its
     lock keeps the order, and the client's timeouts limit its duration.
     """
-    trouble: UnavailableError | None = None
+    outage: UnavailableError | None = None
     published: list[int] = []
     with session_factory(engine).begin() as session:
         if wait:
@@ -92,15 +92,15 @@ def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: boo
             try:
                 _publish(publisher, row)
             except UnavailableError as error:
-                trouble = error
+                outage = error
                 break
             except Exception:
                 log.exception("an outbox row cannot be published and is skipped", row=row.id, kind=row.kind)
             published.append(row.id)
         if published:
             session.execute(update(Outbox).where(Outbox.id.in_(published)).values(published_at=func.now()))
-    if trouble is not None:
-        raise trouble
+    if outage is not None:
+        raise outage
     return len(published)
 
 

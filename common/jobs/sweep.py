@@ -125,9 +125,9 @@ def _anything_to_do() -> ColumnElement[bool]:
 def _due_in(settings: Settings) -> ScalarSelect[Any]:
     """Select the seconds until the reaper next has to act on a lease or a quarantine."""
     quarantine = Job.lease_expires_at + seconds(settings.quarantine_seconds)
-    at = case((Job.status == JobStatus.STALE, quarantine), else_=Job.lease_expires_at)
-    until = func.extract("epoch", func.min(at) - func.now())
-    return select(until).where(Job.status.in_(LEASED), at > func.now()).scalar_subquery()
+    deadline = case((Job.status == JobStatus.STALE, quarantine), else_=Job.lease_expires_at)
+    until = func.extract("epoch", func.min(deadline) - func.now())
+    return select(until).where(Job.status.in_(LEASED), deadline > func.now()).scalar_subquery()
 
 
 def _waiting_notifications(publisher: Publisher) -> dict[str, int]:

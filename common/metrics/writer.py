@@ -229,8 +229,8 @@ class MetricsWriter:
         self._disk_failed, self._refusal = True, (error.strerror or str(error)) if is_full(error) else None
         self._dequeued -= len(points)
         if not last_try:
-            room = max(0, MAX_WAITING - len(self._waiting))
-            self._waiting.extendleft(reversed(points[len(points) - min(room, len(points)) :]))
+            free_places = max(0, MAX_WAITING - len(self._waiting))
+            self._waiting.extendleft(reversed(points[len(points) - min(free_places, len(points)) :]))
 
     def _ship(self, *, force: bool = False) -> bool:
         """Send new lines to the streams; return whether the streams are up to date."""
@@ -253,10 +253,10 @@ class MetricsWriter:
                 self._indexes[kind].extend()
 
     def _line(self, point: _Point) -> bytes:
-        _, step, at, values = point
+        _, step, added_at, values = point
         if values is None:
             return json.dumps({"rewind": {"attempt": self._attempt, "step": step}}).encode() + b"\n"
-        stamp = utc_text(datetime.fromtimestamp(at, UTC), "milliseconds")
+        stamp = utc_text(datetime.fromtimestamp(added_at, UTC), "milliseconds")
         finite = {name: _finite_or_none(value) for name, value in values.items()}
         return (
             json.dumps({"step": step, "time": stamp, "attempt": self._attempt, "values": finite}, separators=(",", ":"))

@@ -24,7 +24,7 @@ class AbsenceDetector:
     def __init__(self, seconds: float, misses: int = MISSES) -> None:
         self._seconds = seconds
         self._misses = misses
-        self._looked_at = float("-inf")
+        self._checked_at = float("-inf")
         self._subscription: int | None = None
         self._missed: dict[str, int | None] = {}
         """Process → successive checks in which it was absent; None: it was never present."""
@@ -32,21 +32,21 @@ class AbsenceDetector:
     def due(self, names: Iterable[str], now: float) -> bool:
         """Return whether to check now: `seconds` have passed, or one of `names` was never checked."""
         names = set(names)
-        return bool(names) and (now - self._looked_at >= self._seconds or not names <= self._missed.keys())
+        return bool(names) and (now - self._checked_at >= self._seconds or not names <= self._missed.keys())
 
-    def look(self, present: Mapping[str, bool], subscription: int | None, now: float) -> set[str]:
+    def record_check(self, present: Mapping[str, bool], subscription: int | None, now: float) -> set[str]:
         """Process the result of a check and return the processes that are dead.
 
         `present` holds all processes that were checked; all others are forgotten. `subscription` is the number of the
         observer's own subscription, counted from its start, or None while it has none.
         """
-        old = now - self._looked_at > 3 * self._seconds
-        if old or subscription is None or subscription != self._subscription:
+        outdated = now - self._checked_at > 3 * self._seconds
+        if outdated or subscription is None or subscription != self._subscription:
             self._missed = {}
-        self._looked_at, self._subscription = now, subscription
+        self._checked_at, self._subscription = now, subscription
         missed: dict[str, int | None] = {}
-        for name, there in present.items():
+        for name, is_present in present.items():
             before = self._missed.get(name)
-            missed[name] = 0 if there else None if before is None else before + 1
+            missed[name] = 0 if is_present else None if before is None else before + 1
         self._missed = missed
         return {name for name, times in missed.items() if times is not None and times >= self._misses}

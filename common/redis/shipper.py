@@ -89,15 +89,15 @@ class StreamShipper:
         self._client.close()
 
     def _next(self, files: Sequence[Path]) -> tuple[list[bytes], FilePosition] | None:
-        at = self._position
-        while at.file < len(files):
-            lines = _complete_lines(files[at.file], at.offset)
+        position = self._position
+        while position.file < len(files):
+            lines = _complete_lines(files[position.file], position.offset)
             if lines:
                 size = sum(map(len, lines))
-                return lines, FilePosition(at.file, at.offset + size, at.line + len(lines))
-            if at.file + 1 == len(files):
+                return lines, FilePosition(position.file, position.offset + size, position.line + len(lines))
+            if position.file + 1 == len(files):
                 return None
-            at = FilePosition(at.file + 1, 0, at.line)
+            position = FilePosition(position.file + 1, 0, position.line)
         return None
 
     def _send(self, lines: list[bytes], after: FilePosition) -> None:

@@ -266,7 +266,7 @@ class Generations:
         counts: list[Any] = await self._redis.pubsub_numsub(*map(keys.presence, engines))
         present = {engine: count > 0 for engine, (_, count) in zip(engines, counts, strict=True)}
         same = subscription if self._subscribed and subscription == self._subscription else None
-        for engine in self._absences.look(present, same, time.monotonic()):
+        for engine in self._absences.record_check(present, same, time.monotonic()):
             lost = [mailbox for mailbox in self._mailboxes.values() if mailbox.engine == engine]
             log.warning("an engine disconnected, ending its generations", engine=engine, requests=len(lost))
             self._fail(lost, UnavailableError("the generator was lost; try again", code="generator_lost"))

@@ -274,7 +274,7 @@ class Emitter:
             present = {reader: count > 0 for reader, (_, count) in zip(readers, answers.pop(), strict=True)}
             # Whatever interrupted this subscription may also have interrupted those of the readers.
             unchanged = subscription if self._presence.subscription == subscription else None
-            ended_readers = self._absences.look(present, unchanged, now)
+            ended_readers = self._absences.record_check(present, unchanged, now)
             if ended_readers:
                 log.warning("api processes have ended; their requests are cancelled", readers=sorted(ended_readers))
         marks = zip(watched, answers[-1], strict=True)
