@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -74,3 +75,18 @@ def test_the_way_of_a_request_is_read_from_the_stacks_of_the_functions_that_forw
     assert {file: work.calls for file, work in found.items()} == {"b.py": 2, "a.py": 1, "c.py": 1, "m.py": 1}
     with pytest.raises(ValueError, match="was not called"):
         on_the_way(traces, "way", Window(12, 13))
+
+
+def test_every_relay_exists() -> None:
+    relays = {relay for way in trace_request.WAYS.values() for relay in way} | {trace_request.FIRST_STEP}
+    missing = {relay for relay in relays if not defined(*relay.split(":"))}
+    assert not missing, f"rename these in WAYS: {missing}"
+
+
+def defined(file: str, name: str) -> bool:
+    """Return whether a file defines the function with this qualified name."""
+    path = ROOT / file
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))] if path.exists() else []
+    for part in name.replace(".<locals>", "").split("."):
+        nodes = [child for node in nodes for child in ast.walk(node) if getattr(child, "name", None) == part]
+    return bool(nodes)
