@@ -56,7 +56,7 @@ NUMBERS = re.compile(r"::test_fault((?:_\d\d)+)_")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-seed", type=int, default=int(os.environ.get("SEED") or 0), help="seed of the fault tests")
     parser.addoption(
-        "--full", action="store_true", default=os.environ.get("FULL") == "1", help="the timers of production"
+        "--full", action="store_true", default=os.environ.get("FULL") == "1", help="use the timers of production"
     )
 
 

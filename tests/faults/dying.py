@@ -84,7 +84,7 @@ def main() -> int:
     elif at == "before_publish":
         vars(services.api.context)["OutboxThread"] = Mute
     else:
-        raise ValueError(f"DIES_AT={at!r} is no point to die at")
+        raise ValueError(f"DIES_AT={at!r} is not one of before_commit, before_publish, in_reap, in_lock")
     return api()
 
 

@@ -101,4 +101,4 @@ def metric(client: httpx.Client, name: str) -> float:
     for line in client.get("/metrics").text.splitlines():
         if line.startswith(f"{name} "):
             return float(line.split()[1])
-    raise AssertionError(f"no metric {name}")
+    raise AssertionError(f"/metrics has no value {name}")

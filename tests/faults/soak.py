@@ -143,7 +143,7 @@ def _run(
         if now - reported_at >= 1.0:
             reported_at = now
             print_progress(_line(plan, fleet, chaos, now))
-        time.sleep(0.05)  # the interval of the loop; it waits for nothing
+        time.sleep(0.05)  # the interval of the loop
     chaos.heal()
     print_progress("healed; waiting until every job has ended")
     _end(plan, fleet, chaos, rng)
@@ -213,14 +213,18 @@ def show(report: Report, console: Console) -> None:
 
 def main() -> int:
     """Parse the command line, run the soak test and print the report."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description="Jobs under random faults.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.soak", description="Run many jobs under random faults and check their history."
+    )
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=None, help="default: random, and printed")
     parser.add_argument("--every", type=float, default=4.0, help="mean seconds between two faults")
-    parser.add_argument("--full", action="store_true", help="the timers of production instead of shortened ones")
-    parser.add_argument("--folder", type=Path, default=None, help="kept; default: a temporary one")
-    parser.add_argument("--json", action="store_true", help="the report as one JSON document on standard output")
+    parser.add_argument("--full", action="store_true", help="use the timers of production, not shortened ones")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="folder for data and logs, which is kept; default: a temporary folder"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON document")
     chosen = parser.parse_args()
     seed = secrets.randbelow(2**31) if chosen.seed is None else chosen.seed
     plan = Plan(chosen.jobs, 60.0 * chosen.minutes, seed, REAL if chosen.full else SHORT, chosen.every)

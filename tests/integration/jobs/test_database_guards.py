@@ -243,4 +243,4 @@ def test_only_the_owning_attempt_registers_files(desk: Desk) -> None:
     desk.do(register_artifact, job_id, 2, name="model.pth", kind="model", sha256="02")
     rows = desk.rows("SELECT name, attempt, sha256 FROM checkpoints ORDER BY name")
     assert rows == [("checkpoints/step-5", 1, "01"), ("model.pth", 2, "02")]
-    desk.sql("DELETE FROM checkpoints WHERE kind = 'training'")  # retention
+    desk.sql("DELETE FROM checkpoints WHERE kind = 'training'")  # as the pruning of checkpoints does

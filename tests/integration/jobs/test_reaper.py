@@ -209,7 +209,7 @@ def test_lost_notifications_of_pending_jobs_are_repeated(desk: Desk, engine: Eng
     for _ in range(50):
         desk.submit("evaluation")
     run_sweep(engine, quiet, desk.settings)
-    quiet.forget()  # FLUSHALL
+    quiet.forget()  # as after FLUSHALL
     assert run_sweep(engine, quiet, desk.settings).notifications == 0  # the notifications do not count as lost yet
     desk.sql("UPDATE jobs SET updated_at = now() - interval '16 seconds'")
     assert run_sweep(engine, quiet, desk.settings).notifications == 4  # the limit of the type

@@ -15,7 +15,7 @@ from tidal_client.vocabulary import JobStatus, Signal
 
 S = JobStatus
 
-# Straight from the specification: pending: stop; provisioning, starting: stop, pause; running: all; completing: stop;
+# The table of the specification: pending: stop; provisioning, starting: stop, pause; running: all; completing: stop;
 # paused: resume, stop; stale: recorded; anything else 409. The value is the status after the signal.
 ACCEPTED = {
     (S.PENDING, Signal.STOP): S.CANCELLED,
