@@ -76,17 +76,9 @@ class Stack:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.http.close()
-        for process in self.processes.values():
-            if process.poll() is None:
-                process.terminate()
-        for name, process in self.processes.items():
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                if kind is None:
-                    raise AssertionError(f"{name} did not stop within 30 s of SIGTERM; see {self.log(name)}") from None
+        killed = self.end(*self.processes)
+        if killed and kind is None:
+            raise AssertionError(f"{killed} did not stop within 30 s of SIGTERM; see {self.folder}")
 
     def start(self, name: str, module: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start `python -m services.<module>` in its own session, with its log in a file."""
@@ -107,6 +99,23 @@ class Stack:
         self.start("api", "api")
         self.start("health", "health")
         self.wait_for("the api to be ready", lambda: self._ready())
+
+    def end(self, *names: str) -> list[str]:
+        """Send SIGTERM to the processes, wait up to 30 s for all of them, and return the names of those killed then."""
+        ending = {name: self.processes.pop(name) for name in names}
+        for process in ending.values():
+            if process.poll() is None:
+                process.terminate()
+        until = time.monotonic() + 30
+        killed = []
+        for name, process in ending.items():
+            try:
+                process.wait(max(until - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                killed.append(name)
+        return killed
 
     def kill(self, name: str) -> None:
         """Send SIGKILL to the process itself, not to its children."""

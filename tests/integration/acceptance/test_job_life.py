@@ -12,16 +12,35 @@ import psutil
 import pytest
 
 from common.config import EvaluationConfig
+from services.local.servers import PostgresServer, ValkeyServer
 from tests.integration.acceptance.stack import TINY_LM, Stack, long_job
+from tests.integration.databases import Databases, sibling
 
+TERMINAL = {"completed", "failed", "cancelled"}
 LIVE = ["pending", "provisioning", "starting", "running"]
 
 
-@pytest.fixture
-def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    with Stack(database_url, redis_url, tmp_path) as running:
+@pytest.fixture(scope="module")
+def control_plane(
+    databases: Databases, postgres: PostgresServer, valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """One api and one health service for all tests of this file; no test stops them."""
+    name = databases.take()
+    with Stack(sibling(postgres, name), valkey.url, tmp_path_factory.mktemp("job-life")) as running:
         running.start_control_plane()
         yield running
+    databases.give_back(name)
+
+
+@pytest.fixture
+def stack(control_plane: Stack) -> Iterator[Stack]:
+    """The stack without workers and without jobs that a worker could take."""
+    yield control_plane
+    for job in control_plane.http.get("/api/jobs").raise_for_status().json()["jobs"]:
+        if job["status"] not in TERMINAL:  # the test has failed
+            control_plane.http.post(f"/api/jobs/{job['id']}/cancel")
+    killed = control_plane.end(*set(control_plane.processes) - {"api", "health"})
+    assert not killed, f"{killed} did not stop within 30 s of SIGTERM; see {control_plane.folder}"
 
 
 def test_submitted_job_completes_with_model_evaluation_and_metrics(stack: Stack) -> None:
