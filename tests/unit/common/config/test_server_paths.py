@@ -41,7 +41,8 @@ def test_known_folders_have_names(paths: ServerPaths, tmp_path: Path) -> None:
 
 def test_in_server_errors_every_path_is_hidden_and_no_url(paths: ServerPaths) -> None:
     text = "[Errno 13] '/mnt/big/a/b.txt'; /opt/x/y: see http://host/a/b and GET /metrics (1/2)"
-    assert paths.hidden(text, shorten_unknown=True) == "[Errno 13] '…/b.txt'; …/y: see http://host/a/b and GET /metrics (1/2)"
+    shown = "[Errno 13] '…/b.txt'; …/y: see http://host/a/b and GET /metrics (1/2)"
+    assert paths.hidden(text, shorten_unknown=True) == shown
     error = StorageError("/mnt/big/a: full", errors=[{"location": "x", "message": "/mnt/big/a", "free": 3}])
     paths.hide_in(error)
     assert error.message == "…/a: full"
