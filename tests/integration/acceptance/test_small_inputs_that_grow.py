@@ -1,7 +1,7 @@
-"""Small inputs that expand to gigabytes are refused with a clear error, and the api stays below 400 MB of memory.
+"""Small inputs that expand to gigabytes are rejected with a clear error, and no process that reads them needs 400 MB.
 
-The api is a real process. The reader that trainers use has the same limit and runs in its own process here. Memory is
-the peak that the kernel reports (VmHWM); `--log-cli-level=INFO` shows the peak for each input.
+The inputs are uploaded to an api process, and read in another process with the reader that trainers use. The tests
+measure the peak memory that the kernel reports (VmHWM); `--log-cli-level=INFO` shows the peak for each input.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ def test_a_trainer_that_reads_them_stays_below_the_same_limit(
 ) -> None:
     files = {f"{name}.parquet": (data, words) for name, (data, words) in bombs.items()}
     for name, (parts, words) in LINES.items():
-        if name != "text.txt":  # a trainer has no size limit: it would read these 400 MiB block by block
+        # The upload limit does not apply to trainers: the reader would read all 400 MiB block by block.
+        if name != "text.txt":
             files[f"{name}.gz"] = (b"".join(packed(*parts)), words)
     for name, (data, words) in files.items():
         (path := tmp_path / name).write_bytes(data)

@@ -1,4 +1,4 @@
-"""The result of an analysis with known numbers, and the checkpoints that it refers to."""
+"""An analysis result with known numbers, and the checkpoints that it refers to."""
 
 from __future__ import annotations
 

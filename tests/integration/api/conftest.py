@@ -1,4 +1,4 @@
-"""Fixtures: the api on a real port in a thread of the test, with the real database and Valkey of the session."""
+"""Fixtures that run the api on a real port in a thread of the test process, with a real PostgreSQL and Valkey."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tidal_client.sse import StreamEvent, read_events
 
 TOKEN = "administrator-token"
 TLS = httpx.create_ssl_context()
-"""All clients share this context, because httpx otherwise loads the certificates of the machine for each of them."""
+"""The TLS context of all clients. Without it, httpx loads the system's certificates for each client."""
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 TINY_CONFIG = {"model": {"d_model": 16, "num_layers": 1, "num_heads": 2}, "data": {"source": "builtin:stories"}}
@@ -34,7 +34,7 @@ TINY_CONFIG = {"model": {"d_model": 16, "num_layers": 1, "num_heads": 2}, "data"
 
 @dataclass
 class Api:
-    """A running api: `http` has no token, `admin` has it."""
+    """A running api. The client `http` sends no token; `admin` sends the token."""
 
     url: str
     settings: Settings
@@ -57,7 +57,7 @@ RunApi = Callable[..., Any]
 
 
 class Documented:
-    """Middleware that records statuses which the OpenAPI document does not name for the operation."""
+    """Middleware that records response statuses that the OpenAPI document does not list for the operation."""
 
     def __init__(self, app: ASGIApp, document: Callable[[], dict[str, Any]], surprises: set[str]) -> None:
         self._app = app
@@ -75,7 +75,7 @@ class Documented:
 
     def _note(self, method: str, path: str, status: int) -> None:
         operation = self._document()["paths"].get(path, {}).get(method.lower())
-        # 500 comes from faults that tests inject; 204 is also the reply to a client that has disconnected.
+        # 500 comes from faults that tests inject; 204 is also logged for a client that has disconnected.
         if operation is not None and str(status) not in operation["responses"] and status not in (204, 500):
             self._surprises.add(f"{method} {path}: {status}")
 
@@ -92,7 +92,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 @contextmanager
 def running(settings: Settings, **changes: Any) -> Iterator[Api]:
-    """Serve `settings` (with `changes`) until the block ends; the server must stop within 20 s."""
+    """Run the api with `settings`, changed by `changes`, until the block ends; the server must stop within 20 s."""
     secret = {name: SecretStr(changes[name]) for name in ("database_url", "redis_url") if name in changes}
     settings = settings.model_copy(update={"port": 0, **changes, **secret})
     app = create_app(settings, TOKEN)
@@ -101,7 +101,7 @@ def running(settings: Settings, **changes: Any) -> Iterator[Api]:
     server = make_server(app, settings)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    listener.listen()  # from now on connections wait until the server accepts them
+    listener.listen()  # from now on, new connections wait until the server accepts them
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -109,7 +109,7 @@ def running(settings: Settings, **changes: Any) -> Iterator[Api]:
         httpx.Client(base_url=url, timeout=20, verify=TLS) as http,
         httpx.Client(base_url=url, headers=BEARER, timeout=20, verify=TLS) as admin,
     ):
-        # Connections wait in the backlog of a bound socket only after `listen`.
+        # Without `listen`, the bound socket would refuse connections instead of queueing them.
         transport = httpx.HTTPTransport(retries=10, verify=TLS)
         with httpx.Client(base_url=url, transport=transport, timeout=20) as first:
             first.get("/healthz").raise_for_status()
@@ -122,7 +122,7 @@ def running(settings: Settings, **changes: Any) -> Iterator[Api]:
 
 @pytest.fixture(autouse=True, scope="session")
 def plain_logs() -> None:
-    """Send log lines to the logging module, so that pytest shows them when a test fails."""
+    """Send log lines to the logging module, because pytest shows its records when a test fails."""
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,
@@ -136,7 +136,7 @@ def plain_logs() -> None:
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    """Return settings with a configuration folder of this test."""
+    """Return settings whose configuration folder belongs to this test."""
     folder = tmp_path / "configs"
     folder.mkdir()
     (folder / "base_config.yaml").write_text("data: {source: 'builtin:stories'}\ntraining: {max_steps: 7}\n")
@@ -154,12 +154,12 @@ def api(settings: Settings) -> Iterator[Api]:
 
 @pytest.fixture
 def serve(settings: Settings) -> RunApi:
-    """Return a function that runs an api with other settings: `with serve(require_auth_for_reads=True) as api:`."""
+    """Return a function that runs an api with changed settings: `with serve(require_auth_for_reads=True) as api:`."""
     return lambda **changes: running(settings, **changes)
 
 
 class Events:
-    """Iterates over the events of an open stream."""
+    """Iterates over the events of a streamed response."""
 
     def __init__(self, reply: httpx.Response) -> None:
         self._events = read_events(reply)

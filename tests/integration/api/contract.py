@@ -1,11 +1,11 @@
 """Tests the api against its OpenAPI document: schemathesis sends requests that the document allows and forbids.
 
-A reply must not be a server error, and its status must be one that the document names for the operation. One request in
-four is sent as generated. In the others, ids or the whole body refer to existing `Resources`, so that they pass the
-first checks of the operation. Streams never end, so only the head of their reply is read. Leaves out: bodies of
-replies, which the tests of each operation check.
+A reply must not be a server error, and the document must list its status for the operation. One request in four is sent
+as generated. In the others, ids or the whole body are replaced by those of existing `Resources`, because otherwise
+nearly all would fail the first checks of the operation. Streams never end, so only the status and headers of their
+replies are read. The tests of each operation check the bodies of replies.
 
-Run in full with `python -m tests.integration.api.contract_run`.
+Run the complete test with `python -m tests.integration.api.contract_run`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ CHECKS = ("not_a_server_error", "status_code_conformance")
 
 @dataclass
 class Outcome:
-    """The result of a run."""
+    """The replies and failures of a run."""
 
     statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
-    """The number of replies by status, for each operation."""
+    """{operation: {status: number of replies}}."""
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def never_reached(self) -> list[str]:
-        """Return the operations that never answered 2xx."""
+        """Return the operations that never answered with 2xx."""
         return [label for label, counts in self.statuses.items() if not any(200 <= status < 300 for status in counts)]
 
     def table(self) -> str:
@@ -67,9 +67,9 @@ class Outcome:
 def run(
     api: Api, resources: Resources, *, token: bool, examples: int, coverage: bool, seed: int = 1, paths: str = ""
 ) -> Outcome:
-    """Send `examples` generated requests per operation; with `coverage` also requests at the limits of the schemas.
+    """Send `examples` generated requests per operation, and with `coverage` also requests at the limits of the schemas.
 
-    Only paths that match the regular expression `paths` from their start are tested.
+    Only paths are tested whose beginning matches the regular expression `paths`.
     """
     outcome = Outcome()
     headers = BEARER if token else {}
@@ -97,7 +97,8 @@ def run(
         label = case.operation.label
         turns[label] += 1
         turn = turns[label] % 4
-        if case.method == "DELETE":  # schemathesis also uses ids from earlier replies; do not delete things in use
+        # Schemathesis reuses ids of earlier replies; do not delete resources that later requests need.
+        if case.method == "DELETE":
             others = {
                 name: "nosuch" if value in resources.kept else value
                 for name, value in (case.path_parameters or {}).items()
@@ -114,7 +115,7 @@ def run(
                 case.media_type = "application/octet-stream" if isinstance(valid.body, bytes) else "application/json"
             return
         stay = {**resources.path_values(), **resources.plain(label)().path}
-        # Do not delete the existing things, because later requests need them.
+        # Do not delete the resources in `Resources`, because later requests need them.
         if case.method != "DELETE":
             case.path_parameters = {name: stay.get(name, value) for name, value in (case.path_parameters or {}).items()}
         if turn == 2:
@@ -138,7 +139,7 @@ def run(
             elif isinstance(event, events.NonFatalError):
                 outcome.failures.append(f"{event.label}: {event.info.title}: {event.info.message}"[:500])
     finally:
-        schemathesis.hooks.unregister_all()  # hooks are global to the process
+        schemathesis.hooks.unregister_all()  # hooks are registered for the whole process
     for operation in (result.ok() for result in schema.include(path=streams).get_all_operations()):
         _heads(api, resources, operation, headers, examples, outcome)
     return outcome
@@ -147,7 +148,7 @@ def run(
 def _heads(
     api: Api, resources: Resources, operation: Any, headers: dict[str, str], examples: int, outcome: Outcome
 ) -> None:
-    """Send requests for streams, read only their status, and close the connections."""
+    """Send requests for streams, read only the status, and close the connections."""
     known = {str(status) for status in operation.definition.raw["responses"]}
     for case in _cases(operation, examples):
         if outcome.statuses[operation.label].total() % 2 == 0:

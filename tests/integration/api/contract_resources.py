@@ -1,4 +1,4 @@
-"""Existing resources for the contract test, and for every operation a request that succeeds."""
+"""Resources for the contract test, and for every operation a request that succeeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ANALYSIS = {
 
 @dataclass(frozen=True)
 class ValidRequest:
-    """The parts of a request that succeeds."""
+    """Path parameters, query and body of a request that succeeds."""
 
     path: dict[str, str] = field(default_factory=dict)
     body: Any = None
@@ -46,7 +46,7 @@ class Resources:
         torch.manual_seed(0)
         model = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
         with torch.no_grad():
-            model.output_projection.bias[load_tokenizer().eot_token] = -30.0  # otherwise texts may be empty
+            model.output_projection.bias[load_tokenizer().eot_token] = -30.0  # otherwise completions may be empty
         save_model(model, folder / self.lm / "model.safetensors")
         torch.save({"agent_state_dict": GatingPolicy().state_dict()}, folder / self.rl / "rl_checkpoint_final.pth")
         samples = [{"prompt": "Tom", "generated": " ran"}]
@@ -61,7 +61,7 @@ class Resources:
         self.dataset = self._upload()
 
     def path_values(self) -> dict[str, str]:
-        """Return values for path parameters that refer to resources which no request deletes."""
+        """Return values of path parameters; they refer to resources that no request deletes."""
         return {
             "job_id": self.job,
             "experiment_id": self.lm,
@@ -76,7 +76,7 @@ class Resources:
         return {self.lm, self.rl, self.job, self.report, self.analysis, self.dataset}
 
     def substitute(self, body: Any) -> Any:
-        """Return `body` with references that exist and with limits that keep generated texts short."""
+        """Return `body` with references to existing resources and with limits that keep completions short."""
         if not isinstance(body, dict):
             return body
         model = f"{self.lm}/final"
@@ -88,7 +88,7 @@ class Resources:
         return {name: known.get(name, value) for name, value in body.items()}
 
     def valid(self, label: str) -> ValidRequest:
-        """Return a request of the operation (`GET /path`) that succeeds, after creating what it needs."""
+        """Create what the operation `label` (such as `GET /path`) needs, and return a request that succeeds."""
         made: Callable[[], ValidRequest]
         made = getattr(self, f"_{_MADE_BY[label]}") if label in _MADE_BY else self.plain(label)
         return made()
@@ -119,7 +119,7 @@ class Resources:
         return ValidRequest({"experiment_id": self.lm}, {"name": "renamed", "tags": ["a"], "notes": "b"})
 
     def _ended(self) -> str:
-        """Return the experiment of a cancelled job, with a file of weights."""
+        """Return the id of a cancelled job's experiment that contains a file of weights."""
         job = self.api.submit()
         self.api.admin.post(f"/api/jobs/{job['id']}/cancel").raise_for_status()
         (self.api.experiment_folder(job["experimentId"]) / "model.safetensors").write_bytes(b"weights")

@@ -1,9 +1,9 @@
 """Runs the complete contract test, which takes minutes: `make contract` or this module with `python -m`.
 
-It starts PostgreSQL, Valkey, the api and a real generator. It sends generated requests with the token, without it, and
-without it while reads need one, and prints a table of statuses per operation. The exit status is 1 when a reply is a
-server error or has a status that the OpenAPI document does not name, when an operation other than a stream never
-succeeds, or when fewer than 2,000 requests were sent. Leaves out: rate limits, which are switched off.
+It starts PostgreSQL, Valkey, the api and a real generator. It runs the test with the token, without a token, and
+without a token while reads also require one, and prints a table of statuses per operation. The exit status is 1 if a
+reply is a server error or has a status that the OpenAPI document does not list, if an operation other than a stream
+never succeeds, or if fewer than 2,000 requests were sent. Rate limits are switched off.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ LEAST_CASES = 2000
 def main() -> int:
     """Run the contract test and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--examples", type=int, default=10, help="generated requests per operation and run")
+    parser.add_argument(
+        "--examples", type=int, default=10, help="number of generated requests per operation in each of the three runs"
+    )
     parser.add_argument("--seed", type=int, default=1)
     wanted = parser.parse_args()
     outcomes: dict[str, Outcome] = {}
@@ -70,7 +72,9 @@ def main() -> int:
     cases = sum(outcome.cases for outcome in outcomes.values())
     never = [label for label in outcomes["with the token"].never_reached if not label.endswith("/stream")]
     failures = sum(len(outcome.failures) for outcome in outcomes.values())
-    print(f"{cases} cases in all, {failures} failures; operations that never succeeded: {', '.join(never) or 'none'}")
+    print(
+        f"{cases} requests in total, {failures} failures; operations that never succeeded: {', '.join(never) or 'none'}"
+    )
     return int(bool(failures or never or cases < LEAST_CASES))
 
 

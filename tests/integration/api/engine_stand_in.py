@@ -1,4 +1,4 @@
-"""A stand-in for the engine: it takes requests from Redis and publishes the events that a test chooses."""
+"""A stand-in for the engine, which takes requests from Redis and publishes the events that a test chooses."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Engine:
         self._thread.start()
 
     def event(self, request_id: str, name: str, data: dict[str, Any], number: int | None = None) -> None:
-        """Publish an event of the request, with `number` as its position in the stream if given."""
+        """Publish an event of the request; `number` is its position in the stream, if given."""
         self.redis.xadd(
             keys.generate_stream(request_id),
             entry(self.name, [encode_generation_event(request_id, name, data)], number),
         )
 
     def until_cancelled(self, request_id: str) -> None:
-        """Wait until the api cancels the request, then set `left`."""
+        """Wait until the api cancels the request, then set the event `left`."""
         while not self._stop.is_set() and not self.redis.exists(keys.generate_cancelled(request_id)):
             self._stop.wait(0.01)
         self.left.set()
@@ -85,7 +85,7 @@ def reply_of(request: GenerationRequest) -> dict[str, Any]:
 
 
 def complete_answer(engine: Engine, request: GenerationRequest) -> None:
-    """Publish two tokens if the request asks for a stream, and then the reply."""
+    """Publish two tokens if the request asks for a stream, and then the event `done`."""
     if request.stream:
         for index in range(2):
             engine.event(request.id, "token", {"index": index, "text": "ab"[index]})
@@ -105,7 +105,7 @@ def checkpoint(api: Api) -> str:
 
 
 def make_checkpoint(api: Api) -> str:
-    """Write files in place of a model and a policy, and return the reference of the model."""
+    """Write placeholder files for a model and a policy, and return the reference of the model."""
     (api.experiment_folder("exp-1") / "model.safetensors").write_bytes(b"x")
     (api.experiment_folder("exp-2") / "rl_checkpoint_final.pth").write_bytes(b"x")
     return "exp-1/model.safetensors"

@@ -65,7 +65,8 @@ class Generator:
 
 @pytest.fixture
 def model(api: Api) -> TransformerLM:
-    """Save a model as MODEL in the store; end-of-text is unlikely, so its texts have the maximum length."""
+    """Save a model in the store under the name MODEL; end-of-text is unlikely, so its completions have the maximum
+    length."""
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
     with torch.no_grad():
@@ -89,7 +90,7 @@ def client(api: Api, generator: Generator) -> Iterator[openai.OpenAI]:
 
 
 def written(model: TransformerLM, prompt: str, seed: int, *, max_tokens: int = 12, top_k: int | None = None) -> str:
-    """Return the text that the library generates with OpenAI's defaults."""
+    """Return the completion that `common.generation` generates with OpenAI's default parameters."""
     result = generate(
         model, prompt, max_tokens=max_tokens, temperature=1.0, top_k=top_k, repetition_penalty=1.0, seed=seed
     )

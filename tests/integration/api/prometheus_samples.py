@@ -1,4 +1,4 @@
-"""The samples of the metrics endpoint, parsed."""
+"""Parses the samples of the metrics endpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.integration.api.conftest import Api
 
 
 def samples(api: Api) -> dict[str, dict[tuple[str, ...], float]]:
-    """Return the value of each sample by its name and its label values."""
+    """Return {(name, label values): value} of all samples."""
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(api.http.get("/metrics").text):
         for sample in family.samples:

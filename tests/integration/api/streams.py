@@ -1,4 +1,4 @@
-"""Fixtures and helpers for tests of live streams: a stream in Redis, its entries, and the metrics of its clients."""
+"""Helpers for tests of live streams: a stream in Redis, its entries, and the metrics of its clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add(client: redis.Redis, key: str, number: int, event: str = "metrics") -> s
 
 @pytest.fixture
 def path(api: Api, redis_client: redis.Redis) -> str:
-    """Return the URL path of the stream of a new experiment, whose first entry reports the submission of the job."""
+    """Create an experiment and return the URL path of its stream; the first entry reports that the job was submitted."""
     experiment = api.submit()["experimentId"]
     assert redis_client.xread({experiment_stream(experiment): "0"}, block=5000)
     return f"/api/experiments/{experiment}/stream"
@@ -32,7 +32,7 @@ def key(path: str) -> str:
 
 
 def shows(api: Api, line: str) -> bool:
-    """Wait up to 20 s until /metrics contains `line`, because the server notices a closed connection with a delay."""
+    """Wait up to 20 s until /metrics contains `line`; the server notices a closed connection only after a delay."""
     deadline = time.monotonic() + 20
     while line not in api.http.get("/metrics").text:
         if time.monotonic() > deadline:

@@ -50,7 +50,7 @@ def test_lists_are_paged_and_filtered_and_include_the_analyses_of_jobs(api: Api)
 
 
 def analysis_job(api: Api) -> dict[str, Any]:
-    """Return a running job whose analysis is saved and whose model belongs to an experiment with a row."""
+    """Return a running job with a saved analysis; the analysed model belongs to an experiment in the database."""
     source = api.submit()["experimentId"]
     (api.experiment_folder(source) / "model.safetensors").write_bytes(b"x")
     job = api.submit(

@@ -33,7 +33,8 @@ RANDOM = {"checkpoint": MODEL, "gatingMode": "random", "maxTokens": 9}
 
 
 class RealEngine:
-    """The engine of one process, fed from the queue `generate` by a thread instead of a Celery worker."""
+    """An engine in the test process; a thread instead of a Celery worker passes it the requests of the queue
+    `generate`."""
 
     def __init__(self, url: str, experiments: Path) -> None:
         self.ids: list[str] = []
@@ -61,7 +62,7 @@ class RealEngine:
 
 @pytest.fixture
 def experiments(api: Api) -> Path:
-    """Save a model that rarely samples end-of-text, a model that always samples it, and a policy."""
+    """Save a model that rarely samples end-of-text, one that always samples it, and a policy."""
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(d_model=24, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
     end = load_tokenizer().eot_token
@@ -122,7 +123,8 @@ def test_the_statistics_of_a_batch_follow_from_its_modulations(api: Api, engine:
     assert (strategy["globalMean"], strategy["globalStd"]) == pytest.approx(
         (statistics.fmean(means), statistics.pstdev(means))
     )
-    # With three values, a resample has the largest variance when it contains only the smallest and the largest.
+    # Of all bootstrap resamples of the three values, one with only the smallest and the largest has the largest
+    # variance.
     low, high = spread["confidenceIntervals"]["betweenPromptVar"]
     assert 0 <= low <= spread["betweenPromptVar"] <= high <= (max(means) - min(means)) ** 2 * 2 / 9 + 1e-12
 
@@ -165,7 +167,7 @@ def test_a_job_and_an_immediate_analysis_have_the_same_result(api: Api, engine: 
 
 
 def figures(result: Any) -> Any:
-    """Remove the elapsed time and round numbers, because results of other batch sizes may differ in the last bit."""
+    """Remove the elapsed time and round numbers, because results with another batch size may differ in the last bit."""
     if isinstance(result, dict):
         return {key: figures(value) for key, value in result.items() if key != "elapsedMs"}
     if isinstance(result, list):

@@ -67,10 +67,10 @@ class Nginx:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.02)
-        raise AssertionError("nginx does not listen")
+        raise AssertionError("nginx accepts no connections")
 
     def stop(self) -> None:
-        """Stop at once, also with open connections."""
+        """Stop nginx at once, even with open connections."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(20)
@@ -81,7 +81,7 @@ Behind = Callable[..., AbstractContextManager[tuple[httpx.Client, Nginx]]]
 
 @pytest.fixture
 def behind(serve: RunApi, tmp_path: Path) -> Behind:
-    """Return a function: `with behind(prefix_removed=True) as (client, nginx):`; the client uses nginx at /tidal."""
+    """Return a function for `with behind(prefix_removed=True) as (client, nginx):`; the client uses nginx at /tidal."""
 
     @contextmanager
     def run(*, prefix_removed: bool = False) -> Iterator[tuple[httpx.Client, Nginx]]:
@@ -113,7 +113,8 @@ def test_an_event_passes_the_proxy_while_the_stream_is_open(
         experiment = submit(client)["experimentId"]
         with events_of(client, f"/api/experiments/{experiment}/stream") as events:
             assert events.take(1)[0].name == "snapshot"
-            for number in range(5):  # send each event only after the previous one has arrived, so none is delayed
+            # Send each event only after the client has received the previous one, which proves that nginx delays none.
+            for number in range(5):
                 data = json.dumps({"n": number})
                 redis_client.xadd(experiment_stream(experiment), {"event": "metrics", "data": data})
                 assert next(event.data["n"] for event in events if event.name == "metrics") == number

@@ -1,4 +1,4 @@
-"""Error replies and metrics stay small with large or invented input."""
+"""Error replies and metrics stay small even if requests contain large or invented input."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_unknown_methods_share_one_label(api: Api) -> None:
             assert api.http.request(f"INVENTED{number}", "/api/jobs").status_code == 405
         return len(api.http.get("/metrics").text)
 
-    invent(range(1))  # the first scrape adds itself to the metrics of the second one
+    invent(range(1))  # the first scrape is itself counted, which changes the metrics of the second one
     small = invent(range(1, 2))
     assert invent(range(2, 200)) - small < 1_000
     text = api.http.get("/metrics").text

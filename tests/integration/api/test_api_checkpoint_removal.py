@@ -1,4 +1,4 @@
-"""Deleting a checkpoint removes its row and its files, unless a live job needs it."""
+"""Deleting a checkpoint removes its database row and its files, unless a job that has not ended needs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With TIDAL_REQUIRE_AUTH_FOR_READS a client without the token learns nothing from any operation.
+"""With TIDAL_REQUIRE_AUTH_FOR_READS a client without the token gets no data from any operation.
 
 The test sends a request to every operation of the OpenAPI document, so new operations are covered. OPEN lists the
 operations that need no token.
@@ -26,7 +26,7 @@ WRONG = {"Authorization": "Bearer a-guess-of-somebody"}
 
 
 def requests(resources: Resources) -> list[tuple[str, str, str, ValidRequest]]:
-    """Return for every operation a request that succeeds with the token: label, method, path and the other parts."""
+    """Return a request that succeeds with the token for every operation, as (label, method, path, other parts)."""
     found = []
     for path, operations in resources.api.admin.get("/openapi.json").json()["paths"].items():
         for method in operations:
@@ -57,9 +57,7 @@ def names(resources: Resources) -> set[str]:
 def test_nothing_is_read_written_or_generated_without_the_token(
     serve: RunApi, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        rejections, "FREE", 10_000
-    )  # keep replies fast; test_api_hosts_and_wrong_tokens covers the delays
+    monkeypatch.setattr(rejections, "FREE", 10_000)  # no delays here; test_api_hosts_and_wrong_tokens tests them
     with serve(require_auth_for_reads=True, rate_limit_capacity=1_000_000) as api:
         resources = Resources(api)
         found = requests(resources)
@@ -70,7 +68,7 @@ def test_nothing_is_read_written_or_generated_without_the_token(
             reply = send(api.http, method, path, valid, headers)
             assert reply.status_code == (200 if label in OPEN else 401), (label, reply.text[:300])
             assert not [name for name in secret if name in reply.text], label
-        # The reply must not depend on whether something exists, not even in errors of the web framework.
+        # The reply must not reveal whether a resource exists, not even in errors of the web framework.
         for method, path, body in (
             ("POST", "/api/generate", {"checkpoint": "no-such/final", "prompt": "Tom"}),
             ("POST", "/v1/completions", {"model": f"{resources.lm}/nothing", "prompt": "Tom"}),
@@ -86,7 +84,7 @@ def test_nothing_is_read_written_or_generated_without_the_token(
             assert not [name for name in secret if name in reply.text], path
         for path in PAGES:
             reply = api.http.get(path, headers=headers)
-            # The API reference contains ordinary file names in its examples, so FILES are not searched for.
+            # The examples in the API reference contain ordinary file names, so FILES are not searched for.
             shown = [name for name in secret - FILES if name in reply.text]
             assert reply.status_code in (200, 307, 404) and not shown, path
         after = api.admin.get("/api/jobs").json(), sorted(api.settings.experiments_dir.rglob("*"))

@@ -1,4 +1,4 @@
-"""Errors, limits and disconnected clients, as exceptions and headers of the `openai` package."""
+"""Errors, limits and disconnected clients, as clients of the `openai` package see them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMIT_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "ratelimit", "rat
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Return settings with a rate limit whose bucket does not refill during a test on a slow machine."""
+    """Return settings with a rate limit whose bucket does not refill during a test, even on a slow machine."""
     return settings.model_copy(update={"rate_limit_refill_seconds": 600.0})
 
 
@@ -127,7 +127,7 @@ def test_closed_reads_need_a_token(serve: RunApi) -> None:
 
 
 def test_callers_without_a_token_are_limited_and_every_reply_has_the_headers(api: Api, client: openai.OpenAI) -> None:
-    """Five requests are allowed, whether they are complete, streamed, not found or invalid; then 429 with the wait."""
+    """Five requests are allowed, whatever their result; the sixth gets 429 with the time to wait."""
     with openai_client(api, "anything") as stranger:
         complete = stranger.completions.with_raw_response.create(model=MODEL, prompt="x", max_tokens=1)
         with stranger.completions.with_streaming_response.create(
@@ -182,7 +182,8 @@ def test_a_full_queue_is_a_rate_limit(serve: RunApi, redis_client: redis.Redis) 
 def test_generation_stops_when_the_client_disconnects(
     api: Api, client: openai.OpenAI, generator: Generator, leaves: str
 ) -> None:
-    """The engine of this test answers one request at a time, so the second reply shows that the first one has ended."""
+    """The engine of this test handles one request at a time, so the second reply proves that the first request has
+    ended."""
     arguments: dict[str, Any] = {"model": MODEL, "prompt": "x", "n": 8, "max_tokens": 4096}
     if leaves == "has no time":
         with openai_client(api, timeout=0.5) as hasty, pytest.raises(openai.APITimeoutError):

@@ -1,4 +1,4 @@
-"""OpenAI's parameters of a completion, one by one, through the `openai` package."""
+"""OpenAI's parameters of a completion, each tested with the `openai` package."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROMPT = "Once upon"
 
 
 def log_softmax(model: TransformerLM, text: str) -> torch.Tensor:
-    """Return the log-probabilities after each token of a text, of shape (T, V)."""
+    """Return the log-probabilities of the next token at each position of a text, of shape (T, V)."""
     with torch.no_grad():
         return model(torch.tensor([load_tokenizer().encode_ordinary(text)]))[0].log_softmax(1)
 
@@ -57,7 +57,7 @@ def test_logprobs_0_returns_no_alternatives(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("ids", [False, True])
 def test_echo_scores_the_prompt_without_generating(client: openai.OpenAI, model: TransformerLM, ids: bool) -> None:
-    """Evaluation harnesses request max_tokens 0 with echo and logprobs."""
+    """Evaluation harnesses send max_tokens 0 with echo and logprobs."""
     text = "Once upon a time"
     tokens = load_tokenizer().encode_ordinary(text)
     reply = client.completions.create(
@@ -85,7 +85,8 @@ def test_echo_scores_the_prompt_without_generating(client: openai.OpenAI, model:
 
 
 def test_the_parts_of_an_echoed_stream_join_to_the_complete_reply(client: openai.OpenAI) -> None:
-    """The request has two prompts, two choices each, log-probabilities, and a stop string that one text contains."""
+    """The request has two prompts, two choices each, log-probabilities, and a stop string that occurs in one
+    completion."""
     text = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=9, seed=5).choices[0].text
     arguments: dict[str, Any] = {
         "model": MODEL, "prompt": [PROMPT, "two"], "n": 2, "max_tokens": 9, "seed": 5, "echo": True, "logprobs": 1,
@@ -110,7 +111,7 @@ def test_the_parts_of_an_echoed_stream_join_to_the_complete_reply(client: openai
 
 
 def test_a_character_of_two_tokens_is_sent_in_one_part(client: openai.OpenAI) -> None:
-    """The bias makes the two tokens of a character alternate, because each generated one gets a penalty of 2."""
+    """The bias makes the two tokens of a character alternate, because each generated token gets a penalty of 2."""
     character = "\u2603"
     first, second = load_tokenizer().encode_ordinary(character)
     arguments: dict[str, Any] = {

@@ -1,6 +1,6 @@
-"""The `openai` package against the api and the real engine with a tiny model: texts, choices and streams.
+"""The `openai` package against the api and the real engine with a tiny model: completions, choices and streams.
 
-`test_api_completion_parameters` tests single parameters, `test_api_completion_errors` errors and limits.
+`test_api_completion_parameters` tests each parameter; `test_api_completion_errors` tests errors and limits.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def test_the_engine_returns_all_tokens_at_the_end_only_if_the_reply_needs_them(
 
 
 def test_a_large_reply_is_complete(client: openai.OpenAI, model: TransformerLM) -> None:
-    """The reply is larger than LARGE_CHARACTERS, so it is built in a thread."""
+    """The reply is larger than LARGE_CHARACTERS, so the api builds it in a thread."""
     reply = client.completions.create(model=MODEL, prompt="Once upon", max_tokens=100, n=8, seed=5, logprobs=1)
     assert [choice.text for choice in reply.choices] == [
         written(model, "Once upon", 5 + number, max_tokens=100) for number in range(8)

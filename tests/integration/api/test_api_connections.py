@@ -1,4 +1,4 @@
-"""Clients that send slowly, send nothing or open too many connections; the tests use real sockets and real time."""
+"""Clients that send slowly, send nothing or open too many connections. The tests use real sockets and real time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def connected(url: str, first: bytes = b"") -> Iterator[socket.socket]:
 
 
 def rest_of(client: socket.socket) -> bytes:
-    """Return everything that arrives until the server closes the connection."""
+    """Return all bytes that arrive until the server closes the connection."""
     received = b""
     try:
         while data := client.recv(65536):
@@ -50,7 +50,7 @@ def half_body(path: str, length: int = 1000, content_type: str = "application/js
 
 
 def one_reply(client: socket.socket) -> bytes:
-    """Read one reply with a content length; the connection stays open."""
+    """Read one reply that has a content length; the connection stays open."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += client.recv(65536)
@@ -93,7 +93,7 @@ def test_a_header_that_does_not_end_is_answered_408_however_it_trickles(serve: R
 def test_the_header_of_a_second_request_has_the_same_time_limit(serve: RunApi) -> None:
     with serve(request_header_seconds=0.5) as api, connected(api.url, WHOLE) as client:
         assert b"200 OK" in one_reply(client)
-        time.sleep(1.2)  # a pause between two requests does not count as a slow header
+        time.sleep(1.2)  # the time limit of the header does not cover the pause between two requests
         client.sendall(WHOLE)
         assert b"200 OK" in one_reply(client)
         client.sendall(WHOLE + HALF_HEADER)
@@ -158,7 +158,7 @@ def test_a_client_that_expects_100_continue_sends_its_body_after_it(serve: RunAp
 
 
 def test_a_body_refused_early_does_not_hold_its_connection(serve: RunApi) -> None:
-    """A client that gets a 404 before it has sent its body must not keep the connection open by never sending it."""
+    """The server closes the connection of a client that gets a 404 before it has sent its body and never sends it."""
     with (
         serve(request_body_seconds=0.5) as api,
         connected(api.url, half_body("/nowhere", 10_000)) as client,
@@ -181,7 +181,7 @@ def test_http_1_0_clients_and_pipelined_requests_are_served(serve: RunApi) -> No
 
 def test_at_the_cap_the_connection_idle_longest_makes_room(serve: RunApi) -> None:
     with serve(max_connections=24) as api, ExitStack() as stack:
-        api.http.close()  # otherwise the connections of the fixture count as well
+        api.http.close()  # otherwise the connections of the fixture's client count as well
         first = [stack.enter_context(connected(api.url, HALF_HEADER)) for _ in range(20)]
         time.sleep(0.3)
         first[0].sendall(b"x")  # this connection is now the most recently active one

@@ -1,4 +1,5 @@
-"""A short contract test: generated requests cause no server error and no status that the document does not name."""
+"""A short contract test: generated requests cause no server error and no status that the OpenAPI document does not
+list."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def api(serve: RunApi, redis_url: str) -> Iterator[Api]:
 
 
 GROUPS = ("/api/jobs", "/api/experiments", "/api/(datasets|reports|analyses)", "(?!/api/(jobs|exp|dat|rep|analyses))")
-"""Regular expressions for paths; each path belongs to one group, so that no test takes long."""
+"""Regular expressions that group the paths: each path matches exactly one, and no group takes long to test."""
 
 
 @pytest.mark.parametrize("paths", GROUPS)

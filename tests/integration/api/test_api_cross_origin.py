@@ -1,4 +1,4 @@
-"""Web pages of the configured origins may use the whole api, pages of other origins nothing (CORS)."""
+"""Web pages from configured origins may use the whole api; pages from other origins may use none of it (CORS)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def api(serve: RunApi) -> Iterator[Api]:
 
 
 def preflight(api: Api, path: str, method: str, origin: str) -> httpx.Response:
-    """Send the preflight request of a browser, which never contains the token."""
+    """Send a preflight request as a browser does, which never contains the token."""
     asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": SENT}
     return api.http.options(path, headers={"Origin": origin, **asked})
 
@@ -55,7 +55,7 @@ def test_every_operation_is_allowed_for_configured_origins_only(api: Api) -> Non
         assert cross_origin_headers(preflight(api, "/api/jobs", "POST", origin)) == set(), origin
         plain = api.http.get("/api/jobs", headers={"Origin": origin})
         assert (plain.status_code, cross_origin_headers(plain)) == (200, set()), origin
-        # A cache must not give the stored reply to a page of another origin.
+        # A cache must not reuse the stored reply for a page from another origin.
         assert "origin" in words(plain, "Vary")
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL on a full disk: accepted jobs stay, new jobs get a clear 503, and submission works again with room."""
+"""If the disk of PostgreSQL is full, accepted jobs stay and new jobs get a clear 503 until there is space again."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from tests.integration.api.conftest import TINY_CONFIG, Api, running
 
 TABLES = ("jobs", "experiments", "job_events", "outbox")
 MOST = 4000
-"""Number of submissions after which the disk must be full."""
+"""The disk must be full after at most this number of submissions."""
 
 
 @pytest.fixture
 def disk(engine: Engine) -> Iterator[SmallDisk]:
-    """Move the tables of the queue to a small disk."""
-    folder = Path(f"/tmp/tidal-tables-{os.getpid()}")  # outside tmp_path, which the user of PostgreSQL may not enter
+    """Move the tables of the job queue to a small disk."""
+    # Not in tmp_path, which the user that runs PostgreSQL may not read.
+    folder = Path(f"/tmp/tidal-tables-{os.getpid()}")
     with small_disk(folder) as found:
         if not found.mounted:
             pytest.skip("needs a file system of its own, which only root may mount")

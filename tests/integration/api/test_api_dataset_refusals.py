@@ -1,4 +1,4 @@
-"""Files that are not corpora and impossible names are rejected over HTTP with the location and a hint."""
+"""Files that are not corpora and invalid names are rejected over HTTP; the error has the location and a hint."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_given_format_does_not_make_another_file_acceptable(api: Api, name: st
 
 
 def test_files_that_users_reported_get_the_expected_error(api: Api) -> None:
-    """A training gives the same errors, as tests/unit/common/datasets/test_one_reader.py checks."""
+    """tests/unit/common/datasets/test_one_reader.py checks that a training reports the same errors."""
     for name in ("plain.txt", "cr_in_json.jsonl", "polars138.parquet"):
         assert created(api, (CASES / name).read_bytes(), name=name)["dataset"]["documents"] == 60
     for name in ("blank.txt", "array.jsonl", "surrogate.jsonl", "dupcols.parquet"):

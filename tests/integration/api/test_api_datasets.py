@@ -1,4 +1,5 @@
-"""Datasets over HTTP: uploaded as a stream, stored completely or not at all, listed, used and deleted by name."""
+"""Datasets over HTTP: uploads are streamed and stored completely or not at all; datasets are listed, used and deleted
+by name."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from tidal_client.vocabulary import JobStatus
 
 
 def tokenised(api: Api, name: str = "tales") -> None:
-    """Record that the dataset is tokenised, as a trainer does."""
+    """Create the token cache of the dataset, as a trainer does."""
     store = api.context.datasets
     manifest = store.find(name)
     record = TokenRecord(
@@ -36,7 +37,7 @@ def tokenised(api: Api, name: str = "tales") -> None:
 
 
 def take(api: Api) -> Job:
-    """Claim the next job as a worker would, and set it to running."""
+    """Claim the next job and set it to running, as a worker does."""
     with api.context.sessions.begin() as session:
         job = claim_job(session, "training", "worker-1", api.settings)
         assert job is not None
@@ -89,7 +90,7 @@ def test_a_repeated_upload_creates_no_second_dataset_and_no_second_job(api: Api)
 
 
 def slowly(data: bytes, pieces: int) -> Iterator[bytes]:
-    """Yield blocks whose size matches no block size of the server."""
+    """Yield blocks whose size differs from all block sizes of the server."""
     size = len(data) // pieces + 1
     for start in range(0, len(data), size):
         yield data[start : start + size]

@@ -1,4 +1,4 @@
-"""Resuming a diverged training from any checkpoint, and values that are not finite in replies."""
+"""A diverged training can be resumed from any checkpoint, and replies represent values that are not finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Experiments are named, tagged, annotated and deleted; a deletion removes rows and files, unless a job uses them."""
+"""Experiments are named, tagged, annotated and deleted; a deletion removes rows and files unless a job needs them."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ def test_an_interrupted_download_can_continue(api: Api, experiment: str, files: 
 def test_only_checkpoints_can_be_downloaded(api: Api, experiment: str, files: Path, name: str) -> None:
     (files / "link.safetensors").symlink_to("/etc/passwd")
     host = api.http.base_url
-    # Send the path unchanged, because httpx would normalise it.
+    # Send the path without normalisation, which httpx would apply.
     request = api.http.build_request("GET", f"{host}/")
     request.url = request.url.copy_with(raw_path=f"/api/experiments/{experiment}/checkpoints/{name}".encode())
     reply = api.http.send(request)

@@ -1,4 +1,4 @@
-"""A disk below its reserve shows in /readyz, /metrics and jobs, while the api stays ready for requests."""
+"""/readyz, /metrics and jobs report a disk below its reserve, but the api stays ready for requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.integration.api.prometheus_samples import samples
 from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus
 
 ENDLESS_MB = 10**9
-"""A reserve that no disk has, in MiB."""
+"""A reserve in MiB that is larger than any disk."""
 
 
 def test_the_api_is_ready_and_reports_a_full_disk(serve: RunApi) -> None:

@@ -1,4 +1,4 @@
-"""Generation with a stand-in for the engine, which implements the engine's protocol over the real Valkey."""
+"""Generation over the real Valkey with a stand-in for the engine, which implements the engine's protocol."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_generation_that_was_finished_is_not_marked_as_cancelled(
     api: Api, engine: Engine, redis_client: redis.Redis, checkpoint: str, stream: bool
 ) -> None:
     assert api.admin.post("/api/generate", json={"checkpoint": checkpoint, "stream": stream}).status_code == 200
-    api.admin.get("/healthz")  # when a second request is answered, the clean-up of the first one is done
+    api.admin.get("/healthz")  # the reply to a second request shows that the clean-up of the first request is done
     assert not list(redis_client.scan_iter("tidal:generate:cancelled:*"))
 
 

@@ -62,7 +62,7 @@ def test_the_reply_is_complete_in_every_mode(api: Api, generator: Generator, mod
 def test_tokens_outside_the_window_are_counted_and_the_stream_ends_with_the_reply(
     api: Api, generator: Generator, model: TransformerLM
 ) -> None:
-    """With a context of 64 tokens, 27 of 90 prompt tokens are dropped at first, and 32 more when the window is full."""
+    """27 of 90 prompt tokens are dropped at first, and 32 tokens when the context window of 64 is full."""
     prompt = load_tokenizer().decode([464] * 90)
     body = {"checkpoint": MODEL, "prompt": prompt, "maxTokens": 8, "seed": 3, "temperature": 0.9, "topP": 0.8}
     with api.http.stream("POST", "/api/generate", json={**body, "stream": True}) as reply:

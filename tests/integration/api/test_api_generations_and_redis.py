@@ -1,6 +1,6 @@
-"""While Redis is emptied, disconnected or silent, a generation is complete or fails within seconds, but never partial.
+"""While Redis is flushed, disconnected or silent, a generation either completes or fails within seconds.
 
-The engine is the stand-in of `engine_stand_in`, which implements the engine's protocol.
+The client never takes a partial generation for a complete one. The engine is the stand-in of `engine_stand_in`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.integration.api.engine_stand_in import Engine, make_checkpoint, reply
 from tests.integration.api.engine_stand_in import engine as engine
 
 ANSWER_SECONDS = 5.0
-"""Seconds after the loss of Redis within which a generation must be complete or have failed with 503."""
+"""Seconds after the loss of Redis within which a generation must complete or fail with 503."""
 
 
 def ask(api: Api, *, stream: bool) -> httpx.Response:
@@ -34,7 +34,7 @@ def ask(api: Api, *, stream: bool) -> httpx.Response:
 
 
 def outcome(reply: httpx.Response) -> str:
-    """Return `done`, or the code of the error."""
+    """Return "done", or the code of the error."""
     if reply.status_code != 200:
         return str(reply.json()["code"])
     if not reply.headers["content-type"].startswith("text/event-stream"):
@@ -66,7 +66,7 @@ def test_a_generation_during_which_redis_is_lost_ends_with_503_in_time(
         getattr(proxy, way)()
         assert outcome(future.result(20)) == "redis_unavailable"
         assert time.monotonic() - lost_at < ANSWER_SECONDS
-        # A request during the loss fails in time as well, and a request after it succeeds.
+        # A request during the outage also fails in time, and a request after it succeeds.
         asked_at = time.monotonic()
         assert outcome(ask(api, stream=stream)) == "redis_unavailable"
         assert time.monotonic() - asked_at < ANSWER_SECONDS
@@ -85,7 +85,7 @@ def test_a_generation_during_which_redis_is_lost_ends_with_503_in_time(
 def test_a_connection_lost_while_the_request_is_sent_has_the_same_code(
     api: Api, monkeypatch: pytest.MonkeyPatch, stream: bool, error: Exception
 ) -> None:
-    """The code does not depend on whether Celery or the Redis client raises the error."""
+    """The error code is the same whether Celery or the Redis client raises the exception."""
 
     def lose(*args: object, **kwargs: object) -> None:
         raise error
@@ -95,7 +95,7 @@ def test_a_connection_lost_while_the_request_is_sent_has_the_same_code(
 
 
 def test_a_short_interruption_loses_no_event(serve: RunApi, engine: Engine, redis_url: str) -> None:
-    """Connections are reset in the middle of a text, and the client gets all events that were written meanwhile."""
+    """The connections are reset during a generation, and the client gets all events written meanwhile."""
     cut = threading.Event()
 
     def write(engine: Engine, request: GenerationRequest) -> None:
@@ -103,9 +103,8 @@ def test_a_short_interruption_loses_no_event(serve: RunApi, engine: Engine, redi
         engine.event(request.id, "token", {"index": 0, "text": "a"}, number=1)
         assert cut.wait(10)
         engine.event(request.id, "token", {"index": 1, "text": "b"}, number=2)
-        engine.event(
-            request.id, "token", {"index": 1, "text": "b"}, number=2
-        )  # repeated, because the first attempt got no reply
+        # Written twice, because the first write got no reply.
+        engine.event(request.id, "token", {"index": 1, "text": "b"}, number=2)
         engine.event(request.id, "done", reply_of(request), number=3)
 
     engine.answer = write
@@ -145,13 +144,13 @@ def _lose_the_last_entry(engine: Engine, request: GenerationRequest) -> None:
 def test_a_generation_whose_events_were_lost_ends_with_an_error(
     api: Api, engine: Engine, answer: Answer, written: int, stream: bool
 ) -> None:
-    """`written` contains the entries of the engine, including the lost ones."""
+    """`written` contains all entries that the engine wrote, including the lost ones."""
     engine.name = "alive"
     engine.answer = answer
     asked_at = time.monotonic()
     assert outcome(ask(api, stream=stream)) == "answer_lost"
     assert time.monotonic() - asked_at < ANSWER_SECONDS
-    # The next text of the same engine is complete, because no more entries are lost.
+    # The next generation of the same engine is complete, because no more entries are lost.
     engine.answer = lambda engine, request: engine.event(request.id, "done", reply_of(request), number=written + 1)
     assert outcome(ask(api, stream=stream)) == "done"
 
@@ -160,7 +159,7 @@ def test_a_generation_whose_events_were_lost_ends_with_an_error(
 def test_a_request_that_vanished_from_redis_is_an_error_unless_an_engine_has_it(
     api: Api, redis_client: redis.Redis, taken: bool
 ) -> None:
-    """FLUSHALL removes the request, its notification and the mark of its start, as may happen while a model loads."""
+    """FLUSHALL removes the request, its notification and its start marker, as may happen while a model loads."""
     alive = redis_client.pubsub()
     alive.subscribe(keys.presence("alive"))
     with ThreadPoolExecutor(1) as pool:

@@ -1,6 +1,6 @@
-"""An api process with few file descriptors serves other clients while hundreds of connections are held open.
+"""An api process with few file descriptors serves clients while hundreds of other connections are held open.
 
-`bench.hostile_clients` measures the same with many more connections.
+`bench.hostile_clients` measures this with many more connections.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FIRST_BYTES = {
 
 @contextmanager
 def limited_api(settings: Settings, log: Path, **environment: str) -> Iterator[str]:
-    """Run the api with at most DESCRIPTORS file descriptors and yield its URL; standard error goes to `log`."""
+    """Run the api with at most DESCRIPTORS file descriptors, write its standard error to `log`, and yield its URL."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")}
     ours = {
         "PYTHONPATH": str(PROJECT_ROOT),
@@ -86,7 +86,7 @@ def test_held_connections_do_not_affect_other_clients(settings: Settings, tmp_pa
             client.sendall(FIRST_BYTES[kind])
             if number % 50 == 0:
                 assert alive(url)
-        time.sleep(3)  # longer than all time limits
+        time.sleep(3)  # longer than each time limit of the api
         assert alive(url)
         for _ in range(5):
             with httpx.Client(base_url=url, headers=BEARER, timeout=20) as other:
@@ -100,7 +100,7 @@ def test_held_connections_do_not_affect_other_clients(settings: Settings, tmp_pa
 def test_running_out_of_descriptors_is_logged_briefly_and_ends_with_the_shortage(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """The connection limit leaves descriptors free, so the test lowers the descriptor limit of the running process."""
+    """The connection limit keeps some descriptors free, so the test lowers the process's limit of descriptors."""
     settings.experiments_dir.mkdir(exist_ok=True)
     log = tmp_path / "api.log"
     with limited_api(settings, log) as url, ExitStack() as stack:

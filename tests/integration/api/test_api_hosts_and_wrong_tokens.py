@@ -1,4 +1,4 @@
-"""The host names for which the api answers, and the treatment of wrong tokens."""
+"""The host names that the api accepts, and its treatment of wrong tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_ip_addresses_localhost_and_the_host_name_are_accepted(api: Api, host: s
 
 @pytest.mark.parametrize("host", UNKNOWN)
 def test_a_page_that_rebinds_its_name_reads_nothing(api: Api, host: str) -> None:
-    """DNS rebinding fails on every path, including the dashboard and the API reference, and also with the token."""
+    """DNS rebinding fails on every path, including the dashboard and the API reference, even with the token."""
     for path in ("/api/jobs", "/", "/docs", "/openapi.json", "/metrics", "/api/session", "/nothing"):
         reply = api.admin.get(path, headers={"Host": host})
         assert reply.status_code == 421, path
@@ -96,7 +96,7 @@ def test_wrong_tokens_are_slowed_down_and_logged_without_their_value(
         assert wrong() >= 0.25
         assert wrong() >= 0.5, "the delay doubles"
         assert api.http.post("/api/jobs/x/cancel", headers=BEARER).status_code == 404, "the right token is not delayed"
-        # GET /api/session is open and does not report a wrong token, but the wrong token is counted.
+        # GET /api/session needs no token and returns no error for a wrong one, but still counts it.
         assert api.http.get("/api/session", headers=WRONG).json()["name"] is None
         assert api.http.get("/api/jobs", headers=WRONG).status_code == 200, "an open endpoint ignores it"
     lines = [record.getMessage() for record in caplog.records if "a token was rejected" in record.getMessage()]

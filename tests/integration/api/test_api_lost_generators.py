@@ -1,4 +1,4 @@
-"""Clients get an error when no generator accepts their request, or when the generator disconnects."""
+"""Clients get an error if no generator accepts their request, or if the generator is lost during the request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def done_within(future: Future[httpx.Response], seconds: float) -> bool:
 def test_only_clients_of_the_lost_engine_get_an_error(
     api: Api, engine: Engine, redis_client: redis.Redis, checkpoint: str, stream: bool
 ) -> None:
-    """The presence subscription of an engine ends with its process, which the api detects with periodic checks."""
+    """The presence subscription of an engine ends with its process; the api checks it periodically."""
     alive, killed = redis_client.pubsub(), redis_client.pubsub()
     alive.subscribe(keys.presence("alive"))
     killed.subscribe(keys.presence("killed"))

@@ -12,12 +12,12 @@ import pytest
 from tests.integration.api.conftest import Api
 
 LONG = ("n" * 256, "é" * 128, "😀" * 64, "x/" + "n" * 256, "a/" * 250 + "b", "n" * 4000)
-"""Names that are too long for a file name in UTF-8, although most of them have few enough characters."""
+"""Names that are too long for a file name in UTF-8, although most have a permitted number of characters."""
 NASTY = (*LONG, "\0", "a\0b", "..", "%", "~nobody/x", "a\nb", "\x7f", " ")
 
 
 def sent(api: Api, path: str, body: Any, method: str = "POST") -> httpx.Response:
-    """Send a body as JSON in which characters that cannot be encoded are escaped."""
+    """Send a JSON body in which characters that cannot be encoded are escaped."""
     return api.admin.request(
         method, path, content=json.dumps(body), headers={"Content-Type": "application/json"}, timeout=20
     )
@@ -30,7 +30,7 @@ def refused(reply: httpx.Response) -> dict[str, Any]:
 
 @pytest.fixture
 def experiment(api: Api) -> str:
-    """Return an experiment with a folder, so that the api searches names in the folder."""
+    """Return an experiment that has a folder, because only then the api looks for checkpoint names in it."""
     found = str(api.submit()["experimentId"])
     api.experiment_folder(found)
     return found
@@ -49,7 +49,7 @@ def test_invalid_names_in_paths(api: Api, experiment: str) -> None:
                     target = target.replace(f"{{{name}}}", experiment)
                 with api.admin.stream(method, target, json={}, timeout=20) as reply:
                     requests_sent += 1
-                    # Clients normalise ".." and " " away, so these paths may reach a list.
+                    # Clients remove ".." and " " from paths, so these requests may reach a list.
                     assert reply.status_code < 500, (method, target, reply.read())
                     if value in LONG:
                         assert reply.status_code >= 400, (method, target)

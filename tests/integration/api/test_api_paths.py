@@ -32,7 +32,7 @@ def refused(reply: httpx.Response, tmp_path: Path) -> str:
 
 @pytest.fixture
 def broken(api: Api) -> dict[str, str]:
-    """Return the references of checkpoints that cannot be loaded, by file name."""
+    """Return {file name: reference} of checkpoints that cannot be loaded."""
     folder = api.experiment_folder("exp-1")
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
@@ -57,7 +57,7 @@ def broken(api: Api) -> dict[str, str]:
 def test_checkpoints_that_cannot_be_loaded_are_named_by_their_reference(
     api: Api, broken: dict[str, str], redis_url: str, tmp_path: Path
 ) -> None:
-    """The error text of the engine is part of replies, streams and the OpenAI endpoints."""
+    """Replies, streams and the OpenAI endpoints contain the error text of the engine."""
     generator = Generator(redis_url, api.settings.experiments_dir)
     try:
         for name, reference in broken.items():
@@ -109,7 +109,7 @@ def test_an_error_of_the_disk_is_reported_without_its_path(
     def upload() -> str:
         return refused(api.admin.post("/api/datasets?name=tales.txt", content=b"a\n<|endoftext|>\nb\n"), tmp_path)
 
-    # A file with the name of the folder for uploads causes an operating system error that contains its path.
+    # A file in place of the folder for uploads causes an OSError whose text contains the path.
     api.settings.data_dir.mkdir(exist_ok=True)
     (api.settings.data_dir / "datasets").write_text("in the way")
     assert "in the way" not in upload()

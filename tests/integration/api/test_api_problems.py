@@ -126,7 +126,7 @@ def test_half_a_surrogate_pair_is_rejected_anywhere_in_a_body(api: Api) -> None:
                     else:
                         assert f"body.{place}" in [item["location"] for item in reply.json()["errors"]]
     assert seen > 150
-    # A complete pair is one character, even if JSON encodes it as two escapes.
+    # A complete surrogate pair is one character, even if JSON writes it as two escapes.
     reply = api.admin.post(
         "/api/reports",
         headers={"Content-Type": "application/json"},
@@ -136,7 +136,7 @@ def test_half_a_surrogate_pair_is_rejected_anywhere_in_a_body(api: Api) -> None:
 
 
 def test_half_a_surrogate_pair_outside_the_body_causes_no_server_error(api: Api) -> None:
-    half = "%ED%A0%80"  # half of a pair, encoded like UTF-8
+    half = "%ED%A0%80"  # half of a surrogate pair in the byte pattern of UTF-8
     for path in (
         f"/api/jobs/{half}",
         f"/api/jobs?tag={half}&experimentId={half}",

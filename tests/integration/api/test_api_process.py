@@ -1,4 +1,4 @@
-"""`python -m services.api` as a process: errors at its start, its output, and its shutdown."""
+"""`python -m services.api` as a process: errors at start, output, and shutdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.integration.api.conftest import TOKEN, events_of
 
 @contextmanager
 def process(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the api with this environment, and kill it at the end if it still runs."""
+    """Run the api process with this environment, and kill it at the end if it still runs."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")}
     started = subprocess.Popen(
         [sys.executable, "-m", "services.api"],
@@ -42,12 +42,12 @@ def process(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]
 
 
 def address_of(started: subprocess.Popen[str]) -> str:
-    """Return the address from the log of the process."""
+    """Return the address that the process has logged."""
     assert started.stderr is not None
     for line in started.stderr:
         if found := re.search(r"http://127\.0\.0\.1:\d+", line):
             return found.group()
-    raise AssertionError("it ended without listening")
+    raise AssertionError("the process ended before it listened")
 
 
 @pytest.mark.parametrize(

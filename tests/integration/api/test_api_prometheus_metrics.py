@@ -1,4 +1,4 @@
-"""`/metrics` contains all documented metrics, and the alert rules use only metrics that exist."""
+"""`/metrics` contains all documented metrics, and the alert rules use only existing metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.paths import ROOT
 
 RULES = ROOT / "docs" / "alerts.yml"
 WORDS = {"and", "on", "or", "unless", "by", "sum", "rate", "increase", "time", "job", "status", "state", "up"}
-"""Words of the query language, labels, and metrics of Prometheus itself."""
+"""Words in alert expressions that are not metrics of Tidal: PromQL keywords, labels, metrics of Prometheus itself."""
 
 
 def rules() -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def test_the_metrics_equal_the_state_of_the_services(api: Api, redis_client: red
     assert found["tidal_disk_free_bytes"][()] < found["tidal_disk_bytes"][()]
     assert found["process_resident_memory_bytes"][()] > 10_000_000
     assert found["tidal_metrics_dropped_total"][()] == 0
-    assert "tidal_tokens_per_second" not in found  # no training runs
+    assert "tidal_tokens_per_second" not in found  # no trainer runs
 
 
 def test_a_running_training_shows_its_speed(

@@ -1,4 +1,4 @@
-"""The rate limit of generation: buckets per address and per token, their headers, and a limiter without Redis."""
+"""The rate limit of generation: buckets per address and per token, their headers, and the limiter without Redis."""
 
 from __future__ import annotations
 
