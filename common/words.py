@@ -1,7 +1,7 @@
 """English grammar for messages: articles, plurals, durations.
 
-Leaves out numbers and times in reports (`common.reports.words`) and in columns of the command line
-(`services.cli.output`).
+`common.reports.words` formats numbers and times for reports, and `services.cli.output` formats them for tables of the
+command line.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 _NEEDS_AN = ("a", "e", "i", "o", "u", "lm", "rl")
-"""Beginnings of words with the article `an`; LM and RL are pronounced as letters."""
+"""Beginnings of words that take the article `an`. LM and RL are here because they are pronounced as letters."""
 
 
 def plural(amount: int, noun: str) -> str:
-    """Return the amount and the noun in the right number: `1 prompt`, `2 prompts`."""
+    """Return the amount and the noun in the singular or plural: `1 prompt`, `2 prompts`."""
     return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
 
 

@@ -1,6 +1,7 @@
-"""Run the migrations on the database of TIDAL_DATABASE_URL, or on the URL that `common.db.upgrade` passes.
+"""Run the migrations on the database at the URL that `common.db.upgrade` passes, otherwise at TIDAL_DATABASE_URL.
 
-An advisory lock lets only one process migrate at a time; all steps run in one transaction. Offline mode prints SQL.
+An advisory lock lets only one process migrate at a time, and all migrations run in one transaction. Alembic's offline
+mode prints the SQL instead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from common.config import get_settings
 from common.db import Base, database_url
 
 LOCK = 7_310_001
-"""Advisory lock key of the migrations."""
+"""Key of the advisory lock that a migrating process takes."""
 
 url = context.config.attributes.get("url") or database_url(get_settings().database_url)
 

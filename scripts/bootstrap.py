@@ -1,9 +1,9 @@
 """Create `.venv`, install what the project needs into it, and print one progress line per step.
 
 The Makefile calls this script with the system's Python; it uses the standard library only.
-`python3 scripts/bootstrap.py test` installs the extra `test` as well. Does nothing (in milliseconds) when
-pyproject.toml and the extras are unchanged. TORCH_INDEX names another package index for torch, such as one with CPU
-builds. The full log of pip is `.venv/install.log`.
+`python3 scripts/bootstrap.py test` also installs the extra `test`. When pyproject.toml and the extras are unchanged,
+the script ends within milliseconds and installs nothing. The environment variable TORCH_INDEX names another package
+index for torch, such as one with CPU builds. The full output of pip is in `.venv/install.log`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ VENV = ROOT / ".venv"
 LOG = VENV / "install.log"
 NEEDED_GB = 6
 QUICKLY = ("--disable-pip-version-check", "--no-compile")
-"""pip options that save time. Compiling all 17,500 modules takes a minute; Python compiles modules on their import."""
+"""pip options that save time. Compiling all 17,500 modules to bytecode takes a minute; Python compiles each on first
+import."""
 
 
 def main() -> int:
-    """Install the project with the extras that the command line names; return the exit status."""
+    """Install the project with the extras given on the command line; return the exit status."""
     extras = ["local", "torch", *sys.argv[1:]]
     if sys.version_info < (3, 11):
         return fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}. Try: make … PYTHON=python3.12")
@@ -50,7 +51,8 @@ def main() -> int:
             shutil.rmtree(VENV, ignore_errors=True)
             return fail(made.stdout + made.stderr + hint)
     index = os.environ.get("TORCH_INDEX")
-    # torch goes first and by its exact version: a range would let pip swap a CPU build for gigabytes of CUDA packages.
+    # torch is installed first, in its exact version. With a version range, pip could replace a CPU build by CUDA
+    # packages of several gigabytes.
     torch = ["torch==2.13.0", *(["--index-url", index] if index else [])]
     project = ["-c", "constraints.txt", "-e", f".[{','.join(extras)}]"]
     for title, arguments in (("[2/3] installing torch", torch), ("[3/3] installing tidal", project)):
@@ -62,7 +64,7 @@ def main() -> int:
 
 
 def pip(title: str, arguments: list[str]) -> int:
-    """Run pip install, write its log to a file and show its current step in one line of the terminal."""
+    """Run pip install, write its output to the log file, and show its current step in one line of the terminal."""
     tty = sys.stdout.isatty()
     started = time.monotonic()
     command = [str(VENV / "bin" / "python"), "-m", "pip", "install", *QUICKLY, *arguments]

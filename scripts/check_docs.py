@@ -1,10 +1,10 @@
-"""Check that whatever the documentation names exists: `.venv/bin/python -m scripts.check_docs`, part of `make check`.
+"""Check that everything the documentation names exists: `.venv/bin/python -m scripts.check_docs`, part of `make check`.
 
-Checked in README.md, CONTRIBUTING.md and the guides in docs/: links and their anchors, paths and file names, modules
-after `python -m`, make targets, commands and options of `tidal`, paths of the api, variables named TIDAL_…, and names
-of the code, which include events and error codes. In CHANGELOG.md, the benchmarks, the decisions and the research
-notes, which also name what used to exist, only links are checked. Prints each finding with file and line.
-Leaves out: links to other hosts, and whether a sentence is true.
+In README.md, CONTRIBUTING.md and the guides in docs/, the script checks links and their anchors, paths and file names,
+modules after `python -m`, make targets, commands and options of `tidal`, URL paths of the api, variables named TIDAL_…,
+and identifiers in the code, including events and error codes. It checks only links in CHANGELOG.md, the benchmarks, the
+decisions and the research notes, because these also name things that no longer exist. It prints each finding with file
+and line. It does not check links to other hosts.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ OTHER_NAMES = {
     *("server_name", "gzip_types", "worker_connections", "save_pretrained", "extra_body"),
     *("BadRequestError", "RateLimitError", "AuthenticationError", "InternalServerError"),
 }
-"""Names of nginx and of the packages openai and transformers that the guides mention."""
+"""Names from nginx and from the packages openai and transformers that occur in the guides."""
 
 
 class Tree:
-    """What exists in this project, for the checks below."""
+    """Everything that the documentation may name: files, make targets, settings, commands, paths of the api and
+    identifiers."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -80,12 +81,12 @@ class Tree:
 
     @cached_property
     def command(self) -> click.Command:
-        """Return the command `tidal`."""
+        """Return the top-level command `tidal`."""
         return typer.main.get_command(app)
 
     @cached_property
     def options(self) -> set[str]:
-        """Return every long option of `tidal`, of the scripts, the benchmarks and the test suite."""
+        """Return all long options of `tidal`, the scripts, the benchmarks and the test suite."""
         found = set(re.findall(r"[\"'](--[a-z][a-z-]+)", "\n".join(self.sources.values())))
         return found | {option for command in _commands(self.command) for option in _options(command)} | {"--help"}
 
@@ -96,7 +97,7 @@ class Tree:
 
     @cached_property
     def words(self) -> set[str]:
-        """Return every word of the code and of the configuration: identifiers, events, error codes, keys."""
+        """Return all words in the code and the configuration: identifiers, events, error codes, keys."""
         other = [*self.root.glob("*"), *(self.root / "configs").rglob("*"), *(self.root / "docs").glob("*.yml")]
         texts = [path.read_text(encoding="utf-8") for path in other if path.is_file() and path.suffix != ".md"]
         texts += [text for name, text in self.sources.items() if "check_docs" not in name]
@@ -110,7 +111,7 @@ class Tree:
 
     @cached_property
     def routes(self) -> list[tuple[set[str], re.Pattern[str]]]:
-        """Return the methods and the pattern of every path of the api."""
+        """Return methods and pattern of every path of the api."""
         document: dict[str, Any] = create_app(Settings(_env_file=None), "unused").openapi()
         return [
             ({method.upper() for method in methods}, re.compile(re.sub(r"\{[^}]*\}", "[^/]+", path)))
@@ -142,7 +143,7 @@ def check_links(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
 
 
 def check_paths(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
-    """Yield paths, file names and modules in code that do not exist."""
+    """Yield the paths, file names and modules in inline code that do not exist."""
     for line, code in [*document.inline, *document.commands]:
         for word in re.findall(r"[\w.*{},<>/-]+", code):
             top = word.split("/")[0]
@@ -151,7 +152,7 @@ def check_paths(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
                 if not all(any(tree.root.glob(pattern)) for pattern in patterns):
                     yield line, f"the path {word} does not exist"
             elif re.fullmatch(r"test_\w+\.py", word) and word not in tree.file_names:
-                yield line, f"no file is called {word}"
+                yield line, f"no file is named {word}"
         for module in re.findall(r"python3? -m ([\w.]+)", code):
             path = tree.root / module.replace(".", "/")
             if module.split(".")[0] in TOP_FOLDERS and not (path.is_dir() or path.with_suffix(".py").exists()):
@@ -159,7 +160,7 @@ def check_paths(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
 
 
 def _alternatives(pattern: str) -> list[str]:
-    """Return the paths that a path with `{a,b}` stands for."""
+    """Expand a path with braces, such as `{a,b}`, to all the paths it means."""
     found = re.search(r"\{([^{}]*,[^{}]*)\}", pattern)
     if found is None:
         return [pattern]
@@ -171,11 +172,12 @@ def check_variables(document: Document, tree: Tree) -> Iterator[tuple[int, str]]
     for line, text in document.lines:
         for name in re.findall(r"\bTIDAL_[A-Z_]*[A-Z]\b", text):
             if name not in tree.variables:
-                yield line, f"no setting is called {name}"
+                yield line, f"no setting is named {name}"
 
 
 def check_commands(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
-    """Yield make targets, commands and options of `tidal`, and options named alone that do not exist."""
+    """Yield the make targets, the commands and options of `tidal`, and the options without a command that do not
+    exist."""
     for line, code in [*document.inline, *document.commands]:
         for target in re.findall(r"(?:^|&& |; )make ([a-z][a-z-]*)", code):
             if target not in tree.targets:
@@ -196,7 +198,10 @@ def _split(command: str) -> list[str]:
 
 
 def _check_tidal(words: list[str], command: click.Command) -> Iterator[str]:
-    """Yield the part of a `tidal` command that does not exist; `a|b` stands for several subcommands."""
+    """Yield the first part of a `tidal` command that does not exist.
+
+    In the command, `a|b` stands for several subcommands.
+    """
     place = "tidal"
     for number, word in enumerate(words):
         below = getattr(command, "commands", None)
@@ -214,7 +219,8 @@ def _check_tidal(words: list[str], command: click.Command) -> Iterator[str]:
 
 
 def check_routes(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
-    """Yield paths below /api and /v1 that the OpenAPI document lacks, with the methods named before them."""
+    """Yield the paths below /api and /v1, and the HTTP methods written before such a path, that the OpenAPI document
+    lacks."""
     for line, code in [*document.inline, *document.commands]:
         found = re.search(r"(?:^|[\s\"'])(?:https?://[^/\s]*)?((?:/api|/v1)(?:/[\w{}<>$./\[\]-]*)?)", code)
         if found is None or code.startswith("location "):
@@ -238,7 +244,8 @@ def check_names(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
             continue
         for name in code.removesuffix("()").split("."):
             special = "_" in name.strip("_") or re.search(r"[a-z][A-Z]", name)
-            known = {name, name.removesuffix("_total")} & (tree.words | OTHER_NAMES)  # Prometheus adds _total
+            # Prometheus adds `_total` to the name of a counter.
+            known = {name, name.removesuffix("_total")} & (tree.words | OTHER_NAMES)
             if special and not known and not name.startswith("TIDAL_") and code not in tree.file_names:
                 yield line, f"`{code}`: the code has no {name}"
 
@@ -247,7 +254,7 @@ CHECKS = (check_links, check_paths, check_variables, check_commands, check_route
 
 
 def findings(root: Path) -> list[str]:
-    """Return one line for each thing that the documentation names and that does not exist."""
+    """Return one line for each name in the documentation that does not exist."""
     tree = Tree(root)
     found = []
     links_only = {path for pattern in LINKS_ONLY for path in root.glob(pattern)}

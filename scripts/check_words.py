@@ -1,10 +1,11 @@
 """Search the tree for words that docs/glossary.md replaces by terms of the field, and print each with file and line.
 
-    python -m scripts.check_words [PATH PREFIX …]
+python -m scripts.check_words [PATH PREFIX …]
 
-Every line of code, documentation and configuration counts: comments, strings and identifiers, which are split at
-underscores and capitals. ALLOWED lists the contexts in which such a word is right, each with its reason. Exits with 1
-if it finds a word. Leaves out: words that are right more often than wrong, such as "row" (SQL) and "task" (Celery).
+Every line of code, documentation and configuration is searched, including comments, strings and identifiers.
+Identifiers are split at underscores and capitals. ALLOWED lists the contexts in which such a word is right, each with
+the reason. The exit status is 1 if a word is found. Words that are right more often than wrong, such as "row" (SQL) and
+"task" (Celery), are not searched for.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ TOP_FILES = (
     *("Dockerfile", "Dockerfile.gpu", "alembic.ini"),
 )
 LEFT_OUT = ("docs/glossary.md", "docs/decisions/0019-", "scripts/check_words.py", "tests/unit/scripts/test_check_words")
-"""Files about the words themselves. CHANGELOG.md, vendored files and test data are not searched either."""
+"""Files about the words themselves, which are not searched. Neither are CHANGELOG.md, vendored files and test data."""
 WORD_PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
 
 
 class Word(NamedTuple):
-    """Words that are not to be used."""
+    """Words to replace, and what to write instead."""
 
     pattern: str
     """Regular expression that matches a whole word, in any case."""
@@ -56,16 +57,16 @@ WORDS = (
 )
 ANY_WORD = re.compile(rf"(?i)\b({'|'.join(word.pattern for word in WORDS)})\b")
 IDENTIFIERS = {"its": "a noun", "theirs": "a noun", "_ill": "what the function does", "_well": "what the function does"}
-"""Names of variables and functions that are not to be used, with what to name them after."""
+"""Names that variables and functions must not have, and what to name them after instead."""
 
 
 class Allowed(NamedTuple):
-    """A context in which a word is right."""
+    """A context in which a word of WORDS is right, and the reason."""
 
     files: str
-    """Regular expression of paths."""
+    """Regular expression that matches the paths of the files."""
     line: str
-    """Regular expression that the line contains."""
+    """Regular expression that matches a part of the line."""
     reason: str
 
 
@@ -78,25 +79,25 @@ ALLOWED = (
         "charts and icons are drawn",
     ),
     Allowed("common/data/stor", "", "sentences of the built-in corpus"),
-    Allowed("tests/integration/worker/test_flower", r"\?draw=", "a parameter of Flower's tables"),
-    Allowed("common/checkpoint/", r"creativity", "the name of a gate input of the original project"),
+    Allowed("tests/integration/worker/test_flower", r"\?draw=", "a parameter of tables in Flower, Celery's monitor"),
+    Allowed("common/checkpoint/", r"creativity", "the name of an input of the gate in the original project"),
     Allowed(
         "(migrations|common/(db|jobs|redis)|services/worker|tests)/",
         r"[\"'](doorbell|wish)[\"']|stopped_by_wish|tidal[.:](training\.doorbell|wishes)",
-        "stored values and names: outbox, details of an event, a constraint, a Celery task and a channel of Redis",
+        "stored values and names: in the outbox, in event details, of a constraint, a Celery task and a Redis channel",
     ),
     Allowed("", r"\bfile\.tell\(\)", "a method of file objects"),
     Allowed("", r"\.tell\(\)", "a method of files"),
     Allowed(r"services/local/|tests/", r"`nobody`|getpwnam|~nobody", "an account of the operating system"),
     Allowed("", r"Mom said to", "a default prompt of the configuration"),
-    Allowed("docs/benchmarks", "", "a record of measurements, with the names they had"),
+    Allowed("docs/benchmarks", "", "a record of measurements, with the names of that time"),
     Allowed("", r"\b410\b|HTTPStatus\.GONE", "the name of the HTTP status 410"),
     Allowed("", r"(?i)TIDAL_WISH_POLL_SECONDS|wish_poll_seconds", "the former name of a setting, still accepted"),
 )
 
 
 class Hit(NamedTuple):
-    """A word that is not to be used, and where it is."""
+    """A word of WORDS that was found, and its place."""
 
     file: str
     line: int
@@ -106,7 +107,7 @@ class Hit(NamedTuple):
 
 
 def files(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield path and text of each file that is searched."""
+    """Yield path and text of each file to search."""
     paths = [path for folder in FOLDERS for path in sorted((root / folder).rglob("*")) if path.is_file()]
     for path in [*(root / name for name in TOP_FILES if (root / name).exists()), *paths]:
         name = path.relative_to(root).as_posix()
@@ -116,7 +117,7 @@ def files(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def hits(file: str, text: str) -> Iterator[Hit]:
-    """Yield the words in one file that are not to be used and are in no context that ALLOWED lists."""
+    """Yield the words of WORDS in one file, except in the contexts that ALLOWED lists."""
     contexts = [re.compile(each.line) for each in ALLOWED if re.match(each.files, file)]
     lines = text.splitlines()
     for number, line in enumerate(lines, 1):
@@ -132,7 +133,8 @@ def hits(file: str, text: str) -> Iterator[Hit]:
 
 
 def main(prefixes: list[str]) -> int:
-    """Print the hits in files whose path begins with one of the prefixes; in all files if there are none."""
+    """Print the words found in files whose path begins with one of the prefixes; without prefixes, those in all
+    files."""
     count = 0
     for file, text in files(ROOT):
         for hit in hits(file, text) if not prefixes or file.startswith(tuple(prefixes)) else ():

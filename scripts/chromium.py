@@ -1,8 +1,8 @@
 """Find the Chromium of the browser tests, or install Debian's package.
 
-If there is no Chromium, `python3 scripts/chromium.py` installs the package `chromium` when root runs it on a system
-with apt-get. Otherwise the browser tests are reported as skipped. TIDAL_CHROMIUM names another browser. Standard
-library only.
+If there is no Chromium, `python3 scripts/chromium.py` installs the package `chromium`, provided that root runs it on a
+system with apt-get. Without a browser, the browser tests are reported as skipped. The environment variable
+TIDAL_CHROMIUM gives the path of another browser. The script uses the standard library only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def find() -> str | None:
 
 
 def main() -> int:
-    """Install Chromium if it is missing and may be installed; return 0 in any case."""
+    """Install Chromium if it is missing and can be installed. Always return 0."""
     if find() is not None:
         return 0
     if shutil.which("apt-get") is None or os.geteuid() != 0 or os.environ.get("TIDAL_CHROMIUM"):

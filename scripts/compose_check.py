@@ -2,8 +2,8 @@
 
 `make compose-check` runs it after `docker compose up -d --wait`. It needs Docker and the `.env` of the project; the
 variable COMPOSE replaces the command `docker compose`. It submits one small training, restarts every service in turn
-while the job runs and prints one line per check. The exit status is 1 when a check fails. Leaves out: building and
-starting the project, and the firewall rules of the networks (it only checks which networks each container joins).
+while the job runs and prints one line per check. The exit status is 1 when a check fails. The script neither builds nor
+starts the project. Of the networks, it checks which containers join them, but not their firewall rules.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ NETWORKS = {
     "generator": {BROKER},
     "flower": {BROKER, PUBLISHED},
 }
-"""The networks each service may join. A service of the cpu profile has the networks of its gpu counterpart."""
+"""The networks that each service may join. A service of the compose profile cpu joins those of the gpu service it
+replaces."""
 LOG_STEPS = 5
 CONFIG = {
     "model": {"name": "check", "d_model": 64, "num_layers": 2, "num_heads": 4, "ffn_dim": 256, "context_length": 64},
@@ -50,11 +51,12 @@ CONFIG = {
     "checkpoint": {"every_seconds": 5.0, "keep_last": 2},
 }
 PATIENCE_SECONDS = 240.0
-"""Longest wait for progress of the job after a restart. Draining a worker and losing a lease take 60 s each."""
+"""Maximum wait for progress of the job after a restart. A worker drains for up to 60 s, and a lost lease expires after
+60 s."""
 
 
 def main() -> int:
-    """Run every check. Return 1 when one failed, otherwise 0."""
+    """Run every check. Return 1 if a check failed, otherwise 0."""
     services = compose("ps", "--services", "--status", "running").split()
     failed = sum(not hardened(service) for service in services)
     failed += not survives_restarts(services)
@@ -63,11 +65,12 @@ def main() -> int:
 
 
 def hardened(service: str) -> bool:
-    """Check that a container runs without root and capabilities, read-only, with limits, on its own networks only."""
+    """Check that a container runs as another user than root, without capabilities, with a read-only root file system,
+    with limits, and only in its own networks."""
     container = compose("ps", "-q", service).strip()
     found = json.loads(run("docker", "inspect", container))[0]
     host = found["HostConfig"]
-    # Process 1 is the service or its init; healthchecks and `exec` run as other processes.
+    # Process 1 is the service or its init process; healthchecks and `exec` run as other processes.
     status = compose("exec", "-T", service, "cat", "/proc/1/status")
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     members = {name.rpartition("_")[2] for name in found["NetworkSettings"]["Networks"]}
@@ -85,7 +88,7 @@ def hardened(service: str) -> bool:
 
 
 def survives_restarts(services: list[str]) -> bool:
-    """Check that one job goes on after a restart of every service and completes with every logged step exactly once."""
+    """Check that a job continues after a restart of each service, and completes with every logged step exactly once."""
     with client() as api:
         job = api.submit_job("lm-training", config=CONFIG, name="compose-check")
         moved(api, job, 20)
@@ -102,7 +105,7 @@ def survives_restarts(services: list[str]) -> bool:
                 True,
                 f"step {before} to {step} in {time.monotonic() - started:.0f} s",
             )
-        wait(lambda: bool(api.signal_job(job.id, "complete")), "the signal is taken")
+        wait(lambda: bool(api.signal_job(job.id, "complete")), "the signal is accepted")
         wait(lambda: api.job(job.id).ended, "the job ends")
         ended = api.job(job.id)
         logged = [point.step for point in api.metrics(job.experiment_id, keys=[LOSS]).series[LOSS]]
@@ -115,13 +118,16 @@ def survives_restarts(services: list[str]) -> bool:
 
 
 def moved(api: Client, job: Job, target: int) -> int:
-    """Wait until the job's newest step is at least `target` and return it. Raises TimeoutError with its status."""
+    """Wait until the job's newest step is at least `target`; return that step.
+
+    Raises TimeoutError with the job's status.
+    """
     wait(lambda: last_step(api, job) >= target, f"step {target} is reached", lambda: f"status {api.job(job.id).status}")
     return last_step(api, job)
 
 
 def last_step(api: Client, job: Job) -> int:
-    """Return the newest step of the job, 0 before its first."""
+    """Return the newest step of the job; 0 before the first step."""
     return api.job(job.id).progress.step or 0
 
 
@@ -136,7 +142,7 @@ def wait(condition: Callable[[], bool], what: str, detail: Callable[[], str] = s
             if condition():
                 return
         except TidalError:
-            pass  # the api or one of its servers restarts
+            pass  # the api, PostgreSQL or Redis restarts
         time.sleep(1)
     raise TimeoutError(f"still waiting after {PATIENCE_SECONDS:.0f} s until {what}; {detail()}")
 
@@ -156,7 +162,8 @@ def compose(*arguments: str) -> str:
 def run(*command: str, check: bool = True) -> str:
     """Run a command and return its standard output.
 
-    Raises RuntimeError with the standard error when it fails; with `check=False` returns both outputs instead.
+    Raises RuntimeError with its standard error if the command fails; with `check=False`, returns standard output and
+    standard error instead.
     """
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if check and done.returncode:
@@ -165,7 +172,7 @@ def run(*command: str, check: bool = True) -> str:
 
 
 def report(what: str, ok: bool, detail: str) -> bool:
-    """Print the result of a check and return `ok`."""
+    """Print the result `ok` of the check that `what` describes, and return it."""
     print(f"{'ok  ' if ok else 'FAIL'} {what}: {detail}", flush=True)
     return ok
 

@@ -1,6 +1,6 @@
 """Write docs/configuration.md from the configuration classes: `.venv/bin/python scripts/configuration_docs.py`.
 
-A test compares the file with the classes, so that the guide stays up to date.
+A test fails when the file differs from what this script writes.
 """
 
 from __future__ import annotations

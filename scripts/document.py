@@ -1,6 +1,6 @@
 """Read a Markdown document for `scripts/check_docs.py`: its anchors, links, inline code and commands.
 
-Leaves out: everything else of Markdown; links by reference and indented code blocks are not used in this project.
+It does not parse reference links and indented code blocks, which this project does not use.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ SHELL = ("sh", "bash")
 
 @dataclass
 class Document:
-    """What a document refers to; each reference is a pair of line number and text."""
+    """The references in a document; each is a pair (line number, text)."""
 
     path: Path
     anchors: set[str] = field(default_factory=set)
     links: list[tuple[int, str]] = field(default_factory=list)
     inline: list[tuple[int, str]] = field(default_factory=list)
-    """Inline code, without the backticks."""
+    """Inline code without its backticks."""
     commands: list[tuple[int, str]] = field(default_factory=list)
     """Lines of shell blocks without comments; a line that ends with a backslash is joined with the next one."""
     lines: list[tuple[int, str]] = field(default_factory=list)
-    """All lines, those of code blocks included."""
+    """All lines, including those of code blocks."""
 
 
 def read_document(path: Path) -> Document:
-    """Return what the document at `path` refers to."""
+    """Read the document at `path` and return its references."""
     found = Document(path)
     fence, language, begun = "", "", ""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

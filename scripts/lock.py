@@ -1,7 +1,8 @@
-"""Write `requirements/*.txt`, the packages that the images install, by exact version and hash. Run by `make lock`.
+"""Write `requirements/*.txt`, the packages that the images install, by exact version and hash.
 
-The versions come from `constraints.txt`, so change that file first. torch and its CUDA packages are left
-out of `requirements/torch.txt`: their hashes depend on the package index that the image is built from (CPU or CUDA).
+`make lock` runs this script. The versions come from `constraints.txt`; change them there first.
+`requirements/torch.txt` lacks torch and its CUDA packages, because their hashes depend on the package index from which
+the image is built (CPU or CUDA).
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 UV = Path(sys.executable).with_name("uv")
 HEAD = "# Written by `make lock` from pyproject.toml and constraints.txt; the images install exactly these files.\n"
 EXTRAS: dict[str, list[str]] = {"slim": [], "torch": ["torch"]}
-"""Maps each file name to the extras of pyproject.toml that the file covers."""
+"""Maps each file name to the extras of pyproject.toml whose packages the file contains."""
 INDEX_DEPENDENT = ("torch", "triton", "cuda-", "nvidia-")
-"""Packages whose files differ between torch's CPU and CUDA indexes. A name with a trailing hyphen is a prefix."""
+"""Packages whose files differ between torch's package indexes for CPU and CUDA. A name with a trailing hyphen is a
+prefix."""
 
 
 def main() -> int:
-    """Write both files. Exits with the status of uv when uv fails."""
+    """Write both files. If uv fails, exit with uv's status."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         build: list[str] = tomllib.load(file)["build-system"]["requires"]
     for name, extras in EXTRAS.items():
@@ -47,7 +49,7 @@ def resolve(extras: list[str], build: list[str]) -> str:
 
 
 def split(text: str) -> list[str]:
-    """Split a requirements file into entries: a line `name==version` and the indented lines with its hashes."""
+    """Split a requirements file into entries: each is a line `name==version` with the indented lines of its hashes."""
     entries: list[str] = []
     for line in text.splitlines(keepends=True):
         if line.startswith((" ", "\t")):

@@ -1,8 +1,9 @@
-"""Pin the base images of docker-compose.yml by digest in `.env`; run by `make pin`.
+"""Pin the base images of docker-compose.yml by digest in `.env`; `make pin` runs this script.
 
-A tag such as `postgres:17` changes with every rebuild of the image; a digest does not. The script requests the digests
-from the registry with `docker buildx imagetools`, so it needs Docker and the internet. It replaces the lines of `.env`
-that it wrote earlier and keeps all others. To update, run it again, then `docker compose up -d --build`.
+A tag such as `postgres:17` refers to another image after each rebuild; a digest does not. The script requests the
+digests from the registry with `docker buildx imagetools`, so it needs Docker and the internet. It replaces the lines of
+`.env` that it wrote earlier and keeps all others. To update the images, run it again, then
+`docker compose up -d --build`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ IMAGES = {
     "TIDAL_POSTGRES_IMAGE": "postgres:17",
     "TIDAL_REDIS_IMAGE": "redis:7",
 }
-"""Maps each variable of docker-compose.yml to the tag that its digest pins."""
+"""Maps each variable of docker-compose.yml to the image tag that it pins by digest."""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def main() -> int:
-    """Write all three digests. Return 1, with nothing written, when a digest cannot be determined."""
+    """Write the digests of all three images. If one cannot be determined, write nothing and return 1."""
     path = ROOT / ".env"
     if not path.exists():
         return fail(f"{path} does not exist; run `make env` first")

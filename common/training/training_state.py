@@ -1,9 +1,9 @@
 """The complete state of a pretraining, from which it can be resumed exactly.
 
 Weights change only inside `take_step`, under the lock; random states and the position in the data are copied at the end
-of a step. So a checkpoint always holds the state after the last finished optimiser step. If another thread writes it
-during an accumulation, the gradients accumulated so far are discarded. Leaves out: saving
-(`common.training.resumable`), the loop (`common.training.pretrain`).
+of a step. Therefore a checkpoint always holds the state after the last finished optimiser step. A checkpoint that
+another thread writes during gradient accumulation does not contain the gradients accumulated so far.
+`common.training.resumable` saves checkpoints, and `common.training.pretrain` contains the training loop.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ class TrainingCounters:
     """The progress of a pretraining."""
 
     step: int = 0
-    """Finished optimiser updates."""
+    """Number of finished optimiser updates."""
     tokens_seen: int = 0
-    """Tokens in all finished steps."""
+    """Number of tokens in all finished steps."""
     seconds: float = 0.0
-    """Training time over all attempts."""
+    """Training time of all attempts together, in seconds."""
     finished: bool = False
-    """Whether training has ended, so that only evaluation and the final model remain."""
+    """Whether training has ended. Then only the evaluation and the writing of the final model remain."""
     validated_step: int = -1
-    """Step of the newest validation."""
+    """Step of the newest validation; -1 before the first one."""
     validation_loss: float | None = None
-    """Loss of the newest validation in nats."""
+    """Loss of the newest validation, in nats; None if unknown."""
     initial_validation_loss: float | None = None
-    """Validation loss before the first step in nats."""
+    """Validation loss before the first step, in nats; None if unknown."""
     best_validation_loss: float | None = None
-    """Lowest validation loss in nats; a new one counts only if it is lower by more than `training.min_delta`."""
+    """Lowest validation loss, in nats. A later loss replaces it only if it is lower by more than
+    `training.min_delta`."""
     validations_without_gain: int = 0
-    """Validations since the best one, compared with `training.patience`."""
+    """Number of validations since the one with the lowest loss. Training ends when it reaches `training.patience`."""
 
 
 class TrainingState(Resumable):
@@ -75,12 +76,15 @@ class TrainingState(Resumable):
 
     @property
     def chunks_left(self) -> int:
-        """Return the number of sequences until the end of the epoch; at its end, the number in the next epoch."""
+        """Return how many sequences remain in the current epoch.
+
+        At the end of an epoch, return the number in the next one.
+        """
         return self.loader.num_chunks - self.loader.position % self.loader.num_chunks
 
     @property
     def epochs_done(self) -> float:
-        """Return the number of finished epochs, including the fraction of the current one."""
+        """Return the number of epochs trained, including the fraction of the current one."""
         return self.loader.epoch + self.loader.position / self.loader.num_chunks
 
     @property
@@ -89,7 +93,8 @@ class TrainingState(Resumable):
         return self.loader.position == self.loader.num_chunks
 
     def take_step(self, update: Callable[[], None], tokens: int) -> None:
-        """Run `update`, which changes the weights, count the step and mark the state."""
+        """Run `update`, which changes the weights; then increment the counters and mark the state as the one to
+        save."""
         with self._lock:
             update()
             self.counters.step += 1
@@ -97,24 +102,25 @@ class TrainingState(Resumable):
             self.mark()
 
     def finish(self) -> None:
-        """Record that training has ended with the marked state; changes since the last mark are discarded."""
+        """Record that training has ended with the marked state; later changes of the weights are not saved."""
         self.counters.finished = True
         self._marked = {**self._marked, "counters": asdict(self.counters)}
 
     def save_in_background(self, *, validation_loss: float | None = None) -> None:
         """Copy the marked state to host memory and submit it to the writer, unless it is already written or submitted.
 
-        Call it only when these weights have a finite loss. With `validation_loss` the state is the best so far; it is
-        always submitted.
+        Call this only when the loss of these weights is finite. Pass `validation_loss` if it is the lowest so far; the
+        state is then submitted in any case.
         """
         self._save_in_background(None if validation_loss is None else Score("validation loss", validation_loss))
 
     def restore(self, info: CheckpointInfo, *, own: bool = True) -> list[str]:
-        """Load a checkpoint and return the reasons why the continuation is not bit-exact; an empty list means it is.
+        """Load a checkpoint and return the reasons why the continuation is not bit-exact; without any, the list is
+        empty.
 
-        `own` is False for a checkpoint of another experiment. This experiment then writes its own copy, and the flag
-        `finished`, the training time and the patience are reset. Raises CheckpointError if the checkpoint is damaged or
-        does not fit the model.
+        `own` is False for a checkpoint of another experiment. The experiment of this training then writes its own copy,
+        and the flag `finished`, the training time and `validations_without_gain` are reset. Raises CheckpointError if
+        the checkpoint is damaged or does not fit the model.
         """
         weights, state = self.writer.manager.load(info, self.compute.device)
         try:
@@ -175,7 +181,7 @@ class TrainingState(Resumable):
                 "finished": counters["finished"],
             },
             score=score,
-            # A copy is only made while training continues, and only when these weights have a finite loss.
+            # The manager copies a state only while training continues, and then the loss of these weights is finite.
             proven=copied or counters["validated_step"] == counters["step"],
         )
 
@@ -190,5 +196,6 @@ class TrainingState(Resumable):
 
 
 def _none_if_nan(value: Any) -> Any:
-    """Return None for NaN, which older versions stored for an unknown validation loss; other values unchanged."""
+    """Return None for NaN, which older versions stored for an unknown validation loss; return other values
+    unchanged."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

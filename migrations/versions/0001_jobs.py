@@ -1,7 +1,7 @@
 """Create the tables of jobs, their events, experiments, checkpoints and the outbox.
 
-Revision 0001, the first. A trigger enforces rules that compare the old row with the new one: a job in a terminal status
-keeps it, `attempt` never decreases, and a job keeps its experiment.
+Revision 0001 is the first one. A trigger enforces rules that compare the old row with the new one: a job in a terminal
+status keeps it, `attempt` never decreases, and a job keeps its experiment.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Let the database enforce status transitions and the fencing of checkpoints, and refuse changes of events.
 
-Revision 0002. Each UPDATE that changes the status of a job sets `moved_by` to its writer; the trigger compares (from,
-to, writer) with the table of common.jobs.status and clears the column. Decision 0034 has the reasons.
+Revision 0002. Each UPDATE that changes the status of a job sets the column `moved_by` to the writer, for example worker
+or reaper. The trigger checks (old status, new status, writer) against the table in common.jobs.status and clears the
+column. docs/decisions/0034 explains why.
 """
 
 from __future__ import annotations

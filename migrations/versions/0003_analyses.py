@@ -1,6 +1,6 @@
 """Create the table of saved analyses, and allow jobs and experiments of type analysis.
 
-Revision 0003. Downgrading deletes the rows of those jobs and experiments; their folders stay.
+Revision 0003. A downgrade deletes the rows of these jobs and experiments, but not the folders of the experiments.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("analyses")
-    op.execute("DELETE FROM experiments WHERE type = 'analysis'")  # with their jobs
+    op.execute("DELETE FROM experiments WHERE type = 'analysis'")  # their jobs are deleted by cascade
     for table, condition in OLD_TYPES.items():
         _check_type(table, condition)
 

@@ -1,6 +1,6 @@
 """Create the table of reports.
 
-Revision 0004. Downgrading deletes them.
+Revision 0004. A downgrade deletes all reports.
 """
 
 from __future__ import annotations

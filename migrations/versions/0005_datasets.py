@@ -1,6 +1,7 @@
 """Allow jobs and experiments of type dataset.
 
-Revision 0005. Downgrading deletes the rows of those jobs and experiments; datasets and folders stay.
+Revision 0005. A downgrade deletes the rows of these jobs and experiments, but neither the datasets nor the folders of
+the experiments.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DELETE FROM experiments WHERE type = 'dataset'")  # with their jobs
+    op.execute("DELETE FROM experiments WHERE type = 'dataset'")  # their jobs are deleted by cascade
     for table, condition in OLD_TYPES.items():
         _check_type(table, condition)
 
