@@ -27,24 +27,24 @@ def render() -> str:
         "An unknown key is an error that names the nearest valid one. Durations are in seconds unless stated "
         "otherwise.",
         "Configuration files are YAML 1.2, and `--set key=value` reads its value in the same way. Only `true` and "
-        "`false` are booleans; `on`, `off`, `yes` and `no` are words, which a key that is a switch accepts. `1e2`, "
-        "`1e-3` and `1_000` are numbers, `1e2` is an integer, `010` is ten, and a date is text. Every number must be "
-        "finite. A repeated key, an empty file and a second document are errors that name the line; `{}` means the "
-        "defaults.",
+        "`false` are booleans. `on`, `off`, `yes` and `no` are text, which a boolean key accepts as well. `1e2`, "
+        "`1e-3` and `1_000` are numbers; `1e2` is accepted as an integer, `010` is ten, and a date is text. Every "
+        "number must be finite. A repeated key, an empty file and a second document are errors that name the line. "
+        "`{}` means the defaults.",
         "## Language model (`configs/base_config.yaml`)",
         *_sections(LMConfig),
         "## Controller (`configs/rl_config.yaml`)",
         *_sections(RLConfig),
         "## Environment of a process",
         "A process reads these variables from the environment, and from `.env` in the working directory if they are "
-        "not set there. An empty variable is an error. An unknown name with `TIDAL_` is a warning that names the "
-        "nearest known one.",
-        "Some variables have been renamed; the former name still works and is a warning: "
+        "not set there. An empty variable is an error. For an unknown name that begins with `TIDAL_`, the "
+        "process logs a warning that names the nearest known variable.",
+        "Some variables have been renamed. The former name still works, with a warning: "
         + "; ".join(f"`{former}` is now `{present}`" for former, present in RENAMED.items())
         + ".",
         _table(("variable", "default", "meaning"), [_variable(name, field) for name, field in _fields(Settings)]),
-        "### Outside the settings",
-        "Commands, compose, tests and the logging of a process that has not read its settings yet use these variables.",
+        "### Variables outside the settings",
+        "These variables are read by commands, compose, tests, and the logging of a process before it reads its settings.",
         _table(("variable", "meaning"), [(f"`{name}`", meaning) for name, meaning in OTHER_VARIABLES.items()]),
     ]
     return "\n\n".join(parts) + "\n"

@@ -1,9 +1,10 @@
-"""Print a random sample of the prose of all code, for a reader who checks that no sentence has to be read twice.
+"""Print a random sample of the prose in the code. A reader then checks that every sentence is clear when read once.
 
-    python -m scripts.sample_prose --seed 3 [--count 80]
+python -m scripts.sample_prose --seed 3 [--count 80]
 
 The sample is uniform over docstrings, comments, log messages, error texts, help texts, printed lines and strings of the
-dashboard (`scripts/prose.py`); equal seeds on equal code give equal samples. Needs only the standard library.
+dashboard (`scripts/prose.py`); the same seed selects the same sample until the code changes. The script uses only the
+standard library.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from scripts.prose.passage import Passage
 
 
 def sample(found: list[Passage], seed: int, count: int) -> list[Passage]:
-    """Return `count` different passages, or all if there are fewer, in the order of their files."""
+    """Return `count` different passages, or all if there are fewer, sorted by file and line."""
     return sorted(random.Random(seed).sample(sorted(found), min(count, len(found))))
 
 
 def main() -> int:
     """Print the sample, one numbered passage after another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, required=True, help="selects the sample")
-    parser.add_argument("--count", type=int, default=80, help="size of the sample (default: 80)")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the random sample")
+    parser.add_argument("--count", type=int, default=80, help="number of passages (default: 80)")
     chosen = parser.parse_args()
     found = passages(source_files())
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(each.kind for each in found).items()))

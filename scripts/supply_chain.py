@@ -1,8 +1,9 @@
-"""Report known vulnerabilities, a CycloneDX SBOM and the licence of every package. Run by `make audit`.
+"""Report known vulnerabilities, a CycloneDX SBOM and the licence of every package.
 
-It covers the packages that are needed at run time (the project with its extras `local` and `torch`, and their
-dependencies), as installed in `.venv`, and the JavaScript files that the dashboard ships. It leaves out packages that
-only tests need. It writes `requirements.txt`, `sbom.cdx.json` and `licences.md` into `build/supply-chain/`.
+`make audit` runs this script. It covers the packages that are needed at run time (the project with its extras `local`
+and `torch`, and their dependencies), in the versions installed in `.venv`, and the JavaScript files that the dashboard
+ships. It does not cover packages that only tests need. It writes `requirements.txt`, `sbom.cdx.json` and `licences.md`
+into `build/supply-chain/`.
 
 Exit status: 0 when every package was checked and nothing was found; 1 when there is a vulnerability or a licence that
 is not allowed; 3 when nothing was found, but no advisory service answered for some packages.
@@ -26,24 +27,26 @@ ROOT = Path(__file__).resolve().parent.parent
 VENDORED = ROOT / "services" / "dashboard" / "static" / "vendor" / "manifest.json"
 EXTRAS = ("local", "torch")
 SERVICES = ("pypi", "osv")
-"""Advisory services of pip-audit. Each is asked only about packages for which those before it did not answer."""
+"""Advisory services of pip-audit. Each is queried only about the packages for which the services before it did not
+answer."""
 SERVICE_SECONDS = 300
-"""Longest run of pip-audit with one service."""
+"""Maximum duration of one run of pip-audit."""
 LICENCES = (
     *("0BSD", "Apache", "BSD", "BSL-1.0", "CC0", "CNRI-Python", "HPND", "ISC", "LGPL", "MIT", "MPL", "Mozilla"),
     *("NVIDIA", "PSF", "Python", "Unlicense", "Zlib", "ZPL"),
 )
-"""A licence must contain one of these words: permissive licences, and those that bind only the package itself."""
+"""The licence of a package must contain one of these words. They name permissive licences, and licences such as LGPL
+and MPL that bind only the package itself."""
 COPYLEFT = re.compile(r"(?<!L)GPL|(?<!Lesser )General Public")
-"""No licence may match this, because such a licence would bind all of Tidal."""
+"""The licence of a package must not match this pattern, because it would bind all of Tidal."""
 
 
 def main() -> int:
-    """Write all three reports. The module describes the exit status."""
+    """Write all three reports. The docstring of the module describes the exit status."""
     parser = argparse.ArgumentParser(
         description="Report known vulnerabilities, SBOM and licences of the packages that are needed at run time."
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "supply-chain", help="folder for the files")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "supply-chain", help="folder for the reports")
     folder: Path = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
     packages = running()
@@ -93,7 +96,7 @@ def running() -> dict[str, Distribution]:
         try:
             package = distribution(name)
         except PackageNotFoundError:
-            continue  # needed on another platform only, or by an extra that is not installed
+            continue  # it is needed only on another platform, or by an extra that is not installed
         found[name] = package
         for text in package.requires or ():
             needed = Requirement(text)
@@ -141,7 +144,10 @@ def sbom(packages: dict[str, Distribution]) -> dict[str, Any]:
 
 
 def licence(component: dict[str, Any]) -> str:
-    """Return the licences of a component in one line, empty if it states none. A classifier is cut to its last part."""
+    """Return the licences of a component in one line, or an empty string if it states none.
+
+    Only the last part of a licence classifier is used.
+    """
     entries = component.get("licenses") or ()
     words = [entry.get("expression") or entry["license"].get("id") or entry["license"]["name"] for entry in entries]
     return " / ".join(dict.fromkeys(word.rpartition(" :: ")[2] for word in words if word != "License :: OSI Approved"))
@@ -160,12 +166,12 @@ FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
 
 def allowed(words: str) -> bool:
-    """Return whether `words` contain one of LICENCES and do not match COPYLEFT."""
+    """Return whether a licence text contains one of LICENCES and does not match COPYLEFT."""
     return not COPYLEFT.search(words) and any(word in words for word in LICENCES)
 
 
 def audit(versions: dict[str, str], folder: Path) -> tuple[list[str], list[str]]:
-    """Return the vulnerabilities, one line each, and the packages for which no service answered."""
+    """Return the vulnerabilities, one line each, and the names of the packages for which no service answered."""
     vulnerable: list[str] = []
     unknown = list(versions)
     for service in SERVICES:

@@ -1,17 +1,19 @@
 """List the files of this project that one real request passes through: `.venv/bin/python -m scripts.trace_request`.
 
-Starts a local stack whose processes all count the calls of our functions (`scripts/tracing/sitecustomize.py`), lets it
-stand idle, sends one request of each kind, and prints the files in the order in which the request reached them:
+The script starts a local stack in which every process counts the calls of this project's functions
+(`scripts/tracing/sitecustomize.py`). It leaves the stack idle for a while, then sends one request of each kind, and
+prints the files in the order in which the request reached them:
 
-* `submit`: `POST /api/jobs` to the first step of the trainer;
-* `metric`: a metric of a running trainer to the browser's stream;
-* `generate`: a prompt at `POST /api/generate` to the tokens at the client.
+* `submit`: from `POST /api/jobs` to the first step of the trainer;
+* `metric`: from a metric of a running trainer to the browser's stream;
+* `generate`: from a prompt at `POST /api/generate` to the tokens at the client.
 
-A file is on the way when one of its functions was on the call stack where the request is handed on (`WAYS`): to
-another process or thread, or to its end. What was called for it and returned, such as a check or a query, is listed
-with `--all`: functions that were called in that time, not during an import, and never or seldom while the stack stood
-idle (of `metric`: while the trainer reported nothing). Takes about three minutes. `--read FOLDER` evaluates an earlier
-run again. Leaves out: what other libraries do on the way.
+WAYS lists the relays: functions that pass a request to another process or thread, or that end it. A file is on the way
+of a request if one of its functions was on the call stack when a relay was called. `--all` also lists the files whose
+functions were called for the request but had returned by then, such as checks and queries. These are functions that
+were called during the request, and never or seldom while the stack was idle (for `metric`: while the trainer reported
+nothing). Calls during an import and code of other libraries are not counted. The script takes about three minutes.
+`--read FOLDER` evaluates an earlier run again.
 """
 
 from __future__ import annotations
@@ -35,14 +37,18 @@ from tidal_client.vocabulary import TERMINAL
 
 HOOK = ROOT / "scripts" / "tracing" / "sitecustomize.py"
 IDLE_SECONDS = 35.0
-"""How long the stack is watched without a request. Longer than the periods of heartbeats and sweeps."""
+"""How long the calls of the idle stack are counted. This is longer than the periods of heartbeats and of the reaper's
+sweeps."""
 SETTLE_SECONDS = 3.0
-"""Time after a request in which processes still finish its work. It belongs to no window."""
+"""Pause after a request, in which processes finish their work for it. Calls in this time are not counted for any
+request."""
 SELDOM = 3.0
-"""A function that is also called while idle counts if the request calls it more than this many times as often."""
+"""A function that is also called in an idle stack counts only if the request calls it more than this many times as
+often as an idle stack would in the same time."""
 FIRST_STEP = "common/training/pretrain.py:_take_step"
 BETWEEN_SECONDS = 4.0
-"""Approximate time between two metrics of the job that `metric` follows; the pause serves as the idle window."""
+"""Approximate time between two metrics of the job that `metric` follows. The calls between them count as those of an
+idle stack."""
 BOUNDS = {"submit": 24, "metric": 20, "generate": 28}
 WAYS = {
     "submit": (
@@ -74,9 +80,11 @@ WAYS = {
         "services/api/middleware.py:_Reply.send",
     ),
 }
-"""The relays of each kind of request: functions that hand the request to another process or thread, or end it."""
+"""Maps each kind of request to its relays: functions that pass the request to another process or thread, or that end
+it."""
 PROCESSES = {"common/redis/shipper.py:StreamShipper._send": "services.trainer"}
-"""Relays that count only in processes whose command contains this text; a worker ships log lines with the same one."""
+"""Maps a relay to a text; only processes whose command contains this text count for it. A worker ships log lines with
+the same function."""
 TINY: dict[str, Any] = {
     "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
     "data": {"source": "builtin:stories", "max_documents": 200},
@@ -88,14 +96,14 @@ TINY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Window:
-    """A period of time in seconds of the monotonic clock, which all processes share."""
+    """An interval, in seconds of the monotonic clock, which all processes share."""
 
     begin: float
     end: float
 
     @property
     def seconds(self) -> float:
-        """Return the length of the window."""
+        """Return the length of the interval."""
         return self.end - self.begin
 
 
@@ -104,22 +112,26 @@ class Passed:
     """The calls into one file during a request."""
 
     first: float
-    """Time of the first call, in seconds after the request."""
+    """Time of the first call, in seconds after the start of the request."""
     calls: int
     functions: set[str]
 
 
 Buckets = dict[str, list[float]]
-"""Maps a bucket of time to the number of calls and the time of the first call."""
+"""Maps a time bucket to [number of calls, time of the first call]."""
 Trace = dict[str, Any]
-"""The counts of one process: `calls` maps functions, `stacks` maps relays and functions to buckets."""
+"""The counts of one process. `calls` is {function: buckets}; `stacks` is {relay: {function on its call stack:
+buckets}}."""
 
 
 def main() -> int:
-    """Trace all kinds of requests and print their files. Returns 1 if a request passes through more than its bound."""
+    """Trace all kinds of requests and print their files.
+
+    Return 1 if a request passes through more files than BOUNDS allows, otherwise 0.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="also list files that were only called by those on the way")
-    parser.add_argument("--read", type=Path, metavar="FOLDER", help="evaluate the run in this folder again")
+    parser.add_argument("--all", action="store_true", help="also list files that those on the way only called")
+    parser.add_argument("--read", type=Path, metavar="FOLDER", help="evaluate the earlier run that is in this folder")
     chosen = parser.parse_args()
     folder = chosen.read or record()
     marks = json.loads((folder / "marks").read_text())
@@ -132,10 +144,10 @@ def main() -> int:
         carried, called = on_the_way(traces, way, request), worked(traces, request, idle)
         beside = {file: file_calls for file, file_calls in called.items() if file not in carried}
         longer |= len(carried) > bound
-        print(f"\n{way}: {len(carried)} files on the way (bound {bound}); {len(beside)} more were called by them")
+        print(f"\n{way}: {len(carried)} files on the way (bound {bound}); {len(beside)} more files were called by them")
         show(carried)
         if chosen.all:
-            print("  called by those:")
+            print("  called by these files:")
             show(beside)
     print(f"\nevaluate this run again with --read {folder}")
     return int(longer)
@@ -159,16 +171,16 @@ def on_the_way(traces: list[Trace], way: str, request: Window) -> dict[str, Pass
             for name, buckets in trace["stacks"].get(relay, {}).items():
                 count, first = counted(buckets, request)
                 if not count or (name.endswith((":main", ":<module>")) and not called(trace, name, request)):
-                    continue  # a `main` that has been running since before the request
+                    continue  # skip a `main` that has been running since before the request
                 add(found, name, count, first - request.begin)
                 reached = True
         if not reached:
-            raise ValueError(f"{way}: {relay} was not called; name in WAYS what hands the request on there")
+            raise ValueError(f"{way}: {relay} was not called; correct its name in WAYS")
     return found
 
 
 def worked(traces: list[Trace], request: Window, idle: Window) -> dict[str, Passed]:
-    """Return the files with functions that were called in `request` but seldom or never in `idle`."""
+    """Return the files with functions that were called during `request`, but seldom or never during `idle`."""
     found: dict[str, Passed] = {}
     for trace in traces:
         for name, buckets in trace["calls"].items():
@@ -181,7 +193,7 @@ def worked(traces: list[Trace], request: Window, idle: Window) -> dict[str, Pass
 
 
 def add(found: dict[str, Passed], name: str, count: int, first: float) -> None:
-    """Add the calls of a function to its file."""
+    """Add the calls of one function to the entry of its file."""
     file, _, function = name.partition(":")
     file_calls = found.setdefault(file, Passed(first, 0, set()))
     file_calls.first = min(file_calls.first, first)
@@ -190,24 +202,24 @@ def add(found: dict[str, Passed], name: str, count: int, first: float) -> None:
 
 
 def called(trace: Trace, name: str, window: Window) -> bool:
-    """Return whether the process called a function within `window`."""
+    """Return whether the process called a function during `window`."""
     return counted(trace["calls"].get(name, {}), window)[0] > 0
 
 
 def counted(buckets: Buckets, window: Window) -> tuple[int, float]:
-    """Return the number of calls within `window` and the time of the first."""
+    """Return the number of calls during `window` and the time of the first one."""
     inside = [(count, first) for count, first in buckets.values() if window.begin <= first <= window.end]
     return int(sum(count for count, _ in inside)), min((first for _, first in inside), default=0.0)
 
 
 def first_call(traces: list[Trace], name: str, after: float) -> float:
-    """Return when any process first called a function after the time `after`."""
+    """Return the time of the first call of a function, in any process, after the time `after`."""
     calls: list[Buckets] = [trace["calls"].get(name, {}) for trace in traces]
     return min(first for buckets in calls for _, first in buckets.values() if first >= after)
 
 
 def record() -> Path:
-    """Run a stack, send the requests, and return the folder with the traces and the times."""
+    """Run a stack, send the requests, and return the folder with the counts and the intervals of the requests."""
     folder = Path(tempfile.mkdtemp(prefix="tidal-trace-"))
     shutil.copy(HOOK, folder)
     (folder / "root").write_text(str(ROOT))
@@ -220,12 +232,12 @@ def record() -> Path:
 
 
 def send(stack: RunningStack) -> dict[str, list[float]]:
-    """Send all requests, one after another, and return the windows in which they were processed."""
+    """Send all requests, one after another, and return the interval in which each was processed."""
     instance, clock = stack.instance, time.monotonic
     headers = {"Authorization": f"Bearer {instance.token}"}
     marks: dict[str, list[float]] = {}
     with httpx.Client(base_url=instance.api_url, headers=headers, timeout=120, trust_env=False) as http:
-        # Send each request once before counting, so that what a process does only for its first request is left out.
+        # Send each request once before counting, because a process does some work only for its first request.
         trained = submit(http)
         follow_to_the_end(instance.api_url, instance.token, trained["id"])
         model = f"{trained['experimentId']}/final"
@@ -274,7 +286,7 @@ def generate(http: httpx.Client, model: str) -> None:
 
 
 def metric_times(http: httpx.Client, experiment: str) -> list[float]:
-    """Return the times at which `metrics` events arrived, until two arrived more than two seconds apart."""
+    """Wait for `metrics` events until two arrive more than two seconds apart; return the times of arrival."""
     times: list[float] = []
     with http.stream("GET", f"/api/stream?topic=experiments/{experiment}/brief") as reply:
         for line in reply.iter_lines():

@@ -2,8 +2,9 @@
 
 `python scripts/vendor_dashboard.py` downloads each package of `LIBRARIES`, checks the tarball against its SHA-512, and
 writes the files that the dashboard needs, their licences and `manifest.json` with the SHA-256 of each. `--check`
-downloads nothing and compares the files with the manifest. To update a library, change its version here, copy the
-integrity from `npm view NAME@VERSION dist.integrity`, run this script and the browser tests. Standard library only.
+downloads nothing and compares the files with the manifest. To update a library, change its version here, copy the hash
+that `npm view NAME@VERSION dist.integrity` prints, then run this script and the browser tests. The script uses the
+standard library only.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ REGISTRY = os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org").r
 
 @dataclass(frozen=True)
 class Library:
-    """One npm package: `files` maps a path in the tarball to the name of the file in `folder`."""
+    """One npm package. `files` maps a path in the tarball to the name of the file in `folder`."""
 
     name: str
     version: str
@@ -39,7 +40,8 @@ class Library:
     append: str = ""
     """Text appended to every script, for example an export for a library that is published as a plain script."""
     types: dict[str, str] = field(default_factory=dict)
-    """Type declaration files by name: they map each script to the npm package with its types, for the type check."""
+    """Maps the name of a type declaration file to its text, which refers to the npm package with the types. Only the
+    type check uses these files."""
 
 
 LIBRARIES = [
@@ -81,11 +83,11 @@ LIBRARIES = [
     ),
 ]
 BARE_IMPORTS = {"preact": "./preact.js", "preact/hooks": "./preact-hooks.js"}
-"""Imports that a browser cannot resolve without an import map, and the paths that replace them."""
+"""Maps imports that a browser cannot resolve without an import map to the paths that replace them."""
 
 
 def main() -> int:
-    """Refresh the files, or with `--check` compare them; return the exit status."""
+    """Refresh the files; with `--check`, only compare them with the manifests. Return the exit status."""
     return check() if "--check" in sys.argv[1:] else refresh()
 
 
@@ -122,7 +124,7 @@ def check() -> int:
         wrong += [folder / f for f, digest in named.items() if digest != sha256(folder / f)]
         wrong += [path for path in sorted(folder.iterdir()) if path.name not in {*named, "manifest.json"}]
     for path in wrong:
-        print(f"{path.relative_to(ROOT)} is not the file that was vendored", file=sys.stderr)
+        print(f"{path.relative_to(ROOT)} differs from the file that was vendored", file=sys.stderr)
     return 1 if wrong else 0
 
 
@@ -132,7 +134,7 @@ def sha256(path: Path) -> str:
 
 
 def download(library: Library) -> dict[str, bytes]:
-    """Return the files of the package's tarball by path. Raises SystemExit if its hash is wrong."""
+    """Return the files of the package's tarball by path. Raises SystemExit if the hash of the tarball is wrong."""
     base = library.name.rpartition("/")[2]
     with urllib.request.urlopen(f"{REGISTRY}/{library.name}/-/{base}-{library.version}.tgz", timeout=60) as reply:
         tarball = reply.read()
@@ -149,7 +151,8 @@ def download(library: Library) -> dict[str, bytes]:
 
 
 def prepared(library: Library, name: str, data: bytes) -> bytes:
-    """Return a script without its source map and with imports that a browser resolves; return other files unchanged."""
+    """Return a script without its source map and with imports that a browser can resolve; return other files
+    unchanged."""
     if not name.endswith(".js") or library.folder != FOLDER:
         return data
     text = re.sub(r"^//# sourceMappingURL=.*$", "", data.decode(), flags=re.MULTILINE).rstrip() + "\n"

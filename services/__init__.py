@@ -1,1 +1,1 @@
-"""The processes of Tidal, one package each; a service imports `common`, never another service."""
+"""The services of Tidal, one package per process. A service imports `common`, but never another service."""

@@ -1,7 +1,7 @@
 """Collect the prose of the code: docstrings, comments, messages and texts that a person reads, each with file and line.
 
-`scripts/sample_prose.py` samples from it and `scripts/check_words.py` searches it. Leaves out: vendored files, test
-data, directives such as `noqa`, and strings without a space between two words.
+`scripts/sample_prose.py` samples from it and `scripts/check_words.py` searches it. Vendored files, test data,
+directives such as `noqa`, and strings without two words separated by a space are not collected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DASHBOARD_SUFFIXES = (".js", ".css", ".html")
 
 
 def source_files(root: Path = ROOT) -> dict[str, str]:
-    """Return the text of every Python file and every file of the dashboard by its path relative to `root`."""
+    """Return a dictionary {path relative to `root`: text} of all Python files and all files of the dashboard."""
     found = {}
     for folder in FOLDERS:
         for path in sorted((root / folder).rglob("*")):

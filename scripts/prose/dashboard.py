@@ -1,7 +1,8 @@
 """Collect the prose of a file of the dashboard, for `scripts/prose`: comments, and strings that a person reads.
 
-A scanner that knows comments, quoted strings and template literals of JavaScript. Of a template with markup it returns
-the text between tags and the values of attributes. Leaves out: selectors, and regular expressions, by a heuristic.
+The scanner recognises comments, quoted strings and template literals of JavaScript. From a template with markup, it
+takes the text between tags and the values of attributes. It skips selectors and, as far as a simple pattern recognises
+them, regular expressions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ATTRIBUTE = re.compile(r'(?<=\s)[\w-]+="([^"]*)"')
 
 
 def dashboard_passages(source: str, file: str) -> list[Passage]:
-    """Return the prose of one script, style sheet or page."""
+    """Return the prose of one script, style sheet or HTML page."""
     if file.endswith(".html"):
         source = re.sub(r"<!--(.*?)-->", lambda found: f"/*{found[1]}*/", source, flags=re.DOTALL)
         comments = [found for found in _scan(source, file) if found.kind == "comment"]
@@ -31,7 +32,7 @@ def dashboard_passages(source: str, file: str) -> list[Passage]:
 
 
 def _scan(source: str, file: str) -> Iterator[Passage]:
-    """Yield comments and strings; lines of `//` comments that follow each other are one passage."""
+    """Yield comments and strings; consecutive lines of `//` comments are one passage."""
     source = REGULAR_EXPRESSION.sub(lambda found: " " * len(found[0]), source)
     position, lines = 0, list[tuple[int, str]]()
     while (token := TOKEN.search(source, position)) is not None:
@@ -58,7 +59,8 @@ def _scan(source: str, file: str) -> Iterator[Passage]:
 
 
 def _template(source: str, begin: int) -> tuple[int, str, list[tuple[int, str]]]:
-    """Return the end of a template literal, its text with `{…}` for expressions, and each expression with its begin."""
+    """Return the end of a template literal, its text with `{…}` for each expression, and each expression with its
+    start."""
     position, text, inside = begin, "", list[tuple[int, str]]()
     while position < len(source) and source[position] != "`":
         if source.startswith("${", position):
@@ -74,7 +76,7 @@ def _template(source: str, begin: int) -> tuple[int, str, list[tuple[int, str]]]
 
 
 def _expression(source: str, begin: int) -> int:
-    """Return the position of the brace that closes an expression of a template."""
+    """Return the position of the brace that closes an expression in a template literal."""
     position, depth = begin, 0
     while position < len(source):
         token = TOKEN.match(source, position)
@@ -91,7 +93,7 @@ def _expression(source: str, begin: int) -> int:
 
 
 def _markup(template: str, line: int, file: str) -> Iterator[Passage]:
-    """Yield the text between the tags and the values of the attributes of a piece of markup."""
+    """Yield the text between tags and the attribute values of a piece of markup."""
     cleaned = CLASS_NAMES.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), template)
     for tag in TAG.finditer(cleaned):
         for attribute in ATTRIBUTE.finditer(tag[0]):

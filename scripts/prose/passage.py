@@ -1,4 +1,4 @@
-"""A passage: one piece of prose in the code, and what counts as prose."""
+"""The type `Passage`, one piece of prose in the code, and the pattern that decides whether a string is prose."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 TWO_WORDS = re.compile(r"[^\W\d_]{2,}[,.:;]? [^\W\d_]+")
-"""A string is prose if it contains two words with a space between them."""
+"""A string is prose only if it contains two words with a space between them."""
 
 
 @dataclass(frozen=True, order=True)
@@ -17,5 +17,5 @@ class Passage:
     """Path relative to the root of the tree."""
     line: int
     kind: str
-    """docstring, comment, log, error, help, output, text or dashboard."""
+    """One of docstring, comment, log, error, help, output, text and dashboard."""
     text: str

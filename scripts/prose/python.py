@@ -1,8 +1,8 @@
 """Collect the prose of a Python file with `ast` and `tokenize`, for `scripts/prose`.
 
-The kind of a string follows from the call that contains it: a method of a logger, an exception, a printing function.
-A string without such a call is of the kind "text", if it has at least four words. Leaves out: SQL, and such strings of
-tests.
+The kind of a string follows from the call that contains it: a method of a logger, an exception, or a printing function.
+A string outside such calls has the kind "text"; it is collected if it has at least four words and is not in a test. SQL
+is not collected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ HELP_ARGUMENTS = {"help", "description", "epilog", "short_help"}
 OUTPUT_CALLS = {"print", "echo", "rule", "prompt", "confirm", "secho", "_print", "assemble", "Text"}
 DIRECTIVE = re.compile(r"#\s*(!|noqa|type:|pragma|fmt:|ruff:|mypy:|-\*-)")
 NO_PLAIN_TEXTS = ("tests/", "migrations/", "common/data/stor")
-"""Files whose strings outside of messages are data: of tests, SQL, the sentences of the built-in corpus."""
+"""Beginnings of paths. In these files, strings outside of messages are data: of tests, SQL, or sentences of the
+built-in corpus."""
 PROGRAM_TEXT = re.compile(
     r"\s*(set transaction|select|insert into|update|delete from|create|alter|drop|with)\b(?-i:[^.]*$)"
     r"|\s*(from|import|def|class)\b(?-i:[^.]*$)"
@@ -39,7 +40,7 @@ def python_passages(source: str, file: str) -> list[Passage]:
 
 
 def _comments(source: str, file: str) -> Iterator[Passage]:
-    """Yield the comments of a file; lines of comments that follow each other in one column are one passage."""
+    """Yield the comments of a file; consecutive comment lines in the same column are one passage."""
     block: list[tuple[int, int, str]] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT or DIRECTIVE.match(token.string):
@@ -60,7 +61,7 @@ def _joined(block: list[tuple[int, int, str]], file: str) -> Iterator[Passage]:
 
 
 class _Strings(ast.NodeVisitor):
-    """Collects docstrings and the strings of calls, each with a kind that its surroundings determine."""
+    """Collects docstrings and strings. The statement or call that contains a string determines its kind."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -68,7 +69,7 @@ class _Strings(ast.NodeVisitor):
         self._kinds: list[str] = []
 
     def generic_visit(self, node: ast.AST) -> None:
-        """Visit the children of a node; a string that stands alone as a statement is a docstring."""
+        """Visit the children of a node, and collect strings that are statements of their own as docstrings."""
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else ():
             value = statement.value if isinstance(statement, ast.Expr) else None
@@ -77,7 +78,7 @@ class _Strings(ast.NodeVisitor):
         super().generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        """Visit a statement, except docstrings, which `generic_visit` has collected."""
+        """Visit an expression statement, unless it is a docstring, which `generic_visit` has already collected."""
         if not isinstance(node.value, ast.Constant):
             self.generic_visit(node)
 
@@ -100,7 +101,7 @@ class _Strings(ast.NodeVisitor):
             self._add_text(node, node.value)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Collect a formatted string with its expressions in braces."""
+        """Collect a formatted string, with the source of its expressions in braces."""
         parts = [
             part.value if isinstance(part, ast.Constant) else "{" + ast.unparse(getattr(part, "value", part)) + "}"
             for part in node.values
@@ -128,7 +129,7 @@ class _Strings(ast.NodeVisitor):
 
 
 def _kind_of_call(function: ast.expr) -> str | None:
-    """Return the kind of the strings in a call of `function`, or None if the call has none of its own."""
+    """Return the kind of the strings in a call of `function`; None if such a call does not determine a kind."""
     names = ast.unparse(function).split(".")
     if names[-1] in LOG_METHODS and len(names) > 1 and re.search(r"log(ger)?$|^logging$", names[-2]):
         return "log"

@@ -1,10 +1,10 @@
 """Counts the calls of this project's functions in a Python process, for `scripts/trace_request.py`.
 
-Python imports a module with this name when it starts, if the folder of the module is on PYTHONPATH. So every process
-that inherits this PYTHONPATH counts its calls. The script copies this file into an empty folder, next to the files
+When Python starts, it imports a module with this name if its folder is on PYTHONPATH. Therefore every process that
+inherits this PYTHONPATH counts its calls. The script copies this file into an empty folder, together with the files
 `root` (the path of the repository) and `relays` (names of functions). Each process rewrites `<pid>.json` in this folder
-four times a second and when it ends. Calls during an import are not counted. When a function of `relays` is called, all
-functions on the call stack are counted separately. Leaves out: which calls belong to a request.
+four times a second and when it ends. Calls during an import are not counted. When a function of `relays` is called, the
+functions on the call stack are counted in addition. The script decides later which calls belong to a request.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ FOLDER = Path(__file__).resolve().parent
 ROOT = (FOLDER / "root").read_text() if (FOLDER / "root").exists() else ""
 OURS = tuple(f"{ROOT}/{package}/" for package in ("common", "services", "tidal_client"))
 SECONDS = 0.25
-"""Time between two writes of the file."""
+"""Seconds between two writes of the file."""
 BUCKETS = 20
-"""Buckets of time in a second; calls are counted per bucket."""
+"""Number of time buckets per second; calls are counted per bucket."""
 RELAYS = frozenset((FOLDER / "relays").read_text().split()) if ROOT else frozenset[str]()
-"""Names (see `name_of`) of the functions whose callers are counted."""
+"""Names of the functions whose call stacks are recorded, in the form that `name_of` returns."""
 FUNCTION = 1
-"""Flag of a code object that belongs to a function. Code objects of modules and classes lack it."""
+"""Flag in `co_flags` of the code of a function. The code of modules and classes lacks it."""
 
 Calls = dict[int, list[float]]
-"""Maps each bucket to the number of calls and the time of the first call (monotonic, seconds)."""
+"""Maps a time bucket to [number of calls, time of the first call]; the time is in seconds of the monotonic clock."""
 calls: dict[str, Calls] = {}
 stacks: dict[str, dict[str, Calls]] = {}
-"""Maps each relay to the functions that were on the call stack when it was called."""
+"""Maps each relay to the functions that were on the call stack when it was called, with their counts."""
 _ended = threading.Event()
 _names: dict[CodeType, str | None] = {}
 _importing: dict[int, int] = {}
 
 
 def name_of(code: CodeType) -> str | None:
-    """Return `<file>:<function>`, relative to the repository, or None for code of other projects."""
+    """Return `<file>:<function>`, with the path relative to the repository; None for code outside this project."""
     if code not in _names:
         ours = code.co_filename.startswith(OURS)
         _names[code] = f"{code.co_filename[len(ROOT) + 1 :]}:{code.co_qualname}" if ours else None
@@ -82,7 +82,7 @@ def _write() -> None:
     command = Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     try:
         text = json.dumps({"command": command, "calls": calls, "stacks": stacks})
-    except RuntimeError:  # another thread added a key meanwhile; the next write follows soon
+    except RuntimeError:  # another thread added a key during the iteration; the next write follows soon
         return
     target = FOLDER / f"{os.getpid()}.json"
     part = target.with_name(f"{target.name}.{threading.get_ident()}")
@@ -96,7 +96,7 @@ def _write_often() -> None:
 
 
 class Started(subprocess.Popen[Any]):
-    """A process that also counts its calls, even if its environment is given explicitly."""
+    """Popen that adds the environment variables for counting, even if the caller passes an environment."""
 
     def __init__(self, *arguments: Any, env: Any = None, **named: Any) -> None:
         if env is not None:
