@@ -1,7 +1,7 @@
-"""Real servers for the integration tests: one PostgreSQL and one Valkey per session, a fresh database for each test.
+"""Real servers for the integration tests: one PostgreSQL and one Valkey per session, an empty database for each test.
 
-`settings` points to both, with folders of the test's own. `databases` provides empty, migrated databases; Valkey is
-emptied before each test that uses it.
+`settings` contains the URLs of both servers, and folders that belong to the test. Valkey is emptied before each test
+that uses it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TEMPLATE = "tidal_template"
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A throw-away PostgreSQL; durability is off, because no test pulls its plug."""
+    """A temporary PostgreSQL server. Durability is off, because no test interrupts its power."""
     server = PostgresServer(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off", "full_page_writes": "off"})
     server.start()
     yield server
@@ -33,7 +33,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """A throw-away Valkey."""
+    """A temporary Valkey server."""
     server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
     server.start()
     yield server
@@ -42,7 +42,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
 
 @pytest.fixture(scope="session")
 def database_template(postgres: PostgresServer) -> str:
-    """A migrated database to copy."""
+    """The name of a migrated database that serves as the template of all copies."""
     with connect(postgres, "postgres") as connection:
         connection.execute(f"CREATE DATABASE {TEMPLATE}")
     upgrade(sibling(postgres, TEMPLATE))
@@ -57,7 +57,7 @@ def databases(postgres: PostgresServer, database_template: str) -> Databases:
 
 @pytest.fixture
 def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
-    """The URL of a fresh database without tables."""
+    """The URL of an empty database without tables."""
     yield from new_database(postgres, "template1")
 
 
@@ -79,14 +79,14 @@ def redis_url(valkey: ValkeyServer) -> str:
 
 @pytest.fixture
 def redis_client(redis_url: str) -> Iterator[redis.Redis]:
-    """A client that decodes answers to text."""
+    """A Redis client that decodes replies to strings."""
     with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as client:
         yield client
 
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    """An engine for the fresh database."""
+    """A SQLAlchemy engine for the test's database."""
     engine = make_engine(database_url, pool_size=10)
     yield engine
     engine.dispose()
@@ -94,13 +94,13 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def sessions(engine: Engine) -> sessionmaker[Session]:
-    """`with sessions.begin() as session:`"""
+    """A session factory: `with sessions.begin() as session:`."""
     return session_factory(engine)
 
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
-    """Settings with the real servers, and folders below the test's own; the environment is not read for these."""
+    """Settings with the URLs of the real servers and with folders below `tmp_path`, independent of the environment."""
     return Settings(
         _env_file=None,
         database_url=database_url,
@@ -111,7 +111,7 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
 
 
 def new_database(postgres: PostgresServer, template: str) -> Iterator[str]:
-    """Create a database, yield its URL, drop it whoever is still connected."""
+    """Create a database and yield its URL; drop the database afterwards, even if processes are connected to it."""
     name = create(postgres, template)
     yield sibling(postgres, name)
     drop(postgres, name)

@@ -19,7 +19,7 @@ def add(client: redis.Redis, key: str, number: int, event: str = "metrics") -> s
 
 @pytest.fixture
 def path(api: Api, redis_client: redis.Redis) -> str:
-    """Create an experiment and return the URL path of its stream; the first entry reports that the job was submitted."""
+    """Create an experiment and return the URL path of its stream; the first entry reports the submission of the job."""
     experiment = api.submit()["experimentId"]
     assert redis_client.xread({experiment_stream(experiment): "0"}, block=5000)
     return f"/api/experiments/{experiment}/stream"

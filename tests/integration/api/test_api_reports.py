@@ -1,5 +1,7 @@
-"""Reports over HTTP: stored, changed by one writer at a time, generated from stored data, exported, and kept after
-their experiment was deleted."""
+"""Reports over HTTP: they are stored, changed by one writer at a time, generated and exported.
+
+A report is kept when its experiment is deleted.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def points(api: Api, experiment: str, kind: str, values: list[dict[str, float]])
 
 @pytest.fixture
 def experiment(api: Api) -> str:
-    """Create an experiment whose loss falls from 4 to 1, and whose name must be escaped in HTML."""
+    """Create an experiment whose loss falls from 4 to 1 and whose name contains characters that HTML must escape."""
     found = str(api.submit(name="First <b>")["experimentId"])
     points(api, found, "metrics", [{"Losses/Total": 4.0}, {"Losses/Total": 2.5}, {"Losses/Total": 1.0}])
     return found

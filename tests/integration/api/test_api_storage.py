@@ -1,4 +1,4 @@
-"""The use of the disk over HTTP, and experiments whose archive was deleted by retention."""
+"""The disk usage over HTTP, and experiments whose metrics archive was deleted by retention."""
 
 from __future__ import annotations
 

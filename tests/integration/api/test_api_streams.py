@@ -1,4 +1,4 @@
-"""Streams lose and repeat no event, and reset a position that is no longer stored."""
+"""Streams lose and repeat no event; a client whose position is no longer stored gets a reset."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.integration.api.streams import path as path
 
 
 def numbers(client: httpx.Client, path: str, since: str | None, until: int) -> list[int]:
-    """Return the numbers of a stream up to and including `until`."""
+    """Return the numbers of the stream's events up to and including `until`."""
     found: list[int] = []
     with events_of(client, path, since) as events:
         for event in events:
@@ -258,7 +258,7 @@ def test_a_reader_with_a_lost_cancellation_does_not_prevent_a_shutdown(
         return []
 
     monkeypatch.setattr(stream_hub, "read_after", deaf)
-    with ExitStack() as stack, serve() as api:  # asserts that it stops
+    with ExitStack() as stack, serve() as api:  # `serve` asserts at its end that the server stops
         events = stack.enter_context(events_of(stack.enter_context(httpx.Client(base_url=api.url)), "/api/jobs/stream"))
         events.take(1)
         if not open_at_the_end:

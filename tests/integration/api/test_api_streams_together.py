@@ -1,4 +1,4 @@
-"""Several streams on one connection: `GET /api/stream`."""
+"""`GET /api/stream`: several streams on one connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Submissions over HTTP: repeated idempotency keys, slow files, a dataset deleted meanwhile, and limits of tags."""
+"""Submissions over HTTP: repeated idempotency keys, slow files, a dataset that is deleted meanwhile, limits of tags."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ def test_a_submission_looks_up_its_idempotency_key_once(api: Api) -> None:
 def test_the_lock_of_an_idempotency_key_is_not_held_while_files_are_read(api: Api) -> None:
     folder = api.experiment_folder("exp-1")
     (folder / "model.safetensors").write_bytes(b"x")
-    os.mkfifo(folder / "config.yaml")  # blocks its reader until the test writes
+    os.mkfifo(folder / "config.yaml")  # a reader of this pipe blocks until the test writes to it
     evaluation = {"type": "evaluation", "checkpoint": "exp-1/final"}
     key = {"Idempotency-Key": "k-1"}
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(api.admin.post, "/api/jobs", json=evaluation, headers=key)
-        with (folder / "config.yaml").open("wb") as pipe:  # returns once the submission has opened it to read
+        # Opening the pipe returns once the submission has opened it for reading.
+        with (folder / "config.yaml").open("wb") as pipe:
             quick = api.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG}, headers=key)
             pipe.write(b"data:\n  source: builtin:stories\n")
         assert quick.status_code == 201, quick.text
-        # Meanwhile the second submission used the key with another body.
+        # During the first submission, the second one used the same key with another body.
         assert (slow.result(timeout=30).status_code, slow.result().json()["code"]) == (422, "idempotency_key_reused")
 
 

@@ -1,4 +1,4 @@
-"""`tidal generate` as a process against the real api: streamed tokens, stop strings, Ctrl-C, and errors in one line."""
+"""`tidal generate` as a process against the real api: streamed tokens, stop strings, Ctrl-C, and one-line errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def engine(redis_url: str) -> Iterator[Engine]:
 
 
 def hear_ctrl_c() -> None:
-    """Restore the default handling of SIGINT, which background jobs of a shell and their children ignore."""
+    """Restore the default handling of SIGINT, which a shell disables for its background jobs and their children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -50,7 +50,7 @@ def test_ctrl_c_prints_no_traceback_and_frees_the_slot(api: Api, engine: Engine)
     engine.answer = never_ends
     process = start(api, "--gating", "fixed")
     assert process.stdout is not None
-    assert process.stdout.read(9) == "Once upon"  # before the generation has ended
+    assert process.stdout.read(9) == "Once upon"  # the generation has not ended yet
     process.send_signal(signal.SIGINT)
     rest, remarks = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -80,8 +80,10 @@ def test_an_error_of_the_api_is_one_line(api: Api, engine: Engine) -> None:
 
 
 def test_a_cancelled_generation_is_an_error_for_connected_clients(api: Api, engine: Engine) -> None:
-    """The first tokens are not a valid reply: the command fails, `/api/generate` and `/v1` answer 503, and streams end
-    with this error."""
+    """The tokens before the cancellation are not a valid reply.
+
+    The command fails, `/api/generate` and `/v1` answer 503, and streams end with this error.
+    """
     message = "the generation was cancelled after 2 tokens"
 
     def cut(engine: Engine, request: GenerationRequest) -> None:

@@ -1,4 +1,4 @@
-"""A submission to a full queue gets 429 `too_many_waiting` with the setting to change, and no job is stored."""
+"""A submission to a full queue gets 429 `too_many_waiting`, which names the setting to change; no job is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tidal datasets …` against a real api: upload with its hash, list, show, train on the dataset, delete."""
+"""`tidal datasets …` against a real api: upload a file and check its hash, list, show, train on it, delete it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads of datasets over HTTP, and the folders that they leave on the disk."""
+"""Helpers that upload datasets over HTTP and list the folders of datasets on the disk."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def created(api: Api, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
 
 def folders(api: Api) -> list[str]:
-    """Return the names of the folders that hold datasets, sorted."""
+    """Return the names of the folders that contain datasets, sorted."""
     root = api.settings.data_dir / "datasets"
     return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.exists() else []

@@ -1,4 +1,4 @@
-"""Backups and restores of the installation that a `Settings` object describes, for the tests of backups."""
+"""Helpers that back up and restore the installation that a `Settings` object describes."""
 
 from __future__ import annotations
 

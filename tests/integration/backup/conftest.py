@@ -1,4 +1,4 @@
-"""Settings of a second installation to restore to, for the tests of backups."""
+"""The settings of a second installation, to which the tests restore backups."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common.config import Settings
 
 @pytest.fixture
 def elsewhere(empty_database_url: str, redis_url: str, tmp_path: Path) -> Settings:
-    """Return settings with an empty database and no folders; Redis is shared, because a restore empties it."""
+    """Return settings with an empty database and empty folders. Redis is shared, as a restore empties it anyway."""
     return Settings(
         _env_file=None,
         database_url=empty_database_url,

@@ -61,14 +61,14 @@ def test_jobs_of_every_kind_go_on_after_a_restore(
             about = fleet.job(finished).experiment_id
             session.add(Analysis(id="ana_1", experiment_id=about, kind="single", request={}, result={"text": "\x00\\"}))
         saved = save(settings, backup)
-        fleet.wait_steps(running, 20)  # the worker has not noticed the restore
+        fleet.wait_steps(running, 20)  # the backup does not disturb the worker
         assert fleet.job(running).attempt == 1
         before = history(sessions)
-        fleet.cancel(waiting)  # after the backup, so this is lost
+        fleet.cancel(waiting)  # happens after the backup, so the restore loses it
         fleet.signal(running, "stop")
         fleet.wait_status(running, "cancelled")
     assert saved.jobs == 4
-    assert saved.experiments == 3  # the waiting job has no files yet
+    assert saved.experiments == 3  # the pending job has no files yet
 
     assert restore(backup, elsewhere).jobs == {"completed": 1, "paused": 1, "pending": 1, "running": 1}
     engine = make_engine(elsewhere.database_url)
@@ -122,7 +122,7 @@ def test_an_attempt_that_still_runs_somewhere_may_not_write_after_a_restore(
     restore(tmp_path / "saved.tar", elsewhere)
     engine = make_engine(elsewhere.database_url)
     try:
-        for attempt in (1, 2):  # the attempt that was saved, and one that was claimed later
+        for attempt in (1, 2):  # attempt 1 is in the backup; attempt 2 may have been claimed after it
             with pytest.raises(LeaseLostError), session_factory(engine).begin() as session:
                 renew(session, job_id, attempt, elsewhere)
     finally:
@@ -193,7 +193,7 @@ def test_a_place_that_holds_something_is_left_alone_without_force(
     assert (experiment / "model.pth").read_text() == "as it was"
     (aside,) = settings.experiments_dir.glob(".before-restore-*")
     assert (aside / "old" / "model.pth").read_text() == "newer"
-    assert submitted(sessions)  # new ids are greater than the loaded ones
+    assert submitted(sessions)  # new rows get ids greater than those of the restored rows
 
 
 def test_what_is_started_while_a_backup_is_unpacked_keeps_its_database(

@@ -1,4 +1,4 @@
-"""A backup contains the datasets, a restore replaces none without --force, and links are left out and reported."""
+"""A backup contains the datasets but no links, which are reported; a restore replaces datasets only with --force."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_links_are_left_out_and_named(settings: Settings, elsewhere: Settings, t
 
 
 def tidal(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a `tidal` command in its own process, as a container of the compose file does."""
+    """Run a `tidal` command in a process, as a container of the compose file does."""
     environment = {
         **os.environ,
         "TIDAL_DATABASE_URL": settings.database_url.get_secret_value(),

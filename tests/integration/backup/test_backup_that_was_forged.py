@@ -1,4 +1,4 @@
-"""A restore of a forged backup writes only files that the manifest lists, at places that a backup uses, or nothing."""
+"""A restore of a forged backup writes only files that the manifest lists, and only below the folders of a backup."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Forge = Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes]]
 
 
 def forged(backup: Path, target: Path, member: Forge, manifest: Callable[[dict[str, Any]], None]) -> Path:
-    """Write a copy to `target` whose member NAME and manifest are changed by the two functions."""
+    """Write a copy of `backup` to `target` in which the two functions change the member NAME and the manifest."""
     with tarfile.open(backup) as sound, tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
         for info in sound:
             source = sound.extractfile(info)
@@ -50,7 +50,7 @@ def forged(backup: Path, target: Path, member: Forge, manifest: Callable[[dict[s
                 manifest(values)
                 content = json.dumps(values).encode()
                 info.size = len(content)
-            # tarfile would copy as many bytes as the header names, but a sparse file has fewer bytes in the archive.
+            # tarfile would copy as many bytes as the header states, but a sparse file has fewer bytes in the archive.
             tar.fileobj.write(info.tobuf(tarfile.PAX_FORMAT))  # type: ignore[union-attr]
             tar.fileobj.write(content + b"\0" * (-len(content) % 512))  # type: ignore[union-attr]
             tar.offset = tar.fileobj.tell()  # type: ignore[union-attr]
@@ -63,7 +63,10 @@ def nothing_written(settings: Settings) -> bool:
 
 
 def sparse(size: int) -> Forge:
-    """Return a change to GNU's sparse format 1.0: a map precedes the content, the header names the unpacked size."""
+    """Return a function that converts a member to GNU's sparse format 1.0.
+
+    In this format, a map precedes the content, and the header states the unpacked size.
+    """
 
     def change(info: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
         regions = f"2\n0\n{len(content)}\n{size}\n0\n".encode()

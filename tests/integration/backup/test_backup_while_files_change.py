@@ -1,4 +1,4 @@
-"""A backup while the system works: files that are deleted or cannot be read in the meantime."""
+"""Backups of a working system: files are deleted or become unreadable during the backup."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_an_experiment_deleted_during_a_backup_is_left_out(
     target = tmp_path / "saved.tar"
     save(settings, target, progress=deletes)
     files = [name for name in read_manifest(target).members if name.startswith("experiments/")]
-    assert files == ["experiments/one/model.pth"]  # read before
+    assert files == ["experiments/one/model.pth"]  # the backup read this file before the test deleted it
 
 
 def test_what_cannot_be_read_is_named(

@@ -1,4 +1,4 @@
-"""An import of the original project's experiment folder creates a finished experiment, or changes nothing."""
+"""An import of an experiment folder of the original project creates a finished experiment, or changes nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def database(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def original(tmp_path: Path) -> Path:
-    """Return the folder of a language model as the original project writes it."""
+    """Return the folder of a language model in the format of the original project."""
     folder = tmp_path / "20250101-120000-commit_abc1234-config_0123456789"
     (folder / "dashboard_metrics").mkdir(parents=True)
     (folder / "evaluation_results").mkdir()

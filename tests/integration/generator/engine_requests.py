@@ -1,4 +1,4 @@
-"""A store with a tiny model, requests for an engine, and the events that the engine publishes."""
+"""A store with a tiny model, requests for an engine, and the events that the engine publishes for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POLICY = f"{EXPERIMENT}/rl_checkpoint_final.pth"
 
 @pytest.fixture(scope="module")
 def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a store with one experiment: a tiny model that hardly ever emits end-of-text, a policy, a broken file."""
+    """Store an experiment with a tiny model that hardly ever emits end-of-text, a policy and a broken file."""
     folder = tmp_path_factory.mktemp("experiments")
     (folder / EXPERIMENT).mkdir()
     torch.manual_seed(0)
@@ -39,13 +39,16 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def request(client: redis.Redis, request_id: str, **fields: Any) -> str:
-    """Store a request where the api stores it; `fields` may hold values that the api would refuse."""
+    """Store a request at the Redis key that the api uses; `fields` may have values that the api would reject."""
     document = {"id": request_id, "checkpoint": MODEL, "prompt": "Once upon", "max_tokens": 12, **fields}
     client.set(keys.generate_request(request_id), json.dumps(document), ex=60)
     return request_id
 
 
 def events(client: redis.Redis, request_id: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the events of a request. Each has its own stream, because the ids in these tests name no reader."""
+    """Return the events of a request.
+
+    These request ids contain no name of an api process, so each request has its own stream.
+    """
     entries = client.xrange(keys.generate_stream(request_id))
     return [(part.event, json.loads(part.data)) for _, fields in entries for part in read_entry(fields)]

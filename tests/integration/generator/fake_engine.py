@@ -1,4 +1,4 @@
-"""An engine child without torch: answers a request with its id, or crashes or hangs if the id begins with that word."""
+"""A fake engine process without torch: it answers a request with its id, or crashes or hangs if the id says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine with its admission queue, emitter and model cache, in the process of the test."""
+"""An engine with its admission queue, emitter and model cache, run in the test process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CAPACITY = 2**30
 
 
 class Serving:
-    """Runs an engine. `finished` lists the requests whose last event was sent, in order."""
+    """Runs an engine. `finished` lists the ids of the requests whose last event was sent, in order."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Serving:
         self.engine = Engine(self.admission, self.emitter, slots=slots, total_seconds=total_seconds)
 
     def handle(self, *request_ids: str) -> None:
-        """Submit these requests at once, and return when all are answered."""
+        """Submit these requests at once, and run the engine until all are answered."""
         for request_id in request_ids:
             self.engine.submit(request_id)
         try:

@@ -1,4 +1,4 @@
-"""The engine over a real Redis: the events for valid, invalid, late and cancelled requests."""
+"""The engine over a real Redis: its events for valid, invalid, delayed and cancelled requests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def engine(redis_url: str, experiments: Path) -> Iterator[Serving]:
 
 
 def wait_until_started(client: redis.Redis, request_id: str) -> None:
-    """Wait for the first event of a request; a beacon does not count."""
+    """Wait for the first event of a request; beacons do not count."""
     until = time.monotonic() + 20
     while not events(client, request_id):
         assert time.monotonic() < until
@@ -85,7 +85,7 @@ def test_the_reply_equals_the_library_and_the_streamed_tokens(
 def test_a_client_that_does_not_stream_gets_the_first_token_and_the_reply(
     engine: Serving, redis_client: redis.Redis
 ) -> None:
-    """The first token shows the api that the request has started."""
+    """The event of the first token tells the api that the request has started."""
     request(redis_client, "r1")
     engine.handle("r1")
     assert [kind for kind, _ in events(redis_client, "r1")] == [EVENT_TOKEN, EVENT_DONE]
@@ -175,7 +175,7 @@ def test_a_replaced_checkpoint_is_loaded_again(engine: Serving, redis_client: re
 
 
 class Child:
-    """A real engine process, with the end of its channel that the worker holds."""
+    """A real engine process, together with the worker's end of its channel."""
 
     def __init__(self, redis_url: str, experiments: Path) -> None:
         self.channel, inherited = EngineChannel.pair()
@@ -209,7 +209,7 @@ def test_the_child_answers_and_ends_with_its_worker(child: Child, redis_client: 
     child.channel.send("generate", "r1")
     assert next(child.messages) == {"type": "done", "request_id": "r1"}
     assert events(redis_client, "r1")[-1][0] == EVENT_DONE
-    # The worker ends during a generation that would take minutes.
+    # Closing the channel simulates the end of the worker, during a generation that would take minutes.
     request(redis_client, "long", max_tokens=4096, stream=True)
     child.channel.send("generate", "long")
     wait_until_started(redis_client, "long")
@@ -228,7 +228,7 @@ def test_a_cancelled_generation_stops_within_a_second(child: Child, redis_client
     kill_timer.start()
     assert next(child.messages) == {"type": "done", "request_id": "long"}
     kill_timer.cancel()
-    assert time.monotonic() - started < 2.0  # the promise is 1 s
+    assert time.monotonic() - started < 2.0  # the specified limit is 1 s
     kind, error = events(redis_client, "long")[-1]
     assert (kind, error["code"], error["status"]) == (EVENT_ERROR, "cancelled", 503), (
         "the client sees that the completion is incomplete"

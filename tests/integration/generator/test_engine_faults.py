@@ -1,4 +1,4 @@
-"""The engine when Redis, the accelerator, its own code or its worker fails."""
+"""The engine's behaviour when Redis, the accelerator, its own code or its worker fails."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def failing(error: BaseException) -> Any:
 def test_a_fault_is_reported_without_its_details(
     redis_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, code: str
 ) -> None:
-    """Only a fault of the accelerator ends the engine."""
+    """Only an error of the accelerator ends the engine."""
     monkeypatch.setattr(ModelCache, "model", failing(error))
     stored = GenerationRequest(id="r1", checkpoint="a/b", prompt="")
     redis_client.set(keys.generate_request("r1"), stored.model_dump_json())

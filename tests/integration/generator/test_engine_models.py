@@ -26,9 +26,9 @@ from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR
 
 OTHER = f"{EXPERIMENT}/second.safetensors"
 WIDTH = 16
-"""d_model of the other model."""
+"""The d_model of the second model."""
 DROPPED_SECONDS = 2.0
-"""Seconds until a disconnected client's request has ended; the promise is 1 s."""
+"""Seconds within which the request of a disconnected client must end; the specified limit is 1 s."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def serving(redis_url: str, experiments: Path) -> Iterator[Serving]:
 
 
 class CountingLoader:
-    """A loader that counts the loaded models and loads the other model only once `allowed` is set."""
+    """A loader that counts the models it has loaded, and loads the second model only once `allowed` is set."""
 
     def __init__(self) -> None:
         self.allowed = threading.Event()
@@ -70,7 +70,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingLoader]:
 
 
 def step_until(serving: Serving, reached: Callable[[], bool], seconds: float = 75.0) -> None:
-    """Run steps of the engine until `reached` returns True; fail after `seconds`."""
+    """Run steps of the engine until `reached` returns True; fail the test after `seconds`."""
     until = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < until, f"not reached within {seconds} s"
@@ -190,7 +190,7 @@ def test_requests_of_clients_that_disconnect_while_waiting_for_slots_are_dropped
 
 
 def test_small_requests_pass_a_large_one_but_not_for_ever(serving: Serving, redis_client: redis.Redis) -> None:
-    """Six sequences, as many as there are slots, may overtake the large request; then it is next."""
+    """Requests for six sequences, which is the number of slots, may overtake the large request; then it is next."""
     serving.engine.submit(request(redis_client, "long", max_tokens=200))
     step_until(serving, has_events(redis_client, "long"))
     serving.engine.submit(request(redis_client, "large", n=6, max_tokens=2))

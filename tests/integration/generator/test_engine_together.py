@@ -1,4 +1,4 @@
-"""Many requests at once over a real Redis: the reply of each, waiting requests, and freed slots."""
+"""Many concurrent requests over a real Redis: the reply of each, waiting requests, and freed slots."""
 
 from __future__ import annotations
 
@@ -121,9 +121,10 @@ def test_the_last_event_is_built_outside_the_decoding_thread_and_a_large_one_in_
 
 
 def test_only_the_requests_of_a_killed_api_process_are_ended(serving: Serving, redis_client: redis.Redis) -> None:
-    """One api process lives and one is killed; a third has no subscription, as while it reconnects.
+    """Only the requests of the killed process end.
 
-    Redis is emptied in between, which must not count as the end of any of them.
+    One api process is alive and one is killed. A third has no subscription yet, as while it reconnects. Redis is
+    flushed in between, which must not count as the end of any process.
     """
     lives, killed = redis_client.pubsub(), redis_client.pubsub()
     lives.subscribe(keys.presence("lives"))
@@ -139,7 +140,7 @@ def test_only_the_requests_of_a_killed_api_process_are_ended(serving: Serving, r
         serving.engine.submit(request(redis_client, f"{reader}.1", max_tokens=50_000))
     step_for(0.3)
     redis_client.flushall()
-    step_for(1.2)  # six presence checks
+    step_for(1.2)  # enough time for six presence checks
     assert not serving.finished
     killed.close()
     step_for(20)
@@ -188,12 +189,12 @@ def test_a_stop_string_ends_the_text(serving: Serving, redis_client: redis.Redis
 
 
 def test_slots_of_disconnected_clients_go_to_waiting_requests(serving: Serving, redis_client: redis.Redis) -> None:
-    """Six long requests fill the slots; when their clients disconnect, the seventh request is answered."""
+    """Six long requests fill the slots. When their clients disconnect, the seventh request is answered."""
     for number in range(6):
         serving.engine.submit(request(redis_client, f"long{number}", max_tokens=4096, stream=True))
     while (
         sum(len(batch.active) for batch in serving.engine.batches.values()) < 6
-    ):  # until the loader has loaded the model
+    ):  # the loader has not loaded the model yet
         serving.engine.step()
     serving.engine.submit(request(redis_client, "next", max_tokens=2))
     for _ in range(3):
@@ -228,7 +229,7 @@ def test_a_fault_of_one_batch_leaves_the_other_running(
     serving.engine.submit(request(redis_client, "good", max_tokens=400))
     serving.engine.submit(request(redis_client, "bad", checkpoint=OTHER, max_tokens=400))
     broken = None
-    while broken is None:  # until the loader has loaded the model
+    while broken is None:  # the loader has not loaded the model yet
         serving.engine.step()
         broken = next((batch for model, batch in serving.engine.batches.items() if model.config.d_model == 16), None)
 

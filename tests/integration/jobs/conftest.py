@@ -1,4 +1,4 @@
-"""The fixture `desk`: the jobs of one new database, with its settings."""
+"""The fixture `desk`: a `Desk` for the jobs of a new database."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from tests.integration.jobs.desk import Desk
 
 @pytest.fixture
 def desk(sessions: sessionmaker[Session], settings: Settings) -> Desk:
-    """Return a desk whose database contains only the jobs of this test."""
+    """Return a `Desk` for a database that contains only the jobs of this test."""
     return Desk(sessions, settings)

@@ -1,4 +1,4 @@
-"""Helpers for tests of jobs: submit a job, bring it to a status by valid transitions, and read its history."""
+"""Helpers for tests of jobs: submit a job, bring it to a status by valid transitions, and read its events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ S = JobStatus
 
 
 def submit_once(session: Session, new: NewJob, settings: Settings | None = None) -> Job:
-    """Return the job submitted earlier with the idempotency key of `new`, or else submit it, as the api does."""
+    """Submit `new` as the api does: if an earlier job has its idempotency key, return that job instead."""
     key = new.idempotency_key
     known = submitted_before(session, key, new.digest()) if key is not None else None
     return known or enqueue_job(session, new, settings)
@@ -30,13 +30,13 @@ def submit_once(session: Session, new: NewJob, settings: Settings | None = None)
 
 @dataclass
 class Desk:
-    """The jobs of one database, with shortcuts for tests."""
+    """Shortcuts for tests that work on the jobs of one database."""
 
     sessions: sessionmaker[Session]
     settings: Settings
 
     def submit(self, job_type: str = "lm-training", **fields: Any) -> str:
-        """Submit a job and return its id; it has the smallest payload of its type."""
+        """Submit a job with the smallest payload of its type, and return its id."""
         payload: dict[str, Any] = {"config": {}}
         if job_type == "rl-training":
             payload |= {"checkpoint": "exp/final", "data": {}}
@@ -59,12 +59,12 @@ class Desk:
         return self.job(job_id).status
 
     def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Call `function(session, …)` in its own transaction."""
+        """Call `function(session, …)` in a transaction of its own."""
         with self.sessions.begin() as session:
             return function(session, *arguments, **named)
 
     def bring(self, status: JobStatus, job_type: str = "lm-training", *, checkpoint: bool = False) -> str:
-        """Submit a job, bring it to `status` and return its id; if it was claimed, its attempt is 1."""
+        """Submit a job, bring it to `status` and return its id. For a status that needs a claim, the attempt is 1."""
         job_id = self.submit(job_type)
         if status is S.PENDING:
             return job_id
@@ -97,13 +97,13 @@ class Desk:
         return job_id
 
     def lapse(self, job_id: str, seconds: float = 1.0) -> None:
-        """Move the end of the lease `seconds` into the past, by the clock of the database."""
+        """Set the end of the lease to `seconds` ago, by the clock of the database."""
         statement = text("UPDATE jobs SET lease_expires_at = now() - make_interval(secs => :s) WHERE id = :id")
         with self.sessions.begin() as session:
             session.execute(statement, {"s": seconds, "id": job_id})
 
     def history(self, job_id: str) -> list[tuple[str, str | None, str | None]]:
-        """Return (event, from, to) of all events of the job, the oldest first."""
+        """Return (event, from status, to status) of all events of the job, oldest first."""
         query = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)
         with self.sessions() as session:
             return [(row.event, row.from_status, row.to_status) for row in session.scalars(query)]

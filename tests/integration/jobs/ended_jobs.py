@@ -1,4 +1,4 @@
-"""Jobs that ended some days ago, and the files that they left in their experiment folders."""
+"""Creates jobs that ended some days ago, with the files that such jobs leave in their experiment folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def store(desk: Desk) -> ArtifactStore:
 
 
 def furnish(desk: Desk, store: ArtifactStore, job_id: str) -> Path:
-    """Write the files that a training leaves, 300 bytes of which are logs and metrics; return the folder."""
+    """Write the files that a training leaves, of which logs and metrics have 300 bytes; return the folder."""
     folder = store.experiment(desk.job(job_id).experiment_id)
     for name in (
         "logs/1.log",
@@ -41,18 +41,18 @@ def names(folder: Path) -> set[str]:
 
 
 def ended(desk: Desk, store: ArtifactStore, status: JobStatus, days: float) -> tuple[str, Path]:
-    """Return the id and the folder of a job that ended with `status` so many `days` ago."""
+    """Create a job that ended with `status` the given number of `days` ago; return its id and its experiment folder."""
     job_id = desk.bring(status)
     age(desk, job_id, days)
     return job_id, furnish(desk, store, job_id)
 
 
 def age(desk: Desk, job_id: str, days: float) -> None:
-    """Move the end of a job `days` into the past."""
+    """Set the end of a job to `days` ago."""
     desk.sql(
         "UPDATE jobs SET finished_at = now() - make_interval(secs => :s) WHERE id = :id", s=days * 86400, id=job_id
     )
 
 
 ALL = {"logs", "metrics", "config.yaml", "model.safetensors", "checkpoints"}
-"""The names in the folder after `furnish`."""
+"""The names of the entries that `furnish` creates in the experiment folder."""

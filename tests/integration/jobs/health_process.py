@@ -1,4 +1,4 @@
-"""The environment of a health process with short intervals."""
+"""The environment variables of a health process with short intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A state machine for Hypothesis that runs random histories of jobs and checks them after every step."""
+"""A Hypothesis state machine that performs random actions on jobs and checks their events after every action."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ ROWS = "SELECT id, status, attempt, desired_state, type FROM jobs"
 
 
 class Histories(RuleBasedStateMachine):
-    """Random rules over the jobs of one database; a subclass in the test sets `desk`, `limit` and `most`."""
+    """Random actions on the jobs of one database. A subclass in the test sets `desk`, `limit` and `most`."""
 
     desk: Desk
     limit: int
-    """The number of jobs of one type that may be leased at the same time."""
+    """Maximum number of leased jobs of one type."""
     most: dict[str, int]
-    """The largest number of jobs of each type that were leased at the same time, over all histories."""
+    """{job type: largest number of leased jobs that was seen}, over all runs."""
     jobs = Bundle("jobs")
     attempts = Bundle("attempts")
 
@@ -43,7 +43,7 @@ class Histories(RuleBasedStateMachine):
         self.ended: dict[str, str] = {}
 
     def owner(self, function: Any, owned: tuple[str, int], *arguments: Any, **named: Any) -> None:
-        """Call `function` as the owner of an attempt, and assert that an outdated attempt is refused."""
+        """Call `function` as the owner of an attempt; assert that a write of an outdated attempt is rejected."""
         job_id, attempt = owned
         if self.desk.job(job_id).attempt == attempt:
             self.attempt(function, job_id, attempt, *arguments, **named)
@@ -55,7 +55,7 @@ class Histories(RuleBasedStateMachine):
         raise AssertionError(f"outdated attempt {attempt} of {job_id} wrote {function.__name__}")
 
     def attempt(self, function: Any, *arguments: Any, **named: Any) -> None:
-        """Call `function`; a refusal is fine, every other error fails the test."""
+        """Call `function`; it may be rejected, but every other error fails the test."""
         try:
             self.desk.do(function, *arguments, **named)
         except (ConflictError, LeaseLostError):
@@ -65,7 +65,7 @@ class Histories(RuleBasedStateMachine):
 
     @initialize(target=jobs)
     def begin(self) -> Any:
-        """Submit twice as many jobs of each type as the limit allows to be leased."""
+        """For each type, submit twice as many jobs as may be leased at the same time."""
         return multiple(*[self.desk.submit(job_type) for job_type in TYPES for _ in range(2 * self.limit)])
 
     @rule(target=jobs, job_type=st.sampled_from(TYPES), priority=st.integers(-2, 2))
@@ -74,7 +74,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(target=attempts, count=st.integers(1, 4))
     def claim(self, count: int) -> Any:
-        """Let several workers claim in turn; a claim may find no job only if each waiting type is at its limit."""
+        """Let `count` workers claim in turn; a claim may find no job only if each waiting type is at its limit."""
         claimed = [self.desk.claim(f"worker-{number}") for number in range(count)]
         if claimed[-1] is None:
             rows = self.desk.rows(ROWS + " WHERE not_before IS NULL OR not_before <= now()")
@@ -182,7 +182,7 @@ class Histories(RuleBasedStateMachine):
 
 
 def _runs(values: list[str]) -> list[tuple[str, int]]:
-    """Return each run of equal values with its length; an update without a change of status repeats the status."""
+    """Return each run of equal values with its length; a status repeats if an update does not change it."""
     runs: list[tuple[str, int]] = []
     for value in values:
         if runs and runs[-1][0] == value:

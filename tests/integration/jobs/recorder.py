@@ -8,7 +8,7 @@ from common.errors import UnavailableError
 
 
 class RecordingPublisher:
-    """The `Publisher` for tests that do not need Redis."""
+    """A `Publisher` that needs no Redis."""
 
     def __init__(self) -> None:
         self.notified: list[str] = []
@@ -16,7 +16,7 @@ class RecordingPublisher:
         self.changed_jobs: list[str] = []
         self.outage: UnavailableError | None = None
         self.fail_after: int | None = None
-        """Number of calls that succeed before all further ones fail; None: no limit."""
+        """Number of calls that succeed before all later ones fail; None means that no call fails."""
 
     def notify_worker(self, queue: str) -> None:
         self._check()
@@ -36,7 +36,7 @@ class RecordingPublisher:
         return self.notified.count(queue)
 
     def forget(self) -> None:
-        """Delete all messages, as FLUSHALL does."""
+        """Forget all messages, as Redis does after FLUSHALL."""
         self.notified.clear()
         self.updates.clear()
         self.changed_jobs.clear()

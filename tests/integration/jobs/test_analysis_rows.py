@@ -1,4 +1,4 @@
-"""An analysis job has one row for its result, which only its owner writes, and which is deleted with its experiment."""
+"""An analysis job has one row for its result. Only its owner writes the row, and it is deleted with the experiment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tidal_client.vocabulary import JobStatus
 
 
 def result(seed: int) -> dict[str, Any]:
-    """Return a result with a token that PostgreSQL's jsonb would refuse."""
+    """Return a result with a token that PostgreSQL's jsonb would reject."""
     return {"kind": "single", "request": {"seed": seed}, "trajectories": [{"tokenTexts": ["\x00", "é"]}]}
 
 
@@ -74,14 +74,14 @@ def test_the_migration_can_be_reverted_while_analyses_exist(desk: Desk, database
 
 @pytest.fixture
 def feed(redis_url: str) -> Iterator[LiveFeed]:
-    """Return the live feed of a worker."""
+    """Return a worker's `LiveFeed`."""
     opened = LiveFeed(redis_url, stream_max_length=10)
     yield opened
     opened.close()
 
 
 def reports(desk: Desk, job_id: str, writer: RowWriter, feed: LiveFeed) -> ChildReports:
-    """Return the object that handles the messages of the job's trainer in a worker."""
+    """Return the object with which a worker handles the messages of the job's trainer."""
     store = ArtifactStore(desk.settings.experiments_dir)
     watch = ProgressWatch(0, floor_seconds=60, phase_seconds=60)
     return ChildReports(ClaimedJob.of(desk.job(job_id), claimed_at=0), writer, feed, store, watch, time.monotonic())

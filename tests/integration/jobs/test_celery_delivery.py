@@ -1,4 +1,4 @@
-"""How Celery delivers a notification: acknowledged before the work, and never fetched ahead by a busy worker."""
+"""How Celery delivers a notification: it is acknowledged before the work starts, and a busy worker prefetches none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def app(redis_url: str) -> Celery:
 
 
 def wait_until_acknowledged(client: redis.Redis) -> None:
-    """Poll Redis until it has the acknowledgement, which Celery's event loop sends with a delay."""
+    """Wait until Redis has the acknowledgement, which Celery's event loop sends with a delay."""
     until = time.monotonic() + 20
     while client.hlen(UNACKNOWLEDGED):
         assert time.monotonic() < until

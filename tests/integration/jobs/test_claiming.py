@@ -1,4 +1,4 @@
-"""Claims: each job has one winner, limits hold, the best job comes first, and claimers do not block each other."""
+"""Claims: each job has one winner, limits and priorities hold, and claimers do not block each other."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_racing_claimers_never_exceed_a_limit(desk: Desk) -> None:
 
 @pytest.mark.parametrize("round_number", range(5))
 def test_claimers_that_lose_the_last_slot_of_one_type_take_another(desk: Desk, round_number: int) -> None:
-    """Three types have one slot each: ten claimers fill every slot without a deadlock."""
+    """Each of three types may have one leased job: ten claimers use every slot without a deadlock."""
     desk = with_limits(desk, other_concurrency=1)
     types = ["lm-training", "rl-training", "evaluation"]
     for job_type in types * 4:

@@ -1,6 +1,6 @@
-"""The database refuses every transition that the specification does not allow, also when it is written by plain SQL.
+"""The database rejects every transition that the specification does not allow, even if plain SQL writes it.
 
-Each UPDATE sets all other columns as the target needs them, so that only the rule under test can refuse it.
+Each UPDATE sets all other columns to valid values for the new status, so only the rule under test can reject it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ reaper: stale → failed
 
 
 def specified(former: str | None) -> set[tuple[str, str, str | None]]:
-    """Return all (from, to, writer) for a job whose status before stale is `former`."""
+    """Return the valid (from, to, writer) triples for a job whose status before stale is `former`."""
     words = {"active": ACTIVE, "former": [former or "nothing"]}
     triples: set[tuple[str, str, str | None]] = set()
     for line in SPECIFICATION.strip().splitlines():
@@ -56,7 +56,7 @@ def specified(former: str | None) -> set[tuple[str, str, str | None]]:
 
 
 def update(row: dict[str, Any], target: str, writer: str | None) -> str:
-    """Return an UPDATE of the job to `target` in which at most the transition is invalid."""
+    """Return an UPDATE of the job to status `target` in which at most the transition itself is invalid."""
     leased = target in ACTIVE or target == "stale"
     desired = row["desired_state"]
     if target in ("stopping", "cancelled"):
@@ -82,7 +82,7 @@ def update(row: dict[str, Any], target: str, writer: str | None) -> str:
 
 
 def refusal(session: Session, statement: str, job_id: str) -> str | None:
-    """Return why the database refuses `statement`, or None; the statement is rolled back."""
+    """Execute `statement` and roll it back; return the database's error text, or None if there was no error."""
     step = session.begin_nested()
     try:
         assert session.scalar(text(statement + " RETURNING moved_by IS NULL"), {"id": job_id})
@@ -215,7 +215,7 @@ def test_events_stay_as_they_were_written(desk: Desk, statement: str) -> None:
     with pytest.raises(IntegrityError, match="stays as it was written"):
         desk.sql(statement)
     assert desk.history(job_id) == before
-    desk.sql("DELETE FROM experiments")  # deletes the job and its events
+    desk.sql("DELETE FROM experiments")  # this also deletes the job and its events
     assert desk.sql("SELECT count(*) FROM job_events") == 0
 
 
@@ -229,13 +229,14 @@ def test_only_the_owning_attempt_registers_files(desk: Desk) -> None:
     )
     desk.do(release_job, job_id, 1)
     with pytest.raises(IntegrityError, match="does not own it"):
-        desk.sql(insert.format(1))  # the job has no owner now
+        desk.sql(insert.format(1))  # nobody owns the job now
     assert desk.claim("worker-2") is not None
     desk.do(transition, job_id, 2, S.STARTING)
     for statement in (
         insert.format(1),
         insert.format(3),
-        "UPDATE checkpoints SET sha256 = '66' WHERE name = 'model.pth'",  # as attempt 1, which no longer owns the job
+        # In a row of attempt 1, which no longer owns the job.
+        "UPDATE checkpoints SET sha256 = '66' WHERE name = 'model.pth'",
         "UPDATE checkpoints SET attempt = 3",
     ):
         with pytest.raises(IntegrityError, match="does not own it"):
@@ -243,4 +244,4 @@ def test_only_the_owning_attempt_registers_files(desk: Desk) -> None:
     desk.do(register_artifact, job_id, 2, name="model.pth", kind="model", sha256="02")
     rows = desk.rows("SELECT name, attempt, sha256 FROM checkpoints ORDER BY name")
     assert rows == [("checkpoints/step-5", 1, "01"), ("model.pth", 2, "02")]
-    desk.sql("DELETE FROM checkpoints WHERE kind = 'training'")  # as the pruning of checkpoints does
+    desk.sql("DELETE FROM checkpoints WHERE kind = 'training'")  # pruning of checkpoints does the same

@@ -1,4 +1,4 @@
-"""When a disk is nearly full, the health process runs its retention at once, and deletes nothing more than usual."""
+"""When a disk is nearly full, the health process applies retention at once, by the same rules as always."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.integration.jobs.ended_jobs import ALL, ended, names
 from tidal_client.vocabulary import JobStatus
 
 ENDLESS_MB = 10**9
-"""A reserve that no disk has, in MiB."""
+"""A reserve in MiB that is larger than any disk."""
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def settings_of_health(desk: Desk, tmp_path: Path) -> Settings:
 
 
 def unfinished(settings: Settings, *, age: float) -> Path:
-    """Return the folder of an unfinished checkpoint that was begun `age` seconds ago."""
+    """Create a checkpoint folder that was left unfinished `age` seconds ago, and return it."""
     folder = settings.experiments_dir / "exp" / "checkpoints" / ".tmp-0123"
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(b"half")

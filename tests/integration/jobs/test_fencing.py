@@ -63,7 +63,7 @@ def test_an_old_attempt_writes_nothing(
 
 
 def test_files_of_a_newer_attempt_are_not_overwritten_by_an_older_one(desk: Desk) -> None:
-    """This also holds when the old owner wakes up after the new one has finished."""
+    """The same holds if the old owner resumes after the new one has finished."""
     job_id = desk.bring(S.RUNNING)
     desk.do(register_artifact, job_id, 1, name="model.pth", kind="model", sha256="01")
     desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="01")
@@ -225,7 +225,7 @@ def test_the_third_lost_attempt_without_a_new_checkpoint_fails(desk: Desk) -> No
 
 
 def test_only_a_later_checkpoint_restores_the_budget(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING, checkpoint=True)  # at step 5
+    job_id = desk.bring(S.RUNNING, checkpoint=True)  # the checkpoint is at step 5
     desk.sql("UPDATE jobs SET infra_restarts = 2")
     desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="11")
     assert desk.job(job_id).infra_restarts == 2

@@ -1,4 +1,4 @@
-"""The health process relays, reaps, sends heartbeats, survives the loss of its connections, and stops on SIGTERM."""
+"""The health process publishes the outbox, reaps, sends heartbeats, survives lost connections, and stops on SIGTERM."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def health(database_url: str, redis_url: str) -> Iterator[subprocess.Popen[bytes
 
 
 def next_status(client: redis.Redis, last: str, wanted: str) -> str:
-    """Read the stream of the jobs from `last` up to a job-update with the status `wanted`; return its position."""
-    deadline = time.monotonic() + 60  # starting a process takes long on a busy machine
+    """Read the stream of job events from `last` up to a job-update with the status `wanted`; return its position."""
+    deadline = time.monotonic() + 60  # a process starts slowly on a busy machine
     while True:
         answer: Any = client.xread({keys.JOBS_STREAM: last}, block=5000, count=1)
         assert answer or time.monotonic() < deadline, f"no job-update with {wanted}"

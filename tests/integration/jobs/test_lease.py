@@ -1,4 +1,4 @@
-"""The owner renews its lease, heals a stale job within the quarantine, and loses it to the reaper afterwards."""
+"""The owner renews its lease, and can recover a stale job until the quarantine (a time after the expiry) ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Migrations and models describe the same schema, migrations can be reverted, and services detect a missing one."""
+"""Migrations and models describe the same schema; migrations can be reverted; services detect a missing migration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SELECT 'index', tablename, indexname, indexdef
 
 
 def shape(engine: Engine) -> set[tuple[str, ...]]:
-    """Return the columns, constraints and indexes as PostgreSQL describes them."""
+    """Return columns, constraints and indexes in PostgreSQL's own description."""
     with engine.connect() as connection:
         return {tuple(row) for row in connection.execute(text(SHAPE))}
 
@@ -47,7 +47,7 @@ def test_migrations_create_exactly_the_schema_of_the_models(database_url: str, e
 
 
 def test_alembic_sees_no_drift(database_url: str) -> None:
-    command.check(alembic_config(database_url))  # raises an error if autogenerate would write something
+    command.check(alembic_config(database_url))  # fails if autogenerate finds a difference
 
 
 def test_migrations_go_up_down_and_up_again(empty_database_url: str) -> None:

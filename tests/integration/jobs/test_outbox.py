@@ -1,4 +1,4 @@
-"""The outbox: all committed messages are published, in order, even when Redis or a relay fails in between."""
+"""The outbox: all committed messages are published in order, even if Redis or a relay fails."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def test_a_repeated_row_adds_nothing(desk: Desk, engine: Engine, redis_url: str,
     job_id = desk.submit()
     publisher = RedisPublisher(redis_url)
     relay(engine, publisher)
-    desk.sql("UPDATE outbox SET published_at = NULL WHERE kind = 'job-update'")  # the commit of the relay was lost
+    # The connection was lost before the relay could commit.
+    desk.sql("UPDATE outbox SET published_at = NULL WHERE kind = 'job-update'")
     assert relay(engine, publisher) == 1
     assert len(documents(redis_client, keys.job_stream(job_id))) == 1
     publisher.close()
@@ -166,7 +167,7 @@ def test_of_two_relays_one_publishes_and_the_other_one_the_remaining_rows(desk: 
     holder.start()
     assert entered.wait(30)
     assert relay(engine, other) == 0
-    late = desk.submit()  # the relay that holds the lock does not see it
+    late = desk.submit()  # the relay that holds the lock has already read its rows
     waiter = threading.Thread(target=relay, args=(engine, other), kwargs={"wait": True})
     waiter.start()
     leave.set()
@@ -191,7 +192,7 @@ def test_the_relay_process_publishes_within_a_quarter_of_a_second(desk: Desk, en
     thread.start()
     delays = []
     desk.submit()
-    assert publisher.came.wait(30)  # the process listens now
+    assert publisher.came.wait(30)  # the relay listens for notifications from now on
     for _ in range(7):
         publisher.came.clear()
         desk.submit()
@@ -199,7 +200,7 @@ def test_the_relay_process_publishes_within_a_quarter_of_a_second(desk: Desk, en
         assert publisher.came.wait(4), "woken by the poll, not by the commit"
         delays.append(time.perf_counter() - began)
     stop.set()
-    desk.submit()  # wakes the process so that it sees `stop`
+    desk.submit()  # its notification wakes the relay, which then sees `stop`
     thread.join(10)
     assert not thread.is_alive()
     assert sorted(delays)[3] < 0.25

@@ -1,8 +1,8 @@
-"""Users, owners (also outdated ones), lost leases and sweeps in random order produce only valid histories of jobs.
+"""Random actions of users, current and outdated owners, and the reaper produce only valid sequences of job events.
 
-The checks read only rows: every event starts at the status at which the previous one ended, along the transitions of
-the specification; a terminal status is final; each claim increments the attempt; the limits hold; and the outbox
-publishes the same changes of status as the events.
+The checks read only the database. Every event starts at the status at which the previous event ended, and its
+transition is in the specification. A terminal status is final, each claim increments the attempt, and the limits hold.
+The outbox publishes the same status changes as the events.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def test_random_histories_are_valid(desk: Desk, limit: int) -> None:
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
-            phases=[Phase.generate],  # shrinking would take minutes, and the printed steps are enough
+            phases=[Phase.generate],  # shrinking would take minutes, and the printed steps suffice to find an error
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -1,4 +1,4 @@
-"""The reaper acts only after lease and quarantine are over, respects desired state and budget, and acts alone."""
+"""The reaper acts on a job only after lease and quarantine have ended, and respects desired state and retry budget."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def quiet() -> RecordingPublisher:
 
 
 def age(desk: Desk, job_id: str) -> None:
-    """Move the end of the lease so far into the past that the quarantine is over."""
+    """Set the end of the lease to a time so long ago that the quarantine is over."""
     desk.lapse(job_id, desk.settings.quarantine_seconds + 1)
 
 
@@ -40,7 +40,7 @@ def test_a_lost_worker_costs_one_restart(desk: Desk, status: JobStatus) -> None:
     assert desk.status(job_id) == status  # the lease is valid
     desk.lapse(job_id, 5)
     assert desk.do(reap, desk.settings).stale == 1
-    assert desk.do(reap, desk.settings).requeued == 0  # the quarantine is not over
+    assert desk.do(reap, desk.settings).requeued == 0  # the lease has expired, but the quarantine is not over
     age(desk, job_id)
     assert desk.do(reap, desk.settings).requeued == 1
     job = desk.job(job_id)
@@ -171,7 +171,7 @@ def test_after_an_outage_nothing_is_marked_until_the_database_has_answered_for_a
     age(desk, second)
     contact.record_outage()
     assert run_sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
-    desk.do(renew, second, 1, desk.settings)  # the owner can still heal its job
+    desk.do(renew, second, 1, desk.settings)  # its owner could still renew the lease
     clock.now += 20
     assert run_sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
     assert desk.status(second) == "running"
@@ -183,11 +183,11 @@ def test_after_its_own_suspension_the_reaper_waits_for_the_owners(
     settings = desk.settings.model_copy(update={"lease_seconds": 60.0, "reaper_seconds": 5.0})
     clock = Clock()
     contact = DatabaseContact(max_answer_gap(settings), clock)
-    for _ in range(6):  # normal operation
+    for _ in range(6):  # six sweeps at the normal interval
         run_sweep(engine, quiet, settings, contact=contact)
         clock.now += 5
     assert contact.settled(settings.reaper_contact_seconds)
-    clock.now += 300  # the machine was suspended, with all owners
+    clock.now += 300  # simulates a suspension of the machine, which also suspends all owners
     assert not contact.settled(settings.reaper_contact_seconds)
     job_id = desk.bring(S.RUNNING)
     age(desk, job_id)
@@ -209,12 +209,13 @@ def test_lost_notifications_of_pending_jobs_are_repeated(desk: Desk, engine: Eng
     for _ in range(50):
         desk.submit("evaluation")
     run_sweep(engine, quiet, desk.settings)
-    quiet.forget()  # as after FLUSHALL
-    assert run_sweep(engine, quiet, desk.settings).notifications == 0  # the notifications do not count as lost yet
+    quiet.forget()  # simulates FLUSHALL
+    # Too early: notifications count as lost only after some seconds.
+    assert run_sweep(engine, quiet, desk.settings).notifications == 0
     desk.sql("UPDATE jobs SET updated_at = now() - interval '16 seconds'")
-    assert run_sweep(engine, quiet, desk.settings).notifications == 4  # the limit of the type
+    assert run_sweep(engine, quiet, desk.settings).notifications == 4  # four is the limit of the type
     assert quiet.notified == ["training"] * 4
-    assert run_sweep(engine, quiet, desk.settings).notifications == 0  # the notifications are still in Redis
+    assert run_sweep(engine, quiet, desk.settings).notifications == 0  # the notifications are still in the queue
 
 
 def test_without_a_limit_there_is_a_notification_for_every_waiting_job(

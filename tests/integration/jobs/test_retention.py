@@ -1,4 +1,4 @@
-"""Retention deletes only logs and metrics, and only of jobs that ended long ago and that no other job reads from."""
+"""Retention deletes only logs and metrics, and only those of jobs that ended long ago and that no other job reads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_jobs_that_ended_long_ago_lose_logs_and_metrics_with_an_event(
         found = find_expired_archives(session, store, 30)
     assert sorted(one.job_id for one in found) == sorted(job_id for job_id, _ in old)
     assert {one.size_bytes for one in found} == {300}
-    assert all(names(folder) == ALL for _, folder in old)  # the search deletes nothing
+    assert all(names(folder) == ALL for _, folder in old)  # `find_expired_archives` deletes nothing
 
     assert delete_expired_archives(engine, store, 30) == found
     for job_id, folder in old:

@@ -1,4 +1,4 @@
-"""Every signal in every status has the effect that the table of the specification defines."""
+"""Every signal in every status has the effect that the specification's table defines."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tidal_client.vocabulary import JobStatus, Signal
 
 S = JobStatus
 
-# The table of the specification: pending: stop; provisioning, starting: stop, pause; running: all; completing: stop;
-# paused: resume, stop; stale: recorded; anything else 409. The value is the status after the signal.
+# The specification's table of allowed signals: pending: stop; provisioning, starting: stop, pause; running: all;
+# completing: stop; paused: resume, stop; stale: recorded without effect; all others: 409. The value is the status after
+# the signal.
 ACCEPTED = {
     (S.PENDING, Signal.STOP): S.CANCELLED,
     (S.PROVISIONING, Signal.STOP): S.PROVISIONING,

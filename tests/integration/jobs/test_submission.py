@@ -1,4 +1,4 @@
-"""Submission: one job per Idempotency-Key, all rows in one transaction, and no job that could never run."""
+"""Submission: one job per Idempotency-Key, all rows in one transaction, and no job that can never run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ S = JobStatus
 def test_a_submission_makes_job_experiment_event_and_outbox_rows_together(desk: Desk) -> None:
     job = desk.job(desk.submit(name="first", tags=("a", "b"), priority=7))
     assert (job.status, job.desired_state, job.attempt, job.priority, job.tags) == ("pending", "run", 0, 7, ["a", "b"])
-    assert job.payload["config"] == LMConfig().model_dump(mode="json")  # all defaults are filled in
+    assert job.payload["config"] == LMConfig().model_dump(mode="json")  # the payload contains all defaults
     with desk.sessions() as session:
         experiment = session.get_one(Experiment, job.experiment_id)
         assert (experiment.type, experiment.name, experiment.tags) == ("lm", "first", ["a", "b"])
@@ -112,7 +112,7 @@ def test_the_experiment_is_named_by_time_commit_and_configuration(desk: Desk) ->
 
 
 def test_experiments_of_one_second_get_a_suffix(desk: Desk) -> None:
-    with desk.sessions.begin() as session:  # now() is the same within a transaction
+    with desk.sessions.begin() as session:  # now() has the same value within a transaction
         new = NewJob(type=LM, payload={"config": {}})
         names = [enqueue_job(session, new).experiment_id for _ in range(3)]
     assert names[1:] == [f"{names[0]}-2", f"{names[0]}-3"]

@@ -1,4 +1,4 @@
-"""No more jobs wait than the limit allows, even with concurrent submissions; existing jobs are never refused."""
+"""The limit of waiting jobs holds even with concurrent submissions, and existing jobs are never rejected."""
 
 from __future__ import annotations
 
@@ -84,5 +84,5 @@ def test_existing_jobs_return_to_the_queue_and_a_repeated_submission_gets_its_jo
 def test_far_from_the_limit_submissions_do_not_wait_for_each_other(desk: Desk) -> None:
     with desk.sessions.begin() as slow:
         lock_waiting(slow)
-        desk.do(enqueue_job, new(), few(desk, SERIALISE_BELOW + 10))  # a wait would end with a lock timeout
+        desk.do(enqueue_job, new(), few(desk, SERIALISE_BELOW + 10))  # would fail with a lock timeout if it waited
         assert waiting(desk) == 1, "the job is committed while another session holds the lock"

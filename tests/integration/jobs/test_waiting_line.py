@@ -1,4 +1,4 @@
-"""Positions and predicted starts of waiting jobs follow from the rows, the limits and the number of workers."""
+"""Positions and predicted starts of waiting jobs follow from the database, the limits and the number of workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def line(desk: Desk, workers: int | None) -> list[QueuePosition]:
 
 
 def starts(desk: Desk, workers: int | None = 1) -> dict[str, float | None]:
-    """Return the predicted whole seconds until each job starts, by the clock of the database."""
+    """Return {job id: predicted whole seconds until the start}, by the clock of the database."""
     now = desk.sql("SELECT now()")
     return {
         place.job_id: None if place.predicted_start is None else round((place.predicted_start - now).total_seconds())
@@ -65,7 +65,7 @@ def test_the_eta_of_the_running_job_and_the_usual_time_make_the_prediction(desk:
     desk.do(record_progress, running, 1, step=5, total_steps=10, eta_seconds=50.0)
     first, second, evaluation = desk.submit(), desk.submit(), desk.submit("evaluation")
     assert starts(desk, 2) == {first: 50, second: 150, evaluation: 0}
-    assert starts(desk, 1) == {first: 50, second: 150, evaluation: 250}  # one worker runs all types
+    assert starts(desk, 1) == {first: 50, second: 150, evaluation: 250}  # a single worker runs the jobs of all types
     desk.sql("UPDATE jobs SET progress_at = now() - interval '20 s' WHERE id = :id", id=running)
     assert starts(desk)[first] == 30
     desk.do(request_signal, running, Signal.STOP)
@@ -83,7 +83,8 @@ def test_before_the_first_eta_the_usual_time_is_used(desk: Desk) -> None:
 def test_without_a_known_duration_there_is_no_prediction(desk: Desk) -> None:
     desk.bring(S.RUNNING)
     waiting = desk.submit()
-    assert starts(desk) == {waiting: None}  # there is no eta, and no job of this type has ever finished
+    # The running job reports no remaining time, and no job of its type has finished yet.
+    assert starts(desk) == {waiting: None}
     assert starts(desk, None) == {waiting: None}
     assert starts(desk, 0) == {waiting: None}
 
@@ -120,7 +121,8 @@ def test_jobs_beyond_the_horizon_have_a_position_but_no_prediction(desk: Desk, m
     finish(desk, 10, "evaluation")
     jobs = [desk.submit() for _ in range(4)]
     evaluations = [desk.submit("evaluation", priority=-1) for _ in range(2)]
-    assert starts(desk) == {jobs[0]: 0, jobs[1]: 100, **dict.fromkeys(evaluations)}  # the third job comes first
+    # The third job of `jobs` comes before the evaluations.
+    assert starts(desk) == {jobs[0]: 0, jobs[1]: 100, **dict.fromkeys(evaluations)}
     assert starts(desk, 2) == {jobs[0]: 0, jobs[1]: 100, evaluations[0]: 0, evaluations[1]: 10}
     places = desk.do(queue_positions, desk.settings, lambda _: 1, jobs)
     assert [places[job_id].position for job_id in jobs] == [1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""Folders for local stacks, and their supervisors as real processes."""
+"""Starts local stacks in temporary folders, with their supervisors as real processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ SMALL_STACK = Path(__file__).with_name("small_stack.py")
 class Running:
     """A supervisor process and its output.
 
-    With `database` it starts its own PostgreSQL; otherwise it gets the URL of one that is never used, which is faster.
+    With `database`, the supervisor starts its own PostgreSQL. Otherwise it gets the URL of a database that is never
+    used, which is faster.
     """
 
     def __init__(
@@ -60,34 +61,34 @@ class Running:
         return "\n".join(self.lines)
 
     def wait_for(self, text: str, *, times: int = 1, seconds: float = 40) -> None:
-        """Wait until `text` has been printed `times` times."""
+        """Wait until the output contains `text` at least `times` times."""
         with self._news:
             found = self._news.wait_for(lambda: sum(text in line for line in self.lines) >= times, seconds)
         assert found, f"{text!r} was not printed:\n{self.output}"
 
     def ready(self) -> LocalInstance:
-        """Return the instance once it reports that it is ready."""
+        """Wait until the supervisor reports that the stack is ready, and return this object."""
         self.wait_for("ready: ")
         instance = read_instance(self.folder)
         assert instance is not None
         return instance
 
     def tree(self) -> list[psutil.Process]:
-        """Return all processes of the stack, including the servers."""
+        """Return all processes of the stack, including the database servers."""
         instance = read_instance(self.folder)
         assert instance is not None
         mains = [psutil.Process(state.pid) for state in instance.processes.values() if state.pid]
         return [psutil.Process(self.process.pid), *mains, *(c for p in mains for c in p.children(recursive=True))]
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> float:
-        """Send the signal, wait for the end, and return the seconds that it took."""
+        """Send the signal, wait until the supervisor ends, and return the elapsed seconds."""
         started = time.monotonic()
         self.process.send_signal(number)
         self.finish()
         return time.monotonic() - started
 
     def finish(self, seconds: float = 40) -> int:
-        """Wait for the end of the supervisor and return its exit status."""
+        """Wait until the supervisor ends, and return its exit status."""
         status = self.process.wait(seconds)
         self._reader.join(5)
         if self.process.stdout is not None:
@@ -103,7 +104,7 @@ def still_running(processes: list[psutil.Process], seconds: float = 5) -> list[p
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder for a stack; its servers and their data are removed after the test."""
+    """Return a folder for a stack; the servers and their data are removed after the test."""
     path = tmp_path / "stack"
     yield path
     for server in (PostgresServer(path / "postgres"), ValkeyServer(path / "valkey")):
@@ -112,7 +113,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def start(folder: Path) -> Iterator[Callable[..., Running]]:
-    """Return a function that starts supervisors in `folder` or another one; all processes end with the test."""
+    """Return a function that starts a supervisor in `folder` or another folder; all processes end with the test."""
     started: list[Running] = []
 
     def run(
