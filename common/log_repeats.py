@@ -1,11 +1,10 @@
 """Limits repeated log lines: the first ones are written, further ones are counted, and one line reports the count.
 
-A line is counted together with lines of exactly the same text. A warning or an error is also counted together with all
-lines of its event, whatever their values, and with all warnings and errors of its logger, so that a flood of different
-lines does not push older ones out of the log. Exceptions are grouped by type and by the place that raised them.
-Information lines with different values are never left out. The count is written within a minute, and when the process
-ends.
-Leaves out: raw output of programs that do not log (`services.local.log_sink`).
+Lines of exactly the same text form a group with its own limit. A warning or an error also counts towards the group of
+its event, whatever the values, and towards the group of all warnings and errors of its logger. These groups keep a
+flood of different lines from pushing older ones out of the log. Exceptions are grouped by type and by the place that
+raised them. Information lines with different values are never left out. The count is written within a minute, and when
+the process ends. Raw output of programs that do not log is limited by `services.local.log_sink`.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 COUNT_SECONDS = 60.0
-"""Seconds from the first line left out to the line with the count."""
+"""Seconds from the first omitted line of a group to the line that reports the count."""
 MOST_KEYS = 2000
-"""Number of most recently seen groups of line that are kept."""
+"""Largest number of groups in memory; the least recently seen groups are forgotten."""
 FIELD_CHARACTERS = 200
-"""Number of leading characters of a value that are compared."""
+"""Number of leading characters of a value that are compared to decide whether two lines are the same."""
 _VARIES = ("timestamp", "exc_info", "stack_info")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
@@ -50,7 +49,7 @@ SAME_LOGGER = Allowance(500, 1.0)
 
 @dataclass
 class _LineGroup:
-    """A group of lines that are counted together."""
+    """A group of lines that share one limit and one count of omitted lines."""
 
     allowance: Allowance
     text: str
@@ -65,14 +64,14 @@ class _LineGroup:
         self.tokens = self.allowance.lines
 
     def has_room(self, now: float) -> bool:
-        """Refill the tokens up to `now`; return whether one more line may be written."""
+        """Refill the token bucket up to the time `now`; return whether one more line may be written."""
         self.tokens = min(self.allowance.lines, self.tokens + (now - self.at) / self.allowance.seconds_per_line)
         self.at = now
         return self.tokens >= 1
 
 
 class RepeatFilter(logging.Filter):
-    """A filter for a log handler. `write` gets the records with counts, which pass the filter."""
+    """A filter for a log handler that omits repeated lines. It passes the records that report counts to `write`."""
 
     def __init__(self, write: Callable[[logging.LogRecord], object], clock: Callable[[], float] = time.monotonic):
         super().__init__()
@@ -111,7 +110,7 @@ class RepeatFilter(logging.Filter):
         return full is None
 
     def flush(self) -> None:
-        """Write all counts now."""
+        """Write a line for each group with omitted lines now."""
         self._flush(older_than=0.0)
 
     def _begin(self) -> None:
@@ -142,7 +141,7 @@ class RepeatFilter(logging.Filter):
         timer.daemon = True
         try:
             timer.start()
-        except RuntimeError:  # no thread can be started; the next line left out tries again
+        except RuntimeError:  # no thread can be started; the next omitted line tries again
             return
         self._timer = timer
 
@@ -171,18 +170,20 @@ class RepeatFilter(logging.Filter):
         text = f"{group.text} … repeated {left_out:,} times in {max(1, round(seconds))} s"
         record = logging.LogRecord(group.logger, group.level, __file__, 0, text, None, None)
         record.is_count = True
-        # In an empty context, because the values bound in this one (a request id) do not belong to the counted lines.
+        # The line is written in an empty context, because the values bound in the present one (such as a request id) do
+        # not belong to the counted lines.
         contextvars.Context().run(self._write, record)
 
 
 def _groups_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance]]:
-    """Return key, text for the line with the count, and allowance of each group that the record belongs to."""
+    """Return, for each group of the record: its key, its text in the line that reports the count, and its allowance."""
     fields: dict[str, Any] = record.msg if isinstance(record.msg, dict) else {}
     warning = record.levelno >= logging.WARNING
     error_type, place = _exception(fields.get("exc_info") or record.exc_info)
     if fields:
         event = str(fields.get("event", ""))[:FIELD_CHARACTERS]
-        # Warnings that differ only in the request id are the same line; information may be about the request itself.
+        # Warnings that differ only in the request id count as the same line. Information lines may be about the request
+        # itself.
         varies = (*_VARIES, "event", "level", "service", *(("request_id",) if warning else ()))
         values = tuple(f"{name}={value!s:.{FIELD_CHARACTERS}}" for name, value in fields.items() if name not in varies)
     else:
@@ -200,7 +201,7 @@ def _groups_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance
 
 
 def _exception(given: Any) -> tuple[str, str]:
-    """Return type and place of an exception given in any form that logging accepts; two empty strings for none."""
+    """Return type and place of an exception in any form that logging accepts, or two empty strings without one."""
     error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
     if not isinstance(error, BaseException):
         return "", ""

@@ -1,9 +1,9 @@
 """Configures logging: one line per event, as readable text or, with TIDAL_LOG_FORMAT=json, as JSON.
 
 Every entry point calls `configure(service)` once; modules use `get_logger(__name__)`. Bind values that identify the
-work (`job_id`, `attempt`) with `structlog.contextvars.bound_contextvars`. Never log tokens, prompts or passwords.
-Every value is escaped to one line without control characters, and a traceback is indented, so that neither can be
-mistaken for a log line or control a terminal. Repeated lines are counted (`common.log_repeats`).
+work (`job_id`, `attempt`) with `structlog.contextvars.bound_contextvars`. Never log tokens, prompts or passwords. Every
+value is escaped to one line without control characters, and a traceback is indented. So neither can imitate a log line
+or control a terminal. Repeated lines are counted (`common.log_repeats`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ NOISY = (
     "flower.command",
     "kombu.mixins",
 )
-"""Loggers of libraries whose lines below WARNING repeat what Tidal logs itself."""
+"""Loggers of libraries that are limited to WARNING, because their other lines repeat what Tidal logs itself."""
 LEVELS = ("debug", "info", "warning", "error")
 MOST_CHARACTERS = 4000
-"""Most characters of a value; longer ones are cut, because clients may send long texts."""
+"""Largest number of characters of a logged value; longer values are cut, because clients may send long texts."""
 MOST_TRACEBACK_CHARACTERS = 40_000
-"""Most characters of a traceback; the beginning and the end of a longer one are kept."""
+"""Largest number of characters of a logged traceback; of a longer one, only the beginning and the end are logged."""
 
 
 def configure(service: str, *, level: str | None = None, json_lines: bool | None = None) -> None:
@@ -91,12 +91,12 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if given_level.lower() not in LEVELS:
-        message = f"TIDAL_LOG_LEVEL is none of {', '.join(LEVELS)}; info is used"
+        message = f"TIDAL_LOG_LEVEL is not one of {', '.join(LEVELS)}; using info"
         get_logger(__name__).warning(message, given=given_level)
 
 
 def _on_one_line(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Escape every text value to one printable line; the lines of a stack are kept and indented."""
+    """Escape every text value to one printable line; keep the lines of a traceback and indent them."""
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = escaped_lines(value, "    ") if name == "stack" else escaped(value, MOST_CHARACTERS)
@@ -104,7 +104,7 @@ def _on_one_line(_: object, __: str, event: structlog.typing.EventDict) -> struc
 
 
 def _shortened(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Cut long texts; JSON needs no other escaping."""
+    """Cut long texts; JSON output needs no other escaping."""
     for name, value in event.items():
         most = MOST_TRACEBACK_CHARACTERS if name in ("exception", "stack") else MOST_CHARACTERS
         if isinstance(value, str) and len(value) > most:

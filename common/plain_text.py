@@ -1,7 +1,7 @@
 """Escapes text from outside, so that it can neither start a new line nor control a terminal.
 
-Used for logs, which are read line by line and often on a terminal. Leaves out text that keeps its line breaks, such as
-generated text (`common.terminal`).
+Used for logs, which are read line by line and often on a terminal. Text that keeps its line breaks, such as generated
+text, is escaped by `common.terminal`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""The reaper: marks jobs whose lease has expired as stale, and after a quarantine requeues or ends them.
+"""The reaper: marks jobs whose lease has expired as stale, and requeues or ends those that stay stale.
 
     active, lease expired                                  → stale
     stale, quarantine (counted from the lease's end) over  → cancelled (stop requested), pending, or
                                                              failed with `worker_lost` (retry budget used up)
 
-The reaper acts only after the lease has expired, and compares attempts under row locks. After the database was
-unavailable, or the reaper itself was suspended, it does nothing until the database has answered without a break for a
-while: the owners were cut off too, and must have time to renew their leases first.
+The quarantine (`quarantine_seconds`) is the time in which the worker may still recover a stale job by renewing its
+lease. The reaper acts only after the lease has expired, and compares attempts under row locks. After the database was
+unavailable, or the reaper itself was suspended, the reaper does nothing until the database has answered without a break
+for `reaper_contact_seconds`. The workers were probably cut off as well, and need this time to renew their leases.
 """
 
 from __future__ import annotations
@@ -32,21 +33,22 @@ from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
 BATCH = 200
 SLOW_SWEEP_SECONDS = 15.0
-"""Longest duration of a sweep in seconds while Redis does not answer."""
+"""Longest duration in seconds of a sweep (`common.jobs.sweep`), reached while Redis does not answer."""
 
 log = get_logger(__name__)
 T = TypeVar("T")
 
 
 class DatabaseContact:
-    """Measures how long the database has answered without a break, by a clock that includes sleep.
+    """Measures how long the database has answered without a break. Its clock also counts the time of system sleep.
 
-    A new process begins at zero, because it does not know what happened before. So does a process that was suspended
-    (a sleeping machine, a paused container), because the owners of the leases may have been suspended too.
+    A new process begins at zero, because it does not know what happened before its start. A process that was suspended
+    (a sleeping machine, a paused container) also begins at zero, because the owners of the leases may have been
+    suspended too.
     """
 
     def __init__(self, max_gap_seconds: float, clock: Callable[[], float] = lease_clock) -> None:
-        """More than `max_gap_seconds` between two answers is a break (`max_answer_gap`)."""
+        """Create a contact without answers. A gap of more than `max_gap_seconds` between two answers is a break."""
         self._max_gap = max_gap_seconds
         self._clock = clock
         self._since: float | None = None
@@ -70,16 +72,16 @@ class DatabaseContact:
 
 
 def max_answer_gap(settings: Settings) -> float:
-    """Return the most seconds between two answers in normal operation, including times when Redis does not answer.
+    """Return the longest normal time in seconds between two answers of the database, including outages of Redis.
 
-    With the default settings, an owner that was suspended for as long still has a good part of its lease left.
+    With the default settings, an owner that was suspended for this time still has a good part of its lease left.
     """
     return max(2 * settings.reaper_seconds + SLOW_SWEEP_SECONDS, settings.lease_seconds / 2)
 
 
 @dataclass(frozen=True)
 class Reaped:
-    """The number of jobs per outcome of one pass."""
+    """The number of jobs that one pass of the reaper moved to each status."""
 
     stale: int = 0
     requeued: int = 0
@@ -88,7 +90,7 @@ class Reaped:
 
 
 def reap(session: Session, settings: Settings) -> Reaped:
-    """Mark jobs as stale, then requeue or end those past their quarantine.
+    """Mark jobs with expired leases as stale, then requeue or end the stale jobs whose quarantine is over.
 
     The caller holds the sweep lock and commits.
     """
@@ -136,7 +138,7 @@ def mark_stale(session: Session) -> int:
 
 
 def _apply_to_each(session: Session, jobs: Iterable[Job], act: Callable[[Job], T]) -> list[T]:
-    """Call `act` for each job and return the results; a job for which it fails is logged and skipped."""
+    """Call `act` for each job and return the results. A job for which `act` raises an error is logged and skipped."""
     results: list[T] = []
     for job in jobs:
         job_id = job.id

@@ -1,7 +1,7 @@
 """Registers the files that an attempt has written: checkpoints, final artifacts, and the result of an analysis job.
 
 Every write is fenced by the attempt. A file is complete before its row is inserted, and is deleted before its row is.
-Leaves out: writing and pruning files (`common.checkpoint`).
+The files are written and pruned by `common.checkpoint`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def register_checkpoint(
 ) -> str:
     """Register `name` (`step-000000123`, below checkpoints/) as the newest checkpoint and return its reference.
 
-    The reference is `<experiment id>/checkpoints/<name>`. A checkpoint that is already registered is left unchanged: an
-    attempt registers the checkpoint that it resumes from again, in case the previous attempt died before it could. A
-    new highest step restores the retry budget for infrastructure faults. Raises LeaseLostError.
+    The reference is `<experiment id>/checkpoints/<name>`. A checkpoint that is already registered is left unchanged. An
+    attempt therefore registers the checkpoint from which it resumes, because the previous attempt may have died before
+    registering it. A new highest step restores the retry budget for infrastructure faults. Raises LeaseLostError.
     """
     job = require_ownership(session, job_id, attempt)
     path = name if "/" in name else f"{CHECKPOINT_FOLDER}/{name}"
@@ -47,7 +47,7 @@ def register_checkpoint(
 
 
 def keep_checkpoints(session: Session, job_id: str, attempt: int, *, names: Collection[str]) -> None:
-    """Delete the rows of the experiment's training checkpoints that are not in `names`, whose files were pruned.
+    """Delete the rows of all training checkpoints of the experiment except `names`; their files were pruned.
 
     The checkpoint in `checkpoint_ref` always keeps its row. Raises LeaseLostError.
     """
@@ -71,7 +71,7 @@ def withdraw_checkpoints(
     newest: str | None,
     newest_step: int | None = None,
 ) -> None:
-    """Delete the rows of the checkpoints `names`, because training diverged, and resume from `newest` in future.
+    """Delete the rows of the checkpoints `names`, because training diverged; later attempts resume from `newest`.
 
     If `newest` is None, no checkpoint of the experiment can be resumed from. The next attempt then begins with the
     initial checkpoint of the job, if it has one. Raises LeaseLostError.
@@ -134,7 +134,7 @@ ARTIFACT_KINDS = frozenset({"model", "policy", "result", "other"})
 def _upsert(
     session: Session, job: Job, name: str, kind: str, step: int | None, sha256: str | None, size_bytes: int | None
 ) -> None:
-    """Insert or replace a row: a later attempt may write the same step again, and then its file is on disk."""
+    """Insert or replace a row. A later attempt may write the same step again and replace the file."""
     values = {
         "job_id": job.id,
         "attempt": job.attempt,

@@ -1,9 +1,10 @@
 """Deletes the logs and metric archives of experiments whose job ended long ago (TIDAL_RETENTION_DAYS).
 
-Models, checkpoints, configurations, results, analyses and all rows are kept. Nothing is deleted from an experiment
-whose job has not ended, that an unfinished job reads from, or that was imported. Each deletion is recorded as an event
-of the job. The health process calls `delete_expired_archives`; `tidal db retention` calls it once, or only lists what
-it would delete. Leaves out: checkpoints of a running training (its `checkpoint` settings), Redis (its streams expire).
+Models, checkpoints, configurations, results, analyses and all rows are kept. Nothing is deleted from imported
+experiments, and from experiments whose job, or a job that reads from them, has not ended. Each deletion is recorded as
+an event of the job. The health process calls `delete_expired_archives`; `tidal db retention` calls it once, or only
+lists what it would delete. This module deletes neither checkpoints of a running training (its `checkpoint` settings
+limit them) nor streams in Redis (they expire).
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ def find_expired_archives(session: Session, store: ArtifactStore, days: float) -
 
 
 def delete_expired_archives(engine: Engine, store: ArtifactStore, days: float) -> list[ExpiredArchive]:
-    """Delete the expired folders, one experiment per transaction; return the experiments that lost theirs.
+    """Delete the expired folders, one experiment per transaction; return the experiments whose folders were deleted.
 
-    Several calls may run at the same time; each experiment is then handled by one of them. A folder is renamed in the
+    If several calls run at the same time, each experiment is handled by only one of them. A folder is renamed in the
     transaction that writes the event, and its files are deleted after the commit.
     """
     sessions = session_factory(engine)

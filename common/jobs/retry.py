@@ -1,9 +1,10 @@
-"""Decides whether a job is retried after an attempt failed. Uses neither the database nor a clock.
+"""Decides whether a job is retried after an attempt failed.
 
-There are two separate budgets. Infrastructure faults (`infra_restarts`) are a lost worker, a kill by the kernel because
-memory ran out, and a trainer without progress; a registered checkpoint with a new highest step restores the whole
-budget. Faults of the user's code (`user_failures`) are Python errors and CUDA out of memory. A drain uses up no budget.
-A training that diverged is not retried, because the same steps would diverge again.
+Uses neither the database nor a clock. There are two separate retry budgets. Infrastructure faults (`infra_restarts`)
+are a lost worker, a kill by the kernel because memory ran out, and a trainer without progress; a registered checkpoint
+with a new highest step restores the whole budget. Faults of the user's code (`user_failures`) are Python errors and
+CUDA out of memory. The drain of a worker, which ends its attempts on purpose, uses up neither budget. A training that
+diverged is not retried, because the same steps would diverge again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ USER = frozenset({Fault.USER_ERROR, Fault.CUDA_OOM})
 
 @dataclass(frozen=True)
 class RetryDecision:
-    """The status after a fault (pending after `delay_seconds` if `retry`, else failed) and the counters to write."""
+    """The consequence of a fault: pending after `delay_seconds` if `retry`, else failed, with these fault counters."""
 
     retry: bool
     infra_restarts: int
@@ -46,7 +47,7 @@ class RetryDecision:
 def decide_retry(
     fault: Fault, *, infra_restarts: int, user_failures: int, max_infra_restarts: int, max_user_failures: int
 ) -> RetryDecision:
-    """Decide what follows from `fault`, given the counters before it.
+    """Decide whether to retry after `fault`, given the values of the fault counters before it.
 
     The job fails at the `max_infra_restarts`-th infrastructure fault without a new checkpoint, and at the first user
     failure beyond `max_user_failures`.
@@ -65,7 +66,7 @@ def decide_retry(
 
 
 def decide_job_retry(fault: Fault, job: Job, settings: Settings) -> RetryDecision:
-    """Decide what follows from `fault` for this job, with the budgets of the settings."""
+    """Decide whether to retry `job` after `fault`, with the budgets of the settings."""
     return decide_retry(
         fault,
         infra_restarts=job.infra_restarts,

@@ -1,8 +1,8 @@
 """Records the signals of users for a job: pause, resume, complete, stop, cancel.
 
-If the job has no lease (pending, paused), the status itself is written. Otherwise only the desired state is written,
-which the owner carries out and the reaper respects. A signal that is not possible now raises ConflictError, which names
-the present status.
+If the job has no lease (pending, paused), a signal changes the status at once. Otherwise a signal changes only the
+desired state, which the worker that holds the lease carries out and the reaper respects. A signal that is not possible
+in the present status raises ConflictError, which names that status.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def possible_signals(job: Job) -> frozenset[Signal]:
 
 
 def offered_signals(job: Job) -> frozenset[Signal]:
-    """Return the signals that would change something for `job` now, for buttons and lists."""
+    """Return the signals that would change the status or desired state of `job` now; user interfaces offer these."""
     return useful_signals(JobStatus(job.status), DesiredState(job.desired_state), resumable=job.type in RESUMABLE)
 
 
@@ -51,16 +51,19 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
     present = DesiredState(job.desired_state)
     desired = desired_state_after(present, signal)
     if desired is None:
-        raise _conflict(job, f"job {job_id} ({status}) was already asked to {present}; {signal} would be milder")
+        raise _conflict(
+            job,
+            f"job {job_id} ({status}) was already asked to {present}, which the milder signal {signal} cannot withdraw",
+        )
     if desired is present:
         return job
     return _record(session, job, signal.value, desired_state=desired)
 
 
 def request_cancel(session: Session, job_id: str) -> Job:
-    """Stop the job, with SIGKILL at the end of the grace period; a job without a lease is cancelled at once.
+    """Request a stop with SIGKILL at the end of the grace period; cancel a job without a lease at once.
 
-    This also applies to a stop that is already in progress. Raises NotFoundError, and ConflictError for a job that has
+    A stop that is already in progress becomes such a stop. Raises NotFoundError, and ConflictError for a job that has
     ended.
     """
     job = lock(session, job_id)
@@ -99,9 +102,9 @@ def _resume(session: Session, job: Job) -> Job:
 
 
 def _record(session: Session, job: Job, name: str, **fields: Any) -> Job:
-    """Write the desired state, its event and the notification of the owner.
+    """Write the desired state, an event named `name`, and a notification for the owner.
 
-    The grace period starts with the first stop.
+    The grace period starts with the first stop request; further requests do not extend it.
     """
     if job.desired_state != fields["desired_state"]:
         fields["desired_at"] = func.now()

@@ -1,4 +1,4 @@
-"""SQL expressions that several statements about jobs share: points in time, and advisory locks.
+"""SQL that several statements about jobs share: expressions for points in time, and advisory locks.
 
 The age of a lease is computed with the database's `now()`, never with the clock of a worker. `now()` is the start of
 the transaction. So a transaction that had to wait for a lock grants a slightly shorter lease, and treats other leases
@@ -45,33 +45,33 @@ def try_lock(session: Session, key: int) -> bool:
 def idle_transaction_limit(seconds: float) -> ColumnElement[str]:
     """Return an expression that sets the longest idle time of the transaction; select it together with a lock.
 
-    PostgreSQL ends a transaction that is idle for longer, and with it the lock. Otherwise a suspended process (a
+    PostgreSQL ends a transaction that is idle for longer and so releases its lock. Otherwise a suspended process (a
     sleeping machine, a paused container) would keep the lock.
     """
     return func.set_config("idle_in_transaction_session_timeout", f"{round(seconds * 1000)}ms", True)
 
 
 def wait_lock(session: Session, key: int) -> None:
-    """Take the lock `key` for this transaction; wait for at most lock_timeout."""
+    """Take the lock `key` for this transaction; wait at most for PostgreSQL's `lock_timeout`."""
     session.execute(select(func.pg_advisory_xact_lock(key)))
 
 
 def lock_type(session: Session, job_type: str) -> None:
-    """Serialise the claims of one job type."""
+    """Lock the claims of one job type, so that only one transaction at a time claims a job of this type."""
     session.execute(select(func.pg_advisory_xact_lock(_TYPE, func.hashtext(job_type))))
 
 
 def lock_idempotency_key(session: Session, key: str) -> None:
-    """Serialise submissions with one Idempotency-Key."""
+    """Lock an Idempotency-Key, so that submissions with the same key run one after another."""
     session.execute(select(func.pg_advisory_xact_lock(_IDEMPOTENCY, func.hashtext(key))))
 
 
 def lock_waiting(session: Session) -> None:
-    """Serialise submissions while the number of waiting jobs is near its limit."""
+    """Lock submissions, so that they run one after another while the number of waiting jobs is near its limit."""
     wait_lock(session, _WAITING)
 
 
 def lock_dataset(session: Session, name: str, *, shared: bool) -> None:
-    """Lock a dataset: `shared` for submissions that name it, so that its deletion waits until they are committed."""
+    """Lock a dataset. Submissions that name it take the lock `shared`; its deletion waits until they are committed."""
     lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
     session.execute(select(lock(_DATASET, func.hashtext(name))))

@@ -13,12 +13,12 @@ from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus, Signal
 
 
 class StatusWriter(StrEnum):
-    """Who may write a transition."""
+    """The components that may change the status of a job."""
 
     API = "api"
-    """The api, only while the job has no lease."""
+    """The HTTP API, only while the job has no lease."""
     CLAIMER = "claimer"
-    """The worker that takes a pending job."""
+    """The worker that claims a pending job."""
     OWNER = "owner"
     """The holder of the lease, fenced by `attempt`."""
     REAPER = "reaper"
@@ -48,7 +48,7 @@ def _table() -> dict[tuple[JobStatus, JobStatus], frozenset[StatusWriter]]:
         rows.append((status, S.PENDING, StatusWriter.OWNER))
         rows.append((status, S.FAILED, StatusWriter.OWNER))
         rows.append((status, S.STALE, StatusWriter.REAPER))
-        rows.append((S.STALE, status, StatusWriter.OWNER))  # the owner heals it, only to `status_before_stale`
+        rows.append((S.STALE, status, StatusWriter.OWNER))  # the owner renews the lease; only to `status_before_stale`
         if status is not S.STOPPING:
             rows.append((status, S.STOPPING, StatusWriter.OWNER))
     table: dict[tuple[JobStatus, JobStatus], frozenset[StatusWriter]] = {}
@@ -58,7 +58,7 @@ def _table() -> dict[tuple[JobStatus, JobStatus], frozenset[StatusWriter]]:
 
 
 TRANSITIONS: Final = _table()
-"""(from, to) → who may write it; all other transitions are forbidden."""
+"""{(old status, new status): the components that may make this transition}; all other transitions are forbidden."""
 
 _SIGNALS: Final[dict[JobStatus, frozenset[Signal]]] = {
     S.PENDING: frozenset({Signal.STOP}),
@@ -89,7 +89,8 @@ def allowed_signals(status: JobStatus, desired: DesiredState, *, resumable: bool
     """Return the signals that a job in `status` with the desired state `desired` accepts; others are refused with 409.
 
     A job without checkpoints (not `resumable`) accepts only stop. A pending job accepts resume if its desired state is
-    pause: it left a worker before its first checkpoint, and would otherwise pause as soon as it has one.
+    pause. Such a job returned to the queue before its first checkpoint; without resume, it pauses once it has a
+    checkpoint.
     """
     signals = _SIGNALS.get(status, frozenset())
     if status is S.PENDING and desired is DesiredState.PAUSE:
@@ -98,9 +99,9 @@ def allowed_signals(status: JobStatus, desired: DesiredState, *, resumable: bool
 
 
 def useful_signals(status: JobStatus, desired: DesiredState, *, resumable: bool) -> frozenset[Signal]:
-    """Return the signals of `allowed_signals` that would change something now, for buttons and hints.
+    """Return the signals of `allowed_signals` that would change the desired state. User interfaces offer only these.
 
-    Leaves out repetitions (such as a second stop) and signals that are milder than the desired state.
+    Repetitions (such as a second stop) and signals that are milder than the desired state are not returned.
     """
     allowed = allowed_signals(status, desired, resumable=resumable)
     return frozenset(signal for signal in allowed if desired_state_after(desired, signal) not in (None, desired))
@@ -120,7 +121,9 @@ def desired_state_after(present: DesiredState, signal: Signal) -> DesiredState |
 
 
 def forbidden_reason(target: JobStatus, desired: DesiredState, *, has_checkpoint: bool) -> str | None:
-    """Return why the owner may not write the status `target`, or None if it may. The caller holds the row lock.
+    """Return why the owner of a job may not write the status `target`, or None if this is allowed.
+
+    The caller holds the row lock.
 
     Completed is forbidden if the desired state is stop; paused needs the desired state pause and a registered
     checkpoint; stopping and cancelled need the desired state stop.

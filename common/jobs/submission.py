@@ -1,8 +1,8 @@
 """Submits a job: inserts its experiment, job, event and outbox rows in one transaction.
 
-All checks that do not need the artifact store are made here. An Idempotency-Key is kept for 24 h: a second submission
-with the same key and body returns the existing job, one with a different body is refused (422). A caller with a key
-therefore calls `submitted_before` first, and calls `enqueue_job` in the same transaction if that returns None.
+All checks that do not need the artifact store are made here. An Idempotency-Key is kept for 24 h. A second submission
+with the same key and body returns the existing job; with a different body, it is refused (422). A caller with a key
+therefore calls `submitted_before` first, and then, only if that returned None, `enqueue_job` in the same transaction.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from tidal_client.vocabulary import JOB_ID, RESUMABLE, JobStatus, JobType, new_i
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
 MAX_TAGS = 20
-"""Most tags of a job and of an experiment."""
+"""Largest number of tags of a job or an experiment."""
 MAX_TAG = 64
-"""Most characters of a tag."""
+"""Largest number of characters of a tag."""
 MAX_TEXT = 200
-"""Most characters of a name and of an Idempotency-Key."""
+"""Largest number of characters of a name or an Idempotency-Key."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +44,24 @@ class NewJob:
 
     type: JobType
     payload: JobPayload | Mapping[str, Any]
-    """The payload; the constructor validates it with the model of the type and fills in the defaults."""
+    """The payload. The constructor validates it with the pydantic model of the job type and fills in the defaults."""
     name: str | None = None
     tags: tuple[str, ...] = ()
     priority: int = 0
     """Priority from -100 to 100; jobs with a higher one are claimed first."""
     gpus: int = 1
     not_before: datetime | None = None
-    """Earliest time of the first claim, with a time zone."""
+    """Earliest time at which the job may be claimed, with a time zone; None if it may be claimed at once."""
     parent_id: str | None = None
     """The ended job to resume from; this job starts from its newest checkpoint, or from `resume_checkpoint`."""
     resume_checkpoint: str | None = None
     """With `parent_id`, the checkpoint to start from instead of the newest: `<experiment id>/checkpoints/<name>`. The
     caller checks that it exists and belongs to the parent's experiment."""
     wait: bool = True
-    """False: raise ConflictError instead of waiting when the limit of the type is reached."""
+    """If false, raise ConflictError instead of queueing the job when the concurrency limit of its type is reached."""
     idempotency_key: str | None = None
     body_hash: str | None = None
-    """Hexadecimal SHA-256 of the request body; if None, it is computed from the other fields."""
+    """Hexadecimal SHA-256 of the request body; if None, `digest` is computed from the other fields."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "type", _job_type(self.type))
@@ -89,7 +89,7 @@ class NewJob:
         return self.payload
 
     def digest(self) -> str:
-        """Return the hash that submissions with one key must share: `body_hash`, or a SHA-256 of the other fields."""
+        """Return `body_hash`, or a SHA-256 of the other fields. Submissions with one key must have the same digest."""
         if self.body_hash is not None:
             return self.body_hash
         body = {
@@ -107,12 +107,12 @@ class NewJob:
 
 
 def enqueue_job(session: Session, new: NewJob, settings: Settings | None = None) -> Job:
-    """Insert a pending job with its experiment, event, job-update and notification, and return the job.
+    """Insert a pending job with its experiment, event and outbox rows (update and notification); return the job.
 
-    With an Idempotency-Key the caller must call `submitted_before` first, in the same transaction: it locks the key.
-    Raises InvalidInputError (parent without checkpoint), NotFoundError (no such parent), ConflictError (`wait=False`
-    and the type is at its limit, or the parent is still active), RateLimitedError (the limit of waiting jobs is
-    reached). The caller commits.
+    With an Idempotency-Key, the caller must first call `submitted_before`, which locks the key, in the same
+    transaction. Raises InvalidInputError (parent without checkpoint), NotFoundError (no such parent), ConflictError
+    (`wait=False` and the type is at its limit, or the parent is still active), RateLimitedError (the limit of waiting
+    jobs is reached). The caller commits.
     """
     payload = new.checked_payload
     checkpoint_ref = None
@@ -153,7 +153,7 @@ def enqueue_job(session: Session, new: NewJob, settings: Settings | None = None)
 
 
 def forget_idempotency_keys(session: Session) -> int:
-    """Clear the Idempotency-Keys that are older than 24 h; return how many."""
+    """Clear the Idempotency-Keys that are older than 24 h; return the number of cleared keys."""
     old = (
         update(Job)
         .where(Job.idempotency_key.is_not(None), Job.created_at < now_minus(IDEMPOTENCY_SECONDS))
@@ -193,7 +193,7 @@ def submitted_before(session: Session, key: str, digest: str) -> Job | None:
 
 
 def _parent_checkpoint(session: Session, parent_id: str, job_type: JobType, *, needed: bool) -> str | None:
-    """Return the newest checkpoint of an ended job. Raises InvalidInputError if it is `needed` and there is none."""
+    """Return the newest checkpoint of an ended job, or None; raise InvalidInputError if it is `needed` but missing."""
     parent = session.get(Job, parent_id)
     if parent is None:
         raise NotFoundError(f"resumeFrom: there is no job {parent_id!r}")
@@ -205,7 +205,7 @@ def _parent_checkpoint(session: Session, parent_id: str, job_type: JobType, *, n
         )
     if parent.checkpoint_ref is None and needed:
         raise InvalidInputError(
-            f"resumeFrom: job {parent_id} left no checkpoint to resume from; submit a new job without resumeFrom, or "
+            f"resumeFrom: job {parent_id} has no checkpoint to resume from; submit a new job without resumeFrom, or "
             "name a checkpoint as <experiment id>/checkpoints/<name>"
         )
     return parent.checkpoint_ref
@@ -220,7 +220,7 @@ def _require_free_slot(session: Session, job_type: JobType, settings: Settings) 
     ahead = leased_counts(session, [job_type]).get(job_type, 0) + (waiting or 0)
     if ahead >= limit:
         raise ConflictError(
-            f"{plural(ahead, 'job')} of type {job_type} run or wait already and the limit is {limit}; leave out "
-            "queue=false to wait in the queue",
+            f"{plural(ahead, 'job')} of type {job_type} already run or wait, and the limit is {limit}; omit "
+            "queue=false to queue the job",
             code="concurrency_limit",
         )

@@ -1,8 +1,8 @@
-"""The periodic work on jobs: run the reaper, repeat lost notifications, prune the outbox and publish it.
+"""A sweep is the periodic work on jobs: run the reaper, repeat lost notifications, prune the outbox and publish it.
 
-The health process calls `run_sweep` every `reaper_seconds`. While it is down, an operator can call `run_single_sweep`
-with the Celery task `tidal.health.sweep` or `tidal db sweep`. Concurrent sweeps are harmless, because an advisory lock
-lets only one of them act.
+The health process calls `run_sweep` every `reaper_seconds`. While the health process is down, an operator can start a
+single sweep with the Celery task `tidal.health.sweep` or the command `tidal db sweep`. Concurrent sweeps are harmless,
+because an advisory lock lets only one of them act.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from common.redis.publisher import RedisPublisher
 from tidal_client.vocabulary import LEASED, JobStatus
 
 MAX_NOTIFICATIONS = 64
-"""Most notifications that one sweep repeats per queue."""
+"""Largest number of notifications that one sweep repeats per queue."""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What one sweep did."""
+    """The results of one sweep."""
 
     acted: bool
-    """False if another sweep held the lock, and this one therefore did nothing."""
+    """False if this sweep did nothing because another sweep held the lock."""
     reaped: Reaped = field(default_factory=Reaped)
     notifications: int = 0
     """Number of repeated notifications."""
@@ -50,7 +50,7 @@ class SweepReport:
     published: int = 0
     """Number of published outbox rows."""
     due_in: float | None = None
-    """Seconds until the next lease or quarantine ends, unless it is renewed; None: there is none."""
+    """Seconds until the next lease expires or the next quarantine of a stale job ends; None if no job is leased."""
 
     @property
     def quiet(self) -> bool:
@@ -61,7 +61,7 @@ class SweepReport:
 def run_sweep(
     engine: Engine, publisher: Publisher, settings: Settings, *, contact: DatabaseContact | None = None
 ) -> SweepReport:
-    """Do one sweep and return what it did; this costs one query if there is nothing to do.
+    """Do one sweep and return its results. A sweep with nothing to do costs one query.
 
     `contact` keeps the reaper inactive after the database was unavailable or this process was suspended. Without it (a
     single sweep by hand), the uptime of the PostgreSQL server decides instead. If Redis is unavailable, the work that
@@ -112,7 +112,7 @@ def run_single_sweep(settings: Settings | None = None) -> SweepReport:
 
 
 def _anything_to_do() -> ColumnElement[bool]:
-    """Return a condition that is true whenever there may be work; every branch of it uses an index."""
+    """Return an SQL condition that is true if the sweep may have work; every part of the condition uses an index."""
     return or_(
         exists().where(Job.status.in_(LEASED), Job.lease_expires_at < func.now()),
         exists().where(Job.status == JobStatus.PENDING),
@@ -123,7 +123,7 @@ def _anything_to_do() -> ColumnElement[bool]:
 
 
 def _due_in(settings: Settings) -> ScalarSelect[Any]:
-    """Select the seconds until the reaper next has to act on a lease or a quarantine."""
+    """Select the seconds until the next lease expires, or the quarantine of the next stale job ends."""
     quarantine = Job.lease_expires_at + seconds(settings.quarantine_seconds)
     deadline = case((Job.status == JobStatus.STALE, quarantine), else_=Job.lease_expires_at)
     until = func.extract("epoch", func.min(deadline) - func.now())
@@ -131,7 +131,7 @@ def _due_in(settings: Settings) -> ScalarSelect[Any]:
 
 
 def _waiting_notifications(publisher: Publisher) -> dict[str, int]:
-    """Return the number of undelivered notifications per queue; empty if Redis does not answer."""
+    """Return {queue: number of undelivered notifications}; empty if Redis does not answer."""
     try:
         return {queue: publisher.undelivered(queue) for queue in set(QUEUES.values())}
     except UnavailableError:

@@ -22,10 +22,10 @@ from common.jobs.payloads import QUEUES
 from tidal_client.vocabulary import ACTIVE, LEASED, DesiredState, JobStatus, JobType
 
 RECENT = 20
-"""Number of finished jobs per type from which the usual duration is computed."""
+"""Number of newest finished jobs per type whose median duration predicts the duration of others."""
 
 HORIZON = 100
-"""Number of waiting jobs per type whose start is predicted; predictions for later ones would be useless."""
+"""Number of waiting jobs per type whose start is predicted; predictions for jobs further back would be useless."""
 
 CountWorkers = Callable[[str], int | None]
 """Returns the number of running workers of a queue; None if it is unknown."""
@@ -38,15 +38,15 @@ class QueuePosition:
     job_id: str
     type: str
     position: int
-    """Position among the jobs of its type, from 1."""
+    """Position among the waiting jobs of the same type, counted from 1."""
     predicted_start: datetime | None
-    """None if there is no prediction: no worker runs, too many jobs are ahead, or their durations are unknown."""
+    """Predicted time of the claim. None if no worker runs, too many jobs are ahead, or their durations are unknown."""
 
 
 def list_waiting_jobs(
     session: Session, settings: Settings, queue: str, workers: int | None, wanted: Collection[str] | None = None
 ) -> list[QueuePosition]:
-    """Return the jobs `wanted` that wait in `queue`, or the first HORIZON of each type, in the order of claims.
+    """Return the positions of the jobs `wanted` in `queue`, or of the first HORIZON jobs of each type if it is None.
 
     `workers` is the number of running workers; None if it is unknown.
     """
@@ -93,7 +93,7 @@ def list_waiting_jobs(
 def queue_positions(
     session: Session, settings: Settings, workers: CountWorkers, job_ids: Iterable[str]
 ) -> dict[str, QueuePosition]:
-    """Return the positions of these jobs; jobs that do not wait are missing."""
+    """Return {job id: position} for those of the jobs `wanted` that wait."""
     wanted = set(job_ids)
     if not wanted:
         return {}
@@ -102,7 +102,7 @@ def queue_positions(
 
 
 def usual_seconds(session: Session) -> dict[str, float]:
-    """Return the median seconds from first claim to completion per type; types without finished jobs are missing."""
+    """Return {job type: median seconds from first claim to completion}; types without completed jobs are missing."""
     names = cast([job_type.value for job_type in JobType], ARRAY(Text))
     types = func.unnest(names).table_valued("type").render_derived(name="types")
     took = func.extract("epoch", Job.finished_at - Job.started_at).label("seconds")
@@ -128,7 +128,7 @@ def _leased_jobs(session: Session, queue: str, usual: dict[str, float]) -> list[
     for job_type, status, desired, eta, progress_age, running_for in session.execute(query):
         remaining: float | None = None
         if status in ACTIVE and desired != DesiredState.RUN:
-            remaining = 0.0  # it was asked to end or to pause
+            remaining = 0.0  # the job was asked to end or to pause
         elif status == JobStatus.RUNNING and eta is not None and progress_age is not None:
             remaining = max(0.0, eta - float(progress_age))
         elif status in ACTIVE and job_type in usual:

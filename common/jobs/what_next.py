@@ -1,8 +1,8 @@
 """Describes in one or two sentences what happens to a job now, and what Tidal does with it next.
 
-The status alone does not explain why a job makes no progress, until when, and what follows; this text does. It depends
-only on the row, the time of the database and the settings (the unit test lists the situations). Leaves out: the history
-of the job (`job_events`), its position in the queue.
+The status alone explains neither why a job makes no progress, nor how long that lasts and what follows. The text
+depends only on the row of the job, the time of the database and the settings (the unit test lists the situations). It
+mentions neither earlier events of the job (`job_events`) nor its position in the queue.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, DesiredState, JobS
 S = JobStatus
 
 OVERDUE_SECONDS = 30.0
-"""Seconds after a deadline of the health process from which the text suggests to check that process."""
+"""If the health process has not acted this many seconds after it should have, the text suggests to check it."""
 
 HEALTH_OVERDUE = "That is overdue; check that the health process is running."
 
 ADVICE = {
     Fault.CUDA_OOM.value: "Lower training.micro_batch_size, model.context_length or the model's size.",
-    Fault.OOM_KILLED.value: "The host ran out of memory: lower the batch or the model, or free memory.",
+    Fault.OOM_KILLED.value: "The host ran out of memory: lower the batch or model size, or free memory.",
     Fault.WORKER_LOST.value: "Its workers ended without an error: check the host first (memory, power, kernel log).",
     Fault.DIVERGED.value: "A loss or gradient was not finite: lower the learning rate or warm up for longer.",
     Fault.NO_PROGRESS.value: "The trainer made no progress: its log shows what it did last.",
 }
-"""What to do, by `error_code`; for other codes the error message is enough."""
+"""{error code of a job: what the user can do}; for other codes the error message is enough."""
 
 
 def what_next(job: Job, now: datetime, settings: Settings, *, shortage: str = "") -> str:
-    """Return what happens next to the job, in sentences; empty when the status alone is enough.
+    """Return sentences about what happens next to the job; empty when the status alone is enough.
 
     `now` is the time of the database. `shortage` describes the lack of disk space for a job in the phase
     `waiting_for_disk`, without a full stop.
@@ -50,7 +50,7 @@ def what_next(job: Job, now: datetime, settings: Settings, *, shortage: str = ""
         case S.PAUSED:
             return f"Its checkpoint is registered and its slot is free; resume continues it {_start(job)}."
         case S.FAILED:
-            advice = ADVICE.get(job.error_code or "", "The log and the error message give the reason.")
+            advice = ADVICE.get(job.error_code or "", "See the log and the error message for the reason.")
             return f"{advice} {_continuation(job)}"
         case S.CANCELLED:
             return _continuation(job)
@@ -59,7 +59,7 @@ def what_next(job: Job, now: datetime, settings: Settings, *, shortage: str = ""
 
 def _pending(job: Job, now: datetime) -> str:
     if job.desired_state == DesiredState.PAUSE:
-        return "A pause was requested; the job pauses at the first safe point of its next attempt. Resume withdraws it."
+        return "A pause was requested; the next attempt pauses as soon as it has a checkpoint. Resume withdraws it."
     job_is = "The job is"
     if job.infra_restarts:
         job_is = f"After {_lost_attempts(job.infra_restarts)} without a new checkpoint, the job is"
@@ -106,7 +106,7 @@ def _disk(job: Job, shortage: str) -> str:
 
 
 def _lease(job: Job, now: datetime, settings: Settings) -> str:
-    """Return why the lease is in danger, or "" if it is renewed on time."""
+    """Return a warning if the lease is not renewed on time, else ""."""
     assert job.lease_expires_at is not None
     remaining = (job.lease_expires_at - now).total_seconds()
     since_renewal = settings.lease_seconds - remaining
@@ -124,7 +124,7 @@ def _lease(job: Job, now: datetime, settings: Settings) -> str:
 
 
 def _request(job: Job, now: datetime, settings: Settings) -> str:
-    """Return how a pause, complete, stop or cancel request proceeds, or "" without such a request."""
+    """Return how a requested pause, complete, stop or cancel proceeds, or "" if nothing was requested."""
     desired = DesiredState(job.desired_state)
     if desired is DesiredState.RUN:
         return ""
@@ -135,7 +135,7 @@ def _request(job: Job, now: datetime, settings: Settings) -> str:
         return f"{asked}: training ends, then evaluation and the final model follow, without a time limit."
     result = "frees its slot" if desired is DesiredState.PAUSE else "ends as cancelled, and can be resumed"
     if desired is DesiredState.PAUSE and job.status in (S.PROVISIONING, S.STARTING):
-        return f"{asked}: at its first safe point the job writes a checkpoint and {result}."
+        return f"{asked}: after its start the job writes a checkpoint and {result}."
     until_term = settings.stop_grace_seconds - since
     until_kill = until_term + (0.0 if job.cancel_requested else settings.kill_grace_seconds)
     if until_kill <= 0:
@@ -155,9 +155,9 @@ def _continuation(job: Job) -> str:
 
 
 def _start(job: Job) -> str:
-    """Return where the next attempt begins, according to the row.
+    """Return where the next attempt begins, according to the job's row.
 
-    A job that has not registered a checkpoint yet may have one of its parent.
+    Before a job registers its first checkpoint, `checkpoint_ref` may name a checkpoint of its parent.
     """
     if job.checkpoint_ref is None:
         return "from the beginning"

@@ -1,4 +1,4 @@
-"""Reduces series to fewer points that look the same in a chart: largest-triangle-three-buckets, per metric name.
+"""Reduces each metric to fewer points that look the same in a chart (largest triangle three buckets).
 
 Source: S. Steinarsson, "Downsampling Time Series for Visual Representation", 2013, section 4.2. The first and the last
 point are kept. From each bucket, the point is kept that forms the largest triangle with the point kept before it and
@@ -32,7 +32,7 @@ def lttb(x: npt.ArrayLike, y: npt.ArrayLike, max_points: int) -> npt.NDArray[np.
     edges = np.floor(np.linspace(1, n - 1, max_points - 1)).astype(np.intp)
     kept = np.empty(max_points, dtype=np.intp)
     kept[0], kept[-1] = 0, n - 1
-    # The mean of the bucket that follows each bucket; after the last inner bucket only the last point follows.
+    # The mean of the next bucket, for each bucket; only the last point follows the last inner bucket.
     sizes = np.diff(edges, append=n)
     mean_x, mean_y = (np.add.reduceat(series, edges)[1:] / sizes[1:] for series in (xs, ys))
     previous = 0
@@ -49,7 +49,7 @@ def lttb(x: npt.ArrayLike, y: npt.ArrayLike, max_points: int) -> npt.NDArray[np.
 def downsample(
     table: MetricTable, max_points: int, keys: Iterable[str] | None = None
 ) -> dict[str, list[tuple[int, float]]]:
-    """Return at most `max_points` pairs of step and value per metric name; values that are not finite are left out."""
+    """Return {metric name: at most `max_points` pairs of step and value}; values that are not finite are left out."""
     series: dict[str, list[tuple[int, float]]] = {}
     for name in keys if keys is not None else table.columns:
         steps, values = table.series(name)

@@ -1,10 +1,10 @@
 """The index of a metrics archive, `metrics/<kind>.index`: a cache that holds the points of the segments as columns.
 
-Parsing a million lines takes seconds, reading their columns takes milliseconds. A block is appended when enough lines
-are not in the index yet (`EXTEND_BYTES`); the writer does this when it begins a new segment, and so does every reader.
-Readers parse the lines that are not in the index. Only the segments are authoritative: an index that is damaged or
-incomplete, or covers more than the segments, is rebuilt from them. If the index cannot be written, the lines are parsed
-each time. Leaves out: which points are valid (`common.metrics.table`).
+Parsing a million lines takes seconds, reading their columns takes milliseconds. When at least `EXTEND_BYTES` of lines
+are not in the index yet, a block with their points is appended: by the writer when it begins a new segment, or by the
+next reader. Readers parse the lines that are not in the index. Only the segments are authoritative. If the index is
+damaged, incomplete, or covers more than the segments, it is rebuilt from them. If the index cannot be written, every
+reader parses the lines. `common.metrics.table` decides which points are valid.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from common.metrics.index_block import Block, parse_block, read_block, write_blo
 log = get_logger(__name__)
 
 EXTEND_BYTES = 256 * 1024
-"""Size of the lines outside the index, in bytes, from which a block is written."""
+"""Size in bytes that the lines outside the index must reach before a block is written."""
 BLOCK_BYTES = 1024 * 1024
-"""Size of the lines in one block, in bytes; building an index needs memory in proportion to it."""
+"""Size in bytes of the lines of one block. The memory needed to build an index is proportional to it."""
 
 
 class MetricIndex:
@@ -39,16 +39,16 @@ class MetricIndex:
         self._path = self._folder / f"{kind}.index"
         self._kind = kind
         self._covered: dict[str, int] = {}
-        """Segment name → offset up to which its lines are in the index."""
+        """{segment name: offset in bytes up to which its lines are in the index}."""
         self._valid_bytes = 0
         """Size of the valid blocks at the beginning of the file, in bytes."""
         self._size = 0
         """Size of the file in bytes when it was read."""
 
     def blocks(self, names: Collection[str] | None = None) -> Iterator[Block]:
-        """Yield all points, with the columns in `names` (None: all), and append missing blocks to the index.
+        """Yield all points with the columns `names`, or all columns if it is None; append missing blocks to the index.
 
-        Points of one attempt are in order, those of different attempts may alternate.
+        The blocks of one attempt are in order; blocks of different attempts may alternate.
         """
         yield from self._indexed_blocks(names)
         wanted = self._unindexed_bytes() >= EXTEND_BYTES or self._valid_bytes < self._size
@@ -80,7 +80,7 @@ class MetricIndex:
             self._size = os.fstat(file.fileno()).st_size
             while (block := read_block(file, names)) is not None:
                 if any(sizes.get(name, 0) < end for name, end in block.covers.items()):
-                    return  # a segment is shorter than when the block was written
+                    return  # a segment is shorter than it was when the block was written
                 self._covered |= block.covers
                 self._valid_bytes = file.tell()
                 yield block
@@ -90,7 +90,7 @@ class MetricIndex:
         return sum(end - self._covered.get(path.name, 0) for path, end in _segments(self._folder, self._kind))
 
     def _unindexed_blocks(self) -> Iterator[Block]:
-        """Yield the points that are not in the index, in blocks of about BLOCK_BYTES and one attempt."""
+        """Yield the points that are not in the index. A block has about BLOCK_BYTES of lines, all of one attempt."""
         lines: list[bytes] = []
         covers: dict[str, int] = {}
         attempt, size = 0, 0
@@ -121,7 +121,7 @@ class MetricIndex:
 
     @contextmanager
     def _appending(self, *, wanted: bool) -> Iterator[Callable[[Block], None]]:
-        """Yield a function that appends a block to the index; it does nothing if not `wanted`, or after an error."""
+        """Yield a function that appends a block to the index, and does nothing if not `wanted`, or after an error."""
         file = self._open() if wanted else None
 
         def append(block: Block) -> None:
@@ -133,7 +133,7 @@ class MetricIndex:
                     self._covered |= block.covers
                     self._valid_bytes = self._size = file.tell()
                 except OSError as error:
-                    log.warning("the index of metrics could not be written", path=str(self._path), error=str(error))
+                    log.warning("the index of the metrics could not be written", path=str(self._path), error=str(error))
                     file.close()
                     file = None
 
@@ -146,7 +146,7 @@ class MetricIndex:
     def _open(self) -> BinaryIO | None:
         """Open and lock the file, and cut it after its valid blocks.
 
-        Returns None if another process has locked or changed the file, or it cannot be written.
+        Returns None if another process has locked or changed the file, or if the file cannot be written.
         """
         file: BinaryIO | None = None
         try:
@@ -155,7 +155,7 @@ class MetricIndex:
             if os.fstat(file.fileno()).st_size == self._size:
                 if self._valid_bytes < self._size:
                     log.warning(
-                        "the index of metrics is damaged and is rebuilt",
+                        "the index of the metrics is damaged and is rebuilt",
                         path=str(self._path),
                         kept_bytes=self._valid_bytes,
                     )
@@ -165,14 +165,14 @@ class MetricIndex:
         except BlockingIOError:
             pass
         except OSError as error:
-            log.warning("the index of metrics could not be written", path=str(self._path), error=str(error))
+            log.warning("the index of the metrics could not be written", path=str(self._path), error=str(error))
         if file is not None:
             file.close()
         return None
 
 
 def _segments(folder: Path, kind: str) -> list[tuple[Path, int]]:
-    """Return the segments of `kind` and their sizes, in the order of attempts and numbers."""
+    """Return the segments of `kind` and their sizes in bytes, sorted by attempt and number."""
     found: list[tuple[Path, int]] = []
     try:
         with os.scandir(folder) as entries:

@@ -1,9 +1,9 @@
 """Blocks of the metrics index: the points of one attempt as columns, and their format in the file.
 
 A block in the file is a frame (`MAGIC`, size of the header, size of the columns, checksum of both), a JSON header, and
-the columns as raw arrays; the frame shows whether the block is complete and undamaged. A column is float64: NaN where a
-point does not have this metric, infinity where the value was not finite (the archive holds null then). Leaves out:
-which lines a block covers and when it is written (`common.metrics.index`).
+the columns as raw arrays; the frame shows whether the block is complete and undamaged. A column is float64. It has NaN
+where a point does not have this metric, and infinity where the value was not finite (the archive then has null).
+`common.metrics.index` decides which lines a block covers and when it is written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy.typing as npt
 MAGIC = b"TMI1"
 _FRAME = struct.Struct("<4sIQI")
 _PARSE_AT_ONCE = 256
-"""Number of lines that are parsed in one call, which holds the interpreter lock for less than a millisecond."""
+"""Number of lines that are parsed in one call, which holds Python's interpreter lock for less than a millisecond."""
 
 Floats = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ class Block:
 
     attempt: int
     covers: dict[str, int]
-    """Segment name → offset up to which its lines are in this block or in earlier ones."""
+    """{segment name: offset in bytes up to which its lines are in this block or in earlier ones}."""
     steps: Steps
     times: Floats
     """Milliseconds since 1970."""
@@ -43,7 +43,8 @@ class Block:
     names: list[str] = field(default_factory=list)
     """Names of all columns, including those that were not read."""
     rewinds: list[tuple[int, int]] = field(default_factory=list)
-    """(attempt, step) of the rewind lines."""
+    """Attempt and step of each rewind line: the attempt resumed after the step, and voids later points of earlier
+    attempts."""
 
 
 def parse_block(attempt: int, covers: dict[str, int], lines: Iterable[bytes]) -> Block:
@@ -95,7 +96,7 @@ def write_block(block: Block) -> bytes:
 
 
 def read_block(file: BinaryIO, names: Collection[str] | None) -> Block | None:
-    """Read the next block, with the columns in `names` (None: all). Returns None at the end or if it is damaged."""
+    """Read the next block, with the columns `names` (None: all columns). Return None at the end or if it is damaged."""
     frame = file.read(_FRAME.size)
     if len(frame) < _FRAME.size:
         return None

@@ -1,8 +1,8 @@
 """The names of the metrics that training writes, and that charts, reports and tests read.
 
 A point may have other metrics too, but only these have a documented meaning and unit. Language model training uses the
-names of the original project, so that charts can show its experiments too. The names of controller training are in
-snake_case; a slash separates the group from the metric ("reward/diversity").
+names of the original project, so that charts can also show experiments imported from there. The names of controller
+training are in snake_case; a slash separates the group from the metric ("reward/diversity").
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEP_REWARD = "step_reward"
 POLICY_LOSS = "policy_loss"
 VALUE_LOSS = "value_loss"
 COST_VALUE_LOSS = "cost_value_loss"
-"""This metric is 0 outside the constrained mode."""
+"""Loss of the network that predicts the cost; 0 outside the constrained mode."""
 ENTROPY = "entropy"
 """Entropy of the policy in nats."""
 ENTROPY_COEF = "entropy_coef"
@@ -43,14 +43,14 @@ REWARD_PREFIX = "reward/"
 """Prefix of the reward components: perplexity, diversity, sampling, repetition, coherence."""
 DIVERSITY_WEIGHT = "diversity_weight"
 LAGRANGE_MULTIPLIER = "lagrange_multiplier"
-"""This metric is 0 outside the constrained mode."""
+"""Lagrange multiplier of the diversity constraint; 0 outside the constrained mode."""
 COST = "cost"
-"""Mean of max(0, 0.55 − diversity) over the rollout."""
+"""Mean of max(0, 0.55 − diversity) over the tokens of the rollout: the shortfall of diversity."""
 RL_LEARNING_RATE = "learning_rate"
 RL_GRADIENT_NORM = "gradient_norm"
 """Norm of the gradient before clipping, averaged over the minibatches."""
 RL_STEPS_PER_SECOND = "steps_per_second"
-"""Transitions per second, over rollout and update together."""
+"""Transitions (tokens with their rewards) per second of rollout and update together."""
 EPISODES = "episodes"
 """Number of episodes that have finished since the training began."""
 EVALUATION_REWARD = "evaluation/step_reward"

@@ -1,6 +1,6 @@
 """Writes the archive of one kind of metrics as segments: files that are closed at a certain age or size.
 
-Each write appends complete lines or nothing. Leaves out: the content of the lines (`common.metrics.writer`).
+Each write appends complete lines or nothing. `common.metrics.writer` makes the lines.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Reads the valid points of an archive as columns: attempts are merged, rewinds applied, and each name is one series.
+"""Reads the valid points of an archive as columns: one series per metric name, merged from all attempts.
 
-If several attempts reported a step, the points of the highest attempt are valid. A rewind voids later points of earlier
-attempts. A series leaves out values that were not finite. The points come from the index, so a million of them take a
-fraction of a second. Leaves out: reducing the number of points (`common.metrics.downsample`).
+If several attempts reported a step, the points of the highest attempt are valid. A resumed attempt begins with a rewind
+line, which voids later points of earlier attempts. A series leaves out values that were not finite. The points come
+from the index, so a million of them take a fraction of a second.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class MetricPoint:
-    """The values of one step. `time` is ISO 8601 in UTC; a value of None was not finite."""
+    """The values of one step. `time` is ISO 8601 in UTC; None stands for a value that was not finite."""
 
     step: int
     time: str
@@ -34,13 +34,13 @@ class MetricPoint:
     values: dict[str, float | None]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the point as the JSON object of the api and the live stream."""
+        """Return the point as the JSON object that the HTTP API and the live stream use."""
         return {"step": self.step, "time": self.time, "attempt": self.attempt, "values": self.values}
 
 
 @dataclass(frozen=True)
 class MetricTable:
-    """Valid points as columns, sorted by step. Rows with the same step have values of different metrics."""
+    """Valid points as columns, sorted by step. If several rows have the same step, together they are one point."""
 
     names: list[str]
     """All metric names in valid points, sorted, including those whose columns were not read."""
@@ -61,7 +61,7 @@ class MetricTable:
         return self._rows(slice(int(np.searchsorted(self.steps, distinct[-count])), None))
 
     def between(self, first: int | None, last: int | None) -> MetricTable:
-        """Return the rows of the steps from `first` to `last`, both included; None: from the beginning, to the end."""
+        """Return the rows of the steps from `first` to `last`, both included; None means no limit."""
         begin = 0 if first is None else int(np.searchsorted(self.steps, first, "left"))
         end = len(self.steps) if last is None else int(np.searchsorted(self.steps, last, "right"))
         return self._rows(slice(begin, end))
@@ -71,7 +71,7 @@ class MetricTable:
         return MetricTable(self.names, self.steps[rows], self.times[rows], self.attempts[rows], columns)
 
     def series(self, name: str) -> tuple[Steps, Floats]:
-        """Return the finite values of one metric and their steps; of several values for a step, the newest."""
+        """Return the steps and finite values of one metric; of several values for a step, only the newest."""
         steps, column = self._latest(name)
         finite = np.isfinite(column)
         return (steps, column) if finite.all() else (steps[finite], column[finite])
@@ -82,7 +82,7 @@ class MetricTable:
         return steps[np.isinf(column)]
 
     def _latest(self, name: str) -> tuple[Steps, Floats]:
-        """Return the steps and values of one metric; of several values for a step, the newest. NaN: no value."""
+        """Return the steps and values of one metric (NaN if missing); of several values for a step, only the newest."""
         column = self.columns.get(name)
         if column is None:
             return np.empty(0, np.int64), np.empty(0)
@@ -100,7 +100,7 @@ class MetricTable:
         return bool((self.steps[1:] > self.steps[:-1]).all())
 
     def newest(self) -> MetricPoint | None:
-        """Return the point of the last step with the values of all columns, or None if the table is empty."""
+        """Return the point of the last step, with the values of all columns; None if the table is empty."""
         if not len(self.steps):
             return None
         begin = int(np.searchsorted(self.steps, self.steps[-1]))
@@ -118,7 +118,7 @@ def read_table(
 ) -> MetricTable:
     """Read the valid points of `kind` from the folder of an experiment.
 
-    With `names`, the table has only these columns, and, unless `every_point`, only points with a value in one of them.
+    With `names`, the table has only these columns. Points without a value in them are left out unless `every_point`.
     """
     by_attempt: dict[int, list[Block]] = {}
     rewinds: dict[int, int] = {}
@@ -126,7 +126,7 @@ def read_table(
         by_attempt.setdefault(block.attempt, []).append(block)
         rewinds.update(block.rewinds)
     parts: list[tuple[Block, Mask]] = []
-    # Lowest step, highest step and all steps of each later attempt.
+    # For each later attempt: its lowest step, highest step and all steps.
     later_steps: list[tuple[int, int, Steps]] = []
     for attempt in sorted(by_attempt, reverse=True):
         blocks = by_attempt[attempt]
@@ -168,7 +168,7 @@ def _valid_rows(
 
 
 def _merged(parts: list[tuple[Block, Mask]]) -> MetricTable:
-    """Join the valid rows to one table; removes columns from their blocks, so that memory holds them about once."""
+    """Join the valid rows to one table. Columns are removed from their blocks once joined, to save memory."""
     names = sorted({name for block, _ in parts for name in block.names})
     read = sorted({name for block, _ in parts for name in block.columns})
     all_valid = [bool(mask.all()) for _, mask in parts]

@@ -1,12 +1,13 @@
 """Writes the metrics of a training to disk and to Redis, without slowing or stopping the training.
 
 `add` appends to a deque and returns. A thread writes the waiting points every 200 ms; a point that arrives after a
-pause is written within 25 ms. It appends them to JSONL segments (the archive,
+pause is written within 25 ms. The thread appends the points to JSONL segments (the archive,
 `<experiment>/metrics/<kind>-<attempt>-<n>.jsonl`, a new segment after 30 s or 1 MiB), sends the same lines to the Redis
 stream of the experiment, and updates the index of the archive. If Redis is unavailable, only the archive is written;
 later the stream continues from the last position that Redis acknowledged. If the disk is full, a bounded number of
-points waits in memory; points beyond it are dropped and counted. A line is `{"step", "time", "attempt", "values"}`, or
-`{"rewind": {"attempt", "step"}}` at the start of a resumed attempt. Leaves out: reading (`common.metrics.table`).
+points waits in memory; when there are more, the oldest are dropped and counted. A line is `{"step", "time", "attempt",
+"values"}`, or `{"rewind": {"attempt", "step"}}` at the start of a resumed attempt. `common.metrics.table` reads the
+archive.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ log = get_logger(__name__)
 FLUSH_SECONDS = 0.2
 """Approximate seconds between two flushes while points keep arriving."""
 CHECKS_PER_FLUSH = 8
-"""How often the thread checks for points between two flushes. A point that arrives after a pause is written at the next
+"""Number of checks for new points per `flush_seconds`. A point that arrives after a pause is written at the next
 check."""
 SEGMENT_SECONDS = 30.0
 SEGMENT_BYTES = 1024 * 1024
 MAX_WAITING = 200_000
-"""Most points that are kept in memory while the disk is full."""
+"""Largest number of points that are kept in memory while the disk is full."""
 CLOSE_SECONDS = 3.0
-"""Most seconds that `close` waits for Redis if it does not answer."""
+"""Longest time in seconds that `close` waits for Redis."""
 
 _Point = tuple[str, int, float, Mapping[str, float] | None]
-"""Kind, step, seconds since 1970, values; None marks a rewind."""
+"""Kind, step, seconds since 1970, and values, which are None for a rewind."""
 
 
 class MetricsWriter:
@@ -92,12 +93,12 @@ class MetricsWriter:
                 )
         self._indexes = {kind: MetricIndex(directory, kind) for kind in keys.METRIC_KINDS}
         self._indexed = dict.fromkeys(keys.METRIC_KINDS, 1)
-        """Number of segments when the index was last updated, per kind."""
+        """{kind: number of segments when its index was last updated}."""
         self._stream_behind = False
-        """Whether the archive has lines that the streams do not have yet."""
+        """Whether the archive has lines that were not yet sent to the Redis streams."""
         self._disk_failed = False
         self._refusal: str | None = None
-        """Why the disk was too full for the newest points; None after a successful write."""
+        """Error of the last write if the disk was full; None after a successful write."""
         self._added = 0
         self._dequeued = 0
         self._written = 0
@@ -117,7 +118,7 @@ class MetricsWriter:
         self._waiting.append((kind, step, time.time(), dict(values)))
 
     def rewind(self, step: int) -> None:
-        """Record that this attempt resumes after `step`, which voids later points of earlier attempts."""
+        """Record that this attempt resumes after `step`. This voids points of earlier attempts at later steps."""
         for kind in self._segments:
             self._added += 1
             self._waiting.append((kind, step, time.time(), None))
@@ -125,14 +126,14 @@ class MetricsWriter:
     def flush(self) -> bool:
         """Write all points added so far to disk; call this before a checkpoint becomes visible.
 
-        Returns False if the disk does not accept them; the points then stay in memory.
+        Returns False if the write fails; the points then stay in memory.
         """
         with self._flushing:
             return self._archive_waiting() and self._sync()
 
     @property
     def refusal(self) -> str | None:
-        """The error, if the disk was too full for the newest points, which then stay in memory; otherwise None."""
+        """Error of the last write if the disk was full and the newest points are only in memory; otherwise None."""
         return self._refusal
 
     @property
@@ -142,11 +143,11 @@ class MetricsWriter:
 
     @property
     def written(self) -> int:
-        """Number of points in the archive."""
+        """Number of points (and rewinds) that this attempt has written to the archive."""
         return self._written
 
     def close(self) -> None:
-        """Write and send all points; waits at most three seconds for Redis. May be called twice."""
+        """End the thread; write and send all points. Waits at most three seconds for Redis. May be called twice."""
         self._stop.set()
         self._thread.join()
         deadline = time.monotonic() + CLOSE_SECONDS
@@ -189,7 +190,7 @@ class MetricsWriter:
                 log.exception("metrics could not be written")
 
     def _flush(self, *, force: bool = False) -> None:
-        """Move the waiting points to the archive; after a disk error they keep waiting, unless `force`."""
+        """Move the waiting points to the archive. After a disk error they stay in memory, or are dropped if `force`."""
         with self._flushing:
             self._archive_waiting(last_try=force)
 
@@ -233,12 +234,15 @@ class MetricsWriter:
             self._waiting.extendleft(reversed(points[len(points) - min(free_places, len(points)) :]))
 
     def _ship(self, *, force: bool = False) -> bool:
-        """Send new lines to the streams; return whether the streams are up to date."""
+        """Send new lines to the Redis streams; return whether all lines were sent."""
         done = [shipper.ship(self._segments[kind].paths, force=force) for kind, shipper in self._shippers.items()]
         return all(done)
 
     def _report_dropped(self) -> None:
-        """Add newly dropped points to the counter that the api shows; without Redis, the next flush tries again."""
+        """Add newly dropped points to the counter that the HTTP API shows.
+
+        If Redis does not answer, the next flush tries again.
+        """
         new = self.dropped - self._reported_dropped
         if new > 0 and self._client is not None:
             with contextlib.suppress(redis.RedisError):
@@ -246,7 +250,7 @@ class MetricsWriter:
                 self._reported_dropped += new
 
     def _update_indexes(self) -> None:
-        """Add closed segments to the indexes, so that the first reader of a long training need not parse all of it."""
+        """Add closed segments to the indexes, so that no reader has to parse the whole archive of a long training."""
         for kind, segments in self._segments.items():
             if len(segments.paths) > self._indexed[kind]:
                 self._indexed[kind] = len(segments.paths)

@@ -1,6 +1,6 @@
 """The language model: a pre-norm transformer with gates that scale its residual branches by the modulation.
 
-Pure torch. Leaves out: files (`common.checkpoint`), sampling (`common.generation`), optimisers (`common.training`).
+Uses only torch. Files are in `common.checkpoint`, sampling in `common.generation`, optimisers in `common.training`.
 """
 
 from common.config.lm import ModelConfig

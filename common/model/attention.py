@@ -1,7 +1,7 @@
-"""Causal self-attention in the two forms that a decoder needs: many new positions at once, or one per sequence.
+"""Causal self-attention in the two forms that a decoder needs: for all positions, or for one new one per sequence.
 
 Both use torch's scaled_dot_product_attention with scale 1/sqrt(K) (flash attention where the device supports it). The
-projections are in the block, because the checkpoint format has their names there.
+projections are in the block (`common.model.block`), because the checkpoint format names them as its parts.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class TransformerBlock(nn.Module):
         layer: int,
         rows: Sequence[int] | None,
     ) -> Tensor:
-        """Return what `forward` returns, and write keys and values into `rows` of the cache."""
+        """Return the same as `forward`, and write keys and values into `rows` of the cache."""
         q, k, v = self._project(x, cos, sin)
         cache.fill(layer, k, v, rows)
         return self._finish(x, causal_attention(q, k, v), modulation)

@@ -1,8 +1,9 @@
-"""Keys and values of the positions decoded so far. Every sequence has its own length and row in the cache.
+"""Keys and values of the positions decoded so far. Every sequence has its own row in the cache and its own length.
 
-Memory is allocated once: (L, B, H, capacity, K) each for keys and values. Lengths are kept on the device for the maths,
-and as upper bounds on the host, so that a full row is detected without a device synchronisation. A position keeps the
-modulation that it was computed with. Leaves out: sliding; for that the caller prefills the row again.
+Memory is allocated once: (L, B, H, capacity, K) each for keys and values. Lengths are kept on the device for the
+computation, and as upper bounds on the host, so that a full row is detected without a device synchronisation. The
+cached keys and values of a position depend on the modulation with which they were computed. There is no sliding window:
+the caller prefills a full row again with its last tokens.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor
 
 SPAN_STEP = 32
-"""Attention reads the cache up to the longest row, rounded up to a multiple of this, so that shapes change rarely."""
+"""Attention reads the cache up to the longest row, rounded up to a multiple of `SPAN_STEP`, so that shapes rarely
+change."""
 
 
 class KVCache:
     """Keys and values of B sequences.
 
-    `lengths` (B,) int64 is the number of positions in each row; `bounds` are upper bounds of it on the host.
+    `lengths` (B,) int64 is the number of positions in each row; `bounds` are upper bounds of the lengths on the host.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class KVCache:
         return len(self.bounds)
 
     def reset(self, rows: Sequence[int] | None = None) -> None:
-        """Empty the given rows, or all rows with None, so that their next token is at position 0."""
+        """Empty the given rows, or all rows if `rows` is None. Their next token is then at position 0."""
         if rows is None:
             self.lengths.zero_()
             self.bounds = [0] * self.batch_size
@@ -58,7 +60,7 @@ class KVCache:
             self.bounds[row] = 0
 
     def fill(self, layer: int, keys: Tensor, values: Tensor, rows: Sequence[int] | None) -> None:
-        """Write positions 0..T−1 of one layer: keys and values (n, H, T, K) into `rows`, or all rows with None."""
+        """Write keys and values (n, H, T, K) of one layer to positions 0..T−1 of the n `rows` (None: all rows)."""
         T = keys.shape[2]
         if rows is None:
             self.keys[layer, :, :, :T] = keys
@@ -69,7 +71,7 @@ class KVCache:
             self.values[layer, row, :, :T] = values[i]
 
     def set_lengths(self, lengths: Tensor | None, padded: int, rows: Sequence[int] | None) -> None:
-        """Set the lengths after a prefill of `padded` positions; `lengths` (n,) are given if some rows are shorter."""
+        """Set the lengths after a prefill of `padded` positions, to `lengths` (n,) if given, else to `padded`."""
         targets = list(range(self.batch_size)) if rows is None else list(rows)
         exact = lengths.tolist() if lengths is not None and lengths.device.type == "cpu" else None
         for i, row in enumerate(targets):
@@ -101,7 +103,7 @@ class KVCache:
         return (self._positions[: self.span] <= self.lengths[:, None])[:, None, None, :]
 
     def check_room(self) -> None:
-        """Raise ValueError if a row has no space for one more token, by the bounds on the host."""
+        """Raise ValueError if, according to the bounds on the host, a row has no space for one more token."""
         full = [row for row, bound in enumerate(self.bounds) if bound >= self.capacity]
         if full:
             raise ValueError(

@@ -1,8 +1,8 @@
 """TransformerLM: computes logits from tokens, for whole sequences or one token at a time with a cache.
 
 Shapes: B batch, T time, D model width, H heads, K head width, V vocabulary, S cached positions. The state dict has the
-names of the original's format. Positions start at 0 in every call of `forward`. Leaves out: sliding windows
-(`common.generation.window`).
+names of the original's format. Positions start at 0 in every call of `forward`. Sliding windows are in
+`common.generation.window`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class TransformerLM(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """The number of trainable and frozen parameters, without the rotary tables."""
+        """The number of all parameters, trainable or frozen, without the rotary tables."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
@@ -119,9 +119,9 @@ class TransformerLM(nn.Module):
         """Fill cache rows with whole prompts, which replace the previous content of these rows.
 
         input_ids (n, T) int64 are right-padded to `lengths` (n,) if given; modulation (n, 1). `rows` are the n cache
-        rows to fill (None: all B), so that a row can be replaced while others continue. Returns logits (n, V) and
-        final-layer-norm states (n, D) of the last position of each prompt, without padding.
-        Raises ValueError on a wrong shape or T above the cache's capacity.
+        rows to fill; None stands for all B rows. So a row can be replaced while others continue. Returns logits (n, V)
+        and states (n, D) after the final layer norm, for the last token of each prompt before its padding. Raises
+        ValueError on a wrong shape or T above the cache's capacity.
         """
         n, T = self._check(input_ids, cache.capacity)
         expected = cache.batch_size if rows is None else len(rows)
@@ -147,10 +147,10 @@ class TransformerLM(nn.Module):
     def decode_one_token(
         self, token: Tensor, cache: KVCache, modulation: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Append token (B,) int64 to every cache row, each at its own position.
+        """Append one token per cache row, `token` (B,) int64, at the next position of each row.
 
-        modulation (B, 1) applies only to these tokens. Returns logits (B, V) and final-layer-norm states (B, D). Does
-        not wait for the device. Raises ValueError when a row is full or a shape is wrong.
+        modulation (B, 1) applies only to these tokens. Returns logits (B, V) and states (B, D) after the final layer
+        norm. Does not wait for the device. Raises ValueError when a row is full or a shape is wrong.
         """
         if token.shape != (cache.batch_size,):
             raise ValueError(f"token has shape {tuple(token.shape)}, expected ({cache.batch_size},), one per cache row")
@@ -170,7 +170,7 @@ class TransformerLM(nn.Module):
         if input_ids.dim() != 2 or not 1 <= input_ids.shape[1] <= limit:
             raise ValueError(
                 f"input_ids has shape {tuple(input_ids.shape)}, expected (batch, 1..{limit}); "
-                "pass at most the last tokens that fit"
+                f"pass at most the last {limit} tokens"
             )
         return input_ids.shape[0], input_ids.shape[1]
 

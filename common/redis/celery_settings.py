@@ -1,8 +1,8 @@
-"""The Celery configuration that all processes share: the workers, and the processes that only publish messages.
+"""The Celery configuration that workers and processes that only publish messages share.
 
-A message only notifies a worker; the queue is the table in PostgreSQL (docs/decisions/0019). So messages are
+A message only notifies a worker; the queue is the table in PostgreSQL (docs/decisions/0019). Therefore messages are
 acknowledged before the work, nothing is prefetched, there are no results, and no code relies on a message being
-delivered exactly once. Leaves out: the tasks, which each service registers on the app that `make_app` returns.
+delivered exactly once. Each service registers its own tasks on the app that `make_app` returns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ HANDOVER_TASK: Final = "tidal.generate.handover"
 SWEEP_TASK: Final = "tidal.health.sweep"
 
 WORKER_FLAGS: Final = ("--task-events", "--without-gossip", "--without-mingle", "--pool", "threads")
-"""Event heartbeats and remote control stay on: without them Flower shows workers offline after 150 s."""
+"""Options of every worker. They leave Celery's heartbeats and remote control on, without which Flower shows a worker as
+offline after 150 s."""
 
 
 def celery_settings(redis_url: str | SecretStr) -> dict[str, Any]:
@@ -32,7 +33,8 @@ def celery_settings(redis_url: str | SecretStr) -> dict[str, Any]:
         "broker_url": url,
         "result_backend": None,
         "task_ignore_result": True,
-        # Acknowledge before the work: with late acknowledgement, a reset connection makes a task run twice.
+        # Messages are acknowledged before the work, because with late acknowledgement, a reset connection makes a task
+        # run twice.
         "task_acks_late": False,
         "task_reject_on_worker_lost": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
@@ -73,7 +75,7 @@ def make_app(name: str, redis_url: str | SecretStr) -> Celery:
 
 
 def make_producer(name: str, redis_url: str | SecretStr, timeout: float = 5.0) -> Celery:
-    """Return an app that only publishes, and fails if Redis takes more than `timeout` seconds to connect or answer."""
+    """Return an app that only publishes; this fails if Redis takes over `timeout` seconds to connect or answer."""
     app = make_app(name, redis_url)
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,
@@ -85,13 +87,13 @@ def make_producer(name: str, redis_url: str | SecretStr, timeout: float = 5.0) -
 
 
 def worker_command(app: str, queue: str, arguments: Sequence[str] = (), *, sweeps: bool = False) -> list[str]:
-    """Return the command line of a worker with one slot for `queue`; `app` is the module of its Celery app.
+    """Return the command line of a worker of `queue` that runs one task at a time; `app` names its module.
 
     With `sweeps` the worker also takes the task `tidal.health.sweep`, which needs access to the database.
     """
     return [
         sys.executable,
-        # Celery warns root of message formats that can execute code; this app accepts only JSON.
+        # Celery warns the root user about message formats that can execute code, but this app accepts only JSON.
         "-W",
         "ignore:You're running the worker with superuser privileges",
         "-m",
