@@ -44,7 +44,7 @@ def render() -> str:
         + ".",
         _table(("variable", "default", "meaning"), [_variable(name, field) for name, field in _fields(Settings)]),
         "### Variables outside the settings",
-        "These variables are read by commands, compose, tests, and the logging of a process before it reads its settings.",
+        "Commands, compose and tests read these variables, and so does the logging until the settings are read.",
         _table(("variable", "meaning"), [(f"`{name}`", meaning) for name, meaning in OTHER_VARIABLES.items()]),
     ]
     return "\n\n".join(parts) + "\n"

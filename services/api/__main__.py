@@ -1,7 +1,7 @@
 """Run the api: `python -m services.api`. All settings come from the environment (`TIDAL_…`).
 
-The process prints one line and exits with 2 if it cannot start: no token on a public address, an invalid setting, or a
-port that is in use.
+If the process cannot start, it prints one line and exits with 2. The reason is a public address without a token, an
+invalid setting, or a port that is in use.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def main() -> int:
     # uvicorn raises the signal again after it has stopped. Ignore it then, so that a requested stop exits with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    # Everything loaded so far lives as long as the process. Garbage collections skip frozen objects, which keeps them
-    # short with thousands of connections.
+    # Garbage collections skip frozen objects. All objects loaded so far live as long as the process; freezing them
+    # keeps collections short with thousands of connections.
     gc.collect()
     gc.freeze()
     log.info("listening", address=f"http://{host}:{port}", docs=f"http://{host}:{port}{app.root_path}/docs")
@@ -58,13 +58,14 @@ def main() -> int:
 def listen(settings: Settings) -> socket.socket:
     """Return the listening socket. Raises OSError when the address or the port cannot be used."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only if the protocol is given. Without TCP_NODELAY a reply waits 40 ms for an ACK.
+    # asyncio sets TCP_NODELAY only if the protocol argument is given. Without TCP_NODELAY a reply waits 40 ms for an
+    # ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sys.platform == "linux":
-        # Each connection inherits this option: the kernel drops a peer that acknowledges no data for so long. A close
-        # by the process would wait for the peer to read the rest. It is twice the time limit of streams, so that
-        # the api drops a slow stream client first and counts it.
+        # Each connection inherits this option: the kernel drops a peer that has acknowledged no data for this time. If
+        # the process closed the connection instead, the close would wait for the peer to read the rest. The time is
+        # twice the limit for stream clients; therefore the api itself drops a slow stream client first, and counts it.
         timeout_ms = round(2000 * settings.stream_client_seconds)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
     try:

@@ -1,6 +1,6 @@
-"""ASGI middleware that answers 503 to requests above the limit on concurrent requests. Health checks are exempt.
+"""ASGI middleware that answers 503 to requests above the limit on concurrent requests.
 
-Leaves out: the limit on connections (`connections`) and the share of streams (`streaming.clients`).
+Health checks are exempt. `connections` limits the number of connections, and `streaming.clients` the number of streams.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.api.errors import problem
 
 HEALTH = frozenset({"/healthz", "/readyz"})
-"""Paths that are answered even at the limit, over the connections that `connections` reserves."""
+"""Paths that are answered even at the limit. Such a request can still connect, because `connections` reserves
+connections above the limit."""
 
 
 class Admission:
@@ -28,7 +29,7 @@ class Admission:
         if self.running >= self.limit:
             reply = problem(
                 503,
-                f"all {self.limit} connections are in use; try again later, or raise TIDAL_MAX_CONNECTIONS or the "
+                f"{self.limit} requests are running, the maximum; try again later, or raise TIDAL_MAX_CONNECTIONS or the "
                 "limit on file descriptors",
                 code="too_many_connections",
                 headers={"Connection": "close", "Retry-After": "5"},

@@ -1,7 +1,7 @@
 """Builds the application: `create_app` connects context, middleware, error handlers and routers.
 
 It opens no connection and needs no running database; `/readyz` reports what is missing. `server` runs the application.
-Leaves out: choosing the token, which `__main__` does with `auth.administrator_token`.
+`__main__` chooses the token with `auth.administrator_token`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ TAGS = [
 
 
 class Api(FastAPI):
-    """A FastAPI application whose OpenAPI document lists every status, the error format and where a token is needed."""
+    """A FastAPI application.
+
+    Its OpenAPI document lists every status, the error format, and the operations that need a token.
+    """
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, which is built on the first call."""
@@ -93,7 +96,8 @@ def create_app(settings: Settings, token: str) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # A stream that begins before the epoch is written is reset once, so write it first. Redis may be unavailable.
+        # A stream that begins before the epoch of the event ids is in Redis would be reset once. Therefore write the
+        # epoch first; Redis may be unavailable.
         with suppress(RedisError):
             await context.hub.ensure_epoch()
         with suppress(OSError):
@@ -113,10 +117,10 @@ def create_app(settings: Settings, token: str) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        # A request for /api/jobs/ gets a 404. A redirect would lose the token.
+        # A request for /api/jobs/ gets a 404. With a redirect, some clients would lose the token.
         redirect_slashes=False,
     )
-    app.root_path = settings.root_path.rstrip("/")  # valid whether or not the proxy removes the prefix
+    app.root_path = settings.root_path.rstrip("/")  # the URL is correct whether or not the proxy removes the prefix
     app.state.context = context
     app.add_middleware(BodyLimit, streams=frozenset({("POST", datasets.PATH)}))
     app.add_middleware(Admission, limit=context.limits.connections)

@@ -1,10 +1,10 @@
 """Authentication and authorisation: bearer tokens with scopes.
 
-There is one token so far, the administrator's (`TIDAL_AUTH_TOKEN`), which is compared in constant time. Reads,
-generation and analyses need no token unless `TIDAL_REQUIRE_AUTH_FOR_READS` is set. An endpoint without authentication
-ignores a wrong token, because some clients always send one. An endpoint that needs a token logs a wrong one, and
-answers an address that sends many of them more and more slowly (`common.access.rejections`). The FastAPI dependencies
-are `reader`, `submitter` and `anyone`.
+The only token is that of the administrator (`TIDAL_AUTH_TOKEN`), which is compared in constant time. Reads, generation
+and analyses need no token unless `TIDAL_REQUIRE_AUTH_FOR_READS` is set. An endpoint without authentication ignores a
+wrong token, because some clients always send one. An endpoint that needs a token logs a wrong one. The more wrong
+tokens an address sends, the later its requests are answered (`common.access.rejections`). The FastAPI dependencies are
+`reader`, `submitter` and `anyone`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 
 class Scope(StrEnum):
-    """What a token allows; each includes the ones before it."""
+    """The scopes of a token; each scope includes the ones before it."""
 
     READ = "read"
     SUBMIT = "submit"
@@ -67,10 +67,11 @@ def is_loopback(host: str) -> bool:
 
 
 def administrator_token(settings: Settings) -> tuple[str, bool]:
-    """Return the token that clients must send, and whether it was generated here (then the caller prints it).
+    """Return the token that clients must send, and whether this function generated it, because the caller then prints
+    it.
 
-    Raises ConfigError when `TIDAL_AUTH_TOKEN` is shorter than 8 characters, and when it is not set although other
-    machines could reach the service.
+    Raises ConfigError when `TIDAL_AUTH_TOKEN` is shorter than 8 characters, or is not set although other machines can
+    reach the service.
     """
     given = settings.auth_token.get_secret_value().strip() if settings.auth_token is not None else ""
     if given:
@@ -88,7 +89,7 @@ def administrator_token(settings: Settings) -> tuple[str, bool]:
 def authenticate(presented: str, expected: str) -> Caller | None:
     """Return the caller that owns the token, or None.
 
-    Hashing both first makes the time independent of their length and content.
+    The comparison of hashes takes the same time for tokens of any length and content.
     """
     if hmac.compare_digest(_digest(presented), _digest(expected)):
         return Caller("administrator", Scope.ADMIN)
@@ -109,7 +110,10 @@ ContextDep = Annotated[Context, Depends(context_of)]
 
 
 async def anyone(request: Request, context: ContextDep, credentials: Credentials) -> Caller | None:
-    """Return the caller for a valid token, else None. A wrong token counts as rejected: clients sign in with this."""
+    """Return the caller for a valid token, otherwise None.
+
+    A wrong token counts as a rejection, because clients sign in here.
+    """
     caller = _caller(context, credentials)
     if caller is None and "authorization" in request.headers:
         await _slow_down(request, context)

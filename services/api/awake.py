@@ -1,8 +1,8 @@
 """Time-outs that count only the time in which this process ran.
 
-When a suspended process (SIGSTOP, a laptop that sleeps, a frozen container) continues, every ordinary timer has expired
-before the process has read its sockets, so it would abandon work that is finished. The functions here divide a wait
-into slices. A slice counts with its nominal length, however late it ends.
+A process may be suspended: by SIGSTOP, in a frozen container, or on a sleeping laptop. When it continues, every
+ordinary timer has expired before the process reads its sockets, and work whose result has arrived would be cancelled.
+The functions here divide a wait into slices. Each slice counts with its nominal length, however late it ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _CANCEL_SECONDS = 1.0
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of `work`. Raises TimeoutError after `seconds`, not counting time in which the process slept.
+    """Return the result of `work`.
+
+    Raises TimeoutError after `seconds`, not counting time in which the process was suspended.
 
     The work is cancelled on a time-out and when the caller is cancelled.
     """
@@ -44,7 +46,7 @@ class AwakeTimer:
         self._max_lap = max_lap
         self._since = asyncio.get_running_loop().time()
         self.seconds = 0.0
-        """The sum of all laps since the last restart."""
+        """The sum of all laps since the last `restart`."""
 
     def restart(self) -> None:
         """Set the sum to zero; the next lap begins now."""

@@ -2,11 +2,11 @@
 
 The cap is the smaller of `TIDAL_MAX_CONNECTIONS` and the number that the descriptor limit of the process allows. At the
 cap, a new connection replaces the one that has been idle longest. A connection without a running request is idle, even
-if it has sent part of a header. If every connection runs a request, the api closes one whose client neither sends its
-body nor reads its reply. If there is none, the new connection uses a reserve slot, so that `admission` can answer its
-request: 200 for health checks, 503 for all others.
-Time limits use a clock that stops while the event loop is blocked, so that no client is closed for a delay of the api.
-Leaves out: what a connection waits for (`http_connection`), and refusing requests (`admission`).
+if it has sent part of a header. If every connection runs a request, the api closes a connection whose client neither
+sends the body nor reads the reply. If there is no such connection, the new one is accepted above the cap, because
+`admission` must still answer its request: 200 for health checks, 503 for all others. Time limits use a clock that stops
+while the event loop is blocked. No client is therefore disconnected for a delay of the api. `http_connection` tracks
+what each connection waits for.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ from common.config import Settings
 from services.api.http_metrics import HttpMetrics
 
 DESCRIPTORS_RESERVED = 64
-"""File descriptors for the process itself: listener, event loop, database, Celery, logs, connections being closed."""
+"""Number of file descriptors for the process itself: listener, event loop, database, Celery, logs, connections being
+closed."""
 DESCRIPTORS_PER_CONNECTION = 2
-"""File descriptors of one connection: its socket, and a file or a Redis connection while a request runs."""
+"""Number of file descriptors per connection: its socket and, during a request, a file or a Redis connection."""
 MIN_CONNECTIONS = 8
-"""The cap on connections is never lower, however few descriptors there are."""
+"""Lower bound of the cap on connections, even if the process may open only a few file descriptors."""
 SPARE = 64
-"""Number of connections that may wait to send a request, even above the cap when all others run one. A new connection
-is closed only after this many newer ones were accepted, so a health check is read even during a flood."""
+"""Number of connections that may wait to send a request, even above the cap when all others run a request. A new
+connection is closed only after this many later connections were accepted; therefore a health check is read even during
+a flood."""
 MAX_CANDIDATES = 64
 """Number of transfers that are compared to find the most stalled one."""
 STALLED_SECONDS = 5.0
 """At the cap, a connection whose body or reply has made no progress for this many seconds may be closed."""
 MAX_SECONDS_PER_SWEEP = 0.5
-"""Maximum seconds by which one sweep advances the clock; a longer gap means that the event loop was blocked."""
+"""Maximum seconds by which one sweep (`Connections.sweep`) advances the clock; after a longer gap, the event loop was
+blocked."""
 MACOS_DESCRIPTORS = 10_240
 """OPEN_MAX of macOS: the highest soft limit that it accepts, even if the hard limit is unlimited."""
 
@@ -51,7 +54,8 @@ class LimitedConnection(Protocol):
         """Close the connection, after a 408 reply if a request has begun."""
 
     def stalled_for(self) -> float:
-        """Return the seconds by which the body lags behind the minimum rate, or since the reply last made progress."""
+        """Return the seconds by which the body lags behind the minimum rate; while a reply is sent, those since its
+        last progress."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Limits:
     """How many connections and streams may be open at once."""
 
     connections: int
-    """Maximum number of running requests, including streams. It is also the cap on connections outside the reserve."""
+    """Maximum number of running requests, including streams. It is also the cap on connections, except those of the
+    reserve."""
 
     @property
     def streams(self) -> int:
@@ -68,7 +73,7 @@ class Limits:
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the soft limit on file descriptors, often 256 or 1024, to the hard limit."""
+    """Raise the soft limit on file descriptors, which is often only 256 or 1024, to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (hard, MACOS_DESCRIPTORS):
         with suppress(ValueError, OSError):
@@ -91,12 +96,13 @@ class Connections:
     def __init__(self, limits: Limits, metrics: HttpMetrics) -> None:
         self.limits = limits
         self.time = 0.0
-        """Seconds, advanced by every sweep, without the time in which the event loop was blocked."""
+        """A clock in seconds. Every sweep advances it, without the time in which the event loop was blocked."""
         self.draining = False
-        """True while the server shuts down: a connection that was accepted just before is closed at once."""
+        """True while the server shuts down. A connection that is accepted meanwhile is closed at once."""
         self._metrics = metrics
         self._open: set[LimitedConnection] = set()
-        # Dictionaries keep the insertion order: the first connection is the one idle, or without progress, for longest.
+        # Dictionaries keep the insertion order: the first connection has been idle, or without progress, for the
+        # longest time.
         self._idle: dict[LimitedConnection, None] = {}
         self._transfers: dict[LimitedConnection, None] = {}
         self._swept_at: float | None = None
@@ -112,33 +118,37 @@ class Connections:
         self._metrics.connections.set(len(self._open))
 
     def remove(self, connection: LimitedConnection) -> None:
-        """Forget a connection that is closed or about to be closed."""
+        """Remove a connection that is closed or about to be closed."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
         self._transfers.pop(connection, None)
         self._metrics.connections.set(len(self._open))
 
     def mark_idle(self, connection: LimitedConnection) -> None:
-        """Mark `connection` as idle: no request runs, and the last byte in either direction has just moved."""
+        """Mark `connection` as idle: no request runs, and the last byte has just been received or sent."""
         self._transfers.pop(connection, None)
         self._idle.pop(connection, None)
         if connection in self._open:
             self._idle[connection] = None
 
     def mark_transferring(self, connection: LimitedConnection) -> None:
-        """Mark `connection` as transferring: it has just received part of a body, or its reply waits to be read."""
+        """Mark `connection` as transferring: it has just received part of a body, or its client has not read the reply
+        yet."""
         self._idle.pop(connection, None)
         self._transfers.pop(connection, None)
         if connection in self._open:
             self._transfers[connection] = None
 
     def mark_busy(self, connection: LimitedConnection) -> None:
-        """Mark `connection` as running a complete request, for which no time limit applies."""
+        """Mark `connection` as processing a complete request, for which there is no time limit."""
         self._idle.pop(connection, None)
         self._transfers.pop(connection, None)
 
     def sweep(self, now: float) -> None:
-        """Close overdue connections. `now` is the time of the event loop; call this several times a second."""
+        """Close connections that exceed a time limit.
+
+        `now` is the time of the event loop; call this several times a second.
+        """
         if self._swept_at is not None:
             self.time += min(now - self._swept_at, MAX_SECONDS_PER_SWEEP)
         self._swept_at = now
@@ -158,7 +168,8 @@ class Connections:
         if full and longest is not newest:
             self._close(longest, "made_room")
             return
-        # The first transfers are the least recently active. If many clients send slowly, close the most stalled one.
+        # The first transfers are those without progress for the longest time. If many clients send slowly, close the
+        # most stalled connection.
         candidates = islice(self._transfers, MAX_CANDIDATES)
         stalled = max(candidates, key=lambda connection: connection.stalled_for(), default=None)
         if stalled is not None and stalled.stalled_for() >= STALLED_SECONDS:

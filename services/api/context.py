@@ -1,6 +1,7 @@
 """The resources that all endpoints share: settings, database sessions, Redis clients, streams and counters.
 
-Connections open on first use, so the api starts while the database or Redis is unavailable, and `/readyz` reports it.
+Connections are opened on first use. The api therefore starts even if the database or Redis is unavailable, which
+`/readyz` then reports.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from services.api.streaming.snapshots import StreamSnapshots
 from services.api.workers import Outlook, WorkerCache
 
 DECODERS = 2
-"""Number of parquet uploads that are decoded at the same time."""
+"""Maximum number of parquet uploads that are decoded at the same time."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Context:
     outlook: Outlook
     sizes: SizeCache
     decoders: asyncio.Semaphore
-    """Held while a parquet upload is decoded; further uploads wait for it."""
+    """Held while a parquet upload is decoded; other uploads wait for it."""
 
     async def close(self) -> None:
         """End all streams and close all connections."""
@@ -86,8 +87,8 @@ def make_context(settings: Settings, token: str) -> Context:
     engine = make_engine(settings.database_url, application_name="tidal-api")
     metrics = HttpMetrics()
     limits = limits_of(settings)
-    # In a burst, requests wait for one of 50 connections instead of failing. `blocking` has connections of its own,
-    # because a blocking read holds its connection for seconds.
+    # In a burst, requests wait for one of 50 connections instead of failing. `blocking` has a pool of its own, because
+    # a blocking read occupies its connection for seconds.
     most = min(50, limits.connections)
     redis = connect_async(settings.redis_url, request_options(most))
     blocking = connect_async(settings.redis_url, blocking_read_options(BLOCK_MILLISECONDS))
@@ -145,6 +146,6 @@ def context_of(request: Request) -> Context:
 
 
 def session_of(request: Request) -> Iterator[Session]:
-    """Yield a session for reading (a FastAPI dependency); it ends without a commit before the reply is sent."""
+    """Yield a session for reading (a FastAPI dependency). It is closed without a commit before the reply is sent."""
     with context_of(request).sessions() as session:
         yield session

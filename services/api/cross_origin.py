@@ -1,7 +1,7 @@
 """Cross-origin requests (CORS): web pages of the origins in `TIDAL_ALLOWED_ORIGINS` may use the whole api.
 
 Pages send the token in `Authorization`; cookies are neither used nor allowed. A reply to any other origin has no CORS
-headers, so the browser does not give it to the page.
+headers; the browser therefore hides it from the page.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ READABLE_HEADERS = (
     "X-RateLimit-Remaining",
     "X-Request-ID",
 )
-"""Headers of a reply that a page may read, in addition to those that browsers always allow."""
+"""Reply headers that a page may read, in addition to those that browsers always allow."""
 
 
 class CrossOrigin(CORSMiddleware):
-    """CORS middleware. It is the outermost layer, so that pages can also read the errors of all other layers."""
+    """CORS middleware. It is the outermost layer, because pages must be able to read the errors of all other layers."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         super().__init__(
@@ -44,7 +44,7 @@ class CrossOrigin(CORSMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self.is_allowed_origin(Headers(scope=scope).get("origin", "")):
-            # Handle it like a request without an origin; the reply then only has `Vary: Origin`.
+            # Handle the request like one without an origin; of the CORS headers, the reply has only `Vary: Origin`.
             others = [(name, value) for name, value in scope["headers"] if name != b"origin"]
             scope = {**scope, "headers": others}
         await super().__call__(scope, receive, send)

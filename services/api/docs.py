@@ -1,7 +1,7 @@
 """`GET /docs`: the OpenAPI document as one HTML page, rendered on the server.
 
 The page has no script and loads nothing from other hosts, so it works without internet access and under a strict
-content security policy. Leaves out: sending requests from the page; each operation shows its `curl` command instead.
+content security policy. The page cannot send requests; it shows a `curl` command for each operation.
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
 
 
 def needs_token(operation: dict[str, Any]) -> bool:
-    """Return whether the operation always needs a token; `{}` among the alternatives means that it needs none."""
+    """Return whether the operation always needs a token.
+
+    An alternative `{}` in its `security` means that none is needed.
+    """
     alternatives = operation.get("security", [])
     return bool(alternatives) and {} not in alternatives
 

@@ -40,11 +40,11 @@ MAX_ERROR_BYTES = 65_536
 MAX_LOCATION = 200
 MAX_MESSAGE = 600
 MAX_DETAIL = 4000
-"""Limits in characters. Error texts quote values that the client sent, which may be large."""
+"""Maximum length of a text, in characters. Error texts quote values that the client sent, which may be large."""
 
 NOT_MIGRATED = "the tables of the database are missing or out of date; run `tidal db migrate`"
 
-# Codes of the errors that the framework raises. A TidalError has its own code.
+# Default codes by HTTP status, for errors that the framework raises. A TidalError has its own code.
 _CODES = {
     400: "bad_request",
     401: "unauthorized",
@@ -62,13 +62,16 @@ _CODES = {
     503: "unavailable",
 }
 
-# SQLSTATE classes: undefined_table, undefined_column, undefined_object, invalid_schema_name.
+# The SQLSTATE codes undefined_table, undefined_column, undefined_object and invalid_schema_name.
 _SCHEMA_STATES = {"42P01", "42703", "42704", "3F000"}
 _DISK_FULL = "53100"
 
 
 class ErrorResponse(JSONResponse):
-    """An error as JSON. Quoted text that is not valid Unicode, for example a file name, is written as an escape."""
+    """A JSON response for an error.
+
+    Text that is not valid Unicode, for example in a file name, is written with escapes.
+    """
 
     def render(self, content: Any) -> bytes:
         """Encode the content as JSON in UTF-8."""
@@ -115,7 +118,7 @@ def problem(
         reply = ErrorResponse(body, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_TYPE)
         if len(reply.body) <= MAX_ERROR_BYTES or not listed:
             return reply
-        # The limits above count characters, which JSON may escape or UTF-8 encode as several bytes.
+        # The limits above count characters, but one character may become several bytes in JSON and UTF-8.
         del listed[len(listed) // 2 :]
 
 
@@ -146,7 +149,7 @@ def from_tidal_error(error: TidalError, *, request_id: str | None = None) -> JSO
 def from_database_error(error: SQLAlchemyError) -> TidalError | None:
     """Return a TidalError if the database is unavailable, not migrated or full, or cannot store a value.
 
-    Returns None for all other errors, which are bugs.
+    Returns None for other errors, which are bugs.
     """
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     if state in _SCHEMA_STATES:
@@ -155,7 +158,7 @@ def from_database_error(error: SQLAlchemyError) -> TidalError | None:
         message = "the disk of the database is full; the request changed nothing. Free some space and try again"
         return UnavailableError(message, code="database_disk_full")
     if isinstance(error, DataError):
-        # JSON may contain text with a NUL character or a number that is not finite; PostgreSQL cannot store them.
+        # JSON from a client may contain a NUL character or a number that is not finite, which PostgreSQL cannot store.
         return InvalidInputError("a value cannot be stored: text with a NUL character, or a number that is not finite")
     if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
@@ -165,9 +168,9 @@ def from_database_error(error: SQLAlchemyError) -> TidalError | None:
 
 
 def findings(errors: Sequence[Any]) -> list[dict[str, str]]:
-    """Convert Pydantic's errors to findings without the input.
+    """Convert Pydantic's errors to findings, which do not contain the input.
 
-    Only the first 50 are converted; a last finding gives the number of the others.
+    Only the first 50 are converted; one more finding gives the number of the others.
     """
     found = []
     first, others = first_of(errors)

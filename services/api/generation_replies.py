@@ -1,6 +1,7 @@
 """Helpers of the routes that generate text: the rate limit of a caller, and replies as server-sent events.
 
-Leaves out: the generation itself (`operations.generate`), and the events of `/v1`, which have OpenAI's format.
+`operations.generate` runs the generations. The routes of `/v1` use only the rate limit, because their events have
+OpenAI's format.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ T = TypeVar("T")
 
 
 async def enforce_rate_limit(context: Context, request: Request, caller: Caller | None) -> dict[str, str]:
-    """Count a request of the caller, by token or by address, and return the rate-limit headers for the reply.
+    """Count a request of the caller, who is identified by token or address, and return the rate-limit headers for the
+    reply.
 
-    Error replies contain the headers too. Raises TooManyRequests.
+    Error replies contain these headers too. Raises TooManyRequests.
     """
     limiter = context.limiter if caller is None else context.token_limiter
     if limiter is None:
@@ -50,8 +52,8 @@ async def stream_response(
 ) -> LiveStream:
     """Return a reply that sends `events` as server-sent events.
 
-    Waits for the first event, so that an error before it becomes an ordinary error reply. A later error is sent as the
-    last event.
+    Waits for the first event, because an error before it must become an ordinary error reply. A later error is sent as
+    the last event.
     """
     first = await anext(events)
 

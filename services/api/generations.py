@@ -1,17 +1,16 @@
-"""Receives the events of the generations that this process requested: one Redis reader, and a mailbox per generation.
+"""Receives the events of the generations that this process requested.
 
-Engines write to a Redis stream of this process (`common.redis.generation_events`). The reader runs while there are
-mailboxes. A generation ends with an error within seconds when its answer can no longer arrive:
+Engines write them to a Redis stream of this process (`common.redis.generation_events`). One task reads the stream and
+puts each event into the mailbox of its generation; it runs while there are mailboxes. If the answer of a generation can
+no longer arrive, the generation ends with an error within seconds. The reasons are:
 
 * its engine has disconnected (`common.redis.presence`),
 * Redis does not answer for `redis_seconds`,
-* Redis was emptied or restarted and has lost the request or a part of the answer. A gap in the numbers of an engine's
-  entries shows that entries were lost. A request is lost if it is neither in Redis nor marked as begun, and no engine
-  reports it as its own.
-
-A generation does not fail because this process, Redis or an engine was idle, suspended or slow for a while: no key
-expires meanwhile, and time in which this process was suspended does not count. Leaves out: deadlines and the processing
-of the events (`operations.generate`).
+* Redis was emptied or restarted and has lost the request or a part of the answer. Each engine numbers its entries in
+the stream; a gap shows that entries were lost. A request counts as lost if it is neither in Redis nor marked as begun,
+and no engine reports that it works on the request. A generation does not fail when this process, Redis or an engine was
+idle, suspended or slow for a while: no key expires meanwhile, and time in which this process was suspended does not
+count. `operations.generate` processes the events and enforces deadlines.
 """
 
 from __future__ import annotations
@@ -41,16 +40,16 @@ from tidal_client.wire.generation_event import EVENT_ERROR
 log = get_logger(__name__)
 
 BLOCK_MILLISECONDS = 1000
-"""Longest wait of one XREAD; the socket timeout of the reader is longer."""
+"""Longest wait of one XREAD, shorter than the socket timeout of its connection."""
 PAGE = 100
-"""Maximum number of entries per read. An entry contains the events of one step of an engine."""
+"""Maximum number of entries per XREAD. An entry contains the events of one step of an engine."""
 CHECK_SECONDS = 1.0
 CHECKS_UNTIL_LOST = 3
-"""Number of consecutive checks that must find no trace of a request before it counts as lost. An engine that works on a
+"""A request counts as lost when this number of consecutive checks found no trace of it. An engine that works on a
 request reports it within a second, even if the mark in Redis was deleted."""
 RETRY_SECONDS = 0.25
 DRAIN_SECONDS = 3.0
-"""Seconds that running generations may take to finish when the server stops."""
+"""Seconds for which running generations may continue when the server stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Mailbox:
         self.handed_over = False
         """Whether the request has been written to Redis."""
         self.given_up = False
-        """Whether this process ended the generation. The engine may still work on it."""
+        """Whether this process has ended the generation with an error. The engine may still work on it."""
         self.checks_without_trace = 0
         """Number of consecutive checks that found no trace of the request."""
         self._ready: list[EngineEvent] = []
@@ -88,7 +87,10 @@ class Mailbox:
         self.given_up = True
 
     async def take(self, seconds: float) -> list[EngineEvent]:
-        """Remove and return all events. Without one, wait up to `seconds`; return an empty list if none arrives."""
+        """Remove and return all events.
+
+        If there are none, wait up to `seconds` for one; return an empty list if none arrives.
+        """
         if not self._ready:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -102,9 +104,9 @@ class Generations:
     """The running generations of one app."""
 
     def __init__(self, redis: Redis, blocking: Redis, *, redis_seconds: float) -> None:
-        """All generations end with 503 when Redis does not answer for `redis_seconds`."""
+        """`redis_seconds`: all generations end with 503 when Redis has not answered for this time."""
         self.enqueuing = 0
-        """Number of requests that are being enqueued and are not yet part of the queue's length."""
+        """Number of requests that are being enqueued, which the length of the queue in Redis does not include yet."""
         self.redis_seconds = redis_seconds
         self._reader = new_reader()
         self._redis = redis
@@ -112,9 +114,10 @@ class Generations:
         self._mailboxes: dict[str, Mailbox] = {}
         self._absences = AbsenceDetector(CHECK_SECONDS)
         self._last_numbers: dict[str, int] = {}
-        """Number of the last entry of each engine."""
+        """Maps each engine to the number of its last entry."""
         self._pending_cancellations: dict[str, float] = {}
-        """Requests whose cancellation could not be written to Redis, and the monotonic time until which to retry."""
+        """Maps the id of a request whose cancellation could not be written to Redis to the monotonic time until which
+        to retry."""
         self._last_id = "0-0"
         self._reading: asyncio.Task[None] | None = None
         self._presence: asyncio.Task[None] | None = None
@@ -127,7 +130,7 @@ class Generations:
 
     @contextmanager
     def follow(self, request_id: str) -> Iterator[Mailbox]:
-        """Yield a mailbox for the events of a request whose id is from `new_id`.
+        """Yield a mailbox for the events of a request; `new_id` has returned its id.
 
         The caller sets `handed_over` after it has written the request to Redis.
         """
@@ -148,11 +151,11 @@ class Generations:
             self._start()
 
     def drain(self) -> None:
-        """End all generations that are not finished within DRAIN_SECONDS with an error, because the server stops."""
+        """After DRAIN_SECONDS, end all unfinished generations with an error, because the server stops."""
         asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._fail_pending)
 
     async def close(self) -> None:
-        """Stop the reader and the presence task."""
+        """Stop the task that reads the stream and the task that holds the presence subscription."""
         for task in (self._reading, self._presence):
             if task is not None:
                 task.cancel()
@@ -166,7 +169,7 @@ class Generations:
             self._presence = asyncio.create_task(self._hold_presence(), name="presence")
 
     async def _hold_presence(self) -> None:
-        """Hold the subscription that shows other processes that this one is alive; it starts with the first request."""
+        """Hold the subscription by which other processes see that this process is alive."""
         while True:
             try:
                 async with self._blocking.pubsub() as pubsub:
@@ -184,7 +187,8 @@ class Generations:
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
-        # Each failed attempt counts for at most one block time, because this process may have been suspended during it.
+        # A failed attempt counts for at most the duration of one XREAD, because this process may have been suspended
+        # during it.
         unavailable = AwakeTimer(BLOCK_MILLISECONDS / 1000)
         checked_at = clock()
         redis_answers = True
@@ -202,7 +206,7 @@ class Generations:
                         log.info("generation reader reconnected to Redis")
                     redis_answers = True
                     unavailable.restart()
-                except (RedisError, OSError) as error:  # includes TimeoutError, which `within` raises
+                except (RedisError, OSError) as error:  # OSError includes the TimeoutError of `within`
                     if redis_answers:
                         log.warning("generation reader cannot reach Redis, retrying", error=str(error))
                     redis_answers = False
@@ -236,16 +240,17 @@ class Generations:
                 mailbox.put(EngineEvent(event, data))
 
     def _accept(self, engine: str, number: int, *, beacon: bool) -> bool:
-        """Return whether an entry is new. If entries before it were lost, end the generations of the engine.
+        """Return whether an entry is new.
 
-        A beacon has the number of the entry before it; all other entries have a number of their own.
+        If entries before it were lost, end the generations of the engine with an error. A beacon, which only reports
+        the engine's requests, repeats the number of the entry before it; every other entry has the next number.
         """
         last = self._last_numbers.get(engine, 0)
         if number <= last and not beacon:
-            return False  # a repetition: the engine got no reply from Redis the first time
+            return False  # repeated, because Redis did not reply to the engine the first time
         self._last_numbers[engine] = max(number, last)
         if number > last + (not beacon):
-            # The lost entries may also be about requests whose engine is not known yet.
+            # The lost entries may also belong to requests whose engine is not known yet.
             lost = [mailbox for mailbox in self._mailboxes.values() if mailbox.engine in (engine, "")]
             log.warning("Redis has lost entries of an engine", engine=engine, entries=number - last, requests=len(lost))
             self._fail(lost, _answer_lost())
@@ -272,7 +277,8 @@ class Generations:
             self._fail(lost, UnavailableError("the generator was lost; try again", code="generator_lost"))
 
     async def _check_requests(self) -> None:
-        """Check the requests whose engine is unknown: an engine has begun them, they are in Redis, or they are lost."""
+        """Look for the requests whose engine is unknown: in Redis, or marked as begun by an engine; otherwise they are
+        lost."""
         silent = {
             key: mailbox for key, mailbox in self._mailboxes.items() if mailbox.handed_over and not mailbox.engine
         }
@@ -299,7 +305,7 @@ class Generations:
             await pipeline.execute()
 
     def _fail_all_for_redis(self) -> None:
-        message = f"Redis did not answer for {math.ceil(self.redis_seconds)} s, the generation ended; try again"
+        message = f"Redis did not answer for {math.ceil(self.redis_seconds)} s, so the generation was ended; try again"
         self._fail(list(self._mailboxes.values()), UnavailableError(message, code="redis_unavailable"))
 
     def _fail_pending(self) -> None:
