@@ -1,7 +1,7 @@
 """Measures what folders take up, and the free space of disks against the reserve that Tidal keeps free.
 
 With less than the reserve, training jobs wait (`common.training.disk_wait`) and uploads are refused; the health process
-applies the retention early. Leaves out quotas and inodes: only a failed write shows that they are used up (`is_full`).
+applies the retention early. Quotas and inodes are not measured; a failed write shows that they are used up (`is_full`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ MIB = 2**20
 RECHECK_SECONDS = 1.0
 """Seconds for which a disk that had enough space is not checked again."""
 ALL_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Error numbers of a write that the disk, a quota or the file size limit leaves no room for."""
+"""Error numbers of a write that failed because the disk is full, or a quota or the file size limit is reached."""
 _TEXTS = tuple(f"os error {number})" for number in ALL_FULL)
-"""The same numbers in the error texts of libraries that do not set `errno`."""
+"""These errors as they appear in the messages of libraries that do not set `errno`."""
 
 
 def is_full(error: OSError) -> bool:
@@ -51,12 +51,13 @@ class Shortage:
     """A disk with too little free space."""
 
     disk: str
-    """The contents of the disk: "experiments" or "data"."""
+    """What is stored on the disk: "experiments" or "data"."""
     free_bytes: int
     needed_bytes: int
     reserve_bytes: int = 0
     reason: str | None = None
-    """The error of a failed write. With a quota, more than `needed_bytes` may be free all the same."""
+    """The error of the write that failed, or None if a check found too little space. A write can fail because of a
+    quota even if `free_bytes` is larger than `needed_bytes`."""
 
     def __str__(self) -> str:
         return shortage_text(self.disk, self.free_bytes, self.needed_bytes, self.reason)
@@ -70,7 +71,7 @@ class Shortage:
 def shortage_text(disk: str, free: int, needed: int, reason: str | None = None) -> str:
     """Return a text such as `12 MiB are free on the disk of the experiments, 1,024 MiB are needed`."""
     if reason is not None and free >= needed:
-        return f"the disk of the {disk} refuses writes ({reason})"
+        return f"writing to the disk of the {disk} fails ({reason})"
     return f"{free // MIB:,} MiB are free on the disk of the {disk}, {-(-needed // MIB):,} MiB are needed"
 
 
@@ -81,7 +82,7 @@ class DiskReserve:
         self._folders = dict(folders)
         self.reserve_bytes = reserve_bytes
         self._enough: dict[tuple[tuple[str, ...], int], float] = {}
-        """When a check last found enough space, by the arguments of `shortage` (monotonic seconds)."""
+        """{arguments of `shortage`: monotonic time in seconds at which a check last found enough space}."""
 
     def needed_bytes(self, next_write_bytes: int = 0) -> int:
         """Return the needed free space: the larger of the reserve and the next write plus a quarter of the reserve."""

@@ -1,8 +1,8 @@
 """The exception tree of Tidal: the errors that a client can receive too (`tidal_client.errors`), and internal ones.
 
 Every error that a user can see derives from `TidalError` and has a stable `code` (snake_case) and an HTTP `status`. The
-api turns it into a problem document in one place; the CLI prints its `message` and exits with status 1. Leaves out
-programming errors, which are ordinary exceptions and appear in the log with a traceback.
+api turns it into a problem document in one place; the CLI prints its `message` and exits with status 1. Programming
+errors are ordinary exceptions outside this tree and appear in the log with a traceback.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ __all__ = [
 ]
 
 MOST_FINDINGS = 50
-"""Most findings that one error lists; a request can contain any number of unknown keys."""
+"""Largest number of findings that one error lists, because a request can contain any number of unknown keys."""
 
 
 def omitted_findings(count: int) -> dict[str, str]:
-    """Return a finding that stands for `count` findings which an error does not list."""
+    """Return the last finding of a shortened list. It gives the number of findings that the error does not list."""
     return {"location": "", "message": f"{count:,} more findings are left out"}
 
 
@@ -115,7 +115,7 @@ class DiskFullError(StorageError):
 
 
 class LeaseLostError(TidalError):
-    """A fenced write matched no database row, because another attempt owns the job. Stop and write nothing more."""
+    """A write was refused because another attempt owns the job. The caller must stop and write nothing more."""
 
     code = "lease_lost"
     status = 409

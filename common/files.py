@@ -1,7 +1,7 @@
 """Writes files atomically and durably, checks their names and computes their digests.
 
 A file is written under a temporary name in the same folder, flushed and renamed, so that neither a crash nor a full
-disk leaves a partial file. Leaves out the contents of files; `common.checkpoint.files` has the formats of torch.
+disk leaves a partial file. `common.checkpoint.files` reads and writes the formats of torch.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from common.errors import DiskFullError, StorageError
 
 HASH_BLOCK_BYTES = 16 * 1024 * 1024
 MOST_NAME_BYTES = 255
-"""Most bytes of the name of a file or folder in UTF-8, which is the limit of ext4, XFS and APFS."""
+"""Largest number of UTF-8 bytes in the name of a file or folder, which is the limit of ext4, XFS and APFS."""
 MOST_PATH_BYTES = 1024
-"""Most bytes of a relative path. With the path of its folder it must fit into the 4,096 bytes that Linux allows."""
+"""Largest number of bytes in a relative path. With the path of its folder it must fit into Linux's limit of 4,096
+bytes."""
 
 
 def path_problem(name: str) -> str | None:

@@ -1,12 +1,20 @@
 """The 64 numbers that a policy observes before it picks the modulation of the next token.
 
-`build_observation` computes them for one sequence, counting its tokens from the start. `build_observations` computes
-the same for B sequences from the running counts of a `TokenHistory`, without a host sync. Training, ablation and
-serving all use these functions. Layout:
+`build_observation` computes them for one sequence from all its tokens. `build_observations` computes the same for B
+sequences from the running counts of a `TokenHistory`, without a host sync. Training, ablation and serving all use these
+functions. The entries are:
 
-0 repetition · 1 entropy/10 · 2, 3 distinct bigrams, trigrams · 4, 5 last ten tokens: unique, most common ·
-6 length/100 · 10–33 and 34–57 mean and deviation of 24 chunks of the hidden state · 58 progress · 59 constant 1 ·
-60 previous action · all others 0
+0       1 − distinct tokens divided by all tokens
+1       entropy of the softmax of the raw logits in nats, divided by 10
+2, 3    distinct bigrams and trigrams, each divided by the number of all of them
+4, 5    among the last ten tokens: the share of distinct tokens, and the share of the most common token
+6       number of tokens divided by 100, at most 1
+10–33   means of 24 chunks of the hidden state
+34–57   standard deviations of these chunks
+58      number of generated tokens divided by the episode length
+59      constant 1
+60      previous action
+other   0
 """
 
 from __future__ import annotations
@@ -22,9 +30,9 @@ from common.controller.history import ABSENT, TokenHistory
 
 OBSERVATION_DIM = 64
 CHUNKS = 24
-"""Number of chunks of the hidden state. The last d_model mod 24 entries are not used."""
+"""Number of chunks into which the hidden state is split. Its last d_model mod 24 values are not used."""
 RECENT = 10
-"""Number of last tokens that entries 4 and 5 are computed from."""
+"""Number of last tokens from which entries 4 and 5 of the observation are computed."""
 ENTROPY_SCALE = 10.0
 LENGTH_SCALE = 100
 
@@ -81,7 +89,7 @@ def build_observations(
     present = window != ABSENT
     alike = window[:, :, None] == window[:, None, :]
     position = torch.arange(RECENT, device=device)
-    repeats_earlier = (alike & (position < position[:, None])).any(2)  # torch.tril takes 60 µs for this
+    repeats_earlier = (alike & (position < position[:, None])).any(2)  # torch.tril would take 60 µs
     recent_count = n.clamp(1, RECENT)
     unique = ((present > repeats_earlier).sum(1) / recent_count).masked_fill_(n < 1, 1.0)
     most_common = alike.sum(2).mul_(present).amax(1) / recent_count
@@ -104,10 +112,10 @@ def _entropy(logits: Tensor) -> Tensor:
     """Return the entropy in nats of softmax(logits) over the last dimension; impossible tokens (−inf) add 0."""
     logits = logits.float()
     largest = logits.amax(-1, keepdim=True)
-    # This is `exponentials` with one operation less; the exponential of the largest need not be exactly 1 here.
+    # Like `exponentials`, but with one operation fewer: the exponential of the largest logit need not be exactly 1.
     weights = torch.add(largest * -LOG2_E, logits, alpha=LOG2_E).exp2_()
     mass = weights.sum(-1)
-    # ln Z − Σ p·x. For impossible tokens 0 · −∞ is NaN, which `nansum` leaves out.
+    # ln Z − Σ p·x. For impossible tokens 0 · −∞ is NaN, which `nansum` ignores.
     entropy: Tensor = largest[..., 0] + mass.log() - weights.mul_(logits).nansum(-1) / mass
     return entropy
 
@@ -118,7 +126,7 @@ def _distinct_ratio(tokens: Sequence[int], n: int) -> float:
 
 
 def _chunk_statistics(hidden: Tensor) -> Tensor:
-    """Return 24 chunk means, then 24 unbiased standard deviations (0 for chunks of one value): (B, D) -> (B, 48)."""
+    """Return 24 chunk means, then 24 unbiased standard deviations (0 for one-value chunks): (B, D) -> (B, 48)."""
     B, D = hidden.shape
     size = D // CHUNKS
     if size == 0:

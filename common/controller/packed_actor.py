@@ -1,8 +1,8 @@
-"""`GatingPolicy.act_rows` packed for decoding.
+"""Computes `GatingPolicy.act_rows` with packed weights, for decoding.
 
-Its time is the overhead of about twenty small operations. Weights are stored in the layout that `addmm` needs and no
-module is called, which takes a quarter less time at 16 rows. Leaves out: training. A packed actor does not follow later
-changes of the policy.
+The computation has about twenty small operations, whose overhead takes most of the time. Therefore the weights are
+stored in the layout that `addmm` needs, and no module is called; this saves a quarter of the time at 16 rows. A packed
+actor cannot be trained, and later changes of the policy do not affect it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from common.controller.policy import GatingPolicy
 
 
 class PackedActor:
-    """The packed actor of one policy, on the policy's device."""
+    """A copy of one policy's actor with packed weights, on the policy's device."""
 
     def __init__(self, policy: GatingPolicy) -> None:
         self._policy = policy

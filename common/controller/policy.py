@@ -2,8 +2,8 @@
 
 It has a feature extractor on the 64 observation values, an actor head (Beta, or a Gaussian squashed by a sigmoid), a
 critic head and, for constrained training, a cost critic head. With the default configuration it has 20,963 parameters,
-23,076 with the cost critic. Modules have the names of the original implementation, so each can load a `state_dict` of
-the other. Leaves out: training (`common.rl`) and files (`common.controller.policy_file`).
+23,076 with the cost critic. The modules have the same names as in the original implementation, so both can load each
+other's `state_dict`. Training is in `common.rl`, loading from files in `common.controller.policy_file`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PolicyStep(NamedTuple):
 
 
 class PolicyEvaluation(NamedTuple):
-    """Given actions evaluated with the current weights: log_prob, entropy, value (B,), cost_value (B,) or None."""
+    """The evaluation of given actions: log_prob (B,), entropy (B,), value (B,), cost_value (B,) or None."""
 
     log_prob: Tensor
     entropy: Tensor
@@ -142,7 +142,7 @@ class GatingPolicy(nn.Module):
         return PolicyStep(action, self._log_prob(output, action), output.value, output.cost_value)
 
     def act_rows(self, observation: Tensor, uniform: Tensor, sample_mask: Tensor | None) -> Tensor:
-        """Return actions (B, 1) for observations (B, 64), where no row depends on others.
+        """Return actions (B, 1) for observations (B, 64), each row independently of the others.
 
         Where `sample_mask` (B,) bool is true, the action is the quantile of the distribution at `uniform` (B,) in
         [0, 1). Elsewhere, or everywhere with `sample_mask` None, it is the mode.

@@ -1,9 +1,10 @@
-"""Loading of policies from files: `load_policy(path)`.
+"""Loads policies from files: `load_policy(path)`.
 
-Reads the original's `rl_checkpoint_*.pth` (and ours, which have the same format), a bare state dict, and a checkpoint
+A file can be the original's `rl_checkpoint_*.pth` (ours have the same format), a bare state dict, or a checkpoint
 folder of a controller training. Only tensors and plain values are unpickled. The distribution, the layer widths and
 whether there is a cost critic follow from the tensors. The concentration limit and the modulation map come from the
-stored configuration, or are the defaults without one. Leaves out: optimiser and schedules, which only training needs.
+stored configuration; if there is none, they are the defaults. The optimiser and the schedules are not loaded, because
+only training needs them.
 """
 
 from __future__ import annotations

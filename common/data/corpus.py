@@ -29,16 +29,17 @@ from common.errors import DataError
 
 SplitName = Literal["train", "validation"]
 Progress = Callable[[str, int, int | None], None]
-"""Called with the current activity, the finished documents, and the number of all documents if known.
+"""A progress callback: (activity, number of finished documents, number of all documents or None if unknown).
 
-"fetch" announces a call to the hub's library, which may report nothing for hours; "wait" and "tokenise" are frequent.
+The activity "fetch" is reported once before a call of Hugging Face's library, which may take hours without further
+reports. "wait" and "tokenise" are reported frequently.
 """
 BATCH_DOCUMENTS = 512
 """Largest number of documents that are tokenised as one batch."""
 BATCH_CHARACTERS = 1 << 21
-"""A batch also ends once its documents have this many characters."""
+"""Number of characters after which a batch ends even if it has fewer documents."""
 THREADS = min(8, os.cpu_count() or 1)
-"""Threads that tokenise."""
+"""Number of threads that tokenise."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None
             report("fetch", 0, None)
 
     if folder.exists() and is_hub_name(config.source):
-        # A data set of the hub is not requested again, because the cache already holds it.
+        # A Hugging Face dataset is not requested again, because the cache already holds its tokens.
         cache = open_cache(folder, _expected(config), dict, str, lambda _: None, heartbeat)
     else:
         announce_fetch()
@@ -136,7 +137,7 @@ def _build(
             writer.close()
     counts = {name: writer.tokens for name, writer in writers.items()}
     if held_out is None:
-        # Hashing may leave a split of a small corpus empty. The end of the other split is then moved to it.
+        # Hashing may leave a split of a small corpus empty. In that case the end of the other split is moved to it.
         for source, target in (("train", "validation"), ("validation", "train")):
             if counts[target] == 0 and counts[source] >= 4:
                 move_tail(folder, source, target, config.validation_fraction if target == "validation" else 0.5)

@@ -23,7 +23,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ChunkLoader:
-    """Produces batches from one token stream without end.
+    """Produces an endless sequence of batches from one token stream.
 
     `epoch` and `position`, the number of chunks already used in the epoch, are its entire state.
     """

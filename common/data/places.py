@@ -1,7 +1,7 @@
-"""Finds the file of a corpus or the dataset of a name, and checks that it is inside the data folder.
+"""Finds the file or dataset that a corpus name refers to, and checks that it is inside the data folder.
 
-A relative path must stay inside the data folder; a job must not name an absolute path outside it either. Leaves out the
-syntax of corpus names (`common.datasets.names`) and reading (`source`).
+A relative path must not lead outside the data folder. A job must not name an absolute path outside it either. The
+syntax of corpus names is in `common.datasets.names`, and reading is in `source`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def require_inside(config: DataConfig, data_dir: Path) -> None:
 def resolve_local_files(config: DataConfig, data_dir: Path) -> DataConfig:
     """Return the configuration with files that are not in `data_dir` resolved against the working directory.
 
-    For commands that a user runs in a terminal.
+    Commands that a user runs in a terminal call this.
     """
 
     def resolve(source: str | None) -> str | None:
@@ -87,11 +87,9 @@ def require_valid_source(source: str) -> None:
 def require_hub_name(name: str) -> None:
     """Raise DataError if `name` is not of the form owner/name, or if a local folder has this name."""
     require_valid_source(name)
-    # The library would use the local folder instead of the data set and read any file in it.
+    # Hugging Face's library would read the local folder instead of the dataset, including any file in it.
     if Path(name).exists():
-        raise DataError(
-            f"{name}: a local folder has this name, so the data set cannot be fetched from the hub; rename the folder"
-        )
+        raise DataError(f"{name}: a local folder has the name of this Hugging Face dataset; rename the folder")
 
 
 def _resolve(source: str, data_dir: Path) -> Path:

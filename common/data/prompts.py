@@ -1,7 +1,7 @@
 """Samples prompts from the beginnings of documents, in pools that have no prompt in common.
 
-A hash of its tokens determines the pool of a prompt: 80 % of all prompts belong to training, 10 % each to evaluation
-and ablation. So the pools are disjoint in every run and on every machine without a stored list.
+The hash of a prompt's tokens determines its pool: 80 % of all prompts belong to training, 10 % each to evaluation and
+ablation. Therefore the pools are disjoint in every run and on every machine, and no list is stored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from common.data.tokenizer import END_OF_TEXT_ID
 from common.errors import DataError
 
 PASSES = 4
-"""Attempts to sample a new prompt from each document before prompts are repeated."""
+"""Number of attempts per document to sample another different prompt, before prompts are repeated."""
 
 
 class PromptPool(StrEnum):

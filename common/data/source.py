@@ -1,7 +1,7 @@
-"""The sources of documents: built-in stories, datasets, .txt, .jsonl and .parquet files, data sets on the hub.
+"""The sources of documents: built-in stories, uploaded datasets, text files, Hugging Face datasets.
 
-A source yields its documents one by one and identifies its content by a digest. Leaves out the allowed places of files
-(`places`), reading them (`common.datasets.reading`) and tokens (`token_cache`).
+A source yields its documents one by one and identifies its content by a digest. Which files may be read is decided in
+`places`. Reading files is in `common.datasets.reading`, and tokens are in `token_cache`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from common.errors import DataError
 from common.files import sha256_of
 
 HUB_BATCH_ROWS = 1024
-"""Rows of a hub data set that are read at a time."""
+"""Number of rows of a Hugging Face dataset that are read at a time."""
 HUB_MEMORY_BYTES = 4 * 2**30
-"""Memory limit for fetching a data set, because the library decodes whole row groups of untrusted parquet files."""
+"""Memory limit for fetching a Hugging Face dataset, whose untrusted parquet files are decoded by whole row groups."""
 
 
 class DocumentSource(Protocol):
@@ -37,13 +37,11 @@ class DocumentSource(Protocol):
         ...
 
     def stamp(self) -> dict[str, Any]:
-        """Return values that are cheap to compute and change whenever the content may have changed; {} if there are
-        none.
-        """
+        """Return cheap values, such as a size, that change whenever the content may have changed; {} if none exist."""
         ...
 
     def digest(self, heartbeat: Callable[[], None] | None = None) -> str:
-        """Return a digest of the content. It may read all of it, calling `heartbeat` regularly."""
+        """Return a digest of the content. This may read all content; `heartbeat` is called regularly meanwhile."""
         ...
 
     def count(self) -> int | None:
@@ -138,7 +136,7 @@ class DatasetSource(FileSource):
 
 @dataclass(frozen=True)
 class HubSource:
-    """One split of a data set on the hub, which the `datasets` library fetches into its own cache."""
+    """One split of a Hugging Face dataset, which the `datasets` library fetches into its own cache."""
 
     name: str
     split: str
@@ -175,7 +173,7 @@ class HubSource:
 
 
 def hub_splits(name: str) -> list[str]:
-    """Return the names of the splits of a data set on the hub."""
+    """Return the names of the splits of a Hugging Face dataset."""
     return list(_from_hub(name, "get_dataset_split_names"))
 
 
@@ -239,18 +237,18 @@ def _from_hub(name: str, function: str, **arguments: Any) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise DataError(f"{name}: fetching from the hub needs the package datasets; install tidal[torch]") from error
+        raise DataError(f"{name}: a Hugging Face dataset needs the package datasets; install tidal[torch]") from error
     try:
         with limited_memory(HUB_MEMORY_BYTES):
             return getattr(datasets, function)(name, **arguments)
     except MemoryError as error:  # also the base class of pyarrow's ArrowMemoryError
         raise DataError(
-            f"{name}: fetching the data set takes more than {HUB_MEMORY_BYTES // 2**30} GiB of memory, because its row "
-            "groups are too large; choose another data set, or upload its text"
+            f"{name}: fetching the dataset takes more than {HUB_MEMORY_BYTES // 2**30} GiB of memory, because its row "
+            "groups are too large; choose another dataset, or upload its text"
         ) from error
-    except Exception as error:  # the library raises whatever its transport raises
+    except Exception as error:  # the library does not wrap the exceptions of its HTTP client
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise DataError(
-            f"{name}: cannot be fetched from the hub ({reason}); check the name and the network, or set data.source "
-            f"to {BUILTIN_STORIES} or a local {', '.join(SUFFIXES)} file"
+            f"{name}: cannot be fetched from Hugging Face ({reason}); check the name and the network, or set "
+            f"data.source to {BUILTIN_STORIES} or a local {', '.join(SUFFIXES)} file"
         ) from error

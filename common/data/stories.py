@@ -1,8 +1,8 @@
-"""Generates `builtin:stories`, children's stories with which Tidal can be tried without a network.
+"""Generates `builtin:stories`: children's stories for trying Tidal without a network.
 
-A story depends only on (seed, index). A hero, a friend, a grown-up, a place and a thing go through one of the plots,
-and all sentences refer to the same people and things. The vocabulary is that of a small child, and the variety is far
-below that of natural text, so results on this corpus cannot be compared with results on others. Change VERSION with any
+A story depends only on (seed, index). Each story follows one of the plots with a hero, a friend, a grown-up, a place
+and a thing, and all its sentences refer to these. The vocabulary is that of a small child, and the variety is far below
+that of natural text, so results on this corpus cannot be compared with results on others. Change VERSION with any
 change of the words.
 """
 
@@ -39,7 +39,7 @@ class Character:
     them: str
     their: str
     kind: str
-    """For example "little girl" or "young fox"."""
+    """What the character is, for example "little girl" or "young fox"."""
 
 
 class _StoryWriter:

@@ -194,7 +194,7 @@ MORALS = {
     ),
     "find": ("telling the truth feels good", "it is right to give things back", "a friend is worth more than a thing"),
 }
-"""Closing morals by plot."""
+"""The closing sentences of each plot: {plot: morals}."""
 AFTER = (
     "were best friends",
     "played together every day",

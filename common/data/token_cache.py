@@ -1,9 +1,9 @@
 """Stores the tokens of a corpus on disk as memory-mapped uint16 with a JSON header, built once in one pass.
 
-A cache is a folder with `header.json`, and per split `<split>.bin` (tokens, each document followed by
-`<|endoftext|>`) and `<split>.documents.bin` (int64 offsets of document starts). It is built under a temporary name and
-renamed; a file lock makes a second process wait for the first. A stale or damaged cache is an error and never rebuilt
-silently, because a training that resumes must not continue with other data unnoticed.
+A cache is a folder with `header.json`, and per split `<split>.bin` (tokens, each document followed by `<|endoftext|>`)
+and `<split>.documents.bin` (int64 offsets of document starts). It is built under a temporary name and renamed. A file
+lock makes a second process wait for the first. A stale or damaged cache is an error and is never rebuilt silently,
+because otherwise a resumed training could continue with other data unnoticed.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def open_cache(
 ) -> TokenCache:
     """Return the cache in `folder`; if there is none, create it with `build(temporary folder)`.
 
-    `expected` are header fields that must agree. `stamp` and `digest` describe the current source; the digest is
-    computed only if the stamp differs from the recorded one. `heartbeat` is called several times a second while another
-    process builds the cache, and while files are hashed. Raises DataError if the cache is stale or damaged, and
+    `expected` holds the values that the header must have. `stamp` and `digest` describe the current source; the digest
+    is computed only if the stamp differs from the recorded one. `heartbeat` is called several times a second while
+    another process builds the cache, and while files are hashed. Raises DataError if the cache is stale or damaged, and
     StorageError if it cannot be written.
     """
     if not folder.exists():
@@ -106,7 +106,7 @@ class SplitWriter:
 
     def close(self) -> None:
         """Flush both files to the disk and close them."""
-        # Both files are closed even if the disk refuses one: a deleted file that is still open occupies space.
+        # Close both files even if flushing one fails, because a deleted file that is still open occupies space.
         with self._tokens, self._documents:
             for file in (self._tokens, self._documents):
                 file.flush()
@@ -144,7 +144,7 @@ def _build(
     heartbeat: Callable[[], None],
 ) -> None:
     for abandoned in folder.parent.glob(f".{folder.name}.*.tmp"):
-        shutil.rmtree(abandoned, ignore_errors=True)  # its writer died, because this process holds the lock
+        shutil.rmtree(abandoned, ignore_errors=True)  # left by a process that died: a living one would hold the lock
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir()
     try:

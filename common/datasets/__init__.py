@@ -1,8 +1,8 @@
 """Stores uploaded datasets as folders `<data_dir>/datasets/<name>/` that contain the text and a manifest.
 
-The folder contains all that is known about a dataset, so trainers find it by its name without a database
-(docs/decisions/0063). The package does not import torch: the api writes datasets, `common.data` reads them. Leaves out
-the jobs that tokenise datasets.
+The folder contains all that is known about a dataset. Therefore trainers find it by its name without a database
+(docs/decisions/0063). The package does not import torch, because the api writes datasets; `common.data` reads them.
+Jobs that tokenise datasets are in `services.trainer`.
 """
 
 from common.datasets.intake import DatasetIntake

@@ -5,8 +5,8 @@
             intake.write(block)
         manifest, created = intake.publish()
 
-All methods block and use constant memory. The end of the block removes an upload that was not published. After a
-process was killed, `DatasetStore.sweep` removes the folder, which the kernel has unlocked.
+All methods block and use constant memory. Leaving the `with` block removes an upload that was not published. If the
+process is killed, the kernel releases the lock on the folder, and `DatasetStore.sweep` removes it later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from common.files import flush, require_space, storage_errors
 from tidal_client.vocabulary import DatasetFormat
 
 SPACE_CHECK_BYTES = 16 * 1024 * 1024
-"""Bytes written between two checks of the free space."""
+"""Number of bytes written between two checks of the free space."""
 
 
 class DatasetIntake:
@@ -71,7 +71,7 @@ class DatasetIntake:
             self._write_block(block)
 
     def publish(self) -> tuple[DatasetManifest, bool]:
-        """Publish the dataset; return its manifest, and whether it is new, which means that it did not exist before.
+        """Publish the dataset. Return its manifest, and False if the same dataset existed already, otherwise True.
 
         Raises ConflictError if a dataset with this name and a different text exists.
         """
@@ -93,7 +93,7 @@ class DatasetIntake:
             return self._store.publish(self._folder, manifest)
 
     def close(self) -> None:
-        """Close the file and remove the folder if it was not published."""
+        """Close the file, and remove the folder if the dataset was not published."""
         self._file.close()
         self._folder.remove()
 

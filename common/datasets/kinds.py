@@ -1,7 +1,7 @@
 """Recognises files that cannot be a corpus by their name or first bytes, and describes how to convert them.
 
-Uploads, configurations and `tidal datasets upload` use the same messages. Leaves out errors inside a file of the right
-kind (`reading`).
+Uploads, configurations and `tidal datasets upload` use the same messages. Errors inside a file of the right kind are
+found by `reading`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import codecs
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 GZIP_SUFFIX = ".gz"
 HEAD_BYTES = 16
-"""Number of first bytes that `content_problem` needs."""
+"""Number of bytes from the beginning of a file that `content_problem` needs."""
 
 _EXTRACT = "extract its text into a .txt file"
 _UNPACK = "unpack it and upload the text file that is in it"
@@ -54,11 +54,12 @@ _MAGIC = (
     (codecs.BOM_UTF16_BE, "UTF-16 text", "save it as UTF-8"),
 )
 _BZIP2_BLOCK = b"1AY&SY"
-"""Bytes 4 to 10 of a bzip2 file. The magic number alone is three letters, with which a text may begin."""
+"""Bytes 4 to 10 of a bzip2 file. They are checked as well, because a text may begin with its three-letter magic
+number."""
 
 
 def file_name_problem(file_name: str) -> str | None:
-    """Return why a file of this name cannot be a corpus and what to do, or None if the name does not show it."""
+    """Return why a file of this name cannot be a corpus and what to do, or None if its name does not exclude it."""
     name = file_name.lower().removesuffix(GZIP_SUFFIX)
     suffix = name[name.rfind(".") :] if "." in name else ""
     advice = _ADVICE_BY_SUFFIX.get(suffix)
@@ -68,7 +69,7 @@ def file_name_problem(file_name: str) -> str | None:
 
 
 def content_problem(head: bytes, kind: str) -> str | None:
-    """Return why a file that begins with `head` does not have the format `kind` and what to do, or None if it may."""
+    """Return why a file that begins with `head` cannot have the format `kind` and what to do, or None if it can."""
     for magic, name, advice in _MAGIC:
         if not head.startswith(magic) or (magic == b"BZh" and not head.startswith(_BZIP2_BLOCK, 4)):
             continue

@@ -25,10 +25,11 @@ class DatasetManifest(BaseModel):
     text_field: str = "text"
     """Name of the text column in .jsonl and .parquet."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Digest of the text as it is stored, which is decompressed."""
+    """Digest of the stored text, after decompression."""
     size_bytes: int = Field(ge=1)
     documents: int | None = Field(None, ge=0)
-    """Number of documents; None for a parquet file received by an api without pyarrow, which the job counts."""
+    """Number of documents; None for a parquet file that an api without pyarrow received. The tokenising job counts
+    them."""
     created_at: datetime
 
     @property
@@ -38,7 +39,7 @@ class DatasetManifest(BaseModel):
 
 
 class TokenRecord(BaseModel):
-    """The result of tokenising the content with this SHA-256, with the default settings of `data`."""
+    """The result of tokenising a text, which `sha256` identifies, with the default settings of `data`."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,8 +1,8 @@
-"""Checks the names of corpora: `builtin:stories`, a dataset, a file, or owner/name of a dataset on the hub.
+"""Checks the names of corpora: `builtin:stories`, an uploaded dataset, a file, or owner/name of a Hugging Face dataset.
 
-The name of an uploaded dataset cannot be a path, a file name or a name on the hub. `data.source: my-stories` is
-therefore unambiguous, and no name refers to a file outside the folder. Leaves out the folders that files may be in
-(`common.data.places`).
+The name of an uploaded dataset cannot be a path, a file name or the name of a Hugging Face dataset. `data.source:
+my-stories` is therefore unambiguous, and no name of a dataset refers to a file outside its folder. `common.data.places`
+checks which folders files may be in.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MOST_NAME = 64
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_NAME - 1}}}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 MOST_FILE_NAME_BYTES = 255
-"""Limit of the file systems of Linux and macOS."""
+"""Largest number of bytes in a file name, as the file systems of Linux and macOS allow."""
 MOST_SHOWN = 200
-"""Most characters of a name that an error repeats."""
-FORMS = f"{BUILTIN_STORIES}, a dataset, a {', '.join(SUFFIXES)} file, or owner/name of the hub"
-RULE = f"use 1 to {MOST_NAME} letters, digits, '.', '_' and '-', first a letter or digit, without a file's suffix"
+"""Largest number of characters of a name that an error message quotes."""
+FORMS = f"{BUILTIN_STORIES}, a dataset, a {', '.join(SUFFIXES)} file, or owner/name of a Hugging Face dataset"
+RULE = f"use 1 to {MOST_NAME} letters, digits, '.', '_' and '-', first a letter or digit, without a file suffix"
 
 
 def is_dataset_name(text: str) -> bool:
@@ -39,7 +39,7 @@ def is_file_name(source: str) -> bool:
 
 
 def is_hub_name(source: str) -> bool:
-    """Return whether a source is a dataset on the hub, which means that it is nothing else."""
+    """Return whether a source is a Hugging Face dataset, that is, neither a path, an uploaded dataset nor built in."""
     return not source.startswith(BUILTIN) and not is_file_name(source) and not is_dataset_name(source)
 
 

@@ -40,7 +40,7 @@ class IncomingFolder:
         self._held = True
 
     def remove(self) -> None:
-        """Release the lock; remove the folder if it was not published."""
+        """Release the lock, and remove the folder if the dataset was not published."""
         if self._held:
             self._held = False
             shutil.rmtree(self.path, ignore_errors=True)
@@ -107,9 +107,10 @@ class DatasetStore:
             return IncomingFolder(self.root / f"{INCOMING}{uuid.uuid4().hex}")
 
     def publish(self, folder: IncomingFolder, manifest: DatasetManifest) -> tuple[DatasetManifest, bool]:
-        """Rename the folder to the dataset's name; return the stored manifest, and whether it is the given one.
+        """Rename the folder to the dataset's name. Return the stored manifest, and whether it is the given `manifest`.
 
-        It is not if the same dataset exists already. Raises ConflictError if a different one has this name, or OSError.
+        If the same dataset exists already, its own manifest is returned. Raises ConflictError if a different dataset
+        has this name; may raise OSError.
         """
         write_text(folder.path / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
         flush(folder.path)
@@ -154,7 +155,7 @@ class DatasetStore:
 
     @staticmethod
     def discard(detached: Iterable[Path]) -> None:
-        """Remove the detached folders: the slow part of `delete`."""
+        """Remove the folders that `detach` renamed: the slow part of `delete`."""
         for path in detached:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -189,7 +190,7 @@ class DatasetStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one process at a time create or sweep folders, so that no sweep sees a new folder before its lock."""
+        """Let one process at a time create or sweep folders, so that no sweep sees a new folder before it is locked."""
         with (self.root / LOCK).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -79,7 +79,7 @@ def session_factory(engine: Engine) -> sessionmaker[Session]:
 
 
 def database_unavailable(error: BaseException) -> bool:
-    """Return whether `error` is temporary: no or a lost connection, a timeout, a deadlock, a server that restarts.
+    """Return whether `error` is temporary: a failed or lost connection, a timeout, a deadlock, a restarting server.
 
     This includes a connection that the server closed because its transaction was idle for too long (25P03, which
     psycopg reports as an internal error).

@@ -29,16 +29,17 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class SchemaStatus:
-    """The revision of the database, compared with the newest one of this version."""
+    """The revision of the database, compared with the newest revision that this version of Tidal knows."""
 
     state: Literal["current", "behind", "unmigrated", "ahead"]
-    """behind: an older revision; unmigrated: no tables; ahead: a revision that this version does not know."""
+    """behind: the database has an older revision; unmigrated: it has no tables; ahead: this version does not know the
+    revision."""
     revision: str | None
     head: str
 
     @property
     def message(self) -> str:
-        """The state, and what to do about it."""
+        """A sentence that describes the state and says what to do about it."""
         if self.state == "current":
             return f"database is at revision {self.revision}"
         if self.state == "unmigrated":

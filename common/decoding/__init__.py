@@ -3,5 +3,5 @@
 A few hundred bytes of parquet can decode to gigabytes: a run that repeats a dictionary entry, a page that decompresses
 to a thousand times its size, delta-encoded lengths. pyarrow allocates the memory before the caller can check a size, so
 the kernel enforces the limit (docs/decisions/0067). The package imports only the standard library, so that the child
-starts fast. Leaves out the meaning of the texts and the wording of errors (`common.datasets.reading`).
+starts fast. Splitting the texts into documents and the wording of errors are in `common.datasets.reading`.
 """

@@ -3,7 +3,7 @@
     for frame in decode_column(path, "text"):
         ...                                # SCHEMA, then TEXTS; may raise DecodingFailed
 
-The child receives only the environment variables that it needs. Leaves out the contents of the frames (`frames`).
+The child receives only the environment variables that it needs. The contents of the frames are defined in `frames`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from common.decoding.frames import DONE, ERROR, HEADER, SCHEMA, DecodingFailure,
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 BATCHES: Final = (1024, 32, 1)
-"""Most rows per batch at the first, second and last attempt."""
+"""Largest number of rows per batch at the first, second and last attempt."""
 SILENCE_SECONDS = 60.0
 """Seconds without output after which decoding fails."""
 _PASSED_VARIABLES = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR", "SYSTEMROOT")
 _SET_VARIABLES = {
-    # Other allocators and one heap per thread reserve far more memory than they use, which counts against the limit.
+    # The system's allocator with a single heap. Other allocators, and one heap per thread, reserve far more memory than
+    # they use, and reserved memory counts against the limit.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -66,7 +67,7 @@ def decode_column(path: Path, column: str) -> Iterator[Frame]:
                 yield frame
             return
         except DecodingFailed as error:
-            # Without a schema the footer itself took too much memory, so smaller batches do not help.
+            # If no schema was received, reading the footer took too much memory, so smaller batches do not help.
             if error.failure["kind"] != "memory" or not announced or most_rows == BATCHES[-1]:
                 error.failure["row"] = max(row, error.failure["row"])
                 raise
@@ -104,7 +105,7 @@ def _run(path: Path, column: str, first_row: int, most_rows: int) -> Iterator[Fr
 
 
 def _failure_of_exit(status: int) -> DecodingFailure:
-    """Return the failure of a child that ended without a last frame."""
+    """Return the failure of a child that ended without an ERROR or DONE frame."""
     # When memory runs out, pyarrow's footer parser aborts, or the kernel kills the process.
     memory = status in (-signal.SIGABRT, -signal.SIGKILL)
     return DecodingFailure(

@@ -3,9 +3,9 @@
     SCHEMA   a `ColumnSchema` as JSON; always the first frame
     TEXTS    the lengths of the rows' texts in bytes (int32, -1 for a null), then the texts without separators
     ERROR    a `DecodingFailure` as JSON; the last frame
-    DONE     no payload; the last frame of a file that was read to its end
+    DONE     no payload; the last frame if the whole column was decoded
 
-If a stream ends without ERROR or DONE, the kernel or pyarrow has ended the child. Leaves out pyarrow.
+If a stream ends without ERROR or DONE, the kernel or pyarrow has ended the child. This module does not need pyarrow.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ DONE: Final = b"D"
 NULL: Final = -1
 
 FRAME_BYTES: Final = 2 * 1024 * 1024
-"""Most bytes of text in one frame; a frame with more holds a single text."""
+"""Largest number of bytes of text in one frame, unless the frame holds a single text that is longer."""
 MOST_TEXT_BYTES: Final = 16 * 1024 * 1024
-"""Most bytes of one text. The reader holds several copies of a text, with up to four bytes per character."""
+"""Largest number of bytes of one text. The reader holds several copies of a text, with up to four bytes per
+character."""
 MEMORY_BYTES: Final = 256 * 1024 * 1024
-"""Memory that the child may allocate for a page (compressed and decompressed), its dictionary and the rows of a batch.
+"""Number of bytes that the child may allocate for a page (compressed and decompressed), its dictionary and a batch.
 Most writers make pages of 1 MiB, DuckDB makes pages of up to 100 MB."""
 MOST_NAMES: Final = 13
-"""Most column names in a schema: one more than an error shows, so that the reader knows whether there are others."""
+"""Largest number of column names in a schema: one more than an error message lists, to know whether there are more."""
 
 
 class ColumnSchema(TypedDict):
@@ -46,7 +47,7 @@ class ColumnSchema(TypedDict):
 
 
 class DecodingFailure(TypedDict):
-    """Why decoding ended: no memory, a damaged file (with pyarrow's reason), a text that is too long, or an OSError."""
+    """Why decoding failed: memory, a damaged file (with pyarrow's reason), a text that is too long, or an OSError."""
 
     kind: Literal["memory", "damaged", "long", "system"]
     reason: str

@@ -1,6 +1,6 @@
 """Limits the private memory of this process with RLIMIT_DATA.
 
-Only Linux enforces the limit; on other systems these functions have no effect. Leaves out memory mapped from files.
+Only Linux enforces the limit; on other systems these functions have no effect. Memory mapped from files is not limited.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def limit_memory(count: int) -> None:
-    """Limit the memory to `count` bytes beyond the present use for good; beyond it, allocations raise or abort."""
+    """Permanently limit the memory to `count` bytes more than are in use now; allocations beyond it raise or abort."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if (used := _used()) is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (used + count, used + count))
@@ -20,7 +20,7 @@ def limit_memory(count: int) -> None:
 
 @contextmanager
 def limited_memory(count: int) -> Iterator[None]:
-    """Limit the memory in the same way while the block runs, for all threads of the process."""
+    """Limit the memory as `limit_memory` does, for all threads of the process, until the `with` block ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     used = _used()
     if used is None or (soft != resource.RLIM_INFINITY and soft <= used + count):

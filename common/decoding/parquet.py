@@ -30,7 +30,8 @@ from common.decoding.frames import (
 from common.decoding.memory import limit_memory
 
 BATCH_BYTES = 8 * 1024 * 1024
-"""Target size of a batch in bytes, computed from the sizes that the file declares, which may be wrong."""
+"""Intended number of bytes of text per batch. The rows per batch are computed from sizes in the file, which may be
+wrong."""
 BUFFER_BYTES = 1 << 20
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     os.dup2(2, 1)  # keep output of libraries out of the frames
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     import pyarrow as pa
-    import pyarrow.parquet as pq  # import first: the limit does not include the library itself
+    import pyarrow.parquet as pq  # before the limit is set, so that the library's own memory does not count
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)

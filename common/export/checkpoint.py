@@ -4,7 +4,7 @@
     pth          <name>.pth as the original loads it, strictly; its configuration in <name>.pth.json
     hf           a model folder for transformers (`huggingface`); language models only
 
-The source can be any file that `load_model` or `load_policy_file` reads. Leaves out: resolving references (the CLI).
+The source can be any file that `load_model` or `load_policy_file` reads. The CLI resolves references to checkpoints.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from common.export import huggingface, policy
 from common.export.folder import require_writable_target, write_folder
 
 SPARE_BYTES = 8_000_000
-"""Disk space in bytes for files other than weights: tokeniser and configuration."""
+"""Number of bytes on disk that are needed for files other than weights: tokeniser and configuration."""
 
 Progress = Callable[[str], None]
 
@@ -60,7 +60,7 @@ def export_checkpoint(
 
     `folder` must be new or empty; with `force` it may also be an older export without other files. Raises NotFoundError
     and CheckpointError for the source, ConflictError and InvalidInputError for the folder, InvalidInputError for a
-    controller in the format hf, StorageError if the disk refuses.
+    controller in the format hf, StorageError if a file cannot be written.
     """
     folder = folder.absolute()
     require_writable_target(folder, source, force=force)

@@ -1,7 +1,7 @@
 """Writes a folder atomically: it is filled under a temporary name in the same parent folder, flushed, then renamed.
 
 The folder contains a list of its files, `.tidal-export.json`. Only a folder that holds exactly the listed files is ever
-replaced. Leaves out the content of the files.
+replaced.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ LIST_FILE = ".tidal-export.json"
 def require_writable_target(folder: Path, source: Path, *, force: bool) -> None:
     """Raise an error if `folder` must not be written.
 
-    Raises ConflictError if the folder is not empty; with `force`, only if it holds files other than an export. Raises
-    InvalidInputError if the path is not a folder, or if it is or contains `source`.
+    Raises ConflictError if the folder is not empty. With `force`, an older export without other files may be replaced.
+    Raises InvalidInputError if the path is not a folder, or if it is or contains `source`.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InvalidInputError(f"{folder}: this is not a folder; give a folder that is new or empty")
@@ -58,8 +58,8 @@ def write_folder(
 ) -> list[tuple[str, int]]:
     """Call `fill` to write files into an empty folder that then replaces `folder`; return their names and sizes.
 
-    Raises the errors of `require_writable_target`, and StorageError if the disk refuses. After an error the previous
-    content of `folder` is unchanged.
+    Raises the errors of `require_writable_target`, and StorageError if a file cannot be written. After an error the
+    previous content of `folder` is unchanged.
     """
     folder = folder.absolute()
     require_writable_target(folder, source, force=force)

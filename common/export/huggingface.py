@@ -1,7 +1,8 @@
 """Writes a language model as a folder for `transformers`: weights, configuration, tokeniser, remote code, model card.
 
-Writing needs no transformers, because the files are JSON and safetensors. The weights keep their names, so `load_model`
-can read the folder's `model.safetensors` as well. Leaves out: controllers, and decoding parameters from modulation.
+Writing does not need transformers, because the files are JSON and safetensors. The weights keep their names, so
+`load_model` can read the folder's `model.safetensors` as well. The folder contains no controller, and its code does not
+derive decoding parameters from the modulation.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CODE = "modeling_tidal"
 def write_model_folder(
     model: TransformerLM, folder: Path, *, origin: str, evaluation: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Write all files into the empty `folder` and return remarks for the user. Raises OSError if the disk refuses."""
+    """Write all files into the empty `folder` and return remarks for the user. Raises OSError if a write fails."""
     meta = model_meta(model.config, gates_trained=model.gates_trained)
     write_tensors(folder / "model.safetensors", export_legacy_state_dict(model), meta)
     has_tokenizer = model.config.vocab_size >= VOCAB_SIZE
@@ -98,7 +99,7 @@ def write_tokenizer(folder: Path, context_length: int) -> None:
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": context_length,
-        "padding_side": "left",  # generation continues at the last position of every sequence
+        "padding_side": "left",  # because generation continues at the last position
     }
     _write_json(folder / "tokenizer_config.json", {**settings, **special})
 

@@ -9,8 +9,8 @@
 The model is a pre-norm transformer. Gates scale its residual branches; their input is one number, the modulation m in
 [0, 1]. Without m the gates have no effect (scale exactly 1). `generate` processes the prompt without modulation and
 applies m to every generated token, as Tidal does. It does not derive temperature, top-k and penalty from m. The weights
-have the names of Tidal's `.pth` files. Leaves out: positions beyond the context (an error), attention weights as
-output.
+have the names of Tidal's `.pth` files. Positions beyond the context are an error, and attention weights are not
+returned.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -127,9 +127,9 @@ class TidalBlock(nn.Module):
         )
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
-            positions = torch.arange(total - T, total, device=x.device)  # transformers 4 needs them
+            positions = torch.arange(total - T, total, device=x.device)  # transformers 4 needs the positions
             k, v = cache.update(k, v, self.layer, {"cache_position": positions})
-            k, v = k[:, :, :total], v[:, :, :total]  # a static cache returns all its positions
+            k, v = k[:, :, :total], v[:, :, :total]  # a static cache also returns positions that are still unused
         dropout_p = self.dropout_p if self.training else 0.0
         attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=mask is None)
         attended = self.out_proj(attended.transpose(1, 2).reshape(B, T, D))

@@ -1,7 +1,7 @@
 """Exports controllers as the original's `rl_checkpoint_*.pth`, or as safetensors with configuration.
 
-The content of a file is kept; a checkpoint folder is converted to the file that its training would write at the end.
-A safetensors export omits the gates of the language model that the original trains together with a controller, and
+The content of a file is kept. A checkpoint folder is converted to the file that its training would write at the end. A
+safetensors export omits the gates of the language model that the original trains together with a controller, and
 reports that.
 """
 
@@ -28,7 +28,7 @@ KEPT = (
     *("optimizer_state_dict", "global_step", "config", "entropy_homeostasis_coef", "diversity_homeostasis_weight"),
     *("lagrange_multiplier_state", GATES, "gate_optimizer_state_dict"),
 )
-"""Entries of the original's files other than the policy."""
+"""Keys of the original's files besides those of the policy."""
 
 
 def is_agent(loaded: Mapping[str, Any]) -> bool:
@@ -51,7 +51,7 @@ def policy_content(source: Path) -> dict[str, Any]:
 
 
 def write_policy_file(content: Mapping[str, Any], path: Path) -> None:
-    """Write `content` in the format of the suffix of `path`. Raises OSError if the disk refuses."""
+    """Write `content` in the format that the suffix of `path` names. Raises OSError if the write fails."""
     if path.suffix == ".pth":
         write_object(path, dict(content))
         return

@@ -1,4 +1,4 @@
-"""Reads text documents for uploads, dataset jobs, files in configurations, `tidal train` and columns of the hub.
+"""Reads the text documents of files, for uploads, dataset jobs, configurations and `tidal train`.
 
     reader = reader_of("jsonl", "text", "tales.jsonl", path)   # for an upload, which arrives in blocks of bytes
     for document in read_file(path, "text", where=str(path)):  # for an existing file
@@ -45,7 +45,7 @@ BLOCK_BYTES = 1 << 20
 def reader_of(kind: str, text_field: str, where: str, path: Path, *, limit_bytes: int | None = None) -> Reader:
     """Return the reader of a format. `where` names the file in errors; `finish` may read the whole file at `path`.
 
-    `limit_bytes` limits the decoded text of formats with compression of their own; with more, TooMuchText is raised.
+    `limit_bytes` limits the decoded text of formats that are compressed themselves; beyond it TooMuchText is raised.
     """
     if kind == "txt":
         return TextReader(where)

@@ -1,7 +1,7 @@
 """Checks that a column of a table holds text, and reads the texts of an Arrow column in memory.
 
-It is used for datasets of the hub. A column of another type is rejected, never converted to text. Leaves out the
-classification of types (`common.decoding.arrow_types`) and parquet files, which a child process decodes (`parquet`).
+It is used for Hugging Face datasets. A column of another type is rejected, never converted to text. Types are
+classified in `common.decoding.arrow_types`. Parquet files are decoded in a child process (`parquet`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from common.decoding.frames import ColumnSchema
 from common.errors import DataError
 
 SLICE_BYTES = 8 * 1024 * 1024
-"""Most bytes of a column that are converted to Python strings in one step."""
+"""Largest number of bytes of a column that are converted to Python strings in one step."""
 
 
 def text_column(schema: Any, field: str, where: str) -> None:

@@ -1,4 +1,4 @@
-"""The common part of all readers: skipping blank documents, splitting long ones, and the texts of errors.
+"""The common part of all readers: skipping blank documents, splitting long ones, and error messages.
 
 White space around a document is removed. A document is blank if it contains only white space, control and zero-width
 characters (Unicode categories Z, Cc and Cf). Blank documents and nulls are skipped, and a file without any other
@@ -20,7 +20,7 @@ from common.errors import DataError
 END_OF_TEXT = "<|endoftext|>"
 """Separator of the documents in a .txt file, and the only special token of the tokeniser."""
 LONGEST_DOCUMENT = 1 << 22
-"""Most characters of a document; a longer one is split into several documents, which bounds the memory."""
+"""Largest number of characters of a document. A longer one is split into several documents to limit the memory."""
 TEXT_FIELD_ADVICE = (
     "name the field that holds the text as data.text_field in a configuration, as textField (--text-field) of an upload"
 )
@@ -40,7 +40,7 @@ class Reader(ABC):
         self.documents = 0
         self._kind = kind
         self._head: bytes | None = b""
-        """The first bytes, until there are enough to recognise the kind of file; None afterwards."""
+        """The bytes so far, until there are enough to recognise the kind of file; None afterwards."""
 
     def feed(self, data: bytes) -> Iterator[str]:
         """Yield the documents that end within the next bytes."""
@@ -52,7 +52,7 @@ class Reader(ABC):
         yield from self._counted(self._read(data))
 
     def finish(self) -> Iterator[str]:
-        """Yield the documents that end with the file; raise DataError if the file has no text."""
+        """Yield the documents that end at the end of the file; raise DataError if the file has no text."""
         if self._head is not None:
             if not self._head:
                 raise self.error("the file is empty; it must contain text")
@@ -66,11 +66,11 @@ class Reader(ABC):
 
     @abstractmethod
     def _read(self, data: bytes) -> Iterator[str]:
-        """Yield the texts in the next bytes, which may be blank or too long; the first bytes begin the file."""
+        """Yield the texts that end within the next bytes of the file. They may be blank or too long."""
 
     @abstractmethod
     def _end(self) -> Iterator[str]:
-        """Yield the texts that end with the file."""
+        """Yield the texts that end at the end of the file."""
 
     def _begin(self) -> bytes:
         head, self._head = self._head or b"", None
@@ -94,7 +94,7 @@ def is_blank(text: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _invisible_pattern() -> re.Pattern[str]:
-    """Return a pattern of invisible text: a small file may contain gigabytes of blanks, too many for a Python loop."""
+    """Return a regular expression for invisible text; a Python loop over gigabytes of blanks would be too slow."""
     letters = map(chr, range(sys.maxunicode + 1))
     return re.compile("[" + re.escape("".join(c for c in letters if unicodedata.category(c) in _INVISIBLE)) + "]*+")
 

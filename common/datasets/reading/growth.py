@@ -1,8 +1,8 @@
 """Limits the amount of text that a compressed file may contain, because a few hundred bytes can hold any amount.
 
-Real text does not compress to a hundredth of its size. A file whose text exceeds both a hundred times its size and
-256 MiB is refused; uploads are also subject to the server's limit. Leaves out the memory that decompression takes
-(`unpacking`, `common.decoding`).
+Real text does not compress to a hundredth of its size. A file whose text exceeds both a hundred times its size and 256
+MiB is refused; uploads are also subject to the server's limit. The memory that decompression takes is limited in
+`unpacking` and `common.decoding`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from common.errors import DataError
 
 MOST_GROWTH = 100
-"""Most bytes of text per byte of the file."""
+"""Largest number of bytes of text per byte of the file."""
 ALWAYS_BYTES = 256 * 2**20
-"""Bytes of text that a file of any size may contain."""
+"""Number of bytes of text that every file may contain, however small the file is."""
 
 
 class TooMuchText(DataError):

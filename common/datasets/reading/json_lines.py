@@ -19,7 +19,8 @@ from common.errors import DataError
 
 MOST_LINE_BYTES = MOST_TEXT_BYTES
 MOST_VALUES = 250_000
-"""Most strings, opening brackets and commas in one line. An empty list takes 2 bytes in a file and 60 in memory."""
+"""Largest number of strings, opening brackets and commas in one line. It limits the memory, because an empty list takes
+2 bytes in a file and 60 in memory."""
 _VALUES = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{,]', re.DOTALL)
 
 
@@ -31,7 +32,7 @@ class JsonLinesReader(Reader):
         self._field = text_field
         self._key = json.dumps(text_field, ensure_ascii=False)
         self._rest: list[bytes] = []
-        """The parts of the line that has not ended yet."""
+        """The received parts of a line whose end has not arrived yet."""
         self._rest_bytes = 0
         self._line = 0
 
@@ -98,7 +99,7 @@ class JsonLinesReader(Reader):
         names: list[str] = []
 
         def remember(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            names[:] = [name for name, _ in pairs]  # the outermost object comes last
+            names[:] = [name for name, _ in pairs]  # the parser calls this for the outermost object last
             return dict(pairs)
 
         json.loads(line, object_pairs_hook=remember)

@@ -20,7 +20,7 @@ from common.decoding.frames import MEMORY_BYTES, MOST_TEXT_BYTES, NULL, SCHEMA, 
 from common.errors import DataError
 
 ROW_BYTES = 16
-"""Bytes that are counted for each row in addition to its text, so that empty rows are limited, too."""
+"""Number of bytes that count for each row in addition to its text, so that the number of empty rows is limited, too."""
 
 
 class ParquetUnreadableHere(DataError):

@@ -24,7 +24,7 @@ class TextReader(Reader):
         self._done = 0
         """Number of bytes decoded so far."""
         self._parts: list[str] = []
-        """The beginning of the document that has not ended yet."""
+        """The received parts of a document whose end has not arrived yet."""
         self._length = 0
         """Number of characters in `_parts`."""
         self._tail = ""
@@ -71,7 +71,7 @@ class TextReader(Reader):
             yield from self._cut_long_document()
 
     def _cut_long_document(self) -> Iterator[str]:
-        """Yield the beginning of a document that is too long, cut where `pieces` would cut the whole document."""
+        """Yield the beginning of a document that is already too long, cut at the place where `pieces` would cut it."""
         text = "".join(self._parts)
         while len(text) > documents.LONGEST_DOCUMENT:
             cut = break_before(text, documents.LONGEST_DOCUMENT)

@@ -9,19 +9,20 @@ from common.datasets.kinds import GZIP_MAGIC
 from common.errors import DataError
 
 UNPACK_BYTES = 1024 * 1024
-"""Most bytes that one step of decompression yields, because a small file may contain any amount of text."""
+"""Largest number of bytes that one step of decompression yields, because a small file may contain any amount of
+text."""
 
 PART_BYTES = 16 * 1024
-"""Bytes of input that are decompressed in one step."""
+"""Number of bytes of input that are decompressed in one step."""
 
 
 class Unpacker:
-    """Decompresses blocks of gzip, which may have several members, and passes on bytes that are not gzip unchanged."""
+    """Decompresses a gzip file, also one with several members, block by block. Other files are passed on unchanged."""
 
     def __init__(self, where: str) -> None:
         self._where = where
         self._start: bytes | None = b""
-        """The first bytes, until there are two of them; None afterwards."""
+        """The bytes so far, until there are enough to recognise gzip; None afterwards."""
         self._member: zlib._Decompress | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -34,12 +35,12 @@ class Unpacker:
         if self._member is None:
             yield data
         else:
-            # Pass small parts: zlib copies the rest of its input at the end of a gzip member, perhaps every 20 bytes.
+            # Pass small parts, because at the end of each gzip member (possibly every 20 bytes) zlib copies the rest.
             for start in range(0, len(data), PART_BYTES):
                 yield from self._unpack(data[start : start + PART_BYTES])
 
     def finish(self) -> Iterator[bytes]:
-        """Yield the contents that were still buffered; raise DataError if the end of the gzip is missing."""
+        """Yield the contents that are still buffered; raise DataError if the end of the gzip file is missing."""
         if self._start:
             yield self._begin()
         if self._member is not None and not self._member.eof:
@@ -55,7 +56,7 @@ class Unpacker:
         assert self._member is not None
         while data:
             if self._member.eof:
-                if not data.strip(b"\0"):  # padding
+                if not data.strip(b"\0"):  # zeros behind the last member are padding
                     return
                 self._member = zlib.decompressobj(wbits=31)
             try:

@@ -30,7 +30,7 @@ class Analysis(Base):
     kind: Mapped[str]
     name: Mapped[str | None]
     request: Mapped[dict[str, Any]] = mapped_column(JSON())
-    """The input: checkpoints, prompts, seed, …, the same as in `result`."""
+    """The input of the analysis (checkpoints, prompts, seed, …). `result` contains the same values."""
     result: Mapped[dict[str, Any]] = mapped_column(JSON(), deferred=True, deferred_raiseload=True)
-    """The complete result (`common.analysis.result`). Lists do not load this column."""
+    """The complete result (`common.analysis.result`). Queries for lists of analyses do not load this column."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

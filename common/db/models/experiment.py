@@ -23,7 +23,8 @@ class Experiment(Base):
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    """`YYYYMMDD-HHMMSS-commit_<short>-config_<10 hex>`, for controllers `…-rl_<10 hex>`."""
+    """`YYYYMMDD-HHMMSS-commit_<short>-config_<10 hex digits>`; for controllers the last part is `rl_<10 hex
+    digits>`."""
     type: Mapped[str]
     name: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))

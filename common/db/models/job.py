@@ -17,7 +17,7 @@ from tidal_client.vocabulary import ACTIVE, LEASED, RESUMABLE, TERMINAL, Desired
 
 
 class Job(Base):
-    """One job."""
+    """One job: its type and payload, its status, its lease, its progress and its outcome."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -102,7 +102,8 @@ class Job(Base):
 
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
     moved_by: Mapped[str | None]
-    """Who changes the status: api, claimer, owner or reaper. Each UPDATE of the status sets this column.
+    """The kind of process that changes the status: api, claimer, owner or reaper. Each UPDATE of the status sets this
+    column.
 
     The trigger checks it against the table of transitions and then sets it to NULL."""
     desired_state: Mapped[str] = mapped_column(server_default=text("'run'"))

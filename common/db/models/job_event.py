@@ -34,7 +34,7 @@ class JobEvent(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     attempt: Mapped[int]
     event: Mapped[str]
-    """submitted, claimed, starting, running, checkpoint, signal, stale, healed, restarted, completed, …"""
+    """The kind of event: submitted, claimed, starting, running, checkpoint, signal, stale, healed, restarted, …"""
     actor: Mapped[str]
     from_status: Mapped[str | None]
     to_status: Mapped[str | None]

@@ -27,12 +27,13 @@ class Report(Base):
     """`rep_` and 16 characters."""
     title: Mapped[str]
     markdown: Mapped[str] = mapped_column(deferred=True, deferred_raiseload=True)
-    """The text. Lists do not load this column."""
+    """The text. Queries for lists of reports do not load this column."""
     pattern: Mapped[str | None]
     """The template that created the report; NULL if it was written by hand."""
     experiment_ids: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
-    """The experiments that the report was created for, and those that its charts show."""
+    """The experiments for which the report was created, and the experiments that its charts show."""
     version: Mapped[int] = mapped_column(server_default=text("1"))
-    """Increases with every change. A change names the version that it is based on, and is refused if that is old."""
+    """Increases with every change. A change names the version that it is based on, and is refused if the report has a
+    newer version."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

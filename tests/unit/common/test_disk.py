@@ -58,7 +58,7 @@ def test_a_shortage_names_the_disk_and_the_figures() -> None:
         "12 MiB are free on the disk of the experiments, 1,024 MiB are needed"
     )
     quota = Shortage("data", 9 * MIB, 0, reason="Disk quota exceeded")
-    assert str(quota) == "the disk of the data refuses writes (Disk quota exceeded)"
+    assert str(quota) == "writing to the disk of the data fails (Disk quota exceeded)"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

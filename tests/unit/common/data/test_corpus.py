@@ -262,7 +262,7 @@ def test_a_hub_data_set_that_decodes_to_too_much_is_refused(tmp_path: Path, monk
 
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: ["train"])
     monkeypatch.setattr(datasets, "load_dataset", load)
-    with pytest.raises(DataError, match=r"fetching the data set takes more than 4 GiB .*choose another data set"):
+    with pytest.raises(DataError, match=r"fetching the dataset takes more than 4 GiB .*choose another dataset"):
         open_("someone/bomb", tmp_path)
     asked.pop()
     assert documents_of(open_("someone/bomb", tmp_path), "train")
