@@ -1,4 +1,4 @@
-"""Measures the disk space of experiments and data, file by file on request, but at most once a minute."""
+"""Measures the disk space of all experiments and of the data folder, on request but at most once a minute."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ CACHE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Sizes:
-    """One measurement; sizes are in bytes."""
+    """The result of one measurement. All sizes are in bytes."""
 
     experiments: dict[str, int]
-    """The size of each experiment by id."""
+    """{experiment id: size}."""
     data: int
     at: datetime
 
 
 class SizeCache:
-    """Caches the last measurement of an app. One thread measures at a time; others wait for its result."""
+    """Measures the sizes and caches the result. One thread measures at a time; other threads wait for its result."""
 
     def __init__(self, store: ArtifactStore, data_dir: Path) -> None:
         self._store, self._data_dir = store, data_dir

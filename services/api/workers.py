@@ -1,7 +1,7 @@
-"""The live workers, from their heartbeats in Redis, and the queue positions and start times predicted from them.
+"""Reads the live workers from their heartbeats in Redis, and predicts queue positions and start times of jobs.
 
-For display and predictions only. Requests do not wait for Redis: one thread reads the heartbeats while the others use a
-recent result, and while Redis is unavailable it is queried rarely.
+The results are only for display. Requests rarely wait for Redis, because one thread reads the heartbeats while the
+others use the previous result, and because failed reads are repeated only after RETRY_SECONDS.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from common.redis.client import DISPLAY_READS, connect
 
 FRESH_SECONDS = 2.0
 RETRY_SECONDS = 5.0
-"""Seconds during which Redis is not queried again after it did not answer."""
+"""Seconds between a failed read of the heartbeats and the next attempt."""
 FIELDS = ("worker", "queue", "host", "device", "state", "job")
 
 
 @dataclass(frozen=True)
 class WorkerBeat:
-    """The last heartbeat of a worker."""
+    """The contents of a worker's last heartbeat."""
 
     worker: str
     queue: str
@@ -39,7 +39,7 @@ class WorkerBeat:
 
 
 class WorkerCache:
-    """Caches the heartbeats of all workers; safe to use from any thread."""
+    """Caches the heartbeats of all workers. Its methods are thread-safe."""
 
     def __init__(self, redis_url: str) -> None:
         self._client = connect(redis_url, DISPLAY_READS)
@@ -68,7 +68,7 @@ class WorkerCache:
 
     def _refresh(self) -> None:
         if time.monotonic() < self._good_until:
-            return  # another thread has refreshed while this one waited
+            return  # another thread read the heartbeats while this one waited
         try:
             names = [str(name) for name in self._client.zrange(keys.WORKERS, 0, -1)]
             pipe = self._client.pipeline(transaction=False)
@@ -91,11 +91,11 @@ class WorkerCache:
 
 @dataclass(frozen=True)
 class Outlook:
-    """Predicts queue positions and start times from the limits and the live workers. Each app has one."""
+    """Predicts queue positions and start times of jobs from the limits of the queues and the live workers."""
 
     settings: Settings
     workers: WorkerCache
 
     def places(self, session: Session, job_ids: Iterable[str]) -> dict[str, QueuePosition]:
-        """Return the queue positions of waiting jobs by job id; other jobs are omitted."""
+        """Return {job id: queue position} of those jobs in `job_ids` that are waiting."""
         return queue_positions(session, self.settings, self.workers.slots, job_ids)

@@ -1,8 +1,8 @@
 """Finds the checkpoint that a command names: a path on this machine, or a reference to the store of the local stack.
 
 Examples of paths are `out/model.safetensors`, `out` and `out/best` (folders of `tidal train`), and
-`checkpoints/step-000000100`. References are `EXPERIMENT/FILE` and `EXPERIMENT/final`. Leaves out stores on other
-machines.
+`checkpoints/step-000000100`. References are `EXPERIMENT/FILE` and `EXPERIMENT/final`. Stores on other machines are not
+searched.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from tidal_client.local_instance import instance_folder
 
 
 def local_store() -> ArtifactStore:
-    """Return the store of the stack that runs here, else of TIDAL_EXPERIMENTS_DIR, else of the stopped stack."""
+    """Return the artifact store of the running local stack.
+
+    If none is running, use TIDAL_EXPERIMENTS_DIR or, if it is not set, the store of the stopped stack.
+    """
     if instance := read_instance():
         return ArtifactStore(instance.experiments_dir)
     settings, stopped = get_settings(), instance_folder() / "experiments"
@@ -26,7 +29,7 @@ def local_store() -> ArtifactStore:
 
 
 def is_path(text: str) -> bool:
-    """Return whether a text is a path on this machine and not a reference."""
+    """Return whether `text` is a path on this machine instead of a reference."""
     path = Path(text).expanduser()
     return path.exists() or (path.name in ALIASES and path.parent.is_dir() and len(path.parts) > 1)
 
@@ -44,7 +47,7 @@ def checkpoint_path(text: str) -> Path:
     try:
         return store.resolve(reference)
     except InvalidInputError:
-        raise NotFoundError(f"{text}: no such file, and this is not a reference EXPERIMENT/FILE") from None
+        raise NotFoundError(f"{text}: no such file, and not a reference of the form EXPERIMENT/FILE") from None
     except NotFoundError as error:
         if store.root.is_dir() and (store.root / reference.split("/")[0]).is_dir():
             raise

@@ -12,16 +12,20 @@ from tidal_client import Client, read_instance
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", envvar="TIDAL_URL", help="URL of the API. Default: that of the local stack of this folder."),
+    typer.Option(
+        "--url",
+        envvar="TIDAL_URL",
+        help="URL of the API. Default: TIDAL_URL or, if it is not set, the local stack of this folder.",
+    ),
 ]
 Token = Annotated[
     str | None,
-    typer.Option("--token", envvar="TIDAL_AUTH_TOKEN", help="Access token. Default: that of the local stack."),
+    typer.Option("--token", envvar="TIDAL_AUTH_TOKEN", help="Access token. Default: the token of the local stack."),
 ]
 
 
 def connect(url: str | None, token: str | None) -> Client:
-    """Return the client for these options. The token of the local stack is never sent to a given URL."""
+    """Return a client for these options. The token of the local stack is not sent to a URL that the user gives."""
     if url:
         return Client(url, token)
     if instance := read_instance():

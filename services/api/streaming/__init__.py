@@ -1,1 +1,1 @@
-"""Live streams: send the entries of Redis streams as server-sent events, with one reader per stream and process."""
+"""Sends the entries of Redis streams to clients as server-sent events. A process has one reader per stream."""

@@ -1,8 +1,9 @@
 """The response of a live stream: one task writes, and one task detects that the client has disconnected.
 
 A process may serve a thousand clients, so a client has no timer, queue or task group of its own. Instead, one monitor
-task per process serves all clients: it drops a client whose socket has been full for `send_seconds`, and wakes the
-streams regularly, so that a silent one sends a comment. Leaves out: the events (`hub`), cursors and snapshots (`sse`).
+task per process serves all clients. It drops a client whose socket has been full for `send_seconds`, and regularly
+wakes all streams, because a stream without events must send a keep-alive comment. The events are in `hub`; cursors and
+snapshots are in `sse`.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from services.api.http_metrics import HttpMetrics
 log = get_logger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0
-"""Approximate maximum time between two chunks; a comment is sent when there are no events."""
+"""Approximate maximum time between two chunks of a stream. A stream without events sends a comment."""
 COMMENT = b": keep-alive\n\n"
 HEADERS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
     "Connection": "keep-alive",
 }
-"""These headers make a proxy forward every event at once, without compressing or storing it."""
+"""Response headers. They make a proxy forward every event at once, without compressing or caching it."""
 
 
 class TooManyStreams(UnavailableError):
-    """Raised when the streams use their whole share of the connections."""
+    """Raised when the number of open streams has reached its limit."""
 
     code = "too_many_streams"
 
@@ -42,7 +43,10 @@ class StreamClients:
     """The open streams of this process, and the task that monitors them."""
 
     def __init__(self, metrics: HttpMetrics, wake: Callable[[], None], *, send_seconds: float, limit: int) -> None:
-        """`wake` makes every stream check for new events and for a due keep-alive. `limit` is that of open streams."""
+        """`wake` makes every stream check whether to send events or a comment.
+
+        `limit` is the maximum number of open streams.
+        """
         self.metrics = metrics
         self._wake = wake
         self._send_seconds = send_seconds
@@ -51,7 +55,7 @@ class StreamClients:
         self._monitor: asyncio.Task[None] | None = None
 
     def require_room(self) -> None:
-        """Raise TooManyStreams when no further stream may begin. Call this before doing any work for the stream."""
+        """Raise TooManyStreams if the limit is reached. Call this before doing any work for a new stream."""
         if len(self._open) >= self._limit:
             raise TooManyStreams(
                 f"{self._limit} streams are open, which is the limit; close some, follow several topics in one "
@@ -59,7 +63,7 @@ class StreamClients:
             )
 
     def add(self, client: LiveStream) -> None:
-        """Add a stream. Raises TooManyStreams when the limit was reached since `require_room`."""
+        """Add a stream. Raises TooManyStreams if the limit was reached after `require_room` returned."""
         self.require_room()
         self._open.add(client)
         self.metrics.sse_clients.inc()
@@ -102,10 +106,10 @@ class LiveStream(Response):
         self._task: asyncio.Task[object] | None = None
         self._ended: Literal["disconnected", "slow"] | None = None
         self.sending_since: float | None = None
-        """Loop time at which the current call of `send` began; None if there is none."""
+        """Time of the event loop's clock at which the current call of `send` began; None between calls."""
 
     def end(self, reason: Literal["disconnected", "slow"]) -> None:
-        """Cancel the task that writes the stream; further calls have no effect."""
+        """Cancel the task that writes the stream. Only the first call has an effect."""
         if self._ended is None and self._task is not None:
             self._ended = reason
             self._task.cancel()
@@ -147,7 +151,7 @@ class LiveStream(Response):
             self.sending_since = sent_at = now
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             self.sending_since = None
-            if self._ended:  # `end` was called, but the cancellation was lost
+            if self._ended:  # only possible if `end` was called and the cancellation was lost
                 return
         self.sending_since = clock()
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,7 +1,6 @@
 """Reads the entries of streams from Redis, parses their ids, and encodes them as server-sent events.
 
-An id is a pair of numbers; ids are ordered as in Redis. Leaves out: when to read, and which client gets which entry
-(`hub`).
+An id is a pair of numbers; ids are ordered as in Redis. `hub` decides when to read, and which client gets which entry.
 """
 
 from __future__ import annotations
@@ -22,7 +21,10 @@ ORIGIN: StreamId = (0, 0)
 
 
 def parse_id(text: str) -> StreamId:
-    """Parse an id such as `1700000000000-3`; the part after the dash is optional. Raises ValueError."""
+    """Parse an id such as `1700000000000-3`.
+
+    Without the part from the dash on, the second number is 0. Raises ValueError.
+    """
     first, _, second = text.strip().partition("-")
     parts = first, second or "0"
     if not all(part.isascii() and part.isdecimal() and len(part) <= 20 and int(part) < 2**64 for part in parts):
@@ -42,12 +44,15 @@ class StreamEntry:
     id: StreamId
     encoded: bytes
     brief: bytes
-    """The event for brief topics: `log-lines` without the lines; otherwise the same as `encoded`."""
+    """The event for clients that requested no log lines: equal to `encoded`, except that `log-lines` has no lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPosition:
-    """A position in a stream, and the epoch of the Redis data to which it belongs."""
+    """A position in a stream.
+
+    `epoch` identifies the Redis data that contains the stream; it changes when Redis is emptied.
+    """
 
     id: StreamId
     epoch: str
@@ -56,7 +61,8 @@ class StreamPosition:
 def encode_sse(stream_id: str | None, event: str, data: str) -> bytes:
     """Return the bytes of a server-sent event."""
     if "\n" not in data and "\r" not in data:
-        # JSON has no line breaks. The general encoder below takes as long as all other work for a token.
+        # This is the usual case, because JSON has no line breaks. It is much faster than the general encoder below,
+        # which takes as long as all other work for a token.
         head = "" if stream_id is None else f"id: {stream_id}\n"
         return f"{head}event: {event}\ndata: {data}\n\n".encode()
     return ServerSentEvent(data, event=event, id=stream_id, sep="\n").encode()
@@ -71,16 +77,19 @@ def entry_of(raw_id: str, fields: Fields) -> StreamEntry:
 
 
 def _without_lines(data: str) -> str:
-    """Return the data of a `log-lines` event without its lines; `next` is the number of the line that follows them."""
+    """Return the data of a `log-lines` event without the lines.
+
+    It keeps `next`, the number of the first line after them.
+    """
     try:
         page = json.loads(data)
         return json.dumps({**page, "lines": [], "next": page["lines"][-1]["n"] + 1})
-    except (ValueError, LookupError, TypeError):  # the data contains no lines
+    except (ValueError, LookupError, TypeError):  # invalid data contains no lines
         return data
 
 
 async def read_after(redis: Redis, key: str, last_id: str, *, count: int, block: int) -> list[tuple[str, Fields]]:
-    """Return the entries after `last_id`, after waiting up to `block` ms for the first one. Raises RedisError."""
+    """Return the entries after `last_id`. If there are none yet, wait up to `block` ms for one. Raises RedisError."""
     reply = cast(list[Any], await redis.xread({key: last_id}, count=count, block=block))
     return cast(list[tuple[str, Fields]], reply[0][1]) if reply else []
 

@@ -1,16 +1,15 @@
-"""One Redis reader per stream and process, shared by all clients of the stream, which neither miss nor repeat an entry.
+"""Gives all clients of a stream its entries through one Redis reader. A client neither misses nor repeats an entry.
 
-The reader of a `Topic` uses one blocking XREAD and keeps the newest entries in a ring buffer. A client is only a cursor
-(a stream id). It receives entries from the ring while the ring contains all entries after its cursor. Otherwise it
-reads pages from Redis until it has caught up. A slow client therefore occupies the memory of one batch, and the change
-from replayed to live entries needs no special handling.
+The reader of a `Topic` uses one blocking XREAD and keeps the newest entries in a ring buffer. Each client has only a
+cursor, which is the id of the last entry that it received. It receives entries from the ring buffer if the ring
+contains all entries after the cursor. Otherwise it reads pages from Redis until it has caught up. Therefore a slow
+client needs only the memory of one batch, and the change from replayed to live entries needs no special handling.
 
-A cursor cannot be continued if entries after it were trimmed, if it lies beyond the last id, or if Redis was emptied
-since. `follow` then yields `Reset`; the caller sends a snapshot, and the stream continues at the position in `Reset`.
-The key `tidal:epoch` shows that Redis was emptied: its value begins with the Redis time at which it was written, and an
-older cursor belongs to the earlier data.
-
-Leaves out: the wire format and the snapshots (`sse`).
+A stream cannot continue at a cursor if entries after the cursor were trimmed, if the cursor lies beyond the last id, or
+if Redis was emptied after the cursor was sent. `follow` then yields a `Reset`; the caller sends a snapshot, and the
+stream continues at the position in `Reset`. The value of the key `tidal:epoch` shows whether Redis was emptied, because
+it begins with the Redis time at which it was written: a cursor with an earlier time belongs to deleted data. The wire
+format and the snapshots are in `sse`.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ from services.api.streaming.topic import BATCH_BYTES, Topic
 log = get_logger(__name__)
 
 BLOCK_MILLISECONDS = 2000
-"""Longest wait of one XREAD; the socket timeout of the reader is longer."""
+"""Longest wait of one XREAD. It must be shorter than the socket timeout of the reader's connection."""
 PAGE = 500
 """Maximum number of entries per read."""
 FIRST_PAGE = 16
-"""Number of entries that a client reads first, before the size of an entry is known."""
+"""Number of entries in the first page that a client reads from Redis. Later pages depend on the size of the entries."""
 PAGES_AT_ONCE = 8
 """Number of clients that may read from Redis at the same time; others wait."""
 EPOCH_CHECK_SECONDS = 1.0
@@ -68,20 +67,21 @@ return epoch
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """A cursor could not be continued. The stream continues after `position`, so the caller sends a new snapshot."""
+    """The stream could not continue at the cursor. It continues after `position`, so the caller sends a snapshot."""
 
     position: StreamId
     reason: str
 
 
 class StreamHub:
-    """The topics that this process reads, and the clients' access to them."""
+    """Reads the streams that clients of this process follow, and passes their entries to the clients."""
 
     def __init__(self, redis: Redis, blocking_redis: Redis, metrics: HttpMetrics, *, linger_seconds: float) -> None:
-        """Both clients decode to text; the socket timeout of `blocking_redis` is longer than BLOCK_MILLISECONDS.
+        """Both Redis clients must decode replies to text.
 
-        The reader of a stream continues for `linger_seconds` after the last client has disconnected, so that clients
-        that all reconnect at once still find the ring.
+        The socket timeout of `blocking_redis` must be longer than BLOCK_MILLISECONDS. The reader of a stream runs for
+        another `linger_seconds` after the last client has disconnected, so that clients that reconnect find the ring
+        buffer.
         """
         self._linger_seconds = linger_seconds
         self._redis = redis
@@ -93,7 +93,7 @@ class StreamHub:
         self.closing = asyncio.Event()
 
     async def close(self) -> None:
-        """End all streams and their readers; a new stream ends at once."""
+        """End all streams and their readers. Streams that begin later end at once."""
         self.closing.set()
         readers = [topic.reader for topic in self._topics.values() if topic.reader is not None]
         for topic in self._topics.values():
@@ -107,25 +107,29 @@ class StreamHub:
         return str(await self._ensure_epoch(keys=[EPOCH], args=[secrets.token_hex(8)]))
 
     async def position(self, key: str) -> StreamPosition:
-        """Return the current end of the stream. Call this before reading a snapshot's state. Raises RedisError."""
+        """Return the position of the newest entry.
+
+        Call this before reading the state for a snapshot. Raises RedisError.
+        """
         epoch = await self.ensure_epoch()
         return StreamPosition(_last_id(await self._info(key)), epoch)
 
     def epoch_of(self, key: str, cursor: StreamId) -> str | None:
-        """Return the epoch of a cursor that is in the ring, which needs no further check; None for any other cursor."""
+        """Return the epoch of a cursor that is in the ring buffer and therefore valid; None for any other cursor."""
         topic = self._topics.get(key)
         return topic.epoch if topic is not None and topic.holds(cursor) else None
 
     def wake(self) -> None:
-        """Wake every client; one without new entries yields an empty batch."""
+        """Wake every client. `follow` yields an empty batch to a client without new entries."""
         for topic in self._topics.values():
             topic.wake()
 
     async def follow(self, key: str, cursor: StreamId, epoch: str = "") -> AsyncGenerator[list[StreamEntry] | Reset]:
-        """Yield all entries after `cursor` in batches, in order and without duplicates, until the hub closes.
+        """Yield all entries after `cursor` in batches, in order and without duplicates, until `close` is called.
 
-        An empty batch means that `wake` was called and there are no new entries. `epoch` is the epoch of a cursor that
-        comes from `position`. Without it, the cursor is checked first, because a client sent it.
+        An empty batch means that `wake` was called and there are no new entries. `epoch` must be given if `cursor`
+        comes from `position` or `epoch_of`. An empty `epoch` means that a client sent the cursor, so the cursor is
+        checked first.
         """
         count = FIRST_PAGE
         waited = False
@@ -145,7 +149,7 @@ class StreamHub:
                             continue
                         count = _next_count(batch, count)
                         if not batch:
-                            # The stream is empty, was trimmed meanwhile, or the reader has not seen the new epoch yet.
+                            # The stream is empty, it was just trimmed, or the reader has not noticed the new epoch yet.
                             await self._wait_or_retry(published)
                             continue
                     except RedisError as error:
@@ -183,7 +187,7 @@ class StreamHub:
                 )
 
     def _stop_reading(self, topic: Topic) -> None:
-        """Stop the reader of a stream that has no clients."""
+        """Stop the reader of a stream if the stream has no clients."""
         if topic.clients == 0 and self._topics.get(topic.key) is topic:
             del self._topics[topic.key]
             self._metrics.sse_readers.set(len(self._topics))
@@ -191,10 +195,14 @@ class StreamHub:
                 topic.reader.cancel()
 
     async def _read(self, topic: Topic) -> None:
-        """Read the stream of a topic. Restart the topic if Redis was emptied, and retry while Redis is unavailable."""
+        """Publish the entries of the stream to the topic.
+
+        Restart the topic if Redis was emptied; retry while it is unavailable.
+        """
         last: StreamId = ORIGIN
         checked_at = 0.0
-        # Check whether to stop, because asyncio.wait_for of Python 3.11 (in redis-py) may swallow a cancellation.
+        # The loop checks whether to stop, because asyncio.wait_for of Python 3.11, which redis-py uses, may swallow a
+        # cancellation.
         while self._topics.get(topic.key) is topic and not self.closing.is_set():
             try:
                 if time.monotonic() - checked_at >= EPOCH_CHECK_SECONDS:
@@ -218,9 +226,9 @@ class StreamHub:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _check_cursor(self, key: str, cursor: StreamId, known: str) -> tuple[Reset | None, str]:
-        """Return a `Reset` if the cursor cannot be continued, else None; and the current epoch.
+        """Return (reset, current epoch). `reset` is None if the stream can continue at the cursor.
 
-        `known` is the epoch in which the cursor is known to be valid, or empty.
+        `known` is the epoch for which the cursor was already checked; empty if it was never checked.
         """
         epoch = await self.ensure_epoch()
         info = await self._info(key)
@@ -263,6 +271,6 @@ def _last_id(info: dict[str, Any] | None) -> StreamId:
 
 
 def _next_count(page: list[StreamEntry], count: int) -> int:
-    """Return the number of entries to read next, so that a page has about BATCH_BYTES."""
+    """Return the number of entries to read next. It is chosen so that a page has about BATCH_BYTES."""
     size = sum(len(entry.encoded) for entry in page)
     return max(1, BATCH_BYTES * len(page) // size) if size else count

@@ -1,9 +1,10 @@
-"""Server-sent events from `hub`: the cursor of a request, snapshots, and several streams in one response.
+"""Sends the entries of `hub` as server-sent events. A stream begins at the cursor of the request or with a snapshot.
 
-A stream begins after the event in `Last-Event-ID` (or `?since=`). Without a cursor it begins with a `snapshot` event,
-whose id is the position of the snapshot. If the cursor cannot be continued, a `reset` event precedes the snapshot. The
-id of every other event is its Redis stream id. A stream without events sends a comment about every 15 s. A client whose
-socket stays full for `stream_client_seconds` is dropped (`clients`). A shutdown ends all streams.
+The cursor is the event id in `Last-Event-ID` (or `?since=`); the stream begins after this event. Without a cursor, the
+stream begins with a `snapshot` event, whose id is the position of the snapshot. If the stream cannot continue at the
+cursor, it sends a `reset` event and then a snapshot. One response may contain several streams. The id of every other
+event is its Redis stream id. A stream without events sends a comment about every 15 s. A client whose socket stays full
+for `stream_client_seconds` is dropped (`clients`). A shutdown ends all streams.
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ RETRY_MILLISECONDS = 2000
 
 
 def cursor_of(request: Request) -> StreamId | None:
-    """Return the id after which the client continues, or None. Raises InvalidInputError when it is not a stream id."""
+    """Return the id of the last event that the client has, or None. Raises InvalidInputError if the id is malformed."""
     given = request.headers.get("last-event-id") or request.query_params.get("since")
     return parse_cursor(given, "query.since") if given else None
 
 
 def parse_cursor(given: str, location: str) -> StreamId:
-    """Parse a stream id that a client sent at `location`. Raises InvalidInputError."""
+    """Parse a stream id that a client sent.
+
+    Raises InvalidInputError, in which `location` names the field of the request.
+    """
     try:
         return parse_id(given)
     except ValueError as error:
@@ -50,17 +54,17 @@ def parse_cursor(given: str, location: str) -> StreamId:
 
 @dataclass(frozen=True, slots=True)
 class StreamSource:
-    """One requested stream: its Redis key, the cursor, and the function that reads the state for its snapshot."""
+    """One requested stream: its Redis key, the client's cursor, and the function that reads the state of a snapshot."""
 
     key: str
     cursor: StreamId | None
     state: StateReader
     brief: bool = False
-    """Whether `log-lines` events contain only a position instead of the lines."""
+    """Whether `log-lines` events are sent without the lines."""
 
 
 async def stream(context: Context, source: StreamSource) -> LiveStream:
-    """Return the response of a stream endpoint.
+    """Return the response that sends one stream.
 
     Raises what `source.state` raises, and RedisError (503), before the first byte.
     """
@@ -69,10 +73,10 @@ async def stream(context: Context, source: StreamSource) -> LiveStream:
 
 
 async def streams(context: Context, sources: Mapping[str, StreamSource]) -> LiveStream:
-    """Return one response for several streams; an event `topic` names the stream of the events that follow it.
+    """Return one response for several streams. A `topic` event names the stream to which the next events belong.
 
-    A stream that does not exist sends an `error` event for its topic, and the others continue. Raises RedisError and
-    errors that affect all streams (503) before the first byte.
+    For a stream that does not exist, the response contains an `error` event; the other streams continue. Raises
+    RedisError and errors that affect all streams (503) before the first byte.
     """
     context.stream_clients.require_room()
     opened = await asyncio.gather(*(_open_or_error(context, source) for source in sources.values()))
@@ -89,12 +93,13 @@ async def _open_or_error(context: Context, source: StreamSource) -> AsyncGenerat
 
 
 async def _open(context: Context, source: StreamSource) -> AsyncGenerator[bytes]:
-    """Return the chunks of a stream after checking that it exists."""
+    """Check that the stream exists, and return its chunks."""
     key, cursor = source.key, source.cursor
     epoch = context.hub.epoch_of(key, cursor) if cursor is not None else None
     first = f"retry: {RETRY_MILLISECONDS}\n\n".encode()
     if cursor is None or epoch is None:
-        # With a cursor, the snapshot only checks that the stream exists; a cursor in the ring proves it.
+        # If there is a cursor, the snapshot is only taken to check that the stream exists. A cursor in the ring buffer
+        # proves that it exists.
         snapshot = await context.snapshots.take(key, source.state)
         if cursor is None:
             cursor, epoch = snapshot.position.id, snapshot.position.epoch
@@ -103,7 +108,7 @@ async def _open(context: Context, source: StreamSource) -> AsyncGenerator[bytes]
 
 
 async def _merge(context: Context, opened: Mapping[str, AsyncGenerator[bytes] | TidalError]) -> AsyncGenerator[bytes]:
-    """Yield the chunks of all streams as they arrive; end with the first stream, so that the client reconnects."""
+    """Yield the chunks of all streams as they arrive. End when the first stream ends, so that the client reconnects."""
     waiting: dict[asyncio.Task[bytes], str] = {}
     following = {name: chunks for name, chunks in opened.items() if not isinstance(chunks, TidalError)}
     current = None
@@ -127,7 +132,7 @@ async def _merge(context: Context, opened: Mapping[str, AsyncGenerator[bytes] | 
                 except StopAsyncIteration:
                     return
                 wait_for(name)
-                # Forward an empty chunk as well, because it makes a silent response send a comment.
+                # Empty chunks are forwarded, too, because they make a response without events send a comment.
                 if chunk and name != current:
                     chunk = _topic(name) + chunk
                     current = name
@@ -155,7 +160,7 @@ async def _chunks(
             try:
                 snapshot = await context.snapshots.take(source.key, source.state)
             except (SQLAlchemyError, TidalError, RedisError) as error:
-                # The client reconnects with its old cursor, which is then reset.
+                # The client reconnects with its old cursor and then receives the reset.
                 log.warning("could not read a snapshot, closing the stream", stream=source.key, error=str(error))
                 return
             yield encode_sse(None, "reset", json.dumps({"reason": batch.reason}))

@@ -1,8 +1,8 @@
-"""One stream in memory: a ring buffer of the newest entries, and the event that wakes the clients.
+"""Keeps the newest entries of one stream in a ring buffer, and wakes the clients when new entries arrive.
 
-The number and the size of the entries in the ring are limited, and so is the size of a batch: a client that does not
-read keeps its last batch in memory, and there may be hundreds of such clients. Leaves out: Redis and the reader task
-(`hub`).
+The number and the total size of the entries in the ring are limited. The size of a batch is limited, too, because a
+client that does not read keeps its last batch in memory, and there may be hundreds of such clients. Redis and the
+reader task are in `hub`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from services.api.streaming.entries import StreamEntry, StreamId, StreamPosition
 RING = 2000
 """Maximum number of entries that a topic keeps in memory."""
 RING_BYTES = 8 * 1024 * 1024
-"""Maximum size of these entries in bytes; an entry with log lines may have 800 kB."""
+"""Maximum total size in bytes of the entries in memory. A single entry with log lines may have 800 kB."""
 BATCH_BYTES = 64 * 1024
-"""Maximum size in bytes of a batch for a client, unless a single entry is larger."""
+"""Maximum size of a batch in bytes. A batch with a single entry may be larger."""
 
 
 class Topic:
-    """One stream: its reader task, its ring and the wake-up of its clients."""
+    """One stream: its reader task, its ring buffer, and the event that wakes its clients."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -34,7 +34,7 @@ class Topic:
         """The epoch of the Redis data from which the ring was read."""
         self.reader: asyncio.Task[None] | None = None
         self.stop_timer: asyncio.TimerHandle | None = None
-        """Timer that stops the reader after no client has followed the stream for a while."""
+        """Timer that stops the reader if the stream still has no clients; None if it was never started."""
         self._size = 0
         self._published = asyncio.Event()
 
@@ -49,7 +49,7 @@ class Topic:
         self.wake()
 
     def restart(self, position: StreamPosition) -> None:
-        """Clear the ring and continue after `position`, at the first start or after Redis was emptied."""
+        """Clear the ring and continue after `position`. Called at the first start and after Redis was emptied."""
         self.epoch = position.epoch
         self.ring.clear()
         self._size = 0
@@ -73,10 +73,10 @@ class Topic:
         return at > 0 and self.ring[at - 1].id == cursor
 
     def entries_after(self, cursor: StreamId) -> list[StreamEntry] | None:
-        """Return the next batch of entries after `cursor`, or None when the ring begins after the cursor."""
+        """Return the next batch of entries after `cursor`; None if the ring may lack entries after the cursor."""
         if self.base is None or cursor < self.base:
             return None
-        # Nearly all clients need only the newest entry, so check this case before searching.
+        # Most calls need only the newest entry, so this case is checked before the binary search.
         if not self.ring or self.ring[-1].id <= cursor:
             return []
         low = len(self.ring) - 1

@@ -1,1 +1,1 @@
-"""The subcommands of `tidal`, one module each."""
+"""The subcommands of `tidal`. Each module defines one command or one group of commands."""

@@ -1,4 +1,4 @@
-"""`tidal analyze …`: analyses how a controller sets the modulation, at once or as a job, and shows saved analyses."""
+"""`tidal analyze …`: analyses how a controller sets the modulation, and shows saved analyses."""
 
 from __future__ import annotations
 
@@ -31,24 +31,38 @@ Checkpoint = Annotated[
     typer.Option(
         "--checkpoint",
         "-c",
-        help="Language model: EXPERIMENT/FILE or EXPERIMENT/final. Default: that of the controller, or the newest.",
+        help="Language model: EXPERIMENT/FILE or EXPERIMENT/final. Default: the model that the controller was "
+        "trained for or, without a controller, the newest model.",
     ),
 ]
 Policy = Annotated[
-    str | None, typer.Option("--policy", "-p", help="Controller: EXPERIMENT/final. Default: the newest.")
+    str | None, typer.Option("--policy", "-p", help="Controller: EXPERIMENT/final. Default: the newest controller.")
 ]
 Gating = Annotated[ModulatedGating, typer.Option("--gating", "-g", help="How the modulation is chosen.")]
-Modulation = Annotated[float | None, typer.Option("--modulation", min=0, max=1, help="Modulation for gating fixed.")]
-Samples = Annotated[int, typer.Option("--samples", "-s", min=1, help="Texts to generate per prompt.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=MAX_NEW_TOKENS, help="Most tokens per text.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same analysis.")]
-Extremes = Annotated[bool, typer.Option("--extremes", help="Also sweep the modulation over the same prompts.")]
+Modulation = Annotated[
+    float | None, typer.Option("--modulation", min=0, max=1, help="Modulation, only with --gating fixed.")
+]
+Samples = Annotated[int, typer.Option("--samples", "-s", min=1, help="Number of texts to generate per prompt.")]
+MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", "-n", min=1, max=MAX_NEW_TOKENS, help="Maximum number of tokens per text.")
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, help="Seed of the random numbers. The same seed gives the same analysis.")
+]
+Extremes = Annotated[
+    bool, typer.Option("--extremes", help="Also generate from the same prompts at modulation 0, 0.5 and 1.")
+]
 PromptsFile = Annotated[
     Path | None, typer.Option("--prompts-file", help="File with further prompts, one per line.", dir_okay=False)
 ]
-Save = Annotated[bool, typer.Option("--save", help="Save it with the experiment of the controller or the model.")]
-Name = Annotated[str | None, typer.Option("--name", help="Name of the saved analysis; with --save or --job.")]
-AsJob = Annotated[bool, typer.Option("--job", help="Submit it as a job, which also saves the result.")]
+Save = Annotated[
+    bool,
+    typer.Option(
+        "--save", help="Save the result with the experiment of the controller or, without a controller, of the model."
+    ),
+]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the saved analysis (only with --save or --job).")]
+AsJob = Annotated[bool, typer.Option("--job", help="Submit the analysis as a job, which also saves the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the reply of the API as JSON.")]
 
 
@@ -70,7 +84,11 @@ def single(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Analyse one prompt: the modulation in four windows, its phase changes, and the tokens at its extremes."""
+    """Analyse one prompt.
+
+    The result shows the modulation in each quarter of the text, its changes between quarters, and the tokens with the
+    lowest and highest modulation.
+    """
     fields = {"samples_per_prompt": samples, "modulation": modulation, "include_extreme_values": extremes or None}
     fields |= {"max_tokens": max_tokens, "seed": seed}
     with connect(url, token) as client:
@@ -81,7 +99,7 @@ def single(
 @app.command()
 def batch(
     prompts: Annotated[
-        list[str] | None, typer.Argument(help="Texts to continue. Default: four beginnings of stories.")
+        list[str] | None, typer.Argument(help="Texts to continue. Default: the beginnings of four stories.")
     ] = None,
     prompts_file: PromptsFile = None,
     checkpoint: Checkpoint = None,
@@ -92,7 +110,8 @@ def batch(
     max_tokens: MaxTokens = 50,
     seed: Seed = 0,
     bootstrap: Annotated[
-        bool, typer.Option("--bootstrap", "-b", help="Compute 95 % intervals from 1,000 resamples.")
+        bool,
+        typer.Option("--bootstrap", "-b", help="Compute 95 % bootstrap confidence intervals from 1,000 resamples."),
     ] = False,
     extremes: Extremes = False,
     save: Save = False,
@@ -124,7 +143,10 @@ def sweep(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Compare texts at modulation 0, 0.5 and 1: words, different words, characters. It needs no controller."""
+    """Compare texts generated at modulation 0, 0.5 and 1 by their numbers of words, distinct words and characters.
+
+    No controller is needed.
+    """
     given = _prompts(prompts or ([] if prompts_file else PROMPTS[:1]), prompts_file)
     fields: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed}
     with connect(url, token) as client:
@@ -134,20 +156,20 @@ def sweep(
 
 @app.command("list")
 def list_analyses(
-    experiment: Annotated[str, typer.Argument(help="Id of the experiment.")],
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Most analyses to show.")] = 20,
+    experiment: Annotated[str, typer.Argument(help="Id of the experiment whose analyses are shown.")],
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Maximum number of analyses to show.")] = 20,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Show the analyses saved with an experiment, and those that jobs have made of its checkpoints."""
+    """Show the saved analyses of an experiment, and those that jobs made of its checkpoints."""
     with connect(url, token) as client:
         found = client.analyses(experiment, limit=limit)
     if as_json:
         print_json([analysis.model_dump(mode="json", by_alias=True) for analysis in found])
         return
     if not found:
-        err.print("There are no analyses. Make one with `tidal analyze batch --save`.")
+        err.print("There are no analyses. Run one with `tidal analyze batch --save`.")
         return
     rows = table("analysis", "kind", "prompts>", "name", "made by", "made")
     for analysis in found:
@@ -194,7 +216,7 @@ class _AnalysisRequest:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Return the fields that are set; the server uses its defaults for the others."""
+        """Return the fields that are not None. The server uses its defaults for the others."""
         return {name: value for name, value in self.fields.items() if value is not None}
 
 
@@ -207,7 +229,7 @@ class _ResultOptions:
 
     def __post_init__(self) -> None:
         if self.name is not None and not (self.save or self.job):
-            raise InvalidInputError("--name is the name of a saved analysis; add --save or --job")
+            raise InvalidInputError("--name can be used only with --save or --job, because it names a saved analysis")
 
 
 def _build_request(
@@ -219,12 +241,12 @@ def _build_request(
     gating: ModulatedGating,
     fields: dict[str, Any],
 ) -> _AnalysisRequest:
-    """Return the request; controller and model default to the newest ones."""
+    """Return the request. The controller defaults to the newest; the model to that of the controller or the newest."""
     if gating is GatingMode.LEARNED:
         try:
             policy = policy or newest_checkpoint(client, "rl")
         except NotFoundError as error:
-            raise NotFoundError(f"{error.message}, or use --gating random") from None
+            raise NotFoundError(f"{error.message}, or use --gating random, which needs no controller") from None
         source = None if checkpoint else client.experiment(_experiment(policy)).source_experiment_id
         checkpoint = checkpoint or (f"{source}/final" if source else None)
     elif policy is not None:
@@ -244,7 +266,9 @@ def _run(client: Client, wanted: _AnalysisRequest, options: _ResultOptions) -> N
             return
         out.print(f"Submitted {job.id}.")
         err.print(
-            f"Follow it with: tidal jobs watch {job.id}\nThen: tidal analyze list {job.experiment_id}", soft_wrap=True
+            f"Follow the job with: tidal jobs watch {job.id}\nThen find the result with: tidal analyze list "
+            f"{job.experiment_id}",
+            soft_wrap=True,
         )
         return
     with _bar() as on_progress:
@@ -262,7 +286,7 @@ def _run(client: Client, wanted: _AnalysisRequest, options: _ResultOptions) -> N
         _print(result)
     if options.save:
         saved = client.save_analysis(_experiment(wanted.policy or wanted.checkpoint), result, name=options.name)
-        err.print(f"Saved as {saved.id}: tidal analyze show {saved.id}", soft_wrap=True)
+        err.print(f"Saved as {saved.id}. Show it with: tidal analyze show {saved.id}", soft_wrap=True)
 
 
 def _print(result: AnalysisResult) -> None:
@@ -287,14 +311,17 @@ def _bar() -> Iterator[Any]:
 
 
 def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
-    """Return the prompts of the command line and the non-blank lines of the file, or PROMPTS if there are none."""
+    """Return the prompts of the command line and then the non-blank lines of the file.
+
+    If there are none, return PROMPTS.
+    """
     lines = []
     if file is not None:
         try:
             with file.open(encoding="utf-8-sig") as opened:
                 lines = [line.rstrip() for line in opened if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError(f"--prompts-file {file}: cannot be read ({error})") from None
+            raise InvalidInputError(f"--prompts-file {file}: the file cannot be read ({error})") from None
         if not lines:
             raise InvalidInputError(f"--prompts-file {file}: the file has no prompts; write one per line")
     return [*(given or []), *lines] or PROMPTS

@@ -1,8 +1,8 @@
-"""`tidal backup` and `tidal restore`: save everything to a file and restore it, with a progress bar.
+"""`tidal backup` and `tidal restore`: save all data of an installation to one file, and restore it.
 
-If TIDAL_DATABASE_URL is set, as in a container of the compose file, the addresses are those of the environment.
-Otherwise they are those of the local stack, whose servers are started for this purpose if it does not run. Leaves out
-the work itself (`common.backup`).
+If TIDAL_DATABASE_URL is set, as in a container of the compose file, the commands use the database, Redis and folders
+that the environment names. Otherwise they use those of the local stack. If the stack is not running, they start its
+database and Redis for this purpose. Backups are written and restored by `common.backup`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from services.cli.processes import stack_environment
 from tidal_client import instance_folder, read_instance
 
 QUIET_SECONDS = 2.0
-"""Seconds after which a progress bar is shown."""
+"""Delay in seconds before the progress bar appears."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,24 @@ class BackupLocations:
 def backup(
     target: Annotated[
         Path | None,
-        typer.Argument(help="File to write, or a folder for a file with the time in its name. [default: here]"),
+        typer.Argument(
+            help="File to write, or a folder in which to write a file whose name contains the time. [default: the "
+            "current folder]"
+        ),
     ] = None,
     without_datasets: Annotated[
         bool,
-        typer.Option("--without-datasets", help="Do not save datasets; restored jobs need them in the data folder."),
+        typer.Option(
+            "--without-datasets", help="Do not save datasets. Restored jobs then need them in the data folder."
+        ),
     ] = False,
 ) -> None:
-    """Save all jobs, experiments and datasets in one file. Tidal can keep running meanwhile.
+    """Save all jobs, experiments and datasets in one file. Tidal can keep running during the backup.
 
-    The file does not contain other corpora in the data folder, token caches, .env or tokens. Restore it with `tidal
-    restore`.
+    The file does not contain other corpora of the data folder, token caches, `.env` or access tokens. Restore the file
+    with `tidal restore`.
     """
-    # Imported here because it takes half a second, which other commands do not need.
+    # Imported here because the import takes half a second, which would delay other commands.
     from common.backup import create_backup
 
     place = (target or Path.cwd()).absolute()
@@ -85,27 +90,29 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="A file that `tidal backup` has written.")],
+    file: Annotated[Path, typer.Argument(help="Backup file written by `tidal backup`.")],
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Delete the existing jobs; move existing experiments, and datasets with other text, aside."
+            "--force",
+            help="Delete the existing jobs. Move existing experiments, and datasets whose text differs, to another "
+            "folder.",
         ),
     ] = False,
     keep_files: Annotated[
         bool, typer.Option("--keep-files", help="Restore only the jobs; keep the existing experiments and datasets.")
     ] = False,
 ) -> None:
-    """Restore a backup. No process of Tidal may use this database meanwhile, on any host.
+    """Restore a backup. During this time, no process of Tidal may use this database, on any host.
 
-    The whole backup is verified before anything is changed. Jobs that were running when it was made continue from their
-    newest checkpoint.
+    The whole backup is verified before anything is changed. Jobs that were running when the backup was made continue
+    from their newest checkpoint.
     """
     from common.backup import restore_backup
 
-    apply_umask(get_settings())  # restored files get the permissions of the services' files
+    apply_umask(get_settings())  # give restored files the same permissions as files of the services
     if not _given() and read_instance() is not None:
-        raise ConflictError(f"the stack of {instance_folder()} is running; stop it first with `tidal down`")
+        raise ConflictError(f"the local stack in {instance_folder()} is running; stop it first with `tidal down`")
     with _places() as places, _bar("Restoring") as bar:
         restored = restore_backup(
             file.absolute(),
@@ -126,13 +133,18 @@ def restore(
     )
     for what, aside in (("experiments", restored.aside), ("datasets", restored.datasets_aside)):
         if aside is not None:
-            out.print(f"The previous {what} are in {aside}; delete them if you do not need them.", soft_wrap=True)
+            out.print(
+                f"The previous {what} were moved to {aside}; delete them if you do not need them.", soft_wrap=True
+            )
     if restored.damaged:
         names = ", ".join(restored.damaged)
         err.print(f"Not restored, because they were already damaged when the backup was made: {names}.", soft_wrap=True)
     if not restored.redis_emptied:
-        err.print("Redis did not respond and was not emptied: run FLUSHDB there before the services start.")
-    err.print("Start the services now; jobs that were running go back to the queue.")
+        err.print(
+            "Redis did not respond, so its old data was not deleted: run FLUSHDB in Redis before you start the "
+            "services."
+        )
+    err.print("Start the services now. Jobs that were running when the backup was made go back to the queue.")
 
 
 def _given() -> bool:
@@ -141,7 +153,7 @@ def _given() -> bool:
 
 @contextmanager
 def _places() -> Iterator[BackupLocations]:
-    """Yield the addresses of database, Redis and folders; the servers run until the block ends."""
+    """Yield the locations of database, Redis and folders. Servers started for this purpose run until the block ends."""
     settings, instance = get_settings(), read_instance()
     if _given():
         yield BackupLocations(
@@ -162,13 +174,13 @@ def _places() -> Iterator[BackupLocations]:
         stdout=subprocess.PIPE,
         env=stack_environment(),
         text=True,
-        start_new_session=True,  # it does not receive Ctrl-C, and ends when its input is closed
+        start_new_session=True,  # Ctrl-C must not reach the child; it ends when its stdin is closed
     )
     assert lender.stdin is not None
     assert lender.stdout is not None
     try:
         line = lender.stdout.readline()
-        if not line:  # the child has printed the reason
+        if not line:  # the child failed and has already printed the reason
             raise typer.Exit(lender.wait() or 1)
         lent = json.loads(line)
         yield BackupLocations(

@@ -1,4 +1,4 @@
-"""`tidal migrate-checkpoint`: converts a checkpoint of the original project, or an older one of Tidal."""
+"""`tidal migrate-checkpoint`: converts a checkpoint of the original project or of an older version of Tidal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from services.cli.processes import run_module
 
 
 def migrate(
-    source: Annotated[Path, typer.Argument(help="Checkpoint of the original project or of an older version.")],
-    target: Annotated[Path, typer.Argument(help="File to write: .safetensors or .pth. Must not exist.")],
+    source: Annotated[Path, typer.Argument(help="Checkpoint of the original project or of an older version of Tidal.")],
+    target: Annotated[
+        Path, typer.Argument(help="File to write, with suffix .safetensors or .pth. It must not exist yet.")
+    ],
     column: Annotated[
-        int, typer.Option("--column", min=0, max=2, help="Number of the input to keep, for gates with three inputs.")
+        int,
+        typer.Option("--column", min=0, max=2, help="Index of the gate input to keep if the gates have three inputs."),
     ] = 2,
 ) -> None:
-    """Convert a checkpoint to the present format: gates with one input, present parameter names, safe to load."""
+    """Convert a checkpoint to the current format.
+
+    The new file has the current parameter names and gates with one input, and is safe to load.
+    """
     run_module("common.checkpoint", str(source), str(target), "--column", str(column))

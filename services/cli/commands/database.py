@@ -19,8 +19,11 @@ app = typer.Typer(help="Maintain the database of TIDAL_DATABASE_URL or of the lo
 
 @app.command()
 def migrate() -> None:
-    """Create or migrate the tables. It can be repeated, and run by several processes at once."""
-    # Imported here because it takes a second, which other commands do not need.
+    """Create the tables or migrate them to the current version.
+
+    It is safe to repeat this, also in several processes at once.
+    """
+    # Imported here because the import takes a second, which would delay other commands.
     from alembic.util.exc import CommandError
     from sqlalchemy.exc import OperationalError
 
@@ -35,16 +38,19 @@ def migrate() -> None:
         reason = str(error.orig).strip().splitlines()
         raise UnavailableError(f"the database is not reachable: {reason[-1] if reason else error}") from error
     except CommandError as error:
-        raise UnavailableError(f"the migrations cannot be run: {error}") from error
+        raise UnavailableError(f"the database cannot be migrated: {error}") from error
     finally:
         engine.dispose()
 
 
 @app.command()
 def sweep() -> None:
-    """Do the work of the health process once: handle stale jobs, notify workers of waiting jobs, publish messages.
+    """Do the work of the health process once.
 
-    Use it while that process is down. If it runs, only one of the two acts.
+    It handles stale jobs, notifies workers of waiting jobs, and publishes outstanding messages.
+
+    Use this while the health process is down. If the health process is running, only one of the two does the work at a
+    time.
     """
     from sqlalchemy.exc import OperationalError
 
@@ -55,7 +61,9 @@ def sweep() -> None:
     except OperationalError as error:
         raise UnavailableError(f"the database is not reachable: {str(error.orig).strip()}") from error
     if not done.acted:
-        out.print("Another sweep is running, so this one did nothing.")
+        out.print(
+            "Nothing was done, because the health process or another `tidal db sweep` is doing the same work now."
+        )
         return
     reaped = done.reaped
     out.print(
@@ -67,14 +75,17 @@ def sweep() -> None:
 @app.command()
 def retention(
     days: Annotated[
-        float | None, typer.Option(min=0, help="Days since the end of the job, instead of TIDAL_RETENTION_DAYS.")
+        float | None,
+        typer.Option(min=0, help="Minimum number of days since the job ended, instead of TIDAL_RETENTION_DAYS."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be deleted, and delete nothing.")
+    ] = False,
 ) -> None:
     """Delete logs and metrics of experiments whose job ended long ago; keep models, checkpoints and results.
 
-    If TIDAL_RETENTION_DAYS is set, the health process does it every hour. Run it on the machine that has the
-    experiments.
+    If TIDAL_RETENTION_DAYS is set, the health process does this every hour. Run the command on the machine that stores
+    the experiments.
     """
     from sqlalchemy.exc import OperationalError
 
@@ -109,7 +120,10 @@ def retention(
 
 
 def _settings() -> Settings:
-    """Return the settings of the environment, with the addresses of the local stack if it runs and none are set."""
+    """Return the settings of the environment.
+
+    If they name no database and the local stack is running, use its addresses.
+    """
     instance, settings = read_instance(), get_settings()
     if "database_url" in settings.model_fields_set or instance is None:
         return settings
@@ -123,7 +137,7 @@ def _settings() -> Settings:
 
 
 def database_url() -> str:
-    """Return the URL of the database: of the environment, else of the running local stack, else the default."""
+    """Return the database URL of the environment, else that of the running local stack, else the default."""
     settings = get_settings()
     instance = read_instance()
     if "database_url" not in settings.model_fields_set and instance is not None:

@@ -29,16 +29,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print the reply of the API a
 
 @app.command()
 def upload(
-    file: Annotated[Path, typer.Argument(help="A .txt, .jsonl or .parquet file, also gzipped.")],
+    file: Annotated[Path, typer.Argument(help="File to upload: .txt, .jsonl or .parquet; may be gzipped.")],
     name: Annotated[
-        str | None, typer.Option("--name", "-n", help="Name of the dataset. [default: the file's name]")
+        str | None, typer.Option("--name", "-n", help="Name of the dataset. [default: derived from the file name]")
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--format", "-f", help="txt, jsonl or parquet, for a file with another suffix."),
+        typer.Option("--format", "-f", help="Format of a file with another suffix: txt, jsonl or parquet."),
     ] = None,
     text_field: Annotated[
-        str | None, typer.Option("--text-field", help="Name of the text field in jsonl and parquet. [default: text]")
+        str | None,
+        typer.Option(
+            "--text-field",
+            help="Name of the field or column that contains the text, in jsonl and parquet files. [default: text]",
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait until the dataset is tokenised.")] = False,
     as_json: Json = False,
@@ -51,7 +55,7 @@ def upload(
     is not a valid name for a dataset is changed: `my stories.txt` becomes `my-stories`.
     """
     if not file.is_file():
-        raise InvalidInputError(f"{file}: no such file on this machine; name one file")
+        raise InvalidInputError(f"{file}: no such file on this machine; give the path of one file")
     if name is None:
         name = _name_for(file)
     if kind is None:
@@ -69,10 +73,15 @@ def upload(
         print_json(uploaded.model_dump(mode="json", by_alias=True))
         return
     dataset = uploaded.dataset
-    documents = "documents not counted yet" if dataset.documents is None else plural(dataset.documents, "document")
+    documents = (
+        "number of documents not known yet" if dataset.documents is None else plural(dataset.documents, "document")
+    )
     out.print(f"{dataset.name}: {format_size(dataset.size_bytes)}, {documents}, {dataset.status}", soft_wrap=True)
     if uploaded.job is not None and not watch:
-        err.print(f"Job {uploaded.job.id} tokenises it; `tidal datasets show {dataset.name}` shows when it is ready.")
+        err.print(
+            f"Job {uploaded.job.id} tokenises the dataset. `tidal datasets show {dataset.name}` shows whether it is "
+            "ready."
+        )
 
 
 @app.command("list")
@@ -136,14 +145,16 @@ def delete(
         if not yes:
             dataset = client.dataset(name)
             typer.confirm(
-                f"Delete {dataset.name} ({format_size(dataset.size_bytes)}) with its tokens?", abort=True, err=True
+                f"Delete the dataset {dataset.name} ({format_size(dataset.size_bytes)}) and its tokens?",
+                abort=True,
+                err=True,
             )
         client.delete_dataset(name)
     out.print(f"Deleted {name}.")
 
 
 def _wait(client: Client, job_id: str) -> None:
-    """Wait until the job has completed; raise JobFailed if it ends in another way."""
+    """Wait until the job has completed. Raises JobFailed if the job fails or is cancelled."""
     with err.status("tokenising"):
         while (job := client.job(job_id)).status != JobStatus.COMPLETED:
             if job.finished_at is not None:
@@ -153,13 +164,13 @@ def _wait(client: Client, job_id: str) -> None:
 
 
 def _name_for(file: Path) -> str:
-    """Return a name for the dataset that is derived from the file name; print the name if the two differ."""
+    """Return a valid dataset name derived from the file name. Print it if it differs from the file name."""
     plain, kind = split_name(file.name)
     if kind is None and (problem := file_name_problem(file.name)) is not None:
         raise InvalidInputError(f"{file}: {problem}")
     name = suggest_name(file.name)
     if name is None:
-        raise InvalidInputError(f"{file}: the file's name cannot be the name of a dataset; choose one with --name")
+        raise InvalidInputError(f"{file}: no dataset name can be derived from this file name; choose one with --name")
     if name != plain:
         err.print(f"The dataset is called {name}; --name chooses another name.", soft_wrap=True)
     return name
@@ -171,7 +182,7 @@ def _count(value: int | None) -> str:
 
 @contextmanager
 def _bar(file: Path) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr; yield a function to call with the number of bytes sent so far."""
+    """Show a progress bar on stderr. Yield a function that must be called with the number of bytes sent so far."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

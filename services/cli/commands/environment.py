@@ -1,4 +1,4 @@
-"""`tidal env`: writes `.env` with random secrets for docker compose. An existing file is not changed."""
+"""`tidal env`: writes the file `.env` with random secrets for docker compose."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ def command(
     path: Annotated[Path, typer.Option("--path", help="File to write.")] = Path(".env"),
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file and its secrets.")] = False,
     profile: Annotated[
-        str | None, typer.Option("--profile", help="gpu or cpu. Default: gpu if this machine has one.")
+        str | None,
+        typer.Option(
+            "--profile",
+            help="Profile of docker compose: gpu or cpu. Default: gpu if this machine has an NVIDIA GPU, else cpu.",
+        ),
     ] = None,
 ) -> None:
     """Write `.env` with random secrets for docker compose.
@@ -25,11 +29,11 @@ def command(
     Only the owner can read the file (mode 0600). Keep it out of version control.
     """
     if path.exists() and not force:
-        raise ConflictError(f"{path} exists and was not changed; --force replaces it and all its secrets")
+        raise ConflictError(f"{path} already exists and was not changed; --force replaces the file with its secrets")
     chosen = profile or ("gpu" if Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists() else "cpu")
     if chosen not in ("gpu", "cpu"):
         raise typer.BadParameter(f"{chosen} is neither gpu nor cpu", param_hint="--profile")
-    # Imported here because it imports the database packages, without which other commands start faster.
+    # Imported here because the module imports the database packages, which would delay other commands.
     from common.jobs.experiments import NO_COMMIT, commit_hash
 
     found = commit_hash()
@@ -38,13 +42,13 @@ def command(
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     temporary.replace(path)
-    out.print(f"Wrote {path} for the {chosen} profile. Next: docker compose up", soft_wrap=True)
+    out.print(f"Wrote {path} for the {chosen} profile. Start Tidal with: docker compose up", soft_wrap=True)
 
 
 def environment_text(profile: str, *, commit: str | None = None) -> str:
-    """Return the contents of the file, with a random secret for each name that needs no quotes in URLs or in the file.
+    """Return the contents of `.env`. Its random secrets contain only characters that URLs and the file need not escape.
 
-    `commit` is the commit that images are built from; None leaves it out.
+    `commit` is the Git commit from which the images are built; if it is None, TIDAL_COMMIT is not written.
     """
     return "".join(
         f"{line}\n"

@@ -30,7 +30,7 @@ tidal export checkpoints/step-000001000 --format pth
 """
 
 EXIT_SECONDS = 5.0
-"""Seconds from the last line of the child to SIGKILL if it does not exit."""
+"""Seconds that the child process has to exit after its output has ended, before it is killed."""
 
 
 class ModelFormat(StrEnum):
@@ -43,33 +43,46 @@ class ModelFormat(StrEnum):
 
 def command(
     checkpoint: Annotated[
-        str, typer.Argument(help="EXPERIMENT/FILE, EXPERIMENT/best, latest or final; or a local file or folder.")
+        str,
+        typer.Argument(
+            help="Checkpoint to export: EXPERIMENT/FILE, EXPERIMENT/best, EXPERIMENT/latest, EXPERIMENT/final, or a "
+            "local file or folder."
+        ),
     ],
     form: Annotated[
         ModelFormat,
         typer.Option(
             "--format",
             "-f",
-            help="safetensors: weights with their configuration. pth: for the original Tidal. "
+            help="safetensors: weights and configuration. pth: a file for the original Tidal.  "
             "hf: a model folder for transformers (language models only).",
         ),
     ],
     target: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write. Default: NAME-FORMAT in the present folder.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder to write. Default: NAME-FORMAT in the current folder, where NAME is that of the checkpoint.",
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the contents of the folder if it is not empty.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Export a trained model or controller in a format that other programs can read.
 
-    It exports final models and training checkpoints, also those of the original project. The folder is written
-    atomically.
+    Final models and training checkpoints can be exported, including those of the original project. The folder is
+    written atomically.
     """
     source = checkpoint_path(checkpoint)
     stem = source.name if source.is_dir() else source.name.removesuffix(".safetensors").removesuffix(".pth")
     folder = (target or Path(f"{stem}-{form}")).expanduser()
-    if not force and folder.is_dir() and any(folder.iterdir()):  # check before torch is loaded
-        raise ConflictError(f"{folder}: is not empty; choose another folder with --out, or replace it with --force")
+    if not force and folder.is_dir() and any(folder.iterdir()):  # checked here, before the child loads torch
+        raise ConflictError(
+            f"{folder} is not empty; choose another folder with --out, or replace its contents with --force"
+        )
     done = run(source, folder, form, force)
     if as_json:
         print_json(done)
@@ -81,7 +94,7 @@ command.__doc__ = (command.__doc__ or "") + EXAMPLES
 
 
 def run(source: Path, folder: Path, form: ModelFormat, force: bool) -> dict[str, Any]:
-    """Run the export in a child process and show its phases. Raises TidalError with the child's error message."""
+    """Run the export in a child process and show its progress. Raises TidalError with the child's error message."""
     arguments = [sys.executable, "-m", "common.export", str(source), str(folder.absolute()), "--format", form.value]
     process = subprocess.Popen(
         [*arguments, *(["--force"] if force else [])],
@@ -108,11 +121,11 @@ def run(source: Path, folder: Path, form: ModelFormat, force: bool) -> dict[str,
 
 
 class _Refused(TidalError):
-    """The error that the child reported."""
+    """Raised with the error message that the child process reported."""
 
 
 def report(done: dict[str, Any], *, shown: Path) -> None:
-    """Print the written files, and the code that loads them."""
+    """Print the names of the written files, and code that loads them."""
     what = "controller" if done["kind"] == "rl" else "language model"
     out.print(f"Wrote {shown}/, a {what} of {done['parameters']:,} parameters:", soft_wrap=True)
     files = table("file", "size>")
@@ -121,6 +134,6 @@ def report(done: dict[str, Any], *, shown: Path) -> None:
     out.print(files)
     for remark in done["remarks"]:
         err.print(remark, style="yellow", soft_wrap=True)
-    out.print("Load it with:")
+    out.print("Load the model with:")
     for line in done["load"]:
         out.print(Text(f"    {line}"), soft_wrap=True)

@@ -1,7 +1,7 @@
 """`tidal generate`: generates text with a trained model and prints it token by token, coloured by modulation.
 
-The text comes from the API or, without any service, from a child process that loads a local file. Both send the same
-events, which `views.tokens` prints.
+The text comes from the API or, without any service, from a child process that loads a local file. Both yield the same
+events; `views.tokens` prints them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ tidal generate "The cat" --gating fixed --modulation 0.8 --seed 7
 
 tidal generate "The cat" --gating learned --stop "The end" --max-tokens 300
 
-tidal generate -c out/lm "Once upon a time"       (without a service, from a folder of tidal train lm)
+tidal generate -c out/lm "Once upon a time"       (model in a folder of tidal train lm; no service)
 
 echo "One day" | tidal generate - --json
 """
@@ -53,7 +53,7 @@ echo "One day" | tidal generate - --json
 
 @dataclass(frozen=True)
 class GenerationSource:
-    """The source of a generation: a reference for the API, or a file for a child process."""
+    """A model with a running generation. `name` describes the model to the user."""
 
     name: str
     events: Generator[StreamEvent]
@@ -61,13 +61,14 @@ class GenerationSource:
 
 def command(
     context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from stdin.")] = "Once upon a time",
+    prompt: Annotated[str, typer.Argument(help="Text to continue. - reads the text from stdin.")] = "Once upon a time",
     checkpoint: Annotated[
         str | None,
         typer.Option(
             "--checkpoint",
             "-c",
-            help="Language model: EXPERIMENT/FILE or EXPERIMENT/final; a local file or folder is used without the "
+            help="Language model: EXPERIMENT/FILE, EXPERIMENT/final, or a local file or folder, which is loaded "
+            "without the  "
             "API. Default: the newest model.",
         ),
     ] = None,
@@ -76,27 +77,45 @@ def command(
     ] = GatingMode.NONE,
     modulation: Annotated[
         float | None,
-        typer.Option("--modulation", min=0, max=1, help="For gating fixed: 0 careful, 1 daring."),
+        typer.Option(
+            "--modulation", min=0, max=1, help="Modulation from 0 (careful) to 1 (daring), only with --gating fixed."
+        ),
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option("--policy", "-p", help="Controller for gating learned: EXPERIMENT/final. Default: the newest."),
+        typer.Option(
+            "--policy",
+            "-p",
+            help="Controller, only with --gating learned: EXPERIMENT/final. Default: the newest controller.",
+        ),
     ] = None,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", "-n", min=1, max=MAX_NEW_TOKENS, help="Most tokens.")
+        int, typer.Option("--max-tokens", "-n", min=1, max=MAX_NEW_TOKENS, help="Maximum number of tokens to generate.")
     ] = 120,
     temperature: Annotated[
         float | None,
         typer.Option(
-            "--temperature", min=0, max=MAX_TEMPERATURE, help="For gating none; 0 always takes the most likely token."
+            "--temperature",
+            min=0,
+            max=MAX_TEMPERATURE,
+            help="Sampling temperature, only with --gating none. 0 always selects the most likely token.",
         ),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option("--top-k", min=1, max=MAX_TOP_K, help="For gating none: sample from this many tokens.")
+        int | None,
+        typer.Option(
+            "--top-k", min=1, max=MAX_TOP_K, help="Sample only from the N most likely tokens (only with --gating none)."
+        ),
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option("--top-p", min=0, max=1, help="For gating none: share of probability to sample from, above 0."),
+        typer.Option(
+            "--top-p",
+            min=0,
+            max=1,
+            help="Sample only from the most likely tokens whose probabilities sum to this value, above 0 (only with "
+            "--gating none).",
+        ),
     ] = None,
     repetition_penalty: Annotated[
         float | None,
@@ -104,31 +123,40 @@ def command(
             "--repetition-penalty",
             min=MIN_REPETITION_PENALTY,
             max=MAX_REPETITION_PENALTY,
-            help="For gating none; 1 means no penalty.",
+            help="Factor that makes earlier tokens less likely, only with --gating none. 1 means no penalty.",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed gives the same text.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", min=0, help="Seed of the sampling. The same seed gives the same text. Default: a random seed."
+        ),
+    ] = None,
     stop: Annotated[
-        list[str] | None, typer.Option("--stop", help="End before this text; can be given up to four times.")
+        list[str] | None,
+        typer.Option("--stop", help="End the generation before this text. The option can be given up to four times."),
     ] = None,
     local: Annotated[
-        bool, typer.Option("--local", help="Do not use the API, but load the checkpoint in a child process.")
+        bool, typer.Option("--local", help="Load the checkpoint in a child process instead of using the API.")
     ] = False,
     color: Annotated[
         Color,
-        typer.Option("--color", help="Colour tokens by modulation. auto: on a terminal without NO_COLOR."),
+        typer.Option(
+            "--color", help="When to colour tokens by modulation. auto: on a terminal, unless NO_COLOR is set."
+        ),
     ] = Color.AUTO,
-    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the text when it is complete.")] = False,
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the text only when it is complete.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reply as JSON.")] = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Generate text with a trained model.
 
-    Each token is coloured by its modulation: blue is careful, red is daring. Ctrl-C stops it, also on the server.
+    Each token is coloured by its modulation: blue is careful, red is daring. Ctrl-C stops the generation, also on the
+    server.
     """
     if stop and (len(stop) > MAX_STOP_STRINGS or "" in stop):
-        raise InvalidInputError("--stop can be given up to four times, and its text cannot be empty")
+        raise InvalidInputError("--stop can be given up to four times, and its value cannot be empty")
     if policy is not None and gating_mode is not GatingMode.LEARNED:
         raise InvalidInputError(f"--policy can be used only with --gating learned, not {gating_mode}")
     if top_p == 0:
@@ -140,7 +168,7 @@ def command(
             raise InvalidInputError(f"--{error}") from None
     if prompt == "-":
         prompt = sys.stdin.read()
-    # Each option named like a sampling parameter is sent as that parameter.
+    # Options whose names are fields of SamplingRequest are sent under these names.
     given = {name: value for name, value in context.params.items() if name in SamplingRequest.model_fields}
     fields: dict[str, Any] = {**given, "gating_mode": gating_mode.value, "stop": stop or None}
     learned = gating_mode is GatingMode.LEARNED
@@ -177,7 +205,7 @@ command.__doc__ = (command.__doc__ or "") + EXAMPLES
 def local_source(
     checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
 ) -> GenerationSource:
-    """Return the source that uses a child process; raise NotFoundError if a file does not exist."""
+    """Start the generation in a child process. Raises NotFoundError if a file or a finished experiment is missing."""
     model = checkpoint_path(checkpoint) if checkpoint else local_generation.newest_checkpoint(policy=False)
     controller = None
     if learned:
@@ -188,7 +216,10 @@ def local_source(
 def api_source(
     client: Client, checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
 ) -> GenerationSource:
-    """Return the source that uses the API; raise NotFoundError if no checkpoint is named and none is finished."""
+    """Start the generation in the API.
+
+    Raises NotFoundError if no checkpoint is named and no experiment has finished.
+    """
     model = checkpoint or newest_checkpoint(client, "lm")
     if learned:
         fields = {**fields, "rl_checkpoint": policy or newest_checkpoint(client, "rl")}
@@ -196,14 +227,14 @@ def api_source(
 
 
 def follow(source: GenerationSource, view: TokenView, *, quiet: bool) -> Generation:
-    """Print tokens with `view` unless `quiet`; return the reply. Raises UnavailableError if the stream breaks off."""
+    """Print tokens with `view` unless `quiet`, and return the reply. Raises UnavailableError if it is not complete."""
     with closing(source.events) as events:
         for event in events:
             if event.name == EVENT_TOKEN and not quiet:
                 view.print_token(event.data)
             elif event.name == EVENT_DONE:
                 return Generation.model_validate(event.data)
-    raise UnavailableError("the stream broke off before the text was complete; try again")
+    raise UnavailableError("the connection broke before the text was complete; try again")
 
 
 def newest_checkpoint(client: Client, kind: str) -> str:

@@ -36,33 +36,50 @@ def submit(
     job_type: Annotated[JobType, typer.Argument(help="Type of the job.", metavar="TYPE")],
     config: Annotated[
         str | None,
-        typer.Option("--config", "-c", help="YAML file on this machine, or else in the server's configuration folder."),
+        typer.Option(
+            "--config",
+            "-c",
+            help="YAML file with the configuration, on this machine or else in the server's configuration folder.",
+        ),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", "-s", help="Override a value of the file: training.max_steps=200.")
+        list[str] | None,
+        typer.Option("--set", "-s", help="Override one value of the configuration: training.max_steps=200."),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="builtin:stories, a dataset, a file in the data folder, or owner/name on the hub."),
+        typer.Option(
+            "--data",
+            help="Corpus: builtin:stories, the name of a dataset, a file in the data folder, or OWNER/NAME on the "
+            "Hugging Face hub.",
+        ),
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", help="Language model: EXPERIMENT/FILE or EXPERIMENT/final.")
+        str | None,
+        typer.Option(
+            "--checkpoint", help="Language model to start from or to use: EXPERIMENT/FILE or EXPERIMENT/final."
+        ),
     ] = None,
-    rl_checkpoint: Annotated[str | None, typer.Option("--rl-checkpoint", help="Controller, for an ablation.")] = None,
+    rl_checkpoint: Annotated[
+        str | None, typer.Option("--rl-checkpoint", help="Controller to compare in an ablation.")
+    ] = None,
     resume_from: Annotated[
         str | None,
         typer.Option(
             "--resume-from",
-            help="Ended job to continue with its configuration, or a checkpoint: EXPERIMENT/checkpoints/NAME.",
+            help="Id of an ended job, whose configuration and newest checkpoint are used, or a checkpoint: "
+            "EXPERIMENT/checkpoints/NAME.",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the job and its experiment.")] = None,
-    tags: Annotated[list[str] | None, typer.Option("--tag", help="Tag of the job; can be repeated.")] = None,
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="Tag of the job. The option can be repeated.")] = None,
     priority: Annotated[
         int | None, typer.Option("--priority", min=-100, max=100, help="Jobs with a higher priority start first.")
     ] = None,
-    no_queue: Annotated[bool, typer.Option("--no-queue", help="Fail instead of waiting for a free slot.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the job, do not submit it.")] = False,
+    no_queue: Annotated[
+        bool, typer.Option("--no-queue", help="Fail if the job cannot start at once, instead of waiting in the queue.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the job without submitting it.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the job until it ends.")] = False,
     as_json: Json = False,
     url: Url = None,
@@ -70,10 +87,11 @@ def submit(
 ) -> None:
     """Submit a job.
 
-    The configuration is that of the language model for lm-training, and that of the controller for rl-training and
-    ablation. Example: tidal jobs submit lm-training --data builtin:stories -s training.max_steps=200 --watch
+    For lm-training and evaluation, the configuration describes a language model; for rl-training and ablation, a
+    controller. Example: tidal jobs submit lm-training --data builtin:stories -s training.max_steps=200 --watch
     """
-    # The contents of a local file are sent; the server looks up any other name, such as demo/lm.yaml.
+    # If the file exists on this machine, its contents are sent. Otherwise the name is sent, and the server opens the
+    # file.
     local_file = Path(config) if config is not None and Path(config).is_file() else None
     if config is not None and local_file is None and config.startswith(("/", "./", "../", "~")):
         raise InvalidInputError(f"--config {config}: no such file on this machine")
@@ -101,13 +119,13 @@ def submit(
         if as_json:
             print_json(job.model_dump(mode="json", by_alias=True))
         else:
-            place = f", place {job.queue_position} in the queue" if job.queue_position else ""
+            place = f", position {job.queue_position} in the queue" if job.queue_position else ""
             out.print(f"Submitted {job.id}{place}.")
             out.print(f"Experiment {job.experiment_id}", soft_wrap=True)
         if watch:
             _watch(client, job)
         elif not as_json:
-            err.print(f"Follow it with: tidal jobs watch {job.id}")
+            err.print(f"Follow the job with: tidal jobs watch {job.id}")
 
 
 @app.command("list")
@@ -115,7 +133,7 @@ def list_jobs(
     status: Annotated[str | None, typer.Option("--status", help="Show only jobs with this status.")] = None,
     job_type: Annotated[JobType | None, typer.Option("--type", help="Show only jobs of this type.")] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Show only jobs with this tag.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Most jobs to show.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Maximum number of jobs to show.")] = 20,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
@@ -138,13 +156,13 @@ def list_jobs(
 @app.command()
 def queue(
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, max=100, help="Most waiting jobs to show per type.")
+        int, typer.Option("--limit", "-n", min=0, max=100, help="Maximum number of waiting jobs to show per type.")
     ] = 20,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Show the queue: limits, workers, waiting jobs with their places and predicted starts."""
+    """Show the queue: limits, workers, and waiting jobs with their positions and predicted start times."""
     with connect(url, token) as client:
         queues = client.queues(limit=limit)
     if as_json:
@@ -156,7 +174,7 @@ def queue(
 
 @app.command()
 def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = None) -> None:
-    """Show a job: its state, what will happen next and when, its attempts and its history."""
+    """Show a job: its state, what happens next and when, its attempts and its history."""
     with connect(url, token) as client:
         job = _find(client, job_id)
         if as_json:
@@ -192,15 +210,17 @@ def watch(job_id: JobId, url: Url = None, token: Token = None) -> None:
 @app.command()
 def logs(
     job_id: JobId,
-    follow_on: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until the job has ended.")] = False,
+    follow_on: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep printing new lines until the job has ended.")
+    ] = False,
     search: Annotated[
         str | None,
-        typer.Option("--search", "-s", help="Print only lines that contain this text, in upper or lower case."),
+        typer.Option("--search", "-s", help="Print only lines that contain this text, ignoring upper and lower case."),
     ] = None,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Print the log of a job's trainer."""
+    """Print the log of the trainer that runs the job."""
     with connect(url, token) as client:
         job = _find(client, job_id)
         cursor: str | None = None
@@ -223,7 +243,7 @@ def signal(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Send a signal to a job: pause, resume, complete or stop, like the commands with these names."""
+    """Send a signal to a job: pause, resume, complete or stop. The commands with these names do the same."""
     steer.steer(name.value, [job_id], every=False, yes=False, wait=False, url=url, token=token)
 
 
@@ -243,7 +263,7 @@ def _watch(client: Client, job: Job) -> None:
     if ended.status == JobStatus.FAILED:
         if ended.error is not None:
             err.print(f"{ended.error.code}: {ended.error.message or ''}", soft_wrap=True)
-        err.print(f"Show its log with: tidal jobs logs {ended.id}")
+        err.print(f"Show the log of the job with: tidal jobs logs {ended.id}")
         raise typer.Exit(1)
 
 

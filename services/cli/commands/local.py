@@ -22,29 +22,31 @@ from tidal_client import LocalInstance, instance_folder, read_instance
 from tidal_client.local_instance import read_state_file
 
 START_SECONDS = 150.0
-"""Longest wait for the stack in seconds; longer than the limit of the supervisor."""
+"""Longest wait in seconds until the stack is ready. It must be longer than the start limit of the supervisor."""
 
-Port = Annotated[int | None, typer.Option("--port", help="Port of the API, 0 for any free one. [default: 4400]")]
+Port = Annotated[int | None, typer.Option("--port", help="Port of the API; 0 for any free port. [default: 4400]")]
 FlowerPort = Annotated[
-    int | None, typer.Option("--flower-port", help="Port of Flower, 0 for any free one. [default: 5555, if free]")
+    int | None,
+    typer.Option("--flower-port", help="Port of Flower; 0 for any free port. [default: 5555, or any free port]"),
 ]
 
 
 def up(
     detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Run it in the background; return when it is ready.")
+        bool, typer.Option("--detach", "-d", help="Run the stack in the background, and return when it is ready.")
     ] = False,
     port: Port = None,
     flower_port: FlowerPort = None,
 ) -> None:
-    """Start database, queue, API, workers and Flower on this machine.
+    """Start PostgreSQL, Valkey, the API, the workers and Flower on this machine.
 
-    In the foreground, it prints the logs of all processes, and Ctrl-C stops them. Data, logs and secrets are kept in
-    `.tidal` (or TIDAL_HOME). If the stack already runs, its addresses are printed.
+    Without --detach, the command prints the logs of all processes, and Ctrl-C stops the processes. Data, logs and
+    secrets are kept in `.tidal` (or TIDAL_HOME). If the stack is already running, the command only prints its
+    addresses.
     """
     running = read_instance()
     if running is not None:
-        err.print(f"The stack is already running, since {_since(running)}.")
+        err.print(f"The stack is already running (since {_since(running)}).")
         print_addresses(running)
         return
     arguments = up_arguments(port, flower_port, quiet=detach)
@@ -58,8 +60,8 @@ def up(
 def down() -> None:
     """Stop the local stack of this folder.
 
-    It may have been started in another terminal. Running jobs write a checkpoint and continue after the next `tidal
-    up`.
+    This also stops a stack that was started in another terminal. Running jobs write a checkpoint and continue after the
+    next `tidal up`.
     """
     folder = instance_folder()
     running = read_instance(folder)
@@ -68,24 +70,27 @@ def down() -> None:
         ended = subprocess.run([sys.executable, "-m", "services.local", "down"], env=stack_environment())
     if ended.returncode:
         raise typer.Exit(ended.returncode)
-    err.print("Stopped." if running or known else f"No stack runs in {folder}.", soft_wrap=True)
+    err.print("Stopped." if running or known else f"No stack is running in {folder}.", soft_wrap=True)
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, without secrets.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the state as JSON, without secrets.")] = False,
 ) -> None:
     """Show the processes and addresses of the local stack.
 
-    The exit status is 3 if it does not run.
+    The exit status is 3 if the stack is not running.
     """
     folder = instance_folder()
     instance = read_instance(folder)
     if instance is None:
         left = read_state_file(folder)
         if left is not None:
-            err.print("The supervisor was killed. `tidal up` continues, `tidal down` stops the remaining servers.")
+            err.print(
+                "The supervisor of the stack was killed. `tidal up` starts the stack again; `tidal down` stops the "
+                "remaining servers."
+            )
         else:
-            err.print(f"No stack runs in {folder}. Start it with `tidal up`.", soft_wrap=True)
+            err.print(f"No stack is running in {folder}. Start one with `tidal up`.", soft_wrap=True)
         raise typer.Exit(3)
     if as_json:
         secret = {"token", "flower_password", "database_url", "redis_url"}
@@ -105,7 +110,7 @@ def status(
 
 def print_addresses(instance: LocalInstance) -> None:
     """Print the addresses and secrets of the stack."""
-    out.print(f"  Page    {instance.api_url}      the dashboard; sign in with the token")
+    out.print(f"  Page    {instance.api_url}      dashboard; sign in with the token")
     out.print(f"  API     {instance.api_url}      docs: {instance.api_url}/docs")
     out.print(f"  Flower  {instance.flower_url}      user: tidal  password: {instance.flower_password}")
     out.print(f"  Token   {instance.token}")
@@ -115,7 +120,7 @@ def print_addresses(instance: LocalInstance) -> None:
 def up_arguments(
     port: int | None, flower_port: int | None, *, quiet: bool = False, with_parent: bool = False
 ) -> list[str]:
-    """Return the arguments of the Python interpreter that run the supervisor."""
+    """Return the arguments with which the Python interpreter runs the supervisor."""
     arguments = ["-m", "services.local", "up"]
     if port is not None:
         arguments += ["--port", str(port)]
@@ -127,7 +132,7 @@ def up_arguments(
 
 
 def port_to_use(port: int | None) -> int:
-    """Return `port` if it is given, else the port of the settings if it is free, else 0 for any free port."""
+    """Return `port` if it is not None, else the port in the settings if it is free, else 0, which means any free port."""
     if port is not None:
         return port
     default = get_settings().port
@@ -141,14 +146,17 @@ def port_to_use(port: int | None) -> int:
 
 
 def start_detached(arguments: list[str]) -> LocalInstance:
-    """Start the supervisor in the background and return when the stack is ready; may raise UnavailableError."""
+    """Start the supervisor in the background, and return when the stack is ready.
+
+    Raises UnavailableError if it ends.
+    """
     process = launch(arguments)
     with err.status("Starting …"):
         return wait_until_ready(process)
 
 
 def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """Start the supervisor in the background with its output in `logs/up.log`."""
+    """Start the supervisor in the background. Its output goes to `logs/up.log`."""
     with up_log().open("wb") as output:
         return subprocess.Popen(
             [sys.executable, *arguments],
@@ -161,7 +169,10 @@ def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], seconds: float = START_SECONDS) -> LocalInstance:
-    """Return the instance once its api responds; raise UnavailableError with the reason if the process ends instead."""
+    """Wait until the stack is ready, and return it.
+
+    Raises UnavailableError with the reason if `process` ends before.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         instance = read_instance()
@@ -177,7 +188,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], seconds: float = START_SE
 
 
 def up_log() -> Path:
-    """Return the path of the log of a supervisor in the background."""
+    """Return the path of the log file of a supervisor that runs in the background."""
     folder = instance_folder() / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / "up.log"
@@ -188,7 +199,9 @@ def _since(instance: LocalInstance) -> str:
 
 
 def _memory(pid: int | None) -> str:
-    """Return the resident memory of a process and its descendants as text."""
+    """Return the resident memory of a process and its descendants as text; an empty string if the process does not
+    exist.
+    """
     if pid is None:
         return ""
     try:

@@ -17,12 +17,14 @@ from services.cli.output import err, out
 
 def import_config(
     source: Annotated[Path, typer.Argument(help="YAML file of the original project, with upper-case keys.")],
-    target: Annotated[Path | None, typer.Option("--out", "-o", help="File to write. Default: print it.")] = None,
+    target: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write. Default: print the configuration.")
+    ] = None,
 ) -> None:
     """Convert a configuration file of the original project.
 
-    Its keys decide whether it is for a language model or a controller. Keys without an equivalent are listed with the
-    reason.
+    Whether it configures a language model or a controller is derived from its keys. Keys without an equivalent are
+    listed, each with the reason.
     """
     kind, values, notes = convert(read_mapping(source))
     for note in notes:
@@ -45,10 +47,13 @@ def import_experiment(
 ) -> None:
     """Import an experiment of the original project as a finished experiment.
 
-    Configuration, metrics, results and checkpoints are imported, TensorBoard logs are not. The command writes directly
-    to the artifact store and the database of the local stack, or of TIDAL_EXPERIMENTS_DIR and TIDAL_DATABASE_URL.
+    Configuration, metrics, results and checkpoints are imported, but TensorBoard logs are not. The command writes
+    directly to the artifact store and the database, either those of the local stack or those in TIDAL_EXPERIMENTS_DIR
+    and TIDAL_DATABASE_URL.
     """
-    from services.cli import import_directory  # imported here because it imports the database packages
+    from services.cli import (
+        import_directory,
+    )  # imported here because the module imports the database packages, which would delay other commands
 
     apply_umask()
     done = import_directory.run(folder, experiment_id=experiment_id, name=name)
@@ -59,4 +64,4 @@ def import_experiment(
     for line in done.remarks:
         out.print(f"  {line}", soft_wrap=True)
     if done.model is not None:
-        out.print(f"Try it: tidal generate 'Once upon a time' --checkpoint {done.model}", soft_wrap=True)
+        out.print(f"Try the model with: tidal generate 'Once upon a time' --checkpoint {done.model}", soft_wrap=True)

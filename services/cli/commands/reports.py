@@ -39,7 +39,7 @@ def list_reports(
     experiment: Annotated[
         str | None, typer.Option("--experiment", "-e", help="Show only reports about this experiment.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Most reports to show.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Maximum number of reports to show.")] = 20,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
@@ -63,12 +63,12 @@ def list_reports(
 @app.command()
 def show(
     report: ReportId,
-    raw: Annotated[bool, typer.Option("--raw", help="Print the stored Markdown.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print the Markdown text as it is stored.")] = False,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Show a report; charts are shown as tables of their end values."""
+    """Show a report. Instead of each chart, it contains a table of the chart's last values."""
     with connect(url, token) as client:
         found = client.report(_id(client, report))
         text = "" if raw or as_json else client.export_report(found.id, "md")
@@ -85,31 +85,37 @@ def show(
 @app.command()
 def generate(
     experiments: Annotated[
-        list[str] | None, typer.Argument(help="Ids of one to eight experiments. Default: the newest.")
+        list[str] | None, typer.Argument(help="Ids of one to eight experiments. Default: the newest experiment.")
     ] = None,
-    pattern: Annotated[ReportPattern, typer.Option("--pattern", "-p", help="Kind of report.")] = "full-report",
+    pattern: Annotated[
+        ReportPattern, typer.Option("--pattern", "-p", help="Template that selects the contents of the report.")
+    ] = "full-report",
     title: Annotated[
-        str | None, typer.Option("--title", help="Title. Default: from the pattern and the experiment.")
+        str | None,
+        typer.Option(
+            "--title", help="Title of the report. Default: the name of the template and that of the experiment."
+        ),
     ] = None,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Generate a report from the stored data of experiments."""
+    """Generate a report about experiments from their stored data."""
     with connect(url, token) as client:
         report = client.generate_report(pattern, experiments or [_newest(client)], title=title)
     if as_json:
         print_json(report.model_dump(mode="json", by_alias=True))
         return
     out.print(f"Generated {report.id}: {report.title}", markup=False, soft_wrap=True)
-    err.print(f"Read it with: tidal reports show {report.id}", soft_wrap=True)
+    err.print(f"Read the report with: tidal reports show {report.id}", soft_wrap=True)
 
 
 @app.command()
 def export(
     report: ReportId,
     form: Annotated[
-        ReportFormat, typer.Option("--format", "-f", help="html: one page that can be read offline.")
+        ReportFormat,
+        typer.Option("--format", "-f", help="Format of the file. html is a single page that can be read offline."),
     ] = ReportFormat.HTML,
     to: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write. Default: standard output.", dir_okay=False)
@@ -118,9 +124,9 @@ def export(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Export a report as one file; its charts show the present data."""
+    """Export a report as one file. Its charts show the data that is stored now."""
     if to is not None and to.exists() and not force:
-        raise ConflictError(f"{to} exists; --force replaces it")
+        raise ConflictError(f"{to} already exists; --force replaces it")
     with connect(url, token) as client:
         text = client.export_report(_id(client, report), form.value)
     if to is None:
@@ -134,7 +140,7 @@ def export(
 def delete(
     reports: Annotated[list[str], typer.Argument(help="Ids of reports.")], url: Url = None, token: Token = None
 ) -> None:
-    """Delete reports, not the experiments that they are about."""
+    """Delete reports. Their experiments are kept."""
     if "last" in reports:
         raise InvalidInputError("a report can be deleted only by its id, not by `last`")
     with connect(url, token) as client:
@@ -155,12 +161,17 @@ def _id(client: Client, report: str) -> str:
 def _newest(client: Client) -> str:
     found = client.experiments(limit=1)
     if not found:
-        raise NotFoundError("there are no experiments to report on; submit a job with `tidal jobs submit`")
+        raise NotFoundError(
+            "there are no experiments to generate a report about; submit a job with `tidal jobs submit`"
+        )
     return found[0].id
 
 
 def _without_blocks(text: str) -> str:
-    """Remove the blocks of the charts, which a terminal cannot show; the tables of their end values remain."""
+    """Remove the blocks that define charts, because a terminal cannot show charts.
+
+    The tables of their last values remain.
+    """
     kept, inside = [], False
     for line in text.split("\n"):
         if line.startswith("```chart"):

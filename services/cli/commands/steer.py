@@ -1,7 +1,8 @@
 """`tidal jobs pause | resume | complete | stop | cancel`: sends requests to jobs and optionally waits for the result.
 
-Each command prints what will happen and by when, which the api reports; with `--wait` it waits until it has happened.
-If a job does not accept the request, the command prints the reason and continues with the other jobs.
+Each command prints what the api reports: what will happen to the job, and by when. With `--wait`, the command ends only
+when this has happened. If a job does not accept the request, the command prints the reason and continues with the other
+jobs.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ from tidal_client.wire.job import JobReply
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
-"""Longest time in seconds without a reply of the api while waiting."""
+"""With `--wait`, the command fails if the api has not replied for so many seconds."""
 CANCEL = "cancel"
-"""Stop a job and kill it after the grace period. The api has an endpoint of its own for it; it is not a signal."""
+"""Name of the command that stops a job and kills it after the grace period. It is not a signal, but an endpoint of the
+api.
+"""
 
 
 @dataclass(frozen=True)
 class SteeringCommand:
-    """A request to a job, and the statuses of a job that has fulfilled it."""
+    """A command that sends a request to a job. A job in one of `target_statuses` has fulfilled the request."""
 
     name: str
     target_statuses: frozenset[str]
@@ -42,7 +45,7 @@ class SteeringCommand:
         return not job.ended if self.name == CANCEL else self.name in job.signals
 
     def is_settled(self, job: Job) -> bool:
-        """Return whether the job has fulfilled the request, or has ended and never will."""
+        """Return whether waiting can end: the job has fulfilled the request, or it has ended and never will."""
         return job.ended or job.status in self.target_statuses
 
 
@@ -58,22 +61,24 @@ STEERING_COMMANDS = {
 }
 
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids of jobs, or `last` for the newest job.", metavar="JOB...")]
-All = Annotated[bool, typer.Option("--all", help="All jobs that accept it now; asks for confirmation.")]
+All = Annotated[
+    bool, typer.Option("--all", help="Apply the command to all jobs that accept it now. Asks for confirmation.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
-Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until it has happened.")]
+Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the jobs have reached the requested status.")]
 
 
 def pause(
     ids: Ids = None, every: All = False, yes: Yes = False, wait: Wait = False, url: Url = None, token: Token = None
 ) -> None:
-    """Pause jobs: write a checkpoint and free the slot, until `tidal jobs resume`."""
+    """Pause jobs: write a checkpoint, free the worker, and wait for `tidal jobs resume`."""
     steer(Signal.PAUSE, ids, every=every, yes=yes, wait=wait, url=url, token=token)
 
 
 def resume(
     ids: Ids = None, every: All = False, yes: Yes = False, wait: Wait = False, url: Url = None, token: Token = None
 ) -> None:
-    """Put paused jobs back into the queue; they continue from their newest checkpoint."""
+    """Put paused jobs back into the queue. They continue from their newest checkpoint."""
     steer(Signal.RESUME, ids, every=every, yes=yes, wait=wait, url=url, token=token)
 
 
@@ -87,7 +92,7 @@ def complete(
 def stop(
     ids: Ids = None, every: All = False, yes: Yes = False, wait: Wait = False, url: Url = None, token: Token = None
 ) -> None:
-    """Stop jobs: write a checkpoint and end as cancelled. A new job can continue with `--resume-from`."""
+    """Stop jobs: write a checkpoint, and end with status cancelled. A new job can continue with `--resume-from`."""
     steer(Signal.STOP, ids, every=every, yes=yes, wait=wait, url=url, token=token)
 
 
@@ -103,7 +108,7 @@ def steer(
 ) -> None:
     """Send the request to the jobs, print what happens, and wait for it if `wait` is true.
 
-    Exits with status 1 if a job did not accept the request, or if it has ended without fulfilling it.
+    Exits with status 1 if a job did not accept the request, or ended without fulfilling it.
     """
     command = STEERING_COMMANDS[name]
     with connect(url, token) as client:
@@ -117,10 +122,10 @@ def steer(
 
 def _choose_jobs(client: Client, command: SteeringCommand, ids: Sequence[str], *, every: bool, yes: bool) -> list[str]:
     if every == bool(ids):
-        raise InvalidInputError(f"name the jobs to {command.name}, or use --all")
+        raise InvalidInputError(f"give the ids of the jobs to {command.name}, or use --all (not both)")
     if not every:
         return [_newest(client) if job_id == "last" else job_id for job_id in dict.fromkeys(ids)]
-    # A job whose status changes in the meantime may be listed twice.
+    # A job whose status changes between two requests may be listed twice, so jobs are collected by id.
     live = {job.id: job for status in JobStatus if status in LIVE for job in client.jobs(status=status, limit=None)}
     found = [job for job in live.values() if command.is_accepted_by(job)]
     if not found:
@@ -128,7 +133,8 @@ def _choose_jobs(client: Client, command: SteeringCommand, ids: Sequence[str], *
     elif not yes:
         if not sys.stdin.isatty():
             raise InvalidInputError(
-                f"--all would {command.name} {plural(len(found), 'job')}; add --yes to confirm without a terminal"
+                f"--all would {command.name} {plural(len(found), 'job')}; there is no terminal to ask for "
+                "confirmation, so add --yes"
             )
         typer.confirm(f"{command.name.capitalize()} {plural(len(found), 'job')}?", abort=True, err=True)
     return [job.id for job in found]
@@ -142,7 +148,7 @@ def _newest(client: Client) -> str:
 
 
 def _send(client: Client, command: SteeringCommand, job_id: str) -> Job | None:
-    """Return the job after the request; print the reason and return None if it does not accept the request."""
+    """Send the request and return the job. If the job does not accept the request, print the reason and return None."""
     try:
         job = client.cancel_job(job_id) if command.name == CANCEL else client.signal_job(job_id, command.name)
     except (ConflictError, NotFoundError) as error:
@@ -153,14 +159,17 @@ def _send(client: Client, command: SteeringCommand, job_id: str) -> Job | None:
 
 
 def _wait(client: Client, command: SteeringCommand, job: Job) -> Job:
-    """Wait until the request is settled; raise UnavailableError if the api does not reply for PATIENCE_SECONDS."""
+    """Wait until the job has fulfilled the request or ended.
+
+    Raises UnavailableError after PATIENCE_SECONDS without reply.
+    """
     shown = (job.status, job.queue_position)
     contact = time.monotonic()
     status: Any = err.status(Text(f"{job.id}: waiting for {' or '.join(sorted(command.target_statuses))} …"))
     try:
         with status:
             while not command.is_settled(job):
-                time.sleep(POLL_SECONDS)  # the event stream is faster, but does not contain `what_next`
+                time.sleep(POLL_SECONDS)  # polling, because events of the stream do not contain `what_next`
                 try:
                     job = client.job(job.id)
                 except UnavailableError:
@@ -173,7 +182,10 @@ def _wait(client: Client, command: SteeringCommand, job: Job) -> Job:
                     shown = (job.status, job.queue_position)
                     _print_state(job)
     except KeyboardInterrupt:
-        err.print(f"\nNo longer waiting; the request remains active. `tidal jobs show {job.id}` shows its result.")
+        err.print(
+            "\nThis command no longer waits, but the request remains active. Show the job with: tidal jobs show "
+            f"{job.id}"
+        )
         raise typer.Exit(130) from None
     except TidalError as error:
         raise type(error)(f"{job.id}: {error.message}; the request remains active") from error
@@ -181,7 +193,7 @@ def _wait(client: Client, command: SteeringCommand, job: Job) -> Job:
 
 
 def _print_state(job: Job) -> None:
-    place = f", place {job.queue_position} in the queue" if job.queue_position else ""
+    place = f", position {job.queue_position} in the queue" if job.queue_position else ""
     reason = f" {job.error.code}: {job.error.message or ''}." if job.error and job.status == JobStatus.FAILED else ""
     line = Text.assemble(f"{job.id}  ", status_text(job.status), f"{place}.{reason} {job.what_next}".rstrip())
     out.print(line, soft_wrap=True)

@@ -11,14 +11,25 @@ from services.cli.processes import run_module
 
 app = typer.Typer(help="Train in this terminal, without any service.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the experiment; repeating the command continues it.")]
-Data = Annotated[
-    str | None, typer.Option("--data", help="builtin:stories, a dataset, a text file, or owner/name on the hub.")
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", help="Folder of the experiment. If the folder contains checkpoints, the training continues."
+    ),
 ]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of corpora and the token cache.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Corpus: builtin:stories, the name of a dataset, a text file, or OWNER/NAME on the Hugging Face hub.",
+    ),
+]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder that contains corpora and the token cache.")]
 ResumeFrom = Annotated[
     Path | None,
-    typer.Option("--resume-from", help="Checkpoint in another folder to continue from: FOLDER/checkpoints/NAME."),
+    typer.Option(
+        "--resume-from", help="Checkpoint of another experiment folder to continue from: FOLDER/checkpoints/NAME."
+    ),
 ]
 NoResume = Annotated[bool, typer.Option("--no-resume", help="Fail if the folder already contains checkpoints.")]
 
@@ -27,11 +38,14 @@ NoResume = Annotated[bool, typer.Option("--no-resume", help="Fail if the folder 
 def lm(
     out: Out,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="YAML file. Default: a model of 30.6 M parameters.")
+        Path | None,
+        typer.Option("--config", "-c", help="YAML file with the configuration. Default: a model of 30.6 M parameters."),
     ] = None,
     data: Data = None,
     data_dir: DataDir = None,
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Model whose weights to start with.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Language model whose weights initialise the new model.")
+    ] = None,
     resume_from: ResumeFrom = None,
     no_resume: NoResume = False,
 ) -> None:
@@ -42,8 +56,10 @@ def lm(
 @app.command()
 def rl(
     out: Out,
-    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="The language model for the controller.")],
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of the controller.")] = None,
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Language model that the controller steers.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML file with the configuration of the controller.")
+    ] = None,
     data: Data = None,
     data_dir: DataDir = None,
     resume_from: ResumeFrom = None,

@@ -200,7 +200,7 @@ def test_a_job_is_asked_for_the_same(api: Api) -> None:
 
 def test_contradictory_options_are_an_error_before_anything_is_generated(api: Api) -> None:
     for arguments, message in (
-        (["batch", "--name", "x"], "add --save or --job"),
+        (["batch", "--name", "x"], "only with --save or --job"),
         (["batch", "--gating", "fixed", "--policy", "steered/final"], "only with --gating learned"),
     ):
         refused = tidal(*arguments)

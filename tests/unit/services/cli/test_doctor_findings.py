@@ -66,7 +66,7 @@ def test_files_that_others_can_read_are_a_warning_with_a_fix(own_folder: Path, m
     assert doctor.private().fix == "chmod 600 .env"
     (own_folder / "home").mkdir()
     (own_folder / "home").chmod(0o755)
-    assert "`tidal up` corrects it" in doctor.private().fix
+    assert "`tidal up` corrects the permissions" in doctor.private().fix
     monkeypatch.setenv("TIDAL_UMASK", "022")
     get_settings.cache_clear()
     assert "TIDAL_UMASK is 022" in doctor.private().detail

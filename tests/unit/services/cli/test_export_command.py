@@ -101,7 +101,7 @@ def test_the_printed_lines_load_what_was_written(folder: Path) -> None:
     shown = CliRunner().invoke(app, ["export", "first/final", "--format", "safetensors"])
     assert shown.exit_code == 0, shown.output
     assert f"Wrote mini_v1-safetensors/, a language model of {model.num_parameters:,} parameters" in shown.output
-    lines = [line.strip() for line in shown.stdout.split("Load it with:\n")[1].splitlines()]
+    lines = [line.strip() for line in shown.stdout.split("Load the model with:\n")[1].splitlines()]
     assert len(lines) == 2
     script = "; ".join([*lines, "import sys; sys.stdout.write(str(model.num_parameters))"])
     loaded = subprocess.run(
