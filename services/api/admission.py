@@ -29,8 +29,8 @@ class Admission:
         if self.running >= self.limit:
             reply = problem(
                 503,
-                f"{self.limit} requests are running, the maximum; try again later, or raise TIDAL_MAX_CONNECTIONS or the "
-                "limit on file descriptors",
+                f"{self.limit} requests are running, the maximum; try again later, or raise TIDAL_MAX_CONNECTIONS or "
+                "the limit on file descriptors",
                 code="too_many_connections",
                 headers={"Connection": "close", "Retry-After": "5"},
                 request_id=scope.get("state", {}).get("request_id"),

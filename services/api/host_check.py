@@ -19,7 +19,7 @@ CODE = "unknown_host"
 
 
 class HostCheck:
-    """Passes a request on only if all of its `Host` headers are known."""
+    """Passes a request on only if every `Host` header of the request contains a known name."""
 
     def __init__(self, app: ASGIApp, hosts: KnownHosts) -> None:
         self.app = app

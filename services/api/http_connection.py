@@ -1,16 +1,18 @@
 """One HTTP connection: uvicorn's HTTP/1.1 protocol, with time limits on requests and replies.
 
-* Header: it must be complete `TIDAL_REQUEST_HEADER_SECONDS` after the connection was accepted, or after the first byte
+* Header: it must be complete within `TIDAL_REQUEST_HEADER_SECONDS` after the connection was accepted, or after the
+first byte
   of a later request. Otherwise the reply is 408; a client that has sent no byte is disconnected without a reply.
-* Body: each body has a balance of at most `TIDAL_REQUEST_BODY_SECONDS`. Waiting for the client reduces the balance, and
-  every received byte adds 1 / `TIDAL_REQUEST_BODY_RATE` seconds. At zero the reply is 408. A client may therefore
+* Body: each body has a balance of at most `TIDAL_REQUEST_BODY_SECONDS`. The balance falls while the api waits for the
+client, and every received byte adds 1 / `TIDAL_REQUEST_BODY_RATE` seconds. At zero the reply is 408. A client may
+therefore
   pause, and a large upload may be slow, but a trickle of single bytes ends with 408. Time in which the api does not
   read is not counted.
-* Reply: the connection is closed when the client reads none of it for twice `TIDAL_REQUEST_BODY_SECONDS`.
+* Reply: the connection is closed when the client has read no part of the reply for twice `TIDAL_REQUEST_BODY_SECONDS`.
 
-uvicorn closes connections that are idle between two requests (`TIDAL_KEEP_ALIVE_SECONDS`).
-Leaves out: the number of connections (`connections`); the shorter limits of live streams (`streaming.clients`); and
-unreachable peers, whose connections the kernel closes (TCP_USER_TIMEOUT in `__main__`).
+uvicorn closes connections that are idle between two requests (`TIDAL_KEEP_ALIVE_SECONDS`). `connections` limits the
+number of connections, and `streaming.clients` has shorter time limits for live streams. The kernel closes connections
+to unreachable peers (TCP_USER_TIMEOUT, which `__main__` sets).
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ WaitState = Literal["first byte", "header", "body", "reply read", "next request"
 
 @dataclass(frozen=True)
 class RequestTimeLimits:
-    """Time limits on the arrival of a request."""
+    """Time limits within which a request must arrive."""
 
     header_seconds: float
     body_seconds: float
@@ -40,7 +42,7 @@ class RequestTimeLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> RequestTimeLimits:
-        """Return the limits of `settings`."""
+        """Return the limits that `settings` contains."""
         return cls(settings.request_header_seconds, settings.request_body_seconds, settings.request_body_rate)
 
 
@@ -54,30 +56,30 @@ class HttpConnection(H11Protocol):
         self._time_limits = time_limits
         self._waiting_for: WaitState = "first byte"
         self._since = connections.time
-        """When the wait for a header began; for everything else, when the last byte was sent or received."""
+        """Time at which the wait for a header began; in other states, the time of the last byte sent or received."""
         self._unsent = 0
-        """Bytes of the reply in the write buffer, as of the last time that this number changed."""
+        """Number of bytes in the write buffer when `overdue` last found that it had changed."""
         self._balance = 0.0
-        """Seconds for which the client may still send no part of the body."""
+        """Seconds that the api may still wait for the client to send more of the body."""
         self._balance_at = connections.time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Register the connection, or close it when the server shuts down."""
         super().connection_made(transport)
         if self._connections.draining:
-            self.shutdown()  # uvicorn has already closed the other connections, and waits for this one as well
+            self.shutdown()  # uvicorn has already closed the other connections, and would wait for this one
             return
         self._since = self._connections.time
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Remove the connection, which either side has closed."""
+        """Unregister the connection, which one side has closed."""
         self._connections.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Process received bytes of a header or a body."""
-        if self.transport.is_closing():  # `force_close` was called after these bytes had been read
+        if self.transport.is_closing():  # `force_close` was called between the reading of these bytes and this call
             return
         if self._waiting_for == "body":
             self._reduce_balance()
@@ -103,7 +105,7 @@ class HttpConnection(H11Protocol):
         self._update_state()
 
     def overdue(self, now: float) -> Reason | None:
-        """Return why this connection has exceeded a time limit at `now`, or None."""
+        """Return the time limit that this connection has exceeded at `now`, or None."""
         if self._waiting_for == "reply read":
             unsent = self.transport.get_write_buffer_size()
             if unsent != self._unsent:
@@ -119,19 +121,23 @@ class HttpConnection(H11Protocol):
         return None
 
     def stalled_for(self) -> float:
-        """Return the seconds by which the body lags behind the minimum rate, or since the reply last made progress."""
+        """Return the seconds by which the body lags behind the minimum rate; while a reply is sent, those since its
+        last progress."""
         if self._waiting_for == "body":
             self._reduce_balance()
             return self._time_limits.body_seconds - self._balance
         return self._connections.time - self._since
 
     def force_close(self, reason: Reason) -> None:
-        """Close the connection without waiting, after a 408 if a request, but no reply, has begun and timed out."""
+        """Close the connection without waiting for the client.
+
+        If a request has timed out before its reply began, send a 408 first.
+        """
         cycle = self.cycle
         running = cycle is not None and not cycle.response_complete
         begun = self._waiting_for == "header" or (running and not cycle.response_started)
         if running:
-            # The running handler sees that the client has disconnected, and its reply is discarded.
+            # The handler that is still running sees that the client has disconnected, and its reply is discarded.
             cycle.disconnected = True
             cycle.message_event.set()
         if begun and reason in ("header_timeout", "body_timeout") and not self.transport.is_closing():
@@ -148,7 +154,8 @@ class HttpConnection(H11Protocol):
     def _update_state(self) -> None:
         """Record what the connection waits for now."""
         if self.flow.write_paused or self.transport.get_write_buffer_size():
-            # The connection is not idle, even if its request is done, until the kernel has accepted all of the reply.
+            # Even after the request has been processed, the connection is not idle until the kernel has accepted the
+            # whole reply.
             if self._waiting_for != "reply read":
                 self._wait_for_reader()
             return

@@ -1,7 +1,7 @@
 """Routes that reject a JSON body with a repeated key, because Python's decoder would silently drop one of the values.
 
-They are for bodies that contain a configuration; YAML files reject repeated keys as well. Leaves out: the meaning of
-the keys (`schemas`).
+The endpoints whose bodies contain a configuration use such routes; repeated keys in YAML files are rejected as well.
+`schemas` checks the meaning of the keys.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key, value in pairs:
         if key in made:
-            # FastAPI passes an HTTPException on; it would replace any other exception by "error parsing the body".
+            # FastAPI passes only an HTTPException on; it replaces any other exception by "error parsing the body".
             raise HTTPException(422, f"body: the key {shortened(key)} is given twice in one object; keep one of them")
         made[key] = value
     return made

@@ -2,12 +2,12 @@
 
 `RequestContext`
 
-* gives each request an id, binds it to the log and returns it as `X-Request-ID`. A valid id from the client is kept.
-  Replies that caches may store for ever get no id;
+* gives each request an id, binds it to the log and returns it as `X-Request-ID`. If the client sends a valid id, that
+id is used. Replies that caches may store for ever have no id;
 * adds the headers in `request.state.reply_headers` to the reply, even if it is an error;
 * counts and times the request;
-* converts an unexpected exception to a problem document, and also any error body that is not one yet, for example
-  that of `FileResponse`.
+* converts unexpected exceptions to problem documents, and also error bodies in other formats, for example those of
+`FileResponse`.
 
 `BodyLimit` answers 413 to a large body, unless the route reads the body as a stream and has a limit of its own. Both
 are plain ASGI, because Starlette's `BaseHTTPMiddleware` would buffer streams.
@@ -41,10 +41,11 @@ CACHE_FOREVER = "public, max-age=31536000, immutable"
 """`Cache-Control` of files whose URL changes with their content."""
 MIB = 1024 * 1024
 MAX_HELD_BYTES = 64 * MIB
-"""Maximum size of all request bodies together, not counting the first 32 KiB of each. A body stays in memory until its
-request ends."""
+"""Maximum size of all current request bodies together, not counting the first 32 KiB of each. A body stays in memory
+until its request ends."""
 SMALL_BYTES = 32 * 1024
-"""A body of at most this size is always accepted, so that clients with large bodies cannot block jobs and prompts."""
+"""A body of at most this size is always accepted. Therefore clients with large bodies cannot block requests for jobs
+and generations."""
 _TOO_MANY_BODIES = "the api holds too many large request bodies in memory; try again later"
 
 
@@ -71,10 +72,10 @@ class RequestContext:
             except Exception:
                 log.exception("request failed", method=scope["method"], path=scope["path"])
                 if reply.status is not None:
-                    raise  # a part of the reply has been sent; closing the connection shows the client the error
+                    raise  # A part of the reply has been sent. The exception closes the connection.
                 body = problem(
                     500,
-                    f"internal error; the log has it under request id {request_id}",
+                    f"internal error; the log of the api describes it under request id {request_id}",
                     code="internal",
                     request_id=request_id,
                 )
@@ -86,7 +87,7 @@ class RequestContext:
 
 
 class _Reply:
-    """Sends the messages of a reply with the request id, and holds back error bodies until `flush` rewrites them."""
+    """Sends a reply with the request id. Holds back error bodies until `flush` converts them."""
 
     def __init__(self, send: Send, state: Mapping[str, Any], *, openai: bool) -> None:
         self._send = send
@@ -101,7 +102,7 @@ class _Reply:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             headers = MutableHeaders(scope=message)
-            if headers.get("cache-control") != CACHE_FOREVER:  # a cache would send this id to others for a year
+            if headers.get("cache-control") != CACHE_FOREVER:  # a cache would send this id to other clients for a year
                 headers["X-Request-ID"] = self._request_id
             headers.setdefault("X-Content-Type-Options", "nosniff")
             for name, value in self._state.get("reply_headers", {}).items():
@@ -117,7 +118,7 @@ class _Reply:
         await self._send(message)
 
     async def flush(self, scope: Scope, receive: Receive) -> None:
-        """Send an error that was held back as a problem document, or under /v1 in OpenAI's format."""
+        """Send the error that was held back: as a problem document, or under /v1 in OpenAI's format."""
         if self._held is None:
             return
         held, self._held = Headers(raw=self._held["headers"]), None
@@ -138,7 +139,8 @@ class _Reply:
         errors = [
             (item["location"].removeprefix("body.").split("."), item["message"]) for item in found.get("errors", [])
         ]
-        # A location such as "prompt.str" also names the type that did not match; OpenAI's `param` is the field only.
+        # A location such as "prompt.str" also contains the type that did not match, but OpenAI's `param` is only the
+        # name of the field.
         param = next((place[0] for place, _ in errors if place != ["body"]), None)
         if status == 422 and errors:
             message = "; ".join(f"{place[0]}: {text.removeprefix(f'{place[0]}: ')}" for place, text in errors[:3])
@@ -149,17 +151,21 @@ class _Reply:
 
 
 class BodyTooLarge(HTTPException):
-    """The body is too large. An HTTPException, because FastAPI's body parser passes those on unchanged."""
+    """Raised when a body is too large.
+
+    It is an HTTPException, because FastAPI's body parser passes only those on unchanged.
+    """
 
     def __init__(self, limit: int) -> None:
         super().__init__(413, f"the body is larger than {limit} bytes ({limit / MIB:g} MiB)")
 
 
 class BodyLimit:
-    """Answers 413 to bodies over `limit` bytes, by Content-Length before reading and by the count while reading.
+    """Answers 413 to bodies over `limit` bytes.
 
-    While large bodies occupy 64 MiB of memory in total, requests with further large bodies get 503. `streams` contains
-    method and path of the routes without a limit here.
+    Content-Length is checked before reading, and the number of received bytes while reading. While large bodies occupy
+    64 MiB of memory in total, requests with further large bodies get 503. `streams` contains (method, path) of the
+    routes that are not limited here.
     """
 
     def __init__(self, app: ASGIApp, limit: int = MIB, streams: frozenset[tuple[str, str]] = frozenset()) -> None:
@@ -206,7 +212,10 @@ class BodyLimit:
             self.held -= max(0, seen - SMALL_BYTES)
 
     async def _discard(self, receive: Receive) -> None:
-        """Read up to eight times the limit, so that a client that first writes gets the reply instead of a reset."""
+        """Read at most eight times the limit.
+
+        A client that sends its whole body before it reads then receives the reply instead of a connection reset.
+        """
         seen = 0
         while seen < 8 * self.limit:
             message = await receive()
@@ -216,11 +225,14 @@ class BodyLimit:
 
 
 def _path(scope: Scope) -> str:
-    """Return the path without the prefix of a proxy."""
+    """Return the path of the request without the prefix that a proxy adds."""
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 def _template(scope: Scope) -> str:
-    """Return the pattern of the route (`/api/jobs/{job_id}`), so that ids do not become label values of metrics."""
+    """Return the path pattern of the route (`/api/jobs/{job_id}`).
+
+    With paths, every id would become a label value of the metrics.
+    """
     path = getattr(scope.get("route"), "path", None)
     return str(path) if path else "(none)"

@@ -1,8 +1,8 @@
 """Completes the OpenAPI document that FastAPI generates from the routes.
 
 Routes declare their own statuses (404, 409, 429, …). This module adds the statuses that follow from how every request
-is handled: 400 for invalid HTTP or JSON, 401 and 429 for tokens, 408, 413, 415, 421, 422 and 503. It also replaces the
-error format under `/v1` by OpenAI's.
+is handled: 400 for invalid HTTP or JSON, 401 and 429 for tokens, 408, 413, 415, 421, 422 and 503. For paths under
+`/v1`, it replaces the error format by that of OpenAI.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from services.api.schemas.problems import PROBLEM_TYPE, REF, problem_responses, 
 OPEN = ("/api/session",)
 """Operations that never need a token. A wrong token gets the same reply as no token."""
 LIKE_READS = ("/api/generate", "/api/analyze-trajectories", "/v1/completions")
-"""POST operations that change nothing; they need a token only if reads do."""
+"""POST operations that change nothing; they need a token only if reads need one."""
 ALWAYS_UP = ("/healthz",)
 """Operations that never answer 503: they need neither database nor Redis, and are exempt from the connection limit."""
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 
 def complete_document(document: dict[str, Any], *, reads_closed: bool) -> None:
-    """Add security, statuses and error schemas to `document`; with `reads_closed`, reads need a token as well."""
+    """Add security, statuses and error schemas to `document`.
+
+    With `reads_closed`, it states that reads need a token as well.
+    """
     schemas = document["components"]["schemas"]
     schemas.update(problem_schemas())
     error = ErrorReply.model_json_schema(ref_template=REF)
@@ -39,7 +42,7 @@ def complete_document(document: dict[str, Any], *, reads_closed: bool) -> None:
             responses = {
                 status: response
                 for status, response in operation["responses"].items()
-                if response.get("description") != "Validation Error"  # FastAPI's error format, which is never sent
+                if response.get("description") != "Validation Error"  # FastAPI's error format, never sent
             }
             for status, response in problem_responses(*_statuses(path, operation)).items():
                 responses.setdefault(str(status), response)

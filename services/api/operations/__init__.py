@@ -1,1 +1,4 @@
-"""The operations of the endpoints, one file per resource: functions that use a database session, the store or Redis."""
+"""The operations behind the endpoints, one file per resource.
+
+These functions use a database session, the store or Redis.
+"""

@@ -1,4 +1,4 @@
-"""Saved analyses: database rows that belong to an experiment. Leaves out: computing them (`analyze`, analysis jobs)."""
+"""Saved analyses: database rows that belong to an experiment. `analyze` and analysis jobs compute them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def analyses_page(
 ) -> AnalysisList:
     """Return a page of analyses, newest first. Raises NotFoundError.
 
-    With `derived`, the page includes those of analysis jobs that used a checkpoint of this experiment.
+    With `derived`, the page includes the analyses of jobs that used a checkpoint of this experiment.
     """
     find_experiment(session, experiment_id)
     mine = Analysis.experiment_id == experiment_id
@@ -68,7 +68,7 @@ def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisReques
         )
     result: dict[str, Any] = body.result.model_dump(mode="python", by_alias=True)
     if not all_finite(result):
-        raise InvalidInputError.at("body.result", "it contains a number that is not finite; send the result unchanged")
+        raise InvalidInputError.at("body.result", "it contains a number that is not finite; send the reply unchanged")
     find_experiment(session, experiment_id)
     row = session.scalars(
         insert(Analysis)

@@ -1,6 +1,6 @@
-"""Immediate analyses: generates the texts with the serving engine and analyses them with `common.analysis`.
+"""Immediate analyses: generates the texts with the generator's engine and analyses them with `common.analysis`.
 
-Leaves out: saving the result (`analyses`), and analyses that are too long for an open connection, which run as jobs.
+`analyses` saves results. Analyses that are too long for an open connection run as jobs.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ MAX_STREAMED_TOKENS = 20_000
 TEXTS_AT_ONCE = 32
 """Number of texts generated at the same time: half of an engine's slots, to leave the other half to other requests."""
 PROGRESS_SECONDS = 0.2
-"""Minimum time between two `progress` events."""
+"""Minimum number of seconds between two `progress` events."""
 
 EVENT_PROGRESS = "progress"
 
 
 @dataclass(frozen=True)
 class PreparedAnalysis:
-    """The checked configuration of an analysis, and its checkpoints with aliases resolved."""
+    """A checked analysis: its configuration, and its checkpoints with aliases resolved."""
 
     config: AnalysisConfig
     checkpoint: str
@@ -57,7 +57,7 @@ class PreparedAnalysis:
 def prepare_analysis(store: ArtifactStore, request: AnalyzeRequest) -> PreparedAnalysis:
     """Check a request and return the analysis to run.
 
-    Raises InvalidInputError with the invalid field; the code is `analysis_too_long` for an analysis that needs a job.
+    Raises InvalidInputError with the invalid field. Its code is `analysis_too_long` if the analysis must run as a job.
     """
     values = request.model_dump(exclude={"checkpoint", "rl_checkpoint", "stream"})
     try:
@@ -73,7 +73,8 @@ def prepare_analysis(store: ArtifactStore, request: AnalyzeRequest) -> PreparedA
         )
     if not config.uses_policy and request.rl_checkpoint is not None:
         raise InvalidInputError.at(
-            "body.rlCheckpoint", "it is used only with gatingMode learned, and not by a sweep; leave it out"
+            "body.rlCheckpoint",
+            "a controller is used only with gatingMode learned, and never for kind sweep; leave it out",
         )
     policy = None
     if request.rl_checkpoint is not None:
@@ -118,7 +119,7 @@ async def analysis_events(
 
 
 async def run_analysis(context: Context, prepared: PreparedAnalysis, is_disconnected: IsDisconnected) -> str:
-    """Return the result as JSON."""
+    """Return the result of the analysis as JSON."""
     async with aclosing(analysis_events(context, prepared, is_disconnected)) as following:
         return [event.data async for event in following][-1]
 
@@ -153,7 +154,7 @@ class _Progress:
 
 
 def _batches(parts: Sequence[SampleGroup]) -> Iterator[list[int]]:
-    """Yield groups of consecutive part numbers; the parts of a group have at most `TEXTS_AT_ONCE` texts together."""
+    """Yield groups of consecutive part numbers. The parts of one group need at most `TEXTS_AT_ONCE` texts together."""
     numbers: list[int] = []
     texts = 0
     for number, part in enumerate(parts):
@@ -197,7 +198,7 @@ def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
         hint = f"set `stream` (up to {MAX_STREAMED_TOKENS} tokens), or {hint}"
     message = (
         f"{plural(config.samples, 'text')} of up to {plural(config.max_tokens, 'token')} may have "
-        f"{plural(config.token_limit, 'token')} together, but an immediate analysis may have at most "
+        f"{plural(config.token_limit, 'token')} together, but the limit of an immediate analysis is "
         f"{MAX_STREAMED_TOKENS if stream else MAX_SILENT_TOKENS}; {hint}"
     )
     errors = [{"location": "body.maxTokens", "message": message}]
@@ -205,7 +206,7 @@ def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
 
 
 def _with_request_locations(error: ConfigError) -> InvalidInputError:
-    """Return the same error with locations in the request body."""
+    """Return the same error, with the locations that the fields have in the request body."""
     findings = [
         {
             **item,

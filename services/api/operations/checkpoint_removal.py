@@ -1,7 +1,7 @@
 """Deletes the database row of a checkpoint, unless a job that has not ended needs the checkpoint.
 
-The caller then deletes the files. If the process dies in between, repeating the request deletes the files. Leaves out:
-deleting whole experiments (`experiment_changes`).
+The caller then deletes the files. If the process dies in between, a repeated request deletes the files.
+`experiment_changes` deletes whole experiments.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from common.errors import ConflictError, NotFoundError
 from services.api.operations.experiments import find_experiment
 
 _REFERENCES = ("checkpoint", "rl_checkpoint", "initial_checkpoint")
-"""Fields of a payload that contain the reference of a checkpoint."""
+"""Fields of a job's payload that contain the reference of a checkpoint."""
 
 
 def delete_checkpoint_row(session: Session, store: ArtifactStore, experiment_id: str, name: str) -> None:
     """Delete the row of a checkpoint; the caller commits and deletes the files.
 
-    A job that would resume from this checkpoint resumes from the newest remaining one. Raises NotFoundError, and
-    ConflictError while a job of the experiment, or a job that uses the checkpoint, has not ended.
+    A job that would have resumed from this checkpoint resumes from the newest remaining one. Raises NotFoundError.
+    Raises ConflictError until all jobs of the experiment, and all jobs that use the checkpoint, have ended.
     """
     find_experiment(session, experiment_id)
     if name not in {file.name for file in store.checkpoint_files(experiment_id)}:

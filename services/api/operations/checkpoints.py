@@ -1,4 +1,4 @@
-"""Checkpoints: lists the files in the store with their step and hash from the database, and finds files to download."""
+"""Checkpoints: lists the files in the store with step and hash from the database, and finds the file to download."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def experiment_checkpoints(
 def checkpoint_overview(
     session: Session, store: ArtifactStore, *, limit: int, cursor: str | None, root_path: str = ""
 ) -> CheckpointOverview:
-    """Return a page of checkpoints by experiment, newest experiment first.
+    """Return a page of checkpoints, grouped by experiment, newest experiment first.
 
-    `limit` counts experiments, including those without checkpoints, which the reply omits.
+    `limit` counts experiments, including those without checkpoints, which the reply does not contain.
     """
     page, following = newest_page(
         session, select(Experiment), Experiment.created_at, Experiment.id, limit=limit, cursor=cursor
@@ -56,10 +56,11 @@ def checkpoint_overview(
 
 
 def file_to_send(store: ArtifactStore, experiment_id: str, name: str, form: Format | None) -> Path:
-    """Return the path of the file to download: a final model in the given format, or a training checkpoint's weights.
+    """Return the path of the file to download: a final model in the given format, or the weights of a training
+    checkpoint.
 
-    Only files that `checkpoint_files` lists can be downloaded. Raises NotFoundError; its code is `format_not_available`
-    when the file does not exist in this format, because the api does not convert files.
+    Only files that `checkpoint_files` lists can be downloaded. Raises NotFoundError. Its code is `format_not_available`
+    if the file does not exist in this format; the api does not convert files.
     """
     path = store.resolve(f"{experiment_id}/{name}")
     known = store.checkpoint_files(experiment_id)
@@ -81,15 +82,15 @@ def file_to_send(store: ArtifactStore, experiment_id: str, name: str, form: Form
                 code="format_not_available",
             )
     if not path.is_file():
-        raise NotFoundError(f"{experiment_id}/{name} has no weights to send", code="format_not_available")
+        raise NotFoundError(f"{experiment_id}/{name} contains no weights to download", code="format_not_available")
     return path
 
 
 def check_reference(store: ArtifactStore, reference: str, *, location: str, policy: bool) -> str:
     """Return a reference from a request as `<id>/<file>`, with aliases resolved.
 
-    With `policy`, it must be a controller, otherwise a language model. Raises InvalidInputError if it is not, or if it
-    is not a checkpoint.
+    With `policy`, the checkpoint must be a controller, otherwise a language model. Raises InvalidInputError for a
+    checkpoint of the other kind, and if there is no such checkpoint.
     """
     try:
         path = store.resolve(reference.strip())
@@ -100,7 +101,7 @@ def check_reference(store: ArtifactStore, reference: str, *, location: str, poli
     file = next((file for file in store.checkpoint_files(experiment_id) if file.name == name), None)
     if file is None:
         raise InvalidInputError.at(
-            location, f"{reference!r} is not a checkpoint; name a model file or a folder with a manifest"
+            location, f"{reference!r} is not a checkpoint; name a model file or a checkpoint folder"
         )
     if file.policy != policy:
         wanted, other = ("controller", "language model") if policy else ("language model", "controller")

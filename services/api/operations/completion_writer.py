@@ -1,7 +1,7 @@
 """Converts the engine's events to completions in OpenAI's format; there is one writer per HTTP request.
 
-Choices are numbered across all prompts. The log-probability of a token is sent with the text in which the token begins,
-so that a stream contains neither text nor tokens of a stop string. Leaves out: receiving the events (`completions`).
+Choices are numbered across all prompts. The log-probability of a token is sent with the text in which the token begins;
+a stream therefore contains neither text nor tokens of a stop string. `completions` receives the events.
 """
 
 from __future__ import annotations
@@ -40,15 +40,18 @@ class _ChoiceState:
     """The state of a streamed choice."""
 
     before: int = 0
-    """Number of characters of the prompt before the text, with `echo`."""
+    """With `echo`, the number of characters of the prompt, which precedes the text; otherwise 0."""
     text: str = ""
-    """The text that has been sent, without the prompt."""
+    """The text sent so far, without the prompt."""
     waiting: deque[Token] = field(default_factory=deque)
     """Tokens whose text has not been sent yet."""
 
 
 class CompletionWriter:
-    """Builds the reply of one request: `complete_reply`, or `stream_parts` for each event and then `final_parts`."""
+    """Builds the reply of one request.
+
+    Call either `complete_reply`, or `stream_parts` for each event and then `final_parts`.
+    """
 
     def __init__(self, request: CompletionRequest, fingerprint: str) -> None:
         self.request = request
@@ -95,7 +98,8 @@ class CompletionWriter:
         else:
             choices = []
             for index, reply in enumerate(self._written(read_done(event.data)), first):
-                # This text was held back, because it could have belonged to a stop string or an incomplete character.
+                # This text was held back, because it could have been the beginning of a stop string or of an incomplete
+                # character.
                 choices.append(self._choice(index, [], reply["text"][len(self._running[index].text) :]))
                 choices[-1].finish_reason = _finish_reason(reply)
         return [self._completion([choice]) for choice in choices]
@@ -127,7 +131,7 @@ class CompletionWriter:
         return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
     def _log_probs(self, prompt: PromptEvent | None, tokens: Sequence[Token], before: int) -> Logprobs | None:
-        """Return the log-probabilities of a prompt and of a text that begins after `before` characters."""
+        """Return the log-probabilities of a prompt and of the text that begins after `before` characters."""
         if self.request.logprobs is None:
             return None
         read = prompt["tokens"] if prompt else []
@@ -151,7 +155,7 @@ class CompletionWriter:
 
 
 def _begins_in(token: Token, text: str) -> bool:
-    """Return whether the token begins in `text`; tokens of a stop string, or of a possible one, do not."""
+    """Return whether the token begins in `text`. A token of a stop string, or of text that may become one, does not."""
     return "start" not in token or int(token["start"]) < len(text)
 
 

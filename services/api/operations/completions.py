@@ -1,7 +1,7 @@
 """Converts OpenAI's completion requests to requests for the engine, and presents checkpoints as OpenAI's models.
 
-The engine gets one request per prompt, for all its choices. Leaves out: the format of the reply (`completion_writer`)
-and of errors (`middleware`).
+For each prompt, the engine gets one request, which covers all choices. `completion_writer` builds the reply, and
+`middleware` formats errors.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def prepare_completions(context: Context, request: CompletionRequest) -> list[Ge
 
 
 def model_fingerprint(store: ArtifactStore, request: GenerationRequest, version: str) -> str:
-    """Return a hash of what, besides the seed, determines the text: the model's file and the version of Tidal."""
+    """Return a hash of the model's file and the version of Tidal. The same hash and the same seed give the same
+    text."""
     file = _weights(store, request.checkpoint)
     identity = f"{version} {request.checkpoint} {file.st_mtime_ns} {file.st_size}"
     return f"fp_{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
@@ -84,7 +85,7 @@ async def collect_replies(
 ) -> list[list[EngineEvent]]:
     """Return the `prompt` and `done` events of each prompt.
 
-    If one prompt fails, all end. Raises the errors of `generation_events`.
+    If the generation for one prompt fails, all others are stopped. Raises the errors of `generation_events`.
     """
     found: list[list[EngineEvent]] = [[] for _ in prepared]
     async with aclosing(merged_events(context, prepared, is_disconnected)) as following:
@@ -108,7 +109,7 @@ async def merged_events(
             async with aclosing(generation_events(context, request, is_disconnected)) as following:
                 async for event in following:
                     arrived.put_nowait((number, event))
-        except Exception as error:  # raised again by the reader below
+        except Exception as error:  # the code that takes events from the queue below raises it again
             arrived.put_nowait((number, error))
         else:
             arrived.put_nowait((number, None))
@@ -169,7 +170,7 @@ def _find(store: ArtifactStore, name: str) -> str:
 
 
 def _weights(store: ArtifactStore, reference: str) -> os.stat_result:
-    """Return the status of the model's file, or of the manifest if the checkpoint is a folder.
+    """Return the file status (`os.stat`) of the model's file; for a checkpoint that is a folder, that of the manifest.
 
     Raises NotFoundError when the checkpoint has been removed.
     """

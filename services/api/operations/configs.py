@@ -19,8 +19,8 @@ MAX_BYTES = 1024 * 1024
 def find_config(folder: Path, name: str, *, location: str = "path.file") -> Path:
     """Return the path of the file `name` below `folder`. The name may begin with the name of the folder itself.
 
-    Raises InvalidInputError if the path leads out of the folder, also through symlinks, or is not the name of a YAML
-    file; and NotFoundError if the file does not exist. Neither error reveals which files exist outside the folder.
+    Raises InvalidInputError if the path leads out of the folder, even through symlinks, or is not the name of a YAML
+    file. Raises NotFoundError if the file does not exist. Neither error reveals which files exist outside the folder.
     """
     root = folder.resolve()
 
@@ -87,5 +87,5 @@ def _describe(root: Path, name: str) -> ConfigFile:
 
 
 def _file_kind(path: Path, name: str) -> Literal["lm", "rl"]:
-    """Return rl if the file has a section that only the configuration of a controller has, else lm."""
+    """Return `rl` if the file has a section that only the configuration of a controller has, otherwise `lm`."""
     return "rl" if _RL_SECTIONS & read_mapping(path, name=name).keys() else "lm"

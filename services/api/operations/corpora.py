@@ -1,8 +1,7 @@
-"""Checks the corpus that a job names: the built-in one, an uploaded dataset, a data set of the Hugging Face Hub, or a
-file below the data folder.
+"""Checks the corpus that a job names: the built-in corpus, an uploaded dataset, a Hugging Face dataset, or a file below
+the data folder.
 
-The api checks that a named dataset exists, but only the worker can check a file. Leaves out: reading a corpus
-(`common.data`), and uploads (`datasets`).
+The api checks that an uploaded dataset exists; only the worker can check a file. `common.data` reads corpora.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> 
                 "or use builtin:stories"
             )
             raise InvalidInputError.at(f"{location}.{field}", message)
-        # For a data set of the hub, `validation_source` is the name of a split, which only the hub can check.
+        # For a Hugging Face dataset, `validation_source` is the name of a split, which only the hub can check.
         if (field == "source" or not is_hub_name(data.source)) and (problem := source_problem(source)):
             raise InvalidInputError.at(f"{location}.{field}", problem)
     _require_datasets(data, datasets, location)
 
 
 def hold_datasets(session: Session, data: DataConfig, datasets: DatasetStore, *, location: str) -> None:
-    """Lock the datasets that `data` names against deletion until the transaction ends.
+    """Lock the datasets that `data` names, so that they cannot be deleted until the transaction ends.
 
-    A dataset may have been deleted since `check_corpus`, so this function checks again after it has acquired the locks.
-    Raises InvalidInputError if a dataset no longer exists.
+    A dataset may have been deleted since `check_corpus`. Therefore this function checks again after it has acquired the
+    locks. Raises InvalidInputError if a dataset no longer exists.
     """
     for name in sorted(set(_datasets(data).values())):
         lock_dataset(session, name, shared=True)
@@ -59,7 +58,10 @@ def _require_datasets(data: DataConfig, datasets: DatasetStore, location: str) -
 
 
 def _datasets(data: DataConfig) -> dict[str, str]:
-    """Return the names of datasets by field. For a data set of the hub, `validation_source` is the name of a split."""
+    """Return the names of uploaded datasets as {field of `data`: name}.
+
+    `validation_source` is left out for a Hugging Face dataset, where it is the name of a split.
+    """
     source, validation = data.source, data.validation_source
     found = {"source": source} if is_dataset_name(source) else {}
     if validation is not None and not is_hub_name(source) and is_dataset_name(validation):

@@ -1,8 +1,8 @@
 """Stores the body of an upload as a dataset, block by block, with `common.datasets` in a worker thread.
 
-Memory use does not depend on the size of the body, and an upload whose client disconnects leaves no files. An invalid
-upload is answered at once; the server discards the rest of the body. Leaves out: the job that tokenises the dataset
-(`datasets.ensure_tokenised`).
+Memory use does not depend on the size of the body. If the client disconnects, no files of the upload remain. An invalid
+upload is answered at once, and the server discards the rest of the body. `datasets.ensure_tokenised` submits the job
+that tokenises the dataset.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class UploadParameters:
 def check_parameters(name: str, kind: DatasetFormat | None, text_field: str) -> UploadParameters:
     """Check the parameters of a request. A suffix of `name` determines the format and is removed from the name.
 
-    Raises InvalidInputError for a name that no dataset may have, and for a suffix of a file that is not a corpus, even
-    if `kind` is given.
+    Raises InvalidInputError for a name that is not allowed for datasets, and for a suffix of another file type, even if
+    `kind` is given.
     """
     plain, by_suffix = split_name(name)
     if by_suffix is None and (problem := file_name_problem(name)) is not None:
@@ -73,12 +73,12 @@ async def store_upload(
 
     `announced` is the length of the body if the client sends it. `decoders` limits how many parquet files are decoded
     at the same time, because each needs memory. `services.api.http_connection` limits how long a client may pause.
-    Raises DataError with the place in the body, TooLargeError, ConflictError or StorageError, and what `blocks` raises
-    when the client disconnects. After any error, no unfinished files remain.
+    Raises DataError with the place in the body, TooLargeError, ConflictError, StorageError, and the exception that
+    `blocks` raises when the client disconnects. After any error, no unfinished files remain.
     """
     limit, reserve = settings.dataset_max_mb * MIB, settings.disk_reserve_mb * MIB
     if announced is not None:
-        # Compressed text is longer than its body, so the dataset needs at least this space.
+        # Compressed text is longer than its body, so the dataset needs at least as much space as the body.
         await run_in_threadpool(_require_room, store, announced, limit, reserve)
     intake = await run_in_threadpool(
         DatasetIntake,
@@ -102,7 +102,10 @@ async def store_upload(
 
 
 async def _gathered(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the same bytes in blocks of about 1 MiB, so that a thread switch is needed per block, not per packet."""
+    """Yield the same bytes in blocks of about 1 MiB.
+
+    The caller then switches to a thread once per block, not once per packet.
+    """
     gathered = bytearray()
     async for block in blocks:
         gathered += block

@@ -1,7 +1,7 @@
 """Datasets: the files in the data folder, with the jobs that tokenise them and the experiments that use them.
 
-There is no table of datasets: the folder defines which exist, and jobs are found by their payload (ADR 0063). Leaves
-out: the upload (`dataset_upload`).
+The database has no table of datasets. The folder defines which datasets exist, and their jobs are found by the payload
+(docs/decisions/0063). `dataset_upload` stores uploads.
 """
 
 from __future__ import annotations
@@ -43,15 +43,16 @@ def get_dataset(session: Session, store: DatasetStore, name: str) -> DatasetDeta
 def ensure_tokenised(
     session: Session, settings: Settings, store: DatasetStore, manifest: DatasetManifest
 ) -> DatasetUploaded:
-    """Return the dataset with the live job that tokenises it; submit a job if there is none and no tokens exist.
+    """Return the dataset, and the job that tokenises it and has not ended.
 
-    The job is None when the tokens exist, or when too many jobs are waiting to submit another.
+    If there are neither tokens nor such a job, submit one. The job is None if the tokens exist, or if so many jobs are
+    waiting that no other may be submitted.
     """
     lock_dataset(session, manifest.name, shared=False)
     job = _newest_jobs(session, [manifest]).get(manifest.name)
     if store.tokens(manifest) is None and (job is None or job.status not in LIVE):
         payload = DatasetPayload(data=DataConfig(source=manifest.name), sha256=manifest.sha256)
-        # If too many jobs are waiting, the upload still succeeds: the first training on the dataset tokenises it.
+        # If too many jobs are waiting, the upload still succeeds. The first training on the dataset then tokenises it.
         with suppress(RateLimitedError):
             job = enqueue_job(session, NewJob(type=JobType.DATASET, payload=payload, name=manifest.name), settings)
     live = job is not None and job.status in LIVE
@@ -62,7 +63,7 @@ def ensure_tokenised(
 def delete_dataset(sessions: sessionmaker[Session], store: DatasetStore, name: str) -> None:
     """Delete the text and the tokens of a dataset.
 
-    Raises NotFoundError, and ConflictError while a job that has not ended needs the dataset.
+    Raises NotFoundError. Raises ConflictError until all jobs that need the dataset have ended.
     """
     with sessions.begin() as session:
         lock_dataset(session, name, shared=False)
@@ -115,7 +116,8 @@ def _status(job: Job | None) -> DatasetStatus:
 
 
 def _newest_jobs(session: Session, manifests: Iterable[DatasetManifest]) -> dict[str, Job]:
-    """Return the newest job that tokenises each dataset, by name; jobs about an earlier content are ignored."""
+    """Return {name of a dataset: newest job that tokenises it}. Jobs for an earlier content of a dataset are
+    ignored."""
     current = {manifest.name: manifest.sha256 for manifest in manifests}
     if not current:
         return {}
@@ -131,7 +133,10 @@ def _newest_jobs(session: Session, manifests: Iterable[DatasetManifest]) -> dict
 
 
 def _sources() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """Return SQL expressions for the two sources of a job's `data`, which is inside `config` for lm-training."""
+    """Return SQL expressions for `source` and `validation_source` in the `data` section of a job's payload.
+
+    For lm-training, the section is inside `config`.
+    """
 
     def either(field: str) -> ColumnElement[Any]:
         return func.coalesce(Job.payload["config"]["data"][field].astext, Job.payload["data"][field].astext)
