@@ -4,8 +4,8 @@
     client = connect_async(settings.redis_url, request_options(50))  # redis.asyncio.Redis
 
 `ClientOptions` hold how long a caller waits for a connection and for an answer, and how often redis-py retries a failed
-command. Both functions return at once; the first command connects. Leaves out: Celery, which opens its own connections
-(`common.redis.celery_settings`).
+command. Both functions return at once; the client connects when it sends its first command. Celery opens its own
+connections (`common.redis.celery_settings`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from redis.backoff import AbstractBackoff, ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 CHECK_SECONDS = 25
-"""Idle seconds after which a connection is checked before the next command uses it."""
+"""Time in seconds after which an idle connection is checked before the next command uses it."""
 LONGEST_CONNECT_SECONDS = 5.0
-"""Most seconds that a blocking reader waits for a connection."""
+"""Longest time in seconds that a blocking reader waits for a connection."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,22 @@ class ClientOptions:
     """Options of a Redis client for one kind of caller; all durations are in seconds."""
 
     answer_timeout: float
-    """Most seconds to wait for the answer to one command."""
+    """Longest time to wait for the answer to one command."""
     connect_timeout: float
-    """Most seconds to wait for a connection."""
+    """Longest time to wait until a connection is established."""
     retries: int = 0
-    """How often redis-py retries a failed command; most callers retry themselves or report the error."""
+    """Number of times that redis-py retries a failed command. Most callers retry it themselves or report the error."""
     backoff: tuple[float, float] | None = None
-    """Shortest and longest delay before a retry in seconds; None: retry at once."""
+    """Shortest and longest delay before a retry, or None to retry without delay."""
     idle_check: int = 0
-    """Idle seconds after which a connection is checked before its next use; 0: it is never checked."""
+    """Time after which an idle connection is checked before its next use; 0 means that it is never checked."""
     decode: bool = True
     """Whether answers are decoded to text instead of returned as bytes."""
     max_connections: int | None = None
-    """Most simultaneous connections; None: the limit of redis-py."""
+    """Largest number of simultaneous connections; None means the default of redis-py."""
     pool_wait: float | None = None
-    """Most seconds to wait for a free connection if all are in use; None: fail at once. Asynchronous clients only."""
+    """Longest time to wait for a free connection if all are in use; None means no wait. For asynchronous clients
+    only."""
 
 
 COMMANDS = ClientOptions(answer_timeout=5.0, connect_timeout=5.0, idle_check=CHECK_SECONDS)
@@ -62,11 +63,11 @@ REPLIES = ClientOptions(
 )
 """For the engine, which reads requests and writes all replies; tokens must not be delayed for long."""
 FINAL_REPLIES = ClientOptions(answer_timeout=5.0, connect_timeout=2.0, decode=False)
-"""For the host of the engine, which sends errors to the clients of an engine that has died."""
+"""For the parent process of the engine, which sends errors to the clients of an engine that has died."""
 
 
 def request_options(max_connections: int) -> ClientOptions:
-    """Return the options for HTTP requests: short commands, and a wait for a free connection when all are in use."""
+    """Return the options for HTTP requests, which send short commands and wait for a connection when all are in use."""
     return ClientOptions(
         answer_timeout=5.0,
         connect_timeout=5.0,
@@ -78,14 +79,17 @@ def request_options(max_connections: int) -> ClientOptions:
 
 
 def rate_limiter_options(max_connections: int) -> ClientOptions:
-    """Return the options for the rate limiters, which have their own deadline and can decide without an answer."""
+    """Return the options for the rate limiters, which set their own deadline and can do without an answer of Redis."""
     return ClientOptions(
         answer_timeout=1.0, connect_timeout=1.0, idle_check=CHECK_SECONDS, max_connections=max_connections
     )
 
 
 def blocking_read_options(block_milliseconds: int) -> ClientOptions:
-    """Return the options for stream readers that block for up to `block_milliseconds`; each occupies a connection."""
+    """Return the options for stream readers that block for up to `block_milliseconds`.
+
+    Each reader occupies a connection.
+    """
     answer_timeout = block_milliseconds / 1000 + 10
     connect_timeout = min(answer_timeout, LONGEST_CONNECT_SECONDS)
     return ClientOptions(

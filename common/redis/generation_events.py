@@ -1,15 +1,15 @@
-"""Encodes the events of generations for Redis: one stream per api process, one entry per step of an engine.
+"""Encodes the events of generations for Redis, with one stream per api process and one entry per step of an engine.
 
-A stream per request would cost the engine one command per token, and the api one connection per client. Instead, the id
-of a request, `<reader>.<number>`, names the api process that reads its events (`keys.generate_stream`). An engine sends
-all events for the requests of one reader in one entry with three fields: `engine` is the name of the engine, `number`
-counts the entries of this engine for this reader from 1, and `events` holds lines of `<request id> <event> <JSON>`.
-`tidal_client.wire.generation_event` defines the events.
+With a stream per request, the engine would need one command per token, and the api one connection per client. Instead,
+the id of a request, `<reader>.<number>`, names the api process that reads its events (the reader) and so its stream
+(`keys.generate_stream`). An engine sends all events for the requests of one reader in one entry with three fields:
+`engine` is the name of the engine, `number` counts the entries of this engine for this reader from 1, and `events`
+holds lines of `<request id> <event> <JSON>`. `tidal_client.wire.generation_event` defines the events.
 
 Redis can lose entries (it was emptied, or crashed before they reached the disk), and an engine that received no answer
 sends an entry again. The reader detects both by the numbers. Once a second the engine adds a beacon: an entry with the
-field `alive` instead of `events`, which holds the ids of the engine's active requests. Its `number` is that of the last
-entry, so that the reader also notices when the last entry was lost.
+field `alive` instead of `events`, which holds the ids of the engine's active requests. The beacon repeats the `number`
+of the last entry, so that the reader also notices when that entry was lost.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ EVENTS = "events"
 NUMBER = "number"
 ALIVE = "alive"
 MAX_ENTRIES = 4096
-"""Most entries that a stream keeps for an api that does not read; an api that reads deletes what it has read."""
+"""Largest number of entries in the stream of an api process that does not read. Otherwise it deletes the entries that
+it has read."""
 
 PIECE = 16
-"""Lists with more items than this are encoded item by item."""
+"""Lists with more items than this limit are encoded item by item."""
 
 
 class EncodedEvent(NamedTuple):

@@ -1,4 +1,4 @@
-"""The protocol between api and generator for one generation, through Redis. Imports neither torch nor the database.
+"""The protocol between api and generator for one generation, through Redis.
 
     api      SET tidal:generate:request:<id> (JSON of `GenerationRequest`, expires when it is too late to begin),
              then the Celery task `tidal.generate.handover` with the id, and n as `texts`
@@ -6,11 +6,13 @@
              `tidal_client.wire.generation_event`
     api      SET tidal:generate:cancelled:<id> when its client has disconnected or a deadline has passed
 
-The engine deletes the request when it begins, and sets a mark with its own name. If the request is missing, it has
-expired (`error` with 503), or, with a mark, was begun before and is ignored. A cancelled generation ends with the
-`error` `cancelled`, in case a client is still connected. Both sides learn from `common.redis.presence` that the other
-has died: the api then answers the clients of that engine with an error, an engine ends the generations of that api
-process. If Redis has lost a request, the api answers it with an error within seconds (`services.api.generations`).
+When the engine begins a request, it deletes the request's key and sets a mark that holds the engine's name. If the key
+is missing, the message is ignored if there is a mark, because the request was begun before; without a mark, the request
+has expired and the engine sends an `error` with 503. A cancelled generation ends with the `error` `cancelled`, in case
+a client is still connected. Each side learns from `common.redis.presence` if the other has died. Then the api answers
+the clients of that engine with an error, or the engine ends the generations of that api process. If Redis has lost a
+request, the api answers its client with an error within seconds (`services.api.generations`). This module imports
+neither torch nor the database.
 """
 
 from __future__ import annotations
@@ -33,16 +35,17 @@ class GenerationRequest(SamplingParameters):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = Field(default_factory=dict)
-    """Token id → number that is added to its logit."""
+    """{token id: number that is added to its logit}."""
     seed: int | None = None
     rl_checkpoint: str | None = None
-    """Reference to the controller, for gating mode learned."""
+    """Reference to the controller in the artifact store; only used with the gating mode "learned"."""
     n: int = Field(1, ge=1)
     """Number of completions of the prompt; they use the seeds `seed`, `seed` + 1, …"""
     top_log_probs: int = 0
     """Number of the most likely tokens that are reported with each token."""
     log_probs: bool = False
-    """Report the data for OpenAI's `logprobs` with each token; with `echo`, also for the tokens of the prompt."""
+    """Report the data for `logprobs` of the OpenAI API with each token; with `echo`, also with the tokens of the
+    prompt."""
     echo: bool = False
     """Report the prompt in a separate event."""
     trajectory: bool = True

@@ -1,8 +1,8 @@
 """Heartbeats in Redis: writes those of the workers, and evaluates the heartbeat of the health process.
 
-The heartbeat of a worker holds its host, device, memory and present task. It is only displayed; the lease decides
+The heartbeat of a worker holds its host, device, memory and present job. It is only displayed; the lease decides
 whether a worker still owns its job. The heartbeat of the health process holds the time of the last successful sweep, so
-that a failing reaper is noticed. Leaves out: writing the heartbeat of the health process (`common.redis.publisher`).
+that a failing reaper is noticed; `common.redis.publisher` writes it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ SWEEP_FIELDS = ("sweptAt", "trouble")
 MISSED_SWEEPS = 6
 """Number of missed sweeps after which `sweep_problem` reports a problem."""
 MIN_ALARM_AGE_SECONDS = 60.0
-"""Age in seconds of the last sweep up to which nothing is reported, so that a restart of the database is no alarm."""
+"""Age in seconds of the last sweep below which no problem is reported, so that a database restart raises no alarm."""
 
 
 class Heartbeat:
-    """Sends a heartbeat every `seconds`, and whenever `beat` is called; `describe` returns additional fields.
+    """Sends a heartbeat at an interval of `seconds`, and whenever `beat` is called.
 
-    `children` returns the process ids whose memory counts as the worker's.
+    `describe` returns additional fields of the heartbeat. `children` returns the ids of the processes whose memory is
+    added to the worker's.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Heartbeat:
             self.beat()
 
     def _memory(self) -> int:
-        """Return the resident bytes of the worker and its children; does not scan all processes of the machine."""
+        """Return the resident memory of the worker and its children in bytes, without a scan of all processes."""
         total = 0
         for pid in (os.getpid(), *self._children()):
             with contextlib.suppress(psutil.Error):
@@ -121,9 +122,9 @@ def device_name(proc: Path = Path("/proc/driver/nvidia/gpus")) -> str:
 
 
 def sweep_problem(swept_at: str | None, problem: str | None, reaper_seconds: float) -> str:
-    """Describe the problem with the sweeps, or return "".
+    """Describe the problem with the sweeps of the health process (`common.jobs.sweep`); return "" without one.
 
-    `swept_at` is the ISO time of the last successful sweep, `problem` the error of the last one that failed.
+    `swept_at` is the ISO time of the last successful sweep, `problem` the error of the last failed sweep.
     """
     if swept_at is None:
         return "no health process runs, so jobs of lost workers are not restarted; run python -m services.health"

@@ -1,4 +1,4 @@
-"""The names of all keys, channels and queues in Redis, and the event types of the streams. Never connects to Redis.
+"""The names of all keys, channels and queues in Redis, and the event types of the streams.
 
 One stream per topic contains all event types of that topic, so one stream id is a position in all of them. An entry has
 the fields `event` (one of the EVENT_ constants) and `data` (JSON). Celery keeps the messages of a queue in a list whose
@@ -12,16 +12,16 @@ from typing import Final
 TRAINING_QUEUE: Final = "training"
 GENERATE_QUEUE: Final = "generate"
 HEALTH_QUEUE: Final = "health"
-"""For sweeps that an operator requests while the health process is down; workers with database access read it."""
+"""Queue for sweeps (`common.jobs.sweep`) that an operator requests while the health process is down."""
 
 EVENT_METRICS = "metrics"
 """data: {"points": [{"step", "time", "attempt", "values": {name: number}}]}, one entry per flush."""
 EVENT_RL_METRICS = "rl-metrics"
 """Like EVENT_METRICS, for controller training."""
 EVENT_REWIND = "rewind"
-"""data: {"attempt", "step"}: the named attempt begins after `step`; later points of earlier attempts are void."""
+"""data: {"attempt", "step"}. This attempt resumes after `step`, so later points of earlier attempts are void."""
 EVENT_STATUS = "status"
-"""data: heartbeat of the running attempt: {"step", "totalSteps", "phase", …}."""
+"""data: {"step", "totalSteps", "phase", …}, the progress of the running attempt."""
 EVENT_LOG_LINES = "log-lines"
 """data: {"attempt", "lines": [{"n", "text"}]}, `n` from 0 within the attempt."""
 EVENT_JOB_UPDATE = "job-update"
@@ -32,21 +32,22 @@ METRIC_KINDS = (EVENT_METRICS, EVENT_RL_METRICS)
 
 JOBS_STREAM = "tidal:stream:jobs"
 EPOCH = "tidal:epoch"
-"""`<Redis time in ms>-<random>`, set whenever the key is missing; another value shows that Redis was emptied."""
+"""Key of `<Redis time in ms>-<random>`, which is set whenever it is missing. A changed value shows that Redis was
+emptied."""
 DESIRED_STATE_CHANNEL = "tidal:wishes"
 """Pub/sub channel; a message is the id of a job whose desired_state has changed."""
 WORKERS = "tidal:workers"
-"""Sorted set of worker names, scored by the time of the newest heartbeat, seconds since 1970."""
+"""Sorted set of worker names. The score is the time of the newest heartbeat in seconds since 1970."""
 HEALTH = "tidal:health"
 """Heartbeat of the health process, a hash with a time to live: pid, host, sweptAt, published, …"""
 COUNTERS = "tidal:counters"
 """Hash of counters for processes that have no `/metrics` endpoint."""
 METRICS_DROPPED = "metricsDropped"
-"""Field of COUNTERS: points that a `MetricsWriter` lost."""
+"""Field of COUNTERS: number of points that every `MetricsWriter` has lost."""
 GENERATE_TTL_SECONDS = 120
-"""Time to live of the marks that a generate request was begun or cancelled: as long as a generation may take."""
+"""Time to live of the marks of begun and cancelled generate requests. No generation takes longer."""
 GENERATE_STREAM_SECONDS = 3600
-"""Time to live of the event stream of an api process after the last entry; a suspended api can resume within it."""
+"""Time to live of the event stream of an api process after its last entry, in case the process is only suspended."""
 STREAM_TTL_AFTER_END_SECONDS = 3600
 """Time to live of a job's streams after its end."""
 
@@ -57,7 +58,7 @@ def job_stream(job_id: str) -> str:
 
 
 def experiment_stream(experiment_id: str) -> str:
-    """Return the key of the stream of one experiment: metrics, rl-metrics, rewind, checkpoint, and those of a job."""
+    """Return the key of the stream of one experiment: metrics, rl-metrics, rewind, checkpoint, and its job's events."""
     return f"tidal:stream:experiment:{experiment_id}"
 
 
@@ -77,7 +78,7 @@ def generate_stream(request_id: str) -> str:
 
 
 def generate_begun(request_id: str) -> str:
-    """Return the key of the mark that an engine has begun a request; further messages about it are then ignored."""
+    """Return the key that an engine sets when it begins a request, so that further messages about it are ignored."""
     return f"tidal:generate:begun:{request_id}"
 
 

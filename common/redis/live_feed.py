@@ -1,8 +1,9 @@
-"""Sends what a worker displays to Redis: status, checkpoints, heartbeats. Never blocks, and may drop commands.
+"""Sends status, checkpoints and heartbeats of a worker to Redis for display. Never blocks, and may drop commands.
 
 Each call puts a command into a bounded queue and returns; one thread sends the commands in pipelines. While Redis is
-not available, commands are dropped: PostgreSQL and the archive hold the data that counts, and heartbeats are repeated.
-Leaves out: metrics and logs, of which no line may be lost (`common.metrics.writer`, `services.worker.log_capture`).
+not available, commands are dropped, because PostgreSQL and the archive hold the authoritative data, and heartbeats are
+repeated. Metrics and logs, of which no line may be lost, are sent by `common.metrics.writer` and
+`services.worker.log_capture`.
 """
 
 from __future__ import annotations

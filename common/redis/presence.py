@@ -1,13 +1,14 @@
 """Decides which api processes and engines have died, by the subscriptions that they hold in Redis.
 
-Every api process and every engine subscribes to its own channel (`keys.presence`) while it runs. Redis drops the
-subscription only when the process dies, because the kernel closes its connection: not when the process is idle,
-suspended or slow, and not when the keys are deleted. A key with a time to live would expire while a process is
-suspended, and FLUSHALL would delete it. `PUBSUB NUMSUB` counts the subscribers; nothing is ever published.
+Every api process and every engine subscribes to its own channel (`keys.presence`) while it runs. When the process dies,
+the kernel closes its connection, and Redis drops the subscription. The subscription remains if the process is idle,
+suspended or slow, or if all keys are deleted. A key with a time to live would not do, because it would expire while a
+process is suspended, and FLUSHALL would delete it. `PUBSUB NUMSUB` counts the subscribers; nothing is ever published.
 
 A process counts as dead when it was present before and absent in several checks in a row. An interruption of the
 observer's own subscription (Redis was restarted or did not answer) may have affected all other processes too. The
-observer then discards its results, and reports a process only after it was present again. Leaves out: querying Redis.
+observer then discards its results, and reports a process as dead only if the process was present again before. The
+callers query Redis.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 MISSES = 2
-"""Successive checks in which a dead process is absent; more than one, because a connection may break for a moment."""
+"""Number of successive checks in which a process must be absent to count as dead. A single one may be a broken
+connection."""
 
 
 class AbsenceDetector:
-    """Decides which processes have died, from checks every `seconds`. Use it from one thread."""
+    """Decides which processes have died. Checks are due every `seconds` seconds. Use it from one thread."""
 
     def __init__(self, seconds: float, misses: int = MISSES) -> None:
         self._seconds = seconds
@@ -27,7 +29,7 @@ class AbsenceDetector:
         self._checked_at = float("-inf")
         self._subscription: int | None = None
         self._missed: dict[str, int | None] = {}
-        """Process → successive checks in which it was absent; None: it was never present."""
+        """{process: number of successive checks in which it was absent, or None if it was never present}."""
 
     def due(self, names: Iterable[str], now: float) -> bool:
         """Return whether to check now: `seconds` have passed, or one of `names` was never checked."""

@@ -23,7 +23,8 @@ from common.redis.celery_settings import NOTIFY_TASK, make_producer
 from common.redis.client import COMMANDS, connect
 
 REPEAT_SECONDS: Final = 24 * 3600
-"""Seconds for which the id of a published row is kept, so that publishing the row again has no effect."""
+"""Time in seconds for which the id of a published outbox row is kept, so that publishing the row again has no
+effect."""
 
 _UPDATE = """
 if redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[1]) == false then return 0 end
@@ -41,7 +42,10 @@ class RedisPublisher:
     def __init__(
         self, redis_url: str | SecretStr, *, stream_max_length: int = 20_000, timeout: float = COMMANDS.answer_timeout
     ) -> None:
-        """Connect on first use. `timeout` is the most seconds to wait for a connection, and for each answer."""
+        """Create a publisher that connects on first use.
+
+        `timeout` in seconds applies to the connection and to each answer.
+        """
         self._stream_max_length = stream_max_length
         self._redis = connect(redis_url, replace(COMMANDS, answer_timeout=timeout, connect_timeout=timeout))
         self._update = self._redis.register_script(_UPDATE)

@@ -3,7 +3,7 @@
 The files hold the data; this module only keeps the position up to which it was sent. Each batch of entries and the new
 position are written in one MULTI, so after a lost connection the position in Redis shows whether the last batch
 arrived. If Redis was emptied and has no position, the position in memory is used, and readers restart from the archive.
-Errors of Redis are never raised. Leaves out: writing the files, threads, timing.
+Errors of Redis are never raised. The caller writes the files and decides when to send.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class StreamShipper:
         *,
         max_length: int = 20_000,
     ) -> None:
-        """`render` converts complete lines to stream entries; its second argument is the number of the first line."""
+        """Create a shipper. `render(lines, number of the first line)` converts complete lines to stream entries."""
         self._client = client
         self._streams = tuple(streams)
         self._render = render
@@ -111,7 +111,7 @@ class StreamShipper:
         self._position = after
 
     def _restore_position(self) -> None:
-        """Set the position to the one in Redis, which shows whether the last batch arrived."""
+        """Set the position to the value in Redis, which shows whether the last batch arrived."""
         value = self._client.get(self._cursor)
         if value is not None:
             file, offset, line = (int(part) for part in str(value).split(":"))

@@ -5,8 +5,8 @@
     html_document(title, markdown, figure_of, made_at=…)  # a single HTML file
     generate_report("experiment-overview", facts)         # a report about stored experiments
 
-All functions are pure: they neither read files nor use the database. Leaves out reading the data that charts show
-(`services.api.operations`).
+All functions are pure: they neither read files nor use the database. `services.api.operations` reads the data of the
+charts.
 """
 
 from common.reports.chart_blocks import (

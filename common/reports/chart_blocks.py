@@ -5,8 +5,8 @@
     {"kind": "trajectory", "analysis": "ana_…", "prompt": 1}
     {"kind": "sweep", "analysis": "ana_…", "measure": "wordCount"}
 
-Leaves out finding the blocks (`common.reports.markdown`), and checking that the experiments and analyses exist, because
-they may be deleted later.
+`common.reports.markdown` finds the blocks. It is not checked whether the experiments and analyses exist, because they
+may be deleted later.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from common.config.yaml_text import parse_yaml
 from common.errors import ConfigError
 
 MAX_BODY = 4000
-"""Most characters of one block."""
+"""Largest number of characters of one block."""
 MAX_LINES = 8
-"""Most lines of one chart, which is the number of colours."""
+"""Largest number of lines in one chart, which is the number of colours."""
 
 ExperimentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 AnalysisId = Annotated[str, StringConstraints(pattern=r"^ana_[a-z2-7]{1,32}$")]
@@ -35,7 +35,7 @@ class _Chart(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     title: Name | None = None
-    """Heading of the chart; without it, the chart is named after its contents."""
+    """Heading of the chart; without one, the chart is named after its contents."""
 
 
 class MetricsChart(_Chart):
@@ -52,7 +52,7 @@ class MetricsChart(_Chart):
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} contains a name twice; remove one")
         if len(self.experiments) * len(self.metrics) > MAX_LINES:
-            raise ValueError(f"experiments times metrics are more than {MAX_LINES} lines; make two charts")
+            raise ValueError(f"the number of experiments times metrics exceeds {MAX_LINES} lines; make two charts")
         return self
 
 
@@ -75,7 +75,7 @@ class TrajectoryChart(_Chart):
 
 
 class SweepChart(_Chart):
-    """A line chart of a measure of the texts at modulation 0, 0.5 and 1, with a line for each prompt."""
+    """A line chart of a measure of texts (such as the word count) over the modulation 0, 0.5 and 1, by prompt."""
 
     kind: Literal["sweep"]
     analysis: AnalysisId

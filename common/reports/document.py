@@ -1,8 +1,8 @@
-"""Exports a report as a single HTML file, or as Markdown with the end values of the charts.
+"""Exports a report as a single HTML file, or as Markdown with tables of the charts' end values.
 
 The HTML page has no script and loads nothing; its content security policy allows only its own style sheet. It follows
-the light or dark theme of the reader's system and can be printed. Leaves out reading the charts' data: the caller
-passes the function `figure_of`.
+the light or dark theme of the reader's system and can be printed. The caller passes a function `figure_of`, which reads
+the data of a chart.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def html_document(
 
 
 def markdown_document(title: str, markdown: str, figure_of: FigureOf) -> str:
-    """Return the report as Markdown, in which each chart's block is followed by its end values."""
+    """Return the report as Markdown, in which a table of its end values follows the block of each chart."""
     lines = markdown.split("\n")
     at, out = 0, [f"# {literal(title)}", ""]
     for part in render_parts(markdown):

@@ -67,20 +67,20 @@ class ExperimentFacts:
     attempts: int = 0
     error: str | None = None
     config: Mapping[str, Any] | None = None
-    """The configuration, flat with dotted names; None if none is stored."""
+    """The configuration as {name with dots: value}; None if no configuration is stored."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """The default values, with the same names."""
+    """The default configuration, in the same form."""
     metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
-    """Summaries of the finite values of each metric, by its name (`common.metrics.names`)."""
+    """{metric name (`common.metrics.names`): summary of its finite values}."""
     diverged: Mapping[str, int] = field(default_factory=dict)
-    """The metrics with values that are not finite, and the first step of such a value."""
+    """{metric name: first step at which its value was not finite}; only metrics with such values."""
     checkpoints: Sequence[CheckpointFacts] = ()
     evaluation: Mapping[str, Any] | None = None
     """Contents of evaluation_results.json."""
     ablation: Mapping[str, Any] | None = None
     """Contents of ablation_results.json."""
     analyses: Sequence[AnalysisFacts] = ()
-    """Saved analyses, newest first; possibly not all."""
+    """Saved analyses, newest first; their number may be below `analyses_total`."""
     analyses_total: int = 0
     """Number of all saved analyses."""
 

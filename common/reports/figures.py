@@ -26,9 +26,9 @@ class LineFigure:
     x_label: str = "step"
     log: bool = False
     span: tuple[float, float] | None = None
-    """Range that the vertical axis covers at least."""
+    """Range that the vertical axis must at least cover; None if the data determine it."""
     missing: Sequence[str] = ()
-    """Sentences about data that cannot be shown."""
+    """Sentences that name the data that cannot be shown."""
 
 
 @dataclass(frozen=True)

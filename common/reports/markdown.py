@@ -1,8 +1,8 @@
-"""Renders Markdown as a sequence of parts: safe HTML, and the charts between.
+"""Renders Markdown as a sequence of parts, which are safe HTML or charts.
 
 The Markdown is CommonMark with tables and strikethrough. Raw HTML is shown as text, images become links, and links may
 refer only to http, https, mailto and views of the dashboard (`#/…`). A chart is a fenced block `chart` that is not
-indented. Saving, the dashboard and the export use the same parser. Leaves out drawing the charts.
+indented. Saving, the dashboard and the export use the same parser. `common.reports.svg` draws the charts of an export.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from common.errors import InvalidInputError
 from common.reports.chart_blocks import Chart, parse_chart
 
 MAX_CHARTS = 40
-"""Most charts in one report."""
+"""Largest number of charts in one report."""
 CHART = "chart"
 _TARGETS = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
 
@@ -55,7 +55,10 @@ Part = HtmlPart | ChartPart | ProblemPart
 
 
 def render_parts(markdown: str, *, views: bool = True) -> list[Part]:
-    """Return the parts of a report in order; it never fails. With `views`, links to views of the dashboard are kept."""
+    """Return the parts of a report in order; raises no errors.
+
+    With `views`, links to views of the dashboard are kept.
+    """
     parser = _PARSERS[views]
     env: dict[str, Any] = {}
     tokens = parser.parse(markdown, env)
@@ -126,7 +129,7 @@ def _allowed(url: str) -> bool:
 
 
 def _link_open(self: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
-    """Render a link; pages on other hosts get no reference to this page."""
+    """Render a link whose target is not sent the address of this page (no referrer)."""
     if not str(tokens[idx].attrGet("href") or "").startswith("#"):
         tokens[idx].attrSet("rel", "noopener noreferrer")
     return self.renderToken(tokens, idx, options, env)
@@ -165,7 +168,7 @@ def _make_parser(*, views: bool) -> MarkdownIt:
 
 
 def _remove_view_links(state: Any) -> None:
-    """Replace links to views of the dashboard, which do not work in an exported file, by their text."""
+    """Replace links to views of the dashboard by their text, because these links do not work in an exported file."""
     for token in state.tokens:
         if token.type != "inline" or not token.children:
             continue
@@ -181,4 +184,4 @@ def _remove_view_links(state: Any) -> None:
 
 
 _PARSERS = {views: _make_parser(views=views) for views in (True, False)}
-"""The parsers by the value of `views`. They keep no state between texts, so threads can share them."""
+"""{value of `views`: parser}. The parsers keep no state between texts, so threads can share them."""

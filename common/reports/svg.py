@@ -1,7 +1,7 @@
 """Renders charts as SVG for a page without scripts.
 
 Colours are CSS classes of the page, so that the drawing follows its light and dark themes and can be printed.
-Coordinates are written with one decimal place. Leaves out titles, legends and tables (`common.reports.document`).
+Coordinates are written with one decimal place. Titles, legends and tables are in `common.reports.document`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WIDTH = 760
 HEIGHT = 280
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 10, 38
 ROW = 34
-"""Height of a bar and the gap below it."""
+"""Height of a bar together with the gap below it."""
 NAMES = 190
 """Width of the column with the bars' names."""
 
@@ -33,7 +33,7 @@ def render_svg(figure: Figure, name: str) -> str:
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Return about `most` round numbers from `low` to `high`; their distance is 1, 2 or 5 times a power of ten."""
+    """Return about `most` round numbers from `low` to `high`, at intervals of 1, 2 or 5 times a power of ten."""
     span = high - low
     if span <= 0 or not math.isfinite(span):
         return [low]
@@ -45,7 +45,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def powers(low: float, high: float) -> list[float]:
-    """Return the powers of ten from `low` to `high`, or the two ends if there are fewer than two powers."""
+    """Return the powers of ten from `low` to `high`, or [low, high] if the range contains fewer than two powers."""
     found = [10.0**at for at in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
     return found if len(found) > 1 else [low, high]
 

@@ -98,12 +98,12 @@ def code(text: str, *, cell: bool = False) -> str:
 
 
 def value(item: Any) -> str:
-    """Format a setting's value for a cell: as JSON, but strings without quotes."""
+    """Format the value of a setting for a table cell: as JSON, but strings without quotes."""
     return code(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False), cell=True)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> str:
-    """Return a Markdown table. The cells are Markdown; `right` are the numbers of the right-aligned columns."""
+    """Return a Markdown table. The cells contain Markdown; `right` holds the indices of the right-aligned columns."""
     numeric = set(right)
     marks = ["--:" if i in numeric else "---" for i in range(len(header))]
     lines = [header, marks, *rows]

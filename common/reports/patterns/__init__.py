@@ -1,6 +1,6 @@
-"""Generates reports as Markdown from the data of one or several experiments, in one of four patterns.
+"""Generates Markdown reports from the data of experiments, with one of four templates ("patterns").
 
-All numbers come from the given data, and a report states which data are missing. Leaves out reading the data.
+All numbers come from the given data, and a report states which data are missing. The caller reads the data.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Maker = Callable[[ExperimentFacts], list[ReportSection]]
 
 @dataclass(frozen=True)
 class Pattern:
-    """A pattern of a report: its name, and the function that generates the sections."""
+    """A report template: its name, and the function that generates the sections of the report."""
 
     name: str
     title: str
     """First part of a report's title, `<title>: <experiment>`."""
     about: str
-    """Description of the pattern for users."""
+    """Description of the template for users."""
     make: Maker
 
 
@@ -33,7 +33,9 @@ def _full(facts: ExperimentFacts) -> list[ReportSection]:
     found = overview.overview_sections(facts)
     if facts.type in (ExperimentType.RL, ExperimentType.ABLATION) or facts.ablation is not None:
         learning = rl.rl_sections(facts)
-        replaced = {section.title for section in learning}  # the reward section, which is more detailed here
+        replaced = {
+            section.title for section in learning
+        }  # drop the overview's reward section; the controller's is more detailed
         found = [section for section in found if section.title not in replaced] + learning
     return found + trajectory.trajectory_sections(facts)
 
@@ -44,7 +46,7 @@ PATTERNS = {
         Pattern(
             "experiment-overview",
             "Overview",
-            "The experiment, its changes to the default configuration, loss and validation, checkpoints, samples.",
+            "The experiment, its non-default settings, its training and validation loss, checkpoints and samples.",
             overview.overview_sections,
         ),
         Pattern(
@@ -62,7 +64,7 @@ PATTERNS = {
         Pattern(
             "full-report",
             "Report",
-            "All of the above: the overview, the controller if there is one, the trajectories.",
+            "The overview, the controller if there is one, and the trajectories.",
             _full,
         ),
     )
@@ -70,7 +72,7 @@ PATTERNS = {
 
 
 def generate_report(pattern: str, experiments: Sequence[ExperimentFacts]) -> tuple[str, str]:
-    """Return title and Markdown of a report about at least one experiment; `pattern` is a key of `PATTERNS`."""
+    """Return title and Markdown of a report about one or more experiments; `pattern` is a key of `PATTERNS`."""
     chosen = PATTERNS[pattern]
     if len(experiments) == 1:
         [facts] = experiments

@@ -1,8 +1,8 @@
-"""The section about an ablation: the policies with their intervals, the paired differences, and a verdict in words.
+"""Generates the section about an ablation: rewards of the policies, their paired differences, and a verdict in words.
 
-The verdict is derived from the 95 % intervals of the paired differences, which `common.rl.comparison` computes. An
-interval above 0 means that the controller beat the baseline, an interval below 0 that it did worse, and any other
-interval that it did not beat it.
+The verdict is derived from the 95 % intervals of the paired differences, which `common.rl.comparison` computes. If the
+interval is above 0, the controller beat the baseline; if it is below 0, the controller did worse; otherwise, the
+controller did not beat the baseline.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BEAT, WORSE, NOT = "beat", "did worse than", "did not beat"
 
 
 def blocks(facts: ExperimentFacts) -> list[str]:
-    """Return the blocks of the section, or a sentence if the experiment has no ablation."""
+    """Return the section as blocks of Markdown; without an ablation, a sentence that says so."""
     found = facts.ablation
     if found is None:
         return ["This experiment has no ablation, so it is not known whether a controller helps."]
@@ -37,9 +37,9 @@ def blocks(facts: ExperimentFacts) -> list[str]:
         for name, row in paired.items()
     ]
     if differences:
-        made.append("Differences prompt by prompt, in reward per token:")
+        made.append("Differences in reward per token, paired by prompt:")
         made.append(markdown_table(["Difference", "Mean", "95 % interval"], differences, right=(1, 2)))
-        made.append(chart(kind="ablation", title="Differences, prompt by prompt", experiment=facts.id, paired=True))
+        made.append(chart(kind="ablation", title="Differences paired by prompt", experiment=facts.id, paired=True))
     conditions = mapping(found.get("conditions"))
     if conditions:
         made.append(_conditions(conditions))
@@ -47,7 +47,7 @@ def blocks(facts: ExperimentFacts) -> list[str]:
 
 
 def ablation_verdict(paired: Mapping[str, Any]) -> str:
-    """Return the conclusion that the intervals of the paired differences allow."""
+    """Return a conclusion from the confidence intervals of the paired differences, as a Markdown paragraph."""
     outcomes = {_other(name): _outcome(mapping(mapping(row).get("total"))) for name, row in paired.items()}
     known = {name: outcome for name, outcome in outcomes.items() if outcome}
     if not known:
@@ -62,7 +62,7 @@ def ablation_verdict(paired: Mapping[str, Any]) -> str:
         )
     return (
         f"**Yes, against these baselines:** by the 95 % intervals of the paired differences, {comparisons}. "
-        "A fixed baseline is one constant; the controller may still not beat the best constant."
+        "The fixed baseline is a single constant; another constant may still beat the controller."
     )
 
 
@@ -99,11 +99,11 @@ def _conditions(conditions: Mapping[str, Any]) -> str:
         parts.append(f"{count(conditions['prompts'])} prompts")
     different = conditions.get("different_prompts")
     if different is not None and different != conditions.get("prompts"):
-        parts.append(f"{count(different)} of them different")
+        parts.append(f"{count(different)} of them distinct")
     if "max_length" in conditions:
         parts.append(f"episodes of at most {count(conditions['max_length'])} tokens")
     if "fixed_modulation" in conditions:
-        parts.append(f"fixed means m = {number(conditions['fixed_modulation'])}")
+        parts.append(f"fixed modulation m = {number(conditions['fixed_modulation'])}")
     if "seed" in conditions:
         parts.append(f"seed {literal(str(conditions['seed']))}")
     source = conditions.get("prompt_source")

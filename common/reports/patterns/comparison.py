@@ -1,4 +1,4 @@
-"""The first section of a report about several experiments, which compares them."""
+"""Generates the first section of a report about several experiments: their comparison."""
 
 from __future__ import annotations
 

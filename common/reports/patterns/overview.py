@@ -1,4 +1,4 @@
-"""The pattern experiment-overview: the experiment, its changes to the defaults, its progress and its results."""
+"""The report template experiment-overview: an experiment, its changes to the defaults, its progress and its results."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _configuration(facts: ExperimentFacts) -> list[str]:
         if facts.defaults.get(name, missing) != item
     ]
     if not different:
-        return [f"All {plural(len(facts.config), 'stored setting')} have their defaults."]
+        return [f"All {plural(len(facts.config), 'stored setting')} have their default values."]
     rows = [
         [code(name, cell=True), value(item), "none" if default is missing else value(default)]
         for name, item, default in different[:MOST_SETTINGS]

@@ -1,4 +1,4 @@
-"""Building blocks of the patterns: sections, chart blocks, and sentences about the progress of a metric."""
+"""Building blocks of the report templates: sections, chart blocks, and sentences about the course of a metric."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def chart(**fields: Any) -> str:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """Return `value` if it is a mapping, otherwise an empty one, because other programs may have written a result."""
+    """Return `value` if it is a mapping, otherwise an empty mapping: another program may have written `value`."""
     return value if isinstance(value, Mapping) else {}
 
 
@@ -53,7 +53,7 @@ def mappings(value: Any) -> list[Mapping[str, Any]]:
 
 
 def fewer_charts(text: str, most: int = MAX_CHARTS) -> str:
-    """Return the text with at most `most` charts; a sentence replaces each further chart."""
+    """Return the Markdown `text` with only its first `most` charts; a sentence replaces each further chart."""
     seen = 0
 
     def keep(found: re.Match[str]) -> str:
@@ -61,7 +61,7 @@ def fewer_charts(text: str, most: int = MAX_CHARTS) -> str:
         seen += 1
         if seen <= most:
             return found[0]
-        return f"*A chart is left out here, because a report can contain at most {most}.*"
+        return f"*A chart is left out here, because a report can contain at most {most} charts.*"
 
     return re.sub(r"^```chart\n.*\n```$", keep, text, flags=re.MULTILINE)
 
@@ -93,10 +93,10 @@ def divergence(facts: ExperimentFacts) -> list[str]:
 
 
 def extreme(ends: MetricSummary, *, high: bool = False) -> str:
-    """Return a sentence such as `Its lowest was 1.65 at step 1,400.`, or an empty text for a single value."""
+    """Return a sentence such as `Its lowest value was 1.65 at step 1,400.`, or "" if there is only one value."""
     value, step = (ends.highest, ends.highest_step) if high else (ends.lowest, ends.lowest_step)
     if ends.points < 2:
         return ""
     if step == ends.last_step:
-        return f" That is its {'highest' if high else 'lowest'}."
-    return f" Its {'highest' if high else 'lowest'} was {number(value)} at step {count(step)}."
+        return f" This is the {'highest' if high else 'lowest'} value."
+    return f" Its {'highest' if high else 'lowest'} value was {number(value)} at step {count(step)}."

@@ -1,4 +1,4 @@
-"""The pattern rl-analysis: how a controller learned, how it sets the modulation, and whether it beat its baselines."""
+"""The report template rl-analysis: how a controller learned, which modulation it sets, and if it beat its baselines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rl_sections(facts: ExperimentFacts) -> list[ReportSection]:
         return found
     if facts.type != ExperimentType.RL:
         kind = TYPES.get(facts.type, facts.type)
-        text = f"{literal(facts.label)} is of type {kind}: no controller was trained in it."
+        text = f"{literal(facts.label)} is of type {kind}, in which no controller is trained."
         return [*found, ReportSection("Training of the controller", [text])]
     return [
         *found,
@@ -37,7 +37,7 @@ def _reward(facts: ExperimentFacts) -> list[str]:
     shown = {
         names.EPISODE_REWARD: "The moving average of the episodes' reward",
         names.STEP_REWARD: "The reward per token of the rollouts",
-        names.EVALUATION_REWARD: "The reward per token of the deterministic policy, on prompts not used in training,",
+        names.EVALUATION_REWARD: "The reward per token of the deterministic policy on prompts not used in training",
     }
     for name, what in shown.items():
         ends = facts.metrics.get(name)
@@ -60,7 +60,7 @@ def _policy(facts: ExperimentFacts) -> list[str]:
     blocks = []
     entropy = facts.metrics.get(names.ENTROPY)
     if entropy:
-        blocks.append(course("The policy's entropy, in nats,", entropy))
+        blocks.append(course("The entropy of the policy in nats", entropy))
         blocks.append(chart(title="Policy entropy, nats", experiments=[facts.id], metrics=[names.ENTROPY]))
     else:
         blocks.append("No entropy is recorded.")
@@ -69,7 +69,7 @@ def _policy(facts: ExperimentFacts) -> list[str]:
         return [*blocks, "No modulation is recorded."]
     text = course("The mean modulation", mean)
     if spread:
-        text += f" Its standard deviation within a rollout ended at {number(spread.last)}"
+        text += f" Its standard deviation within the last recorded rollout is {number(spread.last)}"
         text += ": the policy acts almost like a constant." if spread.last < CONSTANT_SPREAD else "."
     shown = [name for name in (names.MODULATION_MEAN, names.MODULATION_STD) if name in facts.metrics]
     return [*blocks, text, chart(title="Modulation", experiments=[facts.id], metrics=shown)]
@@ -89,10 +89,10 @@ def _components(facts: ExperimentFacts) -> list[str]:
 
 def _value(facts: ExperimentFacts) -> list[str]:
     explained = facts.metrics.get(names.EXPLAINED_VARIANCE)
-    blocks = [course("The variance that the value function explains", explained)] if explained else []
+    blocks = [course("The explained variance of the value function", explained)] if explained else []
     multiplier, cost = facts.metrics.get(names.LAGRANGE_MULTIPLIER), facts.metrics.get(names.COST)
     if multiplier and multiplier.highest > 0:
-        blocks.append(course("The multiplier of the constraint", multiplier))
+        blocks.append(course("The Lagrange multiplier of the diversity constraint", multiplier))
     if cost:
-        blocks.append(course("The cost of too little diversity", cost))
+        blocks.append(course("The mean shortfall of diversity", cost))
     return blocks or ["No metrics of the value function or the constraint are recorded."]

@@ -1,4 +1,4 @@
-"""The pattern trajectory-report: the saved analyses of an experiment, newest first."""
+"""The report template trajectory-report: the saved analyses of an experiment, newest first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.reports.words import code, format_time, literal, markdown_table, num
 MOST_ANALYSES = 8
 MOST_PROMPTS = 20
 MOST_CHARTS = 2
-"""Most trajectories of one analysis that are shown as charts."""
+"""Largest number of trajectories of one analysis that are shown as charts."""
 SIGNAL = "modulation"
 MEASURES = {"wordCount": "Words", "uniqueWordRatio": "Share of different words", "charCount": "Characters"}
 
@@ -94,7 +94,7 @@ def _across_prompts(batch: Mapping[str, Any]) -> list[str]:
         _row("Variance between prompts", between, spread, "betweenPromptVar"),
         _row("Variance within prompts", within, spread, "withinPromptVar"),
         _row("Mean of the prompts", strategy.get("globalMean"), strategy, "globalMean"),
-        _row("Deviation of the prompts", strategy.get("globalStd"), strategy, "globalStd"),
+        _row("Standard deviation of the prompts", strategy.get("globalStd"), strategy, "globalStd"),
     ]
     blocks = [markdown_table(["Across prompts", "Value", "95 % interval"], rows, right=(1, 2))]
     if isinstance(between, int | float) and isinstance(within, int | float):
@@ -122,7 +122,7 @@ def _sweep(analysis: str, sweep: Mapping[str, Any]) -> list[str]:
             figures = [number(mapping(statistics.get(m)).get(key)) for m in ("0.0", "0.5", "1.0")]
             rows.append([_prompt(row), name, *figures])
     blocks = [
-        "The texts at three modulations with the same seed:",
+        "Measures of texts generated at three fixed modulations with the same seed:",
         markdown_table(["Prompt", "Measure", "m = 0", "m = 0.5", "m = 1"], rows, right=(2, 3, 4)),
     ]
     changes = mapping(sweep.get("meanDeltas"))

@@ -169,7 +169,7 @@ def test_a_report_is_generated_from_stored_data(api: Api, experiment: str) -> No
     assert (found["title"], found["pattern"]) == ("Overview: First <b>", "experiment-overview")
     assert found["experimentIds"] == [experiment]
     text = found["markdown"]
-    assert "The training loss fell from 4 (step 1) to 1 (step 3). That is its lowest." in text
+    assert "The training loss fell from 4 (step 1) to 1 (step 3). This is the lowest value." in text
     assert "No validation loss is recorded." in text
     assert "There are no checkpoints." in text
     assert "| `model.d_model` | `16` |" in text

@@ -93,8 +93,8 @@ def test_an_overview_contains_what_is_stored() -> None:
         "| `training.learning_rate` | `0.002` | `0.001` |",
         "| `data.source` | `a\\|b` | none |",
         "It has completed at step 1,500 of 1,500. It took 2 attempts.",
-        "The training loss fell from 10.5 (step 1) to 1.75 (step 1,500). Its lowest was 1.5 at step 1,400.",
-        "The validation loss fell from 9 (step 1) to 1.8 (step 1,500). That is its lowest. "
+        "The training loss fell from 10.5 (step 1) to 1.75 (step 1,500). Its lowest value was 1.5 at step 1,400.",
+        "The validation loss fell from 9 (step 1) to 1.8 (step 1,500). This is the lowest value. "
         "The last validation perplexity is 6.05.",
         '"metrics": ["Losses/Total", "Losses/Validation"]',
         "| `model.safetensors` (best) | model | 1,500 | 1.5 MB |",
@@ -121,7 +121,7 @@ def test_a_report_states_what_is_missing() -> None:
     ):
         assert statement in text
     assert "chart" not in text
-    assert "no controller was trained in it" in made("rl-analysis", bare)
+    assert "in which no controller is trained" in made("rl-analysis", bare)
     silent = made("rl-analysis", replace(bare, type="rl"))
     for what in (
         "This experiment has no ablation",
@@ -138,10 +138,10 @@ def test_a_report_states_that_a_controller_won_and_no_more() -> None:
     )
     assert "**Yes, against these baselines:**" in text
     assert "it beat random; it beat fixed" in text
-    assert "the controller may still not beat the best constant" in text
+    assert "another constant may still beat the controller" in text
     assert "| learned − random | +0.0625 | +0.03125 to +0.09375 |" in text
     assert "| learned | 0.125 | 0.0625 to 0.1875 | 0.4 | – |" in text
-    assert "Conditions: 200 prompts, episodes of at most 50 tokens, fixed means m = 0.5, seed 7." in text
+    assert "Conditions: 200 prompts, episodes of at most 50 tokens, fixed modulation m = 0.5, seed 7." in text
 
 
 @pytest.mark.parametrize(
@@ -170,10 +170,10 @@ def test_the_training_of_a_controller_is_described_from_its_metrics() -> None:
     text = made("rl-analysis", CONTROLLER)
     for statement in (
         "The moving average of the episodes' reward rose from −1 (step 128) to 4.5 (step 4,096). "
-        "Its highest was 5 at step 4,000.",
+        "Its highest value was 5 at step 4,000.",
         "The deterministic policy was not evaluated during the training.",
-        "The policy's entropy, in nats, fell from −0.1 (step 128) to −0.6 (step 4,096).",
-        "ended at 0.005: the policy acts almost like a constant.",
+        "The entropy of the policy in nats fell from −0.1 (step 128) to −0.6 (step 4,096).",
+        "within the last recorded rollout is 0.005: the policy acts almost like a constant.",
         "| diversity | 0.3 | 0.4 |",
     ):
         assert statement in text
@@ -280,7 +280,7 @@ def test_a_report_of_many_experiments_leaves_charts_out_and_mentions_it() -> Non
     assert made("full-report", facts).count("```chart") <= 40
     text = made("full-report", *(replace(facts, id=f"rl-{n}") for n in range(8)))
     assert text.count("```chart") == 40
-    assert "*A chart is left out here, because a report can contain at most 40.*" in text
+    assert "*A chart is left out here, because a report can contain at most 40 charts.*" in text
 
 
 def test_the_full_report_holds_all_of_the_others() -> None:
