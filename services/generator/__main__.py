@@ -1,6 +1,7 @@
-"""`python -m services.generator`: replaces itself with a Celery worker of the queue "generate" and one engine child.
+"""The entry point `python -m services.generator`.
 
-Further arguments are passed to `celery worker`. The child imports torch; this process never does.
+The process replaces itself with a Celery worker for the queue "generate", which starts one engine process as its child.
+The command line's arguments are passed to `celery worker`. Only the engine process imports torch.
 """
 
 from __future__ import annotations

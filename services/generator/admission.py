@@ -1,8 +1,8 @@
-"""The queue of requests between the hand-over and their first token: takes them from Redis and loads their models.
+"""The queue of the requests that the engine has received and not started yet.
 
-A separate thread loads models, so that a new checkpoint delays neither running sequences nor requests for models that
-are loaded. A request is taken from Redis only when a slot may be free for it; until then, it can expire there. Leaves
-out: decoding (`engine`).
+It takes them from Redis and loads their models. A separate thread loads models. Therefore a new checkpoint delays
+neither running sequences nor requests whose models are already loaded. A request stays in Redis, where it can expire,
+until a slot may be free for it. Decoding is in `services.generator.engine`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,20 @@ from common.redis.generation_request import GenerationRequest
 from services.generator.model_cache import ModelCache
 
 WAIT_SECONDS = 0.02
-"""Longest wait for a model while no sequence runs. It may delay new requests by as much."""
+"""Longest time in seconds for which an idle engine waits for a model to load.
+
+A new request may be delayed by the same time.
+"""
 
 Models = Future[tuple[DecodingModel, GatingPolicy | None]]
 
 
 @dataclass
 class LoadingRequest:
-    """A request whose model and policy are loading or loaded. `passed` counts the sequences that have overtaken it."""
+    """A request that was taken from Redis and whose models are being loaded or are loaded.
+
+    `passed` is the number of sequences that started before it although their requests came later.
+    """
 
     request: GenerationRequest
     models: Models
@@ -39,16 +45,18 @@ class LoadingRequest:
 
 @dataclass(frozen=True)
 class RefusedRequest:
-    """A request that will not run. `error` is sent to its client; if it is None, nothing is sent."""
+    """A request that will not be executed. `error` is sent to its client; None means that nothing is sent."""
 
     request_id: str
     error: TidalError | None
 
 
 class AdmissionQueue:
-    """The requests that do not run yet. `waiting` holds ids, `loading` the requests that were taken from Redis.
+    """The requests that the engine has not started yet, in two queues.
 
-    `name` is the name of the engine; it is stored with each request, so that the api knows which engine took it.
+    `waiting` contains the ids of requests that are still in Redis; `loading` contains the requests that were taken from
+    Redis. `name` is the name of the engine. It is stored with each request, so that the api knows which engine took the
+    request.
     """
 
     def __init__(self, redis: Redis, models: ModelCache) -> None:
@@ -60,17 +68,17 @@ class AdmissionQueue:
         self.loading: deque[LoadingRequest] = deque()
 
     def keep_loaded(self, in_use: Callable[[], Collection[DecodingModel]]) -> None:
-        """Set the function that returns the models to keep loaded. The loader thread calls it too."""
+        """Set the function that returns the models to keep loaded. The loader thread also calls this function."""
         self._models.in_use = in_use
 
     @property
     def loaded(self) -> int:
-        """Number of requests whose models are loaded and that wait only for a slot."""
+        """Number of requests whose models are loaded; they wait only for free slots."""
         return sum(loading.models.done() for loading in self.loading)
 
     @property
     def ids(self) -> list[str]:
-        """Ids of all requests, waiting and loading."""
+        """Ids of all requests in `waiting` and in `loading`."""
         return [*self.waiting, *(loading.request.id for loading in self.loading)]
 
     def close(self) -> None:
@@ -82,7 +90,8 @@ class AdmissionQueue:
         ids = [self.waiting[number] for number in range(min(count, len(self.waiting)))]
         if not ids:
             return []
-        # One transaction: the api treats a request as lost if it is neither in Redis nor marked as started.
+        # This must be one transaction, because the api treats a request as lost if it is neither in Redis nor marked as
+        # started.
         with self._redis.pipeline(transaction=True) as pipeline:
             for request_id in ids:
                 pipeline.getdel(keys.generate_request(request_id))
@@ -110,15 +119,18 @@ class AdmissionQueue:
         return refused
 
     def blocked(self, slots: int) -> bool:
-        """Return whether a request was overtaken by so many sequences that all other requests must wait for it."""
+        """Return whether `slots` or more sequences have overtaken one of the loading requests.
+
+        No further request may then be taken from Redis.
+        """
         return any(loading.passed >= slots for loading in self.loading)
 
     def next_loaded(self, room: int, slots: int) -> LoadingRequest | None:
-        """Remove and return the first loaded request whose sequences fit into `room` free slots.
+        """Remove and return the first request whose models are loaded and whose sequences fit into `room` free slots.
 
-        A request for more than `slots` sequences is returned too, because it never fits; the caller refuses it. A
-        request that does not fit is overtaken by at most `slots` sequences, so that small requests cannot starve it.
-        The model of the returned request stays loaded until `release`.
+        A request for more than `slots` sequences never fits; it is returned nevertheless, and the caller refuses it. At
+        most `slots` sequences overtake a request that does not fit, so that small requests cannot starve a large one.
+        The model of the returned request stays loaded until `release` is called.
         """
         passed: list[LoadingRequest] = []
         for loading in self.loading:
@@ -135,15 +147,15 @@ class AdmissionQueue:
         return None
 
     def wait(self) -> None:
-        """Wait up to `WAIT_SECONDS` until any model is loaded."""
+        """Wait until the models of one request are loaded, but at most `WAIT_SECONDS`."""
         wait([loading.models for loading in self.loading], WAIT_SECONDS, FIRST_COMPLETED)
 
     def release(self, request_id: str) -> None:
-        """Stop keeping the model of this request loaded, because the request runs now or never will."""
+        """Allow the eviction of the request's model. Call this when the request has started or will never start."""
         self._models.release(request_id)
 
     def drop(self, request_id: str) -> RefusedRequest | None:
-        """Remove a request whose client has disconnected; return None if it is not in this queue."""
+        """Remove a request whose client has disconnected, and return it; return None if it is not in this queue."""
         if request_id in self.waiting:
             self.waiting.remove(request_id)
             return RefusedRequest(request_id, _cancelled_before_start())
@@ -156,7 +168,11 @@ class AdmissionQueue:
         return None
 
     def _models_if_loaded(self, request: GenerationRequest) -> Models | None:
-        """Return the models if they are loaded. Otherwise return None: the loader loads them or reports the error."""
+        """Return the request's models as a finished future, or None if they are not loaded or cannot be read.
+
+        In the second case the caller passes the request to the loader thread, which loads the models or reports the
+        error.
+        """
         try:
             found = self._models.get_if_loaded(request.checkpoint, request.rl_checkpoint, request.id)
         except (TidalError, OSError):

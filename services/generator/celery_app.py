@@ -1,7 +1,8 @@
-"""The Celery app of the generator: `celery -A services.generator.celery_app worker`, started by `services.generator`.
+"""The Celery app of the generator, for `celery -A services.generator.celery_app worker`.
 
-This process does not import torch: the task hands a request over to the engine child and returns. Leaves out: the
-settings (`common.redis.celery_settings`) and the tasks (`services.generator.tasks`).
+`python -m services.generator` runs this command. This process does not import torch: its task hands a request over to
+the engine process and returns. Celery's settings are in `common.redis.celery_settings`, the task is in
+`services.generator.tasks`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ app.conf.include = ["services.generator.tasks"]
 
 
 class Generator:
-    """The engine host of this process and its heartbeat."""
+    """The engine host of this process, and the thread that sends the generator's heartbeat."""
 
     def __init__(self, settings: Settings) -> None:
         self.host = EngineHost(settings)
@@ -39,7 +40,7 @@ class Generator:
         )
 
     def close(self) -> None:
-        """End the child, stop the heartbeat and close the connection to Redis."""
+        """End the engine process, stop the heartbeat and close the connection to Redis."""
         self.host.close()
         self._heartbeat.close()
         self._feed.close()
@@ -60,7 +61,7 @@ class Generator:
 
 @lru_cache(maxsize=1)
 def get_generator() -> Generator:
-    """Return the generator of this process; the first call creates it."""
+    """Return the generator of this process. The first call creates it."""
     return Generator(get_settings())
 
 
@@ -73,7 +74,8 @@ def _start_generator(**_: Any) -> None:
 
 
 def _begin_shutdown(**_: Any) -> None:
-    # Celery sends `worker_shutdown` after the pool's threads have returned, and one may be blocked in `hand_over`.
+    # Celery sends `worker_shutdown` only after the threads of its pool have returned, but one of them may be blocked in
+    # `hand_over`. Therefore it must be released now.
     get_generator().host.begin_shutdown()
 
 

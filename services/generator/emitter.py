@@ -1,12 +1,16 @@
-"""Sends the events of all requests to Redis. A reader is an api process, and has one stream there.
+"""Sends the events of all requests to Redis.
 
-The emitter has its own thread, so that the engine continues to decode while Redis answers. Each call of Redis sends all
-queued events, one stream entry per reader; a slow Redis therefore makes the entries larger. When `BACKLOG` batches are
-queued, the engine waits. The same call checks which clients have disconnected and which api processes have ended, and
-once a second it sends each reader a beacon. While Redis does not answer, the emitter sends an entry again for
-`RESEND_SECONDS` and then drops it: by then the api has answered its clients with an error. Readers detect repeated and
-lost entries by their numbers (`common.redis.generation_events`). Leaves out: what the events mean
-(`tidal_client.wire.generation_event`).
+Each api process reads its events from its own stream; it is called a reader here. The emitter sends in its own thread,
+so that the engine continues to decode while it waits for Redis. Each call to Redis sends all queued events, in one
+stream entry per reader. If Redis is slow, more events are queued between two calls, and the entries become larger. When
+`BACKLOG` batches are queued, the engine waits. The same call to Redis checks which clients have disconnected and which
+api processes have ended. Once a second the emitter also sends a beacon to each reader: an entry without events. It
+lists the active requests of the reader and contains the number of the newest entry, from which the reader can detect
+that an entry was lost.
+
+While Redis does not answer, the emitter repeats the call for `RESEND_SECONDS`. Then it drops the entries, because by
+then the api has answered its clients with an error. Every entry has a number, by which readers detect repeated and lost
+entries (`common.redis.generation_events`). The events are defined in `tidal_client.wire.generation_event`.
 """
 
 from __future__ import annotations
@@ -43,24 +47,28 @@ from tidal_client.wire.generation_event import EVENT_ERROR, GenerationEvent
 log = get_logger(__name__)
 
 BACKLOG = 64
-"""Maximum number of batches in the queue."""
+"""Maximum number of event batches in the emitter's queue."""
 BEACON_SECONDS = 1.0
 """Seconds between two beacons."""
 BEACONS_AFTER_SECONDS = 10.0
-"""Seconds after its last entry during which a reader receives beacons, from which it detects a lost entry."""
+"""Time in seconds for which a reader still receives beacons after its last entry.
+
+From a beacon it detects a lost entry.
+"""
 RESEND_SECONDS = 5.0
-"""Seconds for which an entry is sent again while Redis does not answer."""
+"""Time in seconds for which the emitter tries to send an entry while Redis does not answer."""
 RETRY_SECONDS = 0.2
-"""Seconds between two attempts to send while Redis does not answer."""
+"""Delay in seconds between two attempts to send an entry while Redis does not answer."""
 WATCH_SECONDS = 0.2
 """Seconds between two checks for disconnected clients."""
 
 
 @dataclass(frozen=True)
 class FinalEvent:
-    """The last event of a request. `event` builds it outside the decoding thread.
+    """The last event of a request.
 
-    A `large` event is built in a separate thread, so that other events do not wait for it.
+    The emitter calls `event`, so that the decoding thread does not have to build the event. If `large` is true, a
+    separate thread calls it, so that other events do not wait for it.
     """
 
     request_id: str
@@ -68,7 +76,7 @@ class FinalEvent:
     large: bool = False
 
     def encode(self) -> EncodedEvent:
-        """Return the encoded event, or an error event if building it fails."""
+        """Return the encoded event, or an encoded error event if `event` fails."""
         try:
             return (encode_large_generation_event if self.large else encode_generation_event)(
                 self.request_id, *self.event()
@@ -81,28 +89,29 @@ class FinalEvent:
 
 @dataclass
 class EventBatch:
-    """The events of one engine step. They are sent in the order of the fields: `events`, `ends`, `encoded`."""
+    """The events of one engine step. They are sent in the order `events`, `ends`, `encoded`."""
 
     events: list[tuple[str, str, GenerationEvent]] = field(default_factory=list)
-    """Events as (request id, name, data)."""
+    """Events as tuples (request id, event name, data)."""
     ends: list[FinalEvent] = field(default_factory=list)
     encoded: list[EncodedEvent] = field(default_factory=list)
-    """Events that are already encoded."""
+    """Events that are already encoded for Redis."""
     finished: list[str] = field(default_factory=list)
-    """Ids of the requests that end with this batch without an entry in `ends`."""
+    """Ids of the requests that end with this batch but have no entry in `ends`."""
     watched: Iterable[str] = ()
-    """Ids of all requests of the engine, whose clients are to be checked; empty when no check is due."""
+    """Ids of all requests of the engine if it is time to check whether their clients are connected; otherwise empty."""
 
 
 Entry = tuple[str, dict[FieldT, EncodableT]]
-"""The key of a stream and the fields of one entry."""
+"""The key of a stream in Redis, and the fields of one entry for it."""
 
 
 class Emitter:
-    """Sends queued batches, and calls `on_finished` with the id of each request whose last event was sent or dropped.
+    """Sends queued event batches to Redis in a background thread.
 
-    `name` identifies the engine in every entry. `presence_seconds` is the time between two checks for api processes
-    that have ended.
+    After the last event of a request was sent or dropped, it calls `on_finished` with the id of the request. `name`
+    identifies the engine in every entry. `presence_seconds` is the time between two checks for api processes that have
+    ended.
     """
 
     def __init__(
@@ -119,11 +128,14 @@ class Emitter:
         self._clients_checked_at = 0.0
         self._beacons_at = 0.0
         self._running_requests: set[str] = set()
-        """Ids of the requests of the engine, which beacons list."""
+        """Ids of the requests of the engine; beacons list them."""
         self._entry_numbers: dict[str, int] = {}
-        """Number of entries so far, by reader. Never removed, because a restarted count looks like repeated entries."""
+        """{reader: number of its newest entry}.
+
+        Entries are never removed, because readers ignore a number that they have seen.
+        """
         self._sent_at: dict[str, float] = {}
-        """Time of the last entry, for each reader that receives beacons."""
+        """{reader: time of its last entry}, only for the readers that receive beacons."""
         self._closing = threading.Event()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._encoding: set[Future[None]] = set()
@@ -131,7 +143,7 @@ class Emitter:
         self._thread.start()
 
     def send(self, batch: EventBatch) -> None:
-        """Queue a batch. Blocks while `BACKLOG` batches are queued."""
+        """Add a batch to the queue; block while the queue contains `BACKLOG` batches."""
         self._queue.put(batch)
 
     def client_check_due(self) -> bool:
@@ -139,20 +151,20 @@ class Emitter:
         return time.monotonic() - self._clients_checked_at >= WATCH_SECONDS
 
     def take_disconnected(self) -> set[str]:
-        """Return the ids of requests whose clients were found disconnected since the last call."""
+        """Return the ids of the requests whose clients were found to be disconnected since the last call."""
         with self._lock:
             disconnected, self._disconnected = self._disconnected, set()
         return disconnected
 
     def drain(self) -> None:
-        """Wait until every queued batch was sent or dropped."""
+        """Block until every queued batch has been sent or dropped."""
         self._queue.join()
         while encoding := list(self._encoding):
             wait(encoding)
             self._queue.join()
 
     def close(self) -> None:
-        """Send the queued batches, if Redis answers, and end the threads."""
+        """Send the queued batches if Redis answers, otherwise drop them; then end the threads."""
         self._closing.set()
         self.drain()
         self._encoder.shutdown()
@@ -182,9 +194,9 @@ class Emitter:
         self._queue.task_done()
 
     def _encode_large(self, batch: EventBatch) -> None:
-        """Encode large last events in a separate thread, which queues each as its own batch.
+        """Encode the large last events of `batch` in a separate thread, which queues each of them as a batch.
 
-        Tokens and beacons are sent meanwhile.
+        Meanwhile, the emitter continues to send tokens and beacons.
         """
 
         def encode(end: FinalEvent) -> None:
@@ -198,7 +210,10 @@ class Emitter:
             encoding.add_done_callback(self._encoding.discard)
 
     def _take_queued(self) -> list[EventBatch | None]:
-        """Return all queued batches, up to the None that ends the thread; an empty list when only beacons are due."""
+        """Return all queued batches. None as the last element means that the thread has to end.
+
+        If no batch arrives within `BEACON_SECONDS`, return an empty list, so that beacons can be sent.
+        """
         try:
             taken = [self._queue.get(timeout=BEACON_SECONDS)]
         except queue.Empty:
@@ -208,7 +223,7 @@ class Emitter:
         return taken
 
     def _deliver(self, batches: list[EventBatch], ended: list[str]) -> None:
-        """Send the events of these batches; retry for `RESEND_SECONDS` while Redis does not answer."""
+        """Send the events of `batches`; repeat this for up to `RESEND_SECONDS` while Redis does not answer."""
         watched = list(dict.fromkeys(request_id for batch in batches for request_id in batch.watched))
         self._running_requests = (self._running_requests | set(watched)) - set(ended)
         entries = self._new_entries(batches)
@@ -230,7 +245,7 @@ class Emitter:
                 return
 
     def _new_entries(self, batches: list[EventBatch]) -> list[Entry]:
-        """Return one new entry per stream. An entry that is sent again keeps its number."""
+        """Return one numbered entry for each stream that has events in `batches`."""
         entries = []
         for stream, events in by_stream(_encoded_events(batches)).items():
             reader = _reader_id(events[0].request_id)
@@ -272,7 +287,8 @@ class Emitter:
         ended_readers: set[str] = set()
         if check_presence:
             present = {reader: count > 0 for reader, (_, count) in zip(readers, answers.pop(), strict=True)}
-            # Whatever interrupted this subscription may also have interrupted those of the readers.
+            # An interruption of this engine's own subscription may also have interrupted the subscriptions of the
+            # readers; the check is then not valid.
             unchanged = subscription if self._presence.subscription == subscription else None
             ended_readers = self._absences.record_check(present, unchanged, now)
             if ended_readers:
@@ -291,7 +307,7 @@ def _reader_id(request_id: str) -> str:
 
 
 def _encoded_events(batches: Iterable[EventBatch]) -> Iterator[EncodedEvent]:
-    """Yield the encoded events in order: the end of a request comes after its tokens."""
+    """Yield the encoded events so that the last event of a request follows its tokens."""
     for batch in batches:
         yield from (encode_generation_event(*event) for event in batch.events)
         yield from (end.encode() for end in batch.ends)

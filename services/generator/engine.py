@@ -1,9 +1,9 @@
 """Decodes all requests together: `submit` queues a request, and each `step` samples one token for every sequence.
 
-There is one running batch per loaded checkpoint; the batches share `slots` slots, one per sequence. The failure of a
-request ends only that request, with an `error` event; the failure of a batch ends all requests in it. Only a fault of
-the accelerator is raised and ends the process, because it may have corrupted every model. Leaves out: the process
-(`engine_child`) and Redis (`admission`, `emitter`).
+There is one running batch per loaded checkpoint. All batches share `slots` slots; each sequence occupies one slot. A
+failure of a request ends only that request, with an `error` event. A failure of a batch ends all requests in the batch.
+Only a fault of the accelerator is raised and ends the process, because it may have corrupted every model. The process
+is in `services.generator.engine_child`; the access to Redis is in `admission` and `emitter`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_PROMPT, EVENT_
 log = get_logger(__name__)
 
 MAX_PREFILL_SEQUENCES = 16
-"""Maximum number of sequences that join in one step. More would delay the running sequences."""
+"""Number of sequences in one step from which no further request joins.
+
+A larger number would delay the running sequences.
+"""
 
 
 class Engine:
-    """Decodes requests in `slots` slots; `total_seconds` limits the time of each request.
+    """Decodes all requests of the generator in `slots` slots.
 
-    Not thread-safe: call `submit` only between steps. `batches` maps each model to its running batch.
+    A request that takes longer than `total_seconds` ends with an error. `batches` maps each model to its running batch.
+    The class is not thread-safe: call `submit` only between two calls of `step`.
     """
 
     def __init__(self, admission: AdmissionQueue, emitter: Emitter, *, slots: int, total_seconds: float) -> None:
@@ -45,22 +49,23 @@ class Engine:
         self._running: dict[Continuation, RunningRequest] = {}
         self._batch = EventBatch()
         admission.name = emitter.name
-        # The loader thread calls this function too; list() of a dict is atomic.
+        # The loader thread also calls this function. That is safe, because list() of a dict is atomic.
         admission.keep_loaded(lambda: list(self.batches))
 
     @property
     def idle(self) -> bool:
-        """True while no request runs or waits."""
+        """Whether no request is running, loading or waiting."""
         return not (self._running or self._admission.waiting or self._admission.loading)
 
     def submit(self, request_id: str) -> None:
-        """Queue a request until a slot is free. A request that was answered before is ignored."""
+        """Queue a request. If its client was already answered, the request is dropped later without an event."""
         self._admission.waiting.append(request_id)
 
     def step(self) -> None:
-        """Admit requests, sample one token for every sequence, send the events and decode.
+        """Admit requests, sample one token for every sequence, send the events, and compute the next logits.
 
-        Raises torch.AcceleratorError after a fault of the device; the error events for all clients are then queued.
+        Raises torch.AcceleratorError after a fault of the accelerator. Error events for all clients are queued before
+        that.
         """
         try:
             self._admit()
@@ -71,19 +76,20 @@ class Engine:
             for model, batch in list(self.batches.items()):
                 self._run_guarded(model, batch.advance)
                 if not batch.active and len(self.batches) > 1:
-                    del self.batches[model]  # the last batch keeps its memory for the next request
+                    del self.batches[model]  # The last batch stays, because the next request can use its memory.
         finally:
             self._emit()
 
     def _admit(self) -> None:
         try:
-            # A request that is loading reserves no slot: other requests may use the slots until its model is loaded.
+            # A request whose models are loading reserves no slot; other requests may use the slots in the meantime.
             room = self._slots - max(len(self._running) + self._admission.loaded, len(self._admission.loading))
             if room > 0 and not self._admission.blocked(self._slots):
                 for refused in self._admission.take(min(room, MAX_PREFILL_SEQUENCES)):
                     self._refuse(refused.request_id, refused.error)
         except RedisError as error:
-            # No request was taken. The api answers their clients when its own deadlines pass.
+            # None of the requests was taken. They are dropped here; the api answers their clients when its deadlines
+            # pass.
             untaken = list(self._admission.waiting)
             self._admission.waiting.clear()
             log.warning("requests could not be taken from Redis", requests=len(untaken), error=str(error))
@@ -105,7 +111,7 @@ class Engine:
         for model, choices in joining.items():
             self._run_guarded(model, partial(self._join, model, choices))
         for request_id in started:
-            self._admission.release(request_id)  # its batch keeps the model loaded from here on
+            self._admission.release(request_id)  # From here on, the batch keeps the model loaded.
 
     def _join(self, model: DecodingModel, choices: list[Continuation]) -> None:
         if model not in self.batches:
@@ -147,7 +153,7 @@ class Engine:
             self._batch.watched = [*by_id, *self._admission.ids]
 
     def _run_guarded(self, model: DecodingModel, work: Callable[[], None]) -> None:
-        """Call `work`, which runs the batch of `model`; an error ends all requests in that batch."""
+        """Call `work` for the batch of `model`; if it raises an error, end all requests in that batch."""
         try:
             work()
         except torch.AcceleratorError:
@@ -197,7 +203,7 @@ def _accelerator_failed() -> TidalError:
 
 
 def _client_error(error: Exception, request_id: str) -> TidalError:
-    """Return the error for the client. Internal errors are logged, and the client gets a general message instead."""
+    """Return the error to send to the client. Internal errors are logged, and the client gets a general message."""
     if isinstance(error, TidalError):
         return error
     if isinstance(error, torch.OutOfMemoryError):

@@ -1,10 +1,10 @@
-"""The process that generates: `python -m services.generator.engine_child`, started by the generator's Celery worker.
+"""The process that generates: `python -m services.generator.engine_child`. The generator's Celery worker starts it.
 
-The main thread decodes all sequences together, one token of each per step. A second thread reads the socket to the
-worker; when the socket closes, the worker has ended, and this process exits at once, even during a generation. A third
-thread loads models, and a fourth writes to Redis. A fault of the accelerator ends the process with exit status 1, and
-the worker then starts a new one. TIDAL_GENERATOR_THREADS sets the number of threads of torch. Leaves out: starting and
-restarting this process (`engine_host`).
+The main thread decodes all sequences together; in each step, it generates one token for every sequence. A second thread
+reads the socket to the worker. When the socket closes, the worker has ended, and this process exits at once, even
+during a generation. A third thread loads models, and a fourth one writes to Redis. After a fault of the accelerator the
+process exits with status 1, and the worker starts a new one (`services.generator.engine_host`). TIDAL_GENERATOR_THREADS
+sets the number of torch's threads.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ log = get_logger(__name__)
 
 
 def main() -> int:
-    """Serve until the worker closes the socket. Return 1 after an invalid setting or a fault of the accelerator."""
+    """Serve requests until the worker closes the socket. Return 1 if a setting is invalid or the accelerator fails."""
     die_with_parent()
     configure("engine")
-    # Ctrl-C sends SIGINT to every process of the terminal; the worker decides when this process ends.
+    # Ctrl-C sends SIGINT to every process of the terminal, but the worker decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = engine_settings()
     channel = EngineChannel.from_environment()
@@ -75,18 +75,21 @@ def main() -> int:
 
 
 def _report_finished(channel: EngineChannel, request_id: str) -> None:
-    # A closed socket is no error here: the reader thread ends this process.
+    # A closed socket is no error here, because the reader thread then ends this process.
     with contextlib.suppress(OSError):
         channel.send("done", request_id)
 
 
 def engine_settings() -> Settings:
-    """Read the settings from the environment that the worker passed, not from `.env`, which holds further secrets."""
+    """Return the settings from the environment variables that the worker has set.
+
+    The file `.env` is not read, because it contains further secrets.
+    """
     return Settings(_env_file=None)
 
 
 def _read_requests(channel: EngineChannel, waiting: queue.SimpleQueue[str]) -> None:
-    """Queue the requests that arrive; end the process when the worker closes the socket."""
+    """Read messages and queue the requests; end the process when the worker closes the socket."""
     status = 0
     try:
         for message in channel.messages():
@@ -95,15 +98,19 @@ def _read_requests(channel: EngineChannel, waiting: queue.SimpleQueue[str]) -> N
     except Exception:
         log.exception("a message of the worker is invalid")
         status = 1
-    # sys.exit would end only this thread, while the main thread may be decoding.
+    # sys.exit would end only this thread; the main thread would continue to decode.
     sys.stderr.flush()
     os._exit(status)
 
 
 def set_up_device(settings: Settings) -> torch.device:
-    """Set the threads and the GPU memory limit, and return the device. Raises ConfigError if the device is missing."""
+    """Set torch's number of threads and its GPU memory limit, and return the device.
+
+    Raises ConfigError if the device does not exist.
+    """
     device = _device(settings.generator_device)
-    # The longest time for which another thread can block the main one; the default, 5 ms, is a fifth of a step.
+    # The longest time in seconds for which another thread can hold Python's global interpreter lock while the main
+    # thread waits for it. The default, 5 ms, is a fifth of a step.
     sys.setswitchinterval(0.0005)
     if settings.generator_threads is not None:
         torch.set_num_threads(settings.generator_threads)
@@ -130,7 +137,7 @@ def _models(settings: Settings, device: torch.device) -> ModelCache:
 
 
 def _device(name: str) -> torch.device:
-    """Return the device with its index, which the memory functions of torch require."""
+    """Return the device with its index, because torch's memory functions require an index."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -140,7 +147,8 @@ def _device(name: str) -> torch.device:
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(
-            f"TIDAL_GENERATOR_DEVICE is {name}, but torch finds {count} CUDA devices; auto uses what is available"
+            f"TIDAL_GENERATOR_DEVICE is {name}, but torch finds {count} CUDA devices; set it to auto, which uses an "
+            "available device"
         )
     return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
 

@@ -1,9 +1,9 @@
-"""Keeps one engine child alive and hands it requests by id.
+"""Starts the engine process, restarts it when it ends, and hands requests over to it by id.
 
-A separate thread starts the child (the kernel ends the child together with that thread), reads its messages, and starts
-a new child when it ends. Requests that the ended child had not started go to the new child; requests in progress get an
-error, so that no client waits for them. `hand_over` returns when the child has a free slot, so that further requests
-stay queued in Redis. Leaves out: torch, and the requests themselves (`services.generator.engine`).
+A separate thread starts the engine process (the child), reads its messages, and starts a new child when it ends. If
+this thread ends, the kernel ends the child. When a child ends, the next child gets the requests that the old one had
+not started; requests in progress end with an error, so that no client waits for them. `hand_over` returns only when the
+child has a free slot, so that further requests stay in the queue in Redis. Decoding is in `services.generator.engine`.
 """
 
 from __future__ import annotations
@@ -40,29 +40,39 @@ ENGINE_SETTINGS = (
     "generator_slots",
     "presence_seconds",
 )
-"""Settings that the engine receives as environment variables, because it does not read `.env`, which holds secrets."""
+"""Settings that the child receives as environment variables. It does not read `.env`, which contains further secrets.
+"""
 ENGINE_ENVIRONMENT = {
-    # Huge pages also for the allocations of torch (`common.generation.cpu.huge_pages`); no effect before glibc 2.35.
+    # Use huge pages also for torch's allocations (`common.generation.cpu.huge_pages`). This has no effect before glibc
+    # 2.35.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    # Threads spin for about 30 µs before they sleep, because waking one takes longer than most of the 150 operations of
-    # a token (5.0 -> 3.6 ms per token for one sequence). Spinning longer would take cores from other processes.
+    # Let idle OpenMP threads spin for about 30 µs before they sleep, because waking a thread takes longer than most of
+    # the 150 operations per token. For one sequence, this reduces the time per token from 5.0 to 3.6 ms. Spinning for
+    # longer would take CPU time from other processes.
     "GOMP_SPINCOUNT": "10000",
-    # Each combination of prompt length and batch size is a separate kernel; prompts alone use up the default of 1,024.
+    # oneDNN compiles a separate kernel for each combination of prompt length and batch size. Prompts alone would fill
+    # the default cache of 1,024 kernels.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8192",
 }
-"""Further variables of the engine's environment. Variables that are set for the generator take precedence."""
+"""Additional environment variables for the child.
+
+A variable that is set in the generator's environment takes precedence.
+"""
 FIRST_RESTART_SECONDS = 1.0
-"""Delay before the next start after a child that never became ready. A child that was ready is replaced at once."""
+"""Delay in seconds before the first restart of a child that never became ready.
+
+A child that was ready is restarted at once.
+"""
 LAST_RESTART_SECONDS = 10.0
-"""Longest delay before a start, reached after repeated failures."""
+"""Longest delay in seconds before a restart. Repeated failures double the delay up to this value."""
 FINISH_SECONDS = 3.0
-"""Seconds for which `close` waits for requests in progress."""
+"""Longest time in seconds for which `close` waits for requests in progress."""
 EXIT_SECONDS = 3.0
-"""Seconds from closing the channel to SIGKILL, for a child that does not exit."""
+"""Time in seconds after which a child that does not exit when its channel is closed is killed with SIGKILL."""
 
 
 class EngineHost:
-    """Runs the engine child of a generator process. A process has one host; tests replace `command`."""
+    """Runs the engine process of a generator. Each generator process has one host. Tests pass another `command`."""
 
     def __init__(self, settings: Settings, *, command: tuple[str, ...] | None = None) -> None:
         self._command = command or (sys.executable, "-m", ENGINE_MODULE)
@@ -88,14 +98,14 @@ class EngineHost:
 
     @property
     def waiting(self) -> int:
-        """Number of requests that were handed over and are not finished."""
+        """Number of requests that were handed over and have not finished."""
         return len(self._handed_over)
 
     def hand_over(self, request_id: str, sequences: int = 1) -> bool:
-        """Send a request for `sequences` sequences to the child, or to the next child if none runs.
+        """Hand a request for `sequences` sequences over to the child; if none runs, the next child gets the request.
 
-        Return False when the host is closing. Otherwise return True once the child has a free slot: until then, the
-        next request stays in the queue, where another generator may take it.
+        Return False if the host is closing. Otherwise block until the child has a free slot, and return True. While
+        this call blocks, the next request stays in the queue in Redis, where another generator may take it.
         """
         with self._changed:
             if self._closing:
@@ -106,13 +116,16 @@ class EngineHost:
         return True
 
     def begin_shutdown(self) -> None:
-        """Make blocked calls of `hand_over` return, because the process is about to end."""
+        """Make blocked calls of `hand_over` return. Call this when the process is about to end."""
         with self._changed:
             self._shutting_down = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait up to `FINISH_SECONDS` for the requests, end the child, and answer unfinished requests with an error."""
+        """Wait up to `FINISH_SECONDS` for requests in progress, then end the child.
+
+        Requests that are still unfinished end with an error.
+        """
         with self._changed:
             self._changed.wait_for(lambda: not self._handed_over, FINISH_SECONDS)
             self._closing = self._shutting_down = True
@@ -177,7 +190,7 @@ class EngineHost:
             log.warning("the engine child ended; a new one starts", status=status, waiting=len(self._handed_over))
 
     def _resolve_unfinished(self) -> None:
-        """After the end of a child, keep the requests that it had not started; answer the others with an error."""
+        """Handle the end of a child: keep the requests that it had not started, and end all others with an error."""
         with self._changed:
             unfinished = list(self._handed_over)
         for request_id in unfinished:
@@ -195,7 +208,7 @@ class EngineHost:
                 self._changed.notify_all()
 
     def _send(self, request_id: str) -> None:
-        """Send a request to the child; if none runs, the next child gets it. The caller holds the lock."""
+        """Send a request to the child. If none runs, the next child gets the request. The caller must hold the lock."""
         if self._channel is not None:
             try:
                 self._channel.send("generate", request_id)
@@ -204,7 +217,7 @@ class EngineHost:
 
 
 def _variables(settings: Settings) -> dict[str, str]:
-    """Return the settings of the engine as environment variables, without those that are None."""
+    """Return the engine's settings as environment variables. Settings whose value is None are not set."""
     values = {name: getattr(settings, name) for name in ENGINE_SETTINGS}
     texts = {
         name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -1,10 +1,10 @@
-"""The messages between the generator's Celery worker and its engine child: JSON lines over an inherited socketpair.
+"""The messages between the generator's Celery worker and its child, the engine process.
 
-Worker to child: `{"type": "generate", "request_id": …}`; closing the socket ends the child at once. Child to worker:
-`{"type": "ready"}` once it accepts requests, and `{"type": "done", "request_id": …}` after each request, whether it
-succeeded or not. Requests and replies themselves go through Redis (`common.redis.generation_request`). Leaves out:
-torch, Redis, and starting the child. The worker sets TIDAL_CHILD_FD (`common.child.socket`) and runs `python -m
-services.generator.engine_child`.
+The messages are JSON lines over an inherited socketpair. The worker sends `{"type": "generate", "request_id": …}`, and
+closes the socket to end the child at once. The child sends `{"type": "ready"}` once it accepts requests, and `{"type":
+"done", "request_id": …}` after each request, whether the request succeeded or not. The contents of requests and replies
+go through Redis (`common.redis.generation_request`). The worker passes the file descriptor of the socket in
+TIDAL_CHILD_FD (`common.child.socket`) and starts the child with `python -m services.generator.engine_child`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import Literal, TypedDict
 from common.child.socket import ChildSocket
 
 ENGINE_MODULE = "services.generator.engine_child"
-"""Name of the module that `python -m` runs."""
+"""The module of the engine process, for `python -m`."""
 MAX_LINE_BYTES = 64 * 1024
-"""Longest message; a longer line means that the peer does not follow the protocol."""
+"""Longest allowed message in bytes. A longer line means that the peer does not follow the protocol."""
 
 
 class EngineMessage(TypedDict):
-    """One message, in either direction; `request_id` is empty in `ready`."""
+    """A message in either direction. `request_id` is empty in the message `ready`."""
 
     type: Literal["generate", "ready", "done"]
     request_id: str
 
 
 class EngineChannel(ChildSocket):
-    """One end of the socketpair. `send` may be called from any thread, `messages` from one only."""
+    """One end of the socketpair. Any thread may call `send`; only one thread may call `messages`."""
 
     def send(self, kind: Literal["generate", "ready", "done"], request_id: str = "") -> None:
-        """Write one line. Raises OSError (BrokenPipeError) when the peer has closed its end."""
+        """Send one message. Raises OSError (BrokenPipeError) if the peer has closed its end."""
         line = json.dumps(EngineMessage(type=kind, request_id=request_id)).encode() + b"\n"
         with self._send_lock:
             self._socket.sendall(line)
@@ -58,5 +58,5 @@ class EngineChannel(ChildSocket):
 def _decode(line: bytes) -> EngineMessage:
     message = json.loads(line)
     if not isinstance(message, dict) or message.get("type") not in ("generate", "ready", "done"):
-        raise ValueError(f"not a message of the engine protocol: {line[:200]!r}")
+        raise ValueError(f"this line is not a message of the engine protocol: {line[:200]!r}")
     return EngineMessage(type=message["type"], request_id=str(message.get("request_id", "")))

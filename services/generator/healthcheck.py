@@ -1,4 +1,7 @@
-"""`python -m services.generator.healthcheck`: exits with 0 if a generator of this host has a recent heartbeat."""
+"""A health check: `python -m services.generator.healthcheck`.
+
+It exits with status 0 if a generator on this host has sent a heartbeat recently, otherwise with 1.
+"""
 
 from __future__ import annotations
 

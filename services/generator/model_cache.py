@@ -1,8 +1,8 @@
-"""A cache of loaded models and policies: the most recently used ones that fit into a given amount of memory.
+"""A cache of loaded language models and policies, limited by their total size in memory.
 
-The key is the path with the time of its last change, so that a file that a running training replaces is loaded again.
-References resolve only to files in the artifact store. One thread loads; any thread may get what is loaded, and release
-it. Leaves out: generating.
+When the limit is exceeded, the least recently used ones are evicted. A file is loaded again when its modification time
+has changed, because a running training may replace it. Only files in the artifact store can be loaded. One thread loads
+files; any thread may get and release files that are loaded.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ T = TypeVar("T")
 
 
 class FileCache(Generic[T]):
-    """A least-recently-used cache of loaded files, with at most `capacity` bytes in all.
+    """A least-recently-used cache of loaded files, limited to `capacity` bytes in all.
 
-    Three kinds of entries stay even above the capacity: the one used last; those that `in_use` returns, because
-    dropping them frees no memory; and those that a `holder` got and has not released.
+    Three kinds of entries are never evicted, even if the cache exceeds the capacity: the most recently used entry;
+    entries that `in_use` returns, because evicting them would free no memory; and entries that a `holder` has got and
+    not yet released.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class FileCache(Generic[T]):
         self._lock = threading.Lock()
 
     def get(self, path: Path, holder: str | None = None) -> T:
-        """Return the present content of `path`, loaded if necessary; only one thread may call this.
+        """Return the current content of `path`; load it if necessary. Only one thread may call this.
 
-        Raises NotFoundError, and any error of `load`; the other entries then stay in the cache.
+        Raises NotFoundError if the file does not exist, and any error of `load`. After an error, all other entries stay
+        in the cache.
         """
         found = self.get_if_loaded(path, holder)
         if found is not None:
@@ -64,7 +66,7 @@ class FileCache(Generic[T]):
         return loaded
 
     def get_if_loaded(self, path: Path, holder: str | None = None) -> T | None:
-        """Return the present content of `path` if it is loaded already; otherwise None. Any thread may call this."""
+        """Return the current content of `path` if it is loaded, otherwise None. Any thread may call this."""
         changed = _changed_at(path)
         with self._lock:
             entry = self._loaded.get(path)
@@ -74,7 +76,7 @@ class FileCache(Generic[T]):
             return entry[1]
 
     def release(self, holder: str) -> None:
-        """Allow the eviction of what `holder` got. Any thread may call this."""
+        """Allow the eviction of the entry that `holder` got. Any thread may call this."""
         with self._lock:
             self._holders.pop(holder, None)
 
@@ -96,9 +98,10 @@ class FileCache(Generic[T]):
 
 
 class ModelCache:
-    """Caches language models, packed for decoding in `precision`, and policies, by their reference in the store.
+    """Caches language models and policies by their references in the artifact store.
 
-    `in_use` returns the models that batches are using; it is called from every thread that gets a model.
+    Models are packed for decoding in `precision`. `in_use` returns the models of the running batches; every thread that
+    gets a model also calls `in_use`.
     """
 
     def __init__(
@@ -122,14 +125,15 @@ class ModelCache:
         )
 
     def model(self, reference: str, holder: str | None = None) -> DecodingModel:
-        """Return a model, loaded if necessary; it stays loaded until `release(holder)`. Only one thread may call this.
+        """Return a model; load it if necessary. It stays loaded until `release(holder)` is called.
 
-        Raises InvalidInputError, NotFoundError or CheckpointError if `reference` does not name a language model.
+        Only one thread may call this. Raises InvalidInputError, NotFoundError or CheckpointError if `reference` does
+        not name a language model.
         """
         return self._models.get(self._store.resolve(reference), holder)
 
     def policy(self, reference: str) -> GatingPolicy:
-        """Return a policy, loaded if necessary. Only one thread may call this.
+        """Return a policy; load it if necessary. Only one thread may call this.
 
         Raises InvalidInputError, NotFoundError or CheckpointError if `reference` does not name a policy.
         """
@@ -138,9 +142,9 @@ class ModelCache:
     def get_if_loaded(
         self, reference: str, policy: str | None, holder: str
     ) -> tuple[DecodingModel, GatingPolicy | None] | None:
-        """Return model and policy if both are loaded already; otherwise None. Any thread may call this.
+        """Return model and policy if both are loaded, otherwise None. Any thread may call this.
 
-        Raises OSError, and InvalidInputError or NotFoundError for an invalid reference.
+        Raises InvalidInputError or NotFoundError for an invalid reference, and OSError if a file cannot be read.
         """
         found = None if policy is None else self._policies.get_if_loaded(self._store.resolve(policy))
         if policy is not None and found is None:
@@ -158,7 +162,10 @@ def _policy_bytes(policy: GatingPolicy) -> int:
 
 
 def _changed_at(path: Path) -> int:
-    """Return the time of the last change in ns, for a checkpoint folder that of its manifest. Raises NotFoundError."""
+    """Return the modification time of `path` in ns; for a checkpoint folder, that of its manifest.
+
+    Raises NotFoundError if `path` does not exist.
+    """
     manifest = path / "manifest.json"
     try:
         return (manifest if manifest.exists() else path).stat().st_mtime_ns

@@ -1,7 +1,7 @@
-"""Holds the engine's own subscription in Redis, which shows api processes that it runs (`common.redis.presence`).
+"""The engine's subscription in Redis, by which api processes can tell that the engine is running.
 
-It uses one thread and one connection, and subscribes again after every interruption. Leaves out: detecting api
-processes that have ended (`emitter`).
+`common.redis.presence` explains the method. The subscription uses one thread and one connection, and is renewed after
+every interruption. The opposite direction, detecting api processes that have ended, is in `services.generator.emitter`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RETRY_SECONDS = 0.5
 
 
 class PresenceSubscription:
-    """Keeps the channel of `name` subscribed in a background thread until `close`."""
+    """Subscribes to the channel of `name` in a background thread until `close` is called."""
 
     def __init__(self, redis: Redis, name: str) -> None:
         self._redis = redis
@@ -35,11 +35,11 @@ class PresenceSubscription:
 
     @property
     def subscription(self) -> int | None:
-        """Number of the current subscription, counted from 1; None while there is none."""
+        """Number of the current subscription, counted from 1; None while the engine is not subscribed."""
         return self._subscriptions if self._subscribed else None
 
     def close(self) -> None:
-        """Unsubscribe and end the thread."""
+        """Unsubscribe and end the background thread."""
         self._closing.set()
         self._thread.join()
 
@@ -59,6 +59,6 @@ class PresenceSubscription:
             while not self._closing.is_set():
                 message = pubsub.get_message(timeout=LISTEN_SECONDS)
                 if message is not None and message["type"] == "subscribe":
-                    # redis-py also subscribes again when it reconnects by itself.
+                    # A message "subscribe" also arrives when redis-py reconnects and subscribes again by itself.
                     self._subscriptions += 1
                     self._subscribed = True

@@ -1,6 +1,7 @@
 """Sends the `error` event that ends the reply of a request which no engine will finish.
 
-The `emitter` sends all other events. Leaves out: what the events mean (`tidal_client.wire.generation_event`).
+All other events are sent by `services.generator.emitter`. The events are defined in
+`tidal_client.wire.generation_event`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A running request: its choices (one continuation each), and the events that its client receives.
+"""A running request: its choices (one continuation of the prompt each), and the events that its client receives.
 
-Leaves out: decoding (`common.generation`), sending (`emitter`).
+Decoding is in `common.generation`; sending the events is in `services.generator.emitter`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ LARGE_TOKENS = 256
 
 
 class RunningRequest:
-    """`request.n` continuations of one prompt. Raises InvalidInputError if the prompt or a setting is invalid."""
+    """A running request: `request.n` continuations of one prompt.
+
+    Raises InvalidInputError if the prompt or a setting is invalid.
+    """
 
     def __init__(
         self, request: GenerationRequest, model: DecodingModel, policy: GatingPolicy | None, *, total_seconds: float
@@ -43,7 +46,7 @@ class RunningRequest:
             logit_bias=tuple(request.logit_bias.items()),
         )
         prompt = _encode_request_prompt(request, model)
-        # Only the first choice reports the scores of the prompt.
+        # All choices have the same prompt, so only the first one computes its scores.
         without_scores = settings.model_copy(update={"score_prompt": False})
         self.choices = [
             Continuation(
@@ -60,17 +63,17 @@ class RunningRequest:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the request was admitted."""
+        """Seconds since the request was started."""
         return time.monotonic() - self._started
 
     def prompt_event(self) -> PromptEvent:
-        """Return the event `prompt`, which contains the prompt as the model has read it."""
+        """Return the event `prompt`, which contains the prompt as the model received it."""
         return wire_prompt(self.choices[0].result)
 
     def token_event(self, choice: Continuation, step: TokenStep) -> TokenEvent | None:
-        """Return the event for a token, or None if the client does not get one.
+        """Return the event for a token, or None if the client should not receive one.
 
-        A client that does not stream gets only the first token, which shows the api that the request has started.
+        A client that does not stream receives only the first token, which shows the api that the request has started.
         """
         if self._token_sent and not self.request.stream:
             return None
@@ -82,7 +85,7 @@ class RunningRequest:
 
     @property
     def large(self) -> bool:
-        """True if building the last event takes so long that a separate thread should do it."""
+        """Whether building the last event takes so long that a separate thread should do it."""
         return (
             self.request.trajectory
             and not self._cancelled
@@ -90,9 +93,9 @@ class RunningRequest:
         )
 
     def last_event(self) -> tuple[str, DoneEvent | ErrorEvent]:
-        """Return the name and data of the last event: the complete reply, or the first error.
+        """Return name and data of the last event: the complete reply, or the first error of a choice.
 
-        May be called from any thread once all choices have ended.
+        Any thread may call this once all choices have ended.
         """
         if self._cancelled:
             tokens_generated = sum(len(choice.result.token_ids) for choice in self.choices)
@@ -128,13 +131,13 @@ class RunningRequest:
             )
 
     def cancel(self) -> None:
-        """End the request because its client has disconnected; whoever still reads its events gets an error."""
+        """End the request because its client has disconnected. Its last event is an error."""
         self._cancelled = True
         for choice in self.choices:
             choice.end(FinishReason.CANCELLED)
 
     def fail(self, error: TidalError) -> None:
-        """End all choices with this error."""
+        """End all choices with `error`."""
         for choice in self.choices:
             choice.fail(error)
 

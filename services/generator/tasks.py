@@ -1,6 +1,7 @@
 """The Celery task of the generator. Its arguments are ids and numbers, never prompts.
 
-Leaves out: the sweep on request, which is a task of the training workers, because the generator has no database.
+The task for a sweep of the job queue belongs to the training workers (`services.worker.tasks`), because the generator
+has no access to the database.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from services.generator.celery_app import app, get_generator
 
 
 def hand_over(request_id: str, texts: int = 1) -> str:
-    """Pass a request for `texts` sequences to the engine child, which sends the reply through Redis."""
+    """Hand a request for `texts` sequences over to the engine process, which sends the reply through Redis."""
     return "handed over" if get_generator().host.hand_over(request_id, texts) else "the generator is shutting down"
 
 

@@ -1,8 +1,8 @@
-"""`python -m services.generator.terminal`: runs one generation without any service, for `tidal generate --local`.
+"""`python -m services.generator.terminal`: generates one text without any service, for `tidal generate --local`.
 
-Reads one JSON object on stdin, {"checkpoint": path, "policy": path or null, "prompt": "…", fields of
-`common.generation.generate`}; writes JSON lines, {"event": "token" | "done" | "error", "data": {…}}, with the data of
-`wire`. Ctrl-C or a closed standard output ends the process at once.
+It reads one JSON object from stdin: {"checkpoint": path, "policy": path or null, "prompt": text, and the parameters of
+`common.generation.generate`}. It writes JSON lines to stdout: {"event": "token" | "done" | "error", "data": {…}};
+`services.generator.wire` builds the data. Ctrl-C or a closed stdout ends the process at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR, EVENT_TO
 
 
 def main() -> int:
-    """Generate one text and return the exit status: 0, or 1 after an `error` event."""
+    """Generate one text. Return the exit status: 0, or 1 after an `error` event."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     accept_any_text()

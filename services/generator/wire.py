@@ -1,4 +1,7 @@
-"""Converts generations to the events that clients receive (camelCase, `tidal_client.wire.generation_event`)."""
+"""Converts generated tokens and results to the data of the events that clients receive.
+
+The data is in camelCase and typed in `tidal_client.wire.generation_event`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from tidal_client.wire.generation_event import Alternative, DoneEvent, PromptEve
 
 
 def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> TokenEvent:
-    """Return the data of an event `token`; with `log_probs` also the token's own string and its start in the text."""
+    """Return the data of the event `token`.
+
+    With `log_probs`, it also contains the text of the token by itself and the position at which it begins in the
+    generated text.
+    """
     token: TokenEvent = {
         "index": index,
         "id": step.token_id,
@@ -34,7 +41,7 @@ def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> Token
 
 
 def wire_prompt(generation: Generation) -> PromptEvent:
-    """Return the data of the event `prompt`, with the scores of its tokens if they were computed."""
+    """Return the data of the event `prompt`. It contains the scores of the prompt's tokens if they were computed."""
     stream, text = TextStream(load_tokenizer()), ""
     starts = []
     for token in generation.prompt_token_ids:
@@ -56,7 +63,7 @@ def wire_prompt(generation: Generation) -> PromptEvent:
 
 
 def wire_reply(generation: Generation, *, log_probs: bool = False, trajectory: bool = True) -> DoneEvent:
-    """Return the data of the event `done` for one choice; with `trajectory`, it contains every token."""
+    """Return the data of the event `done` for one choice. With `trajectory`, it contains the values of every token."""
     effective = {_camel_case(name): value for name, value in asdict(generation.effective).items()}
     ranges = generation.effective.modulation_config
     effective["modulationConfig"] = ranges.model_dump(mode="json") if ranges is not None else None
@@ -85,7 +92,7 @@ def _alternatives(alternatives: Sequence[tuple[int, float]]) -> list[Alternative
 
 
 def _round_float32(value: float) -> float:
-    """Round a float32 to its significant digits, so that JSON shows 0.8 and not 0.800000011920929."""
+    """Round a float32 to its significant digits, so that JSON contains 0.8 instead of 0.800000011920929."""
     return round(value, 6)
 
 

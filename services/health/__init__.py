@@ -1,1 +1,1 @@
-"""The health process: reaper, outbox relay, retention. Run it with `python -m services.health`."""
+"""The health process, `python -m services.health`: the reaper, the outbox relay and the retention of files."""

@@ -1,8 +1,8 @@
-"""`python -m services.health`: the process for the periodic work that no other process does.
+"""`python -m services.health`: does the periodic work that no other process does.
 
-It runs three loops: sweeps (in the main thread), the outbox relay and retention (a thread each). SIGTERM and SIGINT end
-it within about two seconds. It may be killed at any moment, because each pass is one transaction. Several health
-processes may run at the same time.
+It runs three loops: the sweep loop of the reaper in the main thread, and the outbox relay and the retention loop in a
+thread each. SIGTERM and SIGINT end it within about two seconds. It may also be killed at any moment, because every pass
+of a loop is one transaction. Several health processes may run at the same time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = get_logger(__name__)
 
 
 def main() -> int:
-    """Run until a signal arrives; return 1 if the database is not migrated, 2 if the settings are invalid."""
+    """Run until a signal arrives. Return 1 if the database is not migrated, 2 if the settings are invalid."""
     configure("health")
     try:
         settings = get_settings()
@@ -64,7 +64,8 @@ def _run(engine: Engine, settings: Settings, stop: threading.Event) -> None:
     thread = threading.Thread(target=relay.run, name="outbox-relay", daemon=True)
     thread.start()
     retention = RetentionLoop(engine, settings, stop)
-    # Nothing waits for the end of this thread, because the next start finishes what it leaves incomplete.
+    # The process does not wait for the end of this thread, because the next start deletes the files that were not
+    # deleted.
     threading.Thread(target=retention.run, name="retention", daemon=True).start()
     log.info(
         "the health process has started",

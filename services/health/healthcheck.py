@@ -1,6 +1,7 @@
-"""`python -m services.health.healthcheck`: exits with 0 if a recent sweep has succeeded, for container checks.
+"""A health check for containers: `python -m services.health.healthcheck`.
 
-Otherwise it exits with 1 and prints the problem in one line, such as a missing health process or failing sweeps.
+It exits with status 0 if a sweep of the reaper has succeeded recently. Otherwise it exits with 1 and prints the reason
+in one line, for example that the health process is missing or that its sweeps fail.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from common.redis.keys import HEALTH
 
 
 def find_problem(settings: Settings) -> str:
-    """Return a description of the problem, or "" if there is none."""
+    """Return a description of the problem; "" means that there is no problem."""
     client = connect(settings.redis_url, COMMANDS)
     try:
         swept_at, error_text = (None if value is None else str(value) for value in client.hmget(HEALTH, SWEEP_FIELDS))

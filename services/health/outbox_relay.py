@@ -1,7 +1,8 @@
-"""The outbox relay: publishes rows a few milliseconds after their commit, notified by LISTEN and NOTIFY.
+"""The outbox relay: publishes the rows of the outbox table to Redis a few milliseconds after their commit.
 
-It also polls every second, so that no message is lost when a connection pooler drops notifications, or after an outage
-of Redis. Leaves out: what is published where (`common.jobs.outbox`, `common.redis.publisher`).
+PostgreSQL's LISTEN and NOTIFY report a commit. The relay also polls every second, so that no message is lost after an
+outage of Redis or when a connection pooler drops notifications. The channels and streams to which a row is published
+are chosen in `common.jobs.outbox` and `common.redis.publisher`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from common.logging import get_logger
 
 LISTEN = sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL))
 WAITING = sql.SQL("SELECT EXISTS (SELECT FROM outbox WHERE published_at IS NULL)")
-"""The query of a poll; it is ten times as fast as a transaction of the relay."""
+"""The query of a poll. It is ten times faster than a transaction that locks the rows."""
 
 log = get_logger(__name__)
 
 
 class OutboxRelay:
-    """Publishes until `stop` is set; it reacts to that within `poll_seconds`, the longest time between two polls."""
+    """Publishes rows until `stop` is set.
+
+    `poll_seconds` is the longest time between two polls, and therefore also the longest time until it notices `stop`.
+    """
 
     def __init__(
         self, engine: Engine, publisher: Publisher, stop: threading.Event, *, poll_seconds: float = 1.0
@@ -36,12 +40,12 @@ class OutboxRelay:
         self._stop = stop
         self._poll_seconds = poll_seconds
         self._error: str | None = None
-        """The error of the newest try; None if it succeeded."""
+        """The error of the newest attempt to publish; None if it succeeded."""
         self.published = 0
         """Number of rows published since the start."""
 
     def run(self) -> None:
-        """Listen and publish; continues after outages of the database and of Redis."""
+        """Listen for notifications and publish rows until `stop` is set, even after outages."""
         while not self._stop.is_set():
             try:
                 self._listen()
@@ -54,7 +58,7 @@ class OutboxRelay:
     def _listen(self) -> None:
         pooled = self._engine.raw_connection()
         listener = cast("psycopg.Connection[Any]", pooled.driver_connection)
-        pooled.detach()  # the pool must not reuse a connection that listens
+        pooled.detach()  # The connection pool must not reuse this connection, because it listens.
         with listener:
             listener.autocommit = True
             listener.execute(LISTEN)
@@ -65,7 +69,7 @@ class OutboxRelay:
                     pass
 
     def _publish_all(self) -> None:
-        """Publish until no row waits. If Redis does not answer, the rows stay for the next try."""
+        """Publish until no row is left. If Redis does not answer, the rows stay in the table for the next attempt."""
         try:
             while (count := relay(self._engine, self._publisher, wait=True)) > 0:
                 self.published += count
@@ -80,7 +84,7 @@ class OutboxRelay:
                 self._error = None
 
     def _log_outage(self, error: str) -> None:
-        """Log an outage once, not at every try."""
+        """Log the beginning of an outage, but not each failed attempt."""
         if self._error is None:
             log.warning("the outbox cannot be published; the relay keeps trying", reason=error)
         self._error = error

@@ -1,11 +1,10 @@
-"""The retention loop: deletes expired and leftover files once an hour, and earlier when a disk is nearly full.
+"""The retention loop: deletes expired and leftover files once an hour, or earlier when a disk is nearly full.
 
-Old logs and metrics are deleted if TIDAL_RETENTION_DAYS is set (`delete_expired_archives`). Files that killed
-processes left behind (unfinished deletions, uploads, token caches and checkpoints) are always deleted. A round begins
-early while a disk has less than twice its reserve free; it deletes only what the next hourly round would delete.
-
-The loop has its own thread, because deleting may be slow and the reaper must run on time. When the database or a disk
-is not available, the round is skipped.
+Old logs and metrics are deleted only if TIDAL_RETENTION_DAYS is set (`delete_expired_archives`). Files that killed
+processes left behind (unfinished deletions, uploads, token caches and checkpoints) are always deleted. While a disk has
+less than twice its reserve free, rounds begin early; an early round deletes only files that the next hourly round would
+delete as well. The loop has its own thread, because deleting may be slow and must not delay the reaper. If the database
+or a disk is not available, the round is skipped.
 """
 
 from __future__ import annotations
@@ -26,19 +25,20 @@ from common.logging import get_logger
 
 ROUND_SECONDS = 3600.0
 LEFTOVER_SECONDS = 3600.0
-"""Age in seconds from which an unfinished file or deletion is a leftover: no running process still works on it."""
+"""Age in seconds from which an unfinished file or deletion is a leftover, because no running process still works on it.
+"""
 CHECK_SECONDS = 10.0
 """Seconds between two checks of the free space."""
 EARLY_SECONDS = 60.0
 """Seconds between two early rounds while a disk stays nearly full."""
 EARLY_SHARE = 2
-"""An early round begins when less than this multiple of the reserve is free."""
+"""An early round begins when the free space is below this multiple of the disk reserve."""
 
 log = get_logger(__name__)
 
 
 class RetentionLoop:
-    """Deletes files in rounds until `stop` is set."""
+    """Deletes expired and leftover files in rounds until `stop` is set."""
 
     def __init__(
         self, engine: Engine, settings: Settings, stop: threading.Event, *, check_seconds: float = CHECK_SECONDS
@@ -55,7 +55,7 @@ class RetentionLoop:
         self._look_seconds = check_seconds
 
     def run(self) -> None:
-        """Do rounds, and wait in between."""
+        """Do rounds until `stop` is set, and wait between them."""
         begun_at: float | None = None
         early = False
         while not self._stop.is_set():
@@ -70,7 +70,7 @@ class RetentionLoop:
             self._stop.wait(self._look_seconds)
 
     def round(self, *, early: bool = False) -> None:
-        """Delete expired and leftover files, and log how much space this freed."""
+        """Delete expired and leftover files, and log the number of bytes that became free."""
         try:
             before = free_bytes(self._store.root)
             leftovers = self._store.discard_leftovers(LEFTOVER_SECONDS)

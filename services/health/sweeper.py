@@ -1,8 +1,9 @@
-"""The sweep loop: calls `common.jobs.sweep.run_sweep` every `reaper_seconds`, and sends a heartbeat after each sweep.
+"""The sweep loop: every `reaper_seconds`, it does one sweep of the job queue and then sends a heartbeat.
 
-The next sweep begins earlier if a lease or a quarantine ends earlier, so that the jobs of a lost worker do not wait for
-the interval. The heartbeat contains the time of the last successful sweep, so that `healthcheck` detects sweeps that
-fail. After the database was unavailable, or this process was suspended, the reaper acts only once the database has
+A sweep (`common.jobs.sweep.run_sweep`) requeues jobs whose worker was lost and repeats notifications. The next sweep
+begins earlier if a lease, or the waiting time of a stale job, ends earlier; jobs of a lost worker then do not wait for
+the interval. The heartbeat contains the time of the last successful sweep, from which `healthcheck` detects that sweeps
+fail. After an outage of the database or a suspension of this process, the reaper acts only once the database has
 answered for `reaper_contact_seconds` without a break (`DatabaseContact`).
 """
 
@@ -28,13 +29,13 @@ from common.redis.publisher import RedisPublisher
 from tidal_client.vocabulary import utc_text
 
 MARGIN_SECONDS = 0.02
-"""Seconds after the end of a lease at which the sweep begins, because a lease expires only after its end."""
+"""Delay in seconds from the end of a lease to the sweep, because a lease expires only after its end."""
 
 log = get_logger(__name__)
 
 
 class Sweeper:
-    """Does sweeps until `stop` is set."""
+    """Does sweeps of the job queue until `stop` is set."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Sweeper:
         *,
         published: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`published` returns the number of rows that the relay has published, for the heartbeat."""
+        """`published` returns the number of rows that the relay has published; the heartbeat contains this number."""
         self._engine = engine
         self._publisher = publisher
         self._settings = settings
@@ -54,11 +55,11 @@ class Sweeper:
         self._contact = DatabaseContact(max_answer_gap(settings))
         self._database_unavailable = False
         self._error = ""
-        """The error of the newest sweep; empty if it succeeded."""
+        """The error of the newest sweep; "" if the sweep succeeded."""
         self._started_at = self._swept_at = _now()
 
     def run(self) -> None:
-        """Sweep, send a heartbeat, and wait, in a loop."""
+        """Sweep, send a heartbeat and wait, until `stop` is set."""
         while not self._stop.is_set():
             report = self.sweep()
             pause = self._settings.reaper_seconds
@@ -67,7 +68,7 @@ class Sweeper:
             self._stop.wait(pause)
 
     def sweep(self) -> SweepReport | None:
-        """Do one sweep and send a heartbeat; return None if the sweep failed."""
+        """Do one sweep and send a heartbeat. Return None if the sweep failed."""
         report: SweepReport | None = None
         try:
             report = run_sweep(self._engine, self._publisher, self._settings, contact=self._contact)

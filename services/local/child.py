@@ -1,7 +1,7 @@
-"""A supervised process: it is started, its output is read, and it is restarted after a crash and stopped in time.
+"""A supervised process: starts a program, reads its output, restarts it after a crash and stops it in time.
 
-No method blocks; `services.local.supervisor` contains the loop that calls them. Start children only from the main
-thread: `launch.py` asks the kernel to end the child when the thread that forked it ends.
+No method blocks; the loop that calls them is in `services.local.supervisor`. Start children only from the main thread,
+because `launch.py` asks the kernel to end the child when the thread that forked it ends.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ LAUNCHER = Path(__file__).with_name("launch.py")
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 HEALTHY_SECONDS = 60.0
-"""Run time in seconds after which the restart delay is reset."""
+"""A process that has run for this number of seconds is restarted with the shortest delay again."""
 
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """The command, environment and limits of a child. `module_arguments` follow the Python interpreter."""
+    """The command, environment and limits of a child. `module_arguments` are arguments of Python."""
 
     name: str
     module_arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    """The complete environment of the child; nothing is inherited."""
+    """All environment variables of the child; it inherits none."""
     nice: int = 0
     stop_seconds: float = 3.0
-    """Seconds from SIGTERM to SIGKILL."""
+    """Time in seconds between SIGTERM and SIGKILL."""
     after_ready: bool = False
-    """Whether to start the child only once the api answers, so that the api is ready sooner."""
+    """Whether to start the child only once the api answers. The api is then ready sooner."""
     port: int | None = None
 
 
 class Child:
-    """A process that runs until it is stopped."""
+    """A child process of the stack. It is restarted whenever it ends, until `stop` is called."""
 
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
         self.restarts = 0
         self.start_at: float | None = 0.0
-        """Monotonic time of the next start; None when no start is planned."""
+        """Time of the next start on the monotonic clock; None if no start is planned."""
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self._silent = False
@@ -60,19 +60,19 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Return whether there is a process whose exit status has not been collected."""
+        """Whether there is a process whose exit status has not been collected."""
         return self._process is not None
 
     @property
     def output(self) -> int | None:
-        """Return the descriptor of stdout and stderr; None if the process does not run or has closed both."""
+        """Descriptor from which stdout and stderr can be read; None if the process does not run or has closed both."""
         if self._process is None or self._process.stdout is None or self._silent:
             return None
         return self._process.stdout.fileno()
 
     @property
     def state(self) -> ProcessState:
-        """Return the entry for the state file."""
+        """The entry of this process in the state file."""
         process = self._process
         status = "running" if process else "restarting" if self.start_at is not None else "stopped"
         return ProcessState(process.pid if process else None, self.spec.port, status, self.restarts)
@@ -103,14 +103,14 @@ class Child:
                 self._rest += block
             self._silent = True
         *lines, self._rest = self._rest.split(b"\n")
-        if len(self._rest) > 1_000_000:  # limit the memory for a line that does not end
+        if len(self._rest) > 1_000_000:  # A line without an end must not use unlimited memory.
             lines, self._rest = [*lines, self._rest], b""
         return [line.decode(errors="replace") for line in lines]
 
     def collect(self) -> tuple[int, list[str]] | None:
-        """Return exit status (negative: signal) and last lines of a process that has ended, otherwise None.
+        """Return exit status (negative: signal) and last lines of a process that has ended; None if it still runs.
 
-        It does not plan a restart.
+        This method does not plan a restart.
         """
         if self._process is None or self._process.poll() is None:
             return None
@@ -119,7 +119,7 @@ class Child:
             lines.append(self._rest.decode(errors="replace"))
             self._rest = b""
         status = self._process.returncode
-        kill_group(self._process.pid)  # processes that the child left in its session
+        kill_group(self._process.pid)  # Kill processes that the child has started and that still run.
         if self._process.stdout:
             self._process.stdout.close()
         self._process = None
@@ -127,7 +127,7 @@ class Child:
         return status, lines
 
     def plan_restart(self) -> float:
-        """Plan a restart and return its delay in seconds, which doubles with each early end."""
+        """Plan a restart and return its delay in seconds. The delay doubles whenever the process ends early."""
         if time.monotonic() - self._started >= HEALTHY_SECONDS:
             self._backoff.reset()
         delay = self._backoff.next()
@@ -136,7 +136,7 @@ class Child:
         return delay
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Send SIGTERM and set the deadline after which `enforce` kills the process. With `at_once`, kill it now."""
+        """Send SIGTERM, and set the time at which `enforce` kills the process. With `at_once`, kill the process now."""
         self.start_at = None
         if self._process is None:
             return
@@ -148,7 +148,7 @@ class Child:
             self._kill_at = time.monotonic() + self.spec.stop_seconds
 
     def enforce(self) -> bool:
-        """Kill the process if its deadline has passed. Return whether this call killed it."""
+        """Kill the process if it has not ended in time after `stop`. Return whether this call killed it."""
         if self._process is None or self._kill_at is None or time.monotonic() < self._kill_at:
             return False
         self._kill_at = None

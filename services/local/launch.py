@@ -1,8 +1,8 @@
-"""Executes a program after asking the kernel to send it SIGKILL when the supervisor dies.
+"""Asks the kernel to send SIGKILL to this process when the supervisor ends, then executes a program.
 
     python -I -S launch.py SUPERVISOR_PID NICE PROGRAM ARGUMENT…
 
-It is a separate program, because Python code must not run between fork and exec. It uses only the standard library.
+This is a separate program, because no Python code should run between fork and exec. It uses only the standard library.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     parent, nice, *command = sys.argv[1:]
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(parent):  # the supervisor died before the request took effect
+    if os.getppid() != int(parent):  # The supervisor ended before the request to the kernel took effect.
         sys.exit(1)
     if int(nice):
         os.nice(int(nice))

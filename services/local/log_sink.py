@@ -1,11 +1,13 @@
-"""Writes the output lines of many processes to one file per process and, with the name of the process, to the terminal.
+"""Writes the output lines of all processes to one log file per process and to the terminal.
 
-A structured line is shortened for the terminal, because the prefix already names time and service; the file has all of
-it.
-Files rotate at 20 MB, and one older file is kept. A full disk or a closed terminal loses lines but causes no error:
-lost lines are counted, and the file reports the count when it can be written again. Repeated raw lines (tracebacks,
-messages of servers) are limited and counted; structured lines are limited by `common.log_repeats` in their own process.
-Every line is escaped, so that it stays one line and cannot control the terminal.
+On the terminal, each line begins with the name of its process. Structured lines are shortened there, because the prefix
+already contains time and service; the file contains the complete line. A file is rotated at 20 MB, and one older file
+is kept.
+
+A full disk or a closed terminal causes no error. Lines that cannot be written to a file are counted, and the count is
+written once the file can be written again. Repeated raw lines, such as tracebacks and messages of the servers, are
+limited and counted. Structured lines are not limited here, because `common.log_repeats` does this in the process that
+writes them. Every line is escaped, so that it stays one line and cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from common.plain_text import escaped
 
 MAX_BYTES = 20_000_000
 MOST_CHARACTERS = 100_000
-"""Most characters of a line; longer lines are cut."""
+"""Maximum number of characters of a line; the rest of a longer line is cut off."""
 KEPT_LINES = 30
 COLOURS = ("cyan", "magenta", "green", "blue", "yellow", "bright_cyan", "bright_magenta", "bright_green")
 LEVEL_STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold red", "critical": "bold red"}
@@ -34,19 +36,22 @@ LEVEL_STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold 
 STRUCTURED = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z\s+\[(\w+)\s*\]\s+(.*)$")
 PLAIN_LEVEL = re.compile(r"\b(INFO|WARNING|ERROR|CRITICAL)\b")
 SAME_LINES = 100
-"""Number of raw lines of one process, equal except for numbers, that are written without delay."""
+"""Number of similar raw lines of one process that may be written at once.
+
+Lines are similar if they differ only in numbers.
+"""
 SECONDS_PER_LINE = 3.0
-"""After the first `SAME_LINES`, one more line is written per this many seconds."""
+"""Once `SAME_LINES` similar lines were written, one more is allowed each time this number of seconds has passed."""
 MOST_KINDS = 1000
-"""Number of most recently seen kinds of raw line that are kept per process."""
+"""Number of groups of similar raw lines that are remembered per process; the oldest one is dropped."""
 COUNT_SECONDS = 60.0
-"""Seconds from the first line left out to the line with the count."""
+"""Delay in seconds from the first line that is left out to the line that contains the count."""
 NUMBER = re.compile(r"\d+")
 SERVICE = re.compile(r"\s*\bservice=\S+")
 
 
 class LogSink:
-    """Writes lines of processes to files in `folder` and, unless `console` is None, to a terminal."""
+    """Writes the lines of processes to files in `folder`, and to a terminal unless `console` is None."""
 
     def __init__(self, folder: Path, console: Console | None = None) -> None:
         self._folder = folder
@@ -58,7 +63,10 @@ class LogSink:
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, line: str) -> None:
-        """Write `line`, without its newline, to the file of the process `name` and to the terminal; it never fails."""
+        """Write `line`, given without its newline, to the log file of the process `name` and to the terminal.
+
+        A failed write raises no error.
+        """
         line = escaped(line.rstrip().replace("\t", "    "), MOST_CHARACTERS)
         if not line:
             return
@@ -70,7 +78,10 @@ class LogSink:
             self._write(name, line)
 
     def tick(self) -> None:
-        """Write the counts that are due. Call this regularly while no lines arrive."""
+        """Write the counts of lines that were left out, if it is time.
+
+        Call this regularly, because lines may stop to arrive.
+        """
         now = time.monotonic()
         for name, repeats in self._repeats.items():
             if (left_out := repeats.due(now)) is not None:
@@ -87,15 +98,18 @@ class LogSink:
                 self._console.print(self._for_terminal(name, line), soft_wrap=True)
 
     def lost(self, name: str) -> int:
-        """Return the number of lines of `name` that are missing in its file and not reported there yet."""
+        """Return the number of lines of the process `name` that could not be written to its file.
+
+        After the file reports the number, counting begins again at 0.
+        """
         return self._lost.get(name, 0)
 
     def last_lines(self, name: str, count: int = 12) -> list[str]:
-        """Return the newest lines of a process, for an error message."""
+        """Return the newest lines of the process `name`, for an error message."""
         return list(self._last.get(name, ()))[-count:]
 
     def close(self) -> None:
-        """Write all counts and close every file."""
+        """Write the remaining counts of lines that were left out, and close all files."""
         for name, repeats in self._repeats.items():
             if (left_out := repeats.due(float("inf"))) is not None:
                 self._write(name, left_out)
@@ -107,7 +121,7 @@ class LogSink:
     def _append(self, name: str, line: str) -> None:
         if lost := self._lost.get(name, 0):
             line = f"{_now()} [{lost} lines could not be written]\n{line}"
-        # Unbuffered: a buffer that cannot be flushed would be tried again, and fail again, at every later line.
+        # The file is unbuffered. With a buffer that cannot be flushed, every later write would fail as well.
         file = self._file(name)
         data = f"{line}\n".encode(errors="replace")
         if file.write(data) != len(data):
@@ -143,16 +157,16 @@ class LogSink:
 
 
 class _Repeats:
-    """Limits and counts the repeated raw lines of one process."""
+    """Limits the repeated raw lines of one process, and counts the lines that are left out."""
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """Maps a line without its numbers to the count of lines that may be written and the time of that count."""
+        """{line with its numbers replaced: (number of such lines that may be written, time of that number)}."""
         self._left_out = 0
         self._since = 0.0
 
     def admits(self, line: str, now: float) -> bool:
-        """Return whether to write `line`; count it otherwise."""
+        """Return whether `line` may be written; otherwise count it as left out."""
         kind = NUMBER.sub("0", line[:500])
         room, at = self._kinds.pop(kind, (float(SAME_LINES), now))
         room = min(SAME_LINES, room + (now - at) / SECONDS_PER_LINE)
@@ -166,7 +180,7 @@ class _Repeats:
         return admitted
 
     def due(self, now: float) -> str | None:
-        """Return the line with the count if it is due, else None."""
+        """Return a line with the number of lines that were left out, or None if it is not yet time to write it."""
         if not self._left_out or now - self._since < COUNT_SECONDS:
             return None
         left_out, self._left_out = self._left_out, 0

@@ -1,6 +1,7 @@
-"""An embedded PostgreSQL server: creates its data folder, starts it, finds a running one again, and stops it.
+"""An embedded PostgreSQL server: creates its data folder, starts it, finds it again while it runs, and stops it.
 
-Leaves out backups, tuning, and upgrades between major versions: a server of the version that wrote the data is used.
+It makes no backups, does no tuning, and does not upgrade data to another major version; it uses a PostgreSQL of the
+version that wrote the data.
 """
 
 from __future__ import annotations
@@ -28,25 +29,30 @@ from services.local.server import (
 from services.local.server_files import LOOPBACK, home_for, make_home, postgres_account, readable_program
 
 NAME = "tidal"
-"""Name of the user and of the database in PostgreSQL."""
+"""Name of both the user and the database in PostgreSQL."""
 
 
 class PostgresServer(EmbeddedServer):
-    """PostgreSQL on 127.0.0.1 with password login (SCRAM) and without a unix socket; root runs it as `nobody`."""
+    """A PostgreSQL server on 127.0.0.1, with password login (SCRAM) and without a unix socket.
+
+    If this process runs as root, the server runs as the user `nobody`.
+    """
 
     name = "PostgreSQL"
-    _stop_signal = signal.SIGINT  # "fast shutdown": ends all sessions and leaves consistent files
+    _stop_signal = (
+        signal.SIGINT
+    )  # PostgreSQL calls this a "fast shutdown": all sessions are ended, and the files are consistent.
 
     def __init__(
         self, folder: Path | str, port: int | None = None, *, settings: Mapping[str, str] | None = None
     ) -> None:
-        """Prepare a server; `settings` are its parameters, such as {"fsync": "off"} for a temporary server."""
+        """`settings` are parameters of the server, such as {"fsync": "off"} for a temporary server."""
         super().__init__(folder, port)
         self._settings = dict(settings or {})
 
     @property
     def url(self) -> str:
-        """Return the SQLAlchemy URL of the database `tidal`."""
+        """The SQLAlchemy URL of the database `tidal`."""
         return f"postgresql+psycopg://{NAME}:{self.state.password}@{LOOPBACK}:{self.state.port}/{NAME}"
 
     def _home(self) -> Path:
@@ -54,7 +60,7 @@ class PostgresServer(EmbeddedServer):
 
     @property
     def data(self) -> Path:
-        """Return PostgreSQL's data folder."""
+        """The folder that contains PostgreSQL's data."""
         return self._home() / "data"
 
     def _connect(self, database: str) -> psycopg.Connection[Any]:
@@ -86,11 +92,12 @@ class PostgresServer(EmbeddedServer):
         return process if process is not None and has_working_directory(process, data) else None
 
     def _remove_leftovers(self) -> None:
-        # A busy backend keeps running after its postmaster was killed, and its shared memory would prevent a new start.
+        # After the main process was killed, a busy backend may keep running. Its shared memory would prevent a new
+        # start.
         data = self.data
         end_stray_processes(("postgres",), data, (signal.SIGQUIT, signal.SIGKILL))
-        # No process uses the folder now. Without this, PostgreSQL would treat a zombie, or another process with this
-        # number, as a running server.
+        # Now no process uses the folder. The file must be deleted, because PostgreSQL would not start if the process id
+        # in it belonged to a zombie or to another process.
         (data / "postmaster.pid").unlink(missing_ok=True)
 
     def _launch(self) -> subprocess.Popen[bytes]:

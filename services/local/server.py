@@ -1,8 +1,8 @@
-"""The common part of both embedded servers: start, find a running server again, wait for it, and stop it.
+"""The base class of the embedded servers: start, find a running server again, wait for it, and stop it.
 
-Port and password are chosen once and stored with mode 0600. If the process that started a server is killed, the server
-keeps running on purpose: the next `start()` with the same folder uses it, so that no data is lost and no second server
-uses the same files.
+Port and password are chosen at the first start and stored with mode 0600. If the process that started a server is
+killed, the server keeps running on purpose: the next `start()` with the same folder uses it. No data is lost, and no
+second server uses the same files.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
-"""The servers that this process has started, by process id. Their exit status must be collected when they end."""
+"""{process id: process} of the servers that this process has started. Their exit statuses must be collected."""
 
 
 class EmbeddedServer:
-    """A server whose state, log and lock are in `folder`; its data may be in another folder (`home_for`)."""
+    """A server whose state, log and lock are in `folder`. Its data may be in another folder (`home_for`)."""
 
     name: str
 
@@ -41,13 +41,13 @@ class EmbeddedServer:
         self._wanted_port = port
         self._state: ServerState | None = None
         self.reused = False
-        """Whether `start()` found the server already running."""
+        """Whether the last `start()` used a server that was already running."""
         self.aside: Path | None = None
-        """Where `start()` moved the data of a deleted folder with the same path; None if there was none."""
+        """Where `start()` moved the data of a deleted folder with the same path; None if there was no such data."""
 
     @property
     def state(self) -> ServerState:
-        """Return port and password; raise UnavailableError before the first start."""
+        """Port and password. Raises UnavailableError before the first start."""
         self._state = self._state or read_state(self.folder / "server.json")
         if self._state is None:
             raise UnavailableError(f"{self.name} in {self.folder} has never been started")
@@ -55,35 +55,35 @@ class EmbeddedServer:
 
     @property
     def port(self) -> int:
-        """Return the TCP port on 127.0.0.1."""
+        """The server's TCP port on 127.0.0.1."""
         return self.state.port
 
     @property
     def url(self) -> str:
-        """Return the URL for clients, which includes the password."""
-        raise AssertionError("each server defines it")
+        """The URL for clients. It contains the password."""
+        raise AssertionError("a subclass must implement this")
 
     @property
     def log_path(self) -> Path:
-        """Return the path of the server's log."""
+        """The path of the server's log file."""
         return self.folder / "server.log"
 
     @property
     def pid(self) -> int | None:
-        """Return the process id of the server; None if it does not run."""
+        """Process id of the server; None if the server does not run."""
         process = self._process()
         return None if process is None else int(process.pid)
 
     @property
     def running(self) -> bool:
-        """Return whether the server of this folder runs and accepts the stored password."""
+        """Whether the server of this folder runs and accepts the stored password."""
         return self._has_state() and self._is_responding()
 
     def start(self) -> None:
-        """Start the server, or use the one that runs already, and return when it responds.
+        """Start the server, or use the one that is already running; return when it answers.
 
-        Raises ConflictError if the given port is in use, UnavailableError if there is no program or it does not start,
-        and StorageError if a file cannot be written.
+        Raises ConflictError if the given port is in use, UnavailableError if no program is installed or the server does
+        not start, and StorageError if a file cannot be written.
         """
         with folder_lock(self.folder):
             self.reused = self._process() is not None and self._has_state()
@@ -93,7 +93,9 @@ class EmbeddedServer:
             self._remove_leftovers()
             home = self._home()
             if home != self.folder and not (self.folder / "server.json").exists():
-                self.aside = move_aside(home)  # the password for this data was in the deleted folder
+                self.aside = move_aside(
+                    home
+                )  # The data cannot be used, because its password was in the deleted folder.
             old = self._state or read_state(self.folder / "server.json")
             port = choose_port(self._wanted_port, old.port if old else None, name=self.name)
             self._state = ServerState(port=port, password=old.password if old else secrets.token_urlsafe(24))
@@ -107,9 +109,10 @@ class EmbeddedServer:
             self._prepare()
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Stop the server, also if another process started it, and return when it has ended.
+        """Stop the server, even if another process started it; return when it has ended.
 
-        After `seconds` without a clean shutdown the server is killed; committed data survives in both cases.
+        If it does not end within `seconds`, the next stronger signal is sent, SIGKILL as the last one. Committed data
+        is never lost.
         """
         with folder_lock(self.folder):
             process = self._process()
@@ -125,7 +128,7 @@ class EmbeddedServer:
             self._remove_leftovers()
 
     def remove(self) -> None:
-        """Stop the server and delete its data; tests use it for temporary servers."""
+        """Stop the server and delete its data. Tests use this for temporary servers."""
         self.stop()
         home = self._home()
         shutil.rmtree(home, ignore_errors=True)
@@ -146,20 +149,23 @@ class EmbeddedServer:
         return self.folder
 
     def _process(self) -> Any:
-        """Return the psutil.Process of the main process of this folder's server, or None."""
-        raise AssertionError("each server defines it")
+        """Return the server's main process as a psutil.Process; None if the server does not run."""
+        raise AssertionError("a subclass must implement this")
 
     def _is_responding(self) -> bool:
-        raise AssertionError("each server defines it")
+        raise AssertionError("a subclass must implement this")
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        raise AssertionError("each server defines it")
+        raise AssertionError("a subclass must implement this")
 
     def _remove_leftovers(self) -> None:
-        """Remove what a crash, or a deleted folder with the same path, left behind and would prevent a start."""
+        """Remove processes and files that would prevent a start.
+
+        A crash leaves them behind, or a deleted folder with the same path.
+        """
 
     def _prepare(self) -> None:
-        """Do what is necessary after each start."""
+        """Do additional work after each start; for subclasses."""
 
     def _has_state(self) -> bool:
         self._state = self._state or read_state(self.folder / "server.json")
@@ -172,7 +178,7 @@ class EmbeddedServer:
                 return True
             if process.poll() is not None if process else self._process() is None:
                 return False
-            time.sleep(0.02)  # the servers do not announce that they are ready
+            time.sleep(0.02)  # The servers send no signal when they are ready, so this loop polls.
         return False
 
 
@@ -185,16 +191,17 @@ def tail(path: Path, lines: int = 5) -> str:
 
 
 def start_server_process(command: list[Any], log: Path, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a server whose output is appended to `log`."""
+    """Start a server process whose output is appended to the file `log`."""
     with log.open("ab") as output:
-        # In its own session the server does not receive Ctrl-C of the terminal, which the supervisor handles.
+        # The server gets its own session, so that Ctrl-C in the terminal does not stop it; the supervisor handles
+        # Ctrl-C.
         process: subprocess.Popen[bytes] = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
-            # PostgreSQL may run as another user, who can read all variables in its environment.
+            # The environment must contain no secrets, because PostgreSQL may run as another user, who can read it.
             env=server_environment(os.environ),
             **options,
         )
@@ -203,7 +210,7 @@ def start_server_process(command: list[Any], log: Path, **options: Any) -> subpr
 
 
 def running_process(pid: int) -> Any:
-    """Return the psutil.Process of `pid`; None if there is none or it is a zombie."""
+    """Return the psutil.Process with this id; None if it does not exist or is a zombie."""
     try:
         process = psutil.Process(pid)
         if process.status() != psutil.STATUS_ZOMBIE:
@@ -211,7 +218,7 @@ def running_process(pid: int) -> Any:
     except psutil.NoSuchProcess:
         return None
     if child := _children.pop(pid, None):
-        child.wait()  # collect the exit status of a child that has ended
+        child.wait()  # The child has ended; collect its exit status.
     return None
 
 
@@ -224,7 +231,10 @@ def has_working_directory(process: Any, folder: Path) -> bool:
 
 
 def end_stray_processes(names: Sequence[str], folder: Path, signals: Sequence[signal.Signals]) -> None:
-    """End processes of these names whose working directory is `folder`, or was a deleted folder of the same path."""
+    """End the processes with one of these names and the working directory `folder`, deleted and created again or not.
+
+    `signals` are sent in order, until all processes have ended.
+    """
     strays = [p for p in psutil.process_iter(["name"]) if p.info["name"] in names and has_working_directory(p, folder)]
     for number in signals:
         for process in strays:
@@ -236,7 +246,7 @@ def end_stray_processes(names: Sequence[str], folder: Path, signals: Sequence[si
 
 
 def wait_until_ended(process: Any, seconds: float) -> bool:
-    """Wait up to `seconds` for a process to end and return whether it has; a zombie counts as ended."""
+    """Wait up to `seconds` for a process to end. Return whether it has ended; a zombie counts as ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -246,5 +256,5 @@ def wait_until_ended(process: Any, seconds: float) -> bool:
                 return True
         except psutil.NoSuchProcess:
             return True
-        time.sleep(0.02)  # there is no event for the end of a process that is not a child
+        time.sleep(0.02)  # There is no event for the end of a process that is not a child, so this loop polls.
     return False

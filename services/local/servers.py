@@ -1,4 +1,4 @@
-"""Runs PostgreSQL and Valkey as child processes whose data is in a folder.
+"""The embedded servers: PostgreSQL and Valkey as child processes whose data is in a folder.
 
 server = PostgresServer(Path(".tidal/postgres"))
 server.start()  # server.url

@@ -1,4 +1,4 @@
-"""Waits in one thread for signals and for output of child processes."""
+"""Lets one thread wait for both signals and the output of child processes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class SignalWakeup:
-    """A context in which stop signals and ended children interrupt `wait`; the exit restores the signal handlers.
+    """A context in which stop signals and the end of a child interrupt `wait`. Leaving it restores the signal handlers.
 
-    `wait` calls `on_stop` once for each stop signal; a signal handler never calls it.
+    `wait` calls `on_stop` once for each stop signal. The signal handlers themselves do not call `on_stop`.
     """
 
     def __init__(self, on_stop: Callable[[], None]) -> None:

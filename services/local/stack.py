@@ -1,7 +1,7 @@
-"""Defines the local stack: folders, secrets, ports, and the processes with their environment.
+"""Defines the local stack: its folders, secrets, ports, and the command and environment of each process.
 
-All its files are in one folder (`.tidal`, or TIDAL_HOME). Secrets are generated once and stored with mode 0600, so that
-tokens stay valid after a restart.
+All files are in one folder (`.tidal`, or TIDAL_HOME). Secrets are generated at the first start and stored with mode
+0600, so that tokens stay valid after a restart.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from services.local.server_files import free_port, port_is_free, write_private
 
 FLOWER_PORT = 5555
 NO_DATABASE = "postgresql+psycopg://unused@127.0.0.1/none"
-"""Placeholder database URL for processes that never connect to a database."""
+"""Placeholder for TIDAL_DATABASE_URL in processes that never connect to a database."""
 SERVER_STOP_SECONDS = 1.5
-"""Seconds of the stop budget that are reserved for PostgreSQL and Valkey."""
+"""Part of the stop budget, in seconds, that is reserved for stopping PostgreSQL and Valkey."""
 
 
 @dataclass(frozen=True)
 class StackSecrets:
-    """The administrator's token and Flower's password (user `tidal`)."""
+    """The administrator's token, and the password of the user `tidal` for Flower."""
 
     token: str
     flower_password: str
@@ -36,7 +36,7 @@ class StackSecrets:
 
 @dataclass(frozen=True)
 class ServerUrls:
-    """URLs of PostgreSQL and Redis, with their passwords."""
+    """The URLs of PostgreSQL and Redis. They contain the passwords."""
 
     database_url: str
     redis_url: str
@@ -44,7 +44,7 @@ class ServerUrls:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Hosts and ports on which the two web services listen."""
+    """Hosts and ports of the api and of Flower."""
 
     host: str
     port: int
@@ -52,18 +52,18 @@ class Addresses:
 
     @property
     def api_url(self) -> str:
-        """Return the URL of the api on this machine."""
+        """The URL of the api for programs on this machine."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def flower_url(self) -> str:
-        """Return the URL of Flower, which listens on loopback only."""
+        """The URL of Flower, which listens only on the loopback interface."""
         return f"http://127.0.0.1:{self.flower_port}"
 
 
 def load_secrets(folder: Path, settings: Settings) -> StackSecrets:
-    """Return TIDAL_AUTH_TOKEN and TIDAL_FLOWER_PASSWORD; generate and store those that are not set."""
+    """Return TIDAL_AUTH_TOKEN and TIDAL_FLOWER_PASSWORD. If one is not set, generate and store it."""
     path = folder / "secrets.json"
     try:
         stack_secrets = json.loads(path.read_text(encoding="utf-8"))
@@ -83,22 +83,23 @@ def load_secrets(folder: Path, settings: Settings) -> StackSecrets:
 
 
 def choose_addresses(settings: Settings, port: int | None, flower_port: int | None) -> Addresses:
-    """Return the addresses to listen on. Port 0 means any free port, which Flower also gets if its default is in use.
+    """Return the addresses on which api and Flower listen. Port 0 means any free port.
 
-    Raises ConflictError, which names the port, the option and the setting.
+    If no port for Flower is given and its default port is in use, Flower gets any free port. Raises ConflictError if a
+    given port is in use; the message names the option and the setting to change.
     """
     if flower_port is None:
         flower_port = settings.flower_port
     wanted = settings.port if port is None else port
     if wanted and not port_is_free(wanted, settings.host):
         raise ConflictError(
-            f"port {wanted} is in use by another program; give the api another one with --port (0: any free one) or "
-            "TIDAL_PORT"
+            f"port {wanted} is in use by another program; give the api another one with --port (0 chooses a free port) "
+            "or TIDAL_PORT"
         )
     if flower_port and not port_is_free(flower_port):
         raise ConflictError(
-            f"port {flower_port} is in use by another program; give Flower another one with --flower-port (0: any free "
-            "one) or TIDAL_FLOWER_PORT"
+            f"port {flower_port} is in use by another program; give Flower another one with --flower-port (0 chooses "
+            "a free port) or TIDAL_FLOWER_PORT"
         )
     if flower_port is None:
         flower_port = FLOWER_PORT if wanted != FLOWER_PORT and port_is_free(FLOWER_PORT) else 0
@@ -106,17 +107,17 @@ def choose_addresses(settings: Settings, port: int | None, flower_port: int | No
 
 
 def has_gpu() -> bool:
-    """Return whether an NVIDIA device exists, without loading torch."""
+    """Return whether an NVIDIA device exists. This does not import torch."""
     return Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists()
 
 
 def experiments_dir(folder: Path, settings: Settings) -> Path:
-    """Return the folder of the artifact store: TIDAL_EXPERIMENTS_DIR if it is set, else one inside `folder`."""
+    """Return the folder of the artifact store: TIDAL_EXPERIMENTS_DIR if it is set, else a folder in `folder`."""
     return _as_set_or(settings, "experiments_dir", settings.experiments_dir, folder / "experiments")
 
 
 def data_dir(folder: Path, settings: Settings) -> Path:
-    """Return the folder of corpora and token cache: TIDAL_DATA_DIR if it is set, else one inside `folder`."""
+    """Return the folder of corpora and token caches: TIDAL_DATA_DIR if it is set, else a folder in `folder`."""
     return _as_set_or(settings, "data_dir", settings.data_dir, folder / "data")
 
 
@@ -125,7 +126,10 @@ def _as_set_or(settings: Settings, name: str, value: Path, default: Path) -> Pat
 
 
 def base_environment(folder: Path, settings: Settings, addresses: Addresses) -> dict[str, str]:
-    """Return the environment that all processes of the stack share. `processes` adds the secrets that each needs."""
+    """Return the environment variables that are the same for all processes of the stack.
+
+    `processes` adds the secrets of each process.
+    """
     drain = max(1.0, settings.stop_budget_seconds - SERVER_STOP_SECONDS - 1.5)
     return {
         **own_environment(os.environ),
@@ -142,7 +146,7 @@ def base_environment(folder: Path, settings: Settings, addresses: Addresses) -> 
 
 
 def with_database(environment: Mapping[str, str], servers: ServerUrls) -> dict[str, str]:
-    """Return `environment` for a process that connects to PostgreSQL."""
+    """Return `environment` with the variables for a connection to PostgreSQL."""
     own = own_environment(os.environ, database=True)
     return {**own, **environment, "TIDAL_DATABASE_URL": servers.database_url}
 
@@ -154,10 +158,11 @@ def processes(
     servers: ServerUrls,
     environment: Mapping[str, str],
 ) -> list[ChildSpec]:
-    """Return the child processes in the order in which they start, without PostgreSQL and Valkey, which start earlier.
+    """Return the child processes in the order in which they start.
 
-    Each process receives only the secrets that it needs: the api the token, Flower its password, and the processes that
-    read jobs the password of the database.
+    PostgreSQL and Valkey are not included, because they start earlier. Each process receives only the secrets that it
+    needs: the api receives the token, Flower its password, and the processes that read jobs the password of the
+    database.
     """
     longest = max(1.0, settings.stop_budget_seconds - SERVER_STOP_SECONDS - 0.5)
     cpu_only = not has_gpu()
@@ -165,7 +170,7 @@ def processes(
     jobs = with_database(broker, servers)
     api = {**jobs, "TIDAL_AUTH_TOKEN": stack_secrets.token}
     worker = {**own_environment(os.environ, hub=True), **jobs}
-    # A process without a database gets a placeholder, which also overrides a database URL in its `.env`.
+    # A process that must not use the database gets a placeholder. It overrides a database URL in the file `.env`.
     without_database = {**broker, "TIDAL_DATABASE_URL": NO_DATABASE}
     generator = {**without_database, **({"TIDAL_GENERATOR_THREADS": "1"} if cpu_only else {})}
     flower = {
@@ -186,7 +191,7 @@ def processes(
             "generator",
             module("generator"),
             generator,
-            # Without a GPU the generator shares the cores with the trainer, which takes precedence.
+            # Without a GPU, the generator and the trainer share the cores; the trainer gets the higher priority.
             nice=10 if cpu_only else 0,
             stop_seconds=min(5.0, longest),
             after_ready=True,

@@ -1,9 +1,9 @@
 """Runs the local stack for `tidal up`: PostgreSQL, Valkey, migrations, api, worker, health, generator and Flower.
 
-One loop in one thread reads the output of the child processes and restarts those that have crashed. On SIGINT or
-SIGTERM it stops all processes within TIDAL_STOP_BUDGET_SECONDS, the servers last; a second signal kills them at once.
-If the supervisor is killed, the kernel kills its children, but the servers keep running and the next supervisor uses
-them. Leaves out stacks on more than one machine.
+One loop in one thread reads the output of the child processes and restarts processes that have ended. On SIGINT or
+SIGTERM it stops all processes within TIDAL_STOP_BUDGET_SECONDS, PostgreSQL and Valkey last; a second signal kills them
+at once. If the supervisor itself is killed, the kernel kills its children, but the two servers keep running and the
+next supervisor uses them. A stack runs on one machine only.
 """
 
 from __future__ import annotations
@@ -32,22 +32,28 @@ from services.local.signal_wakeup import SignalWakeup
 from tidal_client.local_instance import STATE_FILE, LocalInstance, ProcessState
 
 READY_SECONDS = 120.0
-"""Longest wait for the api, generous enough for a slow disk."""
+"""Longest time in seconds until the api must answer. It is long enough for a slow disk."""
 EARLY_ENDS = 3
-"""Number of early exits after which the supervisor gives up on an api that has never answered."""
+"""If the api ends this number of times before it has answered once, the start of the stack fails."""
 WATCH_SECONDS = 1.0
-"""Seconds between two checks of the servers, which may be children of another process."""
+"""Seconds between two checks whether the servers run.
+
+Polling is necessary, because they may be children of another process.
+"""
 NAME = "tidal"
 MIGRATE = ("-m", "services.local", "migrate")
 Plan = Callable[[Settings, stack.Addresses, stack.StackSecrets, stack.ServerUrls, Mapping[str, str]], list[ChildSpec]]
-"""A function that returns the processes to run besides the servers; tests pass one that returns small programs."""
+"""A function that returns the processes to run in addition to the two servers.
+
+Tests pass a function that returns small programs.
+"""
 
 
 class StackSupervisor:
-    """Runs one stack. `run()` returns the exit status of the process.
+    """Runs the local stack in `folder`.
 
-    `port` and `flower_port` are those of `stack.choose_addresses`. With `parent`, a process id, the stack stops when
-    that process is no longer its parent.
+    `port` and `flower_port` are passed to `stack.choose_addresses`. If `parent`, a process id, is given, the stack
+    stops when that process is no longer the parent of this one.
     """
 
     def __init__(
@@ -77,9 +83,9 @@ class StackSupervisor:
         self._watch_at = 0.0
 
     def run(self) -> int:
-        """Start the stack, run it until a stop signal, and stop it.
+        """Start the stack, run it until a stop signal arrives, and stop it. Return the exit status of the process.
 
-        Raises TidalError if the start fails; all processes have then been stopped.
+        If the start fails, stop all processes and raise TidalError.
         """
         with stack_lock(self.folder), SignalWakeup(self._on_signal) as wakeup:
             self._wakeup = wakeup
@@ -93,7 +99,7 @@ class StackSupervisor:
         return 0
 
     def _log(self, line: str) -> None:
-        """Write a line to the log of the supervisor."""
+        """Write a line to the log `tidal`, the supervisor's own."""
         self._sink.write(NAME, line)
 
     def _on_signal(self) -> None:
@@ -140,9 +146,9 @@ class StackSupervisor:
         self._wait_until_ready()
 
     def _close_folders(self) -> None:
-        """Remove the access of other users to the stack's folders, which earlier versions left open.
+        """Make the stack's folders inaccessible to other users, because earlier versions created them readable.
 
-        Folders whose places are set, such as TIDAL_DATA_DIR, are not changed.
+        Folders that a setting such as TIDAL_DATA_DIR names are not changed.
         """
         folders = [self.folder, *(self.folder / name for name in ("logs", "experiments", "data", "postgres", "valkey"))]
         umask = int(self.settings.umask, 8)
@@ -150,7 +156,10 @@ class StackSupervisor:
             self._log(f"{self.folder} is no longer readable by other users (TIDAL_UMASK is {self.settings.umask})")
 
     def _server(self, name: str, setting: str, server: EmbeddedServer) -> str:
-        """Return the URL of a server: the one in the settings, or that of the embedded server, which it starts."""
+        """Return the URL of a server.
+
+        It is the URL in the setting if that is set; otherwise start the embedded server and return its URL.
+        """
         if setting in self.settings.model_fields_set:
             self._log(f"{server.name}: using the server in TIDAL_{setting.upper()}")
             return str(getattr(self.settings, setting).get_secret_value())
@@ -205,7 +214,7 @@ class StackSupervisor:
         self._wakeup.wait(outputs, seconds)
 
     def _step(self) -> None:
-        """Start children that are due, forward output, handle children that have ended, and check the servers."""
+        """Start children whose time has come, log their output, handle their ends, and check the servers."""
         changed = False
         self._sink.tick()
         ready = self._instance is not None and self._instance.status == "ready"
@@ -268,7 +277,7 @@ class StackSupervisor:
                     stops.callback(server.stop, stack.SERVER_STOP_SECONDS / 2)
 
     def _update_state(self) -> None:
-        """Write the state file; if that fails, only log the error, because the stack can run with an old one."""
+        """Write the state file. A failure is only logged, because the stack can run with an outdated file."""
         try:
             self._write_state()
         except StorageError as error:

@@ -1,4 +1,7 @@
-"""An embedded Valkey or Redis server: starts it, finds a running one again, and stops it. Leaves out replication."""
+"""An embedded Valkey or Redis server: starts it, finds it again while it runs, and stops it.
+
+Replication is not supported.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,20 @@ from services.local.server_files import LOOPBACK, write_private
 
 
 class ValkeyServer(EmbeddedServer):
-    """Valkey on 127.0.0.1 with a password, an append-only file and no eviction."""
+    """A Valkey server on 127.0.0.1 with a password, an append-only file and no eviction of keys."""
 
     name = "Valkey"
 
     @property
     def url(self) -> str:
-        """Return the redis:// URL of database 0."""
+        """The redis:// URL of database 0."""
         return f"redis://:{self.state.password}@{LOOPBACK}:{self.state.port}/0"
 
     def _is_responding(self) -> bool:
         try:
             with connect(self.url, COMMANDS) as client:
                 return bool(client.ping())
-        except redis.RedisError:  # the connection was refused, or the append-only file is still being loaded
+        except redis.RedisError:  # The server does not listen yet, or it is still loading the append-only file.
             return False
 
     def _process(self) -> Any:
@@ -62,7 +65,8 @@ class ValkeyServer(EmbeddedServer):
             "save": '""',
             "appendonly": "yes",
             "appendfsync": "everysec",
-            # Detects connections to a host that lost power within half a minute (`common.redis.presence`).
+            # With this, Valkey detects within half a minute that a client's host has lost power
+            # (`common.redis.presence`).
             "tcp-keepalive": "15",
             "maxmemory": "1gb",
             "maxmemory-policy": "noeviction",

@@ -1,6 +1,6 @@
-"""Entry point of the trainer process, under a supervisor or, with `--local`, without services.
+"""The entry point of the trainer: as the child of a supervisor, or without services with `--local`.
 
-The connection to the supervisor exists before torch is imported, because the import takes seconds.
+The connection to the supervisor is opened before torch is imported, because the import takes seconds.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sys
 
 
 def main() -> int:
-    """Run one job. Return 0 after an outcome, 1 after a failure, 2 for a wrong command line."""
-    # With other load on the machine, OpenMP threads that spin while waiting make a training 4 times slower
+    """Execute one job. Return 0 after an outcome, 1 after a failure, 2 for an invalid command line."""
+    # Waiting OpenMP threads must not spin: with other load on the machine, that makes a training 4 times slower
     # (docs/decisions/0007). OpenMP reads this variable when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "--local" in sys.argv[1:]:
@@ -23,8 +23,8 @@ def main() -> int:
     status = run_child()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything is written and reported. Exit without cleanup, because a library thread may still be busy and torch
-    # takes seconds to shut down.
+    # All files are written and the result is reported. Exit without Python's cleanup, because a thread of a library may
+    # still be busy, and torch takes seconds to shut down.
     os._exit(status)
 
 

@@ -1,7 +1,7 @@
-"""Runs one attempt of a job as a child of a supervisor: receives the job, calls its handler and reports the result.
+"""Executes one attempt of a job as a child of a supervisor: receives the job, calls its handler, reports the result.
 
-All messages go through the socket (`common.child.protocol`). End of file on it means that the supervisor has ended; the
-process then exits at once. Leaves out: what the jobs do (`services.trainer.handlers`).
+All messages go through the socket (`common.child.protocol`). The end of file on the socket means that the supervisor
+has ended; the trainer then exits at once. The handlers of the job types are in `services.trainer.handlers`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 
 def run_child() -> int:
-    """Execute the job that the supervisor sends and return the exit code."""
+    """Receive the job from the supervisor, execute it and return the exit status."""
     die_with_parent()
     configure("trainer")
     if CHILD_FD_VARIABLE not in os.environ:
@@ -74,7 +74,8 @@ def _execute(channel: Channel, start: Start) -> int:
         request = wait_for_disk(hooks, obeyed=_requests_obeyed_before_start(start, directory))
         if request is not None:
             return _report_outcome(channel, hooks, outcome_of(request))
-        # Imported here, after the listener has started: torch takes seconds, and the supervisor may end meanwhile.
+        # This import takes seconds, because it loads torch. The listener already runs, and notices if the supervisor
+        # ends.
         from services.trainer.handlers import HANDLERS, JobPaths
 
         handler = HANDLERS.get(job.job_type)
@@ -82,7 +83,8 @@ def _execute(channel: Channel, start: Start) -> int:
             raise ProtocolError(f"job type '{job.job_type}' has no handler; known are {', '.join(sorted(HANDLERS))}")
         outcome = handler(job, JobPaths(store, Path(start.data_dir)), hooks)
     except DiskFullError as error:
-        # Raised where the work cannot wait for space. The job returns to the queue; its next attempt waits first.
+        # The disk became full at a point where the work cannot wait. The job returns to the queue, and its next attempt
+        # first waits for space.
         hooks.event("checkpoint_failed", reason=error.message, left_with=None)
         wait_to_retry_write(hooks, error.message)
         return _report_outcome(channel, hooks, Outcome.DRAINED)
@@ -92,7 +94,10 @@ def _execute(channel: Channel, start: Start) -> int:
 
 
 def _requests_obeyed_before_start(start: Start, directory: Path) -> set[StopRequest]:
-    """Return the stop requests to obey before the job begins; a pause only if there is a checkpoint to resume from."""
+    """Return the stop requests that the trainer obeys before the job begins.
+
+    They include a pause only if there is a checkpoint to resume from.
+    """
     resumable = start.job.payload.get("initial_checkpoint") or any((directory / "checkpoints").glob("*/manifest.json"))
     return {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if resumable else set())
 

@@ -1,6 +1,7 @@
-"""Jobs on a controller: training and ablation, with resolved paths.
+"""Controller jobs: training and ablation. Paths are resolved before.
 
-The handlers of a worker's child and `--local` call these functions. The training loop is `common.rl.train_controller`.
+Both the handlers of a worker's trainer and `--local` call these functions. The training loop is in
+`common.rl.train_controller`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ def run_controller_training(
     data_dir: Path,
     initial_checkpoint: Path | None = None,
 ) -> Outcome:
-    """Run `common.rl.train_controller`, including its ablation. The first attempt starts from `initial_checkpoint`."""
+    """Run `common.rl.train_controller`, which includes an ablation.
+
+    `initial_checkpoint` is the checkpoint from which the first attempt starts.
+    """
     if initial_checkpoint is not None and not has_checkpoints(directory):
         _copy_checkpoint(initial_checkpoint, directory)
     return rl.train_controller(config, lm_checkpoint, directory, hooks, data=data, data_dir=data_dir)
@@ -63,7 +67,7 @@ def ablate_controller(
 
 
 def _copy_checkpoint(checkpoint: Path, directory: Path) -> None:
-    """Copy a checkpoint folder of another experiment atomically, so that the training resumes from it."""
+    """Copy the checkpoint folder of another experiment atomically; the training then resumes from the copy."""
     if not (checkpoint / MANIFEST).is_file():
         raise CheckpointError(
             f"{checkpoint}: not a checkpoint folder (it has no {MANIFEST}), so training cannot start from it"

@@ -1,7 +1,7 @@
-"""Dataset jobs: tokenise a corpus into its cache and record the number of tokens beside an uploaded dataset.
+"""Dataset jobs: tokenise a corpus into the token cache, and store the number of tokens with an uploaded dataset.
 
-Trainings open the same cache with the same lock, so a corpus is tokenised only once, even if a training starts at the
-same time. An interrupted attempt leaves no files, and the next one starts from the beginning.
+Trainings use the same cache under the same lock. Therefore a corpus is tokenised only once, even if a training starts
+at the same time. An interrupted attempt leaves no files, and the next one starts from the beginning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from common.training.loading import StoppedWhileLoading, load_corpus
 
 
 def tokenise_corpus(payload: DatasetPayload, hooks: TrainingHooks, *, data_dir: Path) -> Outcome:
-    """Build the token cache of `payload.data`. Raises DataError if the dataset was replaced since the submission."""
+    """Build the token cache of `payload.data`.
+
+    Raises DataError if the dataset was replaced since the job was submitted.
+    """
     store, name = DatasetStore(data_dir), payload.data.source
     if payload.sha256 is not None:
         _require_same(store, name, payload.sha256)
@@ -28,7 +31,7 @@ def tokenise_corpus(payload: DatasetPayload, hooks: TrainingHooks, *, data_dir: 
 
     def progress(done: int, total: int | None) -> None:
         if total is not None:
-            # A document that is too long is split and counts as several.
+            # A long document is split, and every part counts, so `done` may exceed `total`.
             hooks.report_progress(min(done, total), total)
 
     try:
@@ -36,7 +39,7 @@ def tokenise_corpus(payload: DatasetPayload, hooks: TrainingHooks, *, data_dir: 
     except StoppedWhileLoading as stop:
         return outcome_of(stop.request)
     documents = len(corpus.documents("train")) + len(corpus.documents("validation"))
-    # The dataset's record holds the tokens of the default settings; other settings give other tokens.
+    # The numbers are stored only for the default settings, because other settings lead to other tokens.
     if payload.sha256 is not None and is_dataset_name(name) and payload.data == DataConfig(source=name):
         record = TokenRecord(
             sha256=payload.sha256,

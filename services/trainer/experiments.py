@@ -1,6 +1,6 @@
-"""Writes the files that describe an experiment: its configuration as YAML and `metadata.json`.
+"""Writes the files that describe an experiment: its configuration as YAML, and `metadata.json`.
 
-The first attempt writes them; later attempts leave them unchanged.
+The first attempt writes them; later attempts do not change them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from common.files import write_atomic, write_text
 
 
 def write_lm_config(directory: Path, config: LMConfig) -> None:
-    """Write the `config.yaml` of a pretraining."""
+    """Write the `config.yaml` of a language model training."""
     _write_once(directory / "config.yaml", dump_yaml(config))
 
 
 def write_rl_config(directory: Path, config: RLConfig, lm_checkpoint: Path) -> None:
-    """Write `rl_config.yaml`, and the language model's configuration as `base_config.yaml` if it is known."""
+    """Write `rl_config.yaml`. If the language model's configuration is known, write it as `base_config.yaml`."""
     _write_once(directory / "rl_config.yaml", dump_yaml(config))
     base = find_config_file(lm_checkpoint)
     if base is not None:
@@ -29,7 +29,7 @@ def write_rl_config(directory: Path, config: RLConfig, lm_checkpoint: Path) -> N
 def write_metadata(directory: Path, kind: str, source_checkpoint: str | None) -> None:
     """Write `metadata.json`.
 
-    The source experiment is the first part of the reference `source_checkpoint`, or null for an absolute path.
+    Its source experiment is the first part of the reference `source_checkpoint`, or null if that is an absolute path.
     """
     source = None
     if source_checkpoint and not Path(source_checkpoint).is_absolute():
@@ -44,7 +44,7 @@ def write_metadata(directory: Path, kind: str, source_checkpoint: str | None) ->
 
 
 def find_config_file(lm_checkpoint: Path) -> Path | None:
-    """Return the `config.yaml` of the experiment that contains a model file or checkpoint folder, or None."""
+    """Return the `config.yaml` of the experiment that contains `checkpoint`, or None if there is none."""
     for folder in lm_checkpoint.parents[:2]:
         if (folder / "config.yaml").is_file():
             return folder / "config.yaml"

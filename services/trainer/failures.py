@@ -1,4 +1,4 @@
-"""Converts an exception of a job to an error code, a message for its user and the kind of the failure."""
+"""Converts an exception of a job to an error code, a message for the user, and a kind that determines the retries."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate m
 
 @dataclass(frozen=True)
 class JobFailure:
-    """The reason of a failed job, which the trainer sends as its last message."""
+    """The failure of a job. The trainer sends it to the supervisor as its last message."""
 
     code: str
     message: str
     kind: Literal["user", "cuda_oom", "diverged"] = "user"
-    """Determines whether and how often the job is retried."""
+    """Determines whether the job is retried, and how often."""
 
 
 def classify_failure(error: BaseException) -> JobFailure:
-    """Return the failure for an exception of a handler.
+    """Return the failure for an exception that a handler raised.
 
-    Distinguishes lack of CUDA memory, divergence, errors that the user can fix, lack of host memory and internal
+    It distinguishes: CUDA out of memory, divergence, errors that the user can fix, host out of memory, and internal
     errors.
     """
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return JobFailure(
             "cuda_out_of_memory",
             f"CUDA ran out of memory ({_first_line(error)}). Lower training.micro_batch_size or evaluation.batch_size "
-            "(the result stays the same), model.context_length or model.d_model; for a controller ppo.num_envs or "
-            "ppo.minibatch_size; or free the device of other processes",
+            "(the result stays the same), model.context_length or model.d_model; for a controller, lower ppo.num_envs "
+            "or ppo.minibatch_size; or end other processes that use the device",
             "cuda_oom",
         )
     if isinstance(error, DivergedError):
@@ -44,7 +44,7 @@ def classify_failure(error: BaseException) -> JobFailure:
         return JobFailure(
             "out_of_memory",
             f"the machine ran out of memory ({_first_line(error)}). Lower training.micro_batch_size, "
-            "evaluation.batch_size or the model's size; for a controller ppo.num_envs",
+            "evaluation.batch_size or the model's size; for a controller, lower ppo.num_envs",
         )
     return JobFailure(
         "internal_error", f"{type(error).__name__}: {_first_line(error)}; the job's log has the traceback"

@@ -1,7 +1,8 @@
-"""One handler per job type. Each validates the payload, resolves references and calls the library.
+"""One handler per job type: each validates the payload, resolves references and calls the library.
 
-A handler imports torch and its library when it is called. A new job type needs a payload in `common.jobs.payloads`, a
-function here and an entry in HANDLERS. Leaves out: the socket, the database, and the handling of exceptions.
+A handler imports torch and its library only when it is called. A new job type needs a payload in
+`common.jobs.payloads`, a function here, and an entry in HANDLERS. The socket, and the handling of exceptions, are in
+`services.trainer.child`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tidal_client.vocabulary import JobType
 
 @dataclass(frozen=True)
 class JobPaths:
-    """The artifact store and the data folder of a job."""
+    """The artifact store and the data folder that a job uses."""
 
     store: ArtifactStore
     data_dir: Path
@@ -38,7 +39,7 @@ Handler = Callable[[ChildJob, JobPaths, TrainingHooks], Outcome]
 
 
 def lm_training(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
-    """Pretrain a language model."""
+    """Train a language model."""
     from services.trainer import language_model
 
     payload = LmTrainingPayload.model_validate(job.payload)
@@ -57,7 +58,7 @@ def lm_training(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome
 
 
 def rl_training(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
-    """Train a controller for a finished language model, then run its ablation."""
+    """Train a controller for a trained language model, then run the ablation of the controller."""
     from services.trainer import controller
 
     payload = RlTrainingPayload.model_validate(job.payload)
@@ -108,7 +109,7 @@ def ablation(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
 
 
 def analysis(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
-    """Analyse the modulation of a controller, or fixed or random modulation, on given prompts."""
+    """Analyse how a controller, or fixed or random modulation, modulates generation for the given prompts."""
     from services.trainer import trajectories
 
     payload = AnalysisPayload.model_validate(job.payload)
@@ -118,7 +119,7 @@ def analysis(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
 
 
 def dataset(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
-    """Tokenise a corpus before trainings use it."""
+    """Tokenise a corpus, so that later trainings do not have to."""
     from services.trainer import corpora
 
     payload = DatasetPayload.model_validate(job.payload)

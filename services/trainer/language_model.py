@@ -1,6 +1,7 @@
-"""Jobs on a language model: pretraining and evaluation, with resolved paths.
+"""Language model jobs: pretraining and evaluation. Paths are resolved before.
 
-The handlers of a worker's child and `--local` call these functions. The training loop is `common.training.pretrain`.
+Both the handlers of a worker's trainer and `--local` call these functions. The training loop is in
+`common.training.pretrain`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def evaluate_checkpoint(
     evaluation: EvaluationConfig,
     data_dir: Path,
 ) -> Outcome:
-    """Write validation loss, perplexity and samples of a model to `evaluation_results/`.
+    """Write validation loss, perplexity and samples of a model to a file in `evaluation_results/`.
 
     A stop request ends the evaluation without a file. Raises DivergedError if the loss is not finite.
     """
@@ -77,7 +78,11 @@ def evaluate_checkpoint(
             value=error.value,
         ) from None
     if loss is not None:
-        hooks.phase("evaluation")  # reported again as a sign of life, because the samples report no progress
+        hooks.phase(
+            "evaluation"
+        # Report the phase again: generating the samples reports no progress, and the supervisor kills a trainer that
+        # sends no message for too long.
+        hooks.phase("evaluation")
         samples = generate_samples(model, evaluation)
     if loss is None or not keep_going():
         return outcome_of(_early_stop(hooks) or StopRequest.STOP)
@@ -101,6 +106,9 @@ def evaluate_checkpoint(
 
 
 def _early_stop(hooks: TrainingHooks) -> StopRequest | None:
-    """Return the stop request, or None if it is to complete, because the evaluation completes anyway."""
+    """Return the stop request.
+
+    Return None if there is none, or if it is "complete", because the evaluation completes anyway.
+    """
     request = hooks.requested_stop()
     return None if request is StopRequest.COMPLETE else request

@@ -1,8 +1,7 @@
-"""Training on this machine without services: `python -m services.trainer --local lm|rl --config … --out …`.
+"""Training without services: `python -m services.trainer --local lm|rl --config … --out …`, called by `tidal train`.
 
-It does the same work as a job of a worker, but reports to a terminal. `tidal train` calls it. `--out` is the
-experiment's folder; the same command resumes from its newest checkpoint. Exit codes: 0 completed, 1 failed, 3 stopped
-with a checkpoint.
+It does the same work as a job of a worker, but reports to a terminal. `--out` is the folder of the experiment; the same
+command resumes from the newest checkpoint there. Exit statuses: 0 completed, 1 failed, 3 stopped with a checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ EXIT_STOPPED = 3
 
 
 def run_local(arguments: list[str]) -> int:
-    """Parse the arguments, train, print the result and return the exit code."""
+    """Parse the arguments, train, print the result and return the exit status."""
     options = _parser().parse_args(arguments)
     configure("trainer")
     console = Terminal(highlight=True)
@@ -35,7 +34,7 @@ def run_local(arguments: list[str]) -> int:
         console.print(f"{options.kind} training failed: {error.message}", style="red", highlight=False)
         return 1
     except KeyboardInterrupt:
-        console.print("ended at once; the newest checkpoint on disk can be resumed", style="red")
+        console.print("ended at once; the same command resumes from the newest checkpoint on disk", style="red")
         return 1
     except Exception as error:
         from services.trainer.failures import classify_failure
@@ -51,20 +50,26 @@ def run_local(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services.trainer", description=__doc__)
-    parser.add_argument("--local", action="store_true", required=True, help="train without a supervisor")
-    parser.add_argument("kind", choices=("lm", "rl"), help="language model or controller")
-    parser.add_argument("--config", type=Path, help="YAML file with the configuration; default values if not given")
+    parser.add_argument(
+        "--local", action="store_true", required=True, help="train without a supervisor and other services"
+    )
+    parser.add_argument("kind", choices=("lm", "rl"), help="lm trains a language model, rl trains a controller")
+    parser.add_argument("--config", type=Path, help="YAML file with the configuration; default: the default values")
     parser.add_argument("--out", type=Path, required=True, help="folder of the experiment")
     parser.add_argument(
-        "--data", help="use this corpus instead of the configured one: builtin:stories, a dataset, a file or a hub name"
+        "--data",
+        help="use this corpus instead of the configured one: builtin:stories, an uploaded dataset, a file, or a "
+        "dataset on the Hugging Face Hub",
     )
-    parser.add_argument("--data-dir", type=Path, help="folder of local corpora and the token cache")
+    parser.add_argument("--data-dir", type=Path, help="folder of local corpora and token caches")
     parser.add_argument(
-        "--checkpoint", type=Path, help="lm: initial weights; rl: language model that the controller steers"
+        "--checkpoint",
+        type=Path,
+        help="lm: start from the weights of this checkpoint; rl: the language model that the controller steers",
     )
-    parser.add_argument("--resume-from", type=Path, help="checkpoint folder of another training to resume from")
+    parser.add_argument("--resume-from", type=Path, help="resume from this checkpoint folder of another training")
     parser.add_argument(
-        "--no-resume", action="store_true", help="start from the beginning; an error if --out has checkpoints"
+        "--no-resume", action="store_true", help="start from the beginning; fails if --out already contains checkpoints"
     )
     return parser
 
@@ -151,7 +156,10 @@ def _existing(path: Path) -> Path:
 
 
 def _resume_source(options: argparse.Namespace) -> Path | None:
-    """Return the checkpoint folder of `--resume-from`, or None. Checkpoints already in `--out` take precedence."""
+    """Return the checkpoint folder that `--resume-from` names, or None.
+
+    Checkpoints in `--out` take precedence over it.
+    """
     if options.resume_from is None:
         return None
     start: Path = _existing(options.resume_from).resolve()
@@ -167,7 +175,10 @@ def _resume_source(options: argparse.Namespace) -> Path | None:
 
 
 def _checkpoints(out: Path) -> list[Path]:
-    """Return the manifests of the checkpoints in `out`. Folders whose names begin with a dot are not checkpoints."""
+    """Return the manifests of the checkpoints in `out`.
+
+    Folders whose names begin with a dot are temporary and not checkpoints.
+    """
     return list((out / "checkpoints").glob("[!.]*/manifest.json"))
 
 

@@ -1,7 +1,8 @@
-"""`TrainingHooks` over the supervisor's socket, and the emergency exit for a stop that cannot wait.
+"""The hooks of a training under a supervisor, and the emergency exit for a stop request that cannot wait.
 
-A micro-batch of a large model can take a minute on a CPU. If a stop request has not been obeyed after `urgent_seconds`,
-another thread saves the state of the last finished step and ends the process.
+The hooks send reports over the supervisor's socket. On a CPU, a micro-batch of a large model can take a minute. If the
+training has not obeyed a stop request after `urgent_seconds`, another thread saves the state of the last finished step
+and ends the process.
 """
 
 from __future__ import annotations
@@ -41,13 +42,19 @@ from tidal_client.vocabulary import WAITING_FOR_DISK
 log = get_logger(__name__)
 
 PROGRESS_SECONDS = 0.2
-"""Shortest time in seconds between two progress messages."""
+"""Minimum time in seconds between two progress messages."""
 URGENT_SECONDS = 3.0
-"""Seconds from a stop request to the emergency exit. The local stack waits 10 s for a trainer to end."""
+"""Time in seconds from a stop request to the emergency exit.
+
+It is short, because the local stack kills a trainer that has not ended after about 10 s.
+"""
 
 
 class SupervisedHooks(DiskHooks):
-    """Connects a training to its supervisor. Stop requests arrive from the thread that reads the socket."""
+    """Connects a training to its supervisor.
+
+    Stop requests arrive in the thread that reads the socket.
+    """
 
     def __init__(
         self,
@@ -63,11 +70,11 @@ class SupervisedHooks(DiskHooks):
         super().__init__(reserve, writer)
         self.lifeline = lifeline
         self.finishing = False
-        """Whether the last message is being sent, after which end of file is expected."""
+        """True once only the last message remains to be sent. After it, the supervisor may close the socket."""
         self._channel = channel
         self._attempt = attempt
         self._phase = "starting"
-        """The newest phase other than `waiting_for_disk`."""
+        """The current phase; during a wait for disk space, the phase before the wait."""
         self._urgent_seconds = urgent_seconds
         self._end_process = end_process
         self._request: StopRequest | None = None
@@ -79,10 +86,10 @@ class SupervisedHooks(DiskHooks):
         self._rewound = False
         self._progress_at = -PROGRESS_SECONDS
         self._progress: Progress | None = None
-        """The newest progress that has not been sent."""
+        """The newest progress, if it has not been sent yet."""
 
     def request(self, request: StopRequest) -> None:
-        """Set the stop request, replacing an earlier one. May be called from any thread and from a signal handler."""
+        """Set the stop request; it replaces an earlier one. Any thread and any signal handler may call this."""
         self._request = request
         if request is StopRequest.COMPLETE or self._emergency_thread is not None:
             return
@@ -90,7 +97,10 @@ class SupervisedHooks(DiskHooks):
         self._emergency_thread.start()
 
     def finish(self) -> None:
-        """Write all metrics after the handler has ended. Only the last message may follow."""
+        """Write the remaining metrics.
+
+        Call this after the handler has ended; only the last message may be sent afterwards.
+        """
         with self._save_lock:
             self._save = None
         self._finished.set()
@@ -107,7 +117,8 @@ class SupervisedHooks(DiskHooks):
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Queue metrics for the writer and log them.
 
-        The first call of this attempt may come from a validation, before its first step.
+        In a resumed attempt, the first call also rewinds the metrics of earlier attempts; it may come from a validation
+        before the first step.
         """
         self._rewind(step)
         self._writer.add(kind, step, values)
@@ -116,8 +127,8 @@ class SupervisedHooks(DiskHooks):
     def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
         """Report progress to the supervisor, at most five times a second.
 
-        The first call also reports `running` and rewinds the metrics of earlier attempts. The next phase and the end
-        send progress that was held back.
+        The first call also reports that the training is running, and rewinds the metrics of earlier attempts. Progress
+        that was not sent because of the limit is sent with the next phase or at the end.
         """
         if not self._running:
             self._running = True
@@ -134,7 +145,10 @@ class SupervisedHooks(DiskHooks):
         return self._request
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
-        """Report the wait to the supervisor, for which it is a sign of life. None reports the phase before the wait."""
+        """Report a wait for disk space; None reports its end, with the phase before the wait.
+
+        The supervisor does not kill a waiting trainer, because these reports show that it is alive.
+        """
         if shortage is None:
             self._send(PhaseEntered(name=self._phase))
             return
@@ -148,25 +162,28 @@ class SupervisedHooks(DiskHooks):
         self._send(PhaseEntered(name=WAITING_FOR_DISK, disk=wait))
 
     def wait_while_suspended(self) -> None:
-        """Block while the lease may be lost."""
+        """Block while the lease may have been lost."""
         self.lifeline.wait()
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
-        """Keep `save` for the emergency exit."""
+        """Store `save`, which the emergency exit calls to write a checkpoint."""
         with self._save_lock:
             self._save = save
 
     def before_checkpoint(self) -> None:
-        """Flush metrics, then wait while the lease may be lost: an attempt that may be replaced publishes nothing."""
+        """Write all metrics to disk, then block while the lease may have been lost.
+
+        An attempt that may have been replaced must not publish a checkpoint.
+        """
         self.flush_metrics()
         self.lifeline.wait()
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
-        """Report the kept checkpoints to the supervisor, which deletes the database rows of all others."""
+        """Report the checkpoints that still exist. The supervisor deletes the database rows of all others."""
         self._send(CheckpointsKept(names=[f"checkpoints/{name}" for name in names]))
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
-        """Report withdrawn checkpoints to the supervisor.
+        """Report checkpoints that were withdrawn, because training diverged after them.
 
         The supervisor deletes their database rows and records the newest remaining checkpoint.
         """
@@ -201,7 +218,10 @@ class SupervisedHooks(DiskHooks):
         self._rewound = True
 
     def _send_progress(self) -> None:
-        progress, self._progress = self._progress, None  # both threads may call this at the end
+        progress, self._progress = (
+            self._progress,
+            None,
+        )  # At the end of an attempt, two threads may call this at the same time.
         if progress is not None:
             self._send(progress)
 
@@ -209,20 +229,20 @@ class SupervisedHooks(DiskHooks):
         try:
             self._channel.send(message, droppable=droppable)
         except OSError:
-            # The supervisor has ended, so another attempt may be running already; this one must not continue.
+            # The supervisor has ended, so another attempt may already be running. This attempt must not continue.
             self._end_process(EXIT_FAILED)
 
     def _emergency_exit(self) -> None:
-        """Save the last finished step and end the process, unless the training ends within `urgent_seconds`."""
+        """Unless the training ends within `urgent_seconds`, save the last finished step and end the process."""
         if self._finished.wait(self._urgent_seconds):
             return
         self.lifeline.wait()
         with self._save_lock:
             save = self._save
-        self._emergency_thread = None  # a later request starts another thread
+        self._emergency_thread = None  # From here on, a later request starts another thread.
         request = self._request
-        assert request is not None  # a request has started this thread
-        # Without `save` there is nothing to save yet, and after COMPLETE the training ends by itself.
+        assert request is not None  # This thread was started by a request.
+        # Without `save` there is no finished step yet. After "complete", the training ends by itself.
         if save is None or request is StopRequest.COMPLETE:
             return
         self._emergency_thread = threading.current_thread()
@@ -237,7 +257,9 @@ class SupervisedHooks(DiskHooks):
                 self._end_process(EXIT_FAILED)
                 return
             self.event("checkpoint_failed", reason=error.message, left_with=None)
-        except Exception as error:  # the training waits for this thread's lock, so the process has to end
+        except (
+            Exception
+        ) as error:  # The main thread waits for the lock that this thread holds, so the process must end.
             from services.trainer.failures import classify_failure
 
             log.exception("the emergency checkpoint failed")
@@ -245,20 +267,21 @@ class SupervisedHooks(DiskHooks):
             self._send(Failed(code=failure.code, message=failure.message, kind=failure.kind))
             self._end_process(EXIT_FAILED)
             return
-        # A newer request may have arrived meanwhile. COMPLETE does not apply, because this attempt stops early.
+        # A newer request may have arrived in the meantime. "Complete" is ignored, because this attempt stops early.
         if self._request is not None and self._request is not StopRequest.COMPLETE:
             request = self._request
         log.info("the attempt was stopped in the middle of a step", request=request.value)
         self.finish()
-        # A paused job needs a checkpoint to resume from; without one the attempt is drained and returns to the queue.
+        # A paused job needs a checkpoint to resume from. Without one, the attempt is drained, and the job returns to
+        # the queue.
         paused_without_checkpoint = request is StopRequest.PAUSE and info is None
         self._send(Finished(outcome=(Outcome.DRAINED if paused_without_checkpoint else outcome_of(request)).value))
         self._end_process(EXIT_FINISHED)
 
 
 def _ends_without_failing(error: TidalError, request: StopRequest) -> bool:
-    """Return whether the attempt ends without failing although no checkpoint could be written.
+    """Return whether a checkpoint that could not be written must not fail the job.
 
-    A full disk never fails the job; any other error of the disk fails only a pause.
+    A full disk never fails the job. Any other error of the disk fails the job only if a pause was requested.
     """
     return isinstance(error, DiskFullError) or (isinstance(error, StorageError) and request is not StopRequest.PAUSE)

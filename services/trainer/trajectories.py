@@ -1,7 +1,7 @@
 """Analysis jobs: generate samples in batches, then write the result of `common.analysis` to one file.
 
 The result depends only on the payload. An interrupted attempt leaves no files, and the next one starts from the
-beginning. Leaves out: the table `analyses`, which the worker fills from the file.
+beginning. The worker reads the file and inserts its content into the table `analyses`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tidal_client.vocabulary import GatingMode
 
 RESULTS_FILE = "analysis_results.json"
 BATCH_SIZE = 32
-"""Samples that are generated together."""
+"""Number of samples that are generated in one batch."""
 
 
 def run_analysis(payload: AnalysisPayload, store: ArtifactStore, directory: Path, hooks: TrainingHooks) -> Outcome:
@@ -94,7 +94,7 @@ def run_analysis(payload: AnalysisPayload, store: ArtifactStore, directory: Path
 
 
 def sample_of(generation: Generation) -> GeneratedSample:
-    """Return the fields of a generation with modulation that the analysis needs."""
+    """Return those fields of a generation that the analysis needs."""
     steps = generation.trajectory
     return GeneratedSample(
         text=generation.text,
@@ -106,7 +106,7 @@ def sample_of(generation: Generation) -> GeneratedSample:
 
 
 def _group_by_settings(groups: list[SampleGroup]) -> dict[tuple[str, float], list[int]]:
-    """Return the indices of the groups by gating mode and modulation; groups with equal settings may share a batch."""
+    """Return {(gating mode, modulation): indices of its groups}. Groups with the same key may share a batch."""
     indices: defaultdict[tuple[str, float], list[int]] = defaultdict(list)
     for number, group in enumerate(groups):
         indices[group.gating_mode, group.modulation].append(number)
@@ -114,6 +114,9 @@ def _group_by_settings(groups: list[SampleGroup]) -> dict[tuple[str, float], lis
 
 
 def _early_stop(hooks: TrainingHooks) -> StopRequest | None:
-    """Return the stop request, or None if it is to complete, because the analysis completes anyway."""
+    """Return the stop request.
+
+    Return None if there is none, or if it is "complete", because the analysis completes anyway.
+    """
     request = hooks.requested_stop()
     return None if request is StopRequest.COMPLETE else request

@@ -1,4 +1,5 @@
-// All reports, newest first, with filters by title and experiment, and a button for a new report.
+// The page that lists all reports, newest first, with filters by title and experiment.
+// A button creates a report.
 import { html, useEffect, useState } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -58,8 +59,10 @@ export function Reports() {
                     Show all reports
                   </button><//
                 >`
-              : html`<${Empty} icon="report" title="No reports yet"
-                  ><p>A report is a text with live charts. Generate one from an experiment, and then edit it.</p>
+              : html`<${Empty} icon="report" title="There are no reports yet"
+                  ><p>
+                    A report is a text with charts that stay up to date. Generate one from an experiment, then edit it.
+                  </p>
                   <${NewReport} primary
                 /><//>`}
       <//>
