@@ -14,14 +14,16 @@ from bench.report import Row, heading, table
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="finish each in a minute on 2 cores")
+    parser.add_argument(
+        "--quick", action="store_true", help="shorten each benchmark to at most about a minute on 2 cores"
+    )
     quick = parser.parse_args().quick
     rows: list[Row] = []
     for module in pkgutil.iter_modules(bench.__path__):
         if module.name == "__main__":
             continue
         run = getattr(importlib.import_module(f"bench.{module.name}"), "run", None)
-        if run is None:  # a module that benchmarks import
+        if run is None:  # not a benchmark, but a helper module
             continue
         print(f"bench.{module.name} …", file=sys.stderr, flush=True)
         rows += run(quick)

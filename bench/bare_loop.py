@@ -1,7 +1,8 @@
-"""The peer of a supervised training: the same model and data in a plain torch loop without any service.
+"""The reference for a supervised training: a plain torch loop with the same model and data but without any service.
 
 `python -m bench.bare_loop` reads {"config": …, "data_dir": …} from standard input and writes a line of JSON
-(step, time, loss) per update to standard output until it is killed. Leaves out: validation, checkpoints, schedules.
+(step, time, loss) per update to standard output until it is killed. It does not validate, write checkpoints or change
+the learning rate.
 """
 
 from __future__ import annotations

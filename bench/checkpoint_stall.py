@@ -1,8 +1,9 @@
-"""Measure how long a checkpoint of the default model interrupts a training step, and how long it delays a stop.
+"""Measure how long a checkpoint of the default model interrupts training, and how long it delays a stop request.
 
-A step is interrupted while 30.6 M parameters and both moments of AdamW are copied to host memory (367 MB). The
-reference is the speed of memory: numpy copies as many bytes in as many pieces into new memory. The two alternate. The
-second figure is a whole synchronous checkpoint, which a stop waits for, compared with the 15 s promised for a stop.
+Training is interrupted while 30.6 M parameters and both moments of AdamW are copied to host memory (367 MB). The
+reference is a numpy copy of the same arrays into new memory, because both are limited by the memory's speed. The
+benchmark alternates between checkpoints and reference copies. The second figure is the time to write a whole checkpoint
+synchronously, which has to end before a training can stop. Its reference is the 15 s promised for a stop.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def run(quick: bool) -> list[Row]:
             started = time.perf_counter()
             state.save_in_background()
             stalls.append(time.perf_counter() - started)
-            writer.close()  # the thread is idle while the reference runs
+            writer.close()  # wait for the background write, so that it does not slow down the reference copy
             writer = state.writer = CheckpointWriter(manager, NullHooks())
             started = time.perf_counter()
             copies = [array.copy() for array in arrays]
@@ -65,11 +66,11 @@ def run(quick: bool) -> list[Row]:
     size = sum(array.nbytes for array in arrays) / 1e6
     return [
         Row(
-            f"stall of a step for a checkpoint of {size:.0f} MB, median",
+            f"interruption of training by a checkpoint of {size:.0f} MB, median",
             "s",
             statistics.median(stalls),
             statistics.median(references),
-            "numpy copy of the same size",
+            "numpy copy of the same arrays",
             2.0,
             "at most",
         ),
@@ -78,7 +79,7 @@ def run(quick: bool) -> list[Row]:
             "s",
             max(written),
             STOP_PROMISE_SECONDS,
-            "promise to a stop",
+            "promised time of a stop",
             0.6,
             "at most",
         ),

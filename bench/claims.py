@@ -1,9 +1,10 @@
-"""Measure the time of a claim while 2,000 jobs wait, and the time of a page of the job list.
+"""Measure how long it takes to claim a job and to list a page of jobs while 2,000 jobs wait.
 
-Four processes claim jobs from a PostgreSQL server that this benchmark starts, with the usual durability. Each process
-alternates between a claim without limits and a bare update of one row, both timed from the first statement to the end
-of the commit; the bare update shows the share of the machine. Then each alternates between claims of a job type with a
-limit and bare updates. The pages are timed afterwards, over HTTP and inside the api's operation.
+Four processes claim jobs from a PostgreSQL server that this benchmark starts with its default durability settings. Each
+process alternates between a claim and a plain UPDATE of one row. Both are timed from the first statement to the end of
+the commit; the UPDATE shows how much of the time is due to the machine. In the first series the concurrency of job
+types is unlimited, in the second it is limited. Afterwards the pages are timed, over HTTP and by a direct call of the
+api's function.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ SELECT 'job_' || n, type, queue, payload, 'bench-' || n, n % 5, now() - make_int
 FROM jobs, generate_series(2, :n) n
 """
 Times = list[tuple[float, float, float, float]]
-"""Seconds of a claim without limits, the bare update after it, a claim with a limit, and the bare update after that."""
+"""Tuples of seconds: (claim without limits, plain update after it, claim with limits, plain update after it)."""
 
 
 def run(quick: bool) -> list[Row]:
@@ -80,18 +81,18 @@ def run(quick: bool) -> list[Row]:
         _promise(
             f"claim with {WAITING} waiting, {CLAIMERS} processes, p99", _percentile(claimed, 99), CLAIM_MILLISECONDS
         ),
-        *(_compared_with("claim", claimed, bare, "bare update and commit", percent, 10.0) for percent in (50, 99)),
+        *(_compared_with("claim", claimed, bare, "plain update and commit", percent, 10.0) for percent in (50, 99)),
         _compared_with("claim with a limit", limited, claimed, "claim without limits", 50, 6.0),
         *(
             _promise(f"page of {PAGE} jobs {where}, p{percent}", _percentile(seconds, percent), PAGE_MILLISECONDS)
-            for where, seconds in (("in the operation", inside), ("over HTTP", outside))
+            for where, seconds in (("by a direct call", inside), ("over HTTP", outside))
             for percent in (50, 99)
         ),
     ]
 
 
 def _compared_with(name: str, ours: list[float], reference: list[float], what: str, percent: int, bound: float) -> Row:
-    label = f"{name} compared with a {what}, p{percent}"
+    label = f"{name}, reference {what}, p{percent}"
     return Row(label, "ms", _percentile(ours, percent), _percentile(reference, percent), what, bound, "at most")
 
 
@@ -107,7 +108,7 @@ def _percentile(values: list[float], percent: int) -> float:
 
 
 def _fill(url: str, jobs: int) -> None:
-    """Submit one job in the usual way and copy it until there are `jobs` jobs."""
+    """Submit one job through `enqueue_job` and copy its rows until there are `jobs` jobs."""
     engine = make_engine(url)
     with session_factory(engine).begin() as session:
         enqueue_job(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}}))
@@ -121,7 +122,7 @@ def _fill(url: str, jobs: int) -> None:
 
 
 def _race(url: str, claims: int) -> Times:
-    """Run all claiming processes at the same time. Return the times of each turn."""
+    """Run all claiming processes at the same time. Return their times, one tuple per repetition."""
     context = multiprocessing.get_context("spawn")
     gate = context.Barrier(CLAIMERS)
     with context.Pool(CLAIMERS, initializer=_store_barrier, initargs=(gate,)) as pool:
@@ -137,7 +138,7 @@ def _store_barrier(gate: Barrier) -> None:
 
 
 def _claimer(url: str, number: int, claims: int) -> Times:
-    """Alternate between claims and bare updates. This runs in a child process."""
+    """Alternate between claims and plain updates. This function runs in a child process."""
     open_settings, limited_settings = (
         Settings(_env_file=None, lm_training_concurrency=n, rl_training_concurrency=n, other_concurrency=n)
         for n in (0, 10 * WAITING)
@@ -185,7 +186,7 @@ def _timed(work: Callable[[], object], times: int) -> list[float]:
 
 
 def _make_predictable(url: str, redis_url: str) -> None:
-    """Add heartbeats of workers and finished jobs, so that a page predicts when each of its jobs will start."""
+    """Add workers' heartbeats and finished jobs, from which the api predicts when each listed job will start."""
     engine = make_engine(url)
     with session_factory(engine).begin() as session:
         for job in session.scalars(select(Job).where(Job.attempt == 1).limit(5)):
@@ -211,7 +212,7 @@ def _page_reader(url: str, redis_url: str) -> Callable[[], object]:
 
 @contextlib.contextmanager
 def _api(url: str, redis_url: str, folder: Path) -> Iterator[Callable[[], object]]:
-    """Start the api as a process. Yield a function that requests a page from it."""
+    """Start the api as a process. Yield a function that requests a page of jobs from the api."""
     port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")},

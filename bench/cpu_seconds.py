@@ -1,6 +1,6 @@
-"""CPU seconds of the processes of a running stack, by the names that `tidal status` shows.
+"""Reads the CPU seconds of the processes of a running stack, keyed by the names that `tidal status` shows.
 
-The time of children that have exited is added to the process that waited for them. The trainer has its own entry.
+The time of a child that has exited counts for its parent. The trainer has its own entry.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from tidal_client.local_instance import read_instance
 
 TRAINER = "trainer"
 _CHILDREN = {"services.trainer": TRAINER, "services.generator.engine_child": "engine"}
-"""The names of the child processes of workers, by their module."""
+"""{module: name} of the processes that workers start."""
 
 
 def by_process(stack: RunningStack) -> dict[str, float]:
-    """Return user plus system seconds so far for each name. The time of exited children is added to their parent."""
+    """Return {name of the process: user plus system seconds so far}."""
     instance = read_instance(stack.folder)
     if instance is None:
-        raise RuntimeError(f"the stack in {stack.folder} does not run any more")
+        raise RuntimeError(f"the stack in {stack.folder} is not running")
     names = {state.pid: name for name, state in instance.processes.items() if state.pid is not None}
     seconds = {"supervisor": 0.0, **dict.fromkeys(names.values(), 0.0)}
     _add(psutil.Process(stack.process.pid), "supervisor", names, seconds)
@@ -34,7 +34,7 @@ def trainer(stack: RunningStack) -> Any:
         child for child in psutil.Process(stack.process.pid).children(recursive=True) if _module_name(child) == TRAINER
     ]
     if len(found) != 1:
-        raise RuntimeError(f"{len(found)} trainers run; exactly one is needed")
+        raise RuntimeError(f"{len(found)} trainers are running; the benchmark needs exactly one")
     return found[0]
 
 

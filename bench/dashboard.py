@@ -1,9 +1,10 @@
-"""Measure how fast the dashboard opens in a headless Chromium, and its transferred size.
+"""Measure how fast the dashboard opens in a headless Chromium, and how many bytes it transfers.
 
-One page lists 200 experiments, the other has charts of a million points. The time runs from the start of the navigation
-to the frame that shows all 200 rows or the first chart. The server is warm and the browser's cache is empty. Each
-figure is the median of five. The references are the promised 1 s and 1.5 s. The size is what a browser with an empty
-cache receives for the dashboard itself, with headers and the modules of all pages, compressed. Needs Chromium.
+One page lists 200 experiments, and the other has charts of a million points. The time runs from the start of the
+navigation to the frame that shows all 200 rows or the first chart. The server has answered a request before, and the
+browser's cache is empty. Each figure is the median of five. The references are the promised 1 s for the list and 1.5 s
+for the chart. The size is the number of compressed bytes that a browser with an empty cache receives for the
+dashboard's own files, including HTTP headers. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ requestAnimationFrame(look);
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure with a million points, or 200,000 when `quick`. Return no rows if there is no Chromium."""
+    """Measure with charts of a million points (200,000 when `quick`). Return no rows if there is no Chromium."""
     program = find()
     if program is None:
         print(WITHOUT, file=sys.stderr)
@@ -68,7 +69,7 @@ def _submit(stack: RunningStack, count: int) -> None:
 
 
 def _open(browser: Browser, address: str) -> float:
-    """Return the median seconds to open a page with an empty cache; the first of the attempts is not counted."""
+    """Return the median number of seconds to open a page with an empty cache. The first attempt is not counted."""
     found = []
     for _ in range(TIMES + 1):
         context = browser.new_context(viewport={"width": 1280, "height": 900})

@@ -1,10 +1,10 @@
 """Count the steps that are lost or repeated when a disk fills up during a run.
 
-A local stack, whose experiments lie on a small file system of their own, trains a tiny model. The benchmark fills that
-disk below the reserve, and the trainer waits for longer than a silent trainer is allowed to. Then the disk is freed and
-the training goes on by itself; or the job is paused and resumed; or it is stopped and resumed as a new job. The archive
-of metrics must hold every step exactly once: the promise is 0 lost or repeated steps. Needs root to mount the file
-system.
+A local stack trains a tiny model and keeps its experiments on a small separate file system. The benchmark fills this
+file system until less space is free than the configured reserve, and the trainer waits longer than the time after which
+a hanging trainer is killed. Three cases are measured. In the first, space is freed and training continues without a
+request. In the second, the job is paused and resumed, in the third stopped and resumed as a new job. The metrics files
+must contain every step exactly once: the promise is 0 lost or repeated steps. Needs root to mount the file system.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tidal_client.vocabulary import WAITING_FOR_DISK
 SIZE_MB, RESERVE_MB, LEFT_MB = 300, 64, 45
 STEPS = 400
 SILENCE_SECONDS = 15.0
-"""Seconds after which a silent trainer is killed; the wait is longer."""
+"""Seconds without progress after which a trainer is killed. The wait for disk space in this benchmark is longer."""
 LIMIT_SECONDS = 300.0
 CONFIG: dict[str, Any] = {
     "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
@@ -54,12 +54,14 @@ SETTINGS = {
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure the wait that ends with a freed disk; unless `quick`, also the pause and the stop."""
-    endings: dict[str, Callable[[_SmallDiskStack], list[str]]] = {"then freed": _freed}
+    """Measure the case in which space is freed; unless `quick`, also those with a pause and a stop."""
+    endings: dict[str, Callable[[_SmallDiskStack], list[str]]] = {"space freed while the job waits": _freed}
     if not quick:
-        endings |= {"paused while it waits": _paused, "stopped while it waits": _stopped}
+        endings |= {"job paused while it waits": _paused, "job stopped while it waits": _stopped}
     if not _may_mount():
-        sys.stderr.write("a small file system cannot be mounted: run this as root and where mount is allowed\n")
+        sys.stderr.write(
+            "a small file system cannot be mounted; run this benchmark as root on a machine that allows mounts\n"
+        )
         return []
     rows = []
     with _small_disk_stack() as stack:
@@ -69,7 +71,7 @@ def run(quick: bool) -> list[Row]:
             steps = [step for experiment in experiments for step in stack.steps(experiment)]
             lost, repeated = len(set(range(1, STEPS + 1)) - set(steps)), len(steps) - len(set(steps))
             sys.stderr.write(f"{name}: {len(steps)} steps in {time.monotonic() - started:.0f} s\n")
-            what = f"disk full during a run, {name}: steps lost or done twice"
+            what = f"disk full during a run, {name}: steps lost or repeated"
             rows.append(Row(what, "steps", lost + repeated, STEPS, "of the run", 0.0, "at most"))
     return rows
 
@@ -92,12 +94,12 @@ class _SmallDiskStack:
         self.disk = disk
 
     def fill(self) -> None:
-        """Fill the disk to `LEFT_MB` of free space, less than the reserve."""
+        """Fill the disk until `LEFT_MB` are free, which is less than the reserve."""
         with (self.disk / "ballast").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, free_bytes(self.disk) - LEFT_MB * MIB)
 
     def free(self) -> None:
-        """Free the space that `fill` took."""
+        """Delete the file that `fill` wrote."""
         (self.disk / "ballast").unlink()
 
     def waiting_job(self) -> Job:
@@ -108,7 +110,7 @@ class _SmallDiskStack:
         return self.wait_for(job, lambda now: now.progress.phase == WAITING_FOR_DISK)
 
     def wait_for(self, job: Job, check: Callable[[Job], bool]) -> Job:
-        """Poll the job until `check` returns True and return it. Raises RuntimeError when it fails or time runs out."""
+        """Poll the job until `check` returns True. Raises RuntimeError if the job fails or LIMIT_SECONDS pass."""
         deadline = time.monotonic() + LIMIT_SECONDS
         while not check(now := self.client.job(job.id)):
             if time.monotonic() > deadline or now.status == "failed":
@@ -117,7 +119,7 @@ class _SmallDiskStack:
         return now
 
     def steps(self, experiment_id: str) -> list[int]:
-        """Return every step in the archive of metrics, of all attempts."""
+        """Return every step in the metrics files of an experiment, from all attempts of its job."""
         found = []
         for segment in (self.disk / experiment_id / "metrics").glob("metrics-*.jsonl"):
             for line in segment.read_text().splitlines():
@@ -136,7 +138,7 @@ def _freed(stack: _SmallDiskStack) -> list[str]:
     stack.free()
     ended = stack.wait_for(job, lambda now: now.ended)
     if (ended.status, ended.attempt) != ("completed", 1):
-        raise RuntimeError(f"the job did not go on by itself: {ended.status}, attempt {ended.attempt}")
+        raise RuntimeError(f"the job did not continue after space was freed: {ended.status}, attempt {ended.attempt}")
     return [job.experiment_id]
 
 

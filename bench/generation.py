@@ -1,10 +1,11 @@
 """Measure the tokens per second of the generation engine, compared with `transformers.generate` and with other modes.
 
-The peer is a GPT-2 of the same shape with random weights and its cache on. Both sample with top-k 50, repetition
-penalty 1.2 and temperature 0.8 from prompts of 12 tokens. Both run in one process with the environment of the
-generator's engine (allocator, waiting threads). The two alternate, and medians are printed. They use all cores, or
-TIDAL_GENERATOR_THREADS threads. The last rows count texts that are equal in a batch of one and in a full batch; for
-others, the first different step and its log-probabilities are printed. Needs the package transformers (extra `bench`).
+The reference for `transformers.generate` is a GPT-2 of the same shape with random weights and its KV cache enabled.
+Both models sample with top-k 50, repetition penalty 1.2 and temperature 0.8 from prompts of 12 tokens. Both run in one
+process with the environment variables of the generator's engine (allocator, OpenMP threads). Measurements of the two
+models alternate, and medians are printed. Both use all cores, or TIDAL_GENERATOR_THREADS threads. The last rows count
+the completions that are the same in a batch of one and in a full batch; for each of the others, the first different
+step and its log-probabilities are printed. Needs the package transformers (extra `bench`).
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from services.generator.engine_host import ENGINE_ENVIRONMENT
 PROMPT_TOKENS = 12
 SAMPLING = {"temperature": 0.8, "top_k": 50, "repetition_penalty": 1.2}
 NEAR_TIE = 1e-4
-"""Difference of log-probabilities below which two tokens count as almost equally likely."""
+"""Two tokens count as almost equally likely if their log-probabilities differ by less than this."""
 
 
 def run(quick: bool) -> list[Row]:
     """Measure all rows, with fewer tokens and rounds when `quick`."""
-    if "GOMP_SPINCOUNT" not in os.environ:  # libraries read the environment when the program starts
+    if "GOMP_SPINCOUNT" not in os.environ:  # libraries read these variables only when a program starts
         command = [sys.executable, "-m", "bench.generation", "--json", *(["--quick"] if quick else [])]
         environment = ENGINE_ENVIRONMENT | with_compute_environment(os.environ)
         output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -67,7 +68,7 @@ def run(quick: bool) -> list[Row]:
         lambda: generate_tokens(packed, prompts, new, gating_mode="learned", policy=policy),
         lambda: generate_tokens(packed, prompts, new),
     )
-    rows.append(Row("learned gating, batch 16", "tokens/s", learned, plain, "mode none", 0.85, "at least"))
+    rows.append(Row("gating mode learned, batch 16", "tokens/s", learned, plain, "gating mode none", 0.85, "at least"))
     small = DecodingModel(model, precision="int8")
     single = make_prompts(1)
     int8, float32 = alternate(
@@ -78,13 +79,21 @@ def run(quick: bool) -> list[Row]:
     for name, decoding_model in (("", packed), (", int8", small)):
         equal = count_equal_texts(decoding_model, requests)
         rows.append(
-            Row(f"same text alone and in a batch{name}", "texts", equal, requests, "requested", 0.995, "at least")
+            Row(
+                f"completions equal alone and in a batch{name}",
+                "completions",
+                equal,
+                requests,
+                "requested",
+                0.995,
+                "at least",
+            )
         )
     return rows
 
 
 def default_model() -> TransformerLM:
-    """Return a model with random weights whose logits vary as those of a trained model, and that never ends a text."""
+    """Return a model with random weights, logits that vary like a trained model's, and no end-of-text token."""
     model = TransformerLM(ModelConfig()).eval()
     with torch.no_grad():
         model.output_projection.weight.mul_(10)
@@ -141,7 +150,7 @@ def peer_generate_tokens(model: Any, prompts: list[list[int]], new: int) -> int:
 
 
 def alternate(rounds: int, ours: Callable[[], int], peer: Callable[[], int]) -> tuple[float, float]:
-    """Return the median tokens/s of both, which are measured alternately; the first round is not counted."""
+    """Return the median tokens/s of `ours` and `peer`, which run alternately. The first round is not counted."""
     speeds: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):
         for write_tokens, found in zip((ours, peer), speeds, strict=True):
@@ -153,7 +162,7 @@ def alternate(rounds: int, ours: Callable[[], int], peer: Callable[[], int]) -> 
 
 
 def count_equal_texts(model: DecodingModel, requests: int, *, slots: int = 64, new: int = 20) -> int:
-    """Count the texts that are equal in a batch of one and in a full batch in which others join and end."""
+    """Count the completions that are equal alone and in a full batch, in which other sequences start and end."""
     tokenizer = load_tokenizer()
     settings = [GenerationSettings(max_tokens=new - number % 7, **SAMPLING) for number in range(requests)]
     prompts = make_prompts(requests)
@@ -177,7 +186,8 @@ def count_equal_texts(model: DecodingModel, requests: int, *, slots: int = 64, n
         step, (one, other) = next((at, pair) for at, pair in enumerate(pairs) if pair[0].token_id != pair[1].token_id)
         gap = abs(one.log_prob - other.log_prob)
         print(
-            f"text {number} differs from step {step} on: log-probabilities {one.log_prob:.6f} and {other.log_prob:.6f}"
+            f"completion {number} differs from step {step} on: "
+            f"log-probabilities {one.log_prob:.6f} and {other.log_prob:.6f}"
             f"{', almost equally likely' if gap < NEAR_TIE else ''}",
             file=sys.stderr,
         )

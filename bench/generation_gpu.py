@@ -2,14 +2,14 @@
 
     python -m bench.generation_gpu [--quick] [--json]
 
-The default model in bfloat16 generates 200 tokens from prompts of 12, with top-k 50, repetition penalty 1.2 and
-temperature 0.8. For each batch it runs steps replayed as CUDA graphs, steps compiled by torch.compile and then
-replayed, and steps launched kernel by kernel. The peers are `transformers.generate` with a GPT-2 of the same shape in
-bfloat16, and the physical limit. A token counts once it is in the host's memory with its eight numbers; the rows "with
-texts" include the work in Python (text, stop strings, trajectory). The limit of a step is the larger of two times: its
-bytes (weights, keys and values, logits written and read) at the measured bandwidth, and its operations at the measured
-rate of matrix products. Without a GPU it prints a message and measures nothing. Compilation takes a minute or two per
-batch; --quick leaves it out.
+The default model in bfloat16 generates 200 tokens from prompts of 12 tokens, with top-k 50, repetition penalty 1.2 and
+temperature 0.8. Each batch size is measured with steps replayed as CUDA graphs, with compiled steps (torch.compile)
+replayed as CUDA graphs, and with steps launched kernel by kernel. The references are `transformers.generate` with a
+GPT-2 of the same shape in bfloat16, and the physical limit of the GPU. A token counts once it and its statistics are in
+host memory; the rows "whole engine" also include the work in Python (detokenization, stop strings, trajectories). The
+physical limit of a step is the larger of two times: the time to move its bytes (weights, keys and values, logits) at
+the measured memory bandwidth, and the time of its operations at the measured rate of matrix products. Without a GPU the
+benchmark prints a message and measures nothing. Compilation takes a minute or two per batch size; --quick omits it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from common.generation.cuda.batch import StaticBatch
 NEW_TOKENS = 200
 BATCHES = (1, 64, 512, 1024)
 COMPILED_BATCHES = (1, 1024)
-"""The batches that are also compiled; only the smallest and the largest, because it takes long."""
+"""The batch sizes that are also measured with torch.compile: only two, because compilation takes long."""
 SINGLE_TARGET, BATCH_TARGET = 4000.0, 500_000.0
-"""Required tokens/s on an H200 of batch 1 and of the best batch."""
+"""The tokens/s required on an H200, for batch size 1 and for the fastest batch size."""
 PEER_BATCHES = (1, 64, 512)
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure all batches; when `quick` only 1 and 64, without compilation. Return no rows without a GPU."""
+    """Measure all batch sizes; when `quick` only 1 and 64, without compilation. Return no rows if there is no GPU."""
     if not torch.cuda.is_available():
         print("there is no CUDA device, so nothing is measured", file=sys.stderr)
         return []
@@ -55,31 +55,31 @@ def run(quick: bool) -> list[Row]:
         limit = batch / step_seconds(model, batch, bandwidth, rate)
         graphs, times = tokens_per_second(model, batch)
         plain, _ = tokens_per_second(model, batch, graphs=False)
-        print_progress(f"batch {batch}: a step {histogram(times)}")
+        print_progress(f"batch {batch}: time of a step {histogram(times)}")
         fastest = graphs
         rows.append(row(f"GPU, batch {batch}, CUDA graphs", graphs, plain, "kernel by kernel", 1.0))
         if batch in COMPILED_BATCHES and not quick:
             compiled, times = tokens_per_second(model, batch, compiled=True)
-            print_progress(f"batch {batch}, compiled: a step {histogram(times)}")
+            print_progress(f"batch {batch}, compiled: time of a step {histogram(times)}")
             rows.append(row(f"GPU, batch {batch}, compiled", compiled, graphs, "CUDA graphs", 1.0))
             fastest = max(graphs, compiled)
         best = max(best, fastest)
-        rows.append(row(f"GPU, batch {batch}, physical limit", fastest, limit, "memory or products", 0.0))
+        rows.append(row(f"GPU, batch {batch}, physical limit", fastest, limit, "memory or arithmetic", 0.0))
         if batch == 1:
             rows.append(row("GPU, batch 1", fastest, SINGLE_TARGET, "required on an H200", 1.0))
         texts = texts_per_second(model, batch)
         if batch in PEER_BATCHES:
             peer = peer_tokens_per_second(device, batch)
-            rows.append(row(f"GPU, batch {batch}, with texts", texts, peer, "transformers generate", 2.5))
+            rows.append(row(f"GPU, batch {batch}, whole engine", texts, peer, "transformers generate", 2.5))
         else:
-            rows.append(row(f"GPU, batch {batch}, with texts", texts, fastest, "tokens", 0.0))
+            rows.append(row(f"GPU, batch {batch}, whole engine", texts, fastest, "steps only", 0.0))
     if not quick:
-        rows.append(row("GPU, best batch", best, BATCH_TARGET, "required on an H200", 1.0))
+        rows.append(row("GPU, fastest batch size", best, BATCH_TARGET, "required on an H200", 1.0))
     return rows
 
 
 def row(name: str, ours: float, reference: float, reference_name: str, bound: float) -> Row:
-    """Return a row in tokens/s. With bound 0 the ratio is only reported."""
+    """Return a row in tokens/s. A bound of 0 is always met, so the ratio is only reported."""
     return Row(name, "tokens/s", ours, reference, reference_name, bound, "at least")
 
 
@@ -91,7 +91,7 @@ def print_progress(line: str) -> None:
 def tokens_per_second(
     model: DecodingModel, batch: int, *, graphs: bool = True, compiled: bool = False
 ) -> tuple[float, list[float]]:
-    """Return the tokens/s and the seconds per step of the second round; the first includes captures and compilation."""
+    """Return the tokens/s and the seconds of each step in the second round. The first round captures and compiles."""
     settings = [GenerationSettings(max_tokens=NEW_TOKENS, ignore_end_of_text=True, **SAMPLING)] * batch
     prompts, owners, times = make_prompts(batch), list(range(batch)), list[float]()
     rows = StaticBatch(model, slots=batch, graphs=graphs, compiled=compiled)
@@ -118,7 +118,7 @@ def tokens_per_second(
 
 
 def texts_per_second(model: DecodingModel, batch: int) -> float:
-    """Return the tokens/s of the whole engine, with texts and trajectories in Python, in the second of two rounds."""
+    """Return the tokens/s of the whole engine, including its work in Python, in the second of two rounds."""
     engine, tokenizer, speed = DeviceEngine(model, slots=batch), load_tokenizer(), 0.0
     settings = GenerationSettings(max_tokens=NEW_TOKENS, ignore_end_of_text=True, **SAMPLING)
     for _ in range(2):
@@ -197,19 +197,19 @@ def seconds_of(work: Callable[[], object], times: int = 20) -> float:
 
 
 def step_seconds(model: DecodingModel, batch: int, bandwidth: float, rate: float) -> float:
-    """Return the least possible seconds of one step in the middle of a text."""
+    """Return the physical lower limit, in seconds, of a step in the middle of a sequence."""
     c = model.config
     layer = 4 * c.d_model * c.d_model + 2 * c.d_model * c.ffn_dim
     multiplied = c.num_layers * layer + c.d_model * c.vocab_size
     positions = PROMPT_TOKENS + NEW_TOKENS // 2
     cached = batch * positions * c.num_layers * 2 * c.d_model
-    # bfloat16 weights, keys and values; float32 logits, written once and read once.
+    # Weights, keys and values are bfloat16. Logits are float32, written once and read once.
     read = 2 * multiplied + 2 * cached + 2 * 4 * batch * c.vocab_size
     return max(read / bandwidth, 2 * batch * (multiplied + positions * c.num_layers * 2 * c.d_model) / rate)
 
 
 def histogram(times: list[float]) -> str:
-    """Return quantiles of the times of a step (seconds) as text in microseconds."""
+    """Return a text with quantiles of `times` (seconds per step) in microseconds."""
     cuts = statistics.quantiles(times, n=100)
     return (
         ", ".join(f"p{at} {cuts[at - 1] * 1e6:.0f} µs" for at in (10, 50, 90, 99))

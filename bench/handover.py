@@ -1,10 +1,10 @@
-"""Measure the cost of the Celery message between api and engine, compared with an engine that reads a Redis list.
+"""Measure how long a request takes from the api to the engine through Celery, compared with a plain Redis list.
 
 Both paths generate one token with a tiny model, so that the transport takes nearly all of the time. The time runs from
 the moment the request is in Redis to the first event in the stream that the api reads. The first path goes through
-Celery, the generator's worker and the socket of the engine child. The reference path uses a second engine child; a
-thread passes it the ids that it pops from a Redis list, as an engine without Celery would do. The two paths alternate;
-the medians are printed.
+Celery, the generator's worker and the socket of the engine process. The reference path uses a second engine process,
+without Celery: a thread pops request ids from a Redis list and passes them to that engine. Measurements of the two
+paths alternate, and medians are printed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def compare(stack: RunningStack, requests: int) -> list[Row]:
     directly: list[float] = []
     worker_cpu = 0.0
     try:
-        for number in range(-10, requests):  # requests below 0 load the model and are not measured
+        for number in range(-10, requests):  # requests with negative numbers load the model and are not measured
             before = sum(worker.cpu_times()[:2])
             celery = first_event(
                 client,
@@ -88,13 +88,13 @@ def compare(stack: RunningStack, requests: int) -> list[Row]:
     median = statistics.median(through_celery) * 1000
     name = "request in Redis to first event"
     return [
-        Row(name, "ms", median, statistics.median(directly) * 1000, "taken by the engine", 10, "at most"),
+        Row(name, "ms", median, statistics.median(directly) * 1000, "Redis list instead of Celery", 10, "at most"),
         Row("CPU of the Celery worker for a request", "ms", worker_cpu / requests * 1000, 10, "bound", 1, "at most"),
     ]
 
 
 def first_event(client: redis.Redis, request_id: str, hand_over: Callable[[str], object]) -> float:
-    """Hand over a new request and return the seconds until its first event is in the stream."""
+    """Create a request, pass its id to `hand_over` and return the seconds until its first event is in the stream."""
     request = GenerationRequest(id=request_id, checkpoint=CHECKPOINT, prompt="Once", max_tokens=1)
     client.set(keys.generate_request(request_id), request.model_dump_json(), ex=60)
     started = time.perf_counter()
@@ -105,7 +105,7 @@ def first_event(client: redis.Redis, request_id: str, hand_over: Callable[[str],
 
 
 def pop(client: redis.Redis, host: EngineHost, stop: threading.Event) -> None:
-    """Pass the ids on the list to `host` until `stop` is set."""
+    """Pop request ids from the Redis list and pass them to `host` until `stop` is set."""
     while not stop.is_set():
         found = client.brpop([LIST], timeout=0.5)
         if found:

@@ -1,9 +1,10 @@
 """Attack the api with 2,000 idle connections, 500 half-sent headers and 200 half-sent bodies at once.
 
-The attack runs against the api of a local stack, then against an api with 256 file descriptors. Meanwhile the benchmark
-requests `/healthz` ten times a second, each time on a new connection; clients of a stream check that every point
-arrives once, in order, on their first connection; and the lines of the api's log are counted. Afterwards it measures
-the size of `/metrics` after requests with invented methods, and of the reply to a body with 60,000 unknown keys.
+The attack runs against the api of a local stack, then against an api with 256 file descriptors. During the attack the
+benchmark requests `/healthz` ten times a second, each time on a new connection, and counts the lines that the api logs.
+Clients of an event stream check that every point arrives once, in order, and without a reconnection. After the attack
+the benchmark measures the size of `/metrics` after requests with invented HTTP methods, and the size of the reply to a
+body with 60,000 unknown keys.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from tidal_client.local_instance import LocalInstance
 
 IDLE, HALF_HEADERS, HALF_BODIES = 2000, 500, 200
 OPENED_PER_SECOND = 1500
-"""Connections opened per second. A burst would wait in the kernel while asyncio accepts them, about 0.3 ms each."""
+"""Connections opened per second. With a higher rate they would wait in the kernel, because asyncio needs about 0.3 ms
+to accept one."""
 AGAIN_PER_SECOND = 200
-"""Most connections reopened per second after the server closed them."""
+"""Connections that the server closed are reopened at this rate per second at most."""
 DESCRIPTORS = 256
 STREAM_CLIENTS = 10
 POINTS_PER_SECOND = 10.0
@@ -53,7 +55,7 @@ LIMITED = (
 
 
 def run(quick: bool) -> list[Row]:
-    """Attack each api for 90 s, longer than every time limit; for 15 s when `quick`."""
+    """Attack each api for 90 s, which is longer than all its time limits, or for 15 s when `quick`."""
     seconds = 15.0 if quick else 90.0
     with local_stack() as stack:
         instance = stack.instance
@@ -69,7 +71,7 @@ def _attack(name: str, instance: LocalInstance, url: str, log: Path, seconds: fl
     address = urlsplit(url)
     place = ["--host", str(address.hostname), "--port", str(address.port)]
     before = len(log.read_text().splitlines())
-    # A due time far in the future keeps workers from claiming the job: only its experiment is needed.
+    # Only the job's experiment is needed. No worker claims the job, because `notBefore` is far in the future.
     body = {"type": "lm-training", "notBefore": "2100-01-01T00:00:00Z"}
     job = httpx.post(f"{url}/api/jobs", json=body, headers={"Authorization": f"Bearer {instance.token}"}).json()
     stream = [*place, "--path", f"/api/experiments/{job['experimentId']}/stream", "--clients", str(STREAM_CLIENTS)]
@@ -80,7 +82,7 @@ def _attack(name: str, instance: LocalInstance, url: str, log: Path, seconds: fl
     try:
         assert followers.stdin is not None and followers.stdout is not None
         if followers.stdout.readline().strip() != "connected":
-            raise RuntimeError("the clients of the stream did not connect")
+            raise RuntimeError("the clients of the event stream did not connect")
         counts = ["--idle", str(IDLE), "--half-headers", str(HALF_HEADERS), "--half-bodies", str(HALF_BODIES)]
         pace = ["--rate", str(OPENED_PER_SECOND), "--again", str(AGAIN_PER_SECOND), "--seconds", str(seconds)]
         attack = _start("bench.hostile_load", [*place, *counts, *pace])
@@ -113,12 +115,12 @@ def _attack(name: str, instance: LocalInstance, url: str, log: Path, seconds: fl
     )
     broken = found["resets"] + found["reconnections"] + len(found["broken"])
     return [
-        _at_most(f"{name}: /healthz, longest", "s", health.longest(), PROMISED_SECONDS),
-        _zero(f"{name}: /healthz without an answer", "requests", health.failed),
-        _zero(f"{name}: stream, points lost", "points", found["lost"]),
-        _zero(f"{name}: stream, points received twice", "points", found["duplicate"]),
-        _zero(f"{name}: stream, broken connections", "connections", broken),
-        _at_most(f"{name}: lines of the log", "lines", lines, PROMISED_LINES),
+        _at_most(f"{name}: /healthz, longest response time", "s", health.longest(), PROMISED_SECONDS),
+        _zero(f"{name}: /healthz requests that failed", "requests", health.failed),
+        _zero(f"{name}: event stream, points lost", "points", found["lost"]),
+        _zero(f"{name}: event stream, points received twice", "points", found["duplicate"]),
+        _zero(f"{name}: event stream, broken connections", "connections", broken),
+        _at_most(f"{name}: lines in the log", "lines", lines, PROMISED_LINES),
         _at_most(f"{name}: memory of the api", "MB", memory, 400.0),
     ]
 
@@ -133,7 +135,8 @@ def _measure_sizes(instance: LocalInstance, methods: int) -> list[Row]:
         started = time.monotonic()
         reply = client.post("/api/jobs", json={"type": "lm-training", "config": config})
         print(
-            f"{KEYS} unknown keys answered {reply.status_code} in {time.monotonic() - started:.2f} s", file=sys.stderr
+            f"request with {KEYS} unknown keys: status {reply.status_code} after {time.monotonic() - started:.2f} s",
+            file=sys.stderr,
         )
     return [
         _at_most(f"/metrics after {methods} invented methods", "kB", size / 1000, PROMISED_METRICS_KB),
@@ -157,11 +160,11 @@ class Health:
         return len(self._seconds) + self.failed
 
     def longest(self) -> float:
-        """Return the longest time to an answer or a failure, in seconds."""
+        """Return the longest time to a response or a failure, in seconds."""
         return max(self._seconds)
 
     def median(self) -> float:
-        """Return the median time to an answer or a failure, in seconds."""
+        """Return the median time to a response or a failure, in seconds."""
         return sorted(self._seconds)[len(self._seconds) // 2]
 
     def __enter__(self) -> Health:
@@ -188,7 +191,7 @@ class Health:
 
 @contextmanager
 def _limited_api(stack: RunningStack) -> Iterator[tuple[str, Path, int]]:
-    """Start a second api with few descriptors on the servers of the stack; yield its URL, log file and process id."""
+    """Start another api of the stack, with few file descriptors. Yield its URL, log file and process id."""
     instance = stack.instance
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")}
     environment |= {

@@ -1,8 +1,8 @@
-"""The client process of `bench.hostile_clients`: it holds idle connections, half-sent headers and half-sent bodies.
+"""The attacking process of `bench.hostile_clients`, with idle connections, half-sent headers and half-sent bodies.
 
-It opens `--rate` connections per second, holds them for `--seconds`, and reopens those that the server closes, at most
-`--again` per second. It prints `open` once it has tried to open all of them, and one line of JSON with counts at the
-end.
+It opens `--rate` connections per second and keeps them open for `--seconds`. It reopens connections that the server
+closes, at most `--again` per second. It prints `open` once it has tried to open all connections, and at the end one
+line of JSON with counts.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ HALF_BODY = (
     b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
 )
 TURN_SECONDS = 0.05
-"""Longest wait in one turn for events of the connections."""
+"""Most seconds that one call of `turn` waits for socket events."""
 
 
 class Load:
-    """The open connections, and counts of what happened to all of them."""
+    """The open connections, and counts of opened and closed connections, errors and responses."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
@@ -33,7 +33,7 @@ class Load:
         self.counted: Counter[str] = Counter()
 
     def open(self, first: bytes) -> None:
-        """Start to open a connection; `turn` sends `first` once it is open."""
+        """Start to open a connection. `turn` sends the bytes `first` once the connection is open."""
         client = socket.socket()
         client.setblocking(False)
         error = client.connect_ex(self._address)
@@ -45,7 +45,7 @@ class Load:
         self._selector.register(client, selectors.EVENT_WRITE, first)
 
     def turn(self, seconds: float) -> list[bytes]:
-        """Handle connections with events; return the `first` bytes of each connection that the server closed."""
+        """Wait up to `seconds` for socket events. Return the bytes `first` of connections that the server closed."""
         closed = []
         for key, events in self._selector.select(seconds):
             client, first = key.fileobj, key.data

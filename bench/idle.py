@@ -1,11 +1,12 @@
-"""Use a local stack with pauses of up to two minutes between requests, and with every timer at its default.
+"""Check that a local stack still serves requests after pauses of up to two minutes. All timers have their defaults.
 
-The stack has a second api process. After each pause the benchmark requests from each api one generation as a whole and
-one as a stream, over `/v1/completions` and `/api/generate`. End-of-text is forbidden, so each must have all its tokens.
-The first series has no interruptions. In the second series, one of these happens in the middle of each pause, in turn:
-Redis is emptied, Redis is killed and started again, Redis is stopped for 3 s, the idle database connections are closed,
-an api is stopped for 15 s. A live stream stays open meanwhile without an event. At the end the workers must still be on
-the board, and a submitted job must arrive on that stream. `--quick` uses fewer pauses.
+The stack has a second api process. After each pause the benchmark sends four requests to each api: one with and one
+without streaming to each of `/v1/completions` and `/api/generate`. The generator must return all requested tokens. The
+first series has no interruptions. In the second series, the middle of each pause has one of these interruptions, in
+turn: Redis is emptied, Redis is killed and started again, Redis is suspended for 3 s, idle database connections are
+closed, an api is suspended for 15 s. One client keeps the event stream of all jobs open throughout, without receiving
+an event. At the end `/api/queue` must still list the workers, and the event of a newly submitted job must arrive on
+that stream. `--quick` uses fewer pauses.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Api:
 
 @dataclass
 class GenerationCounts:
-    """Counts of generations, and descriptions of the incomplete ones."""
+    """Counts of requested and complete generations, and descriptions of the incomplete ones."""
 
     requested: int = 0
     complete: int = 0
@@ -104,8 +105,8 @@ def run(quick: bool) -> list[Row]:
             1,
             "at least",
         ),
-        Row("queues whose worker is on the board afterwards", "queues", workers, 1, "queues", 1, "at least"),
-        Row("submission received on the idle stream", "events", events_received, 1, "event", 1, "at least"),
+        Row("queues with a worker in /api/queue afterwards", "queues", workers, 1, "queues", 1, "at least"),
+        Row("event of a submission received on the idle stream", "events", events_received, 1, "event", 1, "at least"),
     ]
 
 
@@ -113,10 +114,10 @@ def _series(stack: RunningStack, apis: list[Api], pauses: tuple[float, ...], *, 
     counts = GenerationCounts()
     interruptions: list[tuple[str, Callable[[], None]]] = [
         ("Redis emptied", lambda: _redis(stack).flushall()),
-        ("Redis killed and started", lambda: _restart_redis(stack)),
-        ("Redis stopped for 3 s", lambda: _stop_for(_redis_pid(stack), STOPPED_REDIS_SECONDS)),
-        ("database connections ended", lambda: _end_database_connections(stack)),
-        ("second api stopped for 15 s", lambda: _stop_for(apis[1].pid, STOPPED_API_SECONDS)),
+        ("Redis killed and started again", lambda: _restart_redis(stack)),
+        ("Redis suspended for 3 s", lambda: _stop_for(_redis_pid(stack), STOPPED_REDIS_SECONDS)),
+        ("database connections closed", lambda: _end_database_connections(stack)),
+        ("second api suspended for 15 s", lambda: _stop_for(apis[1].pid, STOPPED_API_SECONDS)),
     ]
     for number, pause in enumerate(pauses):
         description = f"after {pause:g} s"
@@ -140,7 +141,7 @@ def _series(stack: RunningStack, apis: list[Api], pauses: tuple[float, ...], *, 
 
 
 class Listener:
-    """A client of the stream of all jobs that stays connected. `jobs` are the ids of the jobs in received events."""
+    """A client that keeps the event stream of all jobs open. `jobs` are the ids of the jobs in received events."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http

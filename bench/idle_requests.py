@@ -1,6 +1,7 @@
-"""The four ways in which `bench.idle` requests a text. Each returns the number of tokens and the finish reason.
+"""The four kinds of generation request of `bench.idle`. Each function returns the number of tokens and the finish
+reason.
 
-End-of-text is forbidden where the interface allows it (`logit_bias` of `/v1/completions`).
+`/v1/completions` can forbid the end-of-text token (`logit_bias`), so that a completion has all requested tokens.
 """
 
 from __future__ import annotations
@@ -67,9 +68,9 @@ WAYS: dict[str, Callable[[httpx.Client], tuple[int, str]]] = {
 
 
 def _tokens_of(reply: dict[str, Any]) -> tuple[int, str]:
-    """Return tokens and finish reason of a reply of `/api/generate`, which cannot forbid end-of-text.
+    """Return the number of tokens and the finish reason of a reply of `/api/generate`.
 
-    So a text that the model itself has ended is reported as complete.
+    A request cannot forbid the end-of-text token here. If the model sampled it, the generation is reported as complete.
     """
     if reply["finishReason"] == "stop" and reply["tokensGenerated"] == len(reply["trajectory"]):
         return TOKENS, "length"
@@ -85,7 +86,7 @@ def _generation_body() -> dict[str, Any]:
 
 
 def data_of(reply: httpx.Response) -> Iterator[str]:
-    """Yield the data of each event. Events of these endpoints have one line of data."""
+    """Yield the data of each server-sent event; each event has one line of data."""
     for line in reply.iter_lines():
         if line.startswith("data: "):
             yield line.removeprefix("data: ")

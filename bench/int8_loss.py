@@ -1,8 +1,9 @@
 """Measure how much int8 weights change the validation loss of a trained model of the default size.
 
-Trains the default model on the built-in stories, or on the text file that the variable DATA names, for TRAIN_SECONDS
-(600; 60 with --quick). Then it reads held-out text token by token through the decoding path, in float32 and in int8.
-The steps and the loss of the training are printed too.
+The benchmark trains the default model on the built-in stories, or on the text file that the environment variable DATA
+names. Training takes TRAIN_SECONDS seconds (environment variable; default 600, or 60 with --quick). Then the decoding
+code reads held-out text token by token, once with float32 and once with int8 weights. Steps and training loss are
+printed to standard error.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from common.training.loading import load_corpus
 from common.training.loss import summed_loss
 
 BOUND = 0.01
-"""The largest allowed change in nats."""
+"""The largest allowed change of the validation loss, in nats per token."""
 BATCH = 8
 LEARNING_RATE = 1e-3
 WARM_UP_STEPS = 20
 TEXTS = 16
-"""Held-out pieces, each as long as the context, that are read in one batch."""
+"""Number of held-out sequences per batch, each as long as the context window."""
 
 
 def run(quick: bool) -> list[Row]:
-    """Train, and compare the losses; when `quick` after a minute of training, on one batch of held-out text."""
+    """Train, then compare the losses on eight batches. When `quick`, train for a minute and use one batch."""
     seconds = float(os.environ.get("TRAIN_SECONDS", "60" if quick else "600"))
     torch.manual_seed(0)
     source = os.environ.get("DATA")
@@ -54,11 +55,21 @@ def run(quick: bool) -> list[Row]:
     small = mean_loss(DecodingModel(model, precision="int8"), batches)
     tokens = sum(targets.numel() for _, targets in batches)
     print(f"held-out loss over {tokens} tokens: float32 {exact:.5f}, int8 {small:.5f} nats", file=sys.stderr)
-    return [Row("int8, change of validation loss", "nats", abs(small - exact), BOUND, "the bound", 1.0, "at most")]
+    return [
+        Row(
+            "int8, change of validation loss",
+            "nats",
+            abs(small - exact),
+            BOUND,
+            "largest allowed change",
+            1.0,
+            "at most",
+        )
+    ]
 
 
 def train(model: TransformerLM, loader: ChunkLoader, seconds: float) -> None:
-    """Train with AdamW and a short warm-up for `seconds` seconds."""
+    """Train for `seconds` with AdamW and a short learning-rate warm-up."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     ends, step, value = time.monotonic() + seconds, 0, float("nan")
     while time.monotonic() < ends:
@@ -77,7 +88,7 @@ def train(model: TransformerLM, loader: ChunkLoader, seconds: float) -> None:
 
 @torch.inference_mode()
 def mean_loss(model: DecodingModel, batches: list[tuple[Tensor, Tensor]]) -> float:
-    """Return the mean of −ln p(token) in nats. The model reads one token at a time, as in generation."""
+    """Return the mean of −ln p(token) in nats. The model reads one token per call, as during generation."""
     total, count = 0.0, 0
     for input_ids, targets in batches:
         cache = model.new_cache(len(input_ids))

@@ -1,10 +1,10 @@
-"""Connect a thousand clients to one experiment's stream and measure the path from `MetricsWriter.add` to the socket.
+"""Connect a thousand clients to one experiment's event stream and measure lost points, delays and memory.
 
-First all clients stay connected while five points a second are reported. Then each closes its connection every 50
-events and continues from its `Last-Event-ID`. For each client, lost and repeated points are counted. Also measured are
-the delay of each point at each client, from `add` and from the entry's time in Redis, and the largest resident memory
-of the api process. The load generator (`bench.stream_load`) runs on the same cores; its CPU time and that of the api
-are printed to standard error.
+A `MetricsWriter` reports five points a second. In the first run all clients stay connected. In the second run each
+client closes its connection after every 50 events and reconnects with `Last-Event-ID`. Lost and repeated points are
+counted for each client. For each point and client the delay is measured from `MetricsWriter.add`, and from the time at
+which Redis received the entry, to the arrival. The largest resident memory of the api process is measured too. The load
+generator (`bench.stream_load`) runs on the same cores as the api; the CPU times of both are printed to standard error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PROMISED_MEMORY_MB = 200.0
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure two minutes with and two minutes without closed connections, or 10 s each when `quick`."""
+    """Measure two minutes without and two minutes with reconnections, or 10 s each when `quick`."""
     seconds = 10.0 if quick else 120.0
     with local_stack() as stack:
         api = api_process(stack)
@@ -57,7 +57,7 @@ def run(quick: bool) -> list[Row]:
 def _measure(stack: RunningStack, api: psutil.Process, seconds: float, *, drop_every: int) -> tuple[Any, float]:
     instance = stack.instance
     headers = {"Authorization": f"Bearer {instance.token}"}
-    # A due time far in the future keeps workers from claiming the job: only its experiment is needed.
+    # Only the job's experiment is needed. No worker claims the job, because `notBefore` is far in the future.
     body = {"type": "lm-training", "notBefore": "2100-01-01T00:00:00Z"}
     job = httpx.post(f"{instance.api_url}/api/jobs", json=body, headers=headers).raise_for_status().json()
     address = urlsplit(instance.api_url)
@@ -119,7 +119,7 @@ def _cpu(process: psutil.Process) -> float:
 
 
 def _quantile(counted: list[list[int]], share: float) -> float:
-    """Return a quantile of values that are given as ascending [value, count] pairs."""
+    """Return a quantile of a histogram, which is a list of [value, count] pairs with ascending values."""
     remaining = share * sum(count for _, count in counted)
     for value, count in counted:
         remaining -= count

@@ -1,8 +1,8 @@
 """Measure the delay from adding a metric in a trainer to its arrival at an SSE client.
 
-The path is the writer thread, Redis, the api and HTTP. The trainer's side is a `MetricsWriter` in this process, so both
-times are from one clock. The reference is the promised 250 ms. Of the delay, 100 ms on average is the writer's flush
-interval of 200 ms.
+A point passes through the writer thread, Redis, the api and HTTP. A `MetricsWriter` in this process acts as the
+trainer, so that both times are from one clock. The reference is the promised 250 ms. Because the writer flushes every
+200 ms, it alone delays a point by 100 ms on average.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run(quick: bool) -> list[Row]:
 def _measure(stack: RunningStack, points: int) -> list[float]:
     instance: LocalInstance = stack.instance
     headers = {"Authorization": f"Bearer {instance.token}"}
-    # A due time far in the future keeps workers from claiming the job: only its experiment is needed.
+    # Only the job's experiment is needed. No worker claims the job, because `notBefore` is far in the future.
     body = {"type": "lm-training", "notBefore": "2100-01-01T00:00:00Z"}
     job = httpx.post(f"{instance.api_url}/api/jobs", json=body, headers=headers).raise_for_status().json()
     experiment = job["experimentId"]

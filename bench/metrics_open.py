@@ -1,8 +1,9 @@
 """Measure how long the metrics endpoint takes for a chart of a million points.
 
-`MetricsWriter` writes the archive, so its index is that of a real training. The cold time is the first request to an
-api that has just started; the warm time is the median of ten requests. The first request after the loss of the index,
-which is rebuilt then, and the api's memory are printed to standard error. The reference is the promised second.
+`MetricsWriter` writes the metrics files, so that their index is like that of a real training. The cold time is that of
+the first request to an api that has just started; the warm time is the median of ten requests. The index is then
+deleted. The time of the next request, which rebuilds the index, and the api's memory are printed to standard error. The
+reference is the promised 1 s.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from common.metrics import MetricsWriter
 
 PROMISED_SECONDS = 1.0
 AT_ONCE = 50_000
-"""Points between two flushes, because the queue of the writer is bounded."""
+"""Number of points between two flushes, which keep the writer's bounded queue from overflowing."""
 
 
 def run(quick: bool) -> list[Row]:
@@ -45,7 +46,7 @@ def run(quick: bool) -> list[Row]:
 
 @contextmanager
 def long_experiment(stack: RunningStack, points: int) -> Iterator[str]:
-    """Create an experiment with an archive of `points` points and yield its id."""
+    """Create an experiment, write `points` metric points for it and yield its id."""
     instance = stack.instance
     headers = {"Authorization": f"Bearer {instance.token}"}
     body = {"type": "lm-training", "notBefore": "2100-01-01T00:00:00Z"}

@@ -1,14 +1,15 @@
-"""Measure what reporting metrics costs a training in CPU and wall time, and which points are lost without Redis.
+"""Measure the CPU and wall time that a training spends on reporting metrics, and the points lost in a Redis outage.
 
-* CPU per point: `time.thread_time_ns` around `MetricsWriter.add`, between steps of 5 ms of arithmetic, so that caches
-  are as cold as in a training. The time of the clock itself is measured and subtracted.
-* Blocking calls: read and write system calls of the training thread during all `add` calls (/proc/thread-self/io), and
-  audit events of the interpreter (open, connect, fsync and similar); both must be 0. Then the server is stopped with
-  SIGSTOP, so that the writer's thread blocks in its socket, and the longest `add` meanwhile is printed.
-* Wall time: blocks of steps with and without `add` alternate. The result is the median ratio of the pairs with a
-  bootstrap interval.
-* Redis killed: points are added for a minute without Redis. Afterwards the archive must have every point, and so must
-  the stream once Redis has been started again.
+* CPU time per point: the difference of `time.thread_time_ns` around `MetricsWriter.add`. Steps of 5 ms of arithmetic
+  between the calls make caches as cold as in a training. The time of reading the clock is measured and subtracted.
+* Blocking calls: the number of read and write system calls of the training thread in all `add` calls
+  (/proc/thread-self/io), and of audit events of the interpreter (open, connect, fsync and similar). Both must be 0.
+  Afterwards Redis is suspended with SIGSTOP, so that the writer's thread blocks in its socket, and the longest `add`
+  call during that time is printed.
+* Wall time: blocks of steps with and without `add` alternate. The result is the median ratio of a block with `add` to
+  the neighbouring block without, and a bootstrap interval.
+* Redis outage: Redis is killed, points are added for a minute, and Redis is started again. Afterwards the metrics files
+  and the stream in Redis must contain every point once.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ BLOCK_STEPS = 100
 RESAMPLES = 10_000
 VALUES = {"Losses/Total": 2.0, "Learning Rate": 1e-3, "Gradient Norm": 0.5, "Tokens/Second": 1e5, "Epoch/Progress": 0.1}
 WALL_BOUND = 1.1
-"""Bound of the ratio of wall times. Nothing is promised; on a shared machine the ratio varies by several percent."""
+"""The largest accepted ratio of wall times. It is not a promise: on a shared machine the ratio varies by several
+percent."""
 NO_AUDIT = ("object.__getattr__", "sys._getframe", "builtins.id")
 
 
@@ -65,17 +67,17 @@ def _rows(server: ValkeyServer, folder: Path, steps: int, outage_seconds: float)
     found = sorted(statistics.median(random.Random(n).choices(ratios, k=len(ratios))) for n in range(RESAMPLES // 10))
     low, high = found[int(0.025 * len(found))], found[int(0.975 * len(found))]
     print(
-        f"wall time with / without, {len(ratios)} pairs of {BLOCK_STEPS} steps: {statistics.median(ratios):.4f} "
-        f"[{low:.4f}, {high:.4f}]; longest add while Redis is stopped {longest:.2f} ms",
+        f"wall time with over without metrics, {len(ratios)} pairs of {BLOCK_STEPS} steps: "
+        f"{statistics.median(ratios):.4f} [{low:.4f}, {high:.4f}]; longest add with Redis suspended {longest:.2f} ms",
         file=sys.stderr,
     )
     in_archive, in_stream = _points_lost_while_killed(server, folder, outage_seconds)
     return [
         Row("CPU of the training thread per point, mean", "µs", cpu, PROMISED_MICROSECONDS, "promise", 1.0, "at most"),
-        _zero("system calls that read or write, in add", calls),
-        _zero("audit events, in add", events),
+        _zero("read and write system calls in add", calls),
+        _zero("audit events in add", events),
         Row(
-            f"wall time of a step, with / without [{low:.4f}, {high:.4f}]",
+            f"wall time of a step, with over without metrics [{low:.4f}, {high:.4f}]",
             "",
             statistics.median(ratios),
             1.0,
@@ -83,8 +85,8 @@ def _rows(server: ValkeyServer, folder: Path, steps: int, outage_seconds: float)
             WALL_BOUND,
             "at most",
         ),
-        _zero(f"Redis killed {outage_seconds:.0f} s: points lost in the archive", in_archive),
-        _zero(f"Redis killed {outage_seconds:.0f} s: points lost or twice in the stream", in_stream),
+        _zero(f"Redis outage of {outage_seconds:.0f} s: points missing in the metrics files", in_archive),
+        _zero(f"Redis outage of {outage_seconds:.0f} s: points missing or repeated in the stream", in_stream),
     ]
 
 
@@ -119,7 +121,7 @@ def _cpu_per_point(writer: MetricsWriter, step: Callable[[], None], count: int) 
         begun = time.thread_time_ns()
         empty += time.thread_time_ns() - begun
         before = _io()
-        base = _io() - before  # reading the counter is a system call too
+        base = _io() - before  # the system calls of reading the counter, which are subtracted
         armed[0] = True
         begun = time.thread_time_ns()
         writer.add("metrics", number, VALUES)
@@ -130,7 +132,7 @@ def _cpu_per_point(writer: MetricsWriter, step: Callable[[], None], count: int) 
 
 
 def _io() -> int:
-    """Return the number of read and write system calls of this thread; 0 where the kernel does not count them."""
+    """Return the number of read and write system calls of this thread so far; 0 if the kernel does not count them."""
     try:
         fd = os.open("/proc/thread-self/io", os.O_RDONLY)
     except OSError:
@@ -162,7 +164,7 @@ def _ratios(writer: MetricsWriter, step: Callable[[], None], steps: int) -> list
 
 
 def _longest_while_stopped(writer: MetricsWriter, server: ValkeyServer) -> float:
-    """Return the longest `add` in milliseconds of wall time while the server is stopped."""
+    """Return the wall time in milliseconds of the longest `add` call while Redis is suspended."""
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
     longest = 0.0
@@ -178,7 +180,7 @@ def _longest_while_stopped(writer: MetricsWriter, server: ValkeyServer) -> float
 
 
 def _points_lost_while_killed(server: ValkeyServer, folder: Path, outage_seconds: float) -> tuple[int, int]:
-    """Return the number of points missing in the archive, and missing or repeated in the stream."""
+    """Return the number of points missing in the metrics files, and of those missing or repeated in the stream."""
     step = 0
     with MetricsWriter(folder / "e2", server.url, "e2", "j2", 1, stream_max_length=1_000_000) as writer:
         for phase in ("before", "away", "back"):
@@ -192,7 +194,7 @@ def _points_lost_while_killed(server: ValkeyServer, folder: Path, outage_seconds
                 step += 1
                 writer.add("metrics", step, VALUES)
                 time.sleep(0.01)
-        # The writer waits at most 5 s between two attempts.
+        # The writer waits at most 5 s between two attempts to connect to Redis.
         time.sleep(6)
     archived = read_table(folder / "e2", "metrics").steps.tolist()
     with redis.Redis.from_url(server.url, decode_responses=True) as client:

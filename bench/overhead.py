@@ -1,11 +1,11 @@
-"""Measure the CPU time of the services during a training, and the overhead of supervision in the trainer.
+"""Measure the CPU time of all services during a training, and the CPU time that supervision adds to a training step.
 
 The first figure is the CPU time (user and system) of all processes of a local stack except the trainer, divided by wall
-time, during the demonstration's pretraining; 3 % of one core is promised. The second figure compares the trainer's CPU
-time per step with a plain torch loop of the same model in its own process. Both processes run alternately, stopped by
-SIGSTOP in between, so that the two turns of a pair have the same conditions. The interval is a bootstrap over the
-pairs. Checkpoints are an hour apart, and both compute with one thread. CPU seconds of each process are printed to
-standard error.
+time, during the pretraining of `tidal demo`. At most 3 % of one core is promised. The second figure is the trainer's
+CPU time per step. Its reference is `bench.bare_loop`, a plain torch loop with the same model in another process. The
+two processes take turns of a few seconds; SIGSTOP suspends one while the other runs, so that both turns of a pair have
+the same conditions. The confidence interval is a bootstrap over the pairs. Checkpoints are an hour apart, and each
+process computes with one thread. CPU seconds of each process are printed to standard error.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ START_LIMIT_SECONDS = 120.0
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure two minutes of training and 40 pairs of turns, or half a minute and 10 pairs when `quick`."""
+    """Measure the services for two minutes and compare 40 pairs of turns, or 30 s and 10 pairs when `quick`."""
     config = _config()
     with local_stack() as stack:
         _submit(stack, config)
@@ -63,15 +63,15 @@ def run(quick: bool) -> list[Row]:
 
 @dataclass
 class _Runner:
-    """One of the two trainings. The file or archive `steps` has a line of JSON with the time of each step."""
+    """One of the two training processes. `steps` is a file or folder with a line of JSON per training step."""
 
     process: Any
     steps: Path
     turns: list[tuple[float, float, float]] = field(default_factory=list)
-    """(begin, end, CPU seconds) of each turn; times in seconds since 1970."""
+    """Intervals in which the process ran: (begin, end, CPU seconds); times in seconds since 1970."""
 
     def take_turn(self) -> None:
-        """Run alone for TURN_SECONDS."""
+        """Let the process run for TURN_SECONDS, then suspend it."""
         before, begin = of_process(self.process), time.time()
         self.process.send_signal(signal.SIGCONT)
         time.sleep(TURN_SECONDS)
@@ -82,7 +82,7 @@ class _Runner:
         self.turns.append((begin, end, of_process(self.process) - before))
 
     def seconds_per_step(self) -> list[float]:
-        """Return the CPU seconds per step of each turn. A step that spans two turns counts in both by its share."""
+        """Return the CPU seconds per step of each turn. A step that spans two turns counts partly for each."""
         times = [_epoch(line["time"]) for line in _lines(self.steps) if "time" in line]
         turns = [[at for at in times if begin <= at <= end] for begin, end, _ in self.turns]
         usual = statistics.median(later - at for inside in turns for at, later in pairwise(inside))
@@ -96,7 +96,7 @@ class _Runner:
 
 
 def _config() -> dict[str, Any]:
-    """Return the configuration of the demonstration's pretraining, changed so that it does not end."""
+    """Return the configuration of the pretraining of `tidal demo`, changed so that it does not end."""
     config = load_lm_config(ROOT / "configs" / "demo" / "lm.yaml").model_dump(mode="json")
     endless = 1_000_000_000
     config["training"] |= {
@@ -123,14 +123,14 @@ def _submit(stack: RunningStack, config: dict[str, Any]) -> None:
 
 
 def _wait_for_steps(stack: RunningStack) -> Path:
-    """Wait until the archive of metrics has a step. Return its folder."""
+    """Wait until the trainer has written the metrics of a step. Return the folder of the metrics files."""
     deadline = time.monotonic() + START_LIMIT_SECONDS
     while time.monotonic() < deadline:
         for path in Path(stack.instance.experiments_dir).glob("*/metrics"):
             if any(line.get("step", 0) > 1 for line in _lines(path)):
                 return path
         time.sleep(0.2)
-    raise RuntimeError(f"no step within {START_LIMIT_SECONDS:.0f} s")
+    raise RuntimeError(f"the training did not finish a step within {START_LIMIT_SECONDS:.0f} s")
 
 
 def _share(stack: RunningStack, seconds: float) -> Row:
@@ -141,7 +141,7 @@ def _share(stack: RunningStack, seconds: float) -> Row:
     for name, value in sorted(used.items(), key=lambda item: -item[1]):
         sys.stderr.write(f"{name:<12} {value:8.2f} CPU s in {wall:.0f} s  {100 * value / wall:6.2f} %\n")
     ours = sum(value for name, value in used.items() if name != TRAINER)
-    return Row("CPU of all but the trainer", "s", ours, wall, "wall time", PROMISED_SHARE, "at most")
+    return Row("CPU of all processes except the trainer", "s", ours, wall, "wall time", PROMISED_SHARE, "at most")
 
 
 def _start_bare(config: dict[str, Any], stack: RunningStack, steps: Path) -> _Runner:
@@ -158,7 +158,7 @@ def _start_bare(config: dict[str, Any], stack: RunningStack, steps: Path) -> _Ru
     deadline = time.monotonic() + START_LIMIT_SECONDS
     while len(_lines(steps)) < 20:
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("the bare loop did not start")
+            raise RuntimeError("bench.bare_loop did not finish 20 steps")
         time.sleep(0.2)
     return _Runner(process, steps)
 
@@ -170,19 +170,21 @@ def _alternate(supervised: _Runner, bare: _Runner, pairs: int) -> list[tuple[flo
         for runner in (supervised, bare) if number % 2 else (bare, supervised):
             runner.take_turn()
     supervised.process.send_signal(signal.SIGCONT)
-    time.sleep(1.0)  # the supervised trainer writes its archive five times a second
+    time.sleep(1.0)  # the supervised trainer writes its metrics files every 200 ms
     return list(zip(supervised.seconds_per_step(), bare.seconds_per_step(), strict=True))
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> Row:
-    """Return the ratio of the means. It may be above 1 by at most the distance to the lower end of its interval."""
+    """Return a row whose bound lets the ratio exceed 1 by its distance to the lower end of its confidence interval."""
     rng = random.Random(1)
     resampled = sorted(_ratio_of_means(rng.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
     low, high = resampled[RESAMPLES // 40], resampled[-RESAMPLES // 40]
     ratio = _ratio_of_means(pairs)
-    sys.stderr.write(f"supervised over bare: {ratio:.4f}, 95 % interval {low:.4f} to {high:.4f}, {len(pairs)} pairs\n")
+    sys.stderr.write(
+        f"supervised trainer over plain loop: {ratio:.4f}, 95 % interval {low:.4f} to {high:.4f}, {len(pairs)} pairs\n"
+    )
     ours, bare_loop = (1000 * statistics.mean(pair[side] for pair in pairs) for side in (0, 1))
-    return Row("trainer, CPU per step", "ms", ours, bare_loop, "bare loop", 1.0 + ratio - low, "at most")
+    return Row("trainer, CPU per step", "ms", ours, bare_loop, "plain loop", 1.0 + ratio - low, "at most")
 
 
 def _ratio_of_means(pairs: Sequence[tuple[float, float]]) -> float:
@@ -190,7 +192,7 @@ def _ratio_of_means(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of a file, or of the segments of an archive in order."""
+    """Return the complete lines of a file, or of all metrics files in a folder in order."""
     files = [path] if path.is_file() else sorted(path.glob("metrics-*.jsonl"), key=lambda p: int(p.stem.split("-")[-1]))
     texts = [line for file in files for line in file.read_text().split("\n")[:-1]]
     return [json.loads(text) for text in texts]

@@ -1,7 +1,7 @@
-"""Compare our numbers with those of the original implementation in `tests/data/parity`.
+"""Compare numbers that Tidal computes with those of the original implementation in `tests/data/parity`.
 
-For each group it prints the largest difference, which must be at most 1e-4 (float32 on the CPU). The last row compares
-the number of parameters of the default model.
+For each group of numbers, such as logits or rewards, the largest difference must be at most 1e-4 (float32 on the CPU).
+The last row compares the number of parameters of the default model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VOCAB = 331
 
 
 def run(quick: bool) -> list[Row]:
-    """Compare all groups. `quick` has no effect, because this takes only seconds."""
+    """Compare all groups. `quick` has no effect, because the comparison takes only seconds."""
     torch.set_num_threads(1)
     tensors = load_file(PARITY / "reference.safetensors")
     reference = json.loads((PARITY / "reference.json").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""The output of every benchmark: a Markdown table, or rows of JSON.
+"""Formats the results of benchmarks as a Markdown table or as JSON.
 
-A row compares `ours` with `reference`, a peer or a limit measured in the same run. `bound` is the largest or smallest
-allowed ratio of the two, depending on `bound_is`.
+A row compares a measurement of Tidal (`ours`) with `reference`: another program measured in the same run, or a limit.
+`bound` is the largest or smallest allowed value of ours / reference, depending on `bound_is`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Row:
-    """One measured figure and its reference. `bound` applies to ours / reference."""
+    """One measured figure, its reference and the bound for ours / reference."""
 
     name: str
     unit: str
@@ -53,7 +53,7 @@ class Row:
 
 
 def from_json(row: dict[str, Any]) -> Row:
-    """Return the Row that `as_json` has converted."""
+    """Return the Row for a result of `Row.as_json`."""
     side: Literal["at most", "at least"] = row["boundIs"]
     return Row(row["name"], row["unit"], row["ours"], row["reference"], row["referenceName"], row["bound"], side)
 
@@ -80,10 +80,10 @@ def heading() -> str:
 
 
 def main(run: Callable[[bool], list[Row]], description: str) -> None:
-    """Run the command line of one benchmark. Exit with status 1 when a bound is missed."""
+    """Run the command line of one benchmark. Exit with status 1 if a row violates its bound."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--json", action="store_true", help="print a list of rows instead of a table")
-    parser.add_argument("--quick", action="store_true", help="finish in a minute on 2 cores")
+    parser.add_argument("--json", action="store_true", help="print the rows as a JSON list instead of a table")
+    parser.add_argument("--quick", action="store_true", help="measure less, to finish in about a minute on 2 cores")
     arguments = parser.parse_args()
     rows = run(arguments.quick)
     print(json.dumps([row.as_json() for row in rows]) if arguments.json else table(rows))

@@ -1,10 +1,10 @@
-"""Measure 64 streaming clients of the whole stack, compared with the engine alone, and clients that disconnect.
+"""Measure the throughput of the stack with 64 streaming clients, and how soon it frees slots of disconnected clients.
 
-The stack has Postgres, Valkey, api, Celery worker and engine child as `tidal up` starts them (on a machine without a
-GPU the engine has one thread and nice 10). The peer is the same engine with the same threads, nice value and requests
-in a process of its own, without the other services. The two alternate; medians and the CPU time of every process are
-printed. The time to the first token starts with the client's request, and the time of a prefill in the engine alone is
-subtracted.
+The stack has PostgreSQL, Valkey, api, Celery worker and engine process as `tidal up` starts them (on a machine without
+a GPU the engine has one thread and nice value 10). The reference is the same engine in a separate process with the same
+number of threads, nice value and requests, but without the other services. Measurements of the two alternate; medians
+and the CPU time of every process are printed. The time to the first token starts when the client sends its request; the
+median prefill time of the reference is subtracted.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from services.generator.engine_host import ENGINE_ENVIRONMENT
 
 CLIENTS = 64
 THREADS = 1
-"""Threads of the engine in a local stack without a GPU."""
+"""Number of threads of the engine in a local stack without a GPU."""
 CLIENTS_CPU = "clients (this process)"
 CHECKPOINT = "20260101-000000-serving/model.safetensors"
 WORDS = ["the", "little", "river", "ran", "past", "a", "house", "of", "stone", "where", "people", "had", "lived"]
 
 
 def texts(client: int) -> Iterator[tuple[str, int, int]]:
-    """Yield a prompt of about 12 tokens, a length from 48 to 79 and a seed; each client has a different series."""
+    """Yield (prompt of about 12 tokens, max_tokens from 48 to 79, seed); each client has a different series."""
     number = client
     while True:
         words = [WORDS[(number * 7 + place * (1 + number % 5)) % len(WORDS)] for place in range(12)]
@@ -51,13 +51,13 @@ def texts(client: int) -> Iterator[tuple[str, int, int]]:
 
 
 def bodies(client: int) -> Iterator[dict[str, Any]]:
-    """Yield the texts of a client as bodies of requests."""
+    """Yield the request bodies of a client."""
     for prompt, max_tokens, seed in texts(client):
         yield {"checkpoint": CHECKPOINT, "prompt": prompt, "maxTokens": max_tokens, "seed": seed, "stream": True}
 
 
 class EngineProcess:
-    """The engine alone, in a child process."""
+    """The reference: the engine in a child process, without the other services."""
 
     def __init__(self, model: Path) -> None:
         self.process = subprocess.Popen(
@@ -70,7 +70,7 @@ class EngineProcess:
         )
 
     def generate(self, *, warm: float, seconds: float) -> dict[str, Any]:
-        """Run one round and return its figures, see `bench.serving_alone`."""
+        """Generate in all slots for `seconds` and return the reply of `bench.serving_alone`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         series = [
@@ -85,7 +85,7 @@ class EngineProcess:
 
 @contextmanager
 def engine_process(model: Path) -> Iterator[EngineProcess]:
-    """Start the engine in a child process and kill it at the end."""
+    """Start the engine in a child process and kill the process after the block."""
     engine = EngineProcess(model)
     try:
         yield engine
@@ -95,7 +95,7 @@ def engine_process(model: Path) -> Iterator[EngineProcess]:
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure throughput and disconnects; fewer and shorter rounds when `quick`."""
+    """Measure throughput and disconnected clients, in fewer and shorter rounds when `quick`."""
     rounds, warm, seconds = (2, 0.5, 4.0) if quick else (7, 1.0, 8.0)
     with local_stack() as stack:
         path = Path(stack.instance.experiments_dir) / CHECKPOINT
@@ -110,7 +110,7 @@ def run(quick: bool) -> list[Row]:
 def measure_throughput(
     stack: RunningStack, peer: EngineProcess, *, rounds: int, warm: float, seconds: float
 ) -> list[Row]:
-    """Measure the tokens per second of stack and engine, errors, and the time to the first token."""
+    """Measure the stack's and the engine's tokens per second, and the stack's errors and time to the first token."""
     server = Server.at(stack.instance.api_url, stack.instance.token)
     ours: list[float] = []
     reference: list[float] = []
@@ -134,18 +134,22 @@ def measure_throughput(
         for name, value in marks[1].items():
             cpu_by_process[name] = cpu_by_process.get(name, 0.0) + value - marks[0].get(name, 0.0)
     if not min(reference) or not any(load.first_token_seconds for load in loads):
-        raise RuntimeError("other programs use all processors; run this benchmark when the machine is idle")
+        raise RuntimeError(
+            "a round ended without tokens because other programs use all cores; run this benchmark on an idle machine"
+        )
     per_token = 1000 * cpu_by_process["engine"] / sum(load.tokens for load in loads)
     alone_per_token = 1000 * sum(result["cpu"] for result in found) / sum(result["tokens"] for result in found)
     _print_progress(f"CPU of the engine per token: {per_token:.3f} ms, alone {alone_per_token:.3f} ms")
     _print_progress(
-        "ratios of the rounds: " + ", ".join(f"{own / peers:.2f}" for own, peers in zip(ours, reference, strict=True))
+        "stack over engine alone, per round: "
+        + ", ".join(f"{own / peers:.2f}" for own, peers in zip(ours, reference, strict=True))
     )
     shares = {
         name: value / rounds / seconds for name, value in sorted(cpu_by_process.items(), key=lambda item: -item[1])
     }
     _print_progress(
-        "share of one core: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share >= 0.001)
+        "CPU time as share of one core: "
+        + ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share >= 0.001)
     )
     errors = [error for load in loads for error in load.errors]
     for error in errors[:3]:
@@ -155,8 +159,8 @@ def measure_throughput(
     peer_waits = [1000 * wait for result in found for wait in result["waits"]]
     p50, p99 = statistics.median(waits), waits[int(0.99 * (len(waits) - 1))]
     _print_progress(
-        f"{len(waits)} texts; first token p50 {p50:.0f} ms, p99 {p99:.0f} ms; a prefill {prefill:.0f} ms; the engine "
-        f"alone from a free slot to the first token {statistics.median(peer_waits):.0f} ms"
+        f"{len(waits)} completions; time to first token p50 {p50:.0f} ms, p99 {p99:.0f} ms; prefill {prefill:.0f} ms; "
+        f"engine alone, from a free slot to the first token {statistics.median(peer_waits):.0f} ms"
     )
     texts_ended = sum(load.texts for load in loads)
     return [
@@ -170,21 +174,21 @@ def measure_throughput(
             "at least",
         ),
         Row(
-            "64 streaming clients, texts without error",
-            "texts",
+            "64 streaming clients, completions without error",
+            "completions",
             texts_ended,
             texts_ended + len(errors),
             "",
             1,
             "at least",
         ),
-        Row("first token p50 over prefill", "ms", p50 - prefill, 150, "bound", 1, "at most"),
-        Row("first token p99 over prefill", "ms", p99 - prefill, 1000, "bound", 1, "at most"),
+        Row("time to first token minus prefill, p50", "ms", p50 - prefill, 150, "bound", 1, "at most"),
+        Row("time to first token minus prefill, p99", "ms", p99 - prefill, 1000, "bound", 1, "at most"),
     ]
 
 
 def measure_disconnects(stack: RunningStack) -> list[Row]:
-    """Measure 100 clients that disconnect during generation, streaming or not, and 20 that disconnect in the queue."""
+    """Measure 100 clients that disconnect during generation and 20 whose request is still in the queue."""
     server = Server.at(stack.instance.api_url, stack.instance.token)
     clients = DisconnectingClients(server, stack.instance.redis_url, {"checkpoint": CHECKPOINT, "prompt": "once"})
     for _ in range(4):
@@ -192,15 +196,15 @@ def measure_disconnects(stack: RunningStack) -> list[Row]:
     delays = sorted(clients.delays.values())
     queued = clients.disconnect_while_queued(20)
     _print_progress(
-        f"slot free after a client disconnected: median {1000 * statistics.median(delays):.0f} ms, longest "
-        f"{1000 * delays[-1]:.0f} ms; request removed from the queue: longest "
+        f"time until a disconnected client's slot is free: median {1000 * statistics.median(delays):.0f} ms, longest "
+        f"{1000 * delays[-1]:.0f} ms; time until a queued request is removed: longest "
         f"{1000 * max(queued, default=0):.0f} ms"
     )
     within = sum(delay <= 1.0 for delay in delays)
     return [
-        Row("slots free within 1 s of the disconnect", "clients", within, 100, "disconnected", 1, "at least"),
+        Row("slots free within 1 s after a client disconnected", "clients", within, 100, "disconnected", 1, "at least"),
         Row(
-            "queued requests removed within 1 s of the disconnect",
+            "queued requests removed within 1 s after a client disconnected",
             "clients",
             sum(delay <= 1.0 for delay in queued),
             20,
@@ -212,7 +216,7 @@ def measure_disconnects(stack: RunningStack) -> list[Row]:
 
 
 def wait_until_ready(stack: RunningStack) -> None:
-    """Wait until the generator answers."""
+    """Wait until the generator has answered a request."""
     body = {"checkpoint": CHECKPOINT, "prompt": "once", "maxTokens": 1}
     headers = {"Authorization": f"Bearer {stack.instance.token}"}
     for _ in range(3):

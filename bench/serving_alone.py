@@ -1,9 +1,10 @@
-"""The engine without the stack: `python -m bench.serving_alone MODEL THREADS`, a child of `bench.serving`.
+"""Run the engine without the other services: `python -m bench.serving_alone MODEL THREADS`, started by `bench.serving`.
 
-Reads lines of JSON: `{"texts": [[prompt, max_tokens, seed], …], "seconds", "warm", "slots"}`. For each line it keeps
-that many slots in use, starts the next text when one ends, and writes a line of JSON with the number of tokens, the
-seconds, and the times from a free slot to the first token. Counting starts `warm` seconds after all slots are in use.
-The batch is used as in the engine child, but without HTTP, Redis, or JSON for each token.
+The program reads lines of JSON: `{"texts": [[prompt, max_tokens, seed], …], "seconds", "warm", "slots"}`. For each line
+it generates the texts in `slots` slots and starts the next text as soon as a slot is free. It then writes a line of
+JSON with the number of tokens, the measured seconds, the prefill times, and the times from a free slot to the first
+token. Counting starts `warm` seconds after all slots are in use. The engine is called as in the generator, but without
+HTTP, Redis, or JSON for each token.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from common.data import load_tokenizer
 from common.generation import Continuation, DecodingEngine, DecodingModel, GenerationSettings, TokenStep
 
 NICE = 10
-"""The nice value of the generator in a local stack without a GPU."""
+"""Nice value of the generator in a local stack without a GPU."""
 JOIN = 16
-"""Most texts that join in one step, as in `services.generator.engine`."""
+"""Most sequences that join the batch in one step, as in `services.generator.engine`."""
 
 
 def generate(model: DecodingModel, request: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def generate(model: DecodingModel, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer the lines of standard input until it ends."""
+    """Answer each line of standard input until its end."""
     os.nice(NICE)
     torch.set_num_threads(int(sys.argv[2]))
     model = DecodingModel(load_model(Path(sys.argv[1])))

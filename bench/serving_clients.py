@@ -1,7 +1,7 @@
-"""Streaming clients of `/api/generate` with little CPU use: raw HTTP/1.1 over asyncio, without parsing any JSON.
+"""Streaming clients of `/api/generate` that use little CPU time: raw HTTP/1.1 over asyncio, without parsing JSON.
 
-Each client sends a request, counts the tokens that arrive, and sends the next request until the time is over. Leaves
-out: the comparison of the figures (`bench.serving`).
+Each client sends a request, counts the tokens that arrive, and sends the next request until the time is over.
+`bench.serving` compares the figures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOKEN = b"event: token"
 DONE = b"event: done"
 END = b"0\r\n\r\n"
 BEGIN_SECONDS = 60.0
-"""Most seconds to wait until every client has its first token; only a safeguard, not a promise."""
+"""Seconds after which the benchmark fails if a client has no first token yet."""
 Bodies = list[Iterator[dict[str, Any]]]
 
 
@@ -35,7 +35,7 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class Server:
-    """The address of an api and the token to use."""
+    """The address of an api, and the access token for it."""
 
     host: str
     port: int
@@ -50,7 +50,7 @@ class Server:
         return cls(parts.hostname, parts.port, token)
 
     def request(self, body: dict[str, Any]) -> bytes:
-        """Return the bytes of one request."""
+        """Return the bytes of an HTTP request with this body."""
         text = json.dumps(body).encode()
         head = (
             f"POST /api/generate HTTP/1.1\r\nHost: {self.host}\r\nAuthorization: Bearer {self.token}\r\n"
@@ -60,7 +60,7 @@ class Server:
 
 
 class Client(asyncio.Protocol):
-    """A client that sends one request after the other on one connection, until there are no more bodies."""
+    """A client that sends its requests one after the other on one connection, until `bodies` ends."""
 
     def __init__(
         self, server: Server, bodies: Iterator[dict[str, Any]], result: LoadResult, counting: asyncio.Event
@@ -86,7 +86,7 @@ class Client(asyncio.Protocol):
                 self._result.errors.append(data[:300].decode("utf-8", "replace"))
                 self._transport.close()
                 return
-        # An event name may be split across two reads, so the last bytes, one less than a name has, are read again.
+        # `TOKEN` may be split across two reads, so its longest possible beginning is kept for the next search.
         data = self._tail + data
         tokens = data.count(TOKEN)
         self._tail = data[-(len(TOKEN) - 1) :]
@@ -106,7 +106,7 @@ class Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.finished.done():
             if self._requesting:
-                self._result.errors.append(f"the connection was closed: {exc}")
+                self._result.errors.append(f"the connection was closed during a reply: {exc}")
             self.finished.set_result(None)
 
     def disconnect(self) -> None:
@@ -150,10 +150,10 @@ async def _run(
 
 
 def run_load(server: Server, bodies: Bodies, *, warm: float, seconds: float, mark: Callable[[], None]) -> LoadResult:
-    """Run one client per iterator of bodies and return their counts.
+    """Run one client per iterator in `bodies` and return the counts of all clients.
 
-    Counting starts `warm` seconds after all clients have their first token. `mark` is called at the start and at the
-    end of the measured time.
+    Counting starts `warm` seconds after all clients have received a token, and takes `seconds`. `mark` is called when
+    counting starts and when it ends.
     """
     result = LoadResult()
     asyncio.run(_run(server, bodies, result, warm, seconds, mark))

@@ -1,8 +1,9 @@
-"""Clients that disconnect: how long the engine continues to generate for them, measured by the engine's own events.
+"""Measures how long the engine continues to generate for clients that have disconnected.
 
-The engine ends a cancelled text with an error event, whose stream id is the time at which Redis received it. The figure
-is the time from the closing of the socket to that event. Texts are identified by their seeds. Clients that disconnect
-while they wait in the queue have no slot; for them the figure is the time until their request is removed from Redis.
+The engine ends a cancelled sequence with an error event. The id of this event in the Redis stream contains the time at
+which Redis received it. The figure is the time from the closing of the socket to that event. Sequences are identified
+by their seeds. A client that disconnects while its request is queued has no slot; its figure is the time until the
+request is removed from Redis.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from common.redis.generation_events import EncodedEvent, read_entry
 from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_TOKEN
 
 LIMIT_SECONDS = 20.0
-"""Most seconds to wait for one condition; only a safeguard, not a promise."""
+"""Seconds after which the benchmark fails if a condition is still not met."""
 QUIET_SECONDS = 1.5
 SLOTS = 64
 
 
 class DisconnectingClients:
-    """Clients of one api. `delays` are the seconds from the disconnect to the free slot, by seed."""
+    """Clients of one api. `delays` is {seed: seconds from the disconnect until the slot is free}."""
 
     def __init__(self, server: Server, redis_url: str, body: dict[str, Any]) -> None:
         self._server = server
@@ -40,11 +41,11 @@ class DisconnectingClients:
         self.delays: dict[int, float] = {}
         self._last = {str(key): self._newest(str(key)) for key in self._redis.scan_iter(keys.generate_stream("*"))}
         self._received_at = time.time()
-        # Wait until texts of earlier clients have ended, because their tokens would be counted as ours.
+        # Wait until sequences of earlier clients have ended, because their tokens would be counted too.
         self._read_until(lambda: time.time() - self._received_at > QUIET_SECONDS)
 
     def disconnect_while_generating(self, streaming: int, not_streaming: int) -> None:
-        """Start clients, disconnect all of them once each has a token, and wait until their slots are free."""
+        """Start clients, disconnect all of them once each has received a token, and wait until their slots are free."""
         seeds = [self._send(stream=number < streaming) for number in range(streaming + not_streaming)]
         expected = len(self._started) + len(seeds)
         self._read_until(lambda: len(self._started) >= expected)
@@ -52,7 +53,7 @@ class DisconnectingClients:
         self._read_until(lambda: all(seed in self.delays for seed in seeds))
 
     def disconnect_while_queued(self, count: int) -> list[float]:
-        """Disconnect `count` clients while others use all slots. Return the seconds until each request was removed."""
+        """Disconnect `count` clients whose requests are queued. Return the seconds until each request was removed."""
         holders = [self._send(stream=True) for _ in range(SLOTS)]
         expected = len(self._started) + SLOTS
         self._read_until(lambda: len(self._started) >= expected)

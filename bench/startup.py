@@ -1,4 +1,5 @@
-"""Measure how long `tidal up` takes until the api is ready, in a new and in an existing folder, and how long to stop.
+"""Measure how long `tidal up` takes until the api is ready, with a new and with an existing folder, and how long a stop
+takes.
 
 The reference is the promised 15 s for each.
 """
@@ -15,7 +16,7 @@ PROMISED_SECONDS = 15.0
 
 
 def run(quick: bool) -> list[Row]:
-    """Start and stop four times, or twice when `quick`; the first start creates the database."""
+    """Start and stop a stack four times, or twice when `quick`. The first start creates the database."""
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as temporary:
         folder = Path(temporary) / "instance"
         starts: list[float] = []

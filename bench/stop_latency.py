@@ -1,10 +1,11 @@
 """Measure the time from a pause or stop request to the registered checkpoint of a default training on a CPU.
 
-One micro-batch of `configs/base_config.yaml` takes about a minute on two cores and a step has 32, so both requests
-reach the trainer during a micro-batch. The request takes the real path: api, Postgres, worker, trainer, and back to the
-`checkpoint` event. The reference is the promised 15 s. Two settings differ from the defaults, but do not change the
-step: the corpus is `builtin:stories` (no network), and a validation has one batch, so that the first step starts soon.
-In the first step AdamW has no moments yet; the time to write them is the second figure of `bench.checkpoint_stall`.
+A step of `configs/base_config.yaml` has 32 micro-batches, each of which takes about a minute on two cores. Every
+request therefore reaches the trainer during a micro-batch. It passes through api, PostgreSQL, worker and trainer, and
+the measurement ends with the event `checkpoint` of the job. The reference is the promised 15 s. Two settings differ
+from the defaults, without an effect on the duration of a step: the corpus is `builtin:stories`, which needs no network,
+and a validation has one batch, so that the first step starts soon. During the first step AdamW has no moments to write
+yet; the second figure of `bench.checkpoint_stall` includes them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tidal_client.client import Client
 
 PROMISED_SECONDS = 15.0
 LIMIT_SECONDS = 900.0
-"""Most seconds to wait for a condition, such as the first step, which follows tokenisation and a first validation."""
+"""Most seconds to wait for a condition. The longest wait is for the first step, after tokenisation and a validation."""
 INTO_STEP_SECONDS = 5.0
 
 
@@ -33,7 +34,7 @@ def run(quick: bool) -> list[Row]:
                 found.append(_measure(client, signal))
     return [
         Row(
-            f"{signal} of a default training on a CPU to its registered checkpoint (slowest)",
+            f"{signal} request to registered checkpoint, default training on a CPU (slowest)",
             "s",
             max(found),
             PROMISED_SECONDS,
@@ -65,7 +66,7 @@ def _measure(client: Client, signal: str) -> float:
     seconds = time.monotonic() - started
     _until(lambda: client.job(job_id).status in ("paused", "cancelled"), "the end of the attempt")
     if signal == "pause":
-        client.signal_job(job_id, "stop")  # end the paused job, so that the next one can start
+        client.signal_job(job_id, "stop")  # end the paused job, so that the next job can start
     return seconds
 
 
@@ -73,7 +74,7 @@ def _until(check: Callable[[], Any], what: str) -> None:
     deadline = time.monotonic() + LIMIT_SECONDS
     while not check():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{what} was not seen within {LIMIT_SECONDS:.0f} s")
+            raise RuntimeError(f"{what} did not happen within {LIMIT_SECONDS:.0f} s")
         time.sleep(0.1)
 
 

@@ -1,9 +1,9 @@
-"""The load generator of `bench.live_clients`: N clients of one stream in one process, on bare asyncio protocols.
+"""The load generator of `bench.live_clients`: many clients of one event stream, as asyncio protocols in one process.
 
-Each client checks that the steps of the points arrive in order and once, and records when each event arrives. With
-`--drop-every K` it closes its connection after K events and continues with `Last-Event-ID`. The command `stop LAST` on
-standard input ends the process when every client has received step LAST, or after 20 s. The result is one line of JSON.
-No HTTP library is used, because a thousand clients of a library would need both cores.
+Each client checks that points arrive once and in order, and records when each event arrives. With `--drop-every K` a
+client closes its connection after every K events and reconnects with `Last-Event-ID`. After the line `stop LAST` on
+standard input, the process ends once every client has received step LAST, or after 20 s. It prints one line of JSON. It
+does not use an HTTP library, because a thousand clients of a library would use all CPU time of two cores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from datetime import datetime
 
 PATIENCE_SECONDS = 20.0
 AT_ONCE = 50
-"""Most connections that are opened at the same time."""
+"""Most connections that are being opened at the same time."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Message:
     id: str
     name: str
     points: tuple[tuple[int, float], ...]
-    """For each point its step and the time it was reported, in seconds since 1970."""
+    """(step, time of `MetricsWriter.add` in seconds since 1970) of each point."""
 
 
 def parse(event: bytes) -> Message:
@@ -54,7 +54,7 @@ class Totals:
     drop_every: int
     parsed: dict[bytes, Message] = field(default_factory=dict)
     from_add: Counter[int] = field(default_factory=Counter)
-    """Number of points by delay in ms from `MetricsWriter.add` to the client."""
+    """{delay in ms from `MetricsWriter.add` to the client: number of points}."""
     from_redis: Counter[int] = field(default_factory=Counter)
     lost: int = 0
     duplicate: int = 0
@@ -152,7 +152,7 @@ class Client(asyncio.Protocol):
 
 
 async def hold(client: Client, host: str, port: int, gate: asyncio.Semaphore) -> None:
-    """Keep one client connected."""
+    """Connect a client again whenever its connection closes."""
     loop = asyncio.get_running_loop()
     while True:
         async with gate:

@@ -1,9 +1,9 @@
 """Measure the time from kill -9 of all processes of a worker host to the first micro-batch on another worker.
 
-A local stack with its default timers runs the demonstration's pretraining, and a second worker of the same kind waits
-for jobs. Once the first worker has registered a checkpoint, its main process, its trainer and all processes of their
-sessions are killed at once, as when a host loses power. The times of the phases are those of the job's events by the
-database's clock; they are printed to standard error. The reference is the promised 95 s.
+A local stack with default timers runs the pretraining of `tidal demo`, and a second worker of the same queue waits for
+jobs. Once the first worker has registered a checkpoint, the worker, its trainer and all processes that they have
+started are killed at once, as when a host loses power. The durations of the phases, taken from the database times of
+the job's events, are printed to standard error. The reference is the promised 95 s.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ START_LIMIT_SECONDS = 300.0
 TAKEOVER_LIMIT_SECONDS = 300.0
 PHASES = (
     ("the lease expires and the reaper marks the job stale", "stale", 1),
-    ("the quarantine ends and the job returns to the queue", "restarted", 1),
+    ("the job returns to the queue after TIDAL_QUARANTINE_SECONDS", "restarted", 1),
     ("notification and claim", "claimed", 2),
     ("start of the trainer process", "starting", 2),
-    ("torch, corpus, checkpoint, first micro-batch", "running", 2),
+    ("import of torch, loading of corpus and checkpoint, first micro-batch", "running", 2),
 )
-"""The phases as (description, event at the end of the phase, attempt of that event)."""
+"""The phases as (description, name of the event at the end of the phase, attempt of that event)."""
 
 
 def run(quick: bool) -> list[Row]:
@@ -54,7 +54,7 @@ def _takeover() -> float:
             _wait_for(stack, job_id, "checkpoint", 1, START_LIMIT_SECONDS)
             standby = _start_standby(stack)
             victim = _worker(stack)
-            # Stop the stack's supervisor, which would start the worker again.
+            # Suspend the stack's supervisor, which would start the worker again.
             os.kill(stack.process.pid, signal.SIGSTOP)
             killed_at = time.time()
             _kill_host(victim)
@@ -111,7 +111,7 @@ def _worker(stack: RunningStack) -> Any:
 
 
 def _start_standby(stack: RunningStack) -> subprocess.Popen[bytes]:
-    """Start another worker. Return once it has sent a heartbeat, which means that it receives notifications."""
+    """Start another worker. Return once it has sent a heartbeat and can receive notifications."""
     process = subprocess.Popen(
         [sys.executable, "-m", "services.worker"],
         cwd=ROOT,
@@ -140,7 +140,7 @@ def _kill_host(worker: Any) -> None:
 
 
 def _phases(stack: RunningStack, job_id: str, killed_at: float) -> float:
-    """Return the seconds from `killed_at` to the first micro-batch of the second attempt, and print the phases."""
+    """Print the durations of the phases. Return the seconds from `killed_at` to the last phase's end."""
     events = _events(stack, job_id)
     before = killed_at
     for text, name, attempt in PHASES:

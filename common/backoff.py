@@ -1,18 +1,17 @@
-"""Exponential backoff: the delay before the next attempt doubles with each failure, up to a limit.
+"""Exponential backoff: the delay before the next attempt doubles after each failure, up to a limit.
 
     backoff = Backoff(0.2, 5.0)
     while not attempt():
         stop.wait(backoff.next())
     backoff.reset()
 
-This module only computes delays; the caller waits. Leaves out delays of constant length, jitter, and a limit on the
-number of attempts.
+This module only computes delays; the caller waits. It adds no jitter and does not limit the number of attempts.
 """
 
 from __future__ import annotations
 
 _MOST_DOUBLINGS = 60
-"""Most doublings that are computed, which keeps the power a finite float however many failures there are."""
+"""Most doublings that are computed, so that the power is a finite float after any number of failures."""
 
 
 def doubled(first: float, longest: float, times: int) -> float:
@@ -29,11 +28,11 @@ class Backoff:
 
     @property
     def failures(self) -> int:
-        """Return the number of failures since the last success."""
+        """Return the number of failures since the last call of `reset`."""
         return self._failures
 
     def next(self) -> float:
-        """Count a failure and return the delay before the next try."""
+        """Count a failure and return the delay before the next attempt."""
         self._failures += 1
         return doubled(self._first, self._longest, self._failures - 1)
 

@@ -1,7 +1,6 @@
-"""Access checks that do not depend on HTTP: host names, trusted proxies, and delays after wrong secrets.
+"""Access checks that do not depend on a web framework: host names, trusted proxies, and delays after wrong secrets.
 
-The api and Flower, which are built on different web frameworks, share them. Leaves out HTTP itself and what a token
-allows (`services.api.auth`).
+The api and Flower use different web frameworks and share this package. What a token allows is in `services.api.auth`.
 """
 
 from common.access.hosts import KnownHosts, parse_hosts

@@ -1,11 +1,11 @@
-"""Decides by the header `Host` whether a server answers a request.
+"""Decides from the header `Host` whether a server answers a request, which protects against DNS rebinding.
 
-An attacker can point the domain name of a web page at an address of this machine (DNS rebinding). The browsers of its
-visitors then treat the server as part of that page. The header `Host` still carries the attacker's name, so a server
-that answers only to known names is safe. IP addresses are always accepted, because an attacker cannot serve a page from
-this machine's address. `localhost` and the names of this machine are known; TIDAL_ALLOWED_HOSTS adds others. A request
-without the header is accepted, because every browser sends the header. Leaves out X-Forwarded-Host, which is not read:
-a proxy either passes `Host` on, or uses the server's address and checks names itself.
+In DNS rebinding, an attacker points the domain name of a web page at an address of this machine. A browser that shows
+the page then lets its scripts read the server's replies. The header `Host` of their requests still contains the
+attacker's domain name, so a server that answers only to known names is safe. IP addresses are always accepted, because
+an attacker cannot serve a page from this machine's address. `localhost` and the names of this machine are known;
+TIDAL_ALLOWED_HOSTS adds others. A request without `Host` is accepted, because it does not come from a browser.
+X-Forwarded-Host is not read: a proxy either passes `Host` on, or sends the server's address and checks names itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def parse_hosts(text: str) -> list[str]:
 
 
 class KnownHosts:
-    """The host names that a server answers to: this machine's names, `allowed`, and `listens_on`, its own host."""
+    """The host names that a server answers to: this machine's names, those in `allowed`, and `listens_on`."""
 
     def __init__(self, allowed: str = "", *, listens_on: str = "") -> None:
         names = parse_hosts(allowed)

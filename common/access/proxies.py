@@ -1,6 +1,7 @@
-"""Determines the client's address from X-Forwarded-For when the peer is one of TIDAL_TRUSTED_PROXIES.
+"""Determines the client's address from X-Forwarded-For if the connection comes from a trusted proxy.
 
-The api uses uvicorn for this, which interprets the setting in the same way; this module serves the other servers.
+The setting TIDAL_TRUSTED_PROXIES lists the trusted proxies. Flower uses this module; the api uses uvicorn, which
+interprets the setting in the same way.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ ANY = "*"
 
 
 class TrustedProxies:
-    """The addresses and networks of a comma-separated list; `*` stands for every address."""
+    """The trusted addresses and networks of a comma-separated list; `*` trusts every address."""
 
     def __init__(self, text: str) -> None:
         parts = [part.strip() for part in text.split(",") if part.strip()]
@@ -29,9 +30,10 @@ class TrustedProxies:
         return any(parsed in network for network in self._networks if network.version == parsed.version)
 
     def client(self, peer: str, forwarded_for: str) -> str:
-        """Return the client's address: the last one in the header that is not a trusted proxy, or else the peer's.
+        """Return the client's address: the last address in the header that is not a trusted proxy, otherwise `peer`.
 
-        If every address is trusted (`*`), it is the first one in the header.
+        If every address is trusted (`*`), return the first address in the header. If `peer` is not trusted, return
+        `peer`.
         """
         if not self.trusts(peer):
             return peer

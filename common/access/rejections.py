@@ -1,9 +1,9 @@
-"""Counts wrong tokens and passwords per client address and delays the replies from the eleventh in a minute on.
+"""Counts wrong tokens and passwords per client address, and delays replies after ten of them within a minute.
 
-A correct secret is never counted, so it is accepted at once even from an address that sends wrong ones. The delay
-doubles with each wrong secret. If too many replies are already delayed, the next wrong secret is refused with 429 at
-once. The counts are kept in the memory of one process for the most recently seen addresses. IPv6 addresses are counted
-by their /64 network, because one machine usually owns a whole /64. Leaves out comparing secrets, and HTTP.
+A correct secret is never counted or delayed, even from an address that has sent wrong ones. The delay doubles with each
+wrong secret. If too many replies are already delayed, a request with a wrong secret gets status 429 at once. The counts
+are kept in the memory of one process for the most recently seen addresses. IPv6 addresses are counted by their /64
+network, because one machine usually owns a whole /64. The callers compare secrets and send replies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from common.backoff import doubled
 
 FREE = 10
-"""Wrong secrets of one address per window that are answered without a delay."""
+"""Number of wrong secrets per address and interval of WINDOW_SECONDS that are answered without a delay."""
 WINDOW_SECONDS = 60.0
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 4.0
@@ -27,7 +27,7 @@ MOST_WAITING = 4
 MOST_WAITING_TOGETHER = 16
 """Most replies to all addresses that may be delayed at the same time; each one occupies a connection."""
 MOST_ADDRESSES = 4096
-"""Addresses whose counts are kept; the one seen longest ago is dropped first."""
+"""Most addresses whose counts are kept; the least recently seen address is dropped first."""
 
 
 @dataclass
@@ -43,15 +43,15 @@ class Rejection:
 
     address: str
     count: int
-    """Wrong secrets of this address in the current window, including this one."""
+    """Number of wrong secrets from this address in the current interval, including this one."""
     delay_seconds: float | None
     """Seconds to wait before the reply; None: refuse with 429 at once."""
     retry_after: float
-    """Seconds until the window ends and wrong secrets are answered without a delay again."""
+    """Seconds until the current interval ends, after which wrong secrets are answered without a delay again."""
 
     @property
     def worth_a_line(self) -> bool:
-        """Return whether to log this one: only the first ten and counts 16, 32, 64, …, to keep the log small."""
+        """Return whether to log this rejection: only the first ten, the 16th, 32nd, 64th, …, to keep the log small."""
         return self.count <= FREE or self.count & (self.count - 1) == 0
 
 
@@ -64,7 +64,7 @@ class Rejections:
         self._waiting = 0
 
     def __len__(self) -> int:
-        """Return the number of addresses with a count."""
+        """Return the number of addresses whose counts are kept."""
         return len(self._records)
 
     def count(self, address: str) -> Rejection:
@@ -96,14 +96,14 @@ class Rejections:
             yield
         finally:
             self._waiting -= 1
-            # If a new window has begun meanwhile, its record has taken over `waiting`.
+            # If a new interval has begun in the meantime, its record has taken over `waiting`.
             current = self._records.get(rejection.address, record)
             if current is not None and current.waiting > 0:
                 current.waiting -= 1
 
 
 def address_group(address: str) -> str:
-    """Return the key that `address` is counted by: the IPv4 address, or the /64 network of an IPv6 address."""
+    """Return the key under which `address` is counted: an IPv4 address, or the /64 network of an IPv6 address."""
     host, colon, port = address.partition(":")
     if colon and port.isdigit() and "." in host:  # some proxies append the port, which changes with every connection
         address = host

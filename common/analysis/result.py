@@ -1,8 +1,8 @@
 """Plans the samples of an analysis and computes its result from them.
 
-`plan_samples` lists the texts to generate, for the serving engine (immediate answer) and for the trainer (job).
-`analysis_result` computes the result from them, which is sent to clients and saved. Both ways give the same result for
-the same seed. Leaves out: generating the texts.
+`plan_samples` lists the samples to generate. The generator's engine generates them if a client waits for the answer,
+the trainer if the analysis is a job. `analysis_result` computes the result, which is sent to clients and saved. Engine
+and trainer give the same result for the same seed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from common.errors import InvalidInputError
 from tidal_client.vocabulary import GatingMode
 
 MODULATION_DIGITS = 6
-"""Decimal places of modulations in the result. The serving engine rounds to them already, the trainer does not."""
+"""Decimal places of modulations in the result. The generator's engine rounds modulations as well, the trainer does
+not."""
 _SEED_RANGE = 2**63
 
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """Samples of one prompt to be generated with equal settings and the seeds `seed`, `seed` + 1, …"""
+    """Samples of one prompt, to be generated with the same settings and with the seeds `seed`, `seed` + 1, …"""
 
     prompt: str
     gating_mode: GatingMode
@@ -35,7 +36,7 @@ class SampleGroup:
     seed: int
     samples: int
     sweep: bool
-    """Whether the samples belong to the sweep instead of the trajectory."""
+    """Whether the samples belong to a sweep of fixed modulations instead of a trajectory."""
 
     @property
     def seeds(self) -> list[int]:
@@ -45,7 +46,7 @@ class SampleGroup:
 
 @dataclass(frozen=True)
 class GeneratedSample:
-    """One generated sample; the three sequences have one entry per token."""
+    """One generated sample; `token_ids`, `token_texts` and `modulation` have one entry per token."""
 
     text: str
     """The text without the prompt."""
@@ -58,7 +59,7 @@ class GeneratedSample:
 def plan_samples(config: AnalysisConfig) -> list[SampleGroup]:
     """Return the samples to generate, in the order that `analysis_result` expects.
 
-    The three samples of a sweep have the same seed.
+    The three samples of a sweep (modulation 0, 0.5 and 1) have the same seed.
     """
     groups = []
     for number, prompt in enumerate(config.prompts):
@@ -80,10 +81,10 @@ def analysis_result(
     rl_checkpoint: str | None,
     elapsed_ms: float,
 ) -> dict[str, Any]:
-    """Return the result of an analysis, ready for JSON, with camelCase names.
+    """Return the result of an analysis as a dictionary for JSON, with camelCase keys.
 
-    `generated` holds the samples of every group that `plan_samples` returns. Raises InvalidInputError if the samples of
-    a prompt have no tokens.
+    `generated` holds a list of samples for each group that `plan_samples` returns. Raises InvalidInputError if the
+    samples of a prompt have no tokens.
     """
     groups = plan_samples(config)
     assert len(groups) == len(generated)
@@ -143,7 +144,7 @@ def _trajectory(group: SampleGroup, samples: Sequence[GeneratedSample]) -> dict[
 
 
 def _sweep(prompts: Sequence[str], samples: Sequence[GeneratedSample]) -> dict[str, Any]:
-    """Return the sweep of each prompt, and the mean of the differences over all prompts."""
+    """Return the sweep analysis of each prompt, and the differences between m = 1 and m = 0, averaged over prompts."""
     entries: list[dict[str, Any]] = []
     for number, prompt in enumerate(prompts):
         of_prompt = samples[number * len(SWEEP_KEYS) : (number + 1) * len(SWEEP_KEYS)]

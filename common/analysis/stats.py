@@ -1,7 +1,7 @@
-"""Basic statistics of lists of numbers, with exact definitions so that results are comparable with the original's.
+"""Basic statistics of lists of numbers, with the same definitions as in the original project.
 
 A population variance divides by n, an unbiased one by n − 1. Quantiles interpolate linearly at q·(n − 1). Sums use
-`math.fsum`, so equal values give equal results.
+`math.fsum`, so that results do not depend on the order of the values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def variance(values: Sequence[float], *, unbiased: bool = False) -> float:
-    """Return the population variance, or the unbiased one; 0 if it is not defined."""
+    """Return the population variance or, if `unbiased`, the unbiased variance; 0 for too few values."""
     n = len(values) - unbiased
     if n < 1:
         return 0.0
@@ -47,7 +47,7 @@ def quantile(ordered: Sequence[float], q: float) -> float:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Return the summary of numbers in any order."""
+    """Return the summary of `values`, which need not be sorted."""
     if not values:
         return Summary(mean=0.0, std=0.0, min=0.0, max=0.0, q25=0.0, q50=0.0, q75=0.0)
     ordered = sorted(values)
@@ -63,7 +63,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def welch_t(earlier: Sequence[float], later: Sequence[float]) -> float:
-    """Return Welch's t of mean(earlier) − mean(later); 0 if one has fewer than 2 values or both have no variance."""
+    """Return Welch's t of mean(earlier) − mean(later); 0 if a list has fewer than 2 values or both variances are 0."""
     if len(earlier) < 2 or len(later) < 2:
         return 0.0
     squared_error = variance(earlier, unbiased=True) / len(earlier) + variance(later, unbiased=True) / len(later)
@@ -81,8 +81,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the 95 % bootstrap percentile interval of `statistic`, (0, 0) for no values.
 
-    Its ends are the entries ⌊.025·(n − 1)⌋ and ⌊.975·(n − 1)⌋ of the n sorted resamples. Equal seeds give equal
-    intervals.
+    Its ends are the entries ⌊.025·(n − 1)⌋ and ⌊.975·(n − 1)⌋ of the sorted statistics of n resamples. Equal seeds give
+    equal intervals.
     """
     if not values:
         return 0.0, 0.0

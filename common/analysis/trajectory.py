@@ -1,7 +1,8 @@
-"""Analyses the modulation of generated tokens: along one trajectory, across prompts, and its effect on texts.
+"""Analyses the modulation of generated tokens along one trajectory and across prompts, and its effect on texts.
 
-`analyze_trajectory` describes the modulations of one prompt (its samples are concatenated first), `analyze_batch`
-compares prompts, `analyze_sweep` compares texts generated at m = 0, 0.5 and 1. Keys are camelCase, as in the API.
+`analyze_trajectory` describes the modulations of one prompt, whose samples are concatenated. `analyze_batch` compares
+prompts. `analyze_sweep` compares texts generated with the fixed modulations m = 0, 0.5 and 1. Keys are camelCase, as in
+the API.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from common.analysis.stats import Summary, bootstrap_interval, mean, summarise, 
 from common.errors import InvalidInputError
 
 SIGNAL = "modulation"
-"""Name of the only signal in the results."""
+"""Key of the modulation, the only signal, in the results."""
 WINDOWS = 4
-"""Number of consecutive windows into which a trajectory is divided."""
+"""Number of consecutive parts ("windows") into which a trajectory is divided."""
 PHASE_T = 2.0
-"""A phase change is reported where |t| between neighbouring windows is above this value."""
+"""A phase change is reported where |Welch's t| between neighbouring windows is above this value."""
 EXTREME_SHARE = 10
-"""The results list a tenth of the tokens (one in EXTREME_SHARE) with the highest and with the lowest modulation."""
+"""The results list the 1 / EXTREME_SHARE of the tokens with the highest modulations, and as many with the lowest."""
 SWEEP_KEYS = ("0.0", "0.5", "1.0")
 """Modulations of a sweep, as keys of the results."""
 
@@ -61,7 +62,7 @@ class Extremes(TypedDict):
 
 
 class TrajectoryAnalysis(TypedDict):
-    """The analysis of one trajectory. There is one signal, so there are no correlations between signals."""
+    """The analysis of one trajectory. `crossSignalCorrelations` is empty, because there is only one signal."""
 
     signalStats: dict[str, Summary]
     signalEvolution: dict[str, list[Summary]]
@@ -79,7 +80,7 @@ class PromptVariance(TypedDict):
 
 
 class Strategy(TypedDict):
-    """Mean and population standard deviation of the prompts' mean modulations."""
+    """Mean and population standard deviation of the mean modulations of all prompts."""
 
     globalMean: float
     globalStd: float
@@ -102,14 +103,14 @@ class TextStatistics(TypedDict):
 
 
 class SweepAnalysis(TypedDict):
-    """Text statistics per modulation, and the differences between m = 1 and m = 0."""
+    """Text statistics for each modulation, and the differences between m = 1 and m = 0."""
 
     statistics: dict[str, TextStatistics]
     deltas: dict[str, float]
 
 
 def analyze_trajectory(tokens: Sequence[TrajectoryToken]) -> TrajectoryAnalysis:
-    """Return the summary, its evolution over four windows, the phase changes and the tokens with extreme modulations.
+    """Return summaries of the trajectory and of its four windows, phase changes, and tokens with extreme modulations.
 
     Raises InvalidInputError for no tokens.
     """
@@ -145,10 +146,11 @@ def analyze_trajectory(tokens: Sequence[TrajectoryToken]) -> TrajectoryAnalysis:
 def analyze_batch(
     modulations: Mapping[str, Sequence[float]], *, bootstrap: bool = False, resamples: int = 1000, seed: int = 0
 ) -> BatchAnalysis:
-    """Return the variance between and within prompts, and mean and deviation of the prompts' mean modulations.
+    """Return the modulation's variances between and within prompts, and statistics of the prompts' mean modulations.
 
-    `modulations` holds the modulations of each prompt. With `bootstrap`, the result includes a 95 % interval over
-    prompts for every figure. Raises InvalidInputError if there are no prompts or a prompt has no modulations.
+    `modulations` is {prompt: modulations of its tokens}. With `bootstrap`, the result includes a 95 % bootstrap
+    interval over prompts for every figure. Raises InvalidInputError if there are no prompts or a prompt has no
+    modulations.
     """
     if not modulations:
         raise InvalidInputError("there are no prompts to analyse; give at least one")
@@ -176,7 +178,7 @@ def analyze_batch(
 
 
 def analyze_sweep(texts: Mapping[str, str]) -> SweepAnalysis:
-    """Compare the number of words and characters, and the share of different words, of texts at m = 0, 0.5 and 1.
+    """Compare texts generated at m = 0, 0.5 and 1 by their numbers of words and characters and share of distinct words.
 
     `texts` has the keys "0.0", "0.5" and "1.0"; each text includes its prompt. Words are separated by white space.
     Raises InvalidInputError if a key is missing.
@@ -195,7 +197,7 @@ def analyze_sweep(texts: Mapping[str, str]) -> SweepAnalysis:
 
 
 def _windows(values: Sequence[float]) -> list[Sequence[float]]:
-    """Divide the values into four consecutive windows, of which the first n mod 4 have one value more."""
+    """Divide n values into four consecutive windows. The first n mod 4 windows have one more value than the others."""
     size, longer = divmod(len(values), WINDOWS)
     ends = [0]
     for i in range(WINDOWS):

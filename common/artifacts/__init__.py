@@ -1,4 +1,4 @@
-"""The files of experiments, which are found by reference. The package does not import torch."""
+"""Finds, reads and writes the files of experiments. The package does not import torch."""
 
 from common.artifacts.store import ALIASES, ArtifactFile, ArtifactStore, CheckpointFile, split_reference
 

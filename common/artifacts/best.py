@@ -1,9 +1,9 @@
 """Reads and writes the file `<experiment>/checkpoints/best.json`, which names the best checkpoint so far.
 
-The file contains `{"name", "metric", "value", "step"}`. `name` is relative to the experiment's folder and refers to a
-checkpoint folder, or to the final model if no checkpoint was better. The trainer writes the file (`common.checkpoint`),
-and the artifact store reads it. A file is ignored if it cannot be read, if it names a missing checkpoint, or if its
-value is not finite: no later checkpoint could be better than NaN.
+The file contains `{"name", "metric", "value", "step"}`. `name` is the path of a checkpoint folder, or of the final
+model if no checkpoint was better, relative to the experiment's folder. The trainer writes the file
+(`common.checkpoint`), and the artifact store reads it. The file is ignored if it is unreadable, names a missing
+checkpoint, or has a value that is not finite, because no later checkpoint could be better than NaN.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class BestCheckpoint:
 
 
 def write_best(checkpoints: Path, best: BestCheckpoint) -> None:
-    """Record the best checkpoint in the folder `checkpoints`.
+    """Write `best.json` into the folder `checkpoints`.
 
-    Raises StorageError, and keeps the previous record, if the file cannot be written, and DivergedError if the value is
-    not finite.
+    Raises StorageError if the file cannot be written, and DivergedError if the value is not finite. The previous file
+    is then unchanged.
     """
     require_finite(f"the {best.metric} of {best.name}", best.value)
     write_atomic(checkpoints / BEST_FILE, lambda path: write_json(path, asdict(best)))

@@ -1,9 +1,10 @@
-"""The artifact store, a folder with one folder per experiment, whose files are found by reference.
+"""The artifact store: a folder with one folder of files per experiment. References such as `<id>/best` name files in
+it.
 
 A reference is `experiments/<id>/<file>` or `<id>/<file>`; `<id>/best`, `<id>/latest` and `<id>/final` refer to
 checkpoints of the experiment. Files outside the store are never read or written: absolute paths, `..` and symbolic
-links that lead out of it are rejected. Names are POSIX paths relative to the experiment's folder. Leaves out object
-stores, and the contents of checkpoints (`common.checkpoint`).
+links that lead out of it are rejected. Names are POSIX paths relative to the experiment's folder. Object stores are not
+supported. The contents of checkpoints are in `common.checkpoint`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from common.files import parse_json, path_problem, shortened
 
 ALIASES = ("best", "latest", "final")
 ALIAS_TRIES = 5
-"""Most attempts to resolve an alias, because a training may delete the checkpoint that the alias refers to."""
+"""Most attempts to resolve an alias. An attempt fails if a training deletes the checkpoint in the meantime."""
 _EXPERIMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MODEL_SUFFIXES = (".safetensors", ".pth")
 _POLICY_PREFIX = "rl_checkpoint"
@@ -62,13 +63,13 @@ class CheckpointFile:
 
 
 class ArtifactStore:
-    """The experiments in the local folder `root`, which is created by the first write."""
+    """The experiments in the local folder `root`. The first write creates the folder."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
 
     def experiment(self, experiment_id: str) -> Path:
-        """Return the folder of an experiment, which may not exist; raise InvalidInputError for an invalid id."""
+        """Return the folder of an experiment, whether or not it exists; raise InvalidInputError for an invalid id."""
         if not _EXPERIMENT_ID.fullmatch(experiment_id):
             raise InvalidInputError(
                 f"{shortened(experiment_id)} is not an experiment id (up to 200 letters, digits, '.', '_', '-')"
@@ -76,7 +77,7 @@ class ArtifactStore:
         return self._inside(self.root / experiment_id, experiment_id)
 
     def path(self, experiment_id: str, name: str) -> Path:
-        """Return the path of an experiment's file, which may not exist; raise InvalidInputError for an invalid name."""
+        """Return the path of a file, whether or not it exists; raise InvalidInputError for an invalid id or name."""
         folder = self.experiment(experiment_id)
         parts = name.split("/")
         if problem := path_problem(name):
@@ -191,7 +192,7 @@ class ArtifactStore:
         shutil.rmtree(detached, ignore_errors=True)
 
     def detach(self, experiment_id: str, name: str) -> Path | None:
-        """Rename a folder of an experiment so that readers no longer find it; return the new path, for `discard`.
+        """Rename a folder so that readers no longer find it, and return the new path, for use with `discard`.
 
         Returns None if the folder does not exist.
         """
@@ -220,17 +221,17 @@ class ArtifactStore:
         return len(old)
 
     def discard_unfinished(self, older_than_seconds: float) -> int:
-        """Delete unfinished checkpoints that have not changed for `older_than_seconds`; return how many."""
+        """Delete unfinished checkpoints that have not changed for `older_than_seconds`; return their number."""
         count = 0
         for path in self.root.glob(f"*/checkpoints/{_UNFINISHED_PREFIX}*"):
-            with contextlib.suppress(FileNotFoundError):  # the checkpoint was finished or deleted since it was listed
+            with contextlib.suppress(FileNotFoundError):  # another process may move or delete it
                 if path.is_dir() and time.time() - _touched_at(path) > older_than_seconds:
                     self.discard(path)
                     count += 1
         return count
 
     def delete_checkpoint(self, experiment_id: str, name: str) -> None:
-        """Delete a checkpoint of `checkpoint_files`, a file or a folder; raise NotFoundError if it does not exist."""
+        """Delete a checkpoint that `checkpoint_files` lists; raise NotFoundError if it does not exist."""
         path = self.path(experiment_id, name)
         if not path.exists():
             raise NotFoundError(f"there is no checkpoint {experiment_id}/{name}")
@@ -255,12 +256,12 @@ class ArtifactStore:
         resolved = path.resolve()
         root = (within or self.root).resolve()
         if not resolved.is_relative_to(root) or resolved == self.root.resolve():
-            raise InvalidInputError(f"{shown!r} leads out of the artifact store; use a path inside it")
+            raise InvalidInputError(f"{shown!r} is outside the artifact store; use a path inside it")
         return resolved
 
 
 def split_reference(reference: str) -> tuple[str, str]:
-    """Return experiment id and name of a checkpoint reference; raise InvalidInputError for another form."""
+    """Return (experiment id, name) of a reference; raise InvalidInputError if `reference` is malformed."""
     parts = reference.split("/")
     if len(parts) > 2 and parts[0] == "experiments":
         parts = parts[1:]
@@ -273,7 +274,7 @@ def split_reference(reference: str) -> tuple[str, str]:
 
 
 def _preference(name: str) -> tuple[bool, bool, str]:
-    # A .safetensors file of Tidal has a manifest (model shape, trained gates); a .pth file is only an export.
+    # Prefer .safetensors, whose manifest records whether the gates were trained, to a .pth file, which is an export.
     return ("final" not in name, not name.endswith(".safetensors"), name)
 
 
@@ -293,7 +294,7 @@ def _describe(path: Path, folder: Path) -> ArtifactFile:
 
 
 def _existing(paths: Iterable[Path], folder: Path) -> Iterator[ArtifactFile]:
-    """Yield the files that still exist."""
+    """Yield descriptions of the files in `paths` that still exist."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             yield _describe(path, folder)

@@ -1,9 +1,9 @@
-"""Saves and restores all rows of Tidal's tables, all files of the experiments and all datasets in one verified file.
+"""Saves and restores all rows of Tidal's tables, the experiments' files and the uploaded datasets in one verified file.
 
-`create_backup` can run while the system works; `restore_backup` needs all services to be stopped. Rows are copied
-through the database connection, so it works with every PostgreSQL that Tidal can use and needs no client programs.
-Leaves out Redis, whose contents can be lost without harm, corpora that are not uploaded datasets, token caches and
-secrets. docs/decisions/0047 gives the reasons.
+`create_backup` can run while the services run; `restore_backup` requires that all services are stopped. Rows are copied
+over a database connection, which needs no client programs such as pg_dump and works with every PostgreSQL that Tidal
+supports. A backup does not contain Redis, whose contents can be lost without harm, corpora that are not uploaded
+datasets, token caches, or secrets. docs/decisions/0047 gives the reasons.
 """
 
 from common.backup.archive import BackupManifest, read_manifest

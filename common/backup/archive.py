@@ -1,9 +1,10 @@
-"""Reads and writes backup files: tar archives whose last member, `manifest.json`, lists the others with their SHA-256.
+"""Reads and writes backup files: tar archives with a manifest that has the SHA-256 of every other member.
 
-The manifest detects truncated files, which lack it, and changed members. `tables/<name>.copy` contains rows in
-PostgreSQL's text format, `experiments/<id>/…` files of experiments, `datasets/<name>/…` uploaded text. The archive is
-not compressed, because weights hardly compress. A backup may be forged, so the reader unpacks only regular files that
-have the size in the manifest and a name that a backup can contain.
+The manifest, `manifest.json`, is the last member, so a truncated archive has none. The other members are
+`tables/<name>.copy` (rows in PostgreSQL's text format), `experiments/<id>/…` (files of experiments) and
+`datasets/<name>/…` (uploaded text). The archive is not compressed, because weights hardly compress. A backup may be
+forged; the reader therefore unpacks only regular files whose size is that in the manifest and whose name can occur in a
+backup.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ BLOCK = 1024 * 1024
 MOST_MANIFEST_BYTES = 512 * 1024 * 1024
 """Largest manifest that is read, in bytes; a manifest of this size lists about three million files."""
 _HEADER_ERRORS = (tarfile.TarError, ValueError, OverflowError)
-"""Errors of `tarfile` for a damaged header, including those of its number and text parsers."""
+"""Errors that `tarfile` raises for a damaged header, including those of its number and text parsers."""
 _TABLE = re.compile(r"[a-z_]{1,63}")
 _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _DATASET_FILES = frozenset({DATASET_MANIFEST, TOKENS_FILE, *(f"text.{kind}" for kind in FORMATS)})
@@ -44,10 +45,10 @@ Progress = Callable[[int], None]
 
 
 class ByteSource(Protocol):
-    """An object that bytes are read from, such as a binary file."""
+    """An object with a method `read` that returns bytes, such as a binary file."""
 
     def read(self, count: int = -1, /) -> bytes:
-        """Return the next bytes, at most `count` unless it is negative; no bytes at the end."""
+        """Return at most `count` bytes (all remaining bytes if `count` is negative), or b"" at the end."""
 
 
 class ArchiveMember(BaseModel):
@@ -77,11 +78,11 @@ class BackupManifest(BaseModel):
     tidal: str
     """Version of Tidal that wrote the backup."""
     created_at: datetime
-    """When the rows were read, by the database's clock; files are as new or newer."""
+    """Time of the snapshot of the rows, by the database's clock. Files were read afterwards."""
     revision: str
-    """Alembic revision of the tables."""
+    """Alembic revision of the saved tables."""
     tables: dict[str, SavedTable]
-    """The tables in an order in which foreign keys allow to load them."""
+    """{name: table}, in an order in which the tables can be loaded without violating foreign keys."""
     members: dict[str, ArchiveMember]
 
     @property
@@ -91,7 +92,7 @@ class BackupManifest(BaseModel):
 
 
 class ArchiveWriter:
-    """Writes the members of a new archive one after the other; `finish` adds the manifest."""
+    """Writes a new archive. `add` adds a member, and `finish` adds the manifest."""
 
     def __init__(self, file: BinaryIO, progress: Progress) -> None:
         self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)
@@ -99,7 +100,7 @@ class ArchiveWriter:
         self.members: dict[str, ArchiveMember] = {}
 
     def add(self, name: str, source: ByteSource, size: int, modified: float = 0.0) -> None:
-        """Add a member with the first `size` bytes of `source`; raise OSError if it has fewer."""
+        """Add a member with the first `size` bytes of `source`; raise OSError if `source` has fewer bytes."""
         info = tarfile.TarInfo(name)
         info.size, info.mtime = size, int(modified)
         reader = _Hashing(source, self._progress)
@@ -134,7 +135,7 @@ class ArchiveReader:
             self.manifest = self._read_manifest()
         except _HEADER_ERRORS as error:
             self._tar.close()
-            raise StorageError(f"{path} is cut off or damaged ({error})") from error
+            raise StorageError(f"{path} is truncated or damaged ({error})") from error
         except BaseException:
             self._tar.close()
             raise
@@ -148,7 +149,7 @@ class ArchiveReader:
         self._tar.close()
 
     def extract(self, name: str, target: Path, progress: Progress) -> None:
-        """Write a member to the new file `target`; raise StorageError if it does not match the manifest."""
+        """Write a member to the new file `target`; raise StorageError if the member does not match the manifest."""
         entry, member = self.manifest.members[name], self._members.get(name)
         if member is None:
             raise StorageError(f"{self.path} is damaged: {name} is missing")
@@ -165,7 +166,7 @@ class ArchiveReader:
             raise StorageError(f"{self.path} is damaged: the SHA-256 of {name} differs from that in the manifest")
 
     def _open(self, member: tarfile.TarInfo, size: int) -> IO[bytes]:
-        """Open a regular file of `size` bytes; raise StorageError for any other member before anything is written.
+        """Open a member that is a regular file of `size` bytes; raise StorageError for any other member.
 
         A sparse member can declare any size without storing the bytes, and a link refers to another member's bytes.
         """
@@ -182,7 +183,7 @@ class ArchiveReader:
     def _read_manifest(self) -> BackupManifest:
         member = self._members.get(MANIFEST)
         if member is None:
-            raise StorageError(f"{self.path} has no manifest: it is cut off, or it is not a backup of Tidal")
+            raise StorageError(f"{self.path} has no manifest, so it is truncated or not a backup of Tidal")
         if member.size > MOST_MANIFEST_BYTES:
             raise StorageError(f"{self.path}: its manifest is larger than {MOST_MANIFEST_BYTES // 2**20} MiB")
         source = self._open(member, member.size)
@@ -203,7 +204,7 @@ def read_manifest(path: Path) -> BackupManifest:
 
 
 def _is_member(name: str) -> bool:
-    """Return whether a backup can contain a file of this name; such names never leave the target folder."""
+    """Return whether `name` can occur in a backup, which excludes names outside the target folder."""
     if path_problem(name) is not None or PurePosixPath(name).as_posix() != name:
         return False
     kind, *parts = name.split("/")
@@ -215,7 +216,7 @@ def _is_member(name: str) -> bool:
 
 
 class _Hashing:
-    """Reads from `source`, and computes the digest and reports the number of the bytes read."""
+    """Reads from `source`, computes the digest of the bytes and passes their number to `progress`."""
 
     def __init__(self, source: ByteSource, progress: Progress) -> None:
         self._source, self._progress = source, progress

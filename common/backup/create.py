@@ -1,10 +1,10 @@
-"""Creates a backup while the system works.
+"""Creates a backup while services run.
 
-The rows are saved before the files. A file is written before the row that refers to it, so each file that a saved row
-refers to still exists, unless it was pruned because of a newer checkpoint. The opposite order could save a finished job
-without its model. Checkpoints may be newer than the rows: the next attempt starts from the newest intact one on disk. A
-dataset exists before the jobs that use it, and is saved completely or not at all. Symbolic links are left out and
-reported.
+The rows are saved before the files. Because services write a file before the row that refers to it, all files of the
+saved rows exist when the files are saved, except for checkpoints that were pruned in the meantime. With the opposite
+order, a backup could contain a finished job without its model. Saved checkpoints may be newer than the rows, which does
+no harm: an attempt resumes from the newest intact checkpoint on disk. Each dataset is saved completely or not at all.
+Symbolic links are not saved but reported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from common.files import flush, storage_errors, write_atomic
 
 @dataclass(frozen=True)
 class BackupResult:
-    """The file and the contents of a new backup."""
+    """Path, size and contents of a new backup."""
 
     path: Path
     size: int
@@ -39,10 +39,10 @@ class BackupResult:
     jobs: int
     experiments: int
     files: int
-    """Number of the experiments' files."""
+    """Number of files of experiments."""
     datasets: int
     skipped: tuple[Path, ...]
-    """Symbolic links, whose targets are not in the backup."""
+    """Symbolic links, which are not saved."""
 
 
 def create_backup(
@@ -58,15 +58,15 @@ def create_backup(
     """Save rows, files and datasets to the new file `target` (mode 0600), which appears only once it is complete.
 
     With `datasets`, uploaded datasets are saved as well; other files below `data_dir` are never saved. `total` is
-    called with the expected bytes, `progress` with the number of bytes just written. Raises ConflictError if `target`
-    exists, UnavailableError if the tables are not those of this version, and StorageError if a file cannot be read or
-    written.
+    called with the expected size of the backup in bytes, `progress` with the number of bytes written since its last
+    call. Raises ConflictError if `target` exists, UnavailableError if the tables do not have this version's revision,
+    and StorageError if a file cannot be read or written.
     """
     if target.exists():
-        raise ConflictError(f"{target} exists, and a backup never replaces a file; choose another name")
+        raise ConflictError(f"{target} already exists and is not replaced; choose another name")
     files = SavedFiles(experiments_dir, data_dir if datasets else None)
     engine = make_engine(database_url, application_name="tidal-backup", pool_size=1, statement_timeout=0)
-    # The rows are first written next to `target`, because /tmp may be small or in memory.
+    # Write the rows to temporary files next to `target`, because /tmp may be small or in memory.
     with storage_errors(target), _scratch(target.parent) as rows:
         try:
             require_schema(engine)
@@ -107,7 +107,7 @@ def create_backup(
 
 @contextmanager
 def _scratch(place: Path) -> Iterator[Path]:
-    """Create `place` if it is missing, and in it a temporary folder that is deleted after the block."""
+    """Create a temporary folder in `place`, which is created if missing, and delete it after the block."""
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tidal-backup-", dir=place) as name:
         yield Path(name)

@@ -1,7 +1,7 @@
-"""Restores the datasets of a backup: unpacks those that are missing, and publishes them once all are verified.
+"""Restores the datasets of a backup: unpacks missing datasets, and publishes them once all have been verified.
 
-A dataset that exists with the same text is left as it is. A dataset with the same name and a different text is a
-conflict; with `force` it is moved aside, never deleted. Leaves out saving datasets (`files`).
+An existing dataset with the same text as in the backup is not changed. An existing dataset with a different text is a
+conflict; with `force` it is moved to another folder, never deleted. `common.backup.files` saves datasets.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class DatasetPlan:
     """The datasets that a restore unpacks from a backup."""
 
     needed: dict[str, dict[str, ArchiveMember]]
-    """Dataset name → file name → entry, without the datasets that exist with the same text."""
+    """{dataset name: {file name: entry}} of the datasets that do not exist here with the same text."""
     conflicts: tuple[str, ...]
-    """The names in `needed` that a different dataset has here."""
+    """Names in `needed` under which a dataset with a different text exists here."""
 
     @property
     def size(self) -> int:
@@ -63,9 +63,10 @@ def plan_datasets(manifest: BackupManifest, store: DatasetStore) -> DatasetPlan:
 def unpacked_datasets(
     archive: ArchiveReader, wanted: DatasetPlan, store: DatasetStore, progress: Progress
 ) -> Iterator[list[StagedDataset]]:
-    """Yield the unpacked datasets of `wanted`; after the block, delete those not published. May raise StorageError.
+    """Yield the unpacked datasets of `wanted`; delete those that are not published after the block.
 
-    Datasets that were already damaged when they were saved are left out with a warning.
+    Datasets that were already damaged when they were saved are skipped with a warning. Raises StorageError if the
+    backup is damaged or the disk is full.
     """
     with ExitStack() as folders, storage_errors(store.root):
         staged = []
@@ -81,7 +82,7 @@ def unpacked_datasets(
 
 
 def publish_datasets(staged: list[StagedDataset], store: DatasetStore) -> Path | None:
-    """Publish the datasets and move existing ones of the same names to a new folder.
+    """Publish the staged datasets. Existing datasets with the same names are moved to a new folder.
 
     Returns that folder, or None if no dataset was moved.
     """

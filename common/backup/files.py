@@ -1,7 +1,8 @@
 """Copies the files of experiments and datasets into a backup while other processes write and delete files.
 
-All files of a checkpoint or a dataset are opened before the first one is read, so they are saved completely or not at
-all. Symbolic links are not followed, because they may lead anywhere; they are left out and reported.
+All files of a checkpoint or a dataset are opened before the first one is read, because open files remain readable after
+a deletion. A checkpoint or dataset is thus saved completely or not at all. Symbolic links are not saved but reported,
+because they may refer to any file of the machine.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from common.logging import get_logger
 log = get_logger(__name__)
 
 COPY_FIRST_BYTES = 8 * 1024 * 1024
-"""Size in bytes up to which a file is copied first, so that a write during the backup cannot change its size."""
+"""Files of up to this size in bytes are copied to memory or a temporary file first, because another process may change
+their size while they are saved."""
 PASSES = 5
-"""Most passes over one experiment; each one copies the files that appeared during the pass before."""
+"""Most passes over one experiment; each pass saves the files that appeared during the previous one."""
 CHECKPOINT = "manifest.json"
 """A folder that contains a file of this name is saved completely or not at all."""
 
 
 class SavedFiles:
-    """The files to save; without `data_dir`, no datasets. `skipped` collects the symbolic links found."""
+    """The files to save. Without `data_dir`, datasets are not saved. `skipped` collects symbolic links."""
 
     def __init__(self, experiments_dir: Path, data_dir: Path | None) -> None:
         self._store = ArtifactStore(experiments_dir)
@@ -40,7 +42,7 @@ class SavedFiles:
         self.skipped: set[Path] = set()
 
     def size(self) -> int:
-        """Return the total bytes of the files; files deleted in the meantime are not counted."""
+        """Return the total size of the files in bytes; files deleted in the meantime are not counted."""
         size = 0
         for folder in self._experiments():
             with suppress(FileNotFoundError):
@@ -52,7 +54,7 @@ class SavedFiles:
         return size
 
     def add_to(self, archive: ArchiveWriter) -> None:
-        """Write all files to `archive`; raise StorageError with the name of a file that cannot be read."""
+        """Write all files to `archive`; raise StorageError, which names the file, if a file cannot be read."""
         for folder in self._experiments():
             self._add_experiment(archive, folder)
         for folder in self._dataset_folders():
@@ -71,7 +73,7 @@ class SavedFiles:
         return [path for name in self._datasets.names() if not self._is_link(path := self._datasets.root / name)]
 
     def _add_experiment(self, archive: ArchiveWriter, folder: Path) -> None:
-        """Add every file, newest checkpoints first: they matter most, and the oldest may be pruned in the meantime."""
+        """Add all files, newest checkpoints first, because the oldest may be pruned in the meantime."""
         done: set[Path] = set()
         for _ in range(PASSES):
             new = [unit for unit in self._units(folder) if not done.issuperset(unit)]
@@ -82,7 +84,7 @@ class SavedFiles:
                 _add(archive, f"{EXPERIMENTS}/{folder.name}", folder, unit)
 
     def _units(self, folder: Path) -> Iterator[tuple[Path, ...]]:
-        """Yield groups of files to save together. Subfolders come first: best.json is read after its checkpoint."""
+        """Yield groups of files to save together: subfolders first, so that best.json is saved after its checkpoint."""
         entries = self._entries(folder)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -97,12 +99,12 @@ class SavedFiles:
         return [Path(entry.path) for entry in self._entries(folder) if entry.is_file(follow_symlinks=False)]
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """Return the entries of a folder without links and without dot files, which are unfinished or damaged."""
+        """Return a folder's entries except links and hidden ones, which are unfinished or damaged checkpoints."""
         try:
             with _readable():
                 found = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
         except FileNotFoundError:
-            return []  # the checkpoint was pruned, or its experiment or dataset deleted
+            return []  # the folder was deleted in the meantime
         return [entry for entry in found if not entry.name.startswith(".") and not self._is_link(Path(entry.path))]
 
     def _is_link(self, path: Path) -> bool:
@@ -115,14 +117,14 @@ class SavedFiles:
 
 
 def _add(archive: ArchiveWriter, prefix: str, folder: Path, unit: tuple[Path, ...]) -> None:
-    """Add a group of files, all or none: open files can still be read after another process deletes them."""
+    """Add a group of files. If one of them no longer exists, add none."""
     with ExitStack() as opened:
         sources: list[io.BufferedReader] = []
         try:
             with _readable():
                 sources = [opened.enter_context(file) for file in _opened(unit)]
         except FileNotFoundError:
-            return  # deleted, or pruned because a newer checkpoint exists
+            return  # another process has deleted the folder
         for path, source in zip(unit, sources, strict=True):
             state = os.fstat(source.fileno())
             name = f"{prefix}/{path.relative_to(folder).as_posix()}"
@@ -153,10 +155,10 @@ def _opened(unit: tuple[Path, ...]) -> list[io.BufferedReader]:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Turn an OSError into a StorageError that names the file; FileNotFoundError is left to the caller."""
+    """Convert an OSError to a StorageError that names the file. FileNotFoundError is not converted."""
     try:
         yield
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StorageError(f"{error.filename}: cannot be read ({error.strerror}); nothing was saved") from error
+        raise StorageError(f"{error.filename}: cannot be read ({error.strerror}); no backup was written") from error

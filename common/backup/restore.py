@@ -1,8 +1,9 @@
-"""Restores a backup while no service of Tidal runs.
+"""Restores a backup while all services are stopped.
 
-The whole backup is unpacked and verified before any existing data is changed. Files are moved into place before the
-rows that refer to them are loaded. The tables are created at the backup's revision and migrated afterwards. Existing
-experiments, and datasets with the same name but a different text, are moved aside and never deleted.
+The whole backup is unpacked and verified before any existing data is changed. Files are moved to their final folders
+before the rows that refer to them are loaded. The tables are created with the backup's revision, filled, and then
+migrated to this version's revision. Existing experiments, and existing datasets with the same name but a different
+text, are moved to another folder and never deleted.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """The state of the system after a restore."""
+    """What a restore has restored, moved and skipped."""
 
     saved_at: datetime
-    """When the backup was made."""
+    """Time of the snapshot of the saved rows."""
     jobs: dict[str, int]
-    """Number of jobs by status."""
+    """{status: number of jobs} after the restore."""
     experiments: int
     aside: Path | None
-    """The folder of the experiments that existed before the restore."""
+    """Folder to which the experiments from before the restore were moved; None if there were none."""
     datasets: int
-    """Number of restored datasets, without those that existed with the same text."""
+    """Number of restored datasets. Datasets that already existed with the same text are not counted."""
     datasets_aside: Path | None
-    """The folder of the existing datasets that had the same names and a different text."""
+    """Folder to which existing datasets with the same names but different texts were moved; None if there were none."""
     damaged: tuple[str, ...]
     """Names of datasets that were not restored, because they were damaged when they were saved."""
     redis_emptied: bool
@@ -70,10 +71,11 @@ def restore_backup(
 ) -> RestoreResult:
     """Replace the existing rows and files with those of the backup, and empty Redis.
 
-    `force` allows to replace existing rows, experiments and datasets (files are moved aside); `keep_files` keeps the
-    existing files and restores only rows. `total` is called with the bytes to unpack, `progress` with the number of
-    bytes just unpacked. Raises ConflictError if a process uses the database or data would be lost without `force`, and
-    InvalidInputError or StorageError if the file is not an intact backup.
+    `force` permits replacing existing rows, experiments and datasets (existing files are moved, not deleted).
+    `keep_files` keeps existing files and restores only rows. `total` is called with the number of bytes to unpack,
+    `progress` with the number of bytes unpacked since its last call. Raises ConflictError if a process uses the
+    database or data would be lost without `force`, and InvalidInputError or StorageError if the file is not an intact
+    backup.
     """
     engine = make_engine(database_url, application_name="tidal-restore", pool_size=1, statement_timeout=0)
     try:
@@ -95,7 +97,7 @@ def restore_backup(
                 for name in wanted:
                     archive.extract(name, staging / name, progress)
                 with unpacked_datasets(archive, plan, datasets, progress) as staged:
-                    _require_unused(engine)  # a process may have started during the unpacking, which takes long
+                    _require_unused(engine)  # a service may have started while files were unpacked
                     aside = _replace(
                         engine,
                         database_url,
@@ -124,7 +126,7 @@ def restore_backup(
 
 
 def _require_space(store: ArtifactStore, size: int, datasets: DatasetStore, text_size: int) -> None:
-    """Raise OSError unless the disks of experiments and datasets, which may be one disk, have space for the files."""
+    """Raise OSError if the disks of experiments and datasets, possibly the same disk, have too little space."""
     store.root.mkdir(parents=True, exist_ok=True)
     if not text_size:
         require_space(store.root, size)
@@ -147,11 +149,11 @@ def _check_conflicts(
     force: bool,
     keep_files: bool,
 ) -> None:
-    """Raise ConflictError if the restore would lose data without `force`, or if the database cannot be restored now."""
+    """Raise ConflictError if the database is unsuitable or in use, or if `force` would be needed to replace data."""
     known = {script.revision for script in ScriptDirectory(str(PROJECT_ROOT / "migrations")).walk_revisions()}
     if manifest.revision not in known:
         raise ConflictError(
-            f"the backup was written by Tidal {manifest.tidal} with tables of revision {manifest.revision}, which this "
+            f"the backup was written by Tidal {manifest.tidal} with database revision {manifest.revision}, which this "
             "version does not know; update Tidal first"
         )
     _require_unused(engine)
@@ -173,7 +175,7 @@ def _check_conflicts(
         )
     if plan.conflicts and not force:
         raise ConflictError(
-            f"{datasets.root} contains datasets of the same name with a different text: "
+            f"{datasets.root} contains datasets with the same name but a different text: "
             f"{', '.join(plan.conflicts[:5])}{', …' if len(plan.conflicts) > 5 else ''}; --force moves them aside"
         )
 
@@ -188,7 +190,7 @@ def _require_unused(engine: Engine) -> None:
 
 
 def _sessions(engine: Engine) -> list[str]:
-    """Return the names and numbers of Tidal's processes connected to this database, except those behind a pooler."""
+    """Return texts such as "tidal-api (3)": Tidal's applications with connections, and how many connections."""
     query = sql(
         "SELECT application_name, count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND application_name LIKE 'tidal%' GROUP BY 1 ORDER BY 1"
@@ -199,7 +201,7 @@ def _sessions(engine: Engine) -> list[str]:
 
 @dataclass(frozen=True)
 class _Aside:
-    """The folders to which the restore moved existing data; None if there was none."""
+    """Folders to which the restore moved existing files; None if there were none."""
 
     experiments: Path | None
     datasets: Path | None
@@ -215,7 +217,7 @@ def _replace(
     keep_files: bool,
     place_datasets: Callable[[], Path | None],
 ) -> _Aside:
-    """Replace tables and files. After a failure, existing rows are lost; a restore with `force` must be run again."""
+    """Replace tables and files. If this fails, the existing rows are lost, and a new restore with `force` is needed."""
     if schema_status(engine).state != "unmigrated":
         downgrade(url)
     upgrade(url, manifest.revision)
@@ -226,7 +228,7 @@ def _replace(
 
 
 def _place_experiments(store: ArtifactStore, staged: Path) -> Path | None:
-    """Move the staged experiments into the store; return the folder of the previous ones, None if there were none."""
+    """Move the staged experiments into the store. Return the folder of the previous experiments, if there were any."""
     old = store.experiments()
     aside = store.root / f".before-restore-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if old:
@@ -239,7 +241,7 @@ def _place_experiments(store: ArtifactStore, staged: Path) -> Path | None:
 
 
 def _empty_redis(url: str | SecretStr) -> bool:
-    """Delete notifications, live streams and heartbeats; return False if Redis fails, because old ones do no harm."""
+    """Delete notifications, event streams and heartbeats. Return False if Redis fails, which does no harm."""
     try:
         with connect(url, LONG_COMMAND) as client:
             client.flushdb()

@@ -1,7 +1,7 @@
 """Saves and loads the rows of Tidal's tables with PostgreSQL's COPY in text format, which every version can read.
 
-A dump reads one snapshot of the database, and a load is one transaction. Leaves out creating the tables, which the
-migrations do, and other contents of the database.
+A dump reads one snapshot of the database, and a load is one transaction. The migrations create the tables. Tables and
+other objects that do not belong to Tidal are neither saved nor changed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from common.db import Base
 from common.errors import StorageError
 
 ATTEMPTS = 100
-"""The attempt of a restored job is raised to the next multiple of this number. A worker that still runs the job from
-before the restore has a lower attempt, so its writes are rejected."""
+"""The attempt number of a restored job is raised to the next multiple of this number. If a worker still runs an attempt
+from before the restore, its writes are rejected, because its attempt number is lower."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Dump:
     """The result of `dump_rows`."""
 
     created_at: datetime
-    """When the rows were read, by the database's clock."""
+    """Time of the snapshot, by the database's clock."""
     tables: dict[str, SavedTable]
 
 
@@ -55,14 +55,14 @@ def dump_rows(engine: Engine, folder: Path, progress: Progress) -> Dump:
 def load_rows(
     engine: Engine, folder: Path, tables: Mapping[str, SavedTable], *, saved_at: datetime, progress: Progress
 ) -> None:
-    """Fill the empty tables from `folder`, then fence the jobs that have not ended.
+    """Fill the empty tables from `folder`, and invalidate earlier attempts of jobs that have not ended.
 
-    Each of these jobs gets a higher attempt, a restart count of 0, and an event `restored`. Raises StorageError if the
-    number of rows loaded into a table differs from the number saved.
+    Each of these jobs gets a higher attempt number, a restart count of 0, and an event `restored`. Raises StorageError
+    if the number of rows loaded into a table differs from the number saved.
     """
     with engine.begin() as connection:
         cursor = _driver(connection).cursor()
-        for name in tables:  # the triggers check changes, and loaded rows are not changes
+        for name in tables:  # the triggers check changes by services and would reject loaded rows
             cursor.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(sql.Identifier(name)))
         for name, table in tables.items():
             statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(name), _column_list(table.columns))
@@ -90,7 +90,7 @@ def count_rows(engine: Engine) -> dict[str, int]:
 
 
 def _advance_sequence(cursor: psycopg.Cursor, name: str) -> None:
-    """Set the sequence of a table's ids to the highest loaded id; do nothing if the ids have no sequence."""
+    """Set the sequence of a table's column `id` to the highest loaded id, if the column has a sequence."""
     cursor.execute("SELECT pg_get_serial_sequence(%s, 'id')", (name,))
     row = cursor.fetchone()
     if row is not None and row[0] is not None:
@@ -118,7 +118,7 @@ def _fence(cursor: psycopg.Cursor, saved_at: datetime) -> None:
 
 
 def _driver(connection: Connection) -> psycopg.Connection:
-    """Return psycopg's connection, on which SQLAlchemy's transaction is open."""
+    """Return the psycopg connection that SQLAlchemy uses for `connection` and its transaction."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     return driver

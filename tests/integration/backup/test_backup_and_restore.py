@@ -170,7 +170,7 @@ def test_a_place_that_holds_something_is_left_alone_without_force(
     (experiment / "model.pth").write_text("as it was")
     backup = tmp_path / "saved.tar"
     save(settings, backup)
-    with pytest.raises(ConflictError, match="exists, and a backup never replaces a file"):
+    with pytest.raises(ConflictError, match="already exists and is not replaced"):
         save(settings, backup)
     with sessions() as session, pytest.raises(ConflictError, match=r"in use by tidal \(1\)"):
         session.execute(text("SELECT 1"))
@@ -255,7 +255,7 @@ def test_a_backup_of_another_version_is_named_and_an_older_database_is_not_saved
                 content = json.dumps({**json.loads(content), "revision": "9999", "tidal": "99.0"}).encode()
                 member.size = len(content)
             newer.addfile(member, io.BytesIO(content))
-    with pytest.raises(ConflictError, match=r"Tidal 99.0 with tables of revision 9999.*update Tidal first"):
+    with pytest.raises(ConflictError, match=r"Tidal 99.0 with database revision 9999.*update Tidal first"):
         restore(tmp_path / "newer.tar", elsewhere)
     engine.dispose()
     downgrade(settings.database_url)

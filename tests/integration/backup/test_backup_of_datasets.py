@@ -85,7 +85,7 @@ def test_the_same_text_stays_and_another_is_put_aside_by_force_only(
     cache = elsewhere.data_dir / "cache" / "other-1"
     cache.mkdir(parents=True)
     (cache / "header.json").write_text(json.dumps({"data": {"source": "other", "validation_source": None}}))
-    with pytest.raises(ConflictError, match="of the same name with a different text: other; --force moves them aside"):
+    with pytest.raises(ConflictError, match="with the same name but a different text: other; --force moves them aside"):
         restore(tmp_path / "saved.tar", elsewhere)
     assert text_of(elsewhere, "other") == b"Newer text."
     restored = restore(tmp_path / "saved.tar", elsewhere, keep_files=True)

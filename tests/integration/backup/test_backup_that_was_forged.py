@@ -171,5 +171,5 @@ def test_a_header_that_is_no_number_is_a_clear_error(elsewhere: Settings, tmp_pa
         info = tarfile.TarInfo("a")
         info.pax_headers = {"GNU.sparse.map": "1,x,", "GNU.sparse.size": "9" * 40, "GNU.sparse.numblocks": "1"}
         tar.addfile(info, io.BytesIO())
-    with pytest.raises(StorageError, match="is cut off or damaged"):
+    with pytest.raises(StorageError, match="is truncated or damaged"):
         restore(tmp_path / "odd.tar", elsewhere)
