@@ -1,6 +1,8 @@
-"""`python -m services.worker`: replaces itself with a Celery worker that has one slot for the queue "training".
+"""The entry point `python -m services.worker`.
 
-Further arguments are passed to `celery worker`. Run one process per GPU and select the GPU with CUDA_VISIBLE_DEVICES.
+The process replaces itself with a Celery worker for the queue "training". The Celery worker runs one job at a time. The
+command line's arguments are passed to `celery worker`. Run one such process per GPU, and select the GPU with
+CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The Celery app of the training worker: `celery -A services.worker.celery_app worker`, started by `services.worker`.
+"""The Celery app of the training worker, for `celery -A services.worker.celery_app worker`.
 
-Celery's signals control the worker: `worker_init` ends the process before it consumes anything if the schema of the
-database is not current, `worker_shutting_down` drains the worker, and `worker_shutdown` closes it. With the pool
-`threads` the drain begins at once while the task is still running; with `prefork` it would not. Leaves out: the
-settings (`common.redis.celery_settings`) and the tasks (`services.worker.tasks`).
+`python -m services.worker` runs this command. Celery's signals control the worker. `worker_init` ends the process if
+the schema of the database is not up to date, before the worker consumes any message. `worker_shutting_down` drains the
+worker, and `worker_shutdown` closes it. Celery's pool must be `threads`: with it, the drain begins at once while a task
+is still running; with `prefork` it would not. Celery's settings are in `common.redis.celery_settings`, the tasks are in
+`services.worker.tasks`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ app.conf.include = ["services.worker.tasks"]
 
 @lru_cache(maxsize=1)
 def worker() -> Worker:
-    """Return the worker of this process; the first call creates it."""
+    """Return the worker of this process. The first call creates it."""
     return Worker(get_settings(), queue=TRAINING_QUEUE)
 
 
@@ -45,7 +46,7 @@ def _check_schema(**_: Any) -> None:
         wait_for_schema(engine, Event())
     except UnavailableError as error:
         log.error(error.message)
-        # Celery would only log another exception of a signal handler, and go on.
+        # Celery would only log any other exception of a signal handler, and continue.
         raise SystemExit(1) from None
     finally:
         engine.dispose()

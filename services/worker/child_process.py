@@ -1,7 +1,7 @@
-"""Runs the trainer as a child process, connected to its log and to the supervisor.
+"""The trainer as a child process that is connected to its log and to the supervisor.
 
-Leaves out: launching and ending a child (`common.child.launch`), the meaning of messages
-(`services.worker.supervisor`) and of exit statuses (`services.worker.exit_status`).
+Launching and ending a child is in `common.child.launch`. The messages are interpreted in `services.worker.supervisor`,
+exit statuses in `services.worker.exit_status`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,26 @@ from services.worker.log_capture import LogCapture
 from services.worker.wakeup_pipe import WakeupPipe
 
 OOM_SCORE_ADJUSTMENT = 500
-"""Score (-1000 … 1000) that makes the kernel kill the trainer, not a server or the worker, when memory runs out."""
+"""The trainer's oom_score_adj (-1000 … 1000).
+
+With this value, the kernel kills the trainer instead of a server or the worker when memory runs out.
+"""
 EXIT_SECONDS = 5.0
-"""Seconds from the end of the channel until a child that does not exit gets SIGKILL."""
+"""Time in seconds after which a child that has closed its channel but has not exited is killed with SIGKILL."""
 
 
 def trainer_command(configured: str) -> list[str]:
-    """Return the command line of a trainer. Empty `configured` means this Python's `services.trainer`."""
+    """Return the command line of a trainer.
+
+    If `configured` is empty, it is `services.trainer` in this Python.
+    """
     return shlex.split(configured) if configured else [sys.executable, "-m", "services.trainer"]
 
 
 class ChildProcess:
-    """One trainer process. Only `send` may be called from another thread.
+    """One trainer process. Another thread may call only `send`.
 
-    Call `start` from the thread that stays with the job: the trainer dies with that thread.
+    Call `start` from the thread that supervises the job, because the kernel kills the trainer when that thread ends.
     """
 
     def __init__(self, command: list[str], log: LogCapture, environ: Mapping[str, str] = os.environ) -> None:
@@ -44,11 +50,11 @@ class ChildProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id, also the id of its process group and session; None before `start`."""
+        """Process id of the trainer, which is also the id of its process group and session; None before `start`."""
         return None if self._child is None else self._child.pid
 
     def start(self, message: Start) -> None:
-        """Execute the command and send it the job. Raises OSError when it cannot be executed."""
+        """Start the trainer and send it the job. Raises OSError if the command cannot be executed."""
         try:
             self._child = child = launch(Channel, self._command, self._environ, output=self._log.write_fd)
         finally:
@@ -59,7 +65,7 @@ class ChildProcess:
         self.send(message)
 
     def send(self, message: Message) -> bool:
-        """Send a message; return False when the child has ended."""
+        """Send a message. Return False if the child has ended."""
         if self._child is None:
             return False
         try:
@@ -68,10 +74,10 @@ class ChildProcess:
             return False
 
     def receive(self, timeout: float, wakeup: WakeupPipe) -> Message | None:
-        """Return the next message, or None after `timeout` seconds or once `wakeup` is set.
+        """Return the next message. Return None after `timeout` seconds, or when `wakeup` is set.
 
-        Raises EOFError when the child has ended. This is detected within `timeout` even if a process that the child has
-        started still holds the child's end of the channel.
+        Raises EOFError if the child has ended. The end is detected within `timeout` even if a process that the child
+        has started still holds the child's end of the channel.
         """
         assert self._child is not None, "start the child first"
         ended = self._child.ended
@@ -81,21 +87,21 @@ class ChildProcess:
         return message
 
     def terminate(self) -> None:
-        """Send SIGTERM to the trainer itself."""
+        """Send SIGTERM to the trainer, not to processes that it has started."""
         if self._child is not None:
             self._child.terminate()
 
     def kill(self) -> None:
-        """Send SIGKILL to the trainer's process group, which contains its data workers."""
+        """Send SIGKILL to the trainer's process group, which includes processes that it has started."""
         if self._child is not None:
             self._child.kill()
 
     def wait(self, timeout: float = EXIT_SECONDS) -> int:
-        """Return the exit status (negative: signal). Kills a child that has not exited after `timeout` seconds."""
+        """Return the exit status (negative: signal). A child that has not exited after `timeout` seconds is killed."""
         assert self._child is not None, "start the child first"
         return self._child.wait(timeout)
 
     def close(self) -> None:
-        """Kill the remaining processes of the child's process group, and close the channel."""
+        """Kill the processes that remain in the child's process group, and close the channel."""
         if self._child is not None:
             self._child.close()

@@ -1,8 +1,8 @@
-"""Converts the messages of the child to writes to the job's row and to events for the live streams.
+"""Converts the child's messages to changes of the job's database row and to events for the live streams.
 
-Checkpoints and artifacts are registered only if their file is inside the experiment's folder. Progress is written at
-most once a second, and not while an earlier write of progress waits. Leaves out: decisions about the child
-(`services.worker.supervisor`).
+A checkpoint or artifact is registered only if its file is inside the experiment's folder. Progress is written at most
+once a second, and only when the previous write of progress has finished. Decisions about the child are in
+`services.worker.supervisor`.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus, utc_text
 log = get_logger(__name__)
 
 REPORT_SECONDS = 1.0
-"""Minimum number of seconds between two writes of progress."""
+"""Minimum time in seconds between two writes of progress."""
 LAST_PHASES = frozenset({"completing", "saving", "ablation"})
-"""Phases after the last training step."""
+"""Phases that follow the last training step."""
 ANALYSIS = "analysis"
-"""Kind of artifact whose content is also stored as an analysis of the experiment."""
+"""The kind of artifact whose content is also stored as an analysis of the experiment."""
 WEIGHTS_KINDS = frozenset({"model", "policy"})
-"""Kinds of artifacts that contain weights; files of all other kinds are registered as results."""
+"""Kinds of artifacts that contain weights. Files of all other kinds are registered as results."""
 
 
 class ChildReports:
-    """Handles the messages of one child. `now` is always the time of a monotonic clock in seconds."""
+    """Handles the messages of one child. The argument `now` is the time of a monotonic clock in seconds."""
 
     def __init__(
         self,
@@ -78,7 +78,10 @@ class ChildReports:
         self._progress_write: Future[None] | None = None
 
     def write_status(self, status: JobStatus) -> None:
-        """Write a status that needs no decision: starting, running, completing, stopping."""
+        """Write a status that depends only on the child's reports or on a stop request.
+
+        These are starting, running, completing and stopping. The final status is written by the supervisor.
+        """
         self.status = status
         self._writer.submit(lambda session: queue.transition(session, self._job.id, self._job.attempt, status))
 
@@ -112,7 +115,7 @@ class ChildReports:
             log.warning("the child sent a message that only a supervisor may send", message_type=message.type)
 
     def event(self, name: str, **details: object) -> None:
-        """Record an event in the job's history."""
+        """Record an event in the table `job_events`."""
         write = partial(queue.record_event, job_id=self._job.id, attempt=self._job.attempt, event=name, details=details)
         self._writer.submit(write)
 
@@ -228,7 +231,10 @@ class ChildReports:
             self._store_analysis(path)
 
     def _store_analysis(self, path: Path) -> None:
-        """Save the result in `path` as an analysis. The file is read here, so that no transaction waits for it."""
+        """Store the result in the file `path` as an analysis.
+
+        The file is read before the transaction, so that the transaction stays short.
+        """
         try:
             result = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
@@ -238,7 +244,7 @@ class ChildReports:
         self._writer.submit(write)
 
     def _existing_path(self, name: str) -> Path | None:
-        """Return the path of a file that the child wrote, or None if it is missing or outside the experiment."""
+        """Return the path of a file that the child has reported; None if it is missing or outside the experiment."""
         try:
             path = self._store.path(self._job.experiment_id, name)
         except TidalError as error:
@@ -251,5 +257,5 @@ class ChildReports:
 
 
 def _camel_case(wait: DiskWait) -> dict[str, object]:
-    """Return the fields of `wait` in camel case, as live events have them."""
+    """Return the fields of `wait` in camelCase, as live events contain them."""
     return {to_camel(name): value for name, value in wait.model_dump(exclude_none=True).items()}

@@ -1,4 +1,4 @@
-"""A claimed job as plain values, detached from the session that claimed it."""
+"""A claimed job as plain values, independent of the database session that claimed it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.redis import keys
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """The columns of a job that its supervisor needs."""
+    """The columns of a claimed job that its supervisor needs."""
 
     id: str
     attempt: int
@@ -20,16 +20,16 @@ class ClaimedJob:
     experiment_id: str
     payload: dict[str, Any]
     claimed_at: float
-    """Time of `lease_clock()` just before the claim was sent."""
+    """Value of `lease_clock()` just before the claim was sent to the database."""
 
     @classmethod
     def of(cls, job: Job, *, claimed_at: float) -> ClaimedJob:
-        """Copy the columns of `job`."""
+        """Return a copy of the columns of `job`."""
         return cls(job.id, job.attempt, job.type, job.experiment_id, dict(job.payload), claimed_at)
 
     @property
     def streams(self) -> tuple[str, str]:
-        """The Redis streams that receive the job's log lines and status."""
+        """The two Redis streams, of the job and of the experiment, that receive the job's log lines and status."""
         return keys.job_stream(self.id), keys.experiment_stream(self.experiment_id)
 
     def for_child(self) -> ChildJob:

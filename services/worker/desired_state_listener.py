@@ -1,4 +1,7 @@
-"""Receives the notification that the desired state of a job has changed, without waiting for the next poll."""
+"""Receives the notifications in Redis that the desired state of a job has changed.
+
+Without them, a worker would notice the change only at its next poll of the database.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ RETRY_SECONDS = 1.0
 
 
 class DesiredStateListener:
-    """Calls `on_change(job_id)` for each notification; polling covers those that an outage of Redis loses."""
+    """Calls `on_change(job_id)` for each notification.
+
+    Notifications may be lost during an outage of Redis; the worker's polls find those changes.
+    """
 
     def __init__(self, redis_url: str, on_change: Callable[[str], None]) -> None:
         self._client = connect(redis_url, WORKER_COMMANDS)
@@ -24,7 +30,7 @@ class DesiredStateListener:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening; returns within two seconds."""
+        """Stop listening. This takes up to two seconds."""
         self._stop.set()
         self._thread.join()
         self._client.close()

@@ -1,7 +1,8 @@
-"""Classifies the end of a trainer: the outcome that it reported, or a fault, which determines the retry budget.
+"""Classifies how a trainer ended: with an outcome that it reported, or with a fault.
 
-Uses no clock and no database. The message `finished` counts only together with exit status 0. Leaves out: counting the
-processes that the kernel killed (`services.worker.oom_kills`), writing the job's row (`services.worker.supervisor`).
+The kind of fault determines how often the job is retried. An outcome that the trainer reported counts only if its exit
+status is 0. This module uses no clock and no database. Processes that the kernel killed are counted in
+`services.worker.oom_kills`; the job's row is written in `services.worker.supervisor`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ MAX_MESSAGE = 2000
 
 
 class KillReason(StrEnum):
-    """Why the supervisor killed the trainer."""
+    """The reason for which the supervisor killed the trainer."""
 
     STOP_GRACE = "stop_grace"
     """The trainer did not obey a stop request in time."""
@@ -27,7 +28,7 @@ class KillReason(StrEnum):
     NO_PROGRESS = "no_progress"
     """The trainer was alive but made no progress for too long."""
     LEASE_LOST = "lease_lost"
-    """Another attempt may own the job now."""
+    """The job may belong to another attempt now."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Ending:
     """How an attempt ended. Exactly one of `outcome`, `fault` and `killed` is set."""
 
     outcome: str | None = None
-    """What the trainer reported: completed, paused, stopped or drained."""
+    """The outcome that the trainer reported: completed, paused, stopped or drained."""
     fault: Fault | None = None
     code: str = ""
-    """The error code of the job, if there is a fault."""
+    """The error code of the job; empty without a fault."""
     message: str = ""
-    """The error message of the job, if there is a fault."""
+    """The error message of the job; empty without a fault."""
     killed: KillReason | None = None
-    """Why the supervisor killed the trainer, if that was no fault."""
+    """The reason for which the supervisor killed the trainer, unless that is a fault."""
 
 
 def classify(
@@ -54,7 +55,7 @@ def classify(
     oom_kills: int,
     log_tail: str,
 ) -> Ending:
-    """Classify the end of a trainer that exited with `status` (negative: signal).
+    """Return how an attempt ended whose trainer exited with `status` (negative: signal).
 
     `oom_kills` is the number of processes that the kernel killed during the attempt because memory ran out.
     """

@@ -1,9 +1,9 @@
-"""`python -m services.worker.flower`: Flower, read-only, behind a login (user "tidal").
+"""`python -m services.worker.flower`: runs Flower, read-only and behind a login (user "tidal").
 
-Flower shows notifications and workers; the dashboard shows jobs. Address and password come from TIDAL_FLOWER_HOST,
-TIDAL_FLOWER_PORT and TIDAL_FLOWER_PASSWORD, never from the command line, which other users can see. Flower's read-only
-mode does not close the endpoints that publish tasks, so this module removes them; `services.worker.flower_guard`
-protects the other ones.
+Flower shows Celery's messages and workers; jobs are shown in the dashboard. Address and password come from
+TIDAL_FLOWER_HOST, TIDAL_FLOWER_PORT and TIDAL_FLOWER_PASSWORD, not from the command line, because other users can see
+it. Flower's own read-only mode leaves endpoints that publish tasks open. Therefore this module removes those endpoints;
+`services.worker.flower_guard` protects the remaining ones.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ WRITING_PATHS = (
         for verb in ("apply", "async-apply", "send-task", "abort", "timeout", "rate-limit", "revoke")
     ),
 )
-"""Prefixes of the paths of endpoints that change something."""
+"""Path prefixes of the endpoints that change something."""
 
 
 def main() -> int:
-    """Serve until a signal arrives; return 1 if the settings are invalid or the password is missing."""
+    """Serve until a signal arrives. Return 1 if a setting is invalid or the password is missing."""
     try:
         settings = get_settings()
         environ = flower_environment(settings)
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def flower_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment variables of Flower for our settings. Raises ConfigError without a valid password."""
+    """Return the environment variables for Flower. Raises ConfigError if the password is missing or invalid."""
     password = settings.flower_password.get_secret_value() if settings.flower_password else ""
     if not password:
         raise ConfigError("TIDAL_FLOWER_PASSWORD is not set; Flower does not start without a login")
@@ -71,7 +71,7 @@ def flower_environment(settings: Settings) -> dict[str, str]:
 
 
 def remove_writing_endpoints() -> None:
-    """Remove the endpoints that change something from Flower's table of handlers, in place."""
+    """Remove the endpoints that change something from Flower's table of handlers. The table is changed in place."""
     urls.handlers[:] = [handler for handler in urls.handlers if not path_of(handler).startswith(WRITING_PATHS)]
 
 

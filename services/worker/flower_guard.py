@@ -2,8 +2,8 @@
 
 Flower itself requires the login on most pages, but not on /metrics, and does not log failed logins. `guard(handlers,
 settings, access)` adds a base class to each handler in Flower's table. Only /healthcheck answers without a login and
-under any host name. Cookies are HttpOnly and SameSite, and over https also Secure. Leaves out: which pages exist
-(`services.worker.flower`).
+for any host name. Cookies are HttpOnly and SameSite, and over https also Secure. `services.worker.flower` chooses which
+pages exist.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ log = get_logger(__name__)
 
 OPEN_PATH = "/healthcheck"
 REMOVED_PATHS = ("/login",)
-"""Paths to remove: Flower's login handler creates an object of another class, which would bypass the guard."""
+"""Paths that are removed. Flower's login handler creates an object of another class, so the guard could not protect it.
+"""
 HEADERS = {
     "X-Frame-Options": "DENY",
     "Content-Security-Policy": "frame-ancestors 'none'; base-uri 'none'; object-src 'none'",
@@ -37,7 +38,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class FlowerAccess:
-    """The login `user:password`, the host names that Flower answers to, and the trusted proxies in front of it."""
+    """The rules for access to Flower: the login `user:password`, the accepted host names, and the trusted proxies."""
 
     login: str = field(repr=False)
     hosts: KnownHosts
@@ -46,14 +47,17 @@ class FlowerAccess:
 
 
 def guard(handlers: list[Any], settings: dict[str, Any], access: FlowerAccess) -> None:
-    """Guard every handler of Flower's table and the one for static files in its settings, in place."""
+    """Protect every handler in Flower's table, and the handler for static files in its settings.
+
+    Both arguments are changed in place.
+    """
     handlers[:] = [_guarded_entry(entry, access) for entry in handlers if not path_of(entry).startswith(REMOVED_PATHS)]
-    # Tornado adds the handlers for the static folder by itself.
+    # Tornado itself adds the handlers for the folder of static files, with the class in the settings.
     settings["static_handler_class"] = _guarded(StaticFileHandler, access)
 
 
 def path_of(entry: Any) -> str:
-    """Return the path pattern of an entry, a tuple or a tornado.routing.URLSpec."""
+    """Return the path pattern of an entry in Flower's table, which is a tuple or a tornado.routing.URLSpec."""
     return str(entry[0] if isinstance(entry, tuple) else entry.regex.pattern)
 
 
@@ -68,20 +72,23 @@ def _guarded(handler: type, access: FlowerAccess) -> type:
 
 
 class Guard:
-    """A mixin that comes before a tornado RequestHandler in the list of base classes."""
+    """A mixin that protects a tornado RequestHandler. It must precede that class in the list of base classes."""
 
     access: FlowerAccess
     request: Any
     _login_checked = False
 
     def set_default_headers(self) -> None:
-        """Set the headers of every reply."""
+        """Set headers that every reply contains."""
         super().set_default_headers()  # type: ignore[misc]
         for name, value in HEADERS.items():
             self.set_header(name, value)  # type: ignore[attr-defined]
 
     async def prepare(self) -> None:
-        """Refuse a request with an unknown host or without the login; Tornado then does not call the handler."""
+        """Check host name and login before Tornado calls the handler.
+
+        After a refusal, Tornado does not call the handler.
+        """
         if self.request.path.rstrip("/") != OPEN_PATH:
             for host in self.request.headers.get_list("Host"):
                 if not self.access.hosts.knows(host):
@@ -95,18 +102,18 @@ class Guard:
             await preparing
 
     def get_current_user(self) -> bool:
-        """Return True after `prepare` has checked the login; Flower calls this to check access."""
+        """Return True if `prepare` has accepted the login, else raise an error. Flower calls this to check access."""
         if not self._login_checked:
             raise HTTPError(401)
         return True
 
     def set_cookie(self, name: str, value: str | bytes, *arguments: Any, **options: Any) -> None:
-        """Set a cookie that scripts cannot read and other sites cannot send."""
+        """Set a cookie that scripts cannot read and that requests from other sites do not contain."""
         options |= {"httponly": True, "samesite": "Strict", "secure": self._is_https()}
         super().set_cookie(name, value, *arguments, **options)  # type: ignore[misc]
 
     def write_error(self, status_code: int, **options: Any) -> None:
-        """Send one line for 5xx errors; Flower's page would show a traceback with paths of this machine."""
+        """Reply with one line to 5xx errors, because Flower's own page shows a traceback with paths of this machine."""
         if status_code >= 500:
             self._refuse(status_code, "Flower failed; see its log for the error")
             return

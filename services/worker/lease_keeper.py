@@ -1,9 +1,9 @@
-"""Keeps the lease of one job and reads the desired state that users set.
+"""Keeps the lease of one job, and reads the desired state that users have set.
 
 One thread renews the lease every `lease_renew_seconds`. It reads the desired state every `desired_state_poll_seconds`,
-and at once after a notification. Only the database decides whether the lease is valid; the lease clock, read before a
-renewal is sent, gives the age of the last renewal. Leaves out: reactions to a new desired state or a lost lease
-(`services.worker.supervisor`).
+and at once after a notification. Only the database decides whether the lease is still valid. The age of the last
+renewal is measured with the lease clock, which is read before a renewal is sent. Reactions to a new desired state or a
+lost lease are in `services.worker.supervisor`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _RETRY_SECONDS = 1.0
 
 
 class LeaseKeeper:
-    """Renews the lease of one job in its own thread. `claimed_at` is `lease_clock()` before the claim was sent.
+    """Renews the lease of one job in its own thread.
 
-    `changed` is called from that thread after a renewal, a change of the desired state, and the loss of the lease.
+    `claimed_at` is the value of `lease_clock()` before the claim was sent. The thread calls `changed` after a renewal,
+    after a change of the desired state, and after the loss of the lease.
     """
 
     def __init__(
@@ -46,13 +47,13 @@ class LeaseKeeper:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._failing = False
-        """Whether the newest access to the database failed."""
+        """Whether the newest access to the database has failed."""
         self.renewed_at = claimed_at
-        """Time of `lease_clock()` before the last successful renewal was sent."""
+        """Value of `lease_clock()` before the last successful renewal was sent."""
         self.requested_state: RequestedState | None = None
         """The newest desired state; None before the first renewal."""
         self.lost = threading.Event()
-        """Set when another attempt owns the job."""
+        """Set once the lease is lost, because another attempt may own the job."""
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:
@@ -60,11 +61,11 @@ class LeaseKeeper:
         self._thread.start()
 
     def wake(self) -> None:
-        """Read the desired state now, because it may have changed."""
+        """Make the thread read the desired state now. Call this when the state may have changed."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Stop the thread and wait for its end."""
+        """End the thread and wait until it has ended."""
         self._stop.set()
         self._wake.set()
         self._thread.join()
@@ -93,7 +94,8 @@ class LeaseKeeper:
                 self._changed()
                 return
             except Exception as error:
-                # Without renewals the trainer suspends itself and the reaper acts, so this thread must keep trying.
+                # The thread must keep trying, because without renewals the trainer suspends itself and the reaper
+                # requeues the job.
                 self._log_outage(error)
                 pause = _RETRY_SECONDS
             self._wake.wait(pause)

@@ -1,9 +1,10 @@
 """Captures the output of a trainer in a file of limited size, and sends it to the live streams.
 
-Standard output and error share one pipe, so their order is kept. One thread copies the pipe to
-`<experiment>/logs/<attempt>.log`, so the trainer never waits for Redis; a second thread sends complete lines to the
-streams of job and experiment. `close` waits for all output. While the disk is full, up to `BACKLOG_BYTES` of output are
-kept in memory; further output is dropped and counted. Leaves out: rotation and search.
+stdout and stderr share one pipe, so their order is kept. One thread copies the pipe to
+`<experiment>/logs/<attempt>.log`; the trainer therefore never waits for Redis. A second thread sends complete lines to
+the streams of job and experiment. `close` waits until all output is processed. While the disk is full, up to
+`BACKLOG_BYTES` of output are kept in memory; further output is dropped and its bytes are counted. Files are not
+rotated.
 """
 
 from __future__ import annotations
@@ -28,21 +29,25 @@ log = get_logger(__name__)
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_LINE = 4096
-"""Most characters of a line in the live stream; the file contains the complete line."""
+"""Maximum number of characters of a line in the live stream. The file contains the complete line."""
 LINES_PER_ENTRY = 200
 SHIP_SECONDS = 0.2
 PIPE_BYTES = 1024 * 1024
-"""Most bytes that are read from the pipe after the wait of `close` for the end of the pipe is over."""
+"""Maximum number of bytes that are still read from the pipe after `close` has waited for `CLOSE_SECONDS`."""
 BACKLOG_BYTES = 1024 * 1024
-"""Most bytes of output that are kept in memory while the disk is full. A waiting trainer writes little."""
+"""Maximum number of bytes of output that are kept in memory while the disk is full.
+
+A trainer that waits for the disk writes little.
+"""
 CLOSE_SECONDS = 2.0
-"""Most seconds that `close` waits for a pipe that a grandchild holds open, and for Redis if it does not answer."""
+"""Longest time in seconds for which `close` waits for the end of the pipe, which a grandchild may hold open, and then for Redis, which may not answer.
+"""
 
 
 class LogCapture:
     """The log of one attempt.
 
-    Pass `write_fd` to the child, call `close_write_end` once the child has it, and `close` after the child has ended.
+    Pass `write_fd` to the child, and then call `close_write_end`. Call `close` after the child has ended.
     """
 
     def __init__(
@@ -68,12 +73,12 @@ class LogCapture:
         except OSError as error:
             if not is_full(error):
                 raise
-            # The trainer starts nevertheless, and waits for free space itself, in the phase `waiting_for_disk`.
+            # The trainer is started nevertheless. It waits for free space itself, in the phase `waiting_for_disk`.
             log.warning("the disk is full; the log is kept in memory", path=str(path), error=str(error))
         self._read_fd, self.write_fd = os.pipe()
         self._stop = threading.Event()
         self._lines_waiting = threading.Event()
-        """Set when complete lines wait to be sent, and when `close` is called."""
+        """Set when complete lines can be sent, and when `close` is called."""
         self._shipper: StreamShipper | None = None
         if redis_url is not None:
             client = connect(redis_url, WORKER_COMMANDS)
@@ -85,18 +90,18 @@ class LogCapture:
             thread.start()
 
     def close_write_end(self) -> None:
-        """Close this process's copy of the write end, so that the pipe ends when the child exits."""
+        """Close the write end in this process, so that the pipe ends when the child exits."""
         fd, self.write_fd = self.write_fd, -1
         if fd >= 0:
             os.close(fd)
 
     @property
     def tail(self) -> str:
-        """The newest lines, for an error message."""
+        """The last 4,000 bytes of the output as text, for an error message."""
         return self._tail.decode(errors="replace").strip()
 
     def close(self) -> None:
-        """Wait until all output of the child is in the file, and in Redis if Redis answers."""
+        """Wait until all output of the child is in the file and, if Redis answers, in the streams."""
         self.close_write_end()
         self._threads[0].join(CLOSE_SECONDS)
         self._stop.set()
@@ -115,7 +120,7 @@ class LogCapture:
         poller = select.poll()
         poller.register(self._read_fd, select.POLLIN | select.POLLHUP)
         read_after_stop = 0
-        while read_after_stop < PIPE_BYTES:  # `close` must not wait for a grandchild that never stops writing
+        while read_after_stop < PIPE_BYTES:  # A grandchild may never stop writing, but `close` must end.
             if not poller.poll(200):
                 if self._stop.is_set():
                     return
@@ -145,7 +150,7 @@ class LogCapture:
         return self._file
 
     def _write(self) -> None:
-        """Write as much of the backlog as the disk accepts; errors are logged and never block the trainer."""
+        """Write the backlog until the disk accepts no more. Errors are logged and never block the trainer."""
         try:
             file = self._open()
             while self._backlog:
@@ -184,13 +189,13 @@ class LogCapture:
             self._lines_waiting.clear()
             try:
                 if not self._shipper.ship([self.path]):
-                    self._lines_waiting.set()  # Redis does not answer; the shipper delays the next try itself
+                    self._lines_waiting.set()  # Redis does not answer. The shipper itself delays the next attempt.
             except Exception:
                 log.exception("log lines could not be sent")
 
 
 class _Renderer:
-    """Converts lines of the file to stream entries."""
+    """Converts lines of the log file to stream entries."""
 
     def __init__(self, attempt: int) -> None:
         self._attempt = attempt

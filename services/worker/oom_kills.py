@@ -1,9 +1,9 @@
 """Counts the processes that the kernel has killed because memory ran out.
 
-The counter of this process's memory cgroup (version 2: memory.events, version 1: memory.oom_control) covers the
-processes of that group, which include the trainer. Without such a counter, /proc/vmstat is used, which covers the whole
-machine. In a container without a cgroup namespace, the group is at the mount point and not at the path that
-/proc/self/cgroup shows.
+The counter of this process's memory cgroup is used (version 2: memory.events, version 1: memory.oom_control). It covers
+all processes of the cgroup, which includes the trainer. If there is no such counter, the counter of the whole machine
+in /proc/vmstat is used. In a container without a cgroup namespace, the cgroup's files are directly at the mount point
+and not at the path in /proc/self/cgroup; therefore both are tried.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ COUNTER = "oom_kill"
 
 
 def oom_kill_count(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the number of kills so far, or 0 if there is no counter. Use only the difference of two results."""
+    """Return the number of kills so far; 0 if there is no counter.
+
+    Only the difference between two results is meaningful, because the counter may have started long ago.
+    """
     for file in (*_cgroup_files(proc, cgroups), proc / "vmstat"):
         count = _read(file)
         if count is not None:
@@ -23,13 +26,13 @@ def oom_kill_count(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgr
 
 
 def _cgroup_files(proc: Path, cgroups: Path) -> list[Path]:
-    """Return the files that may contain the counter, the most specific first."""
+    """Return the files that may contain the counter. The file for the smallest cgroup comes first."""
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
         return []
     found: list[Path] = []
-    for line in lines:  # number:controllers:path
+    for line in lines:  # A line has the form number:controllers:path.
         number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number == "0":
             mount, name = cgroups, "memory.events"

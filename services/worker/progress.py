@@ -1,6 +1,6 @@
 """Estimates the remaining time of a trainer, and detects a trainer that is alive but makes no progress.
 
-The classes read no clock: the caller passes the time of a monotonic clock, in seconds.
+The classes do not read a clock. The caller passes the time of a monotonic clock, in seconds.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from collections.abc import Callable
 from statistics import median
 
 WINDOW_SECONDS = 60.0
-"""Minimum length of the window over which the pace is measured."""
+"""Minimum length in seconds of the interval over which the pace is measured."""
 FACTOR = 10.0
-"""Longest time without a message between steps, as a multiple of the median interval between messages."""
+"""The limit for the time without a message between steps, as a multiple of the median interval between messages."""
 WARM_UP = 20
-"""Number of intervals from which the median is used; before that, the limit of a phase applies."""
+"""Number of measured intervals from which the median is used. With fewer intervals, the limit of a phase applies."""
 
 
 class ProgressMeter:
-    """Holds the newest step and the number of steps, and estimates the remaining time.
+    """Stores the newest step and the total number of steps, and estimates the remaining time.
 
-    A training ends after its last step or at its time limit; the estimate uses the earlier of the two.
+    A training ends after its last step or when its time limit has passed; the estimate is the time to the earlier of
+    the two.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,10 @@ class ProgressMeter:
         self._samples: deque[tuple[float, int, float]] = deque()
 
     def record(self, step: int, total_steps: int, now: float, *, time_share: float = 0.0) -> None:
-        """Record a finished step and the `time_share` of the time limit that is used (0 without a limit)."""
+        """Record a finished step.
+
+        `time_share` is the share of the training's time limit that has passed; 0 without a time limit.
+        """
         self._time_share = time_share
         if self.step != step:
             self._samples.append((now, step, time_share))
@@ -39,17 +43,17 @@ class ProgressMeter:
         self.step, self.total_steps = step, total_steps
 
     def restart(self) -> None:
-        """Forget the pace, because the trainer could not work in the meantime."""
+        """Forget the pace. Call this when the trainer could not work for a while."""
         self._samples.clear()
 
     @property
     def steps_per_second(self) -> float | None:
-        """Steps per second within the window; None before the second step."""
+        """Steps per second over the last minute or more; None until there are two different steps."""
         return self._pace(lambda sample: sample[1])
 
     @property
     def eta_seconds(self) -> float | None:
-        """Estimated seconds to the last step or to the end of the time limit; None while the pace is unknown."""
+        """Estimated seconds to the last step or to the time limit, whichever comes first; None while the pace is unknown."""
         pace = self.steps_per_second
         if pace is None or self.step is None or self.total_steps is None:
             return None
@@ -68,10 +72,10 @@ class ProgressMeter:
 class ProgressWatch:
     """Detects a trainer that is alive but makes no progress, by the time since its last message.
 
-    Between steps the limit is `FACTOR` times the median interval so far, but at least `floor_seconds`. In a phase
-    (compile, evaluation, checkpoint, …), and until `WARM_UP` intervals are known, it is `phase_seconds`. While the
-    trainer is suspended, the limit does not apply. A trainer that waits for free disk space reports its phase every few
-    seconds, which restarts the limit.
+    Between steps, the limit for this time is `FACTOR` times the median interval so far, but at least `floor_seconds`.
+    During a phase (compile, evaluation, checkpoint, …), and until `WARM_UP` intervals have been measured, the limit is
+    `phase_seconds`. There is no limit while the trainer is suspended. A trainer that waits for free disk space reports
+    its phase every few seconds; each report restarts the time.
     """
 
     def __init__(self, now: float, *, floor_seconds: float, phase_seconds: float) -> None:
@@ -93,20 +97,20 @@ class ProgressWatch:
         self._last_message_at = now
 
     def restart_limit(self, now: float) -> None:
-        """Restart the limit, because the worker has suspended the child."""
+        """Begin to count the time again. The supervisor calls this repeatedly while the child is suspended."""
         self._last_message_at = now
 
     def limit(self) -> float:
-        """Return the longest time without a message that is allowed now, in seconds."""
+        """Return the longest time in seconds for which the trainer may send no message at present."""
         if not self._stepping or len(self._intervals) < WARM_UP:
             return self._phase_limit
         return max(self._floor, FACTOR * median(self._intervals))
 
     def overdue(self, now: float) -> bool:
-        """Return whether the trainer has sent no message for longer than the limit."""
+        """Return whether the time since the last message exceeds the limit."""
         return now > self.overdue_at
 
     @property
     def overdue_at(self) -> float:
-        """Time at which the trainer becomes overdue if it sends no message until then."""
+        """Time at which the trainer is overdue if no message arrives before."""
         return self._last_message_at + self.limit()

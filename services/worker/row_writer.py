@@ -1,8 +1,8 @@
 """Writes to the row of an owned job, in order and in a separate thread; repeats each write until it is committed.
 
-An unavailable database delays writes but loses none; after the loss of the lease, all remaining writes fail. All writes
-are functions of `common.jobs.queue`, which may be repeated when the answer to a commit was lost. Leaves out: the
-renewal of the lease, which must not wait behind other writes (`services.worker.lease_keeper`).
+An outage of the database delays the writes, but none is lost. After the loss of the lease, all remaining writes fail.
+Every write is a function of `common.jobs.queue` that may be repeated, because the reply to a commit may be lost. The
+lease is renewed elsewhere (`services.worker.lease_keeper`), because a renewal must not wait for other writes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 _FIRST_RETRY_SECONDS = 0.2
 _LAST_RETRY_SECONDS = 5.0
-"""Longest delay between two tries of a write."""
+"""Longest delay in seconds between two attempts of a write."""
 
 
 class RowWriter:
@@ -42,13 +42,16 @@ class RowWriter:
         self._thread.start()
 
     def submit(self, write: Callable[[Session], T]) -> Future[T]:
-        """Run `write` in its own transaction, after all writes that were submitted before."""
+        """Queue `write`. It runs in its own transaction, after all writes that were submitted before it."""
         future: Future[object] = Future()
         self._writes.put((write, future))
         return cast("Future[T]", future)
 
     def close(self, *, abandon: bool = False) -> None:
-        """Finish the submitted writes; with `abandon`, drop the remaining ones once the database does not answer."""
+        """Wait until the submitted writes are finished.
+
+        With `abandon`, drop the remaining writes as soon as the database does not answer.
+        """
         if abandon:
             self._abandoned.set()
         self._writes.put(None)
@@ -84,5 +87,5 @@ class RowWriter:
                     message = "the database does not answer; the write is repeated until it succeeds"
                     log.warning(message, error=str(error).splitlines()[0])
                 if self._abandoned.wait(backoff.next()):
-                    self._given_up = True  # each of the other writes would wait for the same database
+                    self._given_up = True  # All further writes would wait for the same database.
                     raise

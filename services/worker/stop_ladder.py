@@ -1,4 +1,4 @@
-"""The escalation of a stop request to the trainer: the request, a wait, SIGTERM, a wait, SIGKILL.
+"""The escalation of a stop request: the supervisor sends the request to the trainer, then SIGTERM, then SIGKILL.
 
     pause, stop   request, stop grace, SIGTERM, kill grace, SIGKILL
                   (the deadlines of a pause begin with the first training step)
@@ -6,7 +6,8 @@
     drain         request, drain grace, SIGKILL
     complete      request only: evaluation and final files have no time limit
 
-The module reads no clock and sends no signals: the caller passes the time and carries out `StopLadder.next_action`.
+The class `StopLadder` neither reads a clock nor sends signals. The caller passes the time, and executes the actions
+that `next_action` returns.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _SEVERITY: dict[RequestKind, int] = {"pause": 1, "complete": 2, "drain": 3, "sto
 
 
 class StopAction(Enum):
-    """What the supervisor has to do now."""
+    """The next action of the supervisor."""
 
     SEND_REQUEST = auto()
     TERMINATE = auto()
@@ -27,22 +28,26 @@ class StopAction(Enum):
 
 
 class StopLadder:
-    """The state of the escalation for one trainer. `now` is the time of a monotonic clock; all durations in seconds."""
+    """The state of the escalation for one trainer.
+
+    `now` is the time of a monotonic clock; all durations are in seconds.
+    """
 
     def __init__(self, *, stop_grace: float, kill_grace: float, drain_grace: float) -> None:
         self._stop_grace, self._kill_grace, self._drain_grace = stop_grace, kill_grace, drain_grace
         self.requested: RequestKind | None = None
-        """The most severe request so far."""
+        """The most severe request so far; None before the first one."""
         self._request_sent = True
         self._has_deadline = False
         self._terminate_at: float | None = None
         self._kill_at: float | None = None
 
     def request(self, request: RequestKind, now: float, *, cancel: bool = False, stepping: bool = True) -> None:
-        """Record a request. Call this repeatedly while the request is in force.
+        """Record a request. The supervisor calls this repeatedly while the desired state is unchanged.
 
-        A request that is milder than the present one is ignored, and a repeated one never moves a deadline later.
-        `stepping` is true once the child has reached its first training step; until then, a pause has no deadline.
+        A request that is milder than an earlier one is ignored, and a repeated request never moves a deadline to a
+        later time. `stepping` is true once the child has reached its first training step; until then, a pause has no
+        deadline.
         """
         if self.requested is None or _SEVERITY[request] > _SEVERITY[self.requested]:
             self.requested = request
@@ -65,7 +70,10 @@ class StopLadder:
             self._terminate_at = None
 
     def next_action(self, now: float) -> StopAction | None:
-        """Return what to do at `now`, or None. Each action is returned once, except KILL, which is repeated."""
+        """Return the action that is due at `now`, or None.
+
+        Each action is returned once, but KILL is returned repeatedly.
+        """
         if not self._request_sent:
             self._request_sent = True
             return StopAction.SEND_REQUEST
@@ -78,7 +86,7 @@ class StopLadder:
 
     @property
     def next_deadline(self) -> float | None:
-        """Time of the next action; None if there is none without another request."""
+        """Time of the next action; None if only a further request can cause one."""
         if not self._request_sent:
             return 0.0
         return min((at for at in (self._terminate_at, self._kill_at) if at is not None), default=None)

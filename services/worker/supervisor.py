@@ -1,9 +1,10 @@
-"""Supervises one attempt of one job, from the claim to its end.
+"""Supervises one attempt of one job, from its claim to its end.
 
-The supervisor starts the trainer child, keeps the lease, passes stop requests on and escalates them, and writes the
-result; every write is fenced by (job, attempt). It does not import torch and takes no decisions about training. One
-thread runs `supervise`. The lease, writes to the row, logs and Redis have their own threads, so that an unavailable
-database or Redis never keeps the supervisor from its child.
+The supervisor starts the trainer as a child, keeps the lease, forwards and escalates stop requests, and writes the
+result. Every write to the database checks that the job still has this attempt number. The supervisor does not import
+torch and makes no decisions about training. One thread runs `supervise`. The lease, the writes to the job's row, the
+logs and Redis have their own threads; an outage of the database or Redis therefore never prevents the supervisor from
+controlling its child.
 """
 
 from __future__ import annotations
@@ -43,17 +44,21 @@ from tidal_client.vocabulary import DesiredState, JobStatus
 log = get_logger(__name__)
 
 TICK_SECONDS = 1.0
-"""Longest wait of the loop in seconds. Messages wake it at once, and known deadlines shorten the wait."""
+"""Longest wait of the supervisor's loop in seconds. A message ends the wait at once, and a known deadline shortens it.
+"""
 SHORTEST_TICK_SECONDS = 0.05
-"""Seconds between two checks of a child that still runs after its deadline."""
+"""Shortest wait in seconds between two checks of a child that still runs after a deadline."""
 TEARDOWN_SECONDS = 15.0
-"""Like EXIT_SECONDS, for a child that has sent `finished`: everything is on disk, and torch may be slow to exit."""
+"""Time in seconds after which a child that has sent `finished` but has not exited is killed.
+
+It is longer than EXIT_SECONDS: all files are already written, and torch may take long to shut down.
+"""
 
 _BEFORE_STEPS = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
 
 
 class JobSupervisor:
-    """Runs one claimed job. `drain` is set when the worker has to shut down."""
+    """Executes one claimed job. The worker sets `drain` when it has to shut down."""
 
     def __init__(
         self,
@@ -91,19 +96,19 @@ class JobSupervisor:
 
     @property
     def trainer_pid(self) -> int | None:
-        """Process id of the trainer; None before its start."""
+        """Process id of the trainer; None before the trainer is started."""
         return None if self._child is None else self._child.pid
 
     def check_desired_state(self) -> None:
-        """Check the desired state now, because it has changed. May be called from any thread."""
+        """Make the supervisor read the desired state, because it has changed. May be called from any thread."""
         self._keeper.wake()
 
     def check_drain(self) -> None:
-        """Check `drain` now, because it was set. May be called from any thread."""
+        """Make the supervisor check `drain`, because it was set. May be called from any thread."""
         self._wakeup.set()
 
     def describe(self) -> dict[str, str]:
-        """Return the fields that describe the attempt in a heartbeat. May be called from any thread."""
+        """Return the fields of a heartbeat that describe the attempt. May be called from any thread."""
         meter = self._reports.meter
         pace = meter.steps_per_second
         return {
@@ -120,9 +125,10 @@ class JobSupervisor:
         }
 
     def supervise(self) -> JobStatus | None:
-        """Run the job; return the status that was written, or None if the lease was lost or a drain ended the wait.
+        """Execute the job and return the status that was written to the database.
 
-        Call it from a thread that outlives the job, because the trainer dies with that thread.
+        Return None if the lease was lost, or if the worker has to shut down while the database does not answer. Call
+        this from a thread that outlives the job, because the kernel kills the trainer when that thread ends.
         """
         self._keeper.start()
         abandon = True
@@ -191,7 +197,7 @@ class JobSupervisor:
         )
 
     def _watch_child(self, child: ChildProcess) -> None:
-        """Handle messages until the child's end of the channel is closed."""
+        """Handle messages, the lease and stop requests until the child has ended."""
         while True:
             message = None
             try:
@@ -212,7 +218,7 @@ class JobSupervisor:
                 self._kill(child, KillReason.NO_PROGRESS)
 
     def _seconds_until_due(self, now: float) -> float:
-        """Return the seconds until the loop has something to do even if no message arrives."""
+        """Return the seconds after which the loop has to continue even if no message arrives."""
         due = [TICK_SECONDS, self._reports.watch.overdue_at - now]
         if self._ladder.next_deadline is not None:
             due.append(self._ladder.next_deadline - now)
@@ -275,7 +281,10 @@ class JobSupervisor:
             child.kill()
 
     def _commit_ending(self, ending: Ending) -> JobStatus | None:
-        """Write the ending and return the committed status; None if the lease is lost or a drain ends the wait."""
+        """Write how the attempt ended, and return the committed status of the job.
+
+        Return None if the lease was lost, or if the worker has to shut down and the database does not answer.
+        """
         job = self._job
         ending = replace(ending, message=ServerPaths(self._settings).hidden(ending.message))
         write = partial(_write_ending, job_id=job.id, attempt=job.attempt, ending=ending, settings=self._settings)
@@ -295,11 +304,11 @@ class JobSupervisor:
 
 
 def _write_ending(session: Session, job_id: str, attempt: int, ending: Ending, settings: Settings) -> JobStatus:
-    """Write the end of the attempt and return the status that was really written.
+    """Write how the attempt ended, and return the status that the job has afterwards.
 
-    Call this after the child has ended. The desired state in the row takes precedence (`common.jobs.ownership`): a stop
-    overrides every outcome, and after a withdrawn pause the job returns to the queue. Raises LeaseLostError when
-    another attempt owns the job.
+    Call this after the child has ended. The desired state in the job's row takes precedence (`common.jobs.ownership`):
+    a stop request overrides every outcome, and if a pause was withdrawn, the job returns to the queue. Raises
+    LeaseLostError if another attempt owns the job.
     """
     if ending.fault is not None:
         return fail_job(session, job_id, attempt, ending.fault, ending.message, code=ending.code, settings=settings)

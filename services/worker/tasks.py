@@ -1,4 +1,4 @@
-"""The Celery tasks of the training worker. Their arguments are only names, never prompts or configurations."""
+"""The Celery tasks of the training worker. Their arguments are only names of queues, never prompts or configurations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from services.worker.celery_app import app, worker
 
 
 def run_next_job(queue: str) -> str:
-    """Run the next job of the queue, if there is one. The database holds the result; the text is for Flower."""
+    """Run the next job of the queue, if there is one.
+
+    The result of the job is in the database; the returned text is only shown in Flower.
+    """
     return worker().run_next(queue)
 
 
 def sweep() -> dict[str, Any]:
-    """Do one sweep; an operator sends this task while the health process is down."""
+    """Do one sweep of the job queue. An operator can send this task while the health process does not run."""
     return asdict(run_single_sweep())
 
 

@@ -1,4 +1,4 @@
-"""A pipe with which one thread ends the wait of another thread that polls descriptors."""
+"""A pipe with which a thread wakes another thread that waits for file descriptors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import threading
 
 
 class WakeupPipe:
-    """Any thread may call `set`; the waiter polls `fileno()` with its own descriptors, and calls `clear`.
+    """Wakes a thread that waits for file descriptors.
 
-    While it is set, the pipe contains one byte. All methods may be called after `close`.
+    Any thread may call `set`. The waiting thread polls `fileno()` together with other descriptors, and calls `clear`.
+    The pipe contains one byte while it is set. All methods may be called after `close`.
     """
 
     def __init__(self) -> None:
@@ -19,25 +20,25 @@ class WakeupPipe:
         self._set = self._closed = False
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable while the pipe is set."""
+        """Return the file descriptor that is readable while the pipe is set."""
         return self._reader
 
     def set(self) -> None:
-        """End the present wait of the waiter, or its next one."""
+        """End the current wait of the waiting thread or, if it does not wait now, its next wait."""
         with self._lock:
             if not (self._set or self._closed):
                 self._set = True
                 os.write(self._writer, b"\0")
 
     def clear(self) -> None:
-        """Reset the pipe. Call this before checking what has changed, so that later changes set it again."""
+        """Reset the pipe. Call this before checking what has changed, so that a later change sets it again."""
         with self._lock:
             if self._set and not self._closed:
                 self._set = False
                 os.read(self._reader, 1)
 
     def close(self) -> None:
-        """Close both ends; later calls of any method have no effect."""
+        """Close both ends of the pipe. Later calls of any method have no effect."""
         with self._lock:
             if not self._closed:
                 self._closed = True

@@ -1,7 +1,7 @@
-"""A training worker: on a notification it claims the next job and supervises it; it also sends heartbeats.
+"""A training worker: claims the next job after a notification and supervises it, and sends heartbeats.
 
-Each Celery process has one worker, which is created on first use. Call `drain` when the process has to shut down.
-Leaves out: Celery (`services.worker.tasks`).
+Each Celery process has one worker, which is created on first use. `drain` is called when the process has to shut down.
+The Celery tasks are in `services.worker.tasks`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def worker_name() -> str:
 
 
 class Worker:
-    """Call `run_next` for every notification. Several threads may call it; each runs one job."""
+    """Runs one job per call of `run_next`, and sends heartbeats.
+
+    Call `run_next` for every notification. Several threads may call it at the same time.
+    """
 
     def __init__(self, settings: Settings, *, queue: str, name: str | None = None) -> None:
         self.name = name or worker_name()
@@ -47,7 +50,8 @@ class Worker:
         self._engine = make_engine(
             settings.database_url,
             application_name="tidal-worker",
-            # A worker that is suspended during a transaction must not block the reaper by its row lock for long.
+            # If a worker is suspended during a transaction, the row that it has locked must not block the reaper for
+            # long.
             idle_in_transaction_timeout=max(0.5, settings.lease_seconds / 6),
         )
         self._sessions = session_factory(self._engine)
@@ -62,10 +66,10 @@ class Worker:
         )
 
     def run_next(self, queue: str) -> str:
-        """Claim and run one job of `queue`; return a description of the result for Flower.
+        """Claim one job of `queue` and execute it. Return a description of the result, which Flower shows.
 
-        Waits while the database does not answer, because a worker without a database must not use up the notifications
-        that other workers could serve. Raises JobFailed when the job failed.
+        While the database does not answer, this method waits, because a worker without a database must not use up
+        notifications that other workers could use. Raises JobFailed if the job failed.
         """
         job = self._claim(queue)
         if isinstance(job, str):
@@ -90,7 +94,7 @@ class Worker:
         return text
 
     def _claim(self, queue: str) -> ClaimedJob | str:
-        """Return the best job of `queue`, or the reason why there is none."""
+        """Claim the next job of `queue`; return a text with the reason if there is none."""
         unavailable = False
         while not self._draining.is_set():
             claimed_at = lease_clock()
@@ -110,7 +114,7 @@ class Worker:
         return "the worker is shutting down"
 
     def _return_notification(self, queue: str) -> None:
-        """Send the notification again, because this worker shuts down and all others may be idle."""
+        """Send the notification again. This worker shuts down, and all other workers may be waiting for one."""
         try:
             with self._sessions.begin() as session:
                 add_notifications(session, queue)
@@ -119,7 +123,10 @@ class Worker:
             log.warning(message, error=str(error).splitlines()[0])
 
     def drain(self) -> None:
-        """Stop claiming; running jobs write a checkpoint and return to the queue. Does not wait for them."""
+        """Claim no further jobs, and stop the running ones. Does not wait for their end.
+
+        They write a checkpoint and return to the queue.
+        """
         self._draining.set()
         with self._lock:
             running = list(self._running.values())
@@ -127,7 +134,7 @@ class Worker:
             supervisor.check_drain()
 
     def close(self) -> None:
-        """Stop the threads and close the connections. Call this when no job runs."""
+        """End the threads and close the connections. Call this when no job is running."""
         self._draining.set()
         self._heartbeat.close()
         self._listener.close()
