@@ -1,11 +1,11 @@
-"""Documents with every required key, as the api sends them, for tests of code that reads them."""
+"""Documents with every required key, as the api sends them, for tests of the code that reads them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 EVENTS = {"Content-Type": "text/event-stream; charset=utf-8"}
-"""The headers of a reply that streams events."""
+"""The headers of a response that streams events."""
 TIME = "2026-01-31T12:00:00Z"
 
 

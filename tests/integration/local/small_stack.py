@@ -1,7 +1,7 @@
-"""Runs the real supervisor with small programs in the places of the services: FOLDER PORT [BEHAVIOUR].
+"""Runs the real supervisor with small programs in place of the services.
 
-Behaviours: `steady`; `stubborn` (the worker ignores SIGTERM); `crashing` (the worker ends when the file FOLDER/crash
-appears); `broken` (the api ends at once with a message).
+Arguments: FOLDER PORT [BEHAVIOUR]. Behaviours: `steady`; `stubborn` (the worker ignores SIGTERM); `crashing` (the
+worker ends when the file FOLDER/crash appears); `broken` (the api ends at once with a message).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The servers of a stopped stack run for a backup; meanwhile no stack can start there, and afterwards they stop."""
+"""A backup runs the servers of a stopped stack: meanwhile that stack cannot start, and afterwards the servers stop."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_ctrl_c_stops_everything_in_order_and_leaves_no_process(start: Start, fo
     running = start(database=True)
     instance = running.ready()
     tree = running.tree()
-    assert len(tree) >= 6  # supervisor, postgres and its helpers, valkey, api, worker and its child
+    assert len(tree) >= 6  # the supervisor, postgres and its helpers, valkey, the api, the worker and its child
     assert stat.S_IMODE((folder / "state.json").stat().st_mode) == 0o600
     assert instance.alive
     assert running.stop() < 12
@@ -54,7 +54,7 @@ def test_a_second_ctrl_c_kills_at_once(start: Start) -> None:
     running.process.send_signal(signal.SIGINT)
     running.wait_for("stopping, which takes at most")
     running.stop()
-    assert "was killed" not in running.output  # it did not wait for a deadline
+    assert "was killed" not in running.output  # the supervisor did not wait for the time limit
     assert not still_running(tree)
 
 
@@ -83,7 +83,7 @@ def test_a_full_disk_stops_nothing_and_hinders_no_stop(start: Start, folder: Pat
     running.ready()
     tree = running.tree()
     supervisor = psutil.Process(running.process.pid)
-    # From here on all writes of the supervisor to files fail, as on a full disk.
+    # From now on, all file writes of the supervisor fail, as on a full disk.
     supervisor.rlimit(psutil.RLIMIT_FSIZE, (0, supervisor.rlimit(psutil.RLIMIT_FSIZE)[1]))
     (folder / "crash").touch()
     running.wait_for("worker is up", times=2)

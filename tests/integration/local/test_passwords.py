@@ -1,4 +1,4 @@
-"""Passwords with any characters work for PostgreSQL, Redis, Celery's broker and migrations as compose passes them."""
+"""Passwords with any characters, passed on by compose, work for PostgreSQL, Redis, Celery's broker and migrations."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ COMPOSE = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text(encodin
 
 
 def passed(service: str) -> dict[str, str]:
-    """Return the environment that compose gives a service, with the password in place of the variables of `.env`."""
+    """Return the environment that compose gives a service, with `password` in place of the variables of `.env`."""
     given = COMPOSE[service]["environment"]
     return {name: PASSWORD if str(value).startswith("${") else str(value) for name, value in given.items() if value}
 
 
 @pytest.fixture
 def odd_role(postgres: PostgresServer, empty_database_url: str) -> Iterator[str]:
-    """Return the URL of the database for a role with this password."""
+    """Return the database URL for a role with this password."""
     url = make_url(empty_database_url)
     with psycopg.connect(
         host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database, autocommit=True

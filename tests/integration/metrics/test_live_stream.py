@@ -1,4 +1,4 @@
-"""The live stream contains every point once and in order, whatever happens to Redis."""
+"""The live stream contains every point once and in order, even if Redis fails or restarts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.metrics_oracle import read_metrics
 
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """Start a server that the test may kill."""
+    """Start a Redis server that the test may kill."""
     server = ValkeyServer(tmp_path / "valkey")
     server.start()
     yield server
@@ -26,7 +26,7 @@ def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
 
 
 def points(client: redis.Redis, kind: str = keys.EVENT_METRICS) -> list[int]:
-    """Return the steps in the live stream, in the order of the stream."""
+    """Return the steps in the live stream, in stream order."""
     entries = client.xrange(keys.experiment_stream("e1"))
     return [p["step"] for _, e in entries if e["event"] == kind for p in json.loads(e["data"])["points"]]
 

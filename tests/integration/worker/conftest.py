@@ -1,4 +1,4 @@
-"""The fixture `fleet`: a health process with its own database and its own Valkey."""
+"""The fixture `fleet`: a `Fleet` with a health process, and with a database and a Valkey of its own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ from tests.integration.worker.fleet import Fleet
 
 @pytest.fixture
 def fleet(settings: Settings, sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[Fleet]:
-    """Return a fleet whose health process runs; the test starts workers."""
+    """Return a `Fleet` whose health process runs; the test starts the workers."""
     with Fleet(settings, sessions, tmp_path) as fleet:
         yield fleet

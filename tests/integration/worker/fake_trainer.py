@@ -1,17 +1,19 @@
-"""A trainer without torch for the tests of the supervisor: it counts steps, records them and follows the protocol.
+"""A trainer without torch for tests of the worker: it counts steps, records them and follows the trainer protocol.
 
-Each step appends {"job", "attempt", "step", "began", "ended", "time", "state"} to `steps.jsonl` in the experiment's
-folder: `began` and `ended` on the monotonic clock of the host, `time` in seconds since 1970, `state` a chain of hashes
-that is correct only if the trainer resumed from the right checkpoint. Metrics use the real MetricsWriter; the final
-`model.pth` contains the number of the attempt that wrote it.
+Each step appends {"job", "attempt", "step", "began", "ended", "time", "state"} to `steps.jsonl` in the experiment
+folder. `began` and `ended` are seconds of the host's monotonic clock, and `time` is in seconds since 1970. `state` is a
+chain of hashes that is correct only if the trainer resumed from the right checkpoint. Metrics use the real
+MetricsWriter. The final `model.pth` contains the number of the attempt that wrote it.
 
-TIDAL_FAKE_TRAINER (JSON), and for one job `plan.json` in its experiment's folder, choose what it does:
-`begin_seconds` (before anything else, as imports take), `prepare_seconds` (before the first step of a job without
-checkpoint), `steps`, `step_seconds`, `every` (steps between checkpoints), `completing_seconds` (between the last step
-and the model), `helpers` (processes it starts), `ending` at step `at`: "exit:<status>", "signal:<number>",
-"fail:<kind>", "hang", "memory:<MiB>" (allocates so much and exits), "counter:<file>" (adds an oom_kill to that file,
-then SIGKILL), and `deaf` (ignores stop requests and SIGTERM). `until_attempt` limits the ending to the first attempts.
-The times come from clocks that tests with shifted wall clocks do not shift.
+TIDAL_FAKE_TRAINER (JSON) sets the behaviour of all trainers; `plan.json` in an experiment folder sets that of one job.
+Keys: `begin_seconds` (delay before anything else, as for imports), `prepare_seconds` (delay before the first step of a
+job without a checkpoint), `steps`, `step_seconds`, `every` (steps between checkpoints), `completing_seconds` (delay
+between the last step and the model), `helpers` (number of processes that the trainer starts), `deaf` (ignores stop
+requests and SIGTERM), and `ending`, which happens at step `at`: "exit:<status>", "signal:<number>", "fail:<kind>",
+"hang", "memory:<MiB>" (allocates that amount and exits) or "counter:<file>" (adds an oom_kill to that file, then
+SIGKILL). `until_attempt` limits the ending to the first attempts.
+
+Tests that shift the wall clock do not shift the recorded times.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from common.metrics.names import LOSS
 from common.metrics.writer import MetricsWriter
 
 BEGINNING: Final = "0" * 16
-"""The state before the first step."""
+"""The hash of the chain before the first step."""
 
 
 class FakeTrainer:
@@ -153,7 +155,7 @@ class FakeTrainer:
         return 0
 
     def leave(self, message: Finished) -> None:
-        """Close the metrics, so that the archive is complete, and then send the last message."""
+        """Close the metrics writer, which completes the archive, and then send the last message."""
         self.metrics.flush()
         self.channel.send(message)
         self.metrics.close()
@@ -165,7 +167,7 @@ class FakeTrainer:
         self.channel.send(CheckpointSaved(name=name, step=step, sha256=digest, size_bytes=len(state)))
 
     def write_checkpoint(self, folder: Path, step: int, state: str) -> str:
-        """Write a checkpoint atomically: the manifest gets its final name when all other files are complete."""
+        """Write a checkpoint atomically: the manifest gets its final name only after all other files are complete."""
         folder.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(state.encode()).hexdigest()
         if self.read_checkpoint(folder / "manifest.json") == (step, state):
@@ -177,7 +179,7 @@ class FakeTrainer:
         return digest
 
     def newest_checkpoint(self) -> tuple[int, str]:
-        """Return step and state of the newest valid checkpoint, or (0, BEGINNING) if there is none."""
+        """Return (step, state) of the newest valid checkpoint, or (0, BEGINNING) if there is none."""
         for manifest in sorted(self.folder.glob("checkpoints/*/manifest.json"), reverse=True):
             found = self.read_checkpoint(manifest)
             if found is not None:
@@ -187,7 +189,7 @@ class FakeTrainer:
         return 0, BEGINNING
 
     def read_checkpoint(self, manifest: Path) -> tuple[int, str] | None:
-        """Return step and state of a checkpoint, or None if it is damaged."""
+        """Return (step, state) of a checkpoint, or None if it is damaged."""
         try:
             manifest_data = json.loads(manifest.read_text())
             state = (manifest.parent / "state").read_text()
@@ -220,17 +222,17 @@ class FakeTrainer:
 
 
 def now() -> float:
-    """Return the seconds since 1970 by the clock that no test shifts."""
+    """Return the seconds since 1970, by a clock that no test shifts."""
     return time.clock_gettime(time.CLOCK_REALTIME)
 
 
 def state_after(state: str, step: int) -> str:
-    """Return the next hash of the chain; there is one per step."""
+    """Return the hash that follows `state` in the chain; each step adds one."""
     return hashlib.sha256(f"{state}:{step}".encode()).hexdigest()[:16]
 
 
 def print_line(text: str, stream: TextIO = sys.stdout) -> None:
-    """Print a line to the log of the job."""
+    """Print a line, which the worker writes to the log of the job."""
     stream.write(text + "\n")
     stream.flush()
 

@@ -41,12 +41,12 @@ TIMERS = {
     "TIDAL_DRAIN_SECONDS": "5",
 }
 LONG = {"steps": 1_000_000}
-"""The plan of a job that does not end by itself."""
+"""The plan of a job that runs until it is stopped."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step that an attempt has executed."""
+    """A step that a fake trainer has executed."""
 
     attempt: int
     step: int
@@ -54,7 +54,7 @@ class Step:
 
 
 class Fleet:
-    """The processes of a test, by name. The end of the `with` block ends all of them."""
+    """The worker and health processes of a test, by name; they end with the `with` block."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Fleet:
         timers: Mapping[str, str] = TIMERS,
         **environment: str,
     ) -> None:
-        """`timers` and `environment` are environment variables of all processes."""
+        """`timers` and `environment` are environment variables for all processes."""
         self.settings, self.sessions, self.folder = settings, sessions, folder
         self.submitted: list[str] = []
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -115,7 +115,7 @@ class Fleet:
         return self.processes[name]
 
     def worker(self, name: str = "worker", plan: dict[str, Any] | None = None, **environment: str) -> None:
-        """Start a training worker whose trainers follow `plan`."""
+        """Start a worker for the queue `training` whose trainers follow `plan`."""
         self.start(name, "services.worker", TIDAL_FAKE_TRAINER=json.dumps(plan or {}), **environment)
 
     def log(self, name: str) -> Path:
@@ -204,13 +204,13 @@ class Fleet:
             return []
 
     def kill(self, name: str) -> None:
-        """Send SIGKILL to the process itself, but not to its children."""
+        """Send SIGKILL only to the process, not to its children."""
         process = self.processes.pop(name)
         process.kill()
         process.wait()
 
     def wait_all_terminal(self, seconds: float = 60) -> None:
-        """Wait until all jobs of the database have ended."""
+        """Wait until all jobs in the database have ended."""
         query = select(Job.id, Job.status).where(Job.finished_at.is_(None))
 
         def open_jobs() -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The end of a trainer is detected, and all processes that it has started are ended, too."""
+"""The end of a trainer is detected, and all processes that it has started are ended as well."""
 
 from __future__ import annotations
 

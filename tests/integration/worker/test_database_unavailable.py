@@ -1,4 +1,4 @@
-"""A database that is unavailable at the end of a job delays the writes, but none is lost."""
+"""If the database is unavailable at the end of a job, the writes are delayed but not lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_ending_is_written_when_the_database_returns_after_the_lease(
     settings: Settings, sessions: sessionmaker[Session], tmp_path: Path
 ) -> None:
     url = settings.database_url.get_secret_value()
-    # The trainer must end by itself during the outage, and the owner must write before the reaper acts.
+    # The timers let the trainer end by itself during the outage, and the owner write before the reaper acts.
     timers = {"TIDAL_TRAINER_PAUSE_SECONDS": "60", "TIDAL_REAPER_CONTACT_SECONDS": "10"}
     with (
         TcpProxy.of_url(url) as proxy,
@@ -48,7 +48,7 @@ def test_the_ending_is_written_when_the_database_returns_after_the_lease(
         assert [step.step for step in fleet.steps(job_id)] == list(range(1, 26))
         assert [item.name for item in fleet.artifacts(job_id)][-1] == "model.pth"
         events = fleet.event_names(job_id)
-        # Writes that were submitted during the outage are executed in their order.
+        # Writes that were submitted during the outage are executed in order.
         assert [name for name in events if name in ("running", "completing", "artifact", "completed")] == [
             "running",
             "completing",

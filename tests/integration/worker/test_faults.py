@@ -1,4 +1,4 @@
-"""Jobs survive the loss of their trainer, their worker and the connections of the worker."""
+"""Jobs survive the loss of their trainer or worker, and of the worker's connections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_kill_9_of_the_trainer_is_detected_at_once_and_the_job_resumes_from_its_
     trainer.kill()
     killed_at = time.monotonic()
     fleet.wait_for(lambda: "restarted" in fleet.event_names(job_id), "the restart", 10, job_id)
-    assert time.monotonic() - killed_at < 10  # the bound of the specification is 5 s
+    assert time.monotonic() - killed_at < 10  # the specified limit is 5 s
     fleet.wait_steps(job_id, 1, attempt=2)
     steps = fleet.steps(job_id)
     resumed = next(s for s in steps if s.attempt == 2)

@@ -1,4 +1,4 @@
-"""Flower with a real broker answers only with the login, and only for known host names."""
+"""Flower with a real broker requires the login, and accepts only known host names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGES = ("/", "/workers", "/tasks", "/broker", "/metrics", "/api/workers", "/api
 
 @pytest.fixture
 def client(fleet: Fleet) -> Iterator[httpx.Client]:
-    """Return a client without a login for a running Flower that allows one host name and trusts one proxy."""
+    """Return a client without login, for a running Flower that allows one host name and trusts one proxy."""
     port = free_port()
     fleet.start(
         "flower",
@@ -54,7 +54,7 @@ def test_flower_answers_only_with_the_login(client: httpx.Client) -> None:
     assert client.get("/login").status_code == 401
     sent = client.post("/api/task/send-task/tidal.training.doorbell", auth=LOGIN, json={"args": ["training"]})
     assert sent.status_code in (403, 404)
-    # The page of the tasks loads its table with this request.
+    # Flower's page of tasks loads its table with this request.
     assert client.get("/tasks/datatable?draw=1&start=0&length=5&order[0][column]=0", auth=LOGIN).status_code == 200
 
 

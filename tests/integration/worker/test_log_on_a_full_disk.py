@@ -1,4 +1,4 @@
-"""On a full disk the log of a trainer waits in memory and is written completely once there is room."""
+"""On a full disk, a trainer's log is buffered in memory, and is written completely once there is space again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_output_during_a_full_disk_is_in_the_log_once_there_is_space(disk: Small
     write(capture, LINES)
     assert not path.exists() or path.stat().st_size < sum(map(len, LINES))
     disk.empty()
-    wait_until_in(path, LINES[-1])  # although the trainer prints nothing more
+    wait_until_in(path, LINES[-1])  # no further output of the trainer is needed
     write(capture, LINES)
     capture.close()
     assert path.read_text() == "".join(LINES + LINES)
@@ -55,7 +55,7 @@ def test_output_beyond_the_backlog_is_counted(disk: SmallDisk, monkeypatch: pyte
     path = disk.folder / "1.log"
     capture = LogCapture(path, attempt=1)
     write(capture, LINES)
-    time.sleep(0.5)  # the pump thread has read it
+    time.sleep(0.5)  # time for the capturing thread to read the lines
     disk.empty()
     capture.close()
     kept, _, lost = path.read_text().rpartition("\n[tidal] ")

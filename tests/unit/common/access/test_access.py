@@ -1,4 +1,4 @@
-"""Host names, trusted proxies and counted rejections, tested without a server."""
+"""Host names, trusted proxies and the counting of rejections, tested without a server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.access.hosts import host_name
 
 
 class Clock:
-    """A clock that stands still until the test moves it."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0

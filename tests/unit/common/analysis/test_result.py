@@ -1,4 +1,4 @@
-"""The result of an analysis is exactly the same for samples of the trainer and of the API."""
+"""The analysis of given samples is exactly the same whether a trainer or the API computes it."""
 
 from __future__ import annotations
 

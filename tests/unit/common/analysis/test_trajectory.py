@@ -1,4 +1,4 @@
-"""Trajectory analysis equals the original's numbers and the standard library."""
+"""Trajectory analysis equals the original's numbers and the results of Python's standard library."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tokens(values: list[float]) -> list[TrajectoryToken]:
 
 
 def assert_close(got: Any, expected: Any, path: str = "") -> None:
-    """Assert equal keys, lengths and values, with numbers equal to 1e-9."""
+    """Assert equal keys and lengths, and values that differ by at most 1e-9."""
     if isinstance(expected, dict):
         assert got.keys() == expected.keys(), path
         for key in expected:
@@ -101,7 +101,7 @@ def test_batch_intervals_belong_to_their_figures() -> None:
     for figures in (spread, strategy):
         for name, (low, high) in figures["confidenceIntervals"].items():
             assert low <= figures[name] <= high
-    assert spread["confidenceIntervals"]["betweenPromptVar"][1] < 0.07  # a variance, not a mean
+    assert spread["confidenceIntervals"]["betweenPromptVar"][1] < 0.07  # the bound suits a variance but not a mean
 
 
 def test_sweep_counts_words_and_takes_differences() -> None:

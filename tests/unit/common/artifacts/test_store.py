@@ -1,4 +1,4 @@
-"""The artifact store finds files by reference, writes them atomically, and accesses no file outside."""
+"""The artifact store finds files by reference, writes them atomically, and accesses no file outside its folder."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_training_that_prunes_meanwhile_disturbs_no_listing(store: ArtifactSto
             made.mkdir()
             for name in ("weights.safetensors", "training_state.pt", "manifest.json"):
                 (made / name).write_text("{}")
-            # In the same way as `CheckpointManager.prune`.
+            # `CheckpointManager.prune` deletes in the same order.
             (made / "manifest.json").unlink()
             shutil.rmtree(made)
 

@@ -1,4 +1,4 @@
-"""Fixtures with small models and files of the original."""
+"""Fixtures with small models and with files of the original project."""
 
 from __future__ import annotations
 

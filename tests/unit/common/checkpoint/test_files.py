@@ -1,4 +1,4 @@
-"""torch hides the errno of a failed write; `write_object` reports ENOSPC only when the disk refused the write."""
+"""torch hides the errno of a failed write; `write_object` reports ENOSPC only if the disk was full."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def fill(manager: CheckpointManager, *steps: int) -> None:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Let the kernel refuse to write any file beyond `size` bytes, as a full disk would."""
+    """Make the kernel reject writes beyond `size` bytes of a file, as a full disk does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -140,7 +140,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_the_old_checkpoint(tmp_path: 
     manager = CheckpointManager(tmp_path, keep_last=1)
     fill(manager, 1)
     big = {"w": torch.zeros(200_000)}
-    for limit in (100_000, 810_000):  # in the weights, in the state
+    for limit in (100_000, 810_000):  # the first limit is reached in the weights, the second one in the state
         with largest_file(limit), pytest.raises(StorageError, match="what was written before is intact"):
             manager.save(2, big, {"exp_avg": torch.zeros(300_000)}, meta={})
     latest = manager.latest()

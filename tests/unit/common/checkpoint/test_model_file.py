@@ -1,4 +1,4 @@
-"""All formats of the original load to the same numbers, Tidal's survive a round trip, bad files are refused."""
+"""All formats of the original load to the same numbers, Tidal's survive a round trip, and bad files are rejected."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_an_exported_file_loads_strictly_by_the_originals_names(parity: Path, tm
 
 
 class _Compiled(torch.nn.Module):
-    """Contains the model under the attribute name of torch.compile's wrapper."""
+    """Has the model as the attribute that torch.compile's wrapper uses."""
 
     def __init__(self, model: TransformerLM) -> None:
         super().__init__()

@@ -65,13 +65,13 @@ def test_a_damaged_checkpoint_that_was_passed_over_is_not_counted_among_the_newe
         save(manager, step)
     weights = tmp_path / "step-000000003/weights.safetensors"
     data = bytearray(weights.read_bytes())
-    data[-1] ^= 1  # only the hash detects this
+    data[-1] ^= 1  # only the hash detects this change
     weights.write_bytes(data)
     newest = manager.latest()
     assert newest is not None and newest.step == 2
     manager.rename_damaged(manager.skipped[0])
     assert manager.prune() == ["step-000000001", "step-000000002"]
-    # A later attempt, which does not know what this manager has skipped:
+    # A manager of a later attempt does not know what the first manager has skipped.
     later = CheckpointManager(tmp_path, keep_last=2)
     save(later, 3)
     assert later.prune() == ["step-000000002", "step-000000003"]

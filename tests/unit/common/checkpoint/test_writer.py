@@ -1,4 +1,4 @@
-"""Checkpoints are written in the background one at a time, the final write waits, a full disk ends no training."""
+"""Checkpoints are written in the background, one at a time; the final write waits; a full disk ends no training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS = 30.0
 
 @dataclass
 class Listener:
-    """Records all reports. While `gate` is closed, the writer waits right before the rename."""
+    """Records all reports. While `gate` is not set, the writer waits just before the rename."""
 
     folder: Path
     gate: threading.Event = field(default_factory=threading.Event)
@@ -47,7 +47,7 @@ class Listener:
         self.events.append((name, details))
 
     def reached(self) -> None:
-        """Wait until the writer is right before a rename."""
+        """Wait until the writer is about to rename."""
         assert self.at_gate.acquire(timeout=SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""After a sleep of the machine, a trainer does not continue under the lease from before the sleep."""
+"""After the machine was suspended, a trainer does not continue under a lease from before the suspension."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The messages between supervisor and trainer child, and the child's view of the lease."""
+"""The messages between the supervisor and its trainer child, and what the child knows about the lease."""
 
 from __future__ import annotations
 

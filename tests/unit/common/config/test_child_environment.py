@@ -1,4 +1,4 @@
-"""The environment that each process receives, and the permissions of the files that a process writes."""
+"""The environment variables that each process gets, and the permissions of the files that a process writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Computing processes start with the variables that reduce CPU time, unless the user has set them."""
+"""Processes that compute start with environment variables that reduce CPU time, unless the user has set them."""
 
 from __future__ import annotations
 

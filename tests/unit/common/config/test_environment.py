@@ -1,4 +1,4 @@
-"""Which environment variables are read, which are reported as mistakes, and how passwords are inserted into URLs."""
+"""Which environment variables are read or reported as mistakes, and how passwords are inserted into URLs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ODD = "p@ss/w:o%r#d?&=+ é'\"\\$"
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Remove the variables of Tidal, every `.env` except that of the test, and cached settings."""
+    """Remove Tidal's environment variables, all `.env` files except that of the test, and cached settings."""
     for name in list(os.environ):
         if name.startswith(PREFIX) or name in ("HOST", "PORT", "REDIS_URL", "EXPERIMENTS_DIR"):
             monkeypatch.delenv(name)
@@ -114,7 +114,7 @@ def test_a_mistyped_name_is_one_warning_with_the_nearest_name(
             get_settings()
             get_settings()
             get_settings.cache_clear()
-            get_settings()  # as in a child, which inherits the environment
+            get_settings()  # simulates a child process, which inherits the environment
         assert [record.getMessage() for record in caplog.records] == [
             "TIDAL_AUTH_TOKN is set, but Tidal does not read it; did you mean TIDAL_AUTH_TOKEN?",
             "TIDAL_DATABSE_URL is set, but Tidal does not read it; did you mean TIDAL_DATABASE_URL?",
@@ -132,7 +132,7 @@ def test_the_former_name_of_a_variable_counts_with_one_warning(
         with caplog.at_level(logging.WARNING):
             assert get_settings().desired_state_poll_seconds == 7
             get_settings.cache_clear()
-            get_settings()  # as in a child, which inherits the environment
+            get_settings()  # simulates a child process, which inherits the environment
         assert [record.getMessage() for record in caplog.records] == [
             "TIDAL_WISH_POLL_SECONDS has been renamed to TIDAL_DESIRED_STATE_POLL_SECONDS; the old name still works, "
             "please use the new one"
@@ -202,7 +202,7 @@ def test_a_url_and_its_password_must_agree(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TIDAL_REDIS_URL_PASSWORD", "p@ss")
     with pytest.raises(ConfigError, match="TIDAL_REDIS_URL_PASSWORD is set but TIDAL_REDIS_URL is not; set both"):
         read_settings()
-    monkeypatch.setenv("TIDAL_REDIS_URL", "redis://:p%40ss@h:1/0")  # as a parent process passes it on
+    monkeypatch.setenv("TIDAL_REDIS_URL", "redis://:p%40ss@h:1/0")  # in the form in which a parent process passes it on
     assert read_settings().redis_url.get_secret_value() == "redis://:p%40ss@h:1/0"
     monkeypatch.setenv("TIDAL_REDIS_URL", "redis://:other@h:1/0")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Every key of the original project's files is converted or noted; none is dropped silently."""
+"""Every key of the original project's configuration files is converted or reported; none is dropped silently."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_text_that_looks_like_something_else_is_written_in_quotes(word: str) -> 
     assert parse_yaml(write_yaml([word])) == yaml.safe_load(write_yaml([word])) == [word]
 
 
-# The inputs of reported bugs.
+# inputs from bug reports
 
 
 def test_a_repeated_section_names_both_lines() -> None:

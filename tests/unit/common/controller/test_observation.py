@@ -1,4 +1,4 @@
-"""Observations compared with the original's numbers, and running counts compared with counting from the start."""
+"""Observations equal the original's numbers, and running counts equal counts over the whole sequence."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ sequences = st.lists(st.lists(st.integers(0, 5), max_size=25), min_size=1, max_s
 @settings(deadline=None, max_examples=60)
 @given(sequences, st.integers(0, 25))
 def test_running_counts_equal_counting_from_the_start(rows: list[list[int]], prompt_length: int) -> None:
-    """Some tokens arrive as the prompt, the others one by one; rows end at different times."""
+    """Of each row, some tokens arrive as the prompt and the others one by one; the rows end at different times."""
     prompts = [row[:prompt_length] for row in rows]
     history = TokenHistory.of(prompts, vocab_size=6, extra_capacity=25)
     for step in range(25):
@@ -103,7 +103,7 @@ def test_a_prompt_longer_than_the_history_is_refused() -> None:
 
 @pytest.mark.parametrize(("width", "size"), [(16, 0), (24, 1), (53, 2)])
 def test_chunks_of_narrow_models(width: int, size: int) -> None:
-    """A state too narrow for 24 chunks gives zeros; chunks of one value have deviation 0; a remainder is not used."""
+    """A state narrower than 24 gives zeros, a chunk of one value has deviation 0, and the remainder is not used."""
     hidden = torch.arange(width, dtype=torch.float32)
     got = build_observation([1], torch.zeros(5), hidden, step=0, episode_length=1)
     means = [sum(range(i * size, (i + 1) * size)) / size if size else 0.0 for i in range(24)]

@@ -1,4 +1,4 @@
-"""The policy compared with the original's numbers, numerical integrals and torch's distributions."""
+"""The policy agrees with the original's numbers, numerical integrals and torch's distributions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_state_dict_names_and_order_are_the_original_ones() -> None:
 
 def test_initial_weights_are_orthogonal_with_the_documented_gains() -> None:
     policy = GatingPolicy()
-    wide = policy.feature_extractor[3].weight  # (64, 128): orthogonal rows
+    wide = policy.feature_extractor[3].weight  # shape (64, 128), so its rows are orthogonal
     torch.testing.assert_close(wide @ wide.T, 2.0 * torch.eye(64), atol=1e-4, rtol=0)
     assert policy.actor_head is not None
     for head in (policy.actor_head, policy.critic_head):
@@ -71,10 +71,10 @@ def test_initial_weights_are_orthogonal_with_the_documented_gains() -> None:
 
 @pytest.mark.parametrize("distribution", ["beta", "gaussian"])
 def test_collected_log_probability_equals_the_evaluated_one(distribution: str) -> None:
-    """Then the ratio of PPO is 1 before the first update, also for clamped actions."""
+    """Equality makes the ratio of PPO 1 before the first update, also for clamped actions."""
     policy = GatingPolicy(PolicyConfig(distribution=distribution))
     if distribution == "gaussian":
-        torch.nn.init.constant_(policy.log_std, 2.0)  # many actions run into the clamp
+        torch.nn.init.constant_(policy.log_std, 2.0)  # so wide that many actions are clamped
     observations = torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         step = policy.act(observations, generator=torch.Generator().manual_seed(1))
@@ -91,7 +91,7 @@ def test_gaussian_density_and_entropy_agree_with_integration(log_std: float) -> 
     policy = GatingPolicy(PolicyConfig(distribution="gaussian")).double()
     torch.nn.init.constant_(policy.log_std, log_std)
     assert policy.actor_mean is not None
-    # The mean is fixed, because with a random mean the clamped mass may exceed the tolerance.
+    # With a random mean, the probability mass at the clamp could exceed the tolerance.
     torch.nn.init.zeros_(policy.actor_mean[2].weight)
     torch.nn.init.constant_(policy.actor_mean[2].bias, 0.3)
     observation = torch.randn(1, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))

@@ -1,4 +1,4 @@
-"""Policies are loaded from files of every kind, and other files are rejected with clear errors."""
+"""Policies are loaded from every file format, and other files are rejected with clear errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantiles compared with the closed form of the Beta distribution function for integer parameters."""
+"""Quantiles agree with the closed form of the Beta distribution function for integer parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.controller.quantile import beta_quantile, normal_quantile
 
 
 def beta_cdf(x: float, a: int, b: int) -> float:
-    """Return P(X ≤ x), the probability of at least `a` successes in a + b − 1 trials."""
+    """Return P(X ≤ x) for X ~ Beta(a, b): the probability of at least `a` successes in a + b − 1 trials."""
     n = a + b - 1
     return math.fsum(math.comb(n, j) * x**j * (1 - x) ** (n - j) for j in range(a, n + 1))
 

@@ -1,4 +1,4 @@
-"""The token cache holds exactly the text, is built once, and is refused if it is stale or damaged."""
+"""The token cache contains exactly the text, is built once, and is rejected if it is stale or damaged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_(path: Path | str, data_dir: Path, **more: Any) -> Corpus:
 
 
 def documents_of(corpus: Corpus, split: Any) -> list[str]:
-    """Return the documents, decoded by their offsets; check that each ends with end-of-text."""
+    """Return the documents, decoded by their offsets; assert that each ends with end-of-text."""
     tokens, starts = np.asarray(corpus.tokens(split)), corpus.documents(split).tolist()
     texts = []
     for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
@@ -257,7 +257,7 @@ def test_a_hub_data_set_that_decodes_to_too_much_is_refused(tmp_path: Path, monk
 
     def load(name: str, split: str) -> Any:
         for size in asked:
-            bytearray(size)  # counts toward the limit although no page is used
+            bytearray(size)  # counts toward the memory limit even if no page of it is used
         return datasets.Dataset.from_dict({"text": STORIES})
 
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: ["train"])

@@ -1,4 +1,4 @@
-"""Chunks cover the stream once per epoch and resume exactly; prompt pools never share a prompt."""
+"""Chunks cover the token stream once per epoch and resume exactly; prompt pools share no prompts."""
 
 from __future__ import annotations
 

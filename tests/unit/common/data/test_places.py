@@ -109,7 +109,7 @@ def test_spaces_and_capitals_in_a_path_are_fine(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the corpus file, not the token cache."""
+    """The error names the corpus file and not the token cache."""
     path = text_file(tmp_path, "mine.txt")
 
     def refuse(*_: object, **__: object) -> None:

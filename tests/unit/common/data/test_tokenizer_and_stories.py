@@ -1,4 +1,4 @@
-"""The tokeniser is GPT-2's and needs no network; the built-in stories are many, different and always the same."""
+"""The tokeniser is GPT-2's and needs no network; the built-in stories are many, distinct and always the same."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Files that users might upload as a corpus, with the documents in them or the expected error.
+"""Files that users might upload as a corpus, with the expected documents or error.
 
-`FILES` maps a file name to its bytes and the expected documents, or a part of the expected error. pyarrow writes the
-parquet files; the others are literals.
+`FILES` is {file name: (content, expected)}, in which `expected` is the list of documents or a part of the error.
+pyarrow writes the parquet files; the others are literals.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def column(values: list[Any], kind: Any = None, name: str = "text") -> bytes:
 
 
 def named(*columns: tuple[str, list[Any]]) -> bytes:
-    """Return a parquet file with these columns, of which several may have the same name."""
+    """Return a parquet file with these columns; several may have the same name."""
     arrays = [pa.array(values) for _, values in columns]
     return parquet(pa.Table.from_arrays(arrays, names=[name for name, _ in columns]))
 
 
 def _reported() -> dict[str, tuple[bytes, Expected]]:
-    """Return the files of bug reports, with documents that are read by the plain libraries of each format."""
+    """Return the files of bug reports with the documents that the plain library of each format reads from them."""
     read = {path.name: path.read_bytes() for path in sorted(CASES.iterdir()) if path.suffix in SUFFIXES}
     expected: dict[str, Expected] = {
         "plain.txt": [text.strip() for text in read["plain.txt"].decode().split("<|endoftext|>")],
@@ -69,7 +69,7 @@ def _reported() -> dict[str, tuple[bytes, Expected]]:
 
 FILES: dict[str, tuple[bytes, Expected]] = {
     **_reported(),
-    # Files without text.
+    # Files without text:
     "empty.txt": (b"", EMPTY),
     "empty.jsonl": (b"", EMPTY),
     "empty.parquet": (b"", EMPTY),
@@ -85,10 +85,10 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "nulls.parquet": (column([None, None], pa.string()), NOTHING),
     "type-null.parquet": (column([None, None], pa.null()), NOTHING),
     "no-rows.parquet": (column([], pa.string()), NOTHING),
-    # A null is skipped like a blank document.
+    # A null is skipped like a blank document:
     "some-nulls.jsonl": (texts(TWO[0], None, " ", TWO[1]), TWO),
     "some-nulls.parquet": (column([TWO[0], None, " ", TWO[1]]), TWO),
-    # Line ends.
+    # Line endings:
     "crlf.txt": (b"one\r\ntwo<|endoftext|>\r\nthree\rfour", ["one\ntwo", "three\nfour"]),
     "crlf.jsonl": (lines(*({"text": text} for text in TWO), end="\r\n"), TWO),
     "no-last-end.jsonl": (texts(*TWO).rstrip(b"\n"), TWO),
@@ -100,7 +100,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "around.jsonl": ('\ufeff\n{"text": "a"}\n\u3000\n\r\n {"text": " b "} \r\n'.encode(), ["a", "b"]),
     "two-on-a-line.jsonl": (b'{"text": "a"} {"text": "b"}\n', "the line contains a second value; write one object"),
     "pretty.jsonl": (json.dumps({"text": "a"}, indent=1).encode(), "line 1 is not valid JSON"),
-    # Byte order marks and other encodings.
+    # Byte order marks and other encodings:
     "bom.txt": (b"\xef\xbb\xbf" + PLAIN.encode(), TWO),
     "bom.jsonl": (b"\xef\xbb\xbf" + texts(*TWO), TWO),
     "bom-within.jsonl": (texts("a") + b"\xef\xbb\xbf" + texts("b"), "line 2 begins with a byte order mark"),
@@ -114,12 +114,12 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "nul.txt": (b"a" * 99 + b"\0 and more", "byte 100 is NUL"),
     "nul-escape.jsonl": (b'{"text": "a\\u0000b"}\n', ["a\0b"]),
     "nul-within.parquet": (column(["a\0b"]), ["a\0b"]),
-    # Half and whole surrogate pairs, and escapes that look like them.
+    # Surrogates alone and in pairs, and escapes that look like them:
     "low.jsonl": (b'{"text": "a\\uDC00"}\n', "line 1: 'text' contains half a surrogate pair (\\udc00 at character 2)"),
     "swapped.jsonl": (b'{"text": "\\ude00\\ud83d"}\n', "half a surrogate pair (\\ude00 at character 1)"),
     "pair.jsonl": (b'{"text": "\\ud83d\\ude00 \\\\ud83d"}\n', ["\U0001f600 \\ud83d"]),
     "elsewhere.jsonl": (b'{"id": "\\ud83d", "text": "fine"}\n', ["fine"]),
-    # Texts of other types.
+    # Values that are not strings:
     "list.jsonl": (texts("a", ["b"]), f"line 2: 'text' is a list, expected text; {NAME_ANOTHER}"),
     "object.jsonl": (texts({"en": "a"}), "line 1: 'text' is an object, expected text"),
     "number.jsonl": (texts(7), "line 1: 'text' is a number, expected text"),
@@ -137,14 +137,14 @@ FILES: dict[str, tuple[bytes, Expected]] = {
         parquet(pa.table({"text": pa.array([7, 7]).dictionary_encode()})), "column 'text' is a number (",
     ),
     "json-type.parquet": (column(['{"a": 1}'], pa.json_()), "column 'text' is an object (extension<arrow.json>)"),
-    # All string types of Arrow.
+    # All string types of Arrow:
     "string.parquet": (column(TWO, pa.string()), TWO),
     "large.parquet": (column(TWO, pa.large_string()), TWO),
     "view.parquet": (column(TWO, pa.string_view()), TWO),
     "by-code.parquet": (column([*TWO, TWO[0]], pa.dictionary(pa.int32(), pa.string())), [*TWO, TWO[0]]),
     "large-by-code.parquet": (column(TWO, pa.dictionary(pa.int32(), pa.large_string())), TWO),
     "row-groups.parquet": (parquet(pa.table({"text": TWO * 9}), row_group_size=2, compression="zstd"), TWO * 9),
-    # Fields and columns.
+    # Choice of field or column:
     "other-field.jsonl": (lines({"id": 1, "story": "a"}), "line 1 has no field 'text' (it has id, story)"),
     "later-field.jsonl": (texts("a") + lines({}), "line 2 has no field 'text' (it has none)"),
     "other-column.parquet": (
@@ -157,7 +157,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "twice.jsonl": (texts("a") + b'{"text": "a", "id": 1, "text": "b"}\n', "line 2 has the field 'text' more"),
     "twice-elsewhere.jsonl": (lines({"text": '"text"', "of": {"text": 1}, "id": "text"}), ['"text"']),
     "others-twice.jsonl": (b'{"id": 1, "text": "a", "id": 2}\n', ["a"]),
-    # Lines that are not objects.
+    # Lines that are not JSON objects:
     "strings.jsonl": (lines("a", "b"), "line 1 is a string, expected an object with the field 'text'"),
     "null-lines.jsonl": (b"null\n", "line 1 is null, expected an object"),
     "arrays.jsonl": (lines({"text": "a"}, ["b"]), "line 2 is a JSON array"),
@@ -166,7 +166,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "csv.jsonl": (b"id,text\n1,a\n", "line 1 is not valid JSON"),
     "cut-off.jsonl": (texts(*TWO)[:-8], "line 2 is not valid JSON"),
     "deep.jsonl": (b'{"text": ' + b"[" * 100_000, "line 1 is n"),
-    # Files of another kind.
+    # Files in other formats:
     "pdf.txt": (b"%PDF-1.7\n% tiny\n", "this is a PDF, not text; extract its text into a .txt file"),
     "pdf.jsonl": (b"%PDF-1.7\n% tiny\n", "this is a PDF, not JSON Lines"),
     "pdf.parquet": (b"%PDF-1.7\n% tiny\n", "this is a PDF, not a parquet file"),
@@ -183,7 +183,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "cut-off.parquet": (column(TWO)[:-20], "not a readable parquet file (it does not end with PAR1"),
     "garbled.parquet": (b"PAR1" + b"x" * 40 + b"PAR1", "not a readable parquet file"),
     "lines-in.txt": (texts("a"), ['{"text": "a"}']),
-    # Gzip, with and without the suffix .gz.
+    # Gzip, with and without the suffix .gz:
     "packed.txt": (gzip.compress(PLAIN.encode()), TWO),
     "packed.txt.gz": (gzip.compress(PLAIN.encode()), TWO),
     "plain.txt.gz": (PLAIN.encode(), TWO),

@@ -1,4 +1,4 @@
-"""The name of a dataset is not a path, a file name or a name on the hub, and a mistyped name gets a suggestion."""
+"""A dataset name is no path, file name or Hugging Face name, and a mistyped name gets a suggestion."""
 
 from __future__ import annotations
 

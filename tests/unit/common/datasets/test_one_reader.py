@@ -1,6 +1,6 @@
-"""Uploads, dataset jobs, paths in configurations, `tidal train` and the hub read a file in the same way.
+"""Every way to read a corpus file gives the same documents, or an error with the same text.
 
-The result is the same documents, or an error with the same text.
+The ways are uploads, dataset jobs, paths in configurations, `tidal train` and Hugging Face datasets.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ LIMIT = 2**30
 
 
 def verdict(read: Callable[[], list[str]], *names: str) -> Expected:
-    """Return the documents, or the error without the name of the file with which it begins."""
+    """Return the documents, or the error without the file name at its beginning."""
     try:
         return read()
     except DataError as error:
         for name in names:
             if error.message.startswith(f"{name}: "):
                 return error.message.removeprefix(f"{name}: ")
-        raise AssertionError(f"no file is named in: {error.message}") from error
+        raise AssertionError(f"the error names no file: {error.message}") from error
 
 
 def read_source(source: str, data_dir: Path) -> list[str]:
@@ -57,7 +57,7 @@ def by_upload(file: Path, store: DatasetStore, step: int) -> list[str]:
 
 
 def by_job(file: Path, store: DatasetStore) -> list[str]:
-    """Store a dataset without checking it, like an api without pyarrow or an earlier version; return its documents."""
+    """Store a dataset unchecked, as an earlier version or an api without pyarrow does; return its documents."""
     kind = split_name(file.name)[1]
     data = file.read_bytes()
     fields = {"name": "unchecked", "format": kind, "sha256": sha256(data).hexdigest(), "size_bytes": len(data)}
@@ -88,7 +88,7 @@ def test_every_way_gives_the_same(name: str, tmp_path: Path, monkeypatch: pytest
             lambda: by_upload(below, DatasetStore(tmp_path / "other"), max(1, len(data) // 97)), f"mine.{kind}"
         ),
     }
-    if data:  # a manifest has at least one byte
+    if data:  # a dataset has at least one byte
         ways["dataset job"] = verdict(lambda: by_job(below, store), "dataset unchecked")
     for way, found in ways.items():
         assert found == ways["path in a configuration"], way
@@ -97,7 +97,7 @@ def test_every_way_gives_the_same(name: str, tmp_path: Path, monkeypatch: pytest
 
 
 class Hub:
-    """Replace the library `datasets` with one that contains one dataset and uses no network."""
+    """Replaces the library `datasets` by a fake with one dataset and without network access."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: Any = None
@@ -120,7 +120,7 @@ READ_BY_THE_HUB = [
     name
     for name, (data, _) in FILES.items()
     if name.endswith(".parquet") and data.startswith(b"PAR1") and data.endswith(b"PAR1")
-    # The library's own reader rejects these files, or cannot represent them.
+    # The library's own reader rejects these files or cannot represent their content.
     and name not in ("dupcols.parquet", "others-twice.parquet", "twice-with-numbers.parquet", "garbled.parquet",
                      "short.parquet", "map.parquet")
 ]  # fmt: skip
@@ -161,7 +161,7 @@ def test_features_of_the_hub_that_are_no_text_are_refused(hub: Hub) -> None:
 
 @pytest.fixture
 def no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """pyarrow is missing, as in the slim image of the api."""
+    """Without pyarrow, as in the slim image of the api."""
     for name in [name for name in sys.modules if name.split(".")[0] == "pyarrow"]:
         monkeypatch.setitem(sys.modules, name, None)
     yield

@@ -1,4 +1,4 @@
-"""Text that arrives in any blocks gives the same documents as splitting it at once, and long documents are limited."""
+"""Text in blocks of any size gives the same documents as a single split, and the length of documents is limited."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_long_document_is_let_go_while_it_comes(monkeypatch: pytest.MonkeyPatc
     taken = 0
     for _ in range(100):
         taken += sum(len(text) for text in reader.feed(b"x" * 100))
-    assert taken == 9000  # all except the characters that the last cut may need
+    assert taken == 9000  # the reader keeps some characters, in which it may still look for the best place to cut
     assert sum(len(text) for text in reader.finish()) == 1000
 
 

@@ -1,4 +1,4 @@
-"""A dataset exists completely or not at all, even if a process is killed; deleting it deletes its tokens."""
+"""A dataset exists completely or not at all, even if a process is killed. Deleting it deletes its token cache."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_dataset_is_found_by_its_name_and_tokenised_once(store: DatasetStore) 
     assert len(corpus.documents("train")) + len(corpus.documents("validation")) == 40
     by_path = open_corpus(DataConfig(source=f"datasets/sea/{manifest.file}"), data_dir=store.data_dir)
     assert by_path.digest == corpus.digest
-    # A restored copy has another modification time and the same content.
+    # A restored copy has another modification time but the same content.
     os.utime(store.text(manifest), (1, 1))
     assert open_corpus(DataConfig(source="sea"), data_dir=store.data_dir).digest == corpus.digest
 

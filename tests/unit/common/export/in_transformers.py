@@ -1,4 +1,4 @@
-"""A script that a test runs in a process without Tidal: `in_transformers.py FOLDER INPUTS RESULTS`."""
+"""Runs in a process without Tidal: `in_transformers.py FOLDER INPUTS RESULTS`."""
 
 import sys
 from typing import Any
@@ -15,7 +15,7 @@ results: dict[str, Any] = {"training": model.training}
 
 
 def padded(side: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sequences cut to different lengths, with padding on one side."""
+    """Return the sequences, cut to different lengths and padded on one side."""
     row, mask = torch.full_like(ids, 7), torch.zeros_like(ids)
     for n, length in enumerate(given["lengths"]):
         place = slice(ids.shape[1] - length, None) if side == "left" else slice(0, length)

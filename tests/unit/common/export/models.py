@@ -10,7 +10,7 @@ END_OF_TEXT = 50256
 
 
 def model_of(*, vocab_size: int = 50257, gates_trained: bool = True) -> TransformerLM:
-    """Return a seeded model in which end-of-text is never the most likely token."""
+    """Return a seeded model for which end-of-text is never the most likely token."""
     torch.manual_seed(5)
     config = ModelConfig(
         vocab_size=vocab_size, d_model=24, num_layers=2, num_heads=2, ffn_dim=40, context_length=40, name="mini"

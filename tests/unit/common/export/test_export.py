@@ -31,13 +31,13 @@ ENDS = ["token_embeddings", "final_layer_norm", "output_projection"]
 
 
 def contents(folder: Path) -> list[tuple[str, int]]:
-    """Return names and sizes of the files, except the list of files itself."""
+    """Return (name, size) of all files except `.tidal-export.json`, the list of files."""
     assert (folder / ".tidal-export.json").is_file()
     return [(path.name, path.stat().st_size) for path in sorted(folder.iterdir()) if path.name[0] != "."]
 
 
 def original_names(blocks: int) -> set[str]:
-    """Return the names of the specification, written independently of the code."""
+    """Return the tensor names that the specification lists, without using the code under test."""
     inside = {f"transformer_blocks.{i}.{name}" for i in range(blocks) for name in BLOCK}
     ends = {f"{name}.{part}" for name in ENDS for part in ("weight", "bias")} - {"token_embeddings.bias"}
     return {"rope_cos", "rope_sin"} | inside | ends

@@ -15,7 +15,7 @@ VOCABULARY = 257
 
 @pytest.fixture(scope="session")
 def tokenizer() -> tiktoken.Encoding:
-    """Return a tokeniser with a token for each byte and an end-of-text token."""
+    """Return a tokeniser with a token for each byte and a token for end-of-text."""
     ranks = {bytes([value]): value for value in range(256)}
     return tiktoken.Encoding(
         "bytes", pat_str=r"[\s\S]", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": END_OF_TEXT}
@@ -25,7 +25,10 @@ def tokenizer() -> tiktoken.Encoding:
 def tiny_model(
     *, context_length: int = 24, gates_trained: bool = False, end_of_text_bias: float = -20.0, d_model: int = 48
 ) -> TransformerLM:
-    """Return a seeded model with distinct logits whose gates react to modulation. End-of-text is rare by default."""
+    """Return a seeded model with distinct logits and gates that react to modulation.
+
+    End-of-text is unlikely by default.
+    """
     torch.manual_seed(0)
     config = ModelConfig(
         vocab_size=VOCABULARY, d_model=d_model, num_layers=2, num_heads=2, ffn_dim=32, context_length=context_length

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def slow_noise(seed: int, step: int, stream: int) -> float:
-    """Return the random number in [0, 1) of a step and stream, from SplitMix64 with integers of Python."""
+    """Return the random number in [0, 1) for a step and a stream, from SplitMix64 in Python integers."""
 
     def mix(state: int) -> int:
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64

@@ -1,4 +1,4 @@
-"""Generation with tiny random models, compared with a slow loop of full forward passes and Python floats."""
+"""Generation with tiny random models equals a slow loop of full forward passes and Python floats."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ MODES = ["none", "fixed", "random", "learned"]
 def slow_generation(
     model: TransformerLM, prompt: list[int], mode: str, seed: int, max_tokens: int, actor: GatingPolicy
 ) -> tuple[list[int], list[float]]:
-    """Return tokens and modulations, computed by full forward passes without a cache.
+    """Return the tokens and modulations that full forward passes without a cache give.
 
-    The sequence must fit into the context, and the gates get no modulation.
+    The sequence must fit into the context window, and the gates get no modulation.
     """
     tokens, modulations, previous = list(prompt), [], 0.0
     for step in range(max_tokens):
@@ -110,8 +110,7 @@ def test_temperature_0_takes_the_likeliest_token_each_time(tokenizer: tiktoken.E
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_row_does_not_depend_on_its_batch(tokenizer: tiktoken.Encoding, mode: str) -> None:
-    """Prompts of different lengths, one of them empty, that exceed the window give the same tokens alone and
-    together."""
+    """Prompts of different lengths, one of them empty, exceed the context window and give the same tokens alone."""
     model, settings = tiny_model(), GenerationSettings(max_tokens=40, gating_mode=mode, policy=reacting_policy())
     prompts: list[list[int]] = [[1, 2, 3], [], list(range(60)), [7]]
     together = generate_batch(model, prompts, settings, seeds=[3, 4, 5, 6], tokenizer=tokenizer)
@@ -162,7 +161,7 @@ def test_end_of_text_stops_and_is_not_part_of_the_text(tokenizer: tiktoken.Encod
 
 
 def test_an_empty_prompt_starts_a_new_document(tokenizer: tiktoken.Encoding) -> None:
-    """The model reads end-of-text, but the sequence is empty, so end-of-text is not penalised."""
+    """The model reads end-of-text, which is not penalised, because it is not part of the empty sequence."""
     model = tiny_model()
     result = generate(model, "", max_tokens=1, seed=5, tokenizer=tokenizer)
     with torch.no_grad():
@@ -173,12 +172,12 @@ def test_an_empty_prompt_starts_a_new_document(tokenizer: tiktoken.Encoding) -> 
 
 
 def test_a_full_window_drops_its_oldest_half(tokenizer: tiktoken.Encoding) -> None:
-    """With a context of 8, five tokens fit after a prompt of three; the ninth token slides the window."""
+    """The context window holds 8 tokens: a prompt of three and five more. The ninth token slides it."""
     model = tiny_model(context_length=8)
     result = generate(model, [1, 2, 3], max_tokens=7, repetition_penalty=1.0, seed=2, tokenizer=tokenizer)
     sequence = [1, 2, 3, *result.token_ids]
     assert result.truncated == 4
-    # The last token was sampled from the window that holds sequence[4:9].
+    # The last token was sampled with the context sequence[4:9].
     with torch.no_grad():
         logits = model(torch.tensor([sequence[4:9]]))[:, -1]
     entropy = torch.distributions.Categorical(logits=logits / 0.8).entropy()
@@ -282,7 +281,7 @@ def test_prompts_the_model_cannot_read_are_refused(tokenizer: tiktoken.Encoding)
 
 
 def test_a_model_in_training_stays_in_training(tokenizer: tiktoken.Encoding) -> None:
-    """Dropout is off during generation, so two runs agree."""
+    """Generation disables dropout, so two runs give the same result."""
     model = tiny_model().train()
     first, second = (generate(model, "ab", max_tokens=8, seed=1, tokenizer=tokenizer) for _ in range(2))
     assert first.token_ids == second.token_ids

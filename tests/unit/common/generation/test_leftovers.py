@@ -1,4 +1,4 @@
-"""Ended texts leave nothing in a batch: no values that reach later texts, and no memory."""
+"""Ended sequences leave no values in a batch that reach later sequences, and no memory."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def finish(engine: BatchEngine) -> None:
 def test_what_is_not_finite_reaches_no_later_text_in_the_same_place(
     tokenizer: tiktoken.Encoding, engine_class: type[DecodingEngine] | type[DeviceEngine], damaged_token: int
 ) -> None:
-    """One embedding is damaged. Texts without that token are generated before, with and after one that has it."""
+    """One token has a damaged embedding. Sequences without it run before, with and after sequences that contain it."""
     damaged = tiny_model(context_length=64)
     with torch.no_grad():
         damaged.token_embeddings.weight[damaged_token] = float("nan")
-        damaged.output_projection.bias[damaged_token] = -1e4  # so that it is never sampled
+        damaged.output_projection.bias[damaged_token] = -1e4  # the damaged token must never be sampled
     model, settings = DecodingModel(damaged), GenerationSettings(max_tokens=12)
     engine = engine_class(model)
     rounds = [[[1] * 40, [2] * 30, [3, *[damaged_token] * 35], [4]], [[5, 6], [5], [9] * 20, [8], [3]]]

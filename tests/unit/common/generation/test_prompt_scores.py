@@ -1,4 +1,4 @@
-"""Log-probabilities of a prompt, compared with the logits of the unpacked model."""
+"""Log-probabilities of a prompt equal those from the logits of the unpacked model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 
 def expected(model: TransformerLM, tokens: list[int]) -> torch.Tensor:
-    """Return the model's log-probabilities (T − 1, V) before each token except the first."""
+    """Return the model's log-probabilities (T − 1, V) of each token except the first."""
     with torch.no_grad():
         return model(torch.tensor([tokens]))[0, :-1].log_softmax(1)
 

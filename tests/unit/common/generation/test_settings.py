@@ -1,4 +1,4 @@
-"""Settings of a generation have the defaults of the api, and refuse impossible values with errors of Tidal."""
+"""Generation settings have the api's defaults and reject impossible values with errors of Tidal."""
 
 from __future__ import annotations
 

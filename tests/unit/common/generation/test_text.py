@@ -1,4 +1,4 @@
-"""Streamed text has only complete characters, and its pieces join to the text."""
+"""Streamed text contains only complete characters, and its pieces join to the whole text."""
 
 from __future__ import annotations
 

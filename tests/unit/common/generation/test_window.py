@@ -1,4 +1,4 @@
-"""The sliding window: its logits are always those of a new forward pass over the tokens in the window."""
+"""The logits of the sliding context window always equal those of a new forward pass over its tokens."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_logits_are_those_of_the_last_tokens(context: int, prompts: list[list[in
 
 
 def test_half_of_a_full_window_goes_at_once() -> None:
-    """With a context of 8, the ninth token drops four tokens, and so does every fourth token after it."""
+    """With a context window of 8, the ninth token drops the oldest four, and so does every fourth token after it."""
     window = window_of(model(8), [[1, 2, 3]])
     counts = []
     for _ in range(11):
@@ -72,7 +72,10 @@ def test_half_of_a_full_window_goes_at_once() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.one_of(st.lists(tokens, min_size=1, max_size=9), st.integers(0, 5)), max_size=16))
 def test_slots_that_join_and_leave_do_not_change_others(changes: list[list[int] | int]) -> None:
-    """A list is a prompt that joins, and a number is the slot to remove; a token is decoded after each change."""
+    """An element of `changes` is a prompt that joins, or the number of a slot to remove.
+
+    A token is decoded after each change.
+    """
     lm = model(6)
     window = Window(DecodingModel(lm))
     sequences: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""Predicted starts equal those of a simulation second by second, and of examples that were computed by hand."""
+"""Predicted starts equal those of a simulation second by second, and examples that were computed by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def by_seconds(
     workers: int,
     usual: dict[str, float],
 ) -> dict[str, float]:
-    """Compute the same prediction second by second, in whole seconds."""
+    """Compute the prediction by a simulation in steps of one second."""
     running = [(job.type, job.seconds_left, job.on_worker) for job in busy]
     left = list(waiting)
     starts: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The table of transitions equals the specification, and its invariants hold for every pair of statuses."""
+"""The table of transitions equals the specification, and its invariants hold for all pairs of statuses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tidal_client.vocabulary import LEASED, LIVE, TERMINAL, DesiredState, JobSta
 S = JobStatus
 D = DesiredState
 
-# The transitions of the specification, copied line by line.
+# The specification's transitions, copied line by line.
 SPECIFICATION = """
 pending → cancelled: api
 pending → provisioning: claimer
@@ -91,7 +91,7 @@ def test_a_desired_state_only_becomes_more_severe(present: DesiredState, signal:
     assert desired_state_after(present, signal) == (wanted if allowed else None)
 
 
-# The signals that the specification allows in a status, without those that repeat the desired state or are milder.
+# The signals that the specification allows in a status, except those with no effect on the desired state.
 OFFERED = """
 pending run: stop
 pending pause: resume stop

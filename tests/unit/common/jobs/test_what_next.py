@@ -1,4 +1,4 @@
-"""The text about a job describes what happens next, and when."""
+"""The text about a job states what happens next, and when."""
 
 from __future__ import annotations
 

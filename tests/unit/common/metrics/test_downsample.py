@@ -1,4 +1,4 @@
-"""Largest-triangle-three-buckets equals a plain implementation, and has the properties that charts need."""
+"""Largest-triangle-three-buckets equals a simple implementation and has the properties that charts need."""
 
 from __future__ import annotations
 

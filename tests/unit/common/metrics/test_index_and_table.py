@@ -1,4 +1,4 @@
-"""A table read through the index has the same points as the lines of the archive, whatever state the index is in."""
+"""A table that is read with the index has the same points as the archive's lines, whatever the index contains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ("loss", "rate", "validation")
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the index begin with few points and have many blocks."""
+    """Make the index cover even few points, with many blocks."""
     monkeypatch.setattr(index_module, "EXTEND_BYTES", 500)
     monkeypatch.setattr(index_module, "BLOCK_BYTES", 2000)
 
@@ -30,7 +30,10 @@ def index_of(folder: Path) -> Path:
 
 
 def write_run(folder: Path, seed: int, attempts: int) -> None:
-    """Write attempts that repeat steps, with and without a rewind, gaps, non-finite values and two lines per step."""
+    """Write attempts that repeat steps.
+
+    Some have a rewind, gaps, values that are not finite, or two lines per step.
+    """
     rng = random.Random(seed)
     step = 0
     for attempt in range(1, attempts + 1):
@@ -146,7 +149,7 @@ def test_an_incomplete_line_counts_once_it_is_complete(tmp_path: Path) -> None:
 
 def test_the_archive_is_read_even_if_the_index_cannot_be_written(tmp_path: Path) -> None:
     index = index_of(tmp_path)
-    index.mkdir(parents=True)  # a folder with the name of the index, so that the file cannot be written
+    index.mkdir(parents=True)  # a folder with the index's name, which makes writing the index fail
     write_run(tmp_path, 6, attempts=2)
     assert_same(tmp_path)
     assert index.is_dir()

@@ -1,4 +1,4 @@
-"""The points that were added are read back from the archive, whatever happens to the disk and the attempts."""
+"""All added points are read back from the archive, despite disk errors and new attempts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packed layers compute nearly the results of the original layer, and no row depends on others."""
+"""Packed layers compute nearly the results of the original layer, and no row influences another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_packed_layer_is_the_layer_to_rounding(precision: str, error: float) -
 
 @pytest.mark.parametrize("width", [1, 8, 20, 100, 257])
 def test_int8_takes_inputs_of_any_width(width: int) -> None:
-    """torch's int8 product reads beyond the end of inputs whose width is not a multiple of 16."""
+    """If the width is not a multiple of 16, torch's int8 product reads beyond the end of its input."""
     torch.manual_seed(0)
     layer = torch.nn.Linear(width, 50)
     packed = pack(layer.weight, layer.bias, Precision.INT8)
@@ -35,7 +35,7 @@ def test_int8_takes_inputs_of_any_width(width: int) -> None:
 
 
 def test_a_row_of_int8_does_not_depend_on_the_others() -> None:
-    """A row that is a thousand times larger does not change the results of the others."""
+    """A row with values a thousand times larger does not change the results of other rows."""
     torch.manual_seed(0)
     layer = torch.nn.Linear(64, 200)
     packed = pack(layer.weight, layer.bias, Precision.INT8)

@@ -1,4 +1,4 @@
-"""Batches of an engine, and the texts that they generate with settings of many kinds."""
+"""Batches for tests of an engine, and the completions that they generate with many kinds of settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def generate_texts(
     joins: int,
     kinds: Sequence[GenerationSettings] = KINDS,
 ) -> list[Continuation]:
-    """Generate 26 texts that join at random steps before step `joins`; cancel three of them after a few tokens."""
+    """Generate 26 completions that join at random steps before step `joins`; cancel three after a few tokens."""
     rng, model = random.Random(seed), engine.model
     planned = []
     for number in range(26):
@@ -69,7 +69,7 @@ def generate_texts(
 
 
 def batch_of(model: DecodingModel, settings: list[GenerationSettings], *, graphs: bool = True) -> StaticBatch:
-    """Return a full batch with one text for each element of `settings`, with logit adjustments enabled."""
+    """Return a full batch with one sequence for each element of `settings`, with logit adjustments enabled."""
     batch = StaticBatch(model, slots=len(settings), graphs=graphs)
     batch.allocate_logit_adjustments()
     prompts = [[number + 1, 5, 6] for number in range(len(settings))]

@@ -1,4 +1,4 @@
-"""The engine for accelerators, run on the CPU: its texts equal those of `DecodingEngine`, and its steps never wait."""
+"""`DeviceEngine`, run on the CPU, gives the same completions as `DecodingEngine` and never waits within a step."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ torch.set_num_threads(1)
 
 HOST_WAITS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_unique2"}
 FROM_HOST = {"lift_fresh", "lift_fresh_copy", "from_file"}
-"""Operations that copy numbers of the host into a step, which a capture forbids; `scalar_tensor` is allowed."""
+"""Operations that copy numbers from the host into a step. A capture forbids them, but allows `scalar_tensor`."""
 
 
 @pytest.mark.parametrize(("gates_trained", "seed", "ahead"), [(False, 1, 1), (True, 2, 4), (False, 3, 7)])
 def test_every_text_equals_that_of_the_cpu_engine(
     tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int, ahead: int
 ) -> None:
-    """This covers all gating modes, filters, sliding windows, stop strings, sequences that move to another slot, and a
-    host that is several steps behind."""
+    """Covers all gating modes, filters, sliding windows, stop strings, sequences that change slots, and a late host."""
     model = DecodingModel(tiny_model(gates_trained=gates_trained, end_of_text_bias=9.0))
     plain = generate_texts(DecodingEngine(model), tokenizer, seed, joins=25)
     texts = generate_texts(DeviceEngine(model, ahead=ahead), tokenizer, seed, joins=25)
@@ -61,7 +60,10 @@ def test_every_text_equals_that_of_the_cpu_engine(
 
 
 class ForbiddenOperations(TorchDispatchMode):
-    """A mode that fails at operations that wait for the device or copy numbers of the host into a captured step."""
+    """A dispatch mode that fails on operations that wait for the device or copy numbers from the host.
+
+    A captured step may contain neither.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +85,7 @@ def test_a_step_neither_waits_for_the_device_nor_takes_numbers_from_the_host(
     model = DecodingModel(tiny_model(gates_trained=True), precision=precision)
     batch = batch_of(model, [kind for kind in KINDS if kind.max_tokens])
     forbidden = ForbiddenOperations()
-    # Inference mode would hide the operations that a composite operation consists of.
+    # Inference mode would hide the parts of composite operations.
     plainly = torch.no_grad()(inspect.unwrap(static_step))
 
     def watched(state: Any, shape: Any) -> None:
@@ -114,7 +116,7 @@ def test_the_watch_fails_at_each_forbidden_operation() -> None:
 
 
 def test_warming_up_changes_nothing_that_is_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runs of a step that precede its capture must not change the texts."""
+    """The warm-up runs of a step before its capture must not change the completions."""
     model = DecodingModel(tiny_model(gates_trained=True))
     settings = [kind for kind in KINDS if kind.max_tokens]
     quiet, disturbed = batch_of(model, settings), batch_of(model, settings)
@@ -205,7 +207,7 @@ def test_a_capture_that_fails_is_logged_once_and_steps_go_on(
 
 
 def test_bfloat16_between_the_layers_stays_close_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run without oneDNN, because a GPU does not hold weights in the blocks of oneDNN either."""
+    """Without oneDNN, because its blocked weights exist only on the CPU."""
     made = tiny_model(gates_trained=True)
     settings = [
         GenerationSettings(max_tokens=4, top_k=1, gating_mode="fixed"),

@@ -1,4 +1,4 @@
-"""Sampling of a batch whose rows have different filters, compared with one row at a time with Python floats."""
+"""Sampling a batch whose rows have different filters equals a computation row by row with Python floats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scored(logits: list[float], sequence: list[int], penalty: float, temperature
 def expected(
     probabilities: list[float], row_filter: CandidateFilter, top_k: int, top_p: float, uniform: float
 ) -> tuple[int, list[float]]:
-    """Return the token, and the distribution sampled from."""
+    """Return the token, and the distribution from which it was sampled."""
     order = list(range(len(probabilities)))
     if row_filter is not CandidateFilter.FULL_DISTRIBUTION:
         order.sort(key=lambda token: -probabilities[token])
@@ -63,7 +63,7 @@ def test_every_row_is_sampled_as_if_alone(vocabulary: int) -> None:
         top_p=0.3 + 0.7 * torch.rand(n, generator=generator),
         repetition_penalty=1 + torch.rand(n, generator=generator),
     )
-    parameters.top_p[[1, 4]] = 0.9999  # beyond any count of candidates tried before a sort
+    parameters.top_p[[1, 4]] = 0.9999  # so high that all candidates must be sorted
     for row, row_filter in enumerate(filters):
         if row_filter is not CandidateFilter.TOP_K:
             parameters.top_k[row] = vocabulary
@@ -119,13 +119,13 @@ def test_the_largest_are_found_without_sorting(count: int, blocks: int, rest: in
 
 @pytest.mark.parametrize("row_filter", [CandidateFilter.FULL_DISTRIBUTION, CandidateFilter.TOP_P])
 def test_a_row_without_finite_logits_leaves_its_neighbours_alone(row_filter: CandidateFilter) -> None:
-    """The row's token is in the vocabulary, and its log-probability is not finite."""
+    """The sampled token is still in the vocabulary, and its log-probability is not finite."""
     generator = torch.Generator().manual_seed(3)
     logits, uniform = torch.randn(3, 60, generator=generator), torch.rand(3, generator=generator)
     parameters = DecodingParameterRows(torch.ones(3), torch.full((3,), 60), torch.full((3,), 0.9), torch.ones(3))
     tokens = torch.zeros(3, 0, dtype=torch.int64)
     healthy = sample_batch(logits.clone(), tokens, parameters, uniform, BatchTraits([row_filter] * 3, max_top_k=1))
-    parameters.temperature[1] = 1e-40  # its reciprocal is infinite
+    parameters.temperature[1] = 1e-40  # its reciprocal is infinite in float32
     sampled = sample_batch(logits.clone(), tokens, parameters, uniform, BatchTraits([row_filter] * 3, max_top_k=1))
     assert sampled.token[[0, 2]].tolist() == healthy.token[[0, 2]].tolist()
     assert 0 <= sampled.token[1] < 60
@@ -168,7 +168,7 @@ def test_a_token_among_equals_does_not_depend_on_the_neighbours(row_filter: Cand
 
 
 def test_no_probability_exceeds_one_at_a_low_temperature() -> None:
-    """Where one token has all the mass, rounding must not give it a probability above 1."""
+    """If one token has all the probability, rounding must not make it exceed 1."""
     torch.manual_seed(0)
     logits = 3 * torch.randn(64, 5000)
     logits[:, 7] = 18 + 4 * torch.rand(64)

@@ -41,7 +41,10 @@ def expected(settings: GenerationSettings, generated: list[int]) -> list[float]:
 @hypothesis_settings(deadline=None, max_examples=80)
 @given(st.lists(st.one_of(adjusted_settings, st.integers(0, 5)), max_size=20))
 def test_slots_keep_their_own_adjustments_while_others_join_and_leave(changes: list[GenerationSettings | int]) -> None:
-    """Settings join in a new slot, and a number is the slot to remove; every slot gets a token after each change."""
+    """An element of `changes` is a setting that joins in a new slot, or the number of a slot to remove.
+
+    After each change, every slot gets a token.
+    """
     adjustments = LogitAdjustments(VOCABULARY)
     slots: list[tuple[GenerationSettings, list[int]]] = []
     for time, change in enumerate(changes):
@@ -75,7 +78,7 @@ def test_a_bias_of_minus_100_bans_a_token_and_of_100_forces_it(tokenizer: tiktok
 def test_the_scored_distribution_holds_the_penalties_and_the_prompt_does_not_count(
     tokenizer: tiktoken.Encoding,
 ) -> None:
-    """The second token follows from the model's logits after the first, because only generated tokens are counted."""
+    """The penalties of the second token count only the first token, and not the prompt."""
     made = tiny_model()
     settings = GenerationSettings(
         max_tokens=2, top_k=1, temperature=0.5, repetition_penalty=1.0, presence_penalty=0.7, frequency_penalty=0.4

@@ -1,4 +1,4 @@
-"""The noise of a sequence equals that of a known generator, and is evenly distributed and uncorrelated."""
+"""The noise of a sequence equals that of a known generator; it is uniform and uncorrelated."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def test_neighbouring_seeds_and_steps_are_spread_evenly_and_unrelated() -> None:
     numbers = row_noise(seeds, steps)
     assert ((numbers >= 0) & (numbers < 1)).all()
     counts = torch.histc(numbers.flatten(), 64, 0, 1)
-    # Chi-square with 63 degrees of freedom; 120 is beyond one in a hundred thousand.
+    # Chi-square with 63 degrees of freedom exceeds 120 with a probability of 2e-5.
     assert ((counts - counts.mean()).square() / counts.mean()).sum() < 120
     table = numbers[1].view(200, 200) - 0.5
     related = [(table[1:] * table[:-1]).mean(), (table[:, 1:] * table[:, :-1]).mean()]
     related.append(((numbers[0] - 0.5) * (numbers[1] - 0.5)).mean())
     assert (
         max(abs(float(value)) for value in related) < 0.003
-    )  # equal numbers would give 1/12; the standard deviation is 0.0004
+    )  # The mean would be 1/12 for equal numbers; for independent ones, its standard deviation is 0.0004.

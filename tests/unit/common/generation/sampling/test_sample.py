@@ -1,4 +1,4 @@
-"""Scoring, filtering and picking, compared with the original's numbers and with a slow, simple implementation."""
+"""Scoring, filtering and sampling agree with the original's numbers and with a slow, simple implementation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def mask(sequence: list[int], vocab_size: int) -> Tensor:
 def slow_distributions(
     logits: list[float], sequence: set[int], parameters: DecodingParameters
 ) -> tuple[list[float], list[float]]:
-    """Return the scored logits and the filtered distribution, computed token by token with floats of Python."""
+    """Return the scored logits and the filtered distribution, computed token by token with Python floats."""
     scored = []
     for token, value in enumerate(logits):
         if token in sequence:
@@ -98,7 +98,7 @@ def test_filtered_distributions_equal_the_original_where_top_p_binds(case: dict[
     assert int((filtered > 0).sum()) == case["support"]
 
 
-# The values are distinct, because with ties two results would be correct.
+# The logits are distinct, because ties would allow two correct results.
 distinct_logits = st.lists(st.integers(-900, 900), min_size=2, max_size=30, unique=True).map(
     lambda values: [value / 100 for value in values]
 )
@@ -120,7 +120,7 @@ row_cases = st.tuples(
 def test_every_row_equals_the_slow_implementation(
     rows: list[tuple[list[float], set[int], DecodingParameters]],
 ) -> None:
-    """Rows of one batch have their own parameters; preselecting the top candidates changes nothing."""
+    """Each row of a batch has its own parameters; preselecting the top candidates does not change the results."""
     V = min(len(logits) for logits, _, _ in rows)
     rows = [(logits[:V], {token for token in seen if token < V}, parameters) for logits, seen, parameters in rows]
     each = [parameter_rows(parameters, 1, V) for _, _, parameters in rows]
@@ -143,7 +143,7 @@ def test_every_row_equals_the_slow_implementation(
 
 
 def abs_edge(scored: list[float], top_p: float) -> bool:
-    """Return whether rounding may decide whether top-p keeps a token, or which of two tokens is likelier."""
+    """Return whether rounding may change which of two tokens is likelier, or whether top-p keeps a token."""
     ordered = torch.tensor(sorted(scored, reverse=True), dtype=torch.float64)
     cumulative = torch.softmax(ordered, 0).cumsum(0)
     tied = bool(((ordered[:-1] - ordered[1:]) < 1e-5).any())
