@@ -1,4 +1,4 @@
-"""Damages a checkpoint folder in several ways, for tests of loading."""
+"""Damages checkpoint folders in several ways, for tests of loading."""
 
 from __future__ import annotations
 

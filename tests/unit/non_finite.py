@@ -1,4 +1,4 @@
-"""Finds files with NaN or infinity below a folder, in any format; independent of the code under test."""
+"""Finds files with NaN or infinity below a folder, in any format, without using the code under test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def non_finite_files(folder: Path) -> list[str]:
-    """Return every NaN or infinity in the files below `folder`, hidden files included, as `name: where`."""
+    """Return "<file>: <position>" for every NaN or infinity in the files below `folder`, including hidden files."""
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         found += [f"{path.relative_to(folder)}: {where}" for where in _places(_load(path), "")]

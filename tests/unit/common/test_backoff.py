@@ -1,4 +1,4 @@
-"""Delays between retries grow with each failure, and start again from the first delay after a success."""
+"""Delays between retries grow with each failure and start again with the first delay after a success."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shortage of disk space is found before the disk is full and described for the user."""
+"""A shortage of disk space is detected before the disk is full, and is described to the user."""
 
 from __future__ import annotations
 

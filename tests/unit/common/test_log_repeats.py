@@ -1,4 +1,4 @@
-"""Repeated log lines are counted, new ones are written, and no line can control a terminal or forge another line."""
+"""Repeated log lines are counted, new ones are written, and no line can control a terminal or forge a line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IN_A_PROCESS = [sys.executable, "-c"]
 
 
 class Log:
-    """A handler with the filter and a clock that stands still until the test moves it."""
+    """A log handler with the filter, and with a clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -1,4 +1,7 @@
-"""An invalid log level stops no process. Each case runs in a new process, because logging is configured only once."""
+"""An invalid log level stops no process.
+
+Each case runs in a new process, because a process configures logging only once.
+"""
 
 from __future__ import annotations
 

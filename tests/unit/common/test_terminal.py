@@ -1,4 +1,4 @@
-"""Printed text cannot control the terminal, and is otherwise unchanged."""
+"""Printed text cannot control the terminal, and is otherwise printed unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTILE = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x7fe\r\bf[red]g[/x] :cat: é\ud800
 
 
 def controls(text: str) -> list[str]:
-    """Characters that could control a terminal, or cannot be encoded."""
+    """Characters that could control a terminal or that cannot be encoded."""
     return [
         character for character in text if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
     ]
@@ -52,7 +52,8 @@ def test_no_control_character_of_a_text_is_written(form: str, is_terminal: bool)
             progress.add_task(printable(HOSTILE), total=1)
     written = file.getvalue()
     ours = ("\x1b[?25l", "\x1b[?25h", "\x1b[2K", "\x1b[1A", "\r")
-    if is_terminal and form in ("status", "progress"):  # the console's own control sequences of a progress bar
+    # Control sequences that the console itself writes for a progress bar.
+    if is_terminal and form in ("status", "progress"):
         for sequence in ours:
             written = written.replace(sequence, "")
     assert controls(written) == []

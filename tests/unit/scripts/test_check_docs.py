@@ -1,4 +1,4 @@
-"""Each kind of reference in the documentation is compared with what exists."""
+"""Every kind of reference in the documentation is compared with the repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The images install the tested versions, and compose runs them hardened. `make compose-check` looks at containers."""
+"""The images install the tested versions, and compose runs them hardened.
+
+`make compose-check` checks real containers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ PINNED = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.MULTILI
 
 
 def pins(path: str) -> dict[str, str]:
-    """Return the pinned version of each package by its canonical name."""
+    """Return {canonical package name: pinned version}."""
     return {canonicalize_name(name): version for name, version in PINNED.findall((ROOT / path).read_text())}
 
 
@@ -67,7 +70,7 @@ def test_only_services_that_need_the_database_reach_it() -> None:
 
 
 def fake_docker(folder: Path, text: str) -> dict[str, str]:
-    """Return an environment whose `docker` runs the shell command `text`, because tests reach no registry."""
+    """Return an environment in which `docker` runs the shell command `text`, because tests have no network."""
     folder.mkdir(exist_ok=True)
     program = folder / "docker"
     program.write_text(f"#!/bin/sh\n{text}\n")
@@ -76,7 +79,7 @@ def fake_docker(folder: Path, text: str) -> dict[str, str]:
 
 
 def pin(tmp_path: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a copy of the script in the project folder `tmp_path`."""
+    """Run a copy of `scripts/pin_images.py` in the project folder `tmp_path`."""
     (tmp_path / "scripts").mkdir(exist_ok=True)
     script = tmp_path / "scripts" / "pin_images.py"
     script.write_text((ROOT / "scripts" / "pin_images.py").read_text())

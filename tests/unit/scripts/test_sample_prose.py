@@ -1,4 +1,4 @@
-"""The prose of the code is found with its kind and its line, and a sample of it depends on the seed alone."""
+"""The prose of the code is found with its kind and line, and a sample of it depends only on the seed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`make audit` checks the packages that Tidal runs with, and reports clearly when no advisory service answers.
+"""`make audit` checks the packages with which Tidal runs, and reports clearly if no advisory service answers.
 
-A stand-in replaces pip-audit, because tests reach no outside service.
+A stand-in replaces pip-audit, because tests have no network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ VERSIONS = {"torch": "2.13.0", "uvicorn": "0.54.0"}
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, services: dict[str, list[dict[str, Any]] | str]) -> None:
-    """Replace pip-audit: a list is the report of a service, a string the standard error of a failure."""
+    """Replace pip-audit by a fake.
+
+    For each service, a list is its report; a string is the standard error of a failure.
+    """
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         report = services[command[command.index("--vulnerability-service") + 1]]

@@ -1,4 +1,4 @@
-"""The trace of a request: the calls that a process counts, and the selection of those that belong to the request."""
+"""The trace of a request: which calls a process counts, and which of them belong to the request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def test_a_process_and_its_children_count_calls_and_record_stacks(tmp_path: Path
     subprocess.run([sys.executable, "-c", PROGRAM, str(ROOT)], env=environment, check=True, timeout=60)
     traces: list[dict[str, Any]] = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     calls = {name: buckets for trace in traces for name, buckets in trace["calls"].items()}
-    assert set(calls) == {"common/words.py:plural", "common/words.py:with_article"}  # no call at import time is counted
+    # Calls at import time are not counted.
+    assert set(calls) == {"common/words.py:plural", "common/words.py:with_article"}
     [[count, first]] = calls["common/words.py:plural"].values()
     assert count == 1 and started <= first <= time.monotonic()
     [stacks] = [trace["stacks"] for trace in traces if trace["stacks"]]
@@ -84,7 +85,7 @@ def test_every_relay_exists() -> None:
 
 
 def defined(file: str, name: str) -> bool:
-    """Return whether a file defines the function with this qualified name."""
+    """Return whether `file` defines a function with the qualified name `name`."""
     path = ROOT / file
     nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))] if path.exists() else []
     for part in name.replace(".<locals>", "").split("."):

@@ -1,4 +1,4 @@
-"""Requests have the form that the api expects, and problem documents become exceptions."""
+"""Requests have the format that the api expects, and problem documents become exceptions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_submission_is_camel_case_and_repeatable() -> None:
         api.submit_job("lm-training", idempotency_key="mine")
     assert json.loads(seen[0].content) == {
         "type": "lm-training",
-        "config": {"training": {"max_steps": 3}},  # inside config, the names are those of the YAML files
+        "config": {"training": {"max_steps": 3}},  # within config, the keys are those of the YAML files
         "configPath": "demo/lm.yaml",
         "tags": ["a"],
     }

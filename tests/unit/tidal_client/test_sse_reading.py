@@ -1,4 +1,4 @@
-"""Server-sent events are read as the standard defines, and a stream resumes without gap or repetition."""
+"""Server-sent events are read as the standard requires, and a stream resumes without a gap or a repeated event."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tidal_client import Client
 from tidal_client.sse import StreamEvent, follow, read_events
 
 ODD_TEXT = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg · 🐈"
-"""`str.splitlines` splits this text into seven lines; in an event stream it is one."""
+"""A text that `str.splitlines` splits into seven lines, but that is one line of an event stream."""
 
 
 class Chunks(httpx.SyncByteStream):
-    """A response body that arrives in the given chunks."""
+    """A response body that arrives in these chunks."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = chunks
@@ -68,7 +68,7 @@ def test_events_are_read_as_the_standard_defines() -> None:
     for line_end in ("\n", "\r", "\r\n"):
         whole = line_end.join([*lines, ""]).encode()
         assert list(read([whole])) == events
-        # Split the body at every byte, also inside a line end and inside a character.
+        # One byte per chunk splits the body even within a line ending and within a character.
         assert list(read(bytes([byte]) for byte in whole)) == events
         for index in range(len(whole)):
             assert list(read([whole[:index], b"", whole[index:]])) == events
@@ -127,7 +127,7 @@ def test_a_broken_stream_resumes_after_the_last_event() -> None:
     events = follow(lambda headers: http.stream("GET", "/x", headers=headers), sleep=waits.append)
     assert [each.data for each in islice(events, 4)] == [1, 2, 3, 4]
     assert asked == [None, "2-0", "2-0", "2-0"]
-    assert waits == sorted(waits)  # the delays do not decrease
+    assert waits == sorted(waits)  # the delays never decrease
     http.close()
 
 

@@ -93,7 +93,7 @@ def test_every_public_name_can_be_loaded() -> None:
 def test_the_groups_of_statuses_are_consistent() -> None:
     assert TERMINAL.isdisjoint(LIVE) and set(JobStatus) == TERMINAL | LIVE
     assert ACTIVE < LIVE
-    assert list(DesiredState) == ["run", "pause", "complete", "stop"]  # from mild to severe
+    assert list(DesiredState) == ["run", "pause", "complete", "stop"]  # in order of severity
 
 
 def test_ids_and_times_have_one_form() -> None:

@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 
 def tiny(seed: int = 0, gate_noise: float = 0.5) -> TransformerLM:
-    """Return a seeded model whose gates react to modulation."""
+    """Return a seeded model with gates that react to modulation."""
     torch.manual_seed(seed)
     model = TransformerLM(TINY).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A Redis client has the timeouts, retries and connection limits that its caller needs."""
+"""Each kind of Redis client has the timeouts, retries and connection limits that its caller needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ URL = SecretStr("redis://:secret@127.0.0.1:1/0")
 
 
 def connection_arguments(options: ClientOptions) -> dict[str, Any]:
-    """Return the arguments with which a client for `options` opens its connections."""
+    """Return the keyword arguments with which a client for `options` opens its connections."""
     return dict(connect(URL, options).connection_pool.connection_kwargs)
 
 

@@ -1,4 +1,4 @@
-"""One stream entry holds the events of many requests, and decoding returns them unchanged."""
+"""One stream entry contains events of many requests, and decoding returns them unchanged."""
 
 from __future__ import annotations
 

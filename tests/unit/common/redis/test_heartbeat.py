@@ -1,4 +1,4 @@
-"""Failing sweeps are reported, and so is a missing health process."""
+"""A missing health process is reported, and so are failures of its sweeps (its periodic rounds)."""
 
 from __future__ import annotations
 

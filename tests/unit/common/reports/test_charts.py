@@ -57,12 +57,12 @@ def test_what_is_no_chart_is_refused_in_one_line(body: str, message: str) -> Non
 
 def test_every_bad_block_is_named_by_its_line() -> None:
     text = (
-        "# One\n\n```chart\nkind: pie\n```\n\n"  # line 3
-        "```chart\n{experiments: [a], metrics: [m]}\n```\n"  # good
-        "- a\n\n  ```chart\n  {experiments: [a], metrics: [m]}\n  ```\n\n"  # line 12
+        "# One\n\n```chart\nkind: pie\n```\n\n"  # invalid, begins at line 3
+        "```chart\n{experiments: [a], metrics: [m]}\n```\n"  # valid
+        "- a\n\n  ```chart\n  {experiments: [a], metrics: [m]}\n  ```\n\n"  # invalid, begins at line 12
         "````\n```chart\nkind: no chart, but code\n```\n````\n\n"
         "    ```chart\n    code, too\n\n"
-        "~~~chart\nmetrics: [m]\n~~~\n"  # line 25
+        "~~~chart\nmetrics: [m]\n~~~\n"  # invalid, begins at line 25
     )
     with pytest.raises(InvalidInputError) as refused:
         check_charts(text)

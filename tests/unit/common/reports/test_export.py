@@ -1,4 +1,4 @@
-"""An exported report loads nothing, contains no active content, and draws its charts at the right positions."""
+"""An exported report loads nothing, contains no active content, and has its charts at the right positions."""
 
 from __future__ import annotations
 

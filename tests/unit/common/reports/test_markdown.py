@@ -1,4 +1,4 @@
-"""Markdown becomes HTML without active content, which is checked with a parser independent of the renderer."""
+"""Markdown becomes HTML without active content; the tests check it with a parser that the renderer does not use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ATTRIBUTES = {"a": {"href", "rel", "title"}, "div": {"class"}, "code": {"class"}
 
 
 class Seen(HTMLParser):
-    """Collects all elements and attributes."""
+    """Collects all elements of an HTML text and their attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -91,7 +91,8 @@ def test_links_into_the_dashboard_are_text_in_a_file_and_others_stay() -> None:
 def test_charts_stand_between_the_pieces_of_text_in_their_order() -> None:
     text = "one [r]\n\n```chart\nexperiments: [a]\nmetrics: [m]\n```\ntwo\n\n```chart\nkind: pie\n```\n\n[r]: https://a.example"
     first, chart, second, problem = render_parts(text)
-    assert isinstance(first, HtmlPart) and 'href="https://a.example"' in first.html  # defined after the chart
+    # The link is defined after the chart.
+    assert isinstance(first, HtmlPart) and 'href="https://a.example"' in first.html
     assert isinstance(chart, ChartPart) and (chart.line, chart.source) == (3, "\n".join(text.split("\n")[2:6]))
     assert isinstance(second, HtmlPart) and "two" in second.html
     assert isinstance(problem, ProblemPart) and problem.line == 9 and "pie" in problem.message

@@ -1,4 +1,4 @@
-"""Generated reports state exactly the given data, and name the data that are missing."""
+"""Generated reports state exactly the given data, and name missing data."""
 
 from __future__ import annotations
 
@@ -149,7 +149,8 @@ def test_a_report_states_that_a_controller_won_and_no_more() -> None:
     [
         ({"random": (0.5, 0.25), "fixed": (0.0, 0.25)}, "did not beat all of its baselines"),
         ({"random": (0.5, 0.25), "fixed": (-0.5, 0.25)}, "it beat random; it did worse than fixed"),
-        ({"random": (0.125, 0.25), "fixed": (0.25, 0.25)}, "did not beat its baselines"),  # an interval that ends at 0
+        # The interval against random ends at 0.
+        ({"random": (0.125, 0.25), "fixed": (0.25, 0.25)}, "did not beat its baselines"),
     ],
 )
 def test_a_report_states_that_a_controller_did_not_win(

@@ -1,4 +1,4 @@
-"""The ablation pairs its policies, its intervals are correct, and its verdict is honest."""
+"""The ablation evaluates its policies on the same prompts and seeds, with correct intervals and a correct verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A controller training keeps its best iteration, skips damaged checkpoints and reports inexact resumes."""
+"""A controller training keeps its best iteration, skips damaged checkpoints, and reports a resume that is not exact."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of an uninterrupted training, to compare with."""
+    """Return the folder of an uninterrupted training, with which the tests compare others."""
     directory = tmp_path_factory.mktemp("whole")
     run_training(directory)
     return directory
@@ -28,7 +28,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_newest_checkpoint_is_passed_over(how: str, tmp_path: Path, uninterrupted: Path) -> None:
-    for asked in (12, 12):  # two attempts leave two checkpoints
+    for asked in (12, 12):  # each of the two attempts leaves a checkpoint
         run_training(tmp_path, hooks=Listener(StopRequest.PAUSE, asked))
     manager = CheckpointManager(tmp_path / "checkpoints", keep_last=3, prefix="iter")
     newest = manager.latest()
@@ -41,7 +41,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(how: str, tmp_path: Path, un
 
 
 def test_a_different_number_of_threads_is_reported(tmp_path: Path) -> None:
-    torch.set_num_threads(1)  # an earlier test may have set another number
+    torch.set_num_threads(1)  # an earlier test may have changed it
     run_training(tmp_path, hooks=Listener(StopRequest.PAUSE, 12))
     torch.set_num_threads(2)
     try:

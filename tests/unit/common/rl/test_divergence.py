@@ -27,19 +27,19 @@ torch.set_num_threads(1)
 
 
 class Withdrawals(Listener):
-    """Hooks that also record the withdrawn checkpoints."""
+    """Hooks that also record which checkpoints were withdrawn."""
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
         self.withdrawn = list(names), None if newest is None else newest.name
 
 
 def config(**ppo: Any) -> RLConfig:
-    """Return the configuration of six iterations with a checkpoint after each."""
+    """Return a configuration of six iterations with a checkpoint after each iteration."""
     return toy_config(ppo={"total_steps": 144, **ppo}, checkpoint_every_iterations=1)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, iteration: int, how: Callable[[dict[str, Any]], None]) -> None:
-    """Change the arguments of the PPO update of one iteration; the first is 0."""
+    """Let `how` change the arguments of the PPO update of one iteration, counted from 0."""
     original, calls = train.ppo_update, iter(range(100))
 
     def update(policy: Any, optimizer: Any, batch: PPOBatch, **options: Any) -> dict[str, float]:
@@ -52,14 +52,14 @@ def spoil(monkeypatch: pytest.MonkeyPatch, iteration: int, how: Callable[[dict[s
 
 
 def explode(arguments: dict[str, Any]) -> None:
-    """Scale the weights so that the policy is not finite from the second minibatch on."""
+    """Scale the weights so much that the policy's outputs are not finite from the second minibatch on."""
     with torch.no_grad():
         for parameter in arguments["policy"].parameters():
             parameter.mul_(1e30)
 
 
 def infinite_gradient(arguments: dict[str, Any]) -> None:
-    """Make a gradient infinite while the loss stays finite."""
+    """Make one gradient infinite while the loss stays finite."""
     first = next(arguments["policy"].parameters())
     first.register_hook(lambda gradient: torch.full_like(gradient, math.inf))
 
@@ -77,7 +77,8 @@ def test_training_stops_before_the_update_and_resumes_from_the_advised_checkpoin
     assert hooks.artifacts == [] and not list(tmp_path.glob("run/rl_*"))
     found = re.search(r"resume from run/checkpoints/(\S+),", raised.value.message)
     assert found is not None
-    # The first minibatch of iteration 4 was not finite, so a training resumed from its start would diverge again.
+    # Iteration 4 was not finite from its first minibatch, so a training that resumes just before it would diverge
+    # again.
     assert found[1] == hooks.withdrawn[1] == "iter-000000002"
     assert any(not math.isfinite(value) for value in hooks.points[-1][1].values()), (
         "the archive shows where training ended"

@@ -26,7 +26,7 @@ def _environment(
 
 
 class PlainSequence:
-    """Recomputes one sequence from its tokens alone, with full forward passes, full sorts and plain counting."""
+    """Computes a sequence from its tokens alone, with full forward passes, full sorts and simple counting."""
 
     def __init__(self, model: TransformerLM, config: RLConfig, prompt: list[int]) -> None:
         self.model, self.config = model, config
@@ -50,7 +50,7 @@ class PlainSequence:
         )
 
     def take(self, token: int, modulation: float) -> tuple[list[float], float]:
-        """Append `token`; return its reward components under `modulation` and its sampling probability."""
+        """Append `token`; return its reward components and its sampling probability under `modulation`."""
         p = decoding_parameters(modulation, self.config.modulation)
         logits, _ = self._state()
         for seen in set(self.tokens):
@@ -117,7 +117,10 @@ def _last_token(
     following: Tensor,
     action: float,
 ) -> int:
-    """Return the newest token. After a restart the history is lost, so find the token that explains the observation."""
+    """Return the newest token.
+
+    After a restart of the environment its tokens are lost, so find the token that explains the observation.
+    """
     if not over:
         return int(environment.decoder.history.tokens[b, place])
     for token in range(VOCAB):

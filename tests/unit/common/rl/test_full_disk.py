@@ -1,4 +1,4 @@
-"""An RL training waits for its disk between iterations and ends with the numbers of a training that never waited."""
+"""A controller training waits for disk space between iterations and gives the same numbers as without a wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ FULL = Shortage("experiments", 700 * MIB, 1024 * MIB, 1024 * MIB)
 
 
 class FullDisk(Listener):
-    """Hooks whose disk is full for `looks` checks after the first iteration; `request` follows four wait reports."""
+    """Hooks that report a full disk for `looks` checks after the first iteration.
+
+    If `request` is given, it becomes active after four reports of the wait.
+    """
 
     def __init__(self, looks: int, request: StopRequest | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""GAE equals its definition as a sum, for terminated and truncated episodes."""
+"""GAE equals the sum in its definition, for terminated and truncated episodes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def brute_force(
     gamma: float,
     gae_lambda: float,
 ) -> Tensor:
-    """Return the λ-weighted mean of n-step advantages by its definition, one step and environment at a time."""
+    """Return the λ-weighted mean of n-step advantages from its definition, one step and one environment at a time."""
     T, B = rewards.shape
     advantages = torch.zeros(T, B, dtype=torch.float64)
     for b in range(B):
         for t in range(T):
-            # Steps of this episode inside the rollout, from t on.
+            # the steps from t to the end of the episode or of the rollout
             end = t
             while end < T - 1 and not terminated[end, b] and not truncated[end, b]:
                 end += 1

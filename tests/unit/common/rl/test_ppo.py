@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 
 class LinearGaussian(nn.Module):
-    """A policy small enough to check by hand: mean = w · o, fixed deviation, value = v · o."""
+    """A policy simple enough to check by hand: mean = w · o, constant deviation, value = v · o."""
 
     def __init__(self, cost_critic: bool = False) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ def _update(
 
 
 def test_the_policy_learns_the_rewarded_action() -> None:
-    # Reward −(a − o₀)²: the best mean is w = (1, 0).
+    # The reward is −(a − o₀)², so the best weights are w = (1, 0).
     torch.manual_seed(0)
     policy = LinearGaussian()
     optimizer = torch.optim.Adam(policy.parameters(), lr=0.02)

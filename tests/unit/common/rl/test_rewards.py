@@ -1,4 +1,4 @@
-"""The step reward equals the original's numbers, for one token and in batches."""
+"""The step reward equals the original's numbers for one token and for batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ torch.set_num_threads(1)
 
 
 def _cases() -> list[dict[str, Any]]:
-    """Return all reward cases of the parity files, with logits, statistics and expected numbers in one format."""
+    """Return all reward cases of the files with the original's numbers, in one format.
+
+    Each case has logits, statistics and expected numbers.
+    """
     tensors = load_file(PARITY / "reference.safetensors")
     cases = []
     for name in ("reference", "edge_cases"):

@@ -1,4 +1,4 @@
-"""Schedules and adaptive coefficients equal the original, or hand-computed numbers where the original is wrong."""
+"""Schedules and adaptive coefficients equal the original, or numbers computed by hand where the original is wrong."""
 
 from __future__ import annotations
 
@@ -68,8 +68,9 @@ def test_the_multiplier_rises_while_violated_and_falls_to_zero_while_slack() -> 
 
 
 def test_the_dual_step_finds_the_multiplier_of_a_known_problem() -> None:
-    # Two arms, share x of arm A. max 1.0·x s.t. diversity 0.9 − 0.7·x ≥ 0.55, so x = 0.5. With the regulariser
-    # 0.5·x² the best reply to λ is x = 1 − 0.7·λ and λ* = 0.5 / 0.7.
+    # The problem has two arms; arm A is chosen with probability x. Maximise 1.0·x subject to the diversity 0.9 − 0.7·x
+    # ≥ 0.55, which gives x = 0.5. With the regulariser 0.5·x², the best x for a given λ is 1 − 0.7·λ, so λ* = 0.5 /
+    # 0.7.
     multiplier = 1.0
     for _ in range(3000):
         x = min(max(1 - 0.7 * multiplier, 0), 1)

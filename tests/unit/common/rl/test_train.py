@@ -80,7 +80,7 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(tmp_path: Path,
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of an uninterrupted training, to compare with."""
+    """Return the folder of an uninterrupted training, with which the tests compare others."""
     directory = tmp_path_factory.mktemp("whole")
     run_training(directory)
     return directory
@@ -196,7 +196,8 @@ def test_time_limits_end_training_as_complete(tmp_path: Path) -> None:
 def test_the_policy_learns_the_modulation_that_the_reward_favours(
     tmp_path: Path, target: float, direction: int
 ) -> None:
-    # Only the sampling entropy is rewarded: a target near 0 favours a low modulation, one near ln 30 = 3.4 a high one.
+    # Only the sampling entropy is rewarded: a target near 0 favours a low modulation, and one near ln 30 = 3.4 a high
+    # one.
     config = toy_config(
         reward={
             "perplexity_weight": 0,

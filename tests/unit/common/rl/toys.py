@@ -1,4 +1,4 @@
-"""A tiny model, corpus and configuration for the tests of controller training."""
+"""A tiny model, corpus and configuration for tests of controller training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def toy_model(seed: int = 0, *, gates_trained: bool = False, sharpness: float = 
 
 
 def toy_config(**overrides: Any) -> RLConfig:
-    """Return a configuration that is small enough for a test, with nested overrides as in `common.config.build`."""
+    """Return a configuration small enough for a test, changed by nested overrides as in `common.config.build`."""
     values: dict[str, Any] = {
         "ppo": {"total_steps": 96, "num_envs": 3, "rollout_steps": 8, "epochs": 2, "minibatch_size": 8},
         "episode": {"max_length": 6, "prompt_min_tokens": 2, "prompt_max_tokens": 5, "statistics_documents": 40},
@@ -44,7 +44,7 @@ def toy_config(**overrides: Any) -> RLConfig:
 
 
 def toy_corpus(seed: int = 0, documents: int = 200) -> Corpus:
-    """Return a corpus of random documents of 8 to 20 tokens below END, each ended by END."""
+    """Return a corpus of random documents: 8 to 20 tokens below END, followed by END."""
     random = np.random.default_rng(seed)
 
     def split() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -1,4 +1,4 @@
-"""Small trainings of a controller, and hooks that record what they report."""
+"""Small controller trainings, and hooks that record the reports of a training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.common.rl.toys import END, toy_config, toy_corpus, toy_model
 
 
 class Listener(NullHooks):
-    """Hooks that record all reports, and request `request` after `request_after` reports of progress."""
+    """Hooks that record all reports. After `request_after` reports of progress, they request `request`."""
 
     def __init__(self, request: StopRequest | None = None, request_after: int = 0) -> None:
         self.request, self.request_after = request, request_after
@@ -54,7 +54,7 @@ class Listener(NullHooks):
 def run_training(
     directory: Path, config: RLConfig | None = None, hooks: Listener | None = None
 ) -> tuple[Outcome, Listener]:
-    """Train a policy for the toy model in `directory`, and return the outcome and the hooks."""
+    """Train a policy for the toy model in `directory`; return the outcome and the hooks."""
     hooks = hooks or Listener()
     outcome = train_policy(config or toy_config(), toy_model(), toy_corpus(), directory, hooks, end_token=END)
     return outcome, hooks
@@ -66,5 +66,5 @@ def weights_of(directory: Path) -> dict[str, Tensor]:
 
 
 def comparable(hooks: Listener) -> list[tuple[int, dict[str, float]]]:
-    """Return the metrics without the speed, so that two equal trainings have equal metrics."""
+    """Return the recorded metrics except the speed; they are equal for equal trainings."""
     return [(step, {k: v for k, v in values.items() if k != "steps_per_second"}) for step, values in hooks.points]

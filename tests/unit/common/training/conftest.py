@@ -1,4 +1,4 @@
-"""A tiny corpus, a tiny model's configuration and hooks that record and stop on demand."""
+"""A tiny corpus, the configuration of a tiny model, and hooks that record reports and request stops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return 60 short documents of a few words each, the same at every call."""
+    """Return 60 short documents of a few words each; each call returns the same ones."""
     chooser = random.Random(7)
     words = ["the", "a", "cat", "dog", "Lily", "Tom", "ran", "saw", "found", "little", "big", "red", "ball", "tree"]
     documents = [" ".join(chooser.choices(words, k=chooser.randint(12, 24))) + "." for _ in range(60)]
@@ -35,13 +35,13 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the data folder of the test session, which holds the token cache."""
+    """Return the data folder for the whole test session; it contains the token cache."""
     return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture
 def make_config(text_file: Path) -> Callable[..., LMConfig]:
-    """Return `make_config(training={…}, …)`, which builds the tiny configuration with the given sections overridden."""
+    """Return the function `make_config(training={…}, …)`, which builds the tiny configuration with overrides."""
 
     def make(**sections: Mapping[str, Any]) -> LMConfig:
         base = {
@@ -82,12 +82,12 @@ def make_config(text_file: Path) -> Callable[..., LMConfig]:
 
 @dataclass
 class Recorder(NullHooks):
-    """Hooks that record everything and request `request` from the `after`-th call of report_progress on."""
+    """Hooks that record all reports. From the `after`-th call of `report_progress` on, they request `request`."""
 
     request: StopRequest | None = None
     after: int = 1
     in_phase: str | None = None
-    """If set, the request is active as soon as this phase begins instead."""
+    """If set, `request` becomes active when this phase begins, whatever `after` is."""
     metrics: list[tuple[str, int, dict[str, float]]] = field(default_factory=list)
     progress: list[tuple[int, int]] = field(default_factory=list)
     phases: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Recorder(NullHooks):
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     suspensions: int = 0
     before: int = 0
-    """Number of calls of before_checkpoint."""
+    """Number of calls of `before_checkpoint`."""
     kept: list[str] = field(default_factory=list)
     withdrawn: list[tuple[list[str], str | None]] = field(default_factory=list)
     time_shares: list[float] = field(default_factory=list)
@@ -154,15 +154,15 @@ class Recorder(NullHooks):
         self.suspensions += 1
 
     def series(self, name: str) -> dict[int, float]:
-        """Return the values of one metric by step."""
+        """Return {step: value} of one metric."""
         return {step: values[name] for _, step, values in self.metrics if name in values}
 
     def named(self, name: str) -> list[dict[str, Any]]:
-        """Return the details of all events of a name."""
+        """Return the details of all events named `name`."""
         return [details for event, details in self.events if event == name]
 
 
 @pytest.fixture
 def recorder() -> type[Recorder]:
-    """Return the class, so that a test can build several recorders."""
+    """Return the class `Recorder`, because a test may need several recorders."""
     return Recorder

@@ -1,4 +1,4 @@
-"""Configuration sections for trainings that diverge."""
+"""Configuration sections of trainings that diverge."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def sections(**training: Any) -> dict[str, Any]:
-    """Return sections for twelve steps with a checkpoint every two steps; `training` adds or replaces values."""
+    """Return sections for twelve steps with a checkpoint every two steps; `training` overrides values."""
     return {
         "training": {"max_steps": 12, "log_every_steps": 50, "patience": 100, **training},
         "evaluation": {"every_steps": 4},

@@ -1,4 +1,4 @@
-"""The shipped configurations load, and the documented defaults are the real ones."""
+"""The shipped configurations can be loaded, and the documented defaults are the real ones."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ Recorders = Callable[..., Any]
 
 
 def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Make a gradient infinite in the update after `at` finished ones; its loss stays finite."""
+    """Make a gradient infinite in the update that follows `at` updates; its loss stays finite."""
     original = loop.clip_gradients
 
     def clip(model: TransformerLM, *others: Any) -> Tensor:
@@ -44,7 +44,7 @@ def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
 
 def spoil_validation(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Make the validation loss of step `at` NaN by a logit that overflows only during validation."""
+    """Make the validation loss at step `at` NaN: the logits overflow only during this validation."""
     original = loop.validation_loss
 
     def validate(model: TransformerLM, *others: Any, **options: Any) -> float | None:
@@ -65,7 +65,7 @@ def spoil_validation(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
 
 def advised(error: DivergedError, experiment: Path) -> Path:
-    """Return the checkpoint folder that the message names."""
+    """Return the checkpoint folder that the error message recommends."""
     found = re.search(rf"resume from {experiment.name}/(\S+),", error.message)
     assert found is not None, error.message
     return experiment / found[1]
@@ -74,7 +74,7 @@ def advised(error: DivergedError, experiment: Path) -> Path:
 def assert_resumes(
     checkpoint: Path, config: LMConfig, out: Path, recorder: Recorders, data_dir: Path, *, last: int = 12
 ) -> None:
-    """Assert that another training can start from the advised checkpoint and ends with finite files."""
+    """Assert that a training can resume from the recommended checkpoint and writes only finite files."""
     hooks = recorder()
     outcome = pretrain(config, out, hooks, data_dir=data_dir, initial_checkpoint=checkpoint)
     assert outcome is Outcome.COMPLETED
@@ -165,7 +165,7 @@ def test_a_validation_loss_that_is_not_finite_stops_the_training(
 ) -> None:
     given = sections()
     given["checkpoint"]["keep_last"] = keep_last
-    if at == 12:  # the last validation, which is of the final model
+    if at == 12:  # the last step is validated with the final model
 
         def nan(*_: object, **__: object) -> float:
             return loop.require_finite("the validation loss", math.nan)

@@ -1,4 +1,4 @@
-"""Validation loss is the mean over held-out tokens."""
+"""The validation loss is the mean over the held-out tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A long phase sends signs of life and obeys stop requests; every kind of job loads its corpus in this way."""
+"""While a long phase runs, the process reports that it is alive and obeys stop requests.
+
+Every type of job loads its corpus in this way.
+"""
 
 from __future__ import annotations
 

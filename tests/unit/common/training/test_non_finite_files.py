@@ -1,4 +1,4 @@
-"""Values that are not finite are never written, older files with such values are skipped, fp16 skips overflows."""
+"""Values that are not finite are never written, older files with such values are skipped, and fp16 skips overflows."""
 
 from __future__ import annotations
 

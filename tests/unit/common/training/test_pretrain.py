@@ -1,4 +1,4 @@
-"""Pretraining follows its configuration and writes the promised files."""
+"""Pretraining follows its configuration and writes all documented files."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_complete_right_after_a_pause_was_obeyed_is_no_completion(
     def requested_stop() -> StopRequest | None:
         if "training" not in hooks.phases:
             return None
-        # The first check ends the step, the second one ends the training.
+        # The first request ends the step, and the second one ends the training.
         asked.append(StopRequest.PAUSE if len(asked) < 2 else StopRequest.COMPLETE)
         return asked[-1]
 
@@ -105,7 +105,7 @@ def test_one_update_equals_adamw_on_the_mean_gradient_of_the_whole_batch(
             gradient = parameter.grad * (0.01 / (norm + 1e-6))
             if parameter.dim() >= 2:
                 expected *= 1 - 0.01 * 0.1
-            # in the first step of Adam the corrected moments are the gradient and its square
+            # in Adam's first step, the corrected moments are the gradient and its square
             expected -= 0.01 * gradient / (gradient.abs() + 1e-8)
         moved = (parameter.grad is None) or (parameter.grad.abs() * (0.01 / norm) > 1e-6)
         torch.testing.assert_close(
@@ -133,7 +133,7 @@ def test_every_sequence_is_used_once_per_epoch_with_a_smaller_last_update(
 def test_complete_ends_training_now_and_still_writes_the_final_model(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
-    hooks = recorder(StopRequest.COMPLETE, after=10)  # the second micro-batch of the third update
+    hooks = recorder(StopRequest.COMPLETE, after=10)  # call 10 follows the second micro-batch of the third update
     assert pretrain(make_config(), tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
     assert list(hooks.series("Losses/Total")) == [1, 2]
     assert (tmp_path / "tiny_v1.0.0.pth").is_file()
@@ -197,7 +197,7 @@ def test_checkpoints_are_written_by_steps_and_pruned(
 def test_the_checkpoint_of_the_lowest_validation_loss_stays_and_is_named(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
-    # A learning rate that ruins the model after its warm-up: the best validation is an early one.
+    # This learning rate ruins the model after the warm-up, so an early validation is the best one.
     config = make_config(
         training={"max_steps": 8, "learning_rate": 3.0, "warmup_steps": 6, "patience": 100},
         evaluation={"every_steps": 1},

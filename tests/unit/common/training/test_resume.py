@@ -1,4 +1,4 @@
-"""An interrupted training gives exactly the result of an uninterrupted one, or reports why it cannot."""
+"""An interrupted training gives exactly the result of an uninterrupted one, or reports why it does not."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Recorders = Callable[..., Any]
 
 MANY = 10_000
 CALLS_PER_STEP = 4
-"""Calls of report_progress per step: three micro-batches and the finished step."""
+"""Number of calls of `report_progress` per step: one for each of three micro-batches, and one for the step."""
 
 
 @pytest.fixture(scope="module")
 def uninterrupted() -> dict[str, Any]:
-    """Final weights and losses of an uninterrupted training, computed once."""
+    """Final weights and losses of an uninterrupted training, which `reference` fills in once."""
     return {}
 
 
@@ -43,7 +43,7 @@ def reference(
     data_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
-    """Return the uninterrupted training with which the others are compared."""
+    """Return the weights and losses of the uninterrupted training with which others are compared."""
     if not uninterrupted:
         directory, hooks = tmp_path_factory.mktemp("reference"), recorder()
         assert pretrain(make_config(), directory, hooks, data_dir=data_dir) is Outcome.COMPLETED
@@ -105,9 +105,9 @@ def test_a_checkpoint_by_another_thread_during_a_step_resumes_exactly(
     taken: list[SavedCheckpoint | None] = []
 
     def write_final(calls: int) -> None:
-        if calls == 11:  # two of three micro-batches of the third update are done
+        if calls == 11:  # two of the three micro-batches of the third update are done
             taken.append(hooks.save())
-            raise KeyboardInterrupt  # as if the process were ended
+            raise KeyboardInterrupt  # simulates the end of the process
 
     hooks = recorder(on_progress=write_final)
     with pytest.raises(KeyboardInterrupt):

@@ -194,7 +194,7 @@ def test_operations_that_change_something_need_a_token(document: dict[str, Any])
 
 
 class Outline(HTMLParser):
-    """Collects the elements with which a page would load or run something."""
+    """Collects the elements of a page that would load or run something."""
 
     def __init__(self) -> None:
         super().__init__()

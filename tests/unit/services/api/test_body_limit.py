@@ -1,4 +1,4 @@
-"""Small request bodies are accepted even while large ones use up the memory for bodies."""
+"""Small request bodies are accepted even while large ones use all memory for bodies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def reads_all(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def ask(limit: BodyLimit, *blocks: int, end: asyncio.Event | None = None) -> None:
-    """Send a request whose body arrives in blocks of these sizes and ends when `end` is set."""
+    """Send a request with a block of each size in `blocks`; the body ends when `end` is set."""
     messages: list[Message] = [{"type": "http.request", "body": bytes(size), "more_body": True} for size in blocks]
 
     async def receive() -> Message:

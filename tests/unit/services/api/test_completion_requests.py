@@ -1,4 +1,4 @@
-"""Invalid requests for completions are rejected with specific errors."""
+"""Invalid completion requests are rejected with specific errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_valid_prompts_are_accepted(prompt: Any) -> None:
 
 
 def test_a_model_that_was_removed_meanwhile_is_not_found(tmp_path: Path) -> None:
-    # A training that prunes its checkpoints first deletes the manifest, then the folder.
+    # The pruning of checkpoints deletes first the manifest and then the folder.
     step = tmp_path / "exp" / "checkpoints" / "step-000000001"
     step.mkdir(parents=True)
     request = GenerationRequest(id="gen.1", checkpoint="exp/checkpoints/step-000000001", prompt="x")

@@ -1,4 +1,4 @@
-"""A submitted job may read text only from the data folder, the hub or the built-in stories."""
+"""A submitted job may read text only from the data folder, Hugging Face datasets and the built-in stories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.api.operations.corpora import check_corpus
 
 @pytest.fixture
 def datasets(tmp_path: Path) -> DatasetStore:
-    """Create a store with one dataset, `fairy-tales`."""
+    """Create a store with the dataset `fairy-tales`."""
     store = DatasetStore(tmp_path)
     with DatasetIntake(store, "fairy-tales", "txt", limit_bytes=1000) as intake:
         intake.write(b"Once upon a time.")

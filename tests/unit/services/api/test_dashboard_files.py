@@ -1,4 +1,4 @@
-"""The dashboard's page and files: their size, caching, content security policy, and use below a sub-path."""
+"""The page and files of the dashboard: size, caching, content security policy, and use below a sub-path."""
 
 from __future__ import annotations
 

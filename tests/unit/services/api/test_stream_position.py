@@ -1,4 +1,4 @@
-"""Stream ids and the ring: the entries that a client with a given cursor receives."""
+"""Stream ids and the ring buffer: which entries a client with a given cursor receives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A snapshot begins after the request for it, and concurrent requests share one."""
+"""A snapshot begins after it is requested, and concurrent requests share one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.api.streaming.topic import Topic
 
 
 class World:
-    """A state that changes, with a counter of its reads."""
+    """A value that the test changes, with a counter of its reads."""
 
     def __init__(self) -> None:
         self.value = 0
@@ -37,7 +37,7 @@ def test_concurrent_requests_share_a_snapshot_and_a_later_request_gets_a_later_o
         early = [asyncio.create_task(snapshots.take("k", world.state)) for _ in range(50)]
         while not world.reads:
             await asyncio.sleep(0)
-        world.value = 1  # the first snapshot has begun and does not contain this value
+        world.value = 1  # the first snapshot was begun before this value was set
         late = [asyncio.create_task(snapshots.take("k", world.state)) for _ in range(50)]
         await asyncio.sleep(0)
         world.go_on.set()

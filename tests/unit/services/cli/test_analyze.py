@@ -1,4 +1,4 @@
-"""Requests and output of `tidal analyze`, with a fake api."""
+"""The requests and the output of `tidal analyze` with a fake api."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def result(kind: str) -> dict[str, Any]:
 
 
 class Api:
-    """A fake api; `sent` contains method, path and body of the requests."""
+    """A fake api; `sent` contains (method, path, body) of all requests."""
 
     def __init__(self) -> None:
         self.experiments = EXPERIMENTS

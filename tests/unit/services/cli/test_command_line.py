@@ -164,7 +164,7 @@ def test_timers_and_limits_reach_every_process_of_compose_and_secrets_only_their
     tunable = {f"TIDAL_{name.upper()}" for name in Settings.model_fields if set(words) & set(name.upper().split("_"))}
     for environment in ours.values():
         passed = {name for name, value in environment.items() if value is None and name not in API_ONLY}
-        assert passed - RENAMED.keys() == tunable - {"TIDAL_STOP_BUDGET_SECONDS"}  # used by the local stack only
+        assert passed - RENAMED.keys() == tunable - {"TIDAL_STOP_BUDGET_SECONDS"}  # only the local stack uses it
         assert passed >= RENAMED.keys(), "the former name of a variable still reaches the containers"
     jobs, broker = ["api", "health", "worker", "worker-cpu"], ["generator", "generator-cpu", "flower"]
     for secret, owners in (
@@ -180,4 +180,4 @@ def test_timers_and_limits_reach_every_process_of_compose_and_secrets_only_their
 def test_status_without_a_stack_exits_with_3(tmp_path: Path) -> None:
     ended = run("status", cwd=tmp_path)
     assert ended.returncode == 3
-    assert "Start it with `tidal up`" in ended.stderr
+    assert "Start one with `tidal up`" in ended.stderr

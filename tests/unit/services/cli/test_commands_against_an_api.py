@@ -1,4 +1,4 @@
-"""The requests of commands and their output for replies of the api, which a function replaces."""
+"""The requests that commands send, and their output for given replies of the api; a function replaces the api."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DONE = {"text": " a cat", "tokensGenerated": 2, "elapsedMs": 10.0, "finishReason
 
 
 class Api:
-    """An api that answers by path, records the requests, and filters experiments by the query."""
+    """A fake api that answers by path, records the requests, and filters experiments by the query."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
@@ -110,7 +110,7 @@ def test_names_and_logs_are_text_and_neither_markup_nor_commands(api: Api, tidal
 def test_json_is_the_reply_of_the_api(api: Api, tidal: Callable[..., Result]) -> None:
     api.answers["/api/jobs"] = {"jobs": [JOB]}
     (listed,) = json.loads(tidal("jobs", "list", "--json").output)
-    shown = {key: value for key, value in JOB.items() if key != "payload"}  # lists leave the payload out
+    shown = {key: value for key, value in JOB.items() if key != "payload"}  # lists omit the payload
     assert {key: listed[key] for key in shown} == shown
 
 
@@ -160,7 +160,7 @@ def test_a_text_with_other_line_separators_is_printed_completely(api: Api, tidal
         for name, data in (*(("token", token) for token in tokens), ("done", done))
     )
     shown = tidal("generate", ">", "-c", "model/final")
-    # Control characters are shown as pictures or left out (common.terminal).
+    # Control characters are shown as symbols or omitted (see common.terminal).
     assert (shown.exit_code, shown.stdout) == (0, ">a\u2028b\u2029c�def␜g\n")
     shown = tidal("generate", ">", "-c", "model/final", "--json")
     assert (shown.exit_code, json.loads(shown.stdout)["text"]) == (0, text)

@@ -1,4 +1,4 @@
-"""Every `tidal …` line in README.md and docs is valid: its command, its options and the number of its arguments."""
+"""Every `tidal …` line in README.md and docs is valid: its command, its options and its number of arguments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def commands(path: Path) -> list[str]:
 
 
 def problem(line: str) -> str | None:
-    """Return what is wrong with the arguments of `tidal`, or None."""
+    """Return what is wrong with these arguments of `tidal`, or None."""
     command: Any = typer.main.get_command(app)
     words = [word for word in shlex.split(line.replace("<", "").replace(">", "")) if word not in ("…", "...")]
     path: list[str] = []

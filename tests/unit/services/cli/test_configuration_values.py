@@ -1,4 +1,4 @@
-"""`--set` and YAML files become nested values."""
+"""`--set` and YAML files are parsed into nested values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_values_are_yaml(text: str, value: object) -> None:
 
 @pytest.mark.parametrize("setting", ["no-equals", "=1", "a..b=1", ".=1"])
 def test_another_form_is_named(setting: str) -> None:
-    with pytest.raises(ConfigError, match=r"write section\.key=value"):
+    with pytest.raises(ConfigError, match=r"expected section\.key=value"):
         read_overrides(None, [setting])
 
 

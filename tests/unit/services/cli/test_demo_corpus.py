@@ -1,4 +1,4 @@
-"""The demonstration uses the present contents of a local file, also after the file has changed."""
+"""The demonstration uses the current content of a local file, even after the file has changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_changed_file_gets_another_name_and_an_unchanged_one_the_same(tmp_path
 
 
 def test_a_name_as_long_as_names_may_be_is_brought_there(tmp_path: Path) -> None:
-    file = tmp_path / ("ä" * 125 + ".txt")  # 254 bytes
+    file = tmp_path / ("ä" * 125 + ".txt")  # 254 bytes in UTF-8; a file name may have 255
     file.write_text("Once upon a time.")
     name = local_corpus(file).place(tmp_path / "data")
     assert name.endswith("ä.txt") and (tmp_path / "data" / name).read_text() == "Once upon a time."

@@ -84,7 +84,7 @@ def test_a_local_file_is_linked_into_the_data_folder_once(tmp_path: Path) -> Non
     assert corpus.place(data_dir) == name
     assert len(list((data_dir / "demo").iterdir())) == 1
     source.unlink()
-    source.write_text("Another day.")  # a file with the same name and other contents is linked again
+    source.write_text("Another day.")  # a new file with the same name but other content
     assert (data_dir / demo_corpus.choose_corpus(source).place(data_dir)).read_text() == "Another day."
 
 

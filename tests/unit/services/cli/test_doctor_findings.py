@@ -1,4 +1,4 @@
-"""`tidal doctor` shows what is missing and how to install it, and changes nothing."""
+"""`tidal doctor` shows what is missing and how to install it; it changes nothing."""
 
 from __future__ import annotations
 

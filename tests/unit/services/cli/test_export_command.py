@@ -1,4 +1,4 @@
-"""Which checkpoint `tidal export` uses, what it prints, and what it rejects."""
+"""Which checkpoint `tidal export` selects, what it prints, and what it rejects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.paths import ROOT
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a folder with a store of experiments, and with the output of `tidal train lm --out out`."""
+    """Return a folder that contains a store of experiments and the output of `tidal train lm --out out`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIDAL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TIDAL_EXPERIMENTS_DIR", str(tmp_path / "experiments"))
@@ -65,7 +65,7 @@ def test_the_store_of_a_stopped_stack_is_found_unless_another_is_given(
     (folder / "home").mkdir()
     (folder / "experiments").rename(folder / "home" / "experiments")
     with pytest.raises(NotFoundError, match="no such experiment"):
-        checkpoint_path("first/best")  # found in the folder that TIDAL_EXPERIMENTS_DIR names
+        checkpoint_path("first/best")  # searched only in the folder that TIDAL_EXPERIMENTS_DIR names
     monkeypatch.delenv("TIDAL_EXPERIMENTS_DIR")
     get_settings.cache_clear()
     assert checkpoint_path("first/best") == folder / "home/experiments/first/checkpoints/step-000000001"

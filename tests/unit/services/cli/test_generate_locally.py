@@ -1,4 +1,4 @@
-"""`tidal generate` with a local file gives the text of the library, needs no service, and ends on Ctrl-C."""
+"""`tidal generate` with a local file prints the library's completion, needs no service, and ends on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hear_ctrl_c() -> None:
-    """Restore the default of SIGINT, which background jobs of a shell and their children ignore."""
+    """Restore the default handling of SIGINT, which a shell disables for its background jobs and their children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -70,7 +70,7 @@ def test_ctrl_c_ends_it_at_once_with_130(folder: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.read(4) == "Once"
     process.send_signal(signal.SIGINT)
-    _, remarks = process.communicate(timeout=30)  # the pipe ends only when the child has ended, too
+    _, remarks = process.communicate(timeout=30)  # the pipe is closed only when the child process has ended as well
     assert process.returncode == 130
     assert remarks.startswith("stopped after ") and remarks.count("\n") == 1
 

@@ -1,4 +1,4 @@
-"""Imported metrics of the original project, in all its formats, can be read by Tidal's reader."""
+"""Imported metrics of the original project can be read with Tidal's reader, whatever their format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The attempts of a job are derived from its events: the worker, the starting step, and the ending."""
+"""The attempts of a job follow from its events: the worker, the step at which it began, and its end."""
 
 from __future__ import annotations
 

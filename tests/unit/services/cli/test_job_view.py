@@ -1,4 +1,4 @@
-"""The live view of a job derives its state from events."""
+"""The live view of a job derives its state from the job's events."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def test_a_loss_that_is_not_finite_replaces_the_previous_one() -> None:
 def test_the_time_limit_counts_from_the_first_step() -> None:
     now = [1000.0]
     view = JobView(job(), total_steps=10_000, clock=lambda: now[0])
-    now[0] = 1050.0  # loading data does not count
+    now[0] = 1050.0  # the time for loading data does not count
     assert view.fraction == 0.0
     view.apply(points(1))
     now[0] = 1075.0
     assert view.fraction == pytest.approx(0.25)
     assert view.seconds_left == pytest.approx(75.0)
     view.apply(StreamEvent("status", {"step": 1, "etaSeconds": 900.0}))
-    assert view.seconds_left == pytest.approx(75.0)  # the time limit is reached first
+    assert view.seconds_left == pytest.approx(75.0)  # the time limit ends the training before the steps do
     view.apply(points(5000))
-    assert view.fraction == pytest.approx(0.5)  # more of the steps than of the time limit is done
+    assert view.fraction == pytest.approx(0.5)  # half of the steps are done, but only a quarter of the time is over
     now[0] = 1200.0
     assert (view.fraction, view.seconds_left) == (1.0, None)
 
@@ -65,7 +65,7 @@ def test_a_status_is_printed_once_and_quiet_ones_are_not() -> None:
         for status, attempt in (("provisioning", 1), ("starting", 1), ("running", 1), ("running", 1), ("running", 2))
     ]
     assert lines == [[], [], ["running"], [], ["running (attempt 2)"]]
-    assert view.job.payload is not None  # updates do not contain it
+    assert view.job.payload is not None  # events of type job-update have no payload
 
 
 def test_a_failure_shows_its_reason() -> None:

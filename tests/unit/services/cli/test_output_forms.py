@@ -1,4 +1,4 @@
-"""The formats of numbers, times and colours."""
+"""How numbers, times and colours are printed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ CHECKPOINT = f"{EXPERIMENT}/checkpoints/step-000000001"
 
 
 def printed(*, width: int | None) -> list[str]:
-    """Print a table of ids and long texts, and a sentence, in a pipe or on a terminal of this width."""
+    """Print a table and a sentence to a terminal of this width, or to a pipe if `width` is None."""
     screen = io.StringIO()
     terminal = Terminal(file=screen, width=width, force_terminal=width is not None, color_system=None)
     made = table("job", "checkpoint", "name", "tokens>", title=JOB)

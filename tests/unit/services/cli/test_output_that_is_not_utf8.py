@@ -1,4 +1,4 @@
-"""With an output encoding other than UTF-8, commands print everything, and JSON and YAML remain valid."""
+"""With an output encoding other than UTF-8, commands still print everything, and JSON and YAML remain valid."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LINES = {"lines": [{"attempt": 1, "line": 1, "text": NAME}], "nextCursor": None,
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serve an api with one job whose name and log cannot be encoded completely in the tested encodings."""
+    """Serves an api with one job whose name and log the tested encodings cannot represent completely."""
 
     def do_GET(self) -> None:
         body = LINES if "/logs" in self.path else JOB if "job_1" in self.path else {"jobs": [JOB], "nextCursor": None}
@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Writes nothing."""
+        """Write no log."""
 
 
 @pytest.fixture(scope="module")

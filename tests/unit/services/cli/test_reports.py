@@ -1,4 +1,4 @@
-"""Requests, output and files of `tidal reports`, with a fake api."""
+"""The requests, the output and the files of `tidal reports` with a fake api."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXPORT = (
 
 
 class Api:
-    """A fake api that replies by method and path, and records the requests."""
+    """A fake api that answers by method and path, and records the requests."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, Any]] = []
@@ -99,7 +99,7 @@ def test_a_report_is_made_of_the_newest_experiment_unless_some_are_named(
 def test_a_report_is_shown_with_end_values_in_place_of_charts(api: Api, tidal: Callable[..., Result]) -> None:
     text = tidal("show", "last").output
     assert "bold" in text and "1.5" in text
-    # A pipe receives the Markdown itself, so that no id is split over two lines.
+    # To a pipe, the command writes unchanged Markdown, which keeps every id on one line.
     assert "```chart" not in text and "**bold** ␛[2J" in text and "\x1b" not in text
     assert tidal("show", "rep_1", "--raw").output == "raw *text*\n"
     assert json.loads(tidal("show", "rep_1", "--json").output)["markdown"] == "raw *text*"

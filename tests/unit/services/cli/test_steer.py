@@ -1,4 +1,4 @@
-"""The requests, the output and the exit status of the commands pause, resume, complete, stop and cancel."""
+"""The requests, the output and the exit status of `tidal pause`, `resume`, `complete`, `stop` and `cancel`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tidal_client import Client
 
 
 class Api:
-    """A fake api. `statuses` maps ids of jobs to the statuses that successive requests return."""
+    """A fake api. `statuses` is {job id: statuses that successive requests return}."""
 
     def __init__(self) -> None:
         self.statuses: dict[str, list[str]] = {}
         self.asked: list[tuple[str, str]] = []
         self.moves: dict[str, dict[str, list[str]]] = {}
-        """Maps a status to the statuses of jobs after all jobs with that status were listed."""
+        """{status: new `statuses`}, which apply after a list of all jobs with that status was returned."""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         parts = request.url.path.split("/")

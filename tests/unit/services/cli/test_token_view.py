@@ -1,4 +1,4 @@
-"""Tokens are coloured where colours are wanted and plain elsewhere, and the summary names the parameters used."""
+"""Tokens are coloured where colours are wanted and plain elsewhere, and the summary shows the parameters."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_colour_that_is_asked_for_goes_into_a_pipe_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLORTERM", "truecolor")
-    monkeypatch.setenv("NO_COLOR", "1")  # the option has precedence over the variable
+    monkeypatch.setenv("NO_COLOR", "1")  # the option --color has precedence over this variable
     shown(Color.ALWAYS)
     printed = capsys.readouterr()
     assert "\x1b[38;2;70;130;240m a\x1b[0m" in printed.out
@@ -48,7 +48,7 @@ def test_colour_that_is_asked_for_goes_into_a_pipe_too(
 
 
 def test_a_terminal_gets_colours_without_no_color_and_never(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich assume a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich treat the output as a terminal
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert console(Color.AUTO).color_system is not None

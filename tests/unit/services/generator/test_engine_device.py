@@ -1,4 +1,4 @@
-"""TIDAL_GENERATOR_DEVICE: the error for a missing device names it, and the valid values."""
+"""TIDAL_GENERATOR_DEVICE: the error for a missing device names the device and the valid values."""
 
 from __future__ import annotations
 

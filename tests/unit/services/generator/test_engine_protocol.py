@@ -1,4 +1,4 @@
-"""The channel between the generator's worker and its engine child."""
+"""The channel between the generator's worker and its engine process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the files that a cache keeps loaded."""
+"""Which files a cache keeps loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.generator.model_cache import FileCache
 
 
 class Loader:
-    """Reads text files and records their names."""
+    """Loads text files and records their names."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []

@@ -1,4 +1,4 @@
-"""Every line of a process is written completely to its file and shortened on the terminal."""
+"""Every line of a process is written completely to its file, but may be shortened on the terminal."""
 
 from __future__ import annotations
 

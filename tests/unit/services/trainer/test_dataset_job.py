@@ -1,4 +1,4 @@
-"""A dataset job records the figures of the text, leaves no files after a stop, and refuses a replaced dataset."""
+"""A dataset job records the statistics of the text, leaves no files after a stop, and rejects a replaced dataset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TALES = [f"The {n}th tale of the tide." for n in range(200)]
 
 
 class Hooks(NullHooks):
-    """Records progress and returns a given stop request."""
+    """Hooks that record progress and return a given stop request."""
 
     def __init__(self, request_: StopRequest | None = None) -> None:
         self.request = request_

@@ -1,4 +1,4 @@
-"""A failure names its cause and the setting to change."""
+"""A failure message names the cause and the setting to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--local` trains without any service and prints to the terminal."""
+"""`--local` trains without a service and prints to the terminal."""
 
 from __future__ import annotations
 

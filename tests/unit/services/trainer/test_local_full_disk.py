@@ -1,4 +1,4 @@
-"""`tidal train` waits for disk space, reports the wait, and stops on Ctrl-C during it."""
+"""`tidal train` waits for disk space, reports the wait, and stops on Ctrl-C while it waits."""
 
 from __future__ import annotations
 

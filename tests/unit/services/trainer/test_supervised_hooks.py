@@ -1,4 +1,4 @@
-"""The hooks of a child: limited progress, suspension, and the emergency exit."""
+"""The hooks of a trainer child: rate-limited progress, suspension, and the emergency exit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class Info:
 
 @dataclass
 class Bench:
-    """Hooks, the supervisor's end of the channel, and the exit codes of a process that does not really end."""
+    """Hooks with the supervisor's end of the channel.
+
+    `exits` records the exit codes with which the hooks would end the process.
+    """
 
     hooks: SupervisedHooks
     supervisor: Channel
@@ -70,7 +73,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def wait_for_the_emergency_exit() -> None:
-    """Wait until every thread that may end the training in the middle of a step has ended."""
+    """Wait until every thread that may end the process in the middle of a step has finished."""
     for thread in threading.enumerate():
         if thread.name == "urgent-stop":
             thread.join(10)
@@ -78,7 +81,7 @@ def wait_for_the_emergency_exit() -> None:
 
 
 def observe_waits(lifeline: Lifeline) -> threading.Event:
-    """Return an event that is set as soon as a thread waits until the lease is certain again."""
+    """Return an event that is set when a thread starts to wait for a valid lease."""
     blocked = threading.Event()
 
     class Observed(threading.Condition):

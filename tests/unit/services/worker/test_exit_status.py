@@ -1,4 +1,4 @@
-"""The exit status and the messages of a trainer determine the outcome, or the fault and its retry budget."""
+"""The exit status and the messages of a trainer determine the result of an attempt, or its fault and retry budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flower starts with a login and without the endpoints that change something."""
+"""Flower starts with a login and without the endpoints that change state."""
 
 from __future__ import annotations
 

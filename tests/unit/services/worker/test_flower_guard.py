@@ -1,4 +1,4 @@
-"""The guard of Flower logs the error of a failing handler and keeps the traceback out of the reply."""
+"""Flower's guard logs the exception of a failing handler and keeps the traceback out of the response."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.worker.flower_guard import FlowerAccess, guard
 
 
 class Failing(BaseHandler):
-    """A handler that always raises."""
+    """A handler that always raises an exception."""
 
     def get(self) -> None:
         raise RuntimeError("of /srv/secret/place")

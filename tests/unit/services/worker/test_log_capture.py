@@ -1,4 +1,4 @@
-"""The output of a trainer is in its log: complete, in order, and limited in size."""
+"""The log contains the output of a trainer completely and in order, up to a size limit."""
 
 from __future__ import annotations
 

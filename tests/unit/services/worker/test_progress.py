@@ -1,4 +1,4 @@
-"""A trainer without progress is detected, a slow one is not, and the remaining time follows the pace."""
+"""A trainer without progress is detected, a slow one is not, and the estimated remaining time follows the speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stop ladder escalates each request at its deadlines; the test sets the clock."""
+"""The stop ladder escalates each stop request at its deadlines; the test sets the clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def make() -> StopLadder:
 
 
 def actions(ladder: StopLadder, until: int, begin: int = 0) -> list[tuple[int, StopAction]]:
-    """Return all actions with their seconds, up to the first KILL."""
+    """Return (second, action) of all actions up to the first KILL."""
     found = []
     for now in range(begin, until):
         action = ladder.next_action(float(now))

@@ -1,4 +1,4 @@
-"""A wakeup pipe ends the wait of another thread."""
+"""A wakeup pipe ends the wait in another thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_set(wakeup: WakeupPipe) -> bool:
 def test_it_stays_set_until_it_is_cleared_however_often_it_was_set() -> None:
     wakeup = WakeupPipe()
     assert not is_set(wakeup)
-    for _ in range(100_000):  # more often than a pipe has bytes
+    for _ in range(100_000):  # more often than a pipe has bytes of capacity
         wakeup.set()
     assert is_set(wakeup)
     wakeup.clear()
@@ -44,7 +44,7 @@ def test_after_close_it_touches_no_descriptor() -> None:
     wakeup = WakeupPipe()
     closed = wakeup.fileno()
     wakeup.close()
-    reader, writer = os.pipe()  # the new pipe reuses the numbers of the closed descriptors
+    reader, writer = os.pipe()  # the new pipe gets the numbers of the closed descriptors
     try:
         assert closed in (reader, writer)
         os.write(writer, b"mine")
