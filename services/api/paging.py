@@ -1,7 +1,7 @@
-"""Pages of lists, newest first, and their cursors: opaque texts that contain the sort position of the last row.
+"""Pages of lists, newest first, and their cursors: opaque strings that contain the sort position of the last row.
 
-Pages stay correct while rows are added. Leaves out: the cursors of logs (`operations.logs`), which are positions in
-files.
+Rows that are added meanwhile neither repeat nor hide other rows. The cursors of logs are positions in files
+(`operations.logs`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from common.errors import InvalidInputError
 
-Limit = Annotated[int, Query(ge=1, le=200, description="Most entries in the reply.")]
+Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of entries in the reply.")]
 Cursor = Annotated[
     str | None, Query(max_length=300, description="`nextCursor` of the previous page; omit it for the first page.")
 ]
 
-INVALID_CURSOR = "not a cursor of this list; use `nextCursor` of the previous page unchanged"
+INVALID_CURSOR = "it is not a cursor of this list; use `nextCursor` of the previous page unchanged"
 Entity = TypeVar("Entity")
 Columns = TypeVarTuple("Columns")
 
@@ -38,9 +38,9 @@ def newest_page(
     limit: int,
     cursor: str | None,
 ) -> tuple[Sequence[Row[Entity, *Columns]], str | None]:
-    """Return at most `limit` rows of `query` after `cursor`, newest first, and the cursor of the next page if any.
+    """Return at most `limit` rows of `query` after `cursor`, newest first, and the cursor of the next page, or None.
 
-    `created_at` and `row_id` belong to the first entity that `query` selects; they give the order. Raises
+    `created_at` and `row_id` are columns of the first entity that `query` selects; rows are sorted by them. Raises
     InvalidInputError for a cursor of another list.
     """
     if cursor is not None:

@@ -1,7 +1,8 @@
 """Publishes outbox messages to Redis directly after a commit, in a thread, so that no request waits for Redis.
 
-A request writes notifications and job updates to the outbox in its transaction. The relay of the health process
-publishes what this thread could not. Requests that commit during a pass of the thread start one more pass.
+A request writes notifications and job updates to the outbox in its transaction. Messages that this thread cannot
+publish are published by the relay in the health process. If requests commit while the thread publishes, it publishes
+once more afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ CLOSE_SECONDS = 2.0
 
 
 class OutboxThread:
-    """The publishing thread, which starts on the first call of `wake`."""
+    """The publishing thread. The first call of `wake` starts it."""
 
     def __init__(self, engine: Engine, publisher: RedisPublisher) -> None:
         self._engine = engine
@@ -28,7 +29,7 @@ class OutboxThread:
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Publish the outbox in the background, because a request has committed messages. Returns at once."""
+        """Make the thread publish the outbox, because a request has committed messages. Returns at once."""
         with self._lock:
             if self._thread is None and not self._closing:
                 self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -36,7 +37,7 @@ class OutboxThread:
         self._requested.set()
 
     def close(self) -> None:
-        """Stop after the current pass; the relay publishes the remaining messages."""
+        """Stop after the messages that are being published; the relay publishes the remaining ones."""
         with self._lock:
             self._closing = True
             thread = self._thread

@@ -1,8 +1,9 @@
-"""Rate limits with token buckets in Redis, one per address or token of a caller.
+"""Rate limits with token buckets in Redis, one bucket per address or access token of a caller.
 
-A caller may send `capacity` requests at once, and then one more every `refill_seconds`. A Lua script decides and
-updates the bucket with the clock of Redis, so all api processes share it. If Redis is unavailable or slower than 50 ms,
-the request is allowed and counted (`tidal_rate_limit_unavailable`), so that a broken limiter does not stop generation.
+A caller may send `capacity` requests at once, and then one more request every `refill_seconds`. All api processes share
+the buckets: a Lua script in Redis decides and updates the bucket, with the clock of Redis. If Redis does not answer
+within 50 ms, the request is allowed and counted in `tidal_rate_limit_unavailable`, because a broken limiter must not
+stop generation.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ ANSWER_WITHIN_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class RateLimitDecision:
-    """The decision on one request, and the state of the caller's bucket after it."""
+    """The decision on one request, and the state of the caller's bucket after the decision."""
 
     allowed: bool
     limit: int
-    """Number of requests that a full bucket allows."""
+    """Number of requests that a full bucket allows at once."""
     remaining: int
     wait_seconds: float
-    """Seconds until the next request is possible; 0 if it is possible now."""
+    """Seconds until the next request is allowed; 0 if one is allowed now."""
     window_seconds: float
-    """Seconds that an empty bucket takes to fill."""
+    """Seconds after which an empty bucket is full again."""
 
     def headers(self) -> dict[str, str]:
         """Return the rate-limit headers of a reply, for success and for 429."""
@@ -69,7 +70,7 @@ class RateLimitDecision:
 
 
 class TooManyRequests(RateLimitedError):
-    """429 with the rate-limit headers; `hint` follows the message and names what else the caller can do."""
+    """Raised for 429, with the rate-limit headers. `hint` follows the message and says what else the caller can do."""
 
     def __init__(self, decision: RateLimitDecision, hint: str) -> None:
         super().__init__(
@@ -93,9 +94,10 @@ class RateLimiter:
         self._calling: asyncio.Task[None] | None = None
 
     async def take(self, client: str) -> RateLimitDecision | None:
-        """Take one token for `client`. Returns None when Redis did not answer in time; the caller then allows it.
+        """Take one token from the bucket of `client`.
 
-        Requests that arrive during a call of Redis share the next call, so a burst needs only a few round trips.
+        Returns None if Redis does not answer in time; the request is then allowed. Requests that arrive during a call
+        to Redis share the next call; a burst therefore needs only a few round trips.
         """
         future: asyncio.Future[RateLimitDecision | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((client, future))

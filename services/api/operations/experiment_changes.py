@@ -1,4 +1,4 @@
-"""Changes the name, tags and notes of an experiment, and deletes experiments: first the rows, then the files."""
+"""Changes the name, tags and notes of an experiment. Deletes experiments: first the database rows, then the files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def change_experiment(session: Session, experiment_id: str, wanted: ExperimentCh
 def remove_experiment(sessions: sessionmaker[Session], store: ArtifactStore, experiment_id: str) -> None:
     """Delete the experiment with its jobs, their events, checkpoints, metrics and logs.
 
-    If the process dies after deleting the rows, repeating the request deletes the files. Raises NotFoundError, and
-    ConflictError while a job that writes to the experiment or reads from it has not ended.
+    If the process dies after it has deleted the rows, a repeated request deletes the files. Raises NotFoundError.
+    Raises ConflictError until all jobs that write to the experiment or read from it have ended.
     """
     with sessions.begin() as session:
         experiment = _locked(session, experiment_id)

@@ -1,4 +1,4 @@
-"""Experiments: database rows with their newest job, and the files below `<experiments_dir>/<id>/`."""
+"""Experiments: database rows with their newest job, and files below `<experiments_dir>/<id>/`."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def experiments_page(
 ) -> ExperimentList:
     """Return a page of experiments, newest first.
 
-    Without `kinds`, experiments of all types except dataset are returned: these contain only the log of a dataset job
-    and nothing to compare, and the list of datasets shows them.
+    Without `kinds`, the page contains experiments of all types except dataset. An experiment of type dataset contains
+    only the log of a dataset job, and the list of datasets shows it.
     """
     query = _with_newest_job()
     query = query.where(Experiment.type.in_(kinds) if kinds else Experiment.type != ExperimentType.DATASET)
@@ -67,13 +67,14 @@ def experiments_page(
 
 
 def experiment_tags(session: Session) -> TagList:
-    """Return all tags of the experiments that `experiments_page` returns by default."""
+    """Return all tags of experiments, except those of type dataset."""
     found = select(func.unnest(Experiment.tags)).where(Experiment.type != ExperimentType.DATASET).distinct()
     return TagList(tags=sorted(session.scalars(found)))
 
 
 def experiment_detail(session: Session, store: ArtifactStore, experiment_id: str) -> ExperimentDetail:
-    """Return an experiment with its metrics' names, its results and its size. Raises NotFoundError."""
+    """Return an experiment with the names of its metrics, the names of its results, and its size. Raises
+    NotFoundError."""
     experiment, job = find_experiment(session, experiment_id)
     folder = store.experiment(experiment_id)
     results = []
@@ -126,7 +127,10 @@ def experiment_status(session: Session, experiment_id: str) -> ExperimentStatus:
 
 
 def read_config(session: Session, store: ArtifactStore, experiment_id: str) -> ConfigReply:
-    """Return the configuration in the files of an experiment; until a worker has written them, that of the job."""
+    """Return the configuration from the files of an experiment.
+
+    Until a worker has written them, return the configuration of the job.
+    """
     experiment, _ = find_experiment(session, experiment_id)
     folder = store.experiment(experiment_id)
     found = ConfigReply(
@@ -141,7 +145,8 @@ def read_config(session: Session, store: ArtifactStore, experiment_id: str) -> C
 
 
 def read_result(store: ArtifactStore, experiment_id: str, name: str) -> ResultReply:
-    """Return the content of a result file. Raises NotFoundError until the job has written it, and StorageError."""
+    """Return the content of a result file. Raises NotFoundError until the job has written the file, and
+    StorageError."""
     value = store.read_json(experiment_id, name)
     if not isinstance(value, dict):
         raise StorageError(f"{experiment_id}/{name} does not contain a JSON object; run the job again")
@@ -149,7 +154,7 @@ def read_result(store: ArtifactStore, experiment_id: str, name: str) -> ResultRe
 
 
 def read_samples(store: ArtifactStore, experiment_id: str) -> SampleList:
-    """Return the generated texts of the evaluation. Raises the errors of `read_result`."""
+    """Return the generated texts of the evaluation. Raises the same errors as `read_result`."""
     found = read_result(store, experiment_id, EVALUATION_FILE).result.get("samples", [])
     return SampleList(experiment_id=experiment_id, samples=[Sample.model_validate(item) for item in found])
 

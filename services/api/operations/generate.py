@@ -1,8 +1,8 @@
-"""Runs one generation: enqueues the request, follows its events, enforces time limits, and cancels it if the client
-disconnects.
+"""Runs one generation: enqueues the request, receives its events, enforces time limits, and cancels the generation if
+the client disconnects.
 
 `common.redis.generation_request` describes the protocol between api and generator. The engine's events already have
-camelCase keys, so tokens are forwarded without parsing them.
+camelCase keys; they are therefore forwarded without parsing.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR, LAST_EVE
 log = get_logger(__name__)
 
 RETRY_SECONDS = 5.0
-"""Seconds after which a caller may retry when the queue is full (`Retry-After`)."""
+"""Seconds after which a client may retry when the queue is full (`Retry-After`)."""
 CHECK_SECONDS = 0.25
 """Seconds between checks whether the client is still connected."""
 LARGE_CHARACTERS = 100_000
-"""A reply with more characters takes some milliseconds to build, so a thread builds it."""
+"""A reply with more characters than this is built in a thread, because that takes some milliseconds."""
 
 T = TypeVar("T")
 IsDisconnected = Callable[[], Awaitable[bool]]
@@ -52,7 +52,7 @@ class ClientDisconnected(Exception):
 
 
 class QueueFull(RateLimitedError):
-    """Raised when more requests wait than generators can begin in time (429)."""
+    """Raised when more requests wait than generators can begin within the time limit (429)."""
 
     code = "generation_queue_full"
 
@@ -61,7 +61,7 @@ class QueueFull(RateLimitedError):
 
 
 def prepare_generation(context: Context, request: GenerateRequest) -> GenerationRequest:
-    """Return the request for the engine. Raises InvalidInputError when a checkpoint cannot be used."""
+    """Return the request for the engine. Raises InvalidInputError for an invalid checkpoint or controller."""
     store = context.store
     policy = None
     if request.rl_checkpoint is not None:
@@ -84,9 +84,9 @@ async def event_batches(
 
     After the first event, an empty batch means that no event arrived for a while.
 
-    If the iteration ends early for any reason, the engine gets a stop request. Raises QueueFull, ClientDisconnected,
-    the error that the engine reports, and UnavailableError when the first event does not arrive within the time limit
-    of the queue, or `done` not within the total time limit.
+    If the iteration ends before `done` for any reason, the engine gets a stop request. Raises QueueFull,
+    ClientDisconnected, and the error that the engine reports. Raises UnavailableError if the first event does not
+    arrive within `generate_queue_seconds`, or `done` within `generate_total_seconds`.
     """
     settings = context.settings
     waited = AwakeTimer(2 * CHECK_SECONDS)
@@ -100,7 +100,7 @@ async def event_batches(
                 limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
                 remaining = limit - waited.seconds
                 if remaining <= 0 and not started and not await _withdraw(context, request):
-                    # An engine has taken the request. Without `stream` it sends nothing before the whole reply.
+                    # An engine has taken the request. Without `stream`, it sends nothing before the complete reply.
                     started = True
                     continue
                 if remaining <= 0:
@@ -115,7 +115,7 @@ async def event_batches(
                         yield []
                     continue
                 started = True
-                # Set this before the yield, because the caller requests no further event after the last one.
+                # Set `finished` before the yield, because the caller requests no further event after the last one.
                 finished = found[-1].name in LAST_EVENTS
                 if found[-1].name == EVENT_ERROR:
                     if len(found) > 1:
@@ -124,11 +124,11 @@ async def event_batches(
                 yielded = True
                 yield found
         except QueueFull:
-            finished = True  # there is nothing to stop
+            finished = True  # there is no generation to stop
             raise
         finally:
             if not finished or mailbox.given_up:
-                # Shielded: this runs while the response is being cancelled because its client has disconnected.
+                # Shielded, because this runs while the response is being cancelled: its client has disconnected.
                 with anyio.CancelScope(shield=True):
                     await context.generations.cancel(request.id)
 
@@ -136,7 +136,7 @@ async def event_batches(
 async def generation_events(
     context: Context, request: GenerationRequest, is_disconnected: IsDisconnected
 ) -> AsyncGenerator[EngineEvent]:
-    """Yield the events of `event_batches` one by one; raise the same errors."""
+    """Yield the events of `event_batches` one by one. Raises the same errors."""
     async with aclosing(event_batches(context, request, is_disconnected)) as following:
         async for batch in following:
             for event in batch:
@@ -146,12 +146,18 @@ async def generation_events(
 async def _hand_over(context: Context, request: GenerationRequest, mailbox: Mailbox) -> None:
     """Enqueue the request.
 
-    Raises QueueFull when more requests wait than can be answered in time, and UnavailableError when Redis fails.
+    Raises QueueFull when more requests wait than generators can begin within the time limit, and UnavailableError when
+    Redis fails.
     """
     generations = context.generations
     try:
         await within(generations.redis_seconds, _enqueue(context, request))
-    except (TimeoutError, OSError, RedisError, KombuError) as error:  # Celery raises KombuError on a lost connection
+    except (
+        TimeoutError,
+        OSError,
+        RedisError,
+        KombuError,
+    ) as error:  # Celery raises KombuError if the connection is lost
         raise UnavailableError(
             f"Redis did not accept the request: {error or 'no answer'}; try again", code="redis_unavailable"
         ) from error
@@ -174,7 +180,7 @@ async def _withdraw(context: Context, request: GenerationRequest) -> bool:
 
 async def _enqueue(context: Context, request: GenerationRequest) -> None:
     settings, generations = context.settings, context.generations
-    # Requests that this process is enqueuing count too; those of other api processes do not.
+    # The requests that this process is enqueuing count too; the requests that other api processes are enqueuing do not.
     generations.enqueuing += 1
     try:
         if await context.redis.llen(GENERATE_QUEUE) + generations.enqueuing > settings.generate_queue_limit:
@@ -224,7 +230,7 @@ def _too_late(total: float | None, waited: float) -> UnavailableError:
 def _engine_error(data: str) -> TidalError:
     failure = read_error(data)
     error = TidalError(failure.get("message") or "the generator failed", code=failure.get("code") or "generation")
-    status = failure.get("status")  # an engine of another version may omit keys
+    status = failure.get("status")  # an engine of another version may omit these keys
     error.status = status if isinstance(status, int) and 400 <= status <= 599 else 500
     return error
 

@@ -1,4 +1,5 @@
-"""Checks the resources that requests need: database, schema, Redis, artifact store, disk space and the reaper."""
+"""Checks whether the resources that requests need are available: database, schema, Redis, artifact store, disk space
+and the reaper."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ REDIS_SECONDS = 2.0
 
 
 async def readiness(context: Context) -> Ready:
-    """Check all parts concurrently. A part that does not answer is reported as not ok; no exception is raised."""
+    """Check all resources concurrently. One that does not answer is reported as not ok; no exception is raised."""
     (database, schema), redis, store, disk, sweeps = await asyncio.gather(
         run_in_threadpool(_database, context),
         _redis(context),
@@ -59,13 +60,19 @@ async def _redis(context: Context) -> Part:
         async with asyncio.timeout(REDIS_SECONDS):
             await context.redis.set("tidal:ready", "1", ex=60)
     except (RedisError, OSError, TimeoutError) as error:
-        log.warning("Redis cannot be reached or written", error=str(error))
-        return Part(ok=False, detail="Redis cannot be reached or written; check TIDAL_REDIS_URL and its memory limit")
+        log.warning("Redis cannot be reached or does not accept writes", error=str(error))
+        return Part(
+            ok=False,
+            detail="Redis cannot be reached or does not accept writes; check TIDAL_REDIS_URL and its memory limit",
+        )
     return Part(ok=True, detail="ok")
 
 
 async def _sweeps(context: Context) -> Part:
-    """Check the sweeps of the reaper. They are optional: without them lost jobs are not requeued, but requests work."""
+    """Check that the reaper's sweeps run.
+
+    They are not required: without them, lost jobs are not requeued, but requests are still served.
+    """
     try:
         async with asyncio.timeout(REDIS_SECONDS):
             swept_at, trouble = await context.redis.hmget(HEALTH, SWEEP_FIELDS)
@@ -82,12 +89,15 @@ def _decode(value: bytes | str | None) -> str | None:
 def _store(root: Path) -> Part:
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return Part(ok=False, detail="TIDAL_EXPERIMENTS_DIR is not a folder that this process may write; check it")
+        return Part(ok=False, detail="TIDAL_EXPERIMENTS_DIR is not a folder that this process may write to; check it")
     return Part(ok=True, detail="ok")
 
 
 def _disk(settings: Settings) -> Part:
-    """Check the disk reserve. It is not required: below it training waits and uploads fail, but all else works."""
+    """Check the disk reserve.
+
+    It is not required: with less free space, trainings wait and uploads fail, but other requests are still served.
+    """
     reserve = DiskReserve(
         {"experiments": settings.experiments_dir, "data": settings.data_dir}, settings.disk_reserve_mb * MIB
     )

@@ -1,4 +1,5 @@
-"""Converts job rows to replies: the document of `job-update` events with possible signals and the queue position."""
+"""Converts rows of jobs to replies: the document of `job-update` events, plus the signals that the job accepts and its
+queue position."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def progress_of(job: Job) -> JobProgress:
 
 
 def error_of(job: Job) -> JobError | None:
-    """Return why a job or its last attempt failed; None without an error."""
+    """Return why a job or its last attempt failed; None if it did not fail."""
     return JobError(code=job.error_code, message=job.error_message) if job.error_code else None
 
 
@@ -33,7 +34,7 @@ def job_reply(job: Job, place: QueuePosition | None = None) -> JobReply:
 
 
 def job_detail(job: Job, place: QueuePosition | None = None, what_next: str = "") -> JobDetail:
-    """Return a job with its payload and what happens next."""
+    """Return a job with its payload and a sentence about what happens next."""
     return JobDetail.model_validate({**_document(job, place), "payload": job.payload, "whatNext": what_next})
 
 

@@ -1,4 +1,7 @@
-"""Jobs: lists, details, events and predictions. Leaves out: submissions and signals (`submission`, `common.jobs`)."""
+"""Jobs: lists, details, events, and predictions of start times.
+
+`submission` submits jobs, and `common.jobs` handles signals.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from tidal_client.vocabulary import LEASED, LIVE, WAITING_FOR_DISK, JobStatus, J
 from tidal_client.wire.job import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
 
 MAX_LIVE = 1000
-"""Maximum number of jobs in lists without pages: the active jobs, and the snapshot of the stream."""
+"""Maximum number of jobs in replies without pages: the list of active jobs, and the snapshot of the jobs stream."""
 
 
 def jobs_page(
@@ -51,7 +54,7 @@ def jobs_page(
 
 
 def active_jobs(session: Session, outlook: Outlook) -> JobList:
-    """Return the jobs that a worker holds, including stale ones, newest first."""
+    """Return the jobs that hold a slot of a worker, including stale ones, newest first."""
     query = _rows().where(Job.status.in_(LEASED)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MAX_LIVE)
     return _list(session, outlook, session.scalars(query).all())
 
@@ -76,14 +79,17 @@ def get_job(session: Session, outlook: Outlook, job_id: str) -> JobDetail:
 
 
 def detail(session: Session, outlook: Outlook, job: Job) -> JobDetail:
-    """Return the job with its payload, its position in the queue and what happens next."""
+    """Return the job with its payload, its position in the queue and a sentence about what happens next."""
     now = session.scalars(select(func.now())).one()
     coming = what_next(job, now, outlook.settings, shortage=_shortage(session, outlook, job))
     return job_detail(job, _places(session, outlook, [job]).get(job.id), coming)
 
 
 def _shortage(session: Session, outlook: Outlook, job: Job) -> str:
-    """Describe the disk space for which `job` waits: how much its trainer needs, and how much is free now."""
+    """Describe the disk space for which `job` waits: how much its trainer needs, and how much is free now.
+
+    Returns an empty string for a job that does not wait for disk space.
+    """
     if job.progress_phase != WAITING_FOR_DISK:
         return ""
     query = select(JobEvent.details).where(JobEvent.job_id == job.id, JobEvent.event == WAITING_FOR_DISK)
@@ -110,7 +116,10 @@ def job_events(session: Session, job_id: str, *, limit: int, after: int) -> JobE
 
 
 def predict_submission(session: Session, settings: Settings, new: NewJob) -> JobPrediction:
-    """Predict what submitting `new` would do now; writes nothing. Raises RateLimitedError when too many jobs wait."""
+    """Predict what submitting `new` would do now, without writing anything.
+
+    Raises RateLimitedError when too many jobs are waiting.
+    """
     payload = new.checked_payload
     require_queue_capacity(session, settings)
     busy = leased_counts(session, [new.type]).get(new.type, 0)
@@ -129,7 +138,7 @@ def predict_submission(session: Session, settings: Settings, new: NewJob) -> Job
 
 
 def _rows() -> Select[Job]:
-    """Return a query for jobs without their payload, which is the largest part of a row and which no list contains."""
+    """Return a query for jobs without their payload, which is the largest column and is not part of lists."""
     return select(Job).options(defer(Job.payload, raiseload=True))
 
 

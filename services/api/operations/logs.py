@@ -1,8 +1,8 @@
 """Reads the log of a job, page by page or as a whole, from the files `<experiment>/logs/<attempt>.log` in order.
 
-A cursor is `<attempt>-<byte offset>-<line number>`, so that the next page begins without reading the file up to there.
-An incomplete line is left for the next page. A search reads a limited number of bytes per page, so a page may be empty
-although its cursor leads to more lines. Leaves out: live lines (the job's stream).
+A cursor is `<attempt>-<byte offset>-<line number>`, so that the next page begins at the offset without reading the file
+before it. An incomplete line is returned only once it is complete. A search reads a limited number of bytes per page;
+therefore a page may be empty although more lines follow its cursor. Live lines are in the job's stream instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.errors import InvalidInputError
 from tidal_client.wire.job import LogLine, LogPage
 
 MAX_LINE_BYTES = 16 * 1024
-"""Longer lines are shortened in a page, with a note; `complete_log` shortens nothing."""
+"""Maximum length of a line in a page, in bytes. A longer line is cut, with a note; `complete_log` cuts no lines."""
 
 CHUNK_BYTES = 256 * 1024
 
@@ -40,13 +40,13 @@ class LogPosition:
 
 
 def parse_position(cursor: str | None) -> LogPosition:
-    """Return the position of a cursor; the beginning of the log for None. Raises InvalidInputError."""
+    """Return the position that a cursor contains; for None, the beginning of the log. Raises InvalidInputError."""
     if cursor is None:
         return LogPosition(0, 0, 0)
     found = _CURSOR.fullmatch(cursor)
     if not found:
         raise InvalidInputError.at(
-            "query.cursor", "not a cursor of a log; use `nextCursor` of the previous page unchanged"
+            "query.cursor", "it is not a cursor of a log; use `nextCursor` of the previous page unchanged"
         )
     return LogPosition(*(int(part) for part in found.groups()))
 
@@ -54,7 +54,7 @@ def parse_position(cursor: str | None) -> LogPosition:
 def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool, search: str | None = None) -> LogPage:
     """Return at most `limit` lines of the logs in `folder` that follow `cursor`.
 
-    `ended` means that the job writes no more lines, so an incomplete last line is returned as well. With `search`, only
+    Pass `ended` if the job writes no more lines; an incomplete last line is then returned as well. With `search`, only
     lines that contain this text are returned, ignoring case. Raises InvalidInputError for an invalid cursor.
     """
     position = parse_position(cursor)
@@ -75,13 +75,14 @@ def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool, sear
 
 
 def complete_log(folder: Path) -> Iterator[bytes]:
-    """Yield the current content of all logs, unchanged. With several attempts, a headline precedes each of them."""
+    """Yield the current content of the logs of all attempts, unchanged. If there are several, a heading precedes
+    each."""
     attempts = _attempts(folder)
     for attempt in attempts:
         if len(attempts) > 1:
             yield f"==== attempt {attempt} ====\n".encode()
         ends = b"\n"
-        # Retention may delete a file between the listing and the reading.
+        # A log may be deleted after its retention period, between the listing and the reading.
         with suppress(FileNotFoundError), (folder / f"{attempt}.log").open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
@@ -95,7 +96,7 @@ def _attempts(folder: Path) -> list[int]:
 
 
 class _Page:
-    """Collects the lines of one page; `wanted` is the text to search for, in lower case."""
+    """Collects the lines of one page; `wanted` is the text to search for, case-folded, or None."""
 
     def __init__(self, limit: int, wanted: str | None) -> None:
         self._limit, self._wanted = limit, wanted
@@ -104,11 +105,11 @@ class _Page:
 
     @property
     def full(self) -> bool:
-        """Return whether the page has enough lines, or the search has read enough bytes."""
+        """Return whether the page has enough lines, or the search has read the maximum number of bytes."""
         return len(self.lines) >= self._limit or (self._wanted is not None and self._scanned >= SCAN_BYTES)
 
     def read(self, path: Path, start: LogPosition, *, unfinished_waits: bool) -> LogPosition:
-        """Add lines of one attempt from `start` on, and return the position of the next page."""
+        """Add the lines of one attempt, beginning at `start`. Return the position at which the next page begins."""
         offset, number = start.offset, start.line
         with path.open("rb") as file:
             file.seek(offset)

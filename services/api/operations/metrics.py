@@ -1,4 +1,4 @@
-"""Reads the metrics of an experiment for charts from the index of its archive, and downsamples each metric."""
+"""Reads the metrics of an experiment for charts, from the index of its metrics archive, and downsamples each metric."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from common.metrics import downsample, metric_names, read_table
 from tidal_client.wire.metrics import MetricPointReply, MetricsReply, Point
 
 LARGE_BYTES = 16 * 1024 * 1024
-"""Size in bytes from which an index counts as large. Reading an index needs about twice its size in memory."""
+"""Size in bytes from which an index counts as large. To read an index, a process needs memory of about twice this
+size."""
 _large = threading.BoundedSemaphore(2)
 """Limits how many large indexes are read at the same time."""
 
@@ -34,18 +35,19 @@ def read_metrics(
 ) -> MetricsReply:
     """Return the points from `from_step` to `to_step`, each metric downsampled to at most `max_points`.
 
-    In mode recent, only the last `window` points are used. Raises InvalidInputError for a range that ends before it
-    begins.
+    In mode recent, only the last `window` points of each metric are used. Raises InvalidInputError if `to_step` is less
+    than `from_step`.
     """
     if from_step is not None and to_step is not None and from_step > to_step:
-        message = f"{from_step} is greater than toStep {to_step}; give a smaller step"
+        message = f"{from_step} is greater than toStep {to_step}; give a smaller fromStep"
         raise InvalidInputError.at("query.fromStep", message)
     folder = store.experiment(experiment_id)
     with limit_large_reads(folder / "metrics" / f"{kind}.index"):
         table = read_table(folder, kind, keys).between(from_step, to_step)
         if mode == "recent":
             table = table.last(window)
-        # Without requested metrics no block is read and the table has no names, so read them from the folder.
+        # If no metrics are requested, no block has been read and the table contains no names; read the names from the
+        # folder.
         names = table.names or metric_names(folder, kind)
         wanted = names if keys is None else [name for name in keys if name in names]
         series = downsample(table, max_points, wanted)
@@ -69,7 +71,8 @@ def read_metrics(
 
 @contextmanager
 def limit_large_reads(index: Path) -> Iterator[None]:
-    """Limit concurrent reads of large indexes: wait while too many are being read; small indexes never wait."""
+    """Limit concurrent reads of large indexes: wait while the maximum number is being read. Small indexes never
+    wait."""
     try:
         large = index.stat().st_size >= LARGE_BYTES
     except OSError:

@@ -1,7 +1,8 @@
 """The metrics of `/metrics` that do not come from this process: database, Redis, disk and running trainings.
 
-They are read at each scrape. If the database or Redis is unavailable, its `…_up` gauge is 0 and only its metrics are
-missing. `docs/alerts.yml` contains alerts for them. Leaves out: the metrics of this process (`http_metrics`).
+They are read at each scrape. If the database is unavailable, its `…_up` gauge is 0 and only its metrics are missing;
+the same holds for Redis. `docs/alerts.yml` contains alerts for these metrics. `http_metrics` contains the metrics of
+this process.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, JobStatus
 
 REDIS_SECONDS = 2.0
 LOOK_BACK = 50
-"""Number of newest entries of an experiment's stream in which its newest metrics are searched."""
+"""Number of entries of an experiment's stream, from the newest backwards, in which the newest metrics are searched."""
 MAX_TRAININGS = 100
-"""Maximum number of running trainings whose speed is returned."""
+"""Maximum number of running trainings whose speed is reported."""
 
 
 async def exposition(context: Context) -> bytes:
-    """Return all metrics in the text format of Prometheus: first those of this process, then the others."""
+    """Return all metrics in Prometheus's text format: first those of this process, then those read at each scrape."""
     registry = CollectorRegistry()
     running = await run_in_threadpool(_database, context, registry)
     await _redis(context, registry, running)
@@ -46,8 +47,8 @@ async def exposition(context: Context) -> bytes:
 
 
 def _database(context: Context, registry: CollectorRegistry) -> list[str]:
-    """Add the metrics of the database, and return the ids of the experiments whose jobs run."""
-    up = Gauge("tidal_database_up", "1 when the metrics of the database could be read", registry=registry)
+    """Add the metrics that are read from the database. Return the ids of the experiments that have running jobs."""
+    up = Gauge("tidal_database_up", "1 if the metrics of the database could be read, otherwise 0", registry=registry)
     try:
         with context.sessions() as session:
             by_status = select(Job.status, func.count()).group_by(Job.status)
@@ -72,18 +73,20 @@ def _database(context: Context, registry: CollectorRegistry) -> list[str]:
     jobs = Gauge("tidal_jobs", "Jobs by status", ["status"], registry=registry)
     for status in JobStatus:
         jobs.labels(status).set(counts.get(status, 0))
-    Gauge("tidal_queue_age_seconds", "Age of the oldest pending job; 0 without one", registry=registry).set(age or 0)
-    disk = Gauge("tidal_jobs_waiting_for_disk", "Jobs that wait until a disk has room", registry=registry)
+    Gauge("tidal_queue_age_seconds", "Age of the oldest pending job; 0 if no job is pending", registry=registry).set(
+        age or 0
+    )
+    disk = Gauge("tidal_jobs_waiting_for_disk", "Jobs that wait for disk space", registry=registry)
     disk.set(waiting_for_disk or 0)
     Gauge("tidal_outbox_unpublished", "Messages not yet published to Redis", registry=registry).set(waiting or 0)
-    lease = Gauge("tidal_leases", "Leases that workers hold", ["state"], registry=registry)
+    lease = Gauge("tidal_leases", "Jobs with a lease of a worker", ["state"], registry=registry)
     lease.labels("valid").set(leases.get(True, 0))
     lease.labels("expired").set(leases.get(False, 0))
     return list(running)
 
 
 async def _redis(context: Context, registry: CollectorRegistry, running: list[str]) -> None:
-    up = Gauge("tidal_redis_up", "1 when the metrics of Redis could be read", registry=registry)
+    up = Gauge("tidal_redis_up", "1 if the metrics of Redis could be read, otherwise 0", registry=registry)
     try:
         async with asyncio.timeout(REDIS_SECONDS):
             pipe = context.redis.pipeline(transaction=False)
@@ -100,17 +103,21 @@ async def _redis(context: Context, registry: CollectorRegistry, running: list[st
     up.set(1)
     used = Gauge("tidal_redis_memory_bytes", "Memory that Redis uses", registry=registry)
     used.set(memory["used_memory"])
-    limit = Gauge("tidal_redis_memory_limit_bytes", "Memory limit of Redis; 0: no limit", registry=registry)
+    limit = Gauge("tidal_redis_memory_limit_bytes", "Memory limit of Redis; 0 means no limit", registry=registry)
     limit.set(memory["maxmemory"])
-    Gauge("tidal_workers", "Workers that sent a heartbeat within a day", registry=registry).set(workers)
+    Gauge("tidal_workers", "Workers that sent a heartbeat within the last day", registry=registry).set(workers)
     swept = Gauge(
         "tidal_reaper_last_success_timestamp_seconds",
-        "Time of the last successful sweep of the reaper; 0: never",
+        "Time of the last successful sweep of the reaper; 0 means never",
         registry=registry,
     )
     swept.set(datetime.fromisoformat(swept_at).timestamp() if swept_at else 0)
     registry.register(
-        _Total("tidal_metrics_dropped", "Points dropped because they could not be written to disk", int(dropped or 0))
+        _Total(
+            "tidal_metrics_dropped",
+            "Metric points dropped because they could not be written to disk",
+            int(dropped or 0),
+        )
     )
     step = Gauge("tidal_step_seconds", "Time of one step of a running training", ["experiment"], registry=registry)
     speed = Gauge("tidal_tokens_per_second", "Throughput of a running training", ["experiment"], registry=registry)
@@ -123,7 +130,7 @@ async def _redis(context: Context, registry: CollectorRegistry, running: list[st
 
 
 def newest_values(entries: Iterable[tuple[str, dict[str, str]]]) -> dict[str, float]:
-    """Return the newest value of each metric; `entries` are entries of a stream, newest first."""
+    """Return {metric: newest value}; `entries` are entries of a stream, newest first."""
     found: dict[str, float] = {}
     for _, fields in entries:
         if fields.get("event") not in keys.METRIC_KINDS:
@@ -147,7 +154,7 @@ def _disk(context: Context, registry: CollectorRegistry) -> None:
 
 
 class _Total(Collector):
-    """A Prometheus counter whose value comes from another process."""
+    """A Prometheus counter with a value that another process has counted."""
 
     def __init__(self, name: str, text: str, value: int) -> None:
         self._name, self._text, self._value = name, text, value

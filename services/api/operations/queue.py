@@ -1,4 +1,4 @@
-"""The queues: waiting jobs per type, concurrency limits and workers."""
+"""The queues: waiting jobs by type, concurrency limits, and workers."""
 
 from __future__ import annotations
 

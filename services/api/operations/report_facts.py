@@ -1,6 +1,7 @@
-"""Reads the stored data of experiments from which patterns generate reports.
+"""Reads the stored data of experiments for generated reports.
 
-Database rows are read first, then files, so that no session is open while files are read.
+A pattern, the template of a report, uses the data that this module returns. Database rows are read first, then files,
+so that no session is open while files are read.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ DESCRIBED_METRICS = (
     names.LAGRANGE_MULTIPLIER,
     names.COST,
 )
-"""The metrics that reports describe, in addition to the components of the reward."""
+"""The metrics that generated reports describe, in addition to the components of the reward."""
 
 
 def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
-    """Generate a report from stored data and store it.
+    """Generate a report from stored data, and store the report.
 
     Raises NotFoundError for an unknown experiment, and InvalidInputError if the report is too long.
     """
@@ -123,8 +124,8 @@ def read_optional_result(store: ArtifactStore, experiment_id: str, name: str) ->
 
 
 def series_ends(store: ArtifactStore, experiment_id: str) -> tuple[dict[str, MetricSummary], dict[str, int]]:
-    """Return the first, last, lowest and highest value of each described metric, computed from all points; and for each
-    metric with values that are not finite, the first step with such a value."""
+    """Return {metric: first, last, lowest and highest value} for each described metric, computed from all points; and
+    {metric: first step with a value that is not finite}."""
     folder = store.experiment(experiment_id)
     found: dict[str, MetricSummary] = {}
     diverged: dict[str, int] = {}
@@ -164,8 +165,10 @@ def _ends(steps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Metr
 
 
 def _analyses(session: Session, experiment_id: str) -> tuple[list[AnalysisFacts], int]:
-    """Return the newest analyses with their results, including those of jobs that used the experiment's checkpoints;
-    and the number of all analyses."""
+    """Return the newest analyses with their results, and the number of all analyses.
+
+    Both include the analyses of jobs that used the experiment's checkpoints.
+    """
     made = select(Experiment.id).where(
         Experiment.type == ExperimentType.ANALYSIS, Experiment.source_experiment_id == experiment_id
     )
@@ -177,15 +180,18 @@ def _analyses(session: Session, experiment_id: str) -> tuple[list[AnalysisFacts]
 
 
 def _defaults(context: Context) -> dict[str, Any]:
-    """Return the default values of the language model by name, and those of the controller with the prefix `rl.`."""
+    """Return the default configuration as {path of the key: value}. The keys of the controller have the prefix
+    `rl.`."""
     language = _read_defaults(context, "base_config.yaml", load_lm_config)
     controller = _read_defaults(context, "rl_config.yaml", load_rl_config)
     return {**flat(language), **flat(controller, "rl")}
 
 
 def _read_defaults(context: Context, name: str, load: Callable[..., LMConfig | RLConfig]) -> dict[str, Any]:
-    """Return the values of the shipped file, with which the dashboard compares as well; those of the code if there is
-    no file, and none if the file is invalid."""
+    """Return the values of the shipped configuration file, which the dashboard also uses for comparison.
+
+    Without a file, return the defaults of the code; if the file is invalid, nothing.
+    """
     try:
         path = find_config(context.settings.config_dir, name)
     except NotFoundError:

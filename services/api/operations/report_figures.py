@@ -1,4 +1,7 @@
-"""Reads the data of a report's charts for its export. A figure names missing data; missing data is not an error."""
+"""Reads the data of a report's charts for its export.
+
+Missing data is not an error: the figure contains a note about it.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ from services.api.operations.report_facts import KINDS, read_optional_result
 from tidal_client.wire.report import ReportReply
 
 MAX_POINTS = 500
-"""Maximum number of points of a line in an exported file."""
+"""Maximum number of points per line of a chart in an exported file."""
 MEASURES = {"wordCount": "words", "uniqueWordRatio": "share of different words", "charCount": "characters"}
 SWEPT = {"0.0": 0.0, "0.5": 0.5, "1.0": 1.0}
 
@@ -52,7 +55,7 @@ def export_report(context: Context, report_id: str, *, html: bool) -> tuple[Repo
 
 
 class FigureReader:
-    """Reads the figures of one report; it queries each experiment and analysis once."""
+    """Reads the figures of one report. Each experiment and each analysis is queried only once."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -93,7 +96,7 @@ class FigureReader:
         return LineFigure(title, lines, log=chart.log_scale, missing=missing)
 
     def _series(self, experiment: str, wanted: list[str]) -> tuple[dict[str, list[tuple[int, float]]], dict[str, int]]:
-        """Return the finite points of each metric, and the first step at which a metric is not finite."""
+        """Return {metric: finite points}, and {metric: first step at which the value is not finite}."""
         folder = self._context.store.experiment(experiment)
         found: dict[str, list[tuple[int, float]]] = {}
         diverged: dict[str, int] = {}
@@ -180,12 +183,12 @@ class FigureReader:
 
 
 def missing_text(experiment: str) -> str:
-    """Return the text of a figure whose experiment does not exist."""
+    """Return the note in a figure whose experiment does not exist."""
     return f"Experiment {experiment} does not exist."
 
 
 def finite_number(value: Any) -> float | None:
-    """Return a number that a chart can show; None for any other value."""
+    """Return `value` if a chart can show it as a number, otherwise None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
         return None
     return float(value)

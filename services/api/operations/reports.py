@@ -1,6 +1,7 @@
-"""Reports: database rows with Markdown, which a caller can change if it knows the newest version.
+"""Reports: database rows with Markdown.
 
-Leaves out: generating reports (`report_facts`) and exporting them (`report_figures`).
+A caller can change a report only if the request contains its newest version. `report_facts` generates reports, and
+`report_figures` exports them.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def get_report(session: Session, report_id: str) -> ReportReply:
 
 
 def create_report(session: Session, body: ReportRequest, *, pattern: str | None = None) -> ReportReply:
-    """Store a new report. Raises InvalidInputError with the line of an invalid chart."""
+    """Store a new report. Raises InvalidInputError for an invalid chart, with its line."""
     charts = check_charts(body.markdown)
     values = {
         "id": new_id(REPORT_ID),
@@ -78,8 +79,8 @@ def change_report(session: Session, report_id: str, body: ReportChange) -> Repor
         return ReportReply.model_validate(row)
     if row.version != body.version:
         raise ConflictError(
-            f"report {report_id} was changed meanwhile: it is at version {row.version}, not {body.version}; "
-            "load it and decide what to keep",
+            f"report {report_id} was changed meanwhile: its version is {row.version}, not {body.version}; "
+            "load the newest version and merge your changes",
             code="report_changed",
             errors=[{"location": "body.version", "message": f"the newest version is {row.version}"}],
         )
@@ -101,14 +102,14 @@ def delete_report(session: Session, report_id: str) -> None:
 
 
 def pattern_list() -> PatternList:
-    """Return the patterns from which reports can be generated."""
+    """Return the patterns, that is, the templates from which reports can be generated."""
     return PatternList(
         patterns=[PatternReply.model_validate({"name": item.name, "about": item.about}) for item in PATTERNS.values()]
     )
 
 
 def render_markdown(markdown: str) -> RenderReply:
-    """Convert Markdown to a list of parts: safe HTML, charts, and problems for invalid charts."""
+    """Convert Markdown to a list of parts: safe HTML, charts, and problems in place of invalid charts."""
     parts = []
     for part in render_parts(markdown):
         if isinstance(part, HtmlPart):
@@ -122,7 +123,8 @@ def render_markdown(markdown: str) -> RenderReply:
 
 
 def _related_experiments(session: Session, given: Iterable[str], charts: Iterable[Chart]) -> list[str]:
-    """Return the experiments of a report without duplicates: those given, those of charts, and those of analyses."""
+    """Return the experiments that a report is about, without duplicates: the given ones, those of its charts, and those
+    of its analyses."""
     found = dict.fromkeys(given)
     analyses = []
     for chart in charts:

@@ -1,6 +1,6 @@
 """The use of the disk that contains the artifact store.
 
-Leaves out: measuring folders (`services.api.sizes`), and the disk metrics for Prometheus (`prometheus_metrics`).
+`services.api.sizes` measures folders.
 """
 
 from __future__ import annotations

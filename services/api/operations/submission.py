@@ -1,8 +1,8 @@
 """Submits the job that a body of `POST /api/jobs` describes: reads files, merges overrides and checks references.
 
-Everything that does not need a worker is checked here, so that an accepted job does not fail an hour later because of a
-typing error. Files are read before the transaction begins, because the transaction holds the lock of the
-Idempotency-Key. Leaves out: the rows of a job (`common.jobs.submission`).
+Everything that can be checked without a worker is checked here. An accepted job should not fail an hour later because
+of a typing error. Files are read before the transaction begins, because the transaction holds the lock of the
+Idempotency-Key. `common.jobs.submission` writes the rows of a job.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ _SPECIFIC = frozenset({"config_path", "rl_config_path", "config", "data", "check
 
 
 def submit_job(context: Context, request: JobRequest, idempotency_key: str | None) -> tuple[JobDetail, bool]:
-    """Submit the job that `request` describes, or return the job that was submitted with the same key before.
+    """Submit the job that `request` describes, or return the job that was already submitted with the same key.
 
-    The second value is True for a job that existed before. A repeated request returns its job even if the files that it
-    names have changed since, so errors in these files are raised only for a new key. Raises the errors of `new_job` and
-    of `common.jobs.submission`.
+    The second value is True if the job existed already. A repeated request returns its job even if files named in the
+    request have changed since. Therefore errors in these files are raised only for a new key. Raises the errors of
+    `new_job` and of `common.jobs.submission`.
     """
     digest = body_hash(request) if idempotency_key is not None else None
     new: NewJob | TidalError
@@ -95,7 +95,7 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
 
 
 def predict_job(context: Context, request: JobRequest) -> JobPrediction:
-    """Predict what `submit_job` would do now; writes nothing. Raises the same errors."""
+    """Predict what `submit_job` would do now, without writing anything. Raises the same errors."""
     new = new_job(context, request)
     with context.sessions() as session:
         _hold_datasets(session, context, new)
@@ -105,7 +105,10 @@ def predict_job(context: Context, request: JobRequest) -> JobPrediction:
 def new_job(
     context: Context, request: JobRequest, *, idempotency_key: str | None = None, digest: str | None = None
 ) -> NewJob:
-    """Return the checked submission. Raises InvalidInputError, ConfigError or NotFoundError, which name the field."""
+    """Return the checked submission.
+
+    Raises InvalidInputError, ConfigError or NotFoundError; the error names the invalid field.
+    """
     given = request.model_fields_set & _SPECIFIC
     unused = sorted(given - _USED[request.type])
     if unused:
@@ -155,7 +158,7 @@ def _new_payload(context: Context, request: JobRequest) -> JobPayload:
 
 
 def _corpus_location(payload: JobPayload) -> str:
-    """Return the location in the request of the corpus that a job reads."""
+    """Return the location, within the request, of the field that names the corpus of the job."""
     return "body.config.data" if isinstance(payload, LmTrainingPayload) else "body.data"
 
 
@@ -176,7 +179,10 @@ def _dataset(context: Context, request: JobRequest) -> DatasetPayload:
 
 def _analysis(context: Context, request: JobRequest, checkpoint: str, config: AnalysisConfig) -> AnalysisPayload:
     if not config.uses_policy and request.rl_checkpoint is not None:
-        raise _invalid("rl_checkpoint", "it is used only with gating_mode learned, and not by a sweep; leave it out")
+        raise _invalid(
+            "rl_checkpoint",
+            "a controller is used only with gating_mode learned, and never for kind sweep; leave it out",
+        )
     if not config.uses_policy:
         return AnalysisPayload(checkpoint=checkpoint, analysis=config)
     if request.rl_checkpoint is None:
@@ -186,7 +192,8 @@ def _analysis(context: Context, request: JobRequest, checkpoint: str, config: An
 
 
 def _resumed_payload(parent: Job, request: JobRequest) -> JobPayload:
-    """Return the parent's payload with the overrides of `config`, which must not change the shape of the model."""
+    """Return the payload of the job to resume, with the overrides of `config`, which must not change the shape of the
+    model."""
     for field in ("config_path", "rl_config_path", "checkpoint", "data"):
         if field in request.model_fields_set:
             raise _invalid(field, "a resumed job uses the value of the job that it resumes; leave it out")
@@ -207,9 +214,10 @@ def _resumed_payload(parent: Job, request: JobRequest) -> JobPayload:
 
 
 def _resume_source(context: Context, request: JobRequest) -> tuple[Job, str | None]:
-    """Return the job to resume from, and the checkpoint if it is not the newest one.
+    """Return the job to resume from, and the checkpoint if the request names one; otherwise None, for the newest.
 
-    `resumeFrom` names a job, an experiment (its newest job), or a checkpoint of one: `<experiment id>/<file>`.
+    `resumeFrom` is the id of a job, the id of an experiment, which means its newest job, or a checkpoint:
+    `<experiment id>/<file>`.
     """
     assert request.resume_from is not None
     named, start = request.resume_from.removeprefix("experiments/"), None
@@ -230,13 +238,13 @@ def _resume_source(context: Context, request: JobRequest) -> tuple[Job, str | No
 
 
 def _training_checkpoint(context: Context, reference: str, *, policy: bool) -> str:
-    """Return the reference, with aliases resolved, of a checkpoint that holds training state."""
+    """Check that a checkpoint contains training state, and return its reference with aliases resolved."""
     found = check_reference(context.store, reference, location="body.resumeFrom", policy=policy)
     experiment_id, name = found.split("/", 1)
     if not name.startswith(f"{CHECKPOINT_FOLDER}/"):
         raise _invalid(
             "resume_from",
-            f"{reference!r} contains weights, but no training state; name one of {experiment_id}/{CHECKPOINT_FOLDER}/…"
+            f"{reference!r} contains weights, but no training state; give one of {experiment_id}/{CHECKPOINT_FOLDER}/…"
             + ("" if policy else ", or give it as `checkpoint` to start a new training from these weights"),
         )
     return found
@@ -249,7 +257,10 @@ def _checkpoint(context: Context, request: JobRequest) -> str:
 
 
 def _inherited(context: Context, request: JobRequest, checkpoint: str) -> LMConfig:
-    """Return the configuration of the model's training; if it is unknown, that of `configPath` or the default."""
+    """Return the configuration with which the model was trained.
+
+    If it is unknown, return that of `configPath`, or the default.
+    """
     folder = context.store.experiment(checkpoint.split("/", 1)[0])
     for name in ("config.yaml", "base_config.yaml"):
         try:
@@ -294,7 +305,8 @@ def _build_section(kind: type[S], values: Mapping[str, Any], overrides: Mapping[
 
 
 def _with_request_locations(error: ConfigError, where: str = "config") -> ConfigError:
-    """Return the same error with locations in the request body, and without paths of the server."""
+    """Return the same error, with the locations that the fields have in the request body and without paths of the
+    server."""
     findings = [
         {**item, "location": ".".join(part for part in ("body", where, item["location"]) if part)}
         for item in error.errors
@@ -309,6 +321,6 @@ def _invalid(field: str, message: str) -> InvalidInputError:
 
 
 def body_hash(request: JobRequest) -> str:
-    """Return a hash that is equal for bodies with the same content, whatever their spacing and order."""
+    """Return a hash of the content of the body. Whitespace and the order of keys do not change it."""
     body = request.model_dump(mode="json", exclude_unset=True)
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
