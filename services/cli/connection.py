@@ -15,7 +15,7 @@ Url = Annotated[
     typer.Option(
         "--url",
         envvar="TIDAL_URL",
-        help="URL of the API. Default: TIDAL_URL or, if it is not set, the local stack of this folder.",
+        help="URL of the API. Default: that of the local stack of this folder or, if it is not running, port 4400.",
     ),
 ]
 Token = Annotated[

@@ -1,9 +1,8 @@
-"""Imports an experiment folder of the original project as a finished experiment, into the store and the database.
+"""Imports an experiment folder of the original project into the store and the database, as a finished experiment.
 
-The files are copied to a hidden folder, which is renamed once it is complete. The rows are then inserted in one
-transaction; if that fails, the folder is deleted again. Configurations and metrics are converted, and the original
-configuration files are kept. Leaves out TensorBoard logs, and checking the checkpoints, which happens when they are
-loaded.
+The files are copied to a hidden folder, which is renamed once it is complete. Then the rows are inserted in one
+transaction; if that fails, the renamed folder is deleted. Configurations and metrics are converted, and the original
+configuration files are kept. TensorBoard logs are not imported. Checkpoints are only checked when they are loaded.
 """
 
 from __future__ import annotations
@@ -44,15 +43,15 @@ class ImportResult:
     files: int = 0
     points: int = 0
     model: str | None = None
-    """Reference to the language model, if the experiment has one."""
+    """Reference to the imported language model; None if the experiment has none."""
     remarks: list[str] = field(default_factory=list)
 
 
 def run(folder: Path, *, experiment_id: str | None, name: str | None) -> ImportResult:
-    """Import `folder`.
+    """Import an experiment folder.
 
-    Raises NotFoundError if it does not exist, InvalidInputError if it is not an experiment folder, and ConflictError if
-    the id is already used.
+    Raises NotFoundError if the folder does not exist, InvalidInputError if it contains no experiment, and ConflictError
+    if the id is already used.
     """
     folder = folder.resolve()
     if not folder.is_dir():
@@ -81,12 +80,14 @@ def run(folder: Path, *, experiment_id: str | None, name: str | None) -> ImportR
 
 
 def _fill(folder: Path, staging: Path, done: ImportResult) -> dict[str, Any]:
-    """Copy and convert the files to `staging`; return the main configuration."""
+    """Copy the files to `staging`, convert those that need it, and return the configuration of the experiment."""
     staging.mkdir()
     sources = [path for path in sorted(folder.glob("*.pth")) if path.is_file() and not path.is_symlink()]
     sources += [path for name in COPIED if (path := folder / name).is_file()]
     if not sources:
-        raise InvalidInputError(f"{folder} contains neither checkpoints (*.pth) nor results; name an experiment folder")
+        raise InvalidInputError(
+            f"{folder} is not an experiment folder: it contains neither checkpoints (*.pth) nor results"
+        )
     for path in sources:
         copy = staging / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ def _fill(folder: Path, staging: Path, done: ImportResult) -> dict[str, Any]:
             points, skipped = write(folder / name, staging)
             done.points += points
             if skipped:
-                done.remarks.append(f"{name}: {skipped} lines could not be read and were left out")
+                done.remarks.append(f"{name}: {skipped} entries could not be read and were not imported")
     return config
 
 
@@ -184,7 +185,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"{path} cannot be read ({error})") from error
     if not isinstance(values, dict):
-        raise InvalidInputError(f"{path}: expected a JSON object")
+        raise InvalidInputError(f"{path} does not contain a JSON object")
     return values
 
 

@@ -1,7 +1,7 @@
 """Converts metrics of the original project to segments of the metrics archive (`metrics/<kind>-1-1.jsonl`, attempt 1).
 
-The input is `metrics.jsonl` with flat lines {step, timestamp, name: number, …}, or `rl_training_metrics.json` as a list
-of such mappings, as {"points": [...]}, or as {name: [numbers]}. Entries that cannot be read are counted and left out.
+Each line of `metrics.jsonl` is a mapping {step, timestamp, name: number, …}. `rl_training_metrics.json` is a list of
+such mappings, {"points": [such a list]}, or {name: [numbers]}. Entries that cannot be read are counted and skipped.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ NOT_VALUES = frozenset({*STEP_NAMES, *TIME_NAMES})
 
 
 def write_metrics(source: Path, experiment: Path) -> tuple[int, int]:
-    """Convert metrics.jsonl; return the numbers of points written and of lines left out."""
+    """Convert metrics.jsonl. Return (number of points written, number of lines skipped)."""
     with source.open(encoding="utf-8", errors="replace") as lines:
         return _write(experiment, EVENT_METRICS, (_parse(line) for line in lines if line.strip()))
 
 
 def write_rl_metrics(source: Path, experiment: Path) -> tuple[int, int]:
-    """Convert rl_training_metrics.json; return the numbers of points written and of entries left out."""
+    """Convert rl_training_metrics.json. Return (number of points written, number of entries skipped)."""
     content = _parse(source.read_text(encoding="utf-8", errors="replace"))
     return _write(experiment, EVENT_RL_METRICS, _points(content))
 
@@ -79,7 +79,7 @@ def _line(point: Any) -> dict[str, Any] | None:
 
 
 def _time(value: Any) -> str:
-    """Return a time, given in Unix seconds or as ISO 8601 text, as UTC text; the beginning of 1970 if it is invalid."""
+    """Convert a time in Unix seconds or ISO 8601 format to UTC text. An invalid time becomes the beginning of 1970."""
     try:
         moment = (
             datetime.fromtimestamp(value, UTC)

@@ -1,6 +1,6 @@
 """Generates text from a file on this machine without a service: a child process loads torch and sends JSON lines.
 
-Leaves out finding the file (`checkpoint_source`).
+`checkpoint_source` finds the file that a command names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR
 
 
 def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str, Any]) -> Generator[StreamEvent]:
-    """Yield `token` events and then `done`, like `Client.generate_stream`; closing the generator kills the child.
+    """Yield `token` events and then `done`, like `Client.generate_stream`.
+
+    Closing the generator kills the child process.
 
     Raises the TidalError that the child reports, and UnavailableError if the child ends without `done`.
     """
@@ -47,7 +49,9 @@ def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str,
             yield StreamEvent(message["event"], message["data"])
             if message["event"] == EVENT_DONE:
                 return
-        raise UnavailableError(f"the generation ended early (exit status {process.wait()}); see above")
+        raise UnavailableError(
+            f"the generation ended before the text was complete (exit status {process.wait()}); see above"
+        )
     finally:
         process.kill()
         process.wait()
@@ -55,11 +59,14 @@ def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str,
 
 
 def newest_checkpoint(*, policy: bool) -> Path:
-    """Return the final model or controller of the newest experiment in the local store that has one."""
+    """Return the newest final controller in the local store if `policy`, else the newest final language model.
+
+    Raises NotFoundError.
+    """
     store = local_store()
     for experiment in store.experiments():
         for file in store.checkpoint_files(experiment):
             if file.kind == "final" and file.policy == policy:
                 return store.resolve(f"{experiment}/final")
     what, option = ("controller", "--policy") if policy else ("model", "--checkpoint")
-    raise NotFoundError(f"there is no finished {what} in {store.root}; name a file with {option}")
+    raise NotFoundError(f"there is no finished {what} in {store.root}; give a file with {option}")

@@ -1,6 +1,6 @@
-"""The command `tidal`: registers all subcommands, and prints an error as one line.
+"""Defines the command `tidal`: registers all subcommands, and prints errors without traceback.
 
-This process never imports torch; commands that need it start a child process. TIDAL_DEBUG=1 shows tracebacks.
+This process never imports torch. Commands that need torch start a child process. TIDAL_DEBUG=1 shows tracebacks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from services.cli.output import out, print_error
 app = typer.Typer(
     name="tidal",
     help="Train small language models, train a controller that steers their decoding, and generate from the result.",
-    epilog="Start with `tidal demo`, or with `tidal up` and then `tidal jobs submit`.",
+    epilog="Begin with `tidal demo`, or with `tidal up` and then `tidal jobs submit`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -73,7 +73,7 @@ def _print_version(wanted: bool) -> None:
     try:
         out.print(f"tidal {version('tidal')}")
     except PackageNotFoundError:
-        out.print("tidal, run from its source")
+        out.print("tidal (not installed, running from its source folder)")
     raise typer.Exit
 
 
@@ -87,7 +87,10 @@ def options(
 
 
 def main() -> None:
-    """Run the command line and exit with status 0, 1 (error), 2 (wrong usage) or 130 (Ctrl-C)."""
+    """Run the command line.
+
+    Exits with status 0, 1 (error), 2 (invalid arguments), 130 (Ctrl-C) or 141 (closed pipe).
+    """
     debug = bool(os.environ.get("TIDAL_DEBUG"))
     accept_any_text()
     sys.argv[1:] = map(as_typed, sys.argv[1:])
@@ -109,7 +112,7 @@ def main() -> None:
             raise
         print_error(f"an argument or the input is not UTF-8 text ({error}); convert it to UTF-8")
         sys.exit(1)
-    except BrokenPipeError:  # the program that reads the pipe has ended
+    except BrokenPipeError:  # the program that reads the output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:

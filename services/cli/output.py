@@ -1,4 +1,4 @@
-"""Output of the command line: consoles, tables, JSON, and the formats of times and sizes.
+"""Prints the output of the command line: tables, JSON, messages, and formatted times and sizes.
 
 Results go to stdout, messages and errors to stderr, so that results can be piped. Colours are used only on a terminal.
 """
@@ -38,14 +38,14 @@ STATUS_STYLES: dict[str, str] = {
     "stopped": "dim",
 }
 _UNSAFE = re.compile("[\x7f-\x9f\ud800-\udfff]")
-"""Characters that `json` does not escape, but that could control a terminal or cannot be encoded."""
+"""Characters that `json` does not escape although they could control a terminal or cannot be encoded."""
 SCALE = ((70, 130, 240), (150, 150, 150), (225, 85, 50))
 """Colours of modulation 0 (blue), 0.5 (grey) and 1 (vermilion). Their contrast is at least 2.9:1 on white and 5:1 on
 black."""
 
 
 def status_text(status: str) -> Text:
-    """Return a status as text in its colour."""
+    """Return a job status as coloured text."""
     return Text(status, style=STATUS_STYLES.get(status, ""))
 
 
@@ -61,9 +61,9 @@ def modulation_style(modulation: float | None) -> str:
 
 
 def table(*columns: str, title: str | None = None) -> WholeWordTable:
-    """Return an empty table whose cells keep words, such as ids, on one line.
+    """Return an empty table. Words in its cells, such as ids, are not broken across lines.
 
-    A column whose name ends in `>` is aligned right; the `>` is not shown.
+    A column whose name ends in `>` is right-aligned; the `>` is not shown.
     """
     rows = WholeWordTable(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     rows.min_width = len(title) if title else None
@@ -84,12 +84,12 @@ def print_error(message: str) -> None:
 
 
 def format_time(time: datetime) -> str:
-    """Return a time such as `11-29 14:03:05`, in the time zone of this machine."""
+    """Return a time in the time zone of this machine, such as `11-29 14:03:05`."""
     return f"{time.astimezone():%m-%d %H:%M:%S}"
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration such as `42 s`, `3:05`, `2:03:05` or `5 d 2:03:05`; an empty string for None."""
+    """Return a duration as text, such as `42 s`, `3:05`, `2:03:05` or `5 d 2:03:05`; an empty string for None."""
     if seconds is None:
         return ""
     total = max(0, round(seconds))
@@ -103,7 +103,7 @@ def duration(seconds: float | None) -> str:
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str:
-    """Return the time since `moment`, such as `just now`, `5 min ago`, `3 h ago` or `2 d ago`; empty for None."""
+    """Return the time since `moment`, such as `just now`, `5 min ago` or `2 d ago`; an empty string for None."""
     if moment is None:
         return ""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
@@ -114,7 +114,7 @@ def age(moment: datetime | None, now: datetime | None = None) -> str:
 
 
 def format_size(count: int | None) -> str:
-    """Return a number of bytes such as `1.5 MB`; an empty string for None."""
+    """Return a number of bytes as text, such as `1.5 MB`; an empty string for None."""
     if count is None:
         return ""
     value = float(count)

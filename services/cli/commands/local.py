@@ -132,7 +132,10 @@ def up_arguments(
 
 
 def port_to_use(port: int | None) -> int:
-    """Return `port` if it is not None, else the port in the settings if it is free, else 0, which means any free port."""
+    """Return `port` if it is given, else the port in the settings.
+
+    If that is in use, return 0, which means any free port.
+    """
     if port is not None:
         return port
     default = get_settings().port
@@ -199,9 +202,7 @@ def _since(instance: LocalInstance) -> str:
 
 
 def _memory(pid: int | None) -> str:
-    """Return the resident memory of a process and its descendants as text; an empty string if the process does not
-    exist.
-    """
+    """Return the resident memory of a process and its descendants as text; an empty string if there is no process."""
     if pid is None:
         return ""
     try:

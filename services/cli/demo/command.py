@@ -1,8 +1,8 @@
-"""`tidal demo`: a demonstration of the whole system, which takes minutes on two CPU cores.
+"""`tidal demo`: demonstrates the whole system within minutes on two CPU cores.
 
 It starts the local stack (or uses the running one), pretrains a small model, trains its controller, compares the
-controller with its baselines, generates three stories, and stops the stack that it has started. It uses the api like
-any other client.
+controller with its baselines, generates three stories, and stops the stack that it has started. The command uses the
+public api like any other client.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LOG_LINES = 15
 TAG = "demo"
 STOP_SECONDS = 20.0
 FLOWER_SECONDS = 20.0
-"""Longest wait for Flower in seconds. It starts last, and on a slow machine it may not be ready when the jobs end."""
+"""Longest wait for Flower in seconds. Flower starts last and, on a slow machine, may not be ready when the jobs end."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class PhaseTimes:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the duration of the block to the time of the phase `name`."""
+        """Add the duration of the `with` block to the time of the phase `name`."""
         started = time.monotonic()
         try:
             yield
@@ -60,11 +60,16 @@ class PhaseTimes:
 
 def command(
     data: Annotated[
-        Path | None, typer.Option("--data", help="Your own text file: .txt, .jsonl or .parquet. [make demo: DATA]")
+        Path | None,
+        typer.Option(
+            "--data",
+            help="File with the training text: .txt, .jsonl or .parquet. Default: TinyStories or the built-in "
+            "stories. [make demo: DATA]",
+        ),
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the stack running afterwards.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the local stack running after the demonstration.")] = False,
     port: Annotated[
-        int | None, typer.Option("--port", help="Port of the API. [default: 4400, or any free one]")
+        int | None, typer.Option("--port", help="Port of the API. [default: 4400, or any free port]")
     ] = None,
     lm_settings: Annotated[
         list[str] | None, typer.Option("--lm-set", help="Set a value of the language model's configuration: a.b=value.")
@@ -73,15 +78,20 @@ def command(
         list[str] | None, typer.Option("--rl-set", help="Set a value of the controller's configuration: a.b=value.")
     ] = None,
 ) -> None:
-    """Demonstrate the whole system: start, pretrain, train the controller, compare, generate, stop.
+    """Demonstrate the whole system: start it, pretrain a model, train a controller, compare, generate, and stop.
 
-    It takes minutes on two CPU cores. Without --data it uses TinyStories if the Hugging Face hub is reachable, and
-    otherwise the built-in stories.
+    The demonstration takes minutes on two CPU cores. Without --data, it trains on TinyStories if the Hugging Face hub
+    is reachable, and otherwise on the built-in stories.
     """
     phase_times = PhaseTimes()
     lm_values, rl_values = read_overrides(None, lm_settings or []), read_overrides(None, rl_settings or [])
     corpus = choose_corpus(data)
-    out.print(Text.assemble(("Tidal", "bold"), " — a small model, a controller that steers it, three stories.\n"))
+    out.print(
+        Text.assemble(
+            ("Tidal", "bold"),
+            "  — trains a small model and a controller that steers it, and generates three stories.\n",
+        )
+    )
     try:
         with _stack(phase_times, keep=keep, port=port) as (instance, started), _client(instance) as client:
             if started:
@@ -111,7 +121,7 @@ def _run(
         model = _pretrain(client, instance, corpus, lm_values)
     out.print(Text("      ").append_text(report.loss_line(*report.losses(client.metrics(model.experiment_id)))))
 
-    _title(3, "Training the controller, then comparing it", "rl-training")
+    _title(3, "Training a controller, and comparing it with its baselines", "rl-training")
     with phase_times.phase("controller and ablation"):
         fields = {"rl_config_path": "demo/rl.yaml", "checkpoint": f"{model.experiment_id}/final"}
         controller = _train(client, "rl-training", "controller", rl_values, **fields)
@@ -120,7 +130,7 @@ def _run(
     for line in report.conclusions(result):
         out.print(f"      {line}", soft_wrap=True)
 
-    _title(4, "Three stories, one prompt and one seed", "generate")
+    _title(4, "Generating three stories from one prompt and one seed", "generate")
     policy = {"rl_checkpoint": f"{controller.experiment_id}/final"}
     with phase_times.phase("generation"):
         for mode, extra in (
@@ -140,14 +150,17 @@ def _run(
 
 
 def _cancel_old_demo_jobs(client: Client) -> None:
-    """Cancel jobs of an interrupted demonstration, which would run first; the new stack has no other user yet."""
+    """Cancel jobs of an interrupted demonstration, which would run before the new ones.
+
+    Nobody else uses the new stack yet.
+    """
     for job in client.jobs(tag=TAG, limit=100):
         if not job.ended:
             client.cancel_job(job.id)
 
 
 def _pretrain(client: Client, instance: LocalInstance, corpus: DemoCorpus, values: dict[str, Any]) -> Job:
-    """Run the pretraining and return its job; if the hub's corpus fails, repeat it with the built-in stories."""
+    """Pretrain the model and return the job. If the corpus cannot be used, repeat this with its replacement."""
     _title(2, "Pretraining a language model", "lm-training")
     while True:
         out.print(f"      corpus: {corpus.description}", soft_wrap=True)
@@ -164,7 +177,10 @@ def _pretrain(client: Client, instance: LocalInstance, corpus: DemoCorpus, value
 
 
 def _train(client: Client, job_type: str, label: str, config: dict[str, Any], **fields: Any) -> Job:
-    """Submit a job and follow it until it has completed; otherwise raise UnavailableError with the last log lines."""
+    """Submit a job and wait until it has completed.
+
+    Raises UnavailableError with the last log lines if it ends otherwise.
+    """
     job = client.submit_job(job_type, config=config, name=f"demo: {label}", tags=[TAG], **fields)
     ended = watch(client, job, label=f"      {label}", console=out).job
     if ended.status == JobStatus.COMPLETED:
@@ -175,16 +191,16 @@ def _train(client: Client, job_type: str, label: str, config: dict[str, Any], **
     except TidalError:
         tail = []
     log = "\n".join(f"  {line}" for line in tail)
-    raise UnavailableError(f"the job {job.id} ({job_type}) was not completed: {reason}" + (f"\n{log}" if log else ""))
+    raise UnavailableError(f"the job {job.id} ({job_type}) did not complete: {reason}" + (f"\n{log}" if log else ""))
 
 
 @contextmanager
 def _stack(phase_times: PhaseTimes, *, keep: bool, port: int | None) -> Iterator[tuple[LocalInstance, bool]]:
-    """Yield the local stack, and whether the demonstration has started it; stop it at the end unless `keep`."""
+    """Yield (local stack, whether this command started it). Stop a stack that this command started, unless `keep`."""
     _title(1, "Starting PostgreSQL, Valkey, API, worker, generator, Flower", "up")
     running = read_instance()
     if running is not None and running.status == "ready":
-        out.print(f"      already running at {running.api_url}")
+        out.print(f"      the stack is already running at {running.api_url}")
         yield running, False
         return
     process: subprocess.Popen[bytes] | None = None
@@ -206,7 +222,7 @@ def _stack(phase_times: PhaseTimes, *, keep: bool, port: int | None) -> Iterator
 
 
 def _check_flower(instance: LocalInstance) -> None:
-    """Check that Flower responds at the printed address; raise UnavailableError with the end of its log."""
+    """Check that Flower responds. Raises UnavailableError with the end of Flower's log if it does not."""
     deadline = time.monotonic() + FLOWER_SECONDS
     while True:
         try:
@@ -216,7 +232,7 @@ def _check_flower(instance: LocalInstance) -> None:
             pass
         if time.monotonic() > deadline:
             log = "\n".join(f"  {line}" for line in last_lines(Path(instance.logs_dir) / "flower.log", LOG_LINES))
-            raise UnavailableError(f"Flower does not answer at {instance.flower_url}; its log ends with:\n{log}")
+            raise UnavailableError(f"Flower does not respond at {instance.flower_url}; its log ends with:\n{log}")
         time.sleep(0.5)
 
 
@@ -230,7 +246,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()  # the services end with it, the two servers do not
+        process.kill()  # this also ends the services, but not PostgreSQL and Valkey
         process.wait()
         subprocess.run([sys.executable, "-m", "services.local", "down"], env=stack_environment())
 

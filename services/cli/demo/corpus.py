@@ -1,4 +1,6 @@
-"""Chooses the corpus of the demonstration: the given file, else one of the hub, else the built-in stories."""
+"""Chooses the corpus of the demonstration: a given file, else TinyStories of the Hugging Face hub, else built-in
+stories.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +19,32 @@ from services.cli.commands.doctor import HUB_CORPUS, hub_reachable
 from services.cli.output import format_size
 
 MOST_OF_NAME = 40
-"""Number of last characters of a file's name that the name of the link in the data folder contains."""
+"""A file is linked in the data folder under a name that ends with at most so many characters of its own name."""
 HUB_DOCUMENTS = 50_000
-"""Documents of the hub's corpus that are used, which are more than a training of some minutes reads."""
+"""Number of documents used of the corpus from the Hugging Face hub. A training of some minutes reads fewer."""
 
 
 @dataclass(frozen=True)
 class DemoCorpus:
-    """A corpus: either `source`, the value of `data.source`, or a `file` to link into the data folder."""
+    """A corpus: either a value of `data.source` (`source`), or a `file` that must be linked into the data folder."""
 
     description: str
     source: str = ""
     file: Path | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    """Further values of the `data` section."""
+    """Other values of the `data` section of the configuration."""
     replacement: DemoCorpus | None = None
-    """The corpus to use if this one is not available."""
+    """The corpus to use if training on this one fails; None if there is no other."""
 
     def place(self, data_dir: Path) -> str:
-        """Return the value for `data.source`; link or copy a file into `data_dir`. Raises StorageError."""
+        """Link or copy the file, if any, into `data_dir`, and return the value for `data.source`.
+
+        Raises StorageError.
+        """
         if self.file is None:
             return self.source
         try:
-            # A changed file gets another name, because the token cache of the old one does not match it.
+            # A changed file gets another name, because the token cache for the old name contains the old text.
             status = self.file.stat()
             key = os.fsencode(self.file) + f"\0{status.st_size}\0{status.st_mtime_ns}".encode()
             name = f"demo/{hashlib.sha256(key).hexdigest()[:8]}-{self.file.name[-MOST_OF_NAME:]}"
@@ -49,7 +54,7 @@ class DemoCorpus:
                 temporary = target.with_name(f".{target.name}.{os.getpid()}")
                 try:
                     os.link(self.file, temporary)
-                except OSError:  # another file system, or links are not allowed
+                except OSError:  # `data_dir` is on another file system, or hard links are not allowed
                     shutil.copy2(self.file, temporary)
                 temporary.replace(target)
         except OSError as error:
@@ -59,35 +64,40 @@ class DemoCorpus:
 
 
 def choose_corpus(path: Path | None) -> DemoCorpus:
-    """Return the corpus in `path`. Without a path, return the hub's if it is reachable, else the built-in stories."""
+    """Return the corpus in `path`.
+
+    Without a path, return that of the Hugging Face hub if reachable, else the built-in one.
+    """
     if path is not None:
         return local_corpus(path)
-    description = f"{BUILTIN_STORIES}, written by a program; --data (make demo DATA=path) uses your own text"
+    description = (
+        f"{BUILTIN_STORIES}, which a program generated; to use your own text, add --data (make demo DATA=path)"
+    )
     builtin = DemoCorpus(description, BUILTIN_STORIES)
     if not hub_reachable():
         return builtin
     settings = {"max_documents": HUB_DOCUMENTS}
-    return DemoCorpus(f"{HUB_CORPUS} from the hub", HUB_CORPUS, settings=settings, replacement=builtin)
+    return DemoCorpus(f"{HUB_CORPUS} from the Hugging Face hub", HUB_CORPUS, settings=settings, replacement=builtin)
 
 
 def local_corpus(path: Path) -> DemoCorpus:
     """Return the corpus in a file.
 
-    Raises NotFoundError, StorageError if the file is not readable, and InvalidInputError if its name or its beginning
-    shows that it is not a corpus.
+    Raises NotFoundError, StorageError if the file cannot be read, and InvalidInputError if its name or its first
+    document shows that it is not a corpus.
     """
     path = path.expanduser().resolve()
     if path.is_dir():
-        raise InvalidInputError(f"{path} is a folder; name one file ({', '.join(SUFFIXES)})")
+        raise InvalidInputError(f"{path} is a folder; give the path of one file ({', '.join(SUFFIXES)})")
     if not path.exists():
         raise NotFoundError(f"{path}: no such file")
     if split_name(path.name)[1] is None:
-        rule = f"a corpus is a file with suffix {', '.join(SUFFIXES)}, also gzipped"
+        rule = f"a corpus must be a file with suffix {', '.join(SUFFIXES)}; it may be gzipped"
         raise InvalidInputError(f"{path.name}: {file_name_problem(path.name) or rule}")
     if not os.access(path, os.R_OK):
         raise StorageError(f"{path} cannot be read by this user; change its permissions")
     try:
-        # Reading the first document finds a wrong kind of file before the stack is started.
+        # Reading the first document detects an invalid file before the stack is started.
         next(read_file(path, DataConfig().text_field, where=str(path)), None)
     except DataError as error:
         raise InvalidInputError(error.message) from None

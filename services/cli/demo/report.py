@@ -25,9 +25,10 @@ POLICY_ORDER = (GatingMode.LEARNED, GatingMode.FIXED, GatingMode.RANDOM)
 
 
 def losses(metrics: Metrics) -> tuple[float | None, float | None]:
-    """Return the loss before and after the training, in nats; None if it is unknown.
+    """Return (loss before, loss after) of a training in nats per token; None if a value is unknown.
 
-    The loss before is that of the validation at step 0, or else the first training loss.
+    The loss before is the validation loss at step 0, else the first training loss. The loss after is the last
+    validation loss, else the last training loss.
     """
     validation = metrics.series.get(VALIDATION_LOSS, [])
     training = metrics.series.get(LOSS, [])
@@ -54,7 +55,7 @@ def loss_line(before: float | None, after: float | None) -> Text:
 
 
 def ablation_table(result: Mapping[str, Any]) -> Table:
-    """Return a table of the policies and of the paired differences, with 95 % intervals."""
+    """Return a table of the policies and of their paired differences, with 95 % confidence intervals."""
     rows = table("policy", "reward/token>", "95 % interval>", "modulation>")
     for column in rows.columns:
         column.no_wrap = True
@@ -77,12 +78,12 @@ def ablation_table(result: Mapping[str, Any]) -> Table:
 
 
 def conclusions(result: Mapping[str, Any]) -> list[str]:
-    """Return the verdicts of the comparisons, one sentence each."""
+    """Return the conclusion of each comparison as a sentence."""
     return [str(row["verdict"]) for row in result.get("paired", {}).values() if row.get("verdict")]
 
 
 def story(title: str, prompt: str, reply: Generation) -> Padding:
-    """Return a story with its title; the tokens have the colours of their modulation."""
+    """Return a story with its title. Each token has the colour of its modulation."""
     used = [step["modulation"] for step in reply.trajectory if step.get("modulation") is not None]
     note = f"  modulation {min(used):.2f} … {max(used):.2f}" if used else "  no modulation"
     text = Text.assemble((title, "bold"), (note, "dim"), "\n", (prompt, "dim"), coloured(reply))

@@ -1,1 +1,1 @@
-"""Terminal output of the commands, which are in `services.cli.commands`."""
+"""Renders the terminal output of the commands in `services.cli.commands`."""

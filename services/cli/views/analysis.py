@@ -1,4 +1,4 @@
-"""Renders an analysis for `tidal analyze`: tables of the modulation, and texts in the colours of their modulation."""
+"""Renders the result of `tidal analyze`: tables of the modulation, and texts coloured by their modulation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATISTICS = {"wordCount": "words", "uniqueWordRatio": "different words", "charC
 
 
 def render_analysis(result: AnalysisResult) -> Iterator[RenderableType]:
-    """Yield tables and texts of the result, summaries before details."""
+    """Yield the tables and texts that show a result."""
     if result.kind == "single":
         yield from _single(result.trajectories[0])
     elif result.kind == "batch":
@@ -37,7 +37,7 @@ def _single(trajectory: PromptTrajectory) -> Iterator[RenderableType]:
         keys = ("mean", "std", "min", "q25", "q50", "q75", "max")
         windows.add_row(name, *(_number(statistics[key]) for key in keys))
     yield windows
-    yield Text(f"Phase changes (|t| > 2): {_phases(analysis) or 'none'}\n")
+    yield Text(f"Changes between quarters (|t| > 2): {_phases(analysis) or 'none'}\n")
     ends = analysis["tokenSignalAlignment"][SIGNAL]
     for name, tokens in (("Lowest", ends["lowTokens"]), ("Highest", ends["highTokens"])):
         shown = [Text.assemble((repr(item["tokenText"]), modulation_style(item["value"]))) for item in tokens]
@@ -58,7 +58,7 @@ def _batch(result: AnalysisResult) -> Iterator[RenderableType]:
     strategy = batch["strategyCharacterization"][SIGNAL]
     summary = table("modulation", "value>", "95 % interval")
     for name, values, key in (
-        ("mean of the prompts", strategy, "globalMean"),
+        ("mean of the prompts' means", strategy, "globalMean"),
         ("standard deviation of the prompts' means", strategy, "globalStd"),
         ("variance between prompts", spread, "betweenPromptVar"),
         ("variance within prompts", spread, "withinPromptVar"),

@@ -1,6 +1,7 @@
-"""The state of a running job, derived from the events of its experiment's stream, without terminal or network.
+"""Tracks the state of a running job from the events of its experiment's stream. It uses neither terminal nor network.
 
-`JobView.apply(event)` accepts events in any order in which the server may send them, and returns the lines to print.
+`JobView.apply(event)` updates the state and returns the lines to print. It accepts every order in which the server may
+send events.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from tidal_client import Job, StreamEvent
 from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus
 
 WAITING = "waiting for disk space"
-"""Text for the phase `waiting_for_disk`; the missing space is appended."""
+"""Text that is shown for the phase `waiting_for_disk`, followed by the space that is missing."""
 QUIET_STATUSES = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
-"""Statuses that are shown as the phase, not on a separate line."""
+"""Statuses for which no line is printed, because they are shown as the phase of the job."""
 
 
 @dataclass
@@ -32,9 +33,9 @@ class JobView:
     total_steps: int | None = None
     eta_seconds: float | None = None
     values: dict[str, float] = field(default_factory=dict)
-    """Newest value of each metric; NaN if it was not finite."""
+    """{metric name: newest value}. A value that was not finite is NaN."""
     clock: Callable[[], float] = time.monotonic
-    """Returns the time in seconds."""
+    """Function that returns the current time in seconds. Tests replace it."""
     _first_step_at: float | None = None
 
     def __post_init__(self) -> None:
@@ -42,7 +43,9 @@ class JobView:
 
     @property
     def fraction(self) -> float:
-        """Return the finished share of the steps or of the time limit, whichever is larger; 0 if it is unknown."""
+        """Return the progress in [0, 1]: the larger of the shares of the steps and of the time limit. 0 if both are
+        unknown.
+        """
         if self.job.status == JobStatus.COMPLETED:
             return 1.0
         by_step = self.step / self.total_steps if self.total_steps else 0.0
@@ -54,20 +57,20 @@ class JobView:
 
     @property
     def seconds_left(self) -> float | None:
-        """Return the smaller of the trainer's estimate and the time left until the limit; None if both are unknown."""
+        """Return the smaller of the trainer's estimate and the time until the limit; None if unknown or not running."""
         limit = self._time_limit()
         by_time = limit - (self.clock() - self._first_step_at) if limit and self._first_step_at is not None else None
         known = [seconds for seconds in (self.eta_seconds, by_time) if seconds is not None]
         return min(known) if known and min(known) > 0 and self.job.status == JobStatus.RUNNING else None
 
     def _time_limit(self) -> float | None:
-        """Return `max_seconds` of the job's configuration, in the section `training` or at the top level."""
+        """Return `max_seconds` from the section `training` of the configuration or from its top level; None if not set."""
         config = (self.job.payload or {}).get("config", {})
         limit = config.get("training", config).get("max_seconds")
         return float(limit) if limit else None
 
     def update(self, job: Job) -> list[str]:
-        """Take over a newer state of the job, and return the lines to print."""
+        """Replace the state by a newer one from the api, and return the lines to print."""
         before, self.job = self.job, job.model_copy(update={"payload": job.payload or self.job.payload})
         self._take_progress(job.progress.model_dump())
         if (job.status, job.attempt) == (before.status, before.attempt) or job.status in QUIET_STATUSES:
@@ -81,7 +84,7 @@ class JobView:
         return [f"{job.status}{attempt}{reason}"]
 
     def apply(self, event: StreamEvent) -> list[str]:
-        """Take over an event, and return the lines to print."""
+        """Apply an event of the stream to the state, and return the lines to print."""
         data = event.data if isinstance(event.data, dict) else {}
         if event.name in ("metrics", "rl-metrics"):
             for point in data.get("points", ()):
@@ -97,7 +100,7 @@ class JobView:
         return []
 
     def summary(self) -> str:
-        """Return the newest metrics, such as `loss 4.31 · validation 4.40 · 12.3k tokens/s`."""
+        """Return the newest metrics as text, such as `loss 4.31 · validation 4.40 · 12.3k tokens/s`."""
         parts = []
         for name, label in ((LOSS, "loss"), (VALIDATION_LOSS, "validation"), (EPISODE_REWARD, "reward")):
             if name in self.values:
@@ -115,17 +118,18 @@ class JobView:
         if isinstance(disk, dict):
             shortage = shortage_text(disk["disk"], disk["freeBytes"], disk["neededBytes"], disk.get("reason"))
             self.phase = f"{WAITING}: {shortage}"
-        return [] if waited else [f"{self.phase}; free some space, then the job continues automatically"]
+        return [] if waited else [f"{self.phase}; the job continues automatically when you have freed some space"]
 
     def _take_point(self, point: Mapping[str, Any]) -> None:
         self._take_progress({"step": int(point.get("step") or 0)})
         for name, value in (point.get("values") or {}).items():
-            # Null means that the value was not finite, because the training has diverged.
+            # None means that the value was not finite, because the training has diverged.
             self.values[name] = math.nan if value is None else float(value)
 
     def _take_progress(self, progress: Mapping[str, Any]) -> None:
         phase = progress.get("phase") or self.phase
-        # While the job waits for space, keep the text about the disk, which the job's progress does not contain.
+        # The progress of the job does not contain the text about the disk, so the text is kept while the job waits for
+        # space.
         if phase != WAITING_FOR_DISK or not self.phase.startswith(WAITING):
             self.phase = phase
         self.step = max(self.step, progress.get("step") or 0)

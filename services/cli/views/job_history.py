@@ -22,16 +22,16 @@ class Attempt:
     worker: str
     began: datetime
     ended: datetime | None
-    """None while it runs."""
+    """Time at which the attempt ended; None while it runs."""
     begin: str
-    """Where it started: `after step 40` or `from the beginning`."""
+    """Where the training began: `after step 40` or `from the beginning`."""
     checkpoint: str
-    """The newest checkpoint that it registered, such as `step 80`."""
+    """The newest checkpoint that the attempt wrote, such as `step 80`."""
     ending: str
 
 
 def attempts(events: Sequence[JobEvent]) -> list[Attempt]:
-    """Return the attempts in order; `events` are the events of the job, oldest first."""
+    """Return the attempts of a job in order. `events` are all events of the job, oldest first."""
     found: list[Attempt] = []
     for event in events:
         if event.event == "claimed":
@@ -65,21 +65,23 @@ def _with(attempt: Attempt, event: JobEvent) -> Attempt:
     elif event.event == "healed":
         changes["ending"] = ""
     elif event.event == "restored":
-        changes = {"ended": event.at, "ending": "lost with the installation (restored from a backup)"}
+        changes = {"ended": event.at, "ending": "ended by the backup (the job was restored from it)"}
     elif event.to_status in _WITHOUT_WORKER:
         changes = {"ended": event.at, "ending": ending(event.event, details)}
     return Attempt(**{**vars(attempt), **changes})
 
 
 def ending(event: str, details: Mapping[str, Any]) -> str:
-    """Return how an attempt ended, such as `restarted: worker_lost` or `failed: user_error, no such corpus`."""
+    """Return text about the end of an attempt, such as `restarted: worker_lost` or `failed: user_error, no such
+    corpus`.
+    """
     reasons = [str(details[key]) for key in ("reason", "code", "message") if details.get(key)]
     killed = " (killed)" if details.get("killed") else ""
     return f"{event}: {', '.join(reasons)}{killed}" if reasons else f"{event}{killed}"
 
 
 def describe_events(events: Sequence[JobEvent]) -> list[tuple[JobEvent, str]]:
-    """Return events with their details as text; consecutive checkpoints become one line with their number."""
+    """Return (event, details as text) for each event. Of consecutive checkpoints, only the newest is returned."""
     lines: list[tuple[JobEvent, str]] = []
     consecutive = 0
     for event in events:

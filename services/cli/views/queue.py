@@ -1,4 +1,4 @@
-"""Prints the queue as two tables: the types of jobs, and the waiting jobs."""
+"""Prints the queue as two tables: one of the job types, and one of the waiting jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOON_SECONDS = 5.0
 
 
 def time_until(moment: datetime | None, *, now: datetime | None = None) -> str:
-    """Return the time until `moment`, such as `now`, `in 3:05` or, for None, `unknown`."""
+    """Return the time until `moment` as text, such as `now` or `in 3:05`; `unknown` for None."""
     if moment is None:
         return "unknown"
     seconds = (moment - (now or datetime.now(UTC))).total_seconds()
@@ -33,7 +33,7 @@ def print_queue(queue: Queue) -> None:
         counts = (str(kind.running), str(kind.stale), str(kind.pending))
         lines.add_row(kind.type, limit, *counts, duration(kind.usual_seconds))
     out.print(lines)
-    waiting = table("job", "type", "place>", "priority>", "starts about", "name", "submitted")
+    waiting = table("job", "type", "position>", "priority>", "starts about", "name", "submitted")
     for kind in queue.types:
         for job in kind.jobs:
             place, priority = str(job.position), str(job.priority)

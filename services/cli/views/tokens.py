@@ -1,8 +1,8 @@
-"""Prints generated tokens in the colours of their modulation, with a legend and a summary.
+"""Prints generated tokens coloured by their modulation, with a legend and a summary.
 
-Blue means careful, vermilion daring, and grey is between them. These colours can be distinguished with every kind of
-colour blindness, and are readable on light and dark backgrounds. In a pipe, with NO_COLOR or with --color never, the
-text has no colours.
+Blue means careful, vermilion means daring, and grey means a modulation between them. These colours can be distinguished
+with every kind of colour blindness, and are readable on light and dark backgrounds. In a pipe, with NO_COLOR or with
+--color never, the text has no colours.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TokenView:
     """Prints a generation token by token. `count` is the number of tokens printed so far."""
 
     def __init__(self, color: Color, prompt: str, mode: str, *, on_first: Callable[[], None] = lambda: None) -> None:
-        """Create a view for a prompt and a gating mode; `on_first` is called before the first output."""
+        """`mode` is the gating mode. `on_first` is called before the first output."""
         self.out = console(color)
         self.err = console(color, stderr=True)
         self.count = 0
@@ -81,18 +81,18 @@ class TokenView:
     def end_line(self) -> None:
         """End the line, if anything has been printed."""
         if self._begun:
-            # Write to the file directly. After Ctrl-C the console may still buffer a text that it has already written,
-            # and would write it again.
+            # The line break is written to the file directly, because after Ctrl-C the console may still buffer text
+            # that it has already written, and would write it again.
             self.out.file.write("\n")
             self.out.file.flush()
             self._begun = False
 
     def print_summary(self, reply: Generation, source: str) -> None:
-        """Print number of tokens, speed, seed and sampling parameters on stderr."""
+        """Print the number of tokens, the speed, the seed and the sampling parameters on stderr."""
         rate = 1000 * reply.tokens_generated / reply.elapsed_ms if reply.elapsed_ms else 0.0
         parts = [plural(reply.tokens_generated, "token"), f"{rate:.0f} tokens/s", *effective(reply, self._mode), source]
         if reply.truncated:
-            parts.append(f"{plural(reply.truncated, 'token')} left the window")
+            parts.append(f"{plural(reply.truncated, 'token')} dropped from the context window")
         self.err.print(Text(" · ".join(parts), style="dim"), soft_wrap=True)
 
     def _begin(self) -> None:
@@ -119,13 +119,13 @@ def coloured(reply: Generation) -> Text:
 
 
 def legend() -> Text:
-    """Return a legend of the colours."""
+    """Return a legend that shows the colours from modulation 0 to 1."""
     shades = [("■", modulation_style(step / (LEGEND_STEPS - 1))) for step in range(LEGEND_STEPS)]
     return Text.assemble(("modulation  0 careful ", "dim"), *shades, (" 1 daring", "dim"))
 
 
 def effective(reply: Generation, mode: str) -> list[str]:
-    """Return seed, mode and sampling parameters that the generation used, as far as the reply contains them."""
+    """Return texts with the seed, the mode and the sampling parameters that the generation used."""
     values = reply.effective
     names = {"temperature": "temperature", "topK": "top-k", "topP": "top-p", "repetitionPenalty": "penalty"}
     given = [f"{name} {values[key]:.4g}" for key, name in names.items() if values.get(key) not in (None, 1.0)]
@@ -137,7 +137,7 @@ def effective(reply: Generation, mode: str) -> list[str]:
         mean = sum(modulations) / len(modulations)
         given = [f"modulation {min(modulations):.2f} to {max(modulations):.2f}, mean {mean:.2f}"]
     if mode != GatingMode.NONE and values.get("gatesFed") is False:
-        given.append("gates off, not trained")
+        given.append("gates off, because they were not trained")
     if given:
         words.append(f"({', '.join(given)})")
     seed = [f"seed {values['seed']}"] if values.get("seed") is not None else []

@@ -1,4 +1,4 @@
-"""Follows a job live: with a progress bar on a terminal, otherwise with regular lines."""
+"""Follows a job live and shows its progress: as a bar on a terminal, otherwise as lines."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from tidal_client import Client, Job, StreamEvent
 from tidal_client.vocabulary import JobStatus
 
 LINE_SECONDS = 10.0
-"""Seconds between two lines if the output is not a terminal."""
+"""Seconds between two progress lines if the output is not a terminal."""
 POLL_SECONDS = 3.0
-"""Seconds between two requests for the job, in case an event is late."""
+"""Seconds between two requests for the job. The requests are needed in case an event of the stream is late."""
 PATIENCE_SECONDS = 60.0
-"""Seconds without contact to the api after which following fails."""
+"""`watch` fails if the api has not replied for so many seconds."""
 
 
 class Display(Protocol):
-    """Shows the state of a job."""
+    """Shows the state of a job to the user."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
     def remark(self, line: str) -> None:
-        """Print a line about an event."""
+        """Print a line of text."""
 
     def refresh(self) -> None:
-        """Show the present state of the view."""
+        """Show the current state of the job."""
 
 
 def watch(client: Client, job: Job, *, label: str | None = None, console: Console = err) -> JobView:
@@ -84,7 +84,7 @@ def _read(client: Client, experiment_id: str, into: queue.SimpleQueue[StreamEven
             into.put(event)
     except TidalError as error:
         into.put(error)
-    except RuntimeError:  # the client was closed, because following has ended
+    except RuntimeError:  # only possible if the client was closed because `watch` has ended
         return
 
 
@@ -136,7 +136,7 @@ class _BarDisplay:
 
 
 class _LineDisplay:
-    """Prints a line for each event and every LINE_SECONDS, for logs and pipes."""
+    """Prints a line for each remark and a progress line every LINE_SECONDS, for logs and pipes."""
 
     def __init__(self, view: JobView, title: str, console: Console) -> None:
         self._view = view
