@@ -21,12 +21,12 @@ def accept_any_text() -> None:
 
 
 def shows_unicode(encoding: str) -> bool:
-    """Return whether an output with this encoding can show every character."""
+    """Return whether an output with this encoding can represent every character."""
     return encoding.lower().replace("-", "").startswith("utf")
 
 
 def as_typed(argument: str) -> str:
-    """Return a command-line argument decoded as UTF-8 if the locale could not decode it, or unchanged if not UTF-8."""
+    """Decode a command-line argument as UTF-8 if the locale could not; return any other argument unchanged."""
     try:
         return argument.encode("ascii", "surrogateescape").decode("utf-8") if not argument.isascii() else argument
     except UnicodeError:

@@ -1,9 +1,10 @@
-"""A console for untrusted text, which can neither control the terminal nor be cut in the middle of a word.
+"""A console for untrusted text: the text cannot control the terminal and is never cut in the middle of a word.
 
-Texts of models, prompts, jobs and logs are printed literally: markup has no effect, and a control character other than
-newline and tab is shown as its Unicode picture (`\\x1b` as ␛), also in a pipe. No text can therefore move the cursor,
+Texts of models, prompts, jobs and logs are printed literally. Markup has no effect, and a control character other than
+newline and tab is shown as its Unicode picture (`\\x1b` as ␛), also in a pipe. Therefore no text can move the cursor,
 clear the screen or rename the window. Output that is not a terminal is neither wrapped nor cut. On a terminal, tables
-break lines only between words, so that an id can be copied. Leaves out JSON, which escapes such characters.
+break lines only between words, so that an id can be copied. JSON output does not need this module, because JSON escapes
+such characters.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ _PICTURES = {
     0x7F: "␡",
     **dict.fromkeys((*range(0x80, 0xA0), *range(0xD800, 0xE000)), "�"),
 }
-"""Maps the control characters (C0, delete, C1) and half surrogates, which have no encoding, to printable characters."""
+"""{code point: printable character} for the control characters (C0, delete, C1) and for unpaired surrogates."""
 
 
 UNLIMITED = 100_000
 """Width in columns that is assumed for an output that is not a terminal."""
 LONGEST_WORD = 100
-"""Longest word in a table that is not folded on a terminal; ids and references are shorter."""
+"""Largest number of characters of a word that is never broken in a table; ids and references are shorter."""
 
 
 class WholeWordTable(Table):
@@ -58,7 +59,10 @@ class WholeWordTable(Table):
 
 
 def _column_widths(available: int, smallest: list[int], largest: list[int]) -> list[int]:
-    """Return widths between `smallest` and `largest`; columns that need the least extra width receive it first."""
+    """Return column widths between `smallest` and `largest`.
+
+    Columns that need the least extra width are served first.
+    """
     widths, remaining = list(smallest), available - sum(smallest)
     order = sorted(range(len(largest)), key=lambda index: largest[index] - smallest[index])
     for place, index in enumerate(order):
@@ -69,7 +73,7 @@ def _column_widths(available: int, smallest: list[int], largest: list[int]) -> l
 
 
 class Terminal(Console):
-    """A console of rich that prints no control sequences other than its own (colours, progress bars)."""
+    """A console of the library rich that prints no control sequences other than its own (colours, progress bars)."""
 
     def __init__(self, **options: Any) -> None:
         """Create a `Console` whose markup, emoji codes and highlighting are off unless `options` turn them on."""

@@ -1,4 +1,4 @@
-"""Controller training: reward, environment, rollout, PPO and ablation. Re-exports names of `common.controller`."""
+"""Controller training: reward, environment, rollout, PPO and ablation. Also exports names of `common.controller`."""
 
 from common.controller import (
     GatingPolicy,

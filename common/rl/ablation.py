@@ -1,8 +1,9 @@
 """Compares a trained controller with random and fixed modulation on prompts that training has not seen.
 
-Learned (deterministic), random (uniform per token) and fixed modulation decode the same prompts with the same random
-numbers, so that the differences are paired. The value of an episode is its mean reward per token. `run_ablation_job`
-writes the results as a job, `run_ablation` returns them. Leaves out: the statistics (`common.rl.comparison`).
+The learned policy (deterministic), random modulation (uniform per token) and fixed modulation decode the same prompts
+with the same random numbers, so that their episodes can be compared pairwise. The value of an episode is its mean
+reward per token. `run_ablation` returns the results; `run_ablation_job` writes them and reports to a job. The
+statistics are in `common.rl.comparison`.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_o
 from tidal_client.vocabulary import GatingMode
 
 ModulationChoice = Callable[[Tensor, Tensor], Tensor]
-"""A function from observations (n, 64) and uniform noise (n,) to modulations (n, 1)."""
+"""A policy: returns modulations (n, 1) for observations (n, 64) and uniform noise (n,)."""
 
 SEQUENCES_AT_ONCE = 96
-"""Largest number of sequences in one batch."""
+"""Largest number of sequences (prompts times policies) in one batch."""
 
 
 class _EarlyStop(Exception):
@@ -59,9 +60,9 @@ def run_ablation(
 ) -> dict[str, Any]:
     """Compare `policy` with random and fixed modulation on validation prompts; return the content of the results file.
 
-    By default `statistics` are counted from the corpus and `end_token` is end-of-text. `on_step(sequences)` is called
-    after every batch step and may raise. Raises ConfigError if episodes do not fit into the context, DataError if no
-    document is usable, DivergedError if a reward is not finite.
+    `statistics` are by default counted from the corpus; `end_token` is by default the end-of-text token.
+    `on_step(number of sequences)` is called after each step of a batch and may raise to abort. Raises ConfigError if
+    episodes do not fit into the context, DataError if no document is usable, DivergedError if a reward is not finite.
     """
     if statistics is None:
         statistics = ngram_statistics(corpus, config, model.config.vocab_size)
@@ -124,7 +125,7 @@ def end_of_text(model: TransformerLM) -> int | None:
 
 
 def compared_policies(policy: GatingPolicy, fixed_modulation: float) -> dict[str, ModulationChoice]:
-    """Return the compared policies by their names in the results."""
+    """Return {name in the results: policy} for the three compared policies."""
     return {
         GatingMode.LEARNED: lambda observation, _: policy.act(observation, deterministic=True).action,
         GatingMode.RANDOM: lambda _, noise: noise[:, None],
@@ -146,11 +147,11 @@ def play_episodes(
     seed: int,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float64]:
-    """Run one episode per prompt and policy; return means per token (policies, prompts, 8) in the order of
-    `QUANTITIES`.
+    """Run one episode per prompt and policy; return the means per token of `QUANTITIES`, (policies, prompts, 8).
 
-    The noise of prompt i comes from `seed + i`: per token one number for sampling and one for the policy, equal for all
-    policies and batch sizes. `on_step(sequences)` is called after each batch step and may raise to abort.
+    The noise of prompt i comes from `seed + i`. It has one number per token for sampling and one for the policy, and is
+    the same for all policies and batch sizes. `on_step(number of sequences)` is called after each step of a batch and
+    may raise to abort.
     """
     length = config.episode.max_length
     noise = torch.stack(
@@ -177,7 +178,7 @@ def _episodes(
     end_token: int | None,
     on_step: Callable[[int], None],
 ) -> Tensor:
-    """Return sums over the tokens of each episode, (policies × prompts, 8)."""
+    """Return the sums of `QUANTITIES` over the tokens of each episode, (policies × prompts, 8)."""
     n = len(prompts)
     sequences = n * len(policies)
     decoder = Decoder(model, config, statistics, sequences, end_token=end_token)

@@ -10,8 +10,8 @@ aliases                           other names that the original uses for a polic
 conclusion                        all verdicts together
 conditions                        the prompts, seeds, weights and settings of the comparison
 
-The value of an episode is its mean per token. `perplexity` is the reward component, in [−1, 0]. Leaves out: running the
-episodes (`common.rl.ablation`).
+The value of an episode is its mean per token. `perplexity` is the reward component, in [−1, 0]. `common.rl.ablation`
+runs the episodes.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from tidal_client.vocabulary import GatingMode
 CONFIDENCE = 0.95
 """Confidence level of the intervals."""
 QUANTITIES = ("total", *REWARD_COMPONENTS, "modulation", "length")
-"""Columns of one episode: means per token, and last the number of tokens."""
+"""Columns of an episode's results: the means per token, and in the last column the number of tokens."""
 
 
 def mean_interval(values: NDArray[np.float64], resamples: int, seed: int) -> tuple[float, float]:
     """Return the 95 % bootstrap percentile interval of the mean of `values` (n,).
 
-    The ends are, of the r sorted means of the resamples, the entries ⌊.025 · (r − 1)⌋ and ⌊.975 · (r − 1)⌋.
+    If m is the sorted list of the means of r resamples, the interval is m[⌊0.025 · (r − 1)⌋] to m[⌊0.975 · (r − 1)⌋].
     """
     generator = np.random.default_rng(seed)
     chosen = generator.integers(0, len(values), size=(resamples, len(values)))
@@ -45,7 +45,7 @@ def mean_interval(values: NDArray[np.float64], resamples: int, seed: int) -> tup
 
 
 def interval_summary(values: NDArray[np.float64], resamples: int, seed: int) -> dict[str, float]:
-    """Return mean, std (unbiased) and bootstrap interval of the mean of one quantity per prompt, `values` (n,)."""
+    """Return mean, std (unbiased) and bootstrap interval of the mean of `values` (n,), one value per prompt."""
     low, high = mean_interval(values, resamples, seed)
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(values.mean()), "std": spread, "ci_low": low, "ci_high": high}
@@ -56,8 +56,8 @@ def compare_episodes(
 ) -> dict[str, Any]:
     """Return the content of `ablation_results.json`.
 
-    `results` holds for each policy the quantities of its episodes (n, 8) in the order of `QUANTITIES`; `prompts` holds
-    their n prompts. Episodes of equal prompts are averaged first, because they are not independent.
+    `results` is {policy: quantities of its n episodes, (n, 8) in the order of `QUANTITIES`}; `prompts` holds the n
+    prompts. Episodes of equal prompts are averaged first, because they are not independent.
     """
     c = config.ablation
     episodes = len(prompts)
@@ -109,7 +109,7 @@ def _by_prompt(values: NDArray[np.float64], prompts: Sequence[Sequence[int]]) ->
 def verdict(difference: dict[str, float], other: str) -> str:
     """Return one sentence about the paired difference of the total reward, learned minus `other`.
 
-    It claims a difference only if the interval excludes 0.
+    The sentence claims a difference only if the interval excludes 0.
     """
     numbers = f"{difference['mean']:+.4f}, 95 % interval {difference['ci_low']:+.4f} to {difference['ci_high']:+.4f}"
     if difference["ci_low"] > 0:

@@ -1,8 +1,9 @@
-"""Decodes B sequences together: observe, apply a modulation, sample a token, score it, feed it to the model.
+"""Decodes B sequences together. A step observes, applies a modulation, samples a token, scores and decodes it.
 
 Training rollouts and the ablation share this step. Only the `top_k.high` largest logits of a sequence are sorted,
-because top-k follows top-p and no other token can be sampled. No operation waits for the device. Leaves out: the end of
-episodes and the choice of prompts (`common.rl.environment`), and sliding windows, because an episode fits the context.
+because top-k follows top-p and no other token can be sampled. No operation waits for the device.
+`common.rl.environment` ends episodes and chooses prompts. There is no sliding window, because every episode fits into
+the model's context.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class DecodedStep(NamedTuple):
 
 
 class Decoder:
-    """The state of B sequences on the model's device: history, KV cache, raw logits (B, V), hidden states (B, D)."""
+    """The state of B sequences on the model's device: tokens, KV cache, raw logits (B, V), hidden states (B, D)."""
 
     def __init__(
         self,
@@ -41,7 +42,10 @@ class Decoder:
         *,
         end_token: int | None,
     ) -> None:
-        """Create empty sequences. Raises ConfigError if prompt and episode together exceed the model's context."""
+        """Create empty sequences.
+
+        Raises ConfigError if the longest prompt and episode together exceed the model's context.
+        """
         self.model = model.eval()
         self.config = config
         self.batch_size = batch_size
@@ -99,7 +103,8 @@ class Decoder:
             self.config.reward,
         )
         self.history.append(sampled.token)
-        # Sequences restart at different times, so the host only knows this upper bound of their lengths.
+        # Sequences restart at different times, so the host knows only an upper bound of their lengths: the longest
+        # episode.
         self.cache.bounds = [min(bound, self.capacity - 1) for bound in self.cache.bounds]
         gate_input = action.reshape(-1, 1) if self.model.gates_trained else None
         logits, hidden = self.model.decode_one_token(sampled.token, self.cache, gate_input)

@@ -1,9 +1,9 @@
 """The batched decoding environment: B sequences, each of which restarts with a new prompt when its episode ends.
 
 An episode is a prompt (the beginning of a document) and at most `episode.max_length` generated tokens. End-of-text
-terminates it, the length truncates it. Prompts are prefilled into a pool; a sequence that restarts copies keys, values
-and logits from there, so the other sequences continue and no operation waits for the device. `refill` builds a new pool
-between rollouts. Leaves out: the policy, the weights of the reward.
+terminates it, the length truncates it. Prompts are prefilled into a pool. A sequence that restarts copies keys, values
+and logits from the pool, so the other sequences continue and no operation waits for the device. `refill` builds a new
+pool between rollouts. The caller chooses the modulation and weights the reward components.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from common.rl.statistics import NgramStatistics
 class Transition(NamedTuple):
     """One step of B environments, on the device.
 
-    Shapes: components (B, 5); next_observation (B, 64), which belongs to the same episode even if it has ended;
-    terminated and truncated (B,) bool, never both true.
+    Shapes: components (B, 5); next_observation (B, 64), which belongs to the same episode even if the episode has
+    ended; terminated and truncated (B,) bool, never both true.
     """
 
     components: Tensor
@@ -82,7 +82,7 @@ class DecodingEnvironment:
         self._restart(torch.ones(self.num_envs, dtype=torch.bool, device=self.device), fresh=True)
 
     def refill(self, steps: int) -> None:
-        """Prefill prompts for the next `steps` steps: enough for episodes of full length, and one more per sequence.
+        """Prefill the prompts that `steps` steps with episodes of full length need, and one more per sequence.
 
         If many episodes terminate early, the pool is used again from its beginning.
         """
@@ -104,7 +104,7 @@ class DecodingEnvironment:
         return Transition(step.components, next_observation, terminated, truncated)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return copies of all state that determines how the environment continues."""
+        """Return copies of the state from which the environment can continue exactly, except the pool of prompts."""
         d = self.decoder
         state = {
             "keys": d.cache.keys,
@@ -123,7 +123,7 @@ class DecodingEnvironment:
         return copies
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a result of `state_dict`; call `refill` afterwards. Raises ValueError if its shapes differ."""
+        """Restore a result of `state_dict`; call `refill` afterwards. Raises ValueError if its shapes differ."""
         d = self.decoder
         if state["keys"].shape != d.cache.keys.shape or state["logits"].shape != d.logits.shape:
             raise ValueError(

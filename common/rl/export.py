@@ -1,6 +1,6 @@
 """Writes the results of a controller training: policy in the original's format, logged points, ablation results.
 
-Leaves out: resumable checkpoints (`common.rl.state`), reading policies (`common.controller.load_policy`).
+Resumable checkpoints are in `common.rl.state`. `common.controller.load_policy` reads policies.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def write_ablation_results(results: Mapping[str, Any], directory: Path) -> Path:
 
 
 def original_keys(config: RLConfig) -> dict[str, Any]:
-    """Return the configuration under the original's key names, as far as they exist."""
+    """Return the settings that the original also has, under the original's names."""
     ppo, episode, reward, modulation = config.ppo, config.episode, config.reward, config.modulation
     return {
         "RL_AGENT_TYPE": config.policy.distribution,

@@ -1,7 +1,7 @@
 """Generalised advantage estimation over T steps of B environments (Schulman et al. 2016, eq. 16).
 
 A terminated step has no future reward. A truncated step (time limit) ends the sum, but bootstraps from the value of the
-observation that would have followed in the same episode. Leaves out: standardising (`common.rl.ppo.standardise`).
+observation that would have followed in the same episode. `common.rl.ppo.standardise` standardises the advantages.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def gae(
     """Return advantages and returns, both (T, B).
 
     All inputs have shape (T, B). `values[t]` = V(o_t). `next_values[t]` is the value of the observation after step t in
-    the same episode, also if the episode was truncated; it is ignored if terminated. `terminated`, `truncated` are
-    bool.
+    the same episode, also if the episode was truncated there; if step t terminated the episode, it is ignored.
+    `terminated`, `truncated` are bool.
 
     δ_t = r_t + γ · V(next o_t) · [not terminated] − V(o_t);  A_t = δ_t + γ · λ · [episode continues] · A_{t+1};
     return = A_t + V(o_t). Raises ValueError if shapes differ.

@@ -1,8 +1,8 @@
 """Proximal policy optimisation: clipped surrogate, MSE value loss, entropy bonus (Schulman et al. 2017).
 
 `ppo_update` runs all epochs over one flattened rollout and works on any policy with `evaluate(observation, action)`.
-No value clipping; advantages are standardised once per rollout by the caller (`standardise`), not per minibatch.
-Leaves out: collecting data (`common.rl.rollout`) and schedules.
+The value loss is not clipped. The caller standardises the advantages once per rollout (`standardise`), not per
+minibatch. `common.rl.rollout` collects the data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ActorCritic(Protocol):
     """The interface of a policy that PPO can train."""
 
     def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Return log-probability, entropy, value and cost value (or None) of N observations and actions, each (N,)."""
+        """Return log-probability, entropy, value and cost value (or None), each (N,), of N observations and actions."""
         ...
 
     def parameters(self) -> Iterable[nn.Parameter]:
@@ -42,7 +42,7 @@ class PPOBatch:
     advantage: Tensor
     """Standardised advantage."""
     returns: Tensor
-    """Advantage before standardising, plus the value at the time of the rollout."""
+    """Target of the value function: the advantage before standardising plus the value at the time of the rollout."""
     cost_returns: Tensor | None = None
     """Targets of the cost critic; None outside the constrained mode."""
 
@@ -129,10 +129,11 @@ def ppo_update(
 ) -> dict[str, float]:
     """Run all epochs over one rollout; return the means of the `Losses` over the minibatches, and `gradient_norm`.
 
-    Each epoch uses a new permutation sampled on the CPU from `generator`. approx_kl is the estimator
-    mean((r − 1) − ln r) of Schulman's note "Approximating KL divergence"; clip_fraction is the share of
-    |r − 1| > clip_range. Loss and gradient norm are checked before each step of the optimiser, which is the only
-    synchronisation with the device per minibatch. Raises DivergedError if one of them is not finite.
+    Each epoch uses a new permutation sampled on the CPU from `generator`. approx_kl is the estimator mean((r − 1) − ln
+    r) of Schulman's note "Approximating KL divergence"; clip_fraction is the share of transitions with |r − 1| >
+    clip_range; r is the probability ratio of new and old policy. Loss and gradient norm are checked before each step of
+    the optimiser; this check is the only synchronisation with the device per minibatch. Raises DivergedError if one of
+    them is not finite.
     """
     sums: Tensor | None = None
     updates = 0

@@ -64,15 +64,15 @@ def prepare_training(
 
 
 def resume_from_checkpoint(state: ControllerState, hooks: TrainingHooks) -> None:
-    """Resume from the newest intact checkpoint, if any; report skipped checkpoints and reasons for inexactness."""
+    """Resume from the newest intact checkpoint, if any. Report damaged checkpoints, and why the resume is not exact."""
     manager = state.writer.manager
     info = newest_intact_checkpoint(manager, hooks)
     if info is None:
         return
     reasons = state.restore(info)
     hooks.event("resumed", checkpoint=info.name, step=state.counters.step)
-    # Reported again, because the process that wrote it may have died before its report. Folders are numbered by
-    # iteration, but the hooks expect the number of transitions.
+    # The checkpoint is reported again, because the process that wrote it may have died before its report. Folders are
+    # numbered by iteration, but the hooks expect the number of transitions.
     hooks.checkpoint_saved(replace(info, step=state.counters.step))
     hooks.checkpoints_kept(manager.prune())
     if reasons:
@@ -80,7 +80,7 @@ def resume_from_checkpoint(state: ControllerState, hooks: TrainingHooks) -> None
 
 
 def weights_digest(model: TransformerLM, phase: LongPhase) -> str:
-    """Return the SHA-256 over names and values of the language model's weights."""
+    """Return the SHA-256 of the names and values of the language model's weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         phase.heartbeat()

@@ -1,8 +1,7 @@
-"""Selects the prompts of episodes: one set each for training, for the evaluations during training, for the ablation.
+"""Selects the prompts of episodes: one set for training, one for the evaluations during training, one for the ablation.
 
-Each prompt is the beginning of a document. The prompt pools of `common.data` keep the texts of the three sets disjoint
-in every run. In addition, training uses training documents, the other two validation documents. Leaves out: reading the
-corpus.
+Each prompt is the beginning of a document. The training set comes from training documents, the other two from
+validation documents. The prompt pools of `common.data` ensure that the three sets have no prompt in common.
 """
 
 from __future__ import annotations

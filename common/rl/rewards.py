@@ -1,8 +1,9 @@
-"""Computes the reward of one decoding step: five components and their weighted sum, for one token or a batch.
+"""Computes the reward of a decoding step: five components and their weighted sum, for one token or a batch.
 
 `step_reward` is the readable definition in plain floats. Rollouts use `reward_components`, which computes the same
-components for B sequences on the device. Both score the distribution after repetition penalty and temperature, before
-top-p and top-k. Leaves out: how the weights change over training (`common.rl.schedules`).
+components for B sequences on the device. Both score the distribution after repetition penalty and temperature, but
+before top-p and top-k (the scored distribution). Tokens are sampled from the distribution after top-p and top-k (the
+sampling distribution).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ WINDOW = 10
 """Number of preceding tokens that the repetition component considers."""
 
 DIVERSITY_WIDTH = 2.5
-"""Standard deviation in nats of the Gaussian that scores the entropy of the scored distribution."""
+"""Standard deviation in nats of the Gaussian that rates the entropy of the scored distribution."""
 SAMPLING_WIDTH = 1.25
-"""Standard deviation in nats of the Gaussian that scores the entropy of the sampling distribution."""
+"""Standard deviation in nats of the Gaussian that rates the entropy of the sampling distribution."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def reward_weights(config: RewardConfig) -> tuple[float, ...]:
 
 
 def without_components(weights: Sequence[float], *names: str) -> tuple[float, ...]:
-    """Return `weights` with the named components set to 0 and the others scaled so that the sum stays the same.
+    """Return `weights` with those of the components `names` set to 0, and the others scaled to keep the sum.
 
     Raises ValueError for an unknown name, and if no weight above 0 remains.
     """
@@ -51,7 +52,9 @@ def without_components(weights: Sequence[float], *names: str) -> tuple[float, ..
         )
     kept = [0.0 if name in names else weight for name, weight in zip(REWARD_COMPONENTS, weights, strict=True)]
     if sum(kept) <= 0:
-        raise ValueError(f"without {', '.join(names)} no component has a weight above 0; keep at least one that has")
+        raise ValueError(
+            f"without {', '.join(names)} no component has a weight above 0; keep at least one such component"
+        )
     scale = sum(weights) / sum(kept)
     return tuple(weight * scale for weight in kept)
 

@@ -1,7 +1,7 @@
 """Collects one rollout: T steps of B environments under a policy, kept on the device until it is complete.
 
-The values of the observations after each step are computed in one pass at the end. So every step, also a truncated one
-or the last of the rollout, bootstraps from the observation that follows in its own episode. Leaves out: the update.
+The values of the observations that follow each step in its own episode are computed in one pass at the end. So GAE can
+also bootstrap from truncated steps and from the last step of the rollout.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Rollout:
     truncated: Tensor
 
     def batch(self, *, gamma: float, gae_lambda: float) -> tuple[PPOBatch, Tensor, Tensor]:
-        """Return the flattened rollout with standardised advantages, and also values and returns (T·B,)."""
+        """Return the flattened rollout with standardised advantages, and separately its values and returns (T·B,)."""
         advantage, returns = gae(
             self.reward,
             self.value,
@@ -66,7 +66,7 @@ def collect_rollout(
     generator: torch.Generator,
     keep_going: Callable[[int], bool] = lambda _: True,
 ) -> Rollout | None:
-    """Collect `steps` steps; the reward is the sum of the components multiplied by `weights` (5).
+    """Collect `steps` steps; the reward is the sum of the components weighted by `weights` (5,).
 
     `keep_going(t)` is called before step t; if it returns False, the partial rollout is discarded and None returned.
     `generator` is on the environment's device and samples the actions.
@@ -124,7 +124,10 @@ class EpisodeMean:
     """Reward sum of the unfinished episode of each environment."""
 
     def update(self, reward: Tensor, ended: Tensor) -> None:
-        """Add a rollout, `reward` and `ended` (T, B), step by step and within a step by environment."""
+        """Add a rollout, `reward` and `ended` (T, B).
+
+        Episodes that end in the same step are added in the order of environments.
+        """
         rewards, ends = reward.tolist(), ended.tolist()
         running = self.running if self.running is not None else [0.0] * len(rewards[0])
         for step_rewards, step_ends in zip(rewards, ends, strict=True):

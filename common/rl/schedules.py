@@ -1,8 +1,8 @@
 """Pure functions that compute the schedules and adaptive coefficients of controller training.
 
 `common.rl.train` uses the two linear schedules. Homeostasis, the constrained mode (PPO-Lagrangian) and the gate loss
-are implemented and tested, but no training uses them yet. Adaptive rates are per 128 transitions; `times` applies them
-repeatedly for a larger rollout.
+are implemented and tested, but no training uses them yet. The rates of adaptive coefficients apply per 128 transitions;
+for a larger rollout, `times` applies them repeatedly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from common.errors import require_finite
 from common.rl.rewards import without_components
 
 TRANSITIONS_PER_UPDATE = 128
-"""Transitions for which an adaptive rate is applied once."""
+"""Number of transitions per application of an adaptive rate."""
 
 
 def linear_schedule(start: float, end: float, progress: float) -> float:
@@ -41,11 +41,11 @@ def homeostasis(
     high: float,
     times: int = 1,
 ) -> float:
-    """Return the next value of a coefficient that rises while `measured` is below `target` and decays to `baseline`.
+    """Return the next value of a coefficient that rises while `measured` < `target` and decays towards `baseline`.
 
-    If measured < target: value += release_rate · (target − measured). Then value = decay_rate · value +
-    (1 − decay_rate) · baseline, clamped to [low, high]. This is repeated `times` with the same measurement. Raises
-    DivergedError if an input is not finite, because clamping would turn it into a valid-looking bound.
+    If measured < target: value += release_rate · (target − measured). Then value = decay_rate · value + (1 −
+    decay_rate) · baseline, clamped to [low, high]. This is done `times` times with the same measurement. Raises
+    DivergedError if an input is not finite, because clamping would turn it into `low` or `high`, which look valid.
     """
     require_finite("the controlled coefficient", value)
     require_finite("the measurement that controls a coefficient", measured)
@@ -110,7 +110,7 @@ def diversity_homeostasis(
 
 
 def constrained_weights(weights: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the reward weights of the constrained mode: diversity and repetition 0, the others scaled to sum 1.
+    """Return the reward weights of the constrained mode: 0 for diversity and repetition, the others scaled to sum 1.
 
     Raises ValueError if no weight above 0 remains.
     """
@@ -119,18 +119,19 @@ def constrained_weights(weights: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def hinge_cost(diversity: Tensor, threshold: float = 0.55) -> Tensor:
-    """Return max(0, threshold − diversity), the target of the cost critic; any shape."""
+    """Return the cost max(0, threshold − diversity), whose sum the cost critic predicts; any shape."""
     return (threshold - diversity).clamp_min(0)
 
 
 def dual_step(multiplier: float, diversity: float, *, threshold: float = 0.55, rate: float = 0.05) -> float:
     """Return the next Lagrange multiplier by projected ascent: max(0, λ + rate · (threshold − diversity)).
 
-    The violation is signed, not the hinge, so λ falls while the constraint is satisfied (integral control of Stooke et
-    al. 2020). Raises DivergedError if an input is not finite: max(0, NaN) is 0, which would drop the constraint.
+    The difference is signed (not clipped at 0), so λ falls while the constraint is satisfied (integral control of
+    Stooke et al. 2020). Raises DivergedError if an input is not finite: max(0, NaN) is 0, which would drop the
+    constraint.
     """
     require_finite("the Lagrange multiplier", multiplier)
-    require_finite("the diversity that the constraint measures", diversity)
+    require_finite("the measured diversity of the constraint", diversity)
     return max(0.0, multiplier + rate * (threshold - diversity))
 
 
@@ -140,7 +141,7 @@ def lagrangian_advantage(reward_advantage: Tensor, cost_advantage: Tensor, multi
 
 
 def multiplier_from_raw(raw: float) -> float:
-    """Return softplus(raw), the multiplier for the value `raw` that the original's files store."""
+    """Return softplus(raw), the multiplier λ; files of the original store the value `raw`."""
     return max(raw, 0.0) + math.log1p(math.exp(-abs(raw)))
 
 

@@ -1,9 +1,9 @@
 """The complete state of a controller training, from which it can be resumed exactly.
 
-A training is resumed at the boundary between two iterations: `mark` copies the environment and the random states there,
-and the policy changes only inside `take_iteration`, under a lock. A checkpoint that is written during a rollout
-therefore holds the state of the last boundary, and the rollout is repeated exactly. Leaves out: saving
-(`common.training.resumable`), the loop (`common.rl.train`).
+A training is resumed at the boundary between two iterations. There, `mark` copies the environment and the random
+states; the policy changes only inside `take_iteration`, under a lock. A checkpoint that is written during a rollout
+therefore holds the state of the last boundary, and a resumed training repeats the rollout exactly. Saving is in
+`common.training.resumable`, the loop in `common.rl.train`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from common.rl.rollout import EpisodeMean
 from common.training.resumable import Resumable, environment_differences
 
 ADAM_EPSILON = 1e-5
-"""Adam's epsilon, by PPO's convention: with torch's default of 1e-8 tiny gradients cause full-size steps."""
+"""Adam's epsilon, as is usual for PPO. With torch's default of 1e-8, tiny gradients cause full-size steps."""
 
 
 @dataclass
@@ -35,16 +35,16 @@ class ControllerCounters:
     step: int = 0
     """Transitions in all finished iterations."""
     seconds: float = 0.0
-    """Training time over all attempts."""
+    """Training time in seconds over all attempts."""
     finished: bool = False
     """Whether training has ended, so that only policy file and ablation remain."""
     best_evaluation: float | None = None
-    """Highest evaluation reward so far."""
+    """Highest reward of an evaluation so far; None before the first one."""
     episode: EpisodeMean = field(default_factory=EpisodeMean)
 
 
 class ControllerState(Resumable):
-    """Policy, optimiser, environment, random states, counters and the points logged so far."""
+    """The state of a controller training: policy, optimiser, environment, random states, counters and metrics."""
 
     NUMBER = "iteration"
 
@@ -57,7 +57,10 @@ class ControllerState(Resumable):
         *,
         origin: dict[str, Any],
     ) -> None:
-        """`origin` holds plain values that identify the inputs of the training: corpus digest, language model, …"""
+        """Mark the initial state.
+
+        `origin` holds plain values that identify the inputs of the training: corpus digest, language model, …
+        """
         optimizer = torch.optim.Adam(policy.parameters(), lr=config.ppo.learning_rate, eps=ADAM_EPSILON)
         super().__init__(policy, optimizer, writer)
         self.config = config
@@ -78,7 +81,7 @@ class ControllerState(Resumable):
         self.mark()
 
     def take_iteration(self, update: Callable[[], dict[str, float]], transitions: int) -> dict[str, float]:
-        """Run `update`, which changes the policy and returns the point to log; count the iteration and mark the state.
+        """Run `update`, which changes the policy and returns its metrics; count the iteration and mark the state.
 
         If `update` raises, the policy may be changed only in part, so no further checkpoint is written.
         """
@@ -103,7 +106,7 @@ class ControllerState(Resumable):
     def save_in_background(self, *, evaluation: float | None = None) -> None:
         """Copy the marked state to host memory and submit it to the writer, unless it is already written or submitted.
 
-        With `evaluation` (a reward) the state is the best so far; it is always submitted.
+        With `evaluation` (a reward), the state is the best so far and is always submitted.
         """
         self._save_in_background(None if evaluation is None else Score("evaluation reward", evaluation))
 

@@ -1,8 +1,7 @@
 """Unigram and bigram counts of a corpus, for the coherence reward.
 
 The counts are stored on one device as a dense unigram vector and a sorted list of bigram keys (prev · V + token). One
-binary search scores a batch of pairs without waiting for the device. Leaves out: longer n-grams, smoothing other than
-add-one.
+binary search scores a batch of pairs without waiting for the device.
 """
 
 from __future__ import annotations
@@ -61,8 +60,8 @@ class NgramStatistics:
         """Return clip(1 + ln q / ln V, 0, 1), where q is the add-one estimate of p(token | previous).
 
         q = (c(prev, tok) + 1) / (c(prev) + V), or (c(tok) + 1) / (N + V) if prev was never seen. The result is 0.5
-        where `previous` is negative (no preceding token), and if no bigram was counted. Shapes: int64 (...) to
-        float32 (...).
+        where `previous` is negative (no preceding token), and everywhere if no bigram was counted. Shapes: int64 (...)
+        to float32 (...).
         """
         neutral = torch.full(token.shape, 0.5, device=token.device)
         if self.bigram_total == 0:

@@ -1,9 +1,9 @@
 """Trains a controller for a language model's checkpoint, writes the policy and runs the ablation.
 
-An iteration collects a rollout, computes advantages, runs the PPO epochs with the entropy coefficient and learning rate
-of its start, and reports metrics. The schedules follow the share of finished transitions, or of `max_seconds` if that
-is larger. Run it with `tidal train rl --config … --out …`. Leaves out: homeostasis, constrained mode and gate training,
-whose formulas are in `common.rl.schedules`.
+An iteration collects a rollout, computes advantages, runs the PPO epochs and reports metrics. The entropy coefficient
+and the learning rate are constant within an iteration; they follow the finished share of the transitions, or the used
+share of `max_seconds` if it is larger. Run it with `tidal train rl --config … --out …`. Homeostasis, constrained mode
+and gate training have formulas in `common.rl.schedules`, but are not used here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from common.training.starting_point import has_checkpoints
 from tidal_client.vocabulary import GatingMode
 
 EVALUATION_SEED = 9_000_000
-"""Seed of the noise in the evaluations during training, equal at every evaluation."""
+"""Seed of the noise in the evaluations during training; every evaluation uses the same."""
 
 
 def train_controller(
@@ -56,8 +56,8 @@ def train_controller(
 ) -> Outcome:
     """Train a policy that controls the modulation of the language model in `lm_checkpoint`; write to `directory`.
 
-    With `resume`, training continues from the newest intact checkpoint below `directory`, if there is one. At the end
-    it writes `rl_checkpoint_final.pth`, `rl_metrics/rl_training_metrics.json` and `ablation_results.json`, unless a
+    With `resume`, training continues from the newest intact checkpoint below `directory`, if there is one. At the end,
+    `rl_checkpoint_final.pth`, `rl_metrics/rl_training_metrics.json` and `ablation_results.json` are written, unless a
     stop request arrives first. A stop while the corpus is tokenised leaves no files.
 
     Raises CheckpointError, DataError, ConfigError and StorageError. Raises DivergedError, which names a checkpoint to
@@ -133,8 +133,9 @@ def _diverged(run: _ControllerTraining, error: DivergedError) -> DivergedError:
     if not error.quantity.startswith("the ") or error.quantity in _METRIC_OF:
         metric = _METRIC_OF.get(error.quantity, error.quantity)
         hooks.report_metrics("rl-metrics", state.counters.step + run.transitions, {metric: error.value})
-    # An iteration that diverged after its first update may succeed with a lower rate. One that diverged before that
-    # would diverge again at any rate, so the checkpoint from which it began is withdrawn as well.
+    # An iteration that diverged after its first update may succeed with a lower learning rate. An iteration that
+    # diverged before its first update would diverge again at any rate, so the checkpoint from which it began is
+    # withdrawn as well.
     updated = optimizer_steps(state.optimizer) > run.updates_before
     return withdraw_and_explain(
         error,
@@ -152,7 +153,7 @@ def optimizer_steps(optimizer: torch.optim.Optimizer) -> int:
 
 
 _METRIC_OF = {"the PPO loss": names.POLICY_LOSS, "the gradient norm": names.RL_GRADIENT_NORM}
-"""Metric that records the value that is not finite, by `DivergedError.quantity`."""
+"""{`DivergedError.quantity`: name of the metric that records the value that is not finite}."""
 
 
 def _check_finite(point: Mapping[str, float]) -> None:
@@ -191,7 +192,9 @@ class _ControllerTraining:
         self.started_at = self.saved_at = time.monotonic()
 
     def iterate(self) -> StopRequest | None:
-        """Iterate until transitions or seconds are used up. Return the stop request that came before that, or None."""
+        """Iterate until transitions or seconds are used up, then return None; end early on a stop request and return
+        it.
+        """
         ppo, counters = self.config.ppo, self.state.counters
         while counters.step < ppo.total_steps:
             wait_at_boundary(self.hooks, self.state)
@@ -221,7 +224,7 @@ class _ControllerTraining:
         step = min(counters.step + t * ppo.num_envs, ppo.total_steps)
         self.hooks.report_progress(step, ppo.total_steps, min(1.0, self._share_of_time()))
         self.request = self.hooks.requested_stop()
-        # At least one iteration is finished, whatever the time limit, so that the policy has been trained.
+        # The first iteration is always finished, even after the time limit, so that the policy has been trained.
         return self.request is None and (counters.iteration == 0 or self._share_of_time() < 1)
 
     def _share_of_time(self) -> float:
@@ -297,7 +300,7 @@ class _ControllerTraining:
     def _evaluate(self) -> dict[str, float]:
         """Return the reward of the deterministic policy on prompts that neither training nor ablation uses.
 
-        The evaluation is a phase of its own, because it takes as long as many steps and reports no progress.
+        The evaluation is a separate phase, because it takes as long as many steps and reports no progress.
         """
         self.hooks.phase("evaluation")
         learned = compared_policies(self.state.policy, self.config.ablation.fixed_modulation)[GatingMode.LEARNED]
