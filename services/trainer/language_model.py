@@ -78,8 +78,6 @@ def evaluate_checkpoint(
             value=error.value,
         ) from None
     if loss is not None:
-        hooks.phase(
-            "evaluation"
         # Report the phase again: generating the samples reports no progress, and the supervisor kills a trainer that
         # sends no message for too long.
         hooks.phase("evaluation")

@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         "--local", action="store_true", required=True, help="train without a supervisor and other services"
     )
     parser.add_argument("kind", choices=("lm", "rl"), help="lm trains a language model, rl trains a controller")
-    parser.add_argument("--config", type=Path, help="YAML file with the configuration; default: the default values")
+    parser.add_argument(
+        "--config", type=Path, help="YAML file with the configuration; without it, all values have their defaults"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the experiment")
     parser.add_argument(
         "--data",
