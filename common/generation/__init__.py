@@ -1,4 +1,4 @@
-"""Text generation: sampling, gating modes, engines for continuous batching, and `generate`, which uses them."""
+"""Text generation: sampling, gating modes, engines for continuous batching, and the function `generate`."""
 
 from common.controller.modulation import decoding_parameters
 from common.generation.continuation import Continuation

@@ -1,7 +1,7 @@
 """One sequence that is being generated: its settings, the result so far, and the conditions that end it.
 
-This object lives on the host; the engine passes in the numbers of each step. Leaves out: how tokens are sampled
-(`slot_states`, `sampling.batch`).
+A `Continuation` is kept on the host, and the engine passes it the numbers of each step. Tokens are sampled in
+`slot_states` and `sampling.batch`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from common.generation.text import EncodedPrompt, StopScanner, TextStream, encod
 from tidal_client.vocabulary import GatingMode
 
 COLUMNS = 8
-"""Numbers per token: log_prob, entropy, sampling entropy, temperature, top-k, top-p, repetition penalty, modulation."""
+"""The number of values per token: log_prob, entropy, sampling entropy, temperature, top-k, top-p, repetition penalty,
+modulation."""
 
 
 class Continuation:
-    """The state of one sequence. `result` grows with each token. `ended` is true once the sequence is finished,
-    cancelled, or failed with `error`.
+    """The state of one sequence.
 
-    Raises InvalidInputError when the prompt has a token id outside the vocabulary, or is empty and the model has no
-    end-of-text token; also for a seed beyond 64 bits.
+    `result` grows with each token. `ended` is true once the sequence is finished, cancelled, or failed with `error`.
+
+    The constructor raises InvalidInputError if the prompt has a token id outside the vocabulary, if it is empty and the
+    model has no end-of-text token, or if the seed does not fit into 64 bits.
     """
 
     def __init__(
@@ -76,8 +78,8 @@ class Continuation:
         result = self.result
         result.truncated = truncated
         if self.settings.score_prompt:
-            # An end-of-text token that stands in for an empty prompt has no score. Equal prompts are scored once, with
-            # the largest number of alternatives that any of them requests.
+            # An end-of-text token that replaces an empty prompt has no score. Equal prompts are scored once, with the
+            # largest number of alternatives that any of them requests.
             count = self.settings.top_log_probs
             own_scores = [score._replace(alternatives=score.alternatives[:count]) for score in scores or []]
             result.prompt_scores = own_scores if result.prompt_token_ids else []
@@ -87,7 +89,7 @@ class Continuation:
     def record(
         self, token: int, numbers: Sequence[float], alternatives: Sequence[tuple[int, float]] = ()
     ) -> TokenStep | None:
-        """Add a sampled token with its `COLUMNS` numbers. Return None where the token is not part of the text."""
+        """Add a sampled token with its `COLUMNS` numbers. Return None if the token is not part of the text."""
         log_prob, entropy, sampling_entropy, temperature, top_k, top_p, penalty, modulation = numbers
         if not math.isfinite(log_prob):
             self.fail(
@@ -131,7 +133,7 @@ class Continuation:
         return step
 
     def end(self, reason: FinishReason) -> None:
-        """End the sequence; text that was held back is added to its last token. A second call has no effect."""
+        """End the sequence, and add text that was held back to its last token. A second call has no effect."""
         if self.ended:
             return
         rest, stopped = self._scanner.push(self._text.finish())

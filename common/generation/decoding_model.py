@@ -1,10 +1,12 @@
-"""A TransformerLM packed for decoding: it computes the same function in a layout that is fast for one token at a time.
+"""A TransformerLM packed for decoding: the same function in a layout that is fast for one token at a time.
 
-Queries, keys and values come from one matrix. Its columns are reordered so that the two halves of a rotary pair lie
-side by side and a rotation is one complex product (q·k does not change when q and k are reordered alike). All gates are
-computed at once. Shapes: n slots, T time, D model width, H heads, K head width, V vocabulary, G = 2 × layers gates.
+Queries, keys and values are computed with one matrix. Its columns are reordered so that the two numbers of a rotary
+pair are neighbours and a rotation is one complex product. The product q·k does not change, because q and k are
+reordered in the same way. All gates are computed at once. Shapes: n slots, T time, D model width, H heads, K head
+width, V vocabulary, G = 2 × layers gates.
 
-Leaves out: training, and any later change of the model's weights. The embedding is shared with the model.
+A packed model cannot be trained, and later changes of the model's weights do not affect it, except for the embedding,
+which is shared.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from common.model import DynamicGate, TransformerLM
 
 
 class PackedWeights(NamedTuple):
-    """The packed weights, for the decoding steps in `cuda.step`. `rotations` (context, K / 2) are complex."""
+    """The packed weights that the decoding steps in `cuda.step` use. `rotations` (context, K / 2) are complex."""
 
     embedding: Tensor
     rotations: Tensor
@@ -35,7 +37,7 @@ class PackedWeights(NamedTuple):
 
 
 class DecodingModel:
-    """The packed weights of `model` and the decoding steps over them. Dropout is never applied.
+    """The packed weights of `model`, and prefill and decoding with these weights. Dropout is never applied.
 
     Raises ConfigError for int8 on a device other than the CPU.
     """
@@ -53,7 +55,7 @@ class DecodingModel:
         self._rotations = torch.complex(model.rope_cos[:, :half].float(), model.rope_sin[:, :half].float())
         self._layers = self._packed(model, self.precision)
         self._per_row_attention = self.precision is Precision.INT8
-        # int8 is faster only for few rows, and a prompt has many: prompts go through float32 layers.
+        # int8 is faster only for few rows. A prompt has many rows, so prompts go through float32 layers.
         self._prefill_layers = self._packed(model, Precision.FLOAT32) if self._per_row_attention else self._layers
         self._single_sequence = SingleSequenceDecoder.for_layers(self._layers, self.config)
         self._final_norm = packed_norm(model.final_layer_norm)
@@ -83,9 +85,9 @@ class DecodingModel:
         )
 
     def gate_scales(self, modulation: Tensor, gated: Tensor) -> Tensor | None:
-        """Return the factors (G, n, D) of the gates at modulation (n,). They are 1 where `gated` (n,) bool is false.
+        """Return the factors (G, n, D) of the gates at modulation (n,), or None if the gates were not trained.
 
-        Returns None where the gates were not trained.
+        The factors are 1 where `gated` (n,) bool is false.
         """
         if self._gates is None:
             return None

@@ -7,8 +7,8 @@
 
 The result of a sequence depends on its prompt, its seed and its settings, not on the batch it runs in: its noise is a
 function of seed and step, and no kernel mixes sequences. Only rounding differs, because the blocks of the matrix
-products depend on the number of slots in use; it matters where two candidates are almost equally likely. Leaves out:
-requests, deadlines and the wire format (`services.generator`).
+products depend on the number of slots in use. This can change the token if two candidates are almost equally likely.
+Requests, deadlines and the wire format are in `services.generator`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OnToken = Callable[[Continuation, TokenStep], None]
 
 
 class _PendingTokens(NamedTuple):
-    """Sampled tokens that the model has not read yet, on the device and on the host, and their modulations."""
+    """Sampled tokens that the model has not read yet, as a tensor and as a list on the host, and their modulations."""
 
     token: Tensor
     on_host: list[int]
@@ -60,8 +60,8 @@ class DecodingEngine:
     def join(self, continuations: Sequence[Continuation]) -> None:
         """Prefill the prompts (equal ones once) and add the sequences to the batch.
 
-        Do not call this between `sample` and `advance`. A sequence with `max_tokens` 0 has ended afterwards, and the
-        next `sample` removes it.
+        Do not call this between `sample` and `advance`. A sequence with `max_tokens` 0 ends here, and the next `sample`
+        removes it.
         """
         if not continuations:
             return
@@ -90,7 +90,8 @@ class DecodingEngine:
     def sample(self, on_token: OnToken | None = None) -> list[Continuation]:
         """Sample a token for every sequence.
 
-        Returns the sequences that were removed, which had ended in this step or had been ended by the caller before.
+        Returns the sequences that were removed because they ended in this step, or because the caller ended them
+        before.
         """
         n = len(self.active)
         if n == 0:

@@ -1,10 +1,10 @@
-"""Functions that continue prompts: `generate` for one, `generate_batch` for many at once.
+"""Functions that continue prompts: `generate` continues one prompt, `generate_batch` many at once.
 
     generate(load_model("model.pth"), "Once upon a time", gating_mode="fixed", modulation=0.3).text
 
 The result of a sequence depends on its prompt, its seed and the settings, not on the batch it runs in (up to rounding).
 Mode `none` uses the given temperature, top-k, top-p and repetition penalty; the other modes take bases and ranges from
-the modulation map. Leaves out: serving (queues, checkpoints, wire format), which is in `services.generator`.
+the modulation map. Serving (queues, checkpoints, wire format) is in `services.generator`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Log-probabilities of the tokens of a prompt: log-softmax of the raw logits at the position before each token.
 
 They are computed from the states of the prefill, some positions at a time, so that memory stays bounded for every
-prompt length. Leaves out: tokens of a long prompt that are outside the model's window, which have no score.
+prompt length. Tokens of a long prompt that are outside the context window have no score.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 from common.generation.sampling.sample import largest_in_order
 
 POSITIONS_AT_ONCE = 64
-"""Positions whose logits (V numbers each) are in memory at the same time."""
+"""Number of positions whose logits (V numbers each) are in memory at the same time."""
 
 
 class PromptScore(NamedTuple):
     """The score of one token of a prompt.
 
-    `log_prob` is None for the first token and for tokens outside the window. `alternatives` are the most likely tokens
-    at that position with their log-probabilities, in descending order.
+    `log_prob` is None for the first token and for tokens outside the context window. `alternatives` are the most likely
+    tokens at that position with their log-probabilities, in descending order.
     """
 
     token_id: int

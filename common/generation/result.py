@@ -16,7 +16,7 @@ class FinishReason(StrEnum):
     STOP = "stop"
     """The model generated its end-of-text token, or the text reached a stop string."""
     LENGTH = "length"
-    """max_tokens were generated."""
+    """The model generated `max_tokens` tokens."""
     CANCELLED = "cancelled"
     """The caller cancelled the generation, or it failed."""
 
@@ -68,15 +68,15 @@ class EffectiveSettings:
     frequency_penalty: float
     modulation_config: ModulationConfig | None
     gates_fed: bool
-    """Whether the modulation was passed to the model's gates."""
+    """Whether the modulation was also an input of the model's gates."""
 
 
 @dataclass(slots=True)
 class Generation:
     """One finished sequence. `token_ids` and `trajectory` leave out the prompt and a final end-of-text.
 
-    `truncated` counts the tokens that are outside the model's window: the beginning of a long prompt, and the tokens
-    dropped each time the window slid. `prompt_scores` has an entry for each token of the prompt if that was requested.
+    `truncated` counts the tokens outside the context window: the beginning of a long prompt, and the tokens dropped
+    each time the window slid. `prompt_scores` has an entry for each token of the prompt if that was requested.
     """
 
     prompt_token_ids: list[int]

@@ -29,17 +29,17 @@ MAX_TOP_LOG_PROBS = 20
 class GenerationSettings(SamplingParameters):
     """The settings of one generated sequence; the defaults are those of the API.
 
-    `modulation_config`: None means the policy's own map in mode `learned` and the default map in other modes.
-    `sample_actions`: sample the learned modulation instead of using the deterministic action.
-    `episode_length`: scales entry 58 of the observation; None means max_tokens.
-    `ignore_end_of_text`: continue after the end-of-text token.
-    `stop`: the text ends before the first of these strings.
-    `top_log_probs`: how many of the most likely tokens are returned with each token.
-    `score_prompt`: return log-probabilities for the tokens of the prompt too.
+    `modulation_config`: the modulation map; None means the policy's own map in mode `learned`, else the default map.
+    `sample_actions`: whether the learned modulation is sampled; otherwise it is the policy's deterministic action.
+    `episode_length`: number of tokens that entry 58 of the observation is divided by; None means `max_tokens`.
+    `ignore_end_of_text`: whether generation continues after the end-of-text token.
+    `stop`: strings at which the text ends; the string that is found first is not part of the text.
+    `top_log_probs`: number of most likely tokens that are returned with each token.
+    `score_prompt`: whether log-probabilities of the tokens of the prompt are returned, too.
     `presence_penalty`, `frequency_penalty`, `logit_bias` (pairs of token and value): as in OpenAI's API, see
     `sampling.logit_adjustments`.
-    `max_tokens`: 0 means that the prompt is only read.
-    `temperature`: 0 means that the most likely token is always taken (top-k 1 at a temperature of 1).
+    `max_tokens`: largest number of generated tokens; with 0 the prompt is only read.
+    `temperature`: with 0 the most likely token is always taken (top-k 1 at a temperature of 1).
 
     The constructor raises InvalidInputError for values out of range.
     """
@@ -72,7 +72,7 @@ class GenerationSettings(SamplingParameters):
         if self.gating_mode is not GatingMode.NONE:
             _check_map(self.modulation_map)
         if "" in self.stop:
-            raise InvalidInputError("stop contains an empty string, which every text contains; leave it out")
+            raise InvalidInputError("stop contains an empty string, which every text contains; remove it")
         if not 0 <= self.top_log_probs <= MAX_TOP_LOG_PROBS:
             raise InvalidInputError(f"top_log_probs {self.top_log_probs} is outside 0..{MAX_TOP_LOG_PROBS}")
         adjustments = [self.presence_penalty, self.frequency_penalty, *(value for _, value in self.logit_bias)]

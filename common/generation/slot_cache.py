@@ -1,8 +1,9 @@
-"""Keys and values of the sequences in a running batch. Slots 0..n−1 are in use: a step reads views and copies nothing.
+"""Keys and values of the sequences in a running batch.
 
-When a sequence is removed, the last one moves to its slot (`remove`). Keys and values take (L, slots, H, capacity, K)
-each; slots are added by doubling. Old entries stay behind a slot's length until they are overwritten. Lengths are kept
-on the device for the maths and on the host for shapes. Leaves out: which sequence has which slot (`window`).
+Slots 0..n−1 are in use, so that a step reads views and copies nothing. When a sequence is removed, the sequence in the
+last slot moves to its slot (`remove`). Keys and values take (L, slots, H, capacity, K) each; slots are added by
+doubling. Entries beyond a slot's length have no effect and are overwritten later. Lengths are kept on the device for
+the maths and on the host for shapes. `window` assigns slots to sequences.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from common.generation.cpu.huge_pages import untouched_zeros
 
 
 class NextPositions(NamedTuple):
-    """Where one more position of n slots is written, and what it attends to.
+    """Where the next position of each of n slots is written, and which positions it attends to.
 
     positions (n,) is the position within each sequence. lines (n·H,) are the same positions as indices into a layer's
     cache viewed as (slots·H·capacity, K). mask (n, 1, 1, span) is 0 or −inf and is added to the attention scores.
@@ -55,7 +56,7 @@ class SlotCache:
 
     @property
     def first_slot(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Views of the keys and values of slot 0 for each layer, made once.
+        """Return views of the keys and values of slot 0 for each layer, which are created once.
 
         For each layer: keys and values as lines (H·capacity, K), then keys and values as heads (1, H, capacity, K).
         """
@@ -98,7 +99,7 @@ class SlotCache:
         self._device_lengths[first : first + len(lengths)] = torch.tensor(lengths)
 
     def max_next_position(self) -> int:
-        """Return the largest position that is written next in any slot. Raises ValueError when a slot is full."""
+        """Return the next position of the longest sequence. Raises ValueError when its slot is full."""
         longest = max(self.lengths)
         if longest >= self.capacity:
             raise ValueError(
@@ -107,7 +108,7 @@ class SlotCache:
         return longest
 
     def next_positions(self) -> NextPositions:
-        """Return where the next position of every slot in use is written. Raises ValueError when a slot is full."""
+        """Return where the next position of each slot in use is written. Raises ValueError when a slot is full."""
         longest = self.max_next_position()
         n = len(self.lengths)
         span = longest + 1
@@ -139,8 +140,8 @@ class SlotCache:
     def remove(self, slot: int, *, clear: bool = False) -> None:
         """Free a slot and move the last sequence into it.
 
-        `clear` sets the slot to 0 first. That is needed when its values are not finite: the mask gives them weight 0,
-        but 0 times NaN is NaN.
+        `clear` sets the slot to 0 first. This is needed when its values are not finite, because the mask only gives
+        them weight 0, and 0 times NaN is NaN.
         """
         last = len(self.lengths) - 1
         if clear:
@@ -155,7 +156,7 @@ class SlotCache:
         self.lengths.pop()
 
     def _lines_of_first_positions(self) -> Tensor:
-        """Return the line of position 0 of each slot and head, (slots, H)."""
+        """Return the index of position 0 of each slot and head in the (slots·H·capacity, K) view, (slots, H)."""
         _, slots, heads, capacity, _ = self.keys.shape
         return (torch.arange(slots * heads, device=self.keys.device) * capacity).view(slots, heads)
 

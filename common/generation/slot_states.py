@@ -1,9 +1,9 @@
 """The sampling state of every slot of a running batch, as tensors: parameters, seed, modulation and token history.
 
-Each decoding parameter of a slot is low + m · span. In mode `none` the span is 0, so one formula serves all modes. The
-parameters change only when sequences join or are removed, except in the modes `random` and `learned`. Slots 0..n−1 are
-in use; when a sequence is removed, the last one moves to its slot. Leaves out: the model (`window`), texts and results
-(`continuation`).
+Each decoding parameter of a slot is low + m · span. In mode `none` the span is 0, so that one formula is valid for all
+modes. The parameters change only when sequences join or are removed, except in the modes `random` and `learned`. Slots
+0..n−1 are in use; when a sequence is removed, the sequence in the last slot moves to its slot. The model is run in
+`window`; texts and results are in `continuation`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from tidal_client.vocabulary import GatingMode
 SPANS = 4
 """Number of decoding parameters. Their order in the columns: temperature, top-k, top-p, repetition penalty."""
 MODULATION = 2 * SPANS
-"""Column of the modulation; the columns before it are the four lows and the four spans."""
+"""Column of the modulation in the parameter table, after four columns of lows and four columns of spans."""
 EPISODE = MODULATION + 1
-"""Column of the episode length."""
+"""Column of the episode length in the parameter table."""
 COLUMNS = EPISODE + 1
 """Number of columns of the parameter table."""
 CAPACITY_STEP = 512
-"""The capacity of the token history is a multiple of this."""
+"""The capacity of the token history, in tokens, is a multiple of this number."""
 DISTINCT_FROM = 512
-"""For a longer prompt only the distinct tokens are kept, which is all that the repetition penalty needs."""
+"""Number of prompt tokens above which only the distinct tokens are kept, which suffice for the repetition penalty."""
 LONG_SEQUENCE = 2048
-"""Sequences with more tokens are penalised and counted one by one, because in one tensor each sequence costs as much as
-the longest."""
+"""Number of tokens above which sequences are penalised and counted one by one, because in a common tensor each sequence
+takes as much time as the longest."""
 _NOISE_STEPS = 32
-"""Steps for which noise is computed in advance. It is computed anew when sequences join or are removed."""
+"""Number of steps for which noise is computed in advance. The noise is computed anew when sequences join or are
+removed."""
 
 
 class StepPlan(NamedTuple):
@@ -149,7 +150,7 @@ class SlotStates:
             observations = self._observations(logits, hidden)
             for actor, slots, sample_action in self._learned:
                 modulation[slots] = actor.act_rows(observations[slots], for_modulation[slots], sample_action)[:, 0]
-        # A constant m gets exactly the parameters that are reported for it, whatever else is in the batch.
+        # A slot with a constant m gets exactly the parameters that are reported for m, whatever else is in the batch.
         exact = torch.where(self._constant, exact, modulation.double())
         return StepPlan(modulation, self._parameters(exact), for_token)
 
@@ -158,7 +159,7 @@ class SlotStates:
         n = len(self)
         long_slots = [slot for slot, length in enumerate(self._lengths) if length >= LONG_SEQUENCE]
         self._lengths = [length + 1 for length in self._lengths]
-        # Only policies read the counts, and a slot keeps its policy from its first token on.
+        # Only policies read the counts, and a sequence never changes its policy.
         if not self._learned:
             self._history.prefix(n, max(self._lengths)).append_uncounted(tokens)
         elif not long_slots:
@@ -273,7 +274,7 @@ def candidate_filter(settings: GenerationSettings) -> CandidateFilter:
 
 
 def parameter_columns(settings: GenerationSettings, vocab_size: int) -> list[float]:
-    """Return a slot's row of the parameter table: four lows, four spans, modulation, episode length."""
+    """Return the row of a slot in the parameter table: four lows, four spans, modulation, episode length."""
     episode = float(settings.episode_length or settings.max_tokens)
     if settings.gating_mode is GatingMode.NONE:
         plain = settings.plain_parameters

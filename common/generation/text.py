@@ -1,8 +1,8 @@
-"""Conversion of tokens to text while they arrive, and of prompts to tokens.
+"""Converts tokens to text as they are generated, and prompts to tokens.
 
-A character that spans several tokens is returned with the token that completes it, so that the joined pieces are the
-text. Stop strings are found in the text, across tokens. Prompts are encoded as ordinary text: `<|endoftext|>` in a
-prompt has no special meaning.
+A character that spans several tokens is returned with the token that completes it, so the pieces can simply be joined.
+Stop strings are found in the text, across tokens. Prompts are encoded as ordinary text: `<|endoftext|>` in a prompt has
+no special meaning.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class StopScanner:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest suffix of `text` that is a prefix of `stop`, but not all of `stop`."""
+    """Return the length of the longest suffix of `text` that is a prefix of `stop` shorter than `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
 
 

@@ -1,9 +1,10 @@
-"""The sliding windows of context through which the model sees the sequences of a running batch.
+"""The sliding context windows of the sequences in a running batch.
 
-A window has at most `context_length` tokens in the cache. A long prompt keeps its last context − 1 tokens. When a
-window is full, its oldest half is dropped, the rest is prefilled again without modulation, and the new token is decoded
-with its own modulation. Slots 0..n−1 are in use; when a sequence is removed, the last one moves to its slot. Leaves
-out: sampling, and the token counts, which continue over the whole sequence (`TokenHistory`).
+The model reads only the tokens of a sequence that are in its window, at most `context_length` of them. Of a long
+prompt, the last context − 1 tokens are read. When a window is full, its oldest half is dropped, the rest is prefilled
+again without modulation, and the new token is decoded with its own modulation. Slots 0..n−1 are in use; when a sequence
+is removed, the sequence in the last slot moves to its slot. Token counts are not limited to the window: they cover the
+whole sequence (`TokenHistory`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from common.generation.prompt_scores import PromptScore, score_prompt
 from common.generation.slot_cache import SlotCache
 
 PREFILL_TOKENS = 4096
-"""Padded prompt tokens of one forward pass; more prompts are prefilled in several passes."""
+"""Largest number of prompt tokens, with padding, in one forward pass. More prompts are prefilled in several passes."""
 
 
 class Window:
@@ -42,7 +43,7 @@ class Window:
 
     @property
     def cache(self) -> SlotCache:
-        """The keys and values of the slots, in order."""
+        """The cache with the keys and values of the slots, in order."""
         return self._cache
 
     @property
@@ -56,7 +57,8 @@ class Window:
         """Add prompts of at least one token each as the next slots. Prefill them without modulation, equal ones once.
 
         `alternatives[i]` is the number of most likely tokens to return with the score of each token of prompt i, or
-        None for no scores. Returns the scores of each prompt; tokens outside the window have log-probability None.
+        None for no scores. Returns the scores of each prompt; tokens outside the context window have log-probability
+        None.
         """
         self._cache.reserve(len(self) + len(prompts))
         for prompt in prompts:
@@ -70,7 +72,7 @@ class Window:
         for source, count in zip(sources, counts, strict=True):
             if count is not None:
                 to_score[source] = max(count, to_score[source] or 0)
-        # `append` has followed any `remove`, so the first rows are those of the slots in use.
+        # An `append` has followed every `remove`, so the first rows belong to the slots in use.
         existing = self.logits[:base], self.hidden[:base]
         (logits, hidden), scores = self._prefill_in_parts(base, list(index_by_prompt), to_score)
         if len(index_by_prompt) < len(prompts):

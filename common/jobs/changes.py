@@ -27,7 +27,7 @@ _ACTOR_OF_WRITER: dict[StatusWriter, Actor] = {
 
 
 def lock(session: Session, job_id: str) -> Job:
-    """Return the job with its row locked until the transaction ends; reads it again from the database.
+    """Lock the row of a job until the transaction ends. Return the job, which is read again from the database.
 
     Raises NotFoundError when there is no such job.
     """
@@ -51,8 +51,8 @@ def move(
     """Move the locked `job` to `target`, write its event and its job-update, and return the changed row.
 
     `fields` are columns that are set in the same UPDATE. The lease columns are cleared if `target` has no lease, and
-    `finished_at` is set if it is terminal. If the move frees a slot or makes a job claimable, a worker is notified. A
-    trigger in the database checks the transition again, with the writer from the column `moved_by`.
+    `finished_at` is set if `target` is terminal. If the move frees a slot or makes a job claimable, a worker is
+    notified. A trigger in the database checks the transition again, using the writer in the column `moved_by`.
 
     Raises ValueError for a transition that `writer` may not make, LeaseLostError when the row has changed since `job`
     was read.

@@ -1,4 +1,4 @@
-"""Claims jobs: a worker takes the eligible job with the highest priority from its queue; among equals the oldest.
+"""Claims jobs: a worker takes the claimable job with the highest priority from its queue, and the oldest of several.
 
 SKIP LOCKED lets a claimer pass over rows that other transactions hold, instead of waiting for them. If the type of the
 job has a concurrency limit, an advisory lock per type makes counting and claiming one step, so that the limit is never
@@ -20,7 +20,7 @@ from tidal_client.vocabulary import JobStatus, JobType
 
 
 def eligible(queue: str) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions under which a row of `queue` may be claimed now; they leave out the limits."""
+    """Return the conditions under which a row of `queue` may be claimed now, except for the concurrency limits."""
     return (
         Job.queue == queue,
         Job.status == JobStatus.PENDING,
@@ -29,9 +29,9 @@ def eligible(queue: str) -> tuple[ColumnElement[bool], ...]:
 
 
 def claim_job(session: Session, queue: str, owner: str, settings: Settings) -> Job | None:
-    """Move the next eligible job to provisioning, with attempt + 1 and a lease for `owner`; None if there is no job.
+    """Move the next claimable job to provisioning, with attempt + 1 and a lease for `owner`. Return it, or None.
 
-    The caller commits at once, and starts to work only after that.
+    The caller must commit at once, and may start to work only after the commit.
     """
     # This count takes no lock. A job that frees a slot later sends a notification, so another claim follows.
     open_types = set(free_slots(session, settings, JobType))
@@ -54,7 +54,7 @@ def claim_job(session: Session, queue: str, owner: str, settings: Settings) -> J
 
 
 def _best(session: Session, queue: str, types: set[str]) -> Job | None:
-    """Return the next claimable row of `types`, locked, or None."""
+    """Lock and return the next claimable row with one of the `types`, or None."""
     best = (
         select(Job)
         .where(*eligible(queue), *([Job.type.in_(types)] if len(types) < len(JobType) else []))

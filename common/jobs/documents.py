@@ -1,6 +1,6 @@
 """Converts a job to the JSON object of `job-update` events: camelCase keys, times in ISO 8601 UTC.
 
-Leaves out the payload and the idempotency columns.
+The payload and the idempotency columns are not included.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tidal_client.vocabulary import utc_text
 
 
 def job_document(job: Job) -> dict[str, Any]:
-    """Return all that clients see of `job`, without its payload."""
+    """Return the fields of `job` that clients receive, without its payload."""
     return {
         "id": job.id,
         "type": job.type,

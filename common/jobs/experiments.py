@@ -1,4 +1,4 @@
-"""Creates the experiment of a new job, and its name.
+"""Creates the experiment of a new job, and determines the name of the experiment.
 
 A name is `YYYYMMDD-HHMMSS-commit_<short>-config_<hex>`: the time of the database (UTC), the Git commit of this
 installation or `nogit`, and the first ten hex digits of a SHA-256. For language models the hash covers the
@@ -32,7 +32,7 @@ NO_COMMIT = "nogit"
 
 @lru_cache(maxsize=1)
 def commit_hash() -> str:
-    """Return TIDAL_COMMIT (container images set it), else the short hash of the checkout, else `nogit`."""
+    """Return TIDAL_COMMIT (set in container images), else the short Git hash of the checkout, else `nogit`."""
     from_environment = os.environ.get("TIDAL_COMMIT", "").strip()
     if from_environment:
         return re.sub(r"[^0-9A-Za-z]", "", from_environment)[:12] or NO_COMMIT
@@ -63,8 +63,8 @@ def create_experiment(
 ) -> str:
     """Insert the experiment of a new job and return its id.
 
-    Concurrent submissions may try the same name; the primary key admits one of them, the others try the next suffix.
-    Raises ConflictError when too many experiments have this name.
+    Concurrent submissions may try the same name; the primary key admits only one of them, and the others try the next
+    suffix. Raises ConflictError when too many experiments have this name.
     """
     time = session.scalar(select(func.to_char(func.timezone("UTC", func.now()), "YYYYMMDD-HH24MISS")))
     plain = f"{time}-commit_{commit_hash()}-{name_suffix(payload)}"

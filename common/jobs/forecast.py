@@ -1,8 +1,8 @@
-"""Predicts when waiting jobs will start, by simulating future claims. Uses neither the database nor a clock.
+"""Predicts when waiting jobs will start, by simulating future claims, without the database or a clock.
 
 The input is the waiting jobs in the order of claims, the jobs that hold slots and their remaining time, the limits, and
 the usual duration of each type. If the duration of a job is unknown, jobs that must wait for it have no prediction.
-Leaves out: jobs that will be submitted later, and workers that start or stop.
+Jobs that will be submitted later, and workers that start or stop, are not considered.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class LeasedJob:
 
     type: str
     seconds_left: float | None
-    """Estimated remaining seconds; None: unknown."""
+    """Estimated remaining duration in seconds; None if it is unknown."""
     on_worker: bool = True
     """Whether the job also occupies a worker; a stale job does not."""
 
@@ -43,11 +43,11 @@ def predict_starts(
     usual_seconds: Mapping[str, float],
     stop_at: Container[str] = (),
 ) -> dict[str, float]:
-    """Return the seconds until each job of `waiting` starts; jobs without a prediction are missing.
+    """Return the seconds until each job of `waiting` starts; jobs without a prediction are not included.
 
-    `waiting` is in the order of claims. A type that is missing from `limits`, or None there, has no limit. A type that
-    is missing from `usual_seconds` has an unknown duration. The simulation ends when a job of `stop_at` would start,
-    because the jobs behind it are not in `waiting`.
+    `waiting` is in the order of claims. A type that is missing from `limits`, or whose limit is None, has no limit. A
+    type that is missing from `usual_seconds` has an unknown duration. The simulation ends when a job of `stop_at` would
+    start, because `waiting` does not contain the jobs after it.
     """
     leased_per_type: dict[str, int] = {}
     busy_workers = 0
@@ -62,7 +62,7 @@ def predict_starts(
     for rank, job_waiting in enumerate(waiting):
         if job_waiting.due_in > 0:
             heapq.heappush(arrivals, (job_waiting.due_in, rank, job_waiting))
-        else:  # a list in ascending order is a valid heap
+        else:  # needs no heapify: a list in ascending order is a heap
             waiting_by_type.setdefault(job_waiting.type, []).append((rank, job_waiting))
     starts: dict[str, float] = {}
     now = 0.0

@@ -1,8 +1,9 @@
-"""The lease: the right of one attempt to run a job for a limited time, and to write to its row.
+"""The lease: the right of one attempt to run a job and to write to its row for a limited time.
 
 The supervisor calls `renew` every `lease_renew_seconds`. Every other write of the owner begins with
-`require_ownership`, which locks the row and raises LeaseLostError unless this attempt still owns the job. If the job
-has become stale, its owner heals it: within the quarantine, the next write or renewal restores status and lease.
+`require_ownership`, which locks the row and raises LeaseLostError unless this attempt still owns the job. A job whose
+lease has expired becomes stale. For some time, which is called the quarantine, its owner can still heal it: the owner's
+next write or renewal restores status and lease.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
 @dataclass(frozen=True)
 class RequestedState:
-    """The desired state of a job, as it was when it was read."""
+    """The desired state of a job at the time of the read."""
 
     desired_state: DesiredState
     cancel_requested: bool
     """Whether the stop was requested as cancel: SIGKILL follows at the end of the grace period, without SIGTERM."""
     desired_at: datetime | None
     since_seconds: float | None
-    """Seconds since the desired state was set, by the database's clock; the grace period counts from then."""
+    """Seconds since the desired state was set, by the database's clock. The grace period began at that time."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class Renewal:
 
     expires_at: datetime
     healed: bool
-    """Whether the job was stale and has returned to its former status."""
+    """Whether the job was stale and this renewal restored its former status."""
     requested_state: RequestedState
 
     @property
     def desired_state(self) -> DesiredState:
-        """The present desired state."""
+        """The desired state at the time of the renewal."""
         return self.requested_state.desired_state
 
 
@@ -67,7 +68,7 @@ def renew(session: Session, job_id: str, attempt: int, settings: Settings | None
 
 
 def read_requested_state(session: Session, job_id: str, attempt: int) -> RequestedState:
-    """Return the present desired state, without a lock. Raises LeaseLostError when another attempt owns the job."""
+    """Return the current desired state, without a lock. Raises LeaseLostError when another attempt owns the job."""
     age_seconds = func.extract("epoch", func.clock_timestamp() - Job.desired_at)
     row = session.execute(
         select(Job.desired_state, Job.cancel_requested, Job.desired_at, age_seconds).where(
@@ -83,8 +84,8 @@ def read_requested_state(session: Session, job_id: str, attempt: int) -> Request
 def require_ownership(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Job:
     """Lock the job and return it if `attempt` owns it and it is active. Raises LeaseLostError otherwise.
 
-    A job of this attempt that became stale first gets its former status and a new lease. After the quarantine this is
-    no longer possible, because then the reaper decides what happens to the job.
+    If a job of this attempt has become stale, it first gets back its former status and a new lease. This is no longer
+    possible after the quarantine, because the reaper then decides what happens to the job.
     """
     try:
         job = lock(session, job_id)

@@ -20,10 +20,10 @@ from tidal_client.vocabulary import LEASED, JobStatus, JobType
 
 TOO_MANY_WAITING: Final = "too_many_waiting"
 RETRY_SECONDS = 60.0
-"""Retry-After of a refused submission, in seconds. A job begins or ends every few minutes."""
+"""The `Retry-After` of a refused submission in seconds, because usually a job begins or ends every few minutes."""
 SERIALISE_BELOW = 256
-"""At this number of free places in the queue or fewer, submissions are serialised. With more free places, concurrent
-submissions cannot reach the limit: each holds a database connection, and the server allows about 200."""
+"""Number of further jobs that may wait, at or below which submissions are serialised. Above it, concurrent submissions
+cannot reach the limit, because each holds a database connection, and the server allows about 200."""
 
 
 def type_limit(settings: Settings, job_type: str) -> int | None:
@@ -38,7 +38,7 @@ def type_limit(settings: Settings, job_type: str) -> int | None:
 
 
 def leased_counts(session: Session, types: Iterable[str]) -> dict[str, int]:
-    """Return the number of active and stale jobs per type; types without such jobs are missing."""
+    """Return {type: number of active and stale jobs}; types without such jobs are not included."""
     names = list(types)
     if not names:
         return {}
@@ -47,7 +47,7 @@ def leased_counts(session: Session, types: Iterable[str]) -> dict[str, int]:
 
 
 def free_slots(session: Session, settings: Settings, types: Iterable[str]) -> dict[str, int | None]:
-    """Return the free slots per type, None for a type without a limit; types at their limit are missing."""
+    """Return {type: number of free slots, or None without a limit}; types at their limit are not included."""
     limits = {name: type_limit(settings, name) for name in types}
     leased = leased_counts(session, [name for name, limit in limits.items() if limit is not None])
     free = {name: None if limit is None else limit - leased.get(name, 0) for name, limit in limits.items()}
@@ -58,8 +58,8 @@ def require_queue_capacity(session: Session, settings: Settings) -> None:
     """Raise RateLimitedError `too_many_waiting` when `TIDAL_MAX_WAITING_JOBS` jobs already wait.
 
     Every pending job counts, including jobs with `notBefore` and jobs that returned to the queue; a return is never
-    refused. Near the limit this takes a lock until the end of the transaction, so that two submissions cannot take the
-    last place. There is only one token, the administrator's, so the limit per token counts all jobs.
+    refused. Near the limit this takes a lock until the end of the transaction, so that two submissions cannot both
+    become the last waiting job. There is only one token, the administrator's, so the limit per token counts all jobs.
     """
     limit = settings.max_waiting_jobs
     if limit - _waiting(session) > SERIALISE_BELOW:

@@ -3,10 +3,10 @@
     add_notifications, add_job_update, add_owner_notification   called inside the transaction of the change
     relay(engine, publisher)   called by the health process, and by the api right after its commit
 
-Delivery is at least once: if a relay dies between publishing and its commit, the messages are published again. Repeated
-notifications do no harm; the publisher drops a repeated job-update by the id of its row. Only one relay works at a
-time, in the order of the ids, and all rows of a job are inserted under its row lock, so the updates of a job arrive in
-the order of their commits.
+Each message is delivered at least once: if a relay dies between publishing and its commit, the messages are published
+again. Repeated notifications do no harm. The publisher recognises a repeated job-update by the id of its row and drops
+it. Only one relay works at a time, in the order of the ids, and all rows of a job are inserted under its row lock, so
+the updates of a job arrive in the order of their commits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Publisher(Protocol):
         """Notify one worker of `queue`."""
 
     def update(self, outbox_id: int, document: dict[str, Any], *, final: bool) -> None:
-        """Append a job-update to the streams; `final` when the job has ended. Repeating `outbox_id` changes nothing."""
+        """Append a job-update to the streams; `final` if the job has ended. A repeated `outbox_id` has no effect."""
 
     def notify_owner(self, job_id: str) -> None:
         """Notify the supervisor of `job_id` that the desired state has changed."""
@@ -57,12 +57,12 @@ def add_notifications(session: Session, queue: str, count: int = 1) -> None:
 
 
 def add_job_update(session: Session, job: Job, event: str) -> None:
-    """Add a job-update with the present state of `job`. The caller holds the row lock."""
+    """Add a job-update with the current state of `job`. The caller must hold the lock of its row."""
     _add(session, {"kind": "job-update", "job_id": job.id, "payload": {**job_document(job), "event": event}})
 
 
 def add_owner_notification(session: Session, job: Job) -> None:
-    """Add a notification for the owner that the desired state has changed; without it the owner notices by polling."""
+    """Notify the owner that the desired state has changed. If this message is lost, the owner notices by polling."""
     _add(session, {"kind": "wish", "job_id": job.id, "payload": {}})
 
 
@@ -74,11 +74,11 @@ def _add(session: Session, *rows: dict[str, Any]) -> None:
 def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: bool = False) -> int:
     """Publish up to `limit` waiting rows and return how many; 0 if another relay is running.
 
-    With `wait` it waits for the other relay instead, and then also sees rows that were committed in the meantime.
-    Raises UnavailableError when Redis does not answer; rows published before that are marked, the others stay for the
-    next call. A row that cannot be published is logged and marked like the others, so that it does not block them; the
-    streams are up to date again with the next change of its job. The transaction stays open while Redis is written: its
-    lock keeps the order, and the client's timeouts limit its duration.
+    With `wait`, it first waits for the other relay, and then also publishes rows that were committed in the meantime.
+    Raises UnavailableError when Redis does not answer; rows published before that are marked, and the others remain for
+    the next call. A row that cannot be published is logged and marked like the others, so that it does not block them.
+    The next change of its job brings the streams up to date again. The transaction stays open during the writes to
+    Redis, because its lock preserves the order; the Redis client's timeouts limit its duration.
     """
     outage: UnavailableError | None = None
     published: list[int] = []
@@ -114,7 +114,10 @@ def _publish(publisher: Publisher, row: Outbox) -> None:
 
 
 def publish_after_commit(engine: Engine, publisher: Publisher) -> None:
-    """Publish the rows that a request has just committed. Never raises: the health process publishes them otherwise."""
+    """Publish the rows that a request has just committed.
+
+    Never raises: if publishing fails, the health process publishes the rows.
+    """
     try:
         relay(engine, publisher)
     except Exception:

@@ -1,12 +1,13 @@
-"""The writes of the owner of a lease: transitions, the end of the attempt, events and progress.
+"""The writes of a lease's owner: transitions, the end of the attempt, events and progress.
 
 Every function takes `(job_id, attempt)`, locks the row, and raises LeaseLostError when another attempt owns the job;
-the caller then stops at once and writes nothing more. Every call may be repeated when the outcome of a commit is
+the caller must then stop at once and write nothing more. Every call may be repeated when the outcome of a commit is
 unknown: if the status was already written, nothing happens.
 
-`complete_job`, `pause_job`, `release_job` and `fail_job` end the attempt and return the status that was really
-written. It depends on the desired state, which is read under the lock: a stop overrides every outcome, and after a
-withdrawn pause the job returns to the queue. Call them only after the child has ended.
+`complete_job`, `pause_job`, `release_job` and `fail_job` end the attempt and return the status that was written. The
+status depends on the desired state, which is read under the lock: a stop request overrides every outcome, and if a
+pause request has been withdrawn, the job returns to the queue. These functions must be called only after the child
+process has ended.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def transition(
 
 
 def complete_job(session: Session, job_id: str, attempt: int, *, details: dict[str, Any] | None = None) -> JobStatus:
-    """Complete the job, whose child has finished and whose artifacts are registered; cancel it on a stop request."""
+    """Complete a job whose child process has finished and whose artifacts are registered; cancel it on a stop
+    request."""
     if _already_written(session, job_id, attempt, S.COMPLETED, S.CANCELLED):
         return S(lock(session, job_id).status)
     job = require_ownership(session, job_id, attempt)
@@ -69,7 +71,7 @@ def complete_job(session: Session, job_id: str, attempt: int, *, details: dict[s
 
 
 def pause_job(session: Session, job_id: str, attempt: int, *, details: dict[str, Any] | None = None) -> JobStatus:
-    """Pause the job, whose child has saved a checkpoint; cancel or requeue it if the desired state has changed."""
+    """Pause a job whose child process has saved a checkpoint; cancel or requeue it if the desired state has changed."""
     if _already_written(session, job_id, attempt, S.PAUSED, S.PENDING, S.CANCELLED):
         return S(lock(session, job_id).status)
     return _free_slot(session, require_ownership(session, job_id, attempt), "paused", details, 0.0)
@@ -84,7 +86,7 @@ def release_job(
     details: dict[str, Any] | None = None,
     delay_seconds: float = 0.0,
 ) -> JobStatus:
-    """Return the job to the queue, or pause or cancel it if that is the desired state; uses up no retry budget.
+    """Requeue the job without using its retry budget, or pause or cancel it if that is the desired state.
 
     `reason` is recorded in the event, for example `drain`.
     """
@@ -142,9 +144,9 @@ def record_progress(
     eta_seconds: float | None = None,
     phase: str | None = None,
 ) -> None:
-    """Write step, total, remaining time and phase for display; adds neither an event nor a job-update.
+    """Write step, total, remaining time and phase for display, without an event or a job-update.
 
-    Live displays get the progress through Redis. Raises LeaseLostError.
+    Live displays receive the progress through Redis. Raises LeaseLostError.
     """
     written = session.scalar(
         update(Job)
@@ -165,7 +167,7 @@ def record_progress(
 
 
 def _already_written(session: Session, job_id: str, attempt: int, *targets: JobStatus) -> bool:
-    """Return whether this attempt has already written one of `targets`, when the answer to its commit was lost."""
+    """Return whether this attempt has already written one of `targets` in a commit whose outcome was unknown."""
     try:
         job = lock(session, job_id)
     except NotFoundError:
@@ -174,7 +176,7 @@ def _already_written(session: Session, job_id: str, attempt: int, *targets: JobS
 
 
 def _advance(session: Session, job: Job, to: JobStatus) -> Job:
-    """Move the job to `to`, the next status on the way to completing, unless it has already reached that status."""
+    """Move the job to `to`, one of the statuses on the way to completion, unless it has already reached that status."""
     order = [S.PROVISIONING, S.STARTING, S.RUNNING, S.COMPLETING]
     if job.status not in order or order.index(S(job.status)) >= order.index(to):
         return job

@@ -1,8 +1,8 @@
 """The payloads of jobs: one frozen pydantic model per job type, validated at submission.
 
-A payload is stored complete (`payload.model_dump(mode="json")`), with all defaults filled in, so that a later change of
-a default does not affect jobs that already wait. Only the form of a reference is checked here; the api, which can
-access the store, checks whether a checkpoint or a corpus exists. Uses neither torch nor the database.
+A payload is stored with all defaults filled in (`payload.model_dump(mode="json")`), so that a later change of a default
+does not affect jobs that already wait. Only the form of a reference is checked here; the api, which can access the
+store, checks whether a checkpoint or a corpus exists. This module uses neither torch nor the database.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class JobPayload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     experiment_type: ClassVar[ExperimentType]
-    """Type of the experiment that a job with this payload creates."""
+    """The type of the experiment that a job with this payload creates."""
 
     @property
     def source_checkpoint(self) -> str | None:
@@ -64,11 +64,11 @@ class LmTrainingPayload(JobPayload):
 
     config: LMConfig
     initial_checkpoint: Reference | None = None
-    """Checkpoint to start from: a training state, or weights alone; None: train from scratch."""
+    """Checkpoint from which training starts: a training state, or only weights; None to train from scratch."""
 
     @property
     def source_checkpoint(self) -> str | None:
-        """The checkpoint that training starts from."""
+        """The checkpoint from which training starts, or None."""
         return self.initial_checkpoint
 
     @property
@@ -86,7 +86,7 @@ class RlTrainingPayload(JobPayload):
     checkpoint: Reference
     """The language model that the controller steers."""
     data: DataConfig
-    """Corpus of the prompts and token statistics; normally the corpus of the language model."""
+    """Corpus for the prompts and token statistics; usually the corpus of the language model."""
     initial_checkpoint: Reference | None = None
     """Training state of an earlier controller training to resume from."""
 
@@ -119,12 +119,12 @@ class AnalysisPayload(JobPayload):
 
     checkpoint: Reference
     rl_checkpoint: Reference | None = None
-    """The controller; needed for gating mode learned, and only there."""
+    """The controller; required in gating mode learned without a sweep of the modulation, and not allowed otherwise."""
     analysis: AnalysisConfig
 
     @property
     def source_checkpoint(self) -> str:
-        """The controller, or the language model if there is none."""
+        """The controller, or the language model if the job has no controller."""
         return self.rl_checkpoint or self.checkpoint
 
     @model_validator(mode="after")
@@ -132,7 +132,7 @@ class AnalysisPayload(JobPayload):
         if self.analysis.uses_policy and self.rl_checkpoint is None:
             raise ValueError("gating mode learned needs rl_checkpoint; or choose gating mode random or fixed")
         if not self.analysis.uses_policy and self.rl_checkpoint is not None:
-            raise ValueError("rl_checkpoint applies only to gating mode learned, and never to a sweep; leave it out")
+            raise ValueError("rl_checkpoint is used only in gating mode learned without a sweep; leave it out")
         return self
 
 
@@ -157,13 +157,14 @@ PAYLOADS: Final[dict[JobType, type[JobPayload]]] = {
 
 
 QUEUES: Final[dict[JobType, str]] = dict.fromkeys(JobType, TRAINING_QUEUE)
-"""The queue of each job type."""
+"""{job type: name of the queue that its jobs wait in}."""
 
 
 def check_payload(job_type: JobType, payload: Mapping[str, Any] | JobPayload) -> JobPayload:
-    """Validate and complete the payload of a `job_type`. Raises ConfigError that lists all errors.
+    """Validate the payload of a `job_type` and fill in its defaults.
 
-    An instance of the model of this type is returned unchanged, because its constructor has validated it.
+    Raises a ConfigError that lists all errors. A payload that is already an instance of this type's model is returned
+    unchanged, because its constructor has validated it.
     """
     model = PAYLOADS[job_type]
     return payload if isinstance(payload, model) else build(model, dict(payload), where=job_type.value)

@@ -1,4 +1,4 @@
-"""The functions that write jobs: submit one, claim one, and record what the owner of a claim did.
+"""The functions that write jobs: they submit and claim a job, and record what the owner of the claim did.
 
     with sessions.begin() as session:
         job = claim_job(session, "training", "worker@host", settings)
@@ -6,8 +6,8 @@
     with sessions.begin() as session:
         complete_job(session, job.id, job.attempt)
 
-The implementations are in `submission`, `claiming`, `ownership` and `registry`. Leaves out: the requests of users
-(`signals`) and the renewal of leases (`lease`).
+The implementations are in `submission`, `claiming`, `ownership` and `registry`. The requests of users are in `signals`,
+and the renewal of leases is in `lease`.
 """
 
 from common.jobs.claiming import claim_job

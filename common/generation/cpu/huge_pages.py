@@ -1,9 +1,11 @@
-"""Tensors in memory that is mapped directly from the kernel: weights in huge pages, and zeros that take no memory until
-they are written.
+"""Tensors in memory that is mapped directly from the kernel.
 
-Every token reads all weights. With pages of 4 KiB a sequential read of 51 MB needs 12,500 address translations; with
-huge pages of 2 MiB it reaches the speed of the memory (measured on an EPYC: the float32 head of the default model takes
-3.6 ms cold, 2.0 ms in huge pages). Where Linux has no huge pages, and on other systems, this is ordinary memory.
+Weights are placed in huge pages, and tensors of zeros take no memory until they are written.
+
+Decoding a token reads all weights. With pages of 4 KiB a sequential read of 51 MB needs 12,500 address translations;
+with huge pages of 2 MiB it reaches the speed of the memory (measured on an EPYC: the float32 head of the default model
+takes 3.6 ms cold, 2.0 ms in huge pages). On a Linux without huge pages, and on other systems, the weights are in
+ordinary memory.
 """
 
 from __future__ import annotations
@@ -38,10 +40,10 @@ def in_huge_pages(tensor: Tensor) -> Tensor:
 
 
 def _mapped(nbytes: int, *, huge: bool = False) -> Tensor:
-    """Return `nbytes` zero bytes mapped from the kernel, aligned to a huge page."""
+    """Return a tensor of `nbytes` zero bytes that is mapped from the kernel and aligned to a huge page."""
     memory = mmap.mmap(-1, nbytes + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if huge and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without huge pages
+        with suppress(OSError):  # only if the kernel has no huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     raw = torch.frombuffer(memory, dtype=torch.uint8)
     first = -raw.data_ptr() % PAGE

@@ -1,7 +1,7 @@
 """The weights of one transformer block, packed for decoding (`packed_linear`).
 
-Queries, keys and values come from one matrix, whose columns are reordered so that the two halves of a rotary pair lie
-side by side. Leaves out: the forward pass (`decoding_model`, `single_sequence`).
+Queries, keys and values are computed with one matrix, whose columns are reordered so that the two numbers of a rotary
+pair are neighbours. The forward pass is in `decoding_model` and `single_sequence`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 On a CPU, float32 weights are kept in oneDNN's blocked layout: the default model's head takes 2.6 ms instead of 9.7 ms
 at 16 rows, and a row's result is the same to the last bit in any batch. bfloat16 layers multiply in bfloat16 and return
 float32. int8 layers have one scale per output. In every precision a row of activations does not affect other rows.
-Leaves out: training. Packed weights do not follow later changes of the model.
+Packed layers cannot be trained, and later changes of the model do not affect them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from common.errors import ConfigError
 from common.generation.cpu.huge_pages import in_huge_pages
 
 LEAST_BIAS = -1e30
-"""Replaces −inf in biases: its exponential is 0, and 0 times it is 0 (0 times −inf is NaN)."""
+"""A finite replacement of −inf in biases. Its exponential is 0, too, but its product with 0 is 0, not NaN."""
 ROWS_EXPECTED = 64
-"""Number of rows that oneDNN's blocked layout is optimised for. The layout is as fast for 2 rows and for 500."""
+"""Number of rows for which oneDNN's blocked layout is optimised. It is equally fast for 2 rows and for 500."""
 
 INT8_WIDTH = 16
-"""Inputs are padded with zeros to a multiple of this, because torch's int8 product reads vectors of 16 on AVX-512, also
-beyond the end."""
+"""The input width is padded with zeros to a multiple of this number, because on AVX-512 torch's int8 product reads
+vectors of 16 values, even beyond the end of a row."""
 
 
 class Precision(StrEnum):
@@ -49,8 +49,7 @@ class PackedLinear(Protocol):
 
 
 class Float32Linear(PackedLinear):
-    """A float32 layer. With `on_cpu` it uses oneDNN's blocks, in which a row's result does not depend on their
-    number."""
+    """A float32 layer. With `on_cpu` it uses oneDNN's blocked layout: a row's result is the same in every batch."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         weight, self._bias = weight.detach().float(), bias.detach().float().clamp(min=LEAST_BIAS)
@@ -84,7 +83,8 @@ class BFloat16Linear(PackedLinear):
     def narrow(self, x: Tensor) -> Tensor:
         """Return x·W + b for x in float32 or bfloat16.
 
-        The result is bfloat16, from one operation, where the weight is not in oneDNN's blocks, as on a GPU.
+        If the weight is not in oneDNN's blocked layout, as on a GPU, the result is bfloat16 and takes a single
+        operation.
         """
         if self._weight is None:
             return self(x)
@@ -94,7 +94,7 @@ class BFloat16Linear(PackedLinear):
         """Return x·W + b."""
         x = x.to(torch.bfloat16)
         if self._weight is not None:
-            if x.is_cuda:  # return the float32 sums, because rounding them would make the logits inexact
+            if x.is_cuda:  # the float32 sums are returned, because rounding them would make the logits inexact
                 return torch.mm(x, self._weight, out_dtype=torch.float32) + self._bias
             return torch.mm(x, self._weight) + self._bias
         assert self._blocks is not None
@@ -105,7 +105,7 @@ class Int8Linear(PackedLinear):
     """An int8 layer: symmetric weights with one scale per output, activations and products rounded to bfloat16.
 
     Only the weights are quantised. Activations have no scale, so rows cannot affect each other. The layer is meant for
-    one row, for which the time is that of reading the weight; for more than about 6 rows float32 is faster.
+    one row, where reading the weights takes most of the time. For more than about 6 rows, float32 is faster.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
@@ -142,7 +142,7 @@ def pack(weight: Tensor, bias: Tensor, precision: Precision) -> PackedLinear:
 
 
 def _blocks(weight: Tensor) -> Tensor | None:
-    """Return the weight (out, in) in oneDNN's layout for `ROWS_EXPECTED` rows; None where oneDNN is not available."""
+    """Return the weight (out, in) in oneDNN's layout for `ROWS_EXPECTED` rows, or None if oneDNN is not available."""
     if weight.device.type != "cpu" or not torch._C._has_mkldnn:
         return None
     if weight.dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():

@@ -1,9 +1,9 @@
-"""Attention computed for each sequence by itself, so that the result equals that of a batch of one to the last bit.
+"""Attention computed for each sequence by itself, so that its result is exactly that of a batch of one.
 
 Batched attention reads all sequences up to the length of the longest, which changes the order of the sums. In float32
-the difference of 1e-7 has no effect. But int8 layers round their inputs to bfloat16, where a difference in the last bit
-can become a step of 0.4 %: of 200 texts of 20 tokens, 17 differed between a batch of one and a batch of 64. Computing
-each sequence by itself takes a tenth more time per step. Shapes: n sequences, H heads, T time, K head width.
+the difference of 1e-7 has no effect. But int8 layers round their inputs to bfloat16, which can turn a difference in the
+last bit into one of 0.4 %. Of 200 texts of 20 tokens, 17 differed between a batch of one and a batch of 64. Computing
+each sequence by itself makes a step a tenth slower. Shapes: n sequences, H heads, T time, K head width.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def attend_per_row(query: Tensor, keys: Tensor, values: Tensor, lengths: list[in
 
 
 def attend_prompts_per_row(query: Tensor, keys: Tensor, values: Tensor, lengths: list[int]) -> Tensor:
-    """Return causal attention (n, H, T, K) for prompts that are right-padded from `lengths` on; it is 0 for padding."""
+    """Return causal attention (n, H, T, K) for prompts of `lengths` tokens followed by padding; it is 0 for padding."""
     attended = torch.zeros_like(query)
     for row, length in enumerate(lengths):
         part = slice(row, row + 1), slice(None), slice(length)

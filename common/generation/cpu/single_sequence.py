@@ -1,9 +1,10 @@
 """`DecodingModel.decode` for a single sequence on a CPU, with less overhead per operation.
 
 One token of the default model needs about 150 operations, and their overhead (views, masks, indices) takes a third of
-the time. Here queries, keys and values are written to one buffer whose views are made once, and attention reads exactly
-the positions of the sequence, without a mask. The results equal those in a batch to the last bit. Shapes as in
-`decoding_model` with n = 1. Leaves out: several sequences, for which the arithmetic takes most of the time.
+the time. Here queries, keys and values are written to one buffer whose views are created only once. Attention reads
+exactly the positions of the sequence, without a mask. The results equal those in a batch to the last bit. Shapes are
+those of `decoding_model` with n = 1. Several sequences are decoded there, because for them the arithmetic takes most of
+the time.
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ class SingleSequenceDecoder:
 
     @classmethod
     def for_layers(cls, layers: list[PackedLayer], config: ModelConfig) -> SingleSequenceDecoder | None:
-        """Return a decoder, or None where the layers are not float32 or int8 on a CPU."""
+        """Return a decoder, or None if the layers are not float32 or int8 layers on a CPU."""
         matrices = [matrix for layer in layers for matrix in layer.matrices]
         return cls(layers, config) if all(_supports_single_sequence(matrix) for matrix in matrices) else None
 
     def __call__(self, x: Tensor, rotation: Tensor, cache: SlotCache, scales: Tensor | None) -> Tensor:
         """Return the state (1, D) after all layers for embeddings x (1, D), which are changed in place.
 
-        `rotation` is that of the next position of slot 0 of the cache. `scales` are the factors of the gates, if any.
+        `rotation` is the rotary factor of the next position of slot 0 of the cache. `scales` are the factors of the
+        gates, if any.
         """
         position = cache.lengths[0]
         lines = self._heads * cache.capacity + position

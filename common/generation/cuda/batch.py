@@ -4,10 +4,11 @@
     batch.join(["owner"], [settings], [seed], [prompt], …)
     batch.launch(); …; step = batch.collect_oldest()
 
-A launch returns at once. Its tokens are copied to pinned memory and read when the step is collected, so the device
-never waits for the host to process a token. The host knows all lengths without reading anything, because an active slot
-grows by one token per launch. The number of slots and the attention span are rounded up to powers of two, so that few
-step shapes exist. Leaves out: texts, and sequences that end for another reason than their length (`engine`).
+A launch returns at once. The sampled tokens are copied to pinned memory and read when the step is collected, so the
+device never waits for the host to process a token. The host knows all lengths without reading from the device, because
+an active slot grows by one token per launch. The number of slots and the attention span are rounded up to powers of
+two, so that few step shapes exist. The `engine` assembles texts and removes sequences that end for another reason than
+their length.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from tidal_client.vocabulary import GatingMode
 MIN_SPAN = 32
 MIN_CANDIDATES = 64
 SHRINK_FROM = 4
-"""An empty batch whose capacity is more than this many times the needed one is allocated anew, because a step counts
-n-grams over the whole capacity."""
+"""Factor between the capacity and the needed capacity above which an empty batch is allocated anew, because a step
+counts n-grams over the whole capacity."""
 JOIN_AT_ONCE = 64
-"""Prompts that are prefilled at once, through one temporary cache."""
+"""Largest number of prompts that are prefilled together, through one temporary cache."""
 
 
 @dataclass
@@ -49,13 +50,13 @@ class SequenceSlot:
     owner: Hashable
     settings: GenerationSettings
     tokens_read: int
-    """Tokens that the model has read or reads in launched steps: the prompt and sampled tokens."""
+    """Number of tokens (of the prompt, and sampled) that the model has read or reads in a launched step."""
     tokens_cached: int
-    """The number of these tokens that are in the window."""
+    """Number of these tokens that are in the cache, that is, in the context window."""
     start_tokens: int
-    """1 if the first token read is an end-of-text token that stands in for an empty prompt, else 0."""
+    """1 if the model first reads an end-of-text token that replaces an empty prompt, else 0."""
     tokens_left: int
-    """Tokens for which no step has been launched yet."""
+    """Number of tokens that may still be generated and for which no step has been launched yet."""
 
 
 @dataclass
@@ -65,11 +66,12 @@ class InFlightStep:
     owners: list[Hashable | None]
     """The owner of each slot; None for a free or inactive slot."""
     numbers: Tensor
-    """(n, 9), as `StaticState.outputs`."""
+    """A copy of `StaticState.outputs` (n, 9)."""
     most_likely: tuple[Tensor, Tensor] | None
     """Ids and log-probabilities of the most likely tokens, if they were requested."""
     dropped: dict[Hashable, int]
-    """For each owner whose window slid before this launch: the number of tokens it has dropped so far."""
+    """{owner: number of tokens that its context window has dropped so far}, only for windows that slid before this
+    launch."""
     event: torch.cuda.Event | None
 
     def wait(self) -> None:
@@ -79,9 +81,10 @@ class InFlightStep:
 
 
 class StaticBatch:
-    """A running batch on one device. Memory for `slots` sequences of `capacity` tokens is allocated at construction.
+    """A running batch on one device.
 
-    More is added by doubling, which discards all captured steps.
+    Memory for `slots` sequences of `capacity` tokens is allocated at construction. When more is needed, it is doubled,
+    which discards all captured steps.
     """
 
     def __init__(
@@ -115,7 +118,7 @@ class StaticBatch:
         return any(slot.tokens_left > 0 for slot in self._slots.values())
 
     def allocate_logit_adjustments(self) -> None:
-        """Allocate memory for logit bias, presence and frequency penalty; `join` does so when settings need it."""
+        """Allocate memory for logit bias and presence and frequency penalties; `join` calls this when needed."""
         self._state.allocate_logit_adjustments()
 
     @torch.inference_mode()
@@ -129,7 +132,8 @@ class StaticBatch:
     ) -> list[tuple[int, list[PromptScore] | None]]:
         """Prefill `inputs` (each prompt, or an end-of-text token if it is empty) and add the sequences to the batch.
 
-        Returns for each sequence how many inputs do not fit into the window, and its prompt scores if requested.
+        Returns for each sequence the number of inputs that do not fit into the context window, and its prompt scores or
+        None.
         """
         self._reserve(
             len(self._slots) + len(owners),
@@ -201,7 +205,7 @@ class StaticBatch:
 
     @torch.inference_mode()
     def remove(self, owners: Sequence[Hashable]) -> None:
-        """Free the slots of these owners. Their tokens in steps in flight are ignored."""
+        """Free the slots of these owners. Their tokens in in-flight steps are ignored."""
         removed = [self._slot_by_owner.pop(owner) for owner in owners]
         if not removed:
             return
@@ -247,7 +251,10 @@ class StaticBatch:
         return list(zip(window.truncated, scores, strict=True))
 
     def _drop_oldest(self) -> dict[Hashable, int]:
-        """Drop the oldest half of each full window and prefill the rest again. Return the dropped tokens by owner."""
+        """Drop the oldest half of each full context window and prefill the rest.
+
+        Returns {owner: number of tokens dropped so far} for the sequences with a full window.
+        """
         context, state = self._state.context, self._state
         full = [
             number for number, slot in self._slots.items() if slot.tokens_left > 0 and slot.tokens_cached == context

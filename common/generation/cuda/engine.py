@@ -4,8 +4,8 @@
 
 The device samples and decodes up to `ahead` tokens per sequence before the host has read the first of them. The host
 assembles the texts, finds stop strings and removes ended sequences; tokens sampled after the end of a sequence are
-discarded. The results are those of `DecodingEngine`, because the noise is a function of seed and step. Leaves out: the
-steps (`step`) and their launches (`batch`).
+discarded. The results are those of `DecodingEngine`, because the noise is a function of seed and step. Steps are in
+`step`, and `batch` launches them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from common.generation.decoding_model import DecodingModel
 from common.generation.engine import DecodingEngine, OnToken
 
 AHEAD = 4
-"""Number of steps in flight. A step of the default model takes some tenths of a millisecond on the device, and about as
-long on the host."""
+"""Number of in-flight steps. A step of the default model takes some tenths of a millisecond on the device, and its
+processing takes about as long on the host."""
 
 
 class BatchEngine(Protocol):
@@ -50,7 +50,7 @@ class BatchEngine(Protocol):
 
 
 def new_engine(model: DecodingModel, *, slots: int = 1) -> BatchEngine:
-    """Return the engine for the model's device, with memory for `slots` sequences if it allocates in advance."""
+    """Return the engine for the model's device. A `DeviceEngine` allocates memory for `slots` sequences in advance."""
     if model.device.type == "cuda":
         return DeviceEngine(model, slots=slots)
     return DecodingEngine(model)
@@ -91,8 +91,7 @@ class DeviceEngine:
         return self._batch.steps.captured
 
     def join(self, continuations: Sequence[Continuation]) -> None:
-        """Prefill the prompts and add the sequences to the batch. Their first tokens follow those of in-flight
-        steps."""
+        """Prefill the prompts and add the sequences to the batch. In-flight steps do not include these sequences."""
         if not continuations:
             return
         joined = self._batch.join(
@@ -119,7 +118,7 @@ class DeviceEngine:
         while self._batch.in_flight:
             launched = self._batch.collect_oldest()
             if self._record(launched, on_token):
-                break  # otherwise all sequences of the step have been removed
+                break  # otherwise all its sequences have been removed: collect the next step
         return removed + self._remove_ended()
 
     def advance(self) -> None:
@@ -135,7 +134,7 @@ class DeviceEngine:
         return ended
 
     def _record(self, launched: InFlightStep, on_token: OnToken | None) -> bool:
-        """Add the tokens of a step to their sequences. Return whether any of these is still in the batch."""
+        """Add the tokens of a step to their sequences. Return whether any of these sequences is still in the batch."""
         numbers: list[list[float]] = launched.numbers.tolist()
         present = False
         for slot, owner in enumerate(launched.owners):

@@ -1,13 +1,15 @@
-"""Decoding steps recorded as CUDA graphs. The first step of each `StepShape` is captured; later ones replay the graph,
-so that one call launches hundreds of kernels.
+"""Decoding steps recorded as CUDA graphs.
+
+The first step of each `StepShape` is captured. Later steps replay the graph, so that one call launches hundreds of
+kernels.
 
     steps = GraphSteps(model)
     steps.run(state, shape)
 
 All graphs share one memory pool, because replays run one after the other on one stream and nothing in the pool is
 needed between two replays. Everything that is needed later is in the `StaticState`. When a capture fails, a warning is
-logged once and all later steps launch their kernels one by one. On a CPU all steps run that way. Leaves out: when to
-launch a step (`batch`).
+logged once, and all later steps launch their kernels one by one, as all steps on a CPU do. `batch` decides when to
+launch a step.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from common.logging import get_logger
 log = get_logger(__name__)
 
 MAX_GRAPHS = 128
-"""Number of graphs that are kept, the most recently used ones. A graph takes some MiB besides the pool."""
+"""Largest number of graphs that are kept; the least recently used graph is deleted first. A graph takes some MiB in
+addition to the pool."""
 WARM_UPS = 3
-"""Runs of a step before its capture, in which libraries load and choose their kernels."""
+"""Number of runs of a step before its capture, in which libraries load and choose their kernels."""
 
 StepFunction = Callable[[DecodingModel, StaticState, StepShape], None]
 
@@ -80,8 +83,8 @@ class GraphSteps:
         try:
             return self._capture(state, shape)
         except torch.AcceleratorError:
-            raise  # a fault of the device, which running without a graph cannot avoid
-        except Exception as error:  # any kernel or library may refuse to be captured
+            raise  # a device fault: running without a graph would not help
+        except Exception as error:  # a capture can fail in any kernel or library
             torch.cuda.set_stream(stream)  # a failed capture leaves its own stream as the current one
             self._graphs = False
             self._captured.clear()
@@ -100,7 +103,7 @@ class GraphSteps:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # thread_local: another thread may load a model during the capture.
+        # With thread_local, another thread may load a model during the capture.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             self._step(self._model, state, shape)
         return graph
@@ -118,10 +121,10 @@ def _compiled() -> StepFunction:
 
 @torch.inference_mode()
 def warm_up(step: Callable[[], None], state: StaticState, shape: StepShape) -> None:
-    """Run the step `WARM_UPS` times without a change of the state that matters later.
+    """Run the step `WARM_UPS` times without changing any state that is used later.
 
     All slots are inactive during these runs. The step still overwrites the outputs, logits and hidden states of
-    inactive slots, which are saved and restored, and the cache position behind their last one, which is unused.
+    inactive slots, which are saved and restored, and the unused cache position after their last position.
     """
     n = shape.slots
     outputs = (state.tokens_remaining, state.logits, state.hidden, state.outputs)

@@ -1,8 +1,8 @@
 """The state of a running batch, in tensors of fixed size on which a captured step can be replayed.
 
 The tensors keep their addresses; only `grow` returns new ones. A slot whose `tokens_remaining` is 0 is inactive: a step
-does not change its counts, and the outputs for it are never read. Shapes: R slots, L layers, H heads, K head width,
-V vocabulary, D model width. Leaves out: which sequence has which slot (`batch`), and the step itself (`step`).
+does not change its counts, and the outputs for it are never read. Shapes: R slots, L layers, H heads, K head width, V
+vocabulary, D model width. `batch` assigns slots to sequences, and the step itself is in `step`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tidal_client.vocabulary import GatingMode
 
 FILTERS = {CandidateFilter.TOP_K: 0, CandidateFilter.TOP_P: 1, CandidateFilter.FULL_DISTRIBUTION: 2}
 NUMBERS = 9
-"""Number of columns of `outputs`: the token, then those of `continuation.COLUMNS`."""
+"""Number of columns of `outputs`: one for the token, then `continuation.COLUMNS`."""
 
 
 class StaticState:
@@ -55,21 +55,23 @@ class StaticState:
         """Number of tokens that may still be sampled in each slot."""
         self.history = TokenHistory(slots, capacity, c.vocab_size, device=device)
         self.table = floats(COLUMNS, dtype=torch.float64)
-        self.table[:, :SPANS] = 1.0  # unused slots divide by their temperature too
+        self.table[:, :SPANS] = 1.0  # because unused slots are divided by their temperature, too
         self.constant_parameters = floats(SPANS) + 1.0
         """The four decoding parameters of slots whose modulation is constant (modes `none` and `fixed`)."""
         self.noise = torch.zeros(STREAMS, slots, capacity + 1, device=device)
-        """`row_noise` of every step, computed when a sequence joins. This saves 30 small operations in each step."""
+        """The result of `row_noise` for every step, computed when a sequence joins. This saves 30 small operations in
+        each step."""
         self.steps, self.filters, self.policy_numbers = integers(), integers(), integers()
         self.random_modulation, self.gated, self.sample_actions = booleans(), booleans(), booleans()
         self.previous_modulation = floats()
         self.logits = floats(c.vocab_size)
         self.hidden = floats(c.d_model)
-        assert c.vocab_size <= 2**24, "`outputs` has token ids as float32, which is exact up to 2^24"
+        assert c.vocab_size <= 2**24, "`outputs` holds token ids as float32, which is exact up to 2^24"
         self.outputs = floats(NUMBERS)
         self.top_ids = integers(min(MAX_TOP_LOG_PROBS, c.vocab_size))
         self.top_log_probs = floats(min(MAX_TOP_LOG_PROBS, c.vocab_size))
-        # (R, V), see `sampling.logit_adjustments`; allocated when a sequence first needs it.
+        # Both tensors (R, V) are described in `sampling.logit_adjustments` and are allocated when a sequence first
+        # needs them.
         self.logit_adjustments: Tensor | None = None
         self.generated: Tensor | None = None
         self.penalties = floats(2)
@@ -105,7 +107,7 @@ class StaticState:
     ) -> None:
         """Set up `slots` for new sequences; `copy_cache` must follow.
 
-        `policies` has the number of each sequence's policy in the step, or −1.
+        `policies` holds the number that each sequence's policy has in `StepShape.policies`, or −1 without a policy.
         """
         at = self.send(slots)
         prompt_history = TokenHistory.of(prompts, vocab_size=self.history.vocab_size, device=self.device)
@@ -149,7 +151,7 @@ class StaticState:
     def copy_cache(self, slots: Sequence[int], cache: SlotCache, lengths: Sequence[int]) -> Tensor:
         """Copy keys and values of the first slots of `cache` to `slots`. Return `slots` as a tensor.
 
-        Later positions of `slots` are set to 0: the mask gives them weight 0, but 0 times NaN is NaN.
+        Later positions of `slots` are set to 0, because the mask only gives them weight 0, and 0 times NaN is NaN.
         """
         at, n, T = self.send(slots), len(slots), max(lengths)
         self.keys[:, at, :, T:] = 0.0
@@ -169,7 +171,7 @@ class StaticState:
         self.tokens_remaining[source] = 0
 
     def grow(self, model: DecodingModel, slots: int, capacity: int) -> StaticState:
-        """Return a larger state whose first slots are copies of these."""
+        """Return a larger state whose first slots are copies of the slots of this state."""
         grown = StaticState(model, slots, capacity)
         if self.logit_adjustments is not None:
             grown.allocate_logit_adjustments()
@@ -184,7 +186,7 @@ class StaticState:
         return grown
 
     def send(self, values: Sequence[object], dtype: torch.dtype = torch.int64) -> Tensor:
-        """Return numbers of the host as a tensor on the device, without waiting for the device."""
+        """Copy numbers of the host to a tensor on the device and return it, without waiting for the device."""
         tensor = torch.tensor(values, dtype=dtype)
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)

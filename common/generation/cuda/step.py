@@ -2,9 +2,9 @@
 
 All tensor shapes follow from the `StepShape` and nothing waits for the device, so a step can be captured as a CUDA
 graph and replayed; without a capture the results are the same. The maths is that of `slot_states`, `sampling.batch` and
-`DecodingModel.decode`. Each method that any slot needs is computed for all slots, and a mask selects the results.
-Inactive slots are computed too, but their state does not change. Leaves out: prompts, and dropping the oldest tokens of
-a full window, which happen between steps (`batch`).
+`DecodingModel.decode`. Each sampling method that any slot needs is computed for all slots, and a mask selects the
+results. Inactive slots are computed, too, but their state does not change. Between steps, `batch` prefills prompts and
+drops the oldest tokens of full context windows.
 
 Shapes: n slots, V vocabulary, G gates, H heads, K head width, D model width.
 """
@@ -27,26 +27,26 @@ from common.generation.slot_states import EPISODE, MODULATION, SPANS
 
 
 class StepShape(NamedTuple):
-    """Everything that determines the tensor shapes and the operations of a step. A graph is captured for each value."""
+    """Everything that determines the tensor shapes and operations of a step. Each `StepShape` has its own graph."""
 
     slots: int
-    """n; slots 0..n−1 take part."""
+    """The number n of slots in the step, which are slots 0..n−1."""
     span: int
     """Number of positions that attention reads."""
     max_candidates: int
-    """Candidates of slots with a top-k; at least the largest of their top-k."""
+    """Number of candidates for slots with a top-k; at least the largest top-k of any slot."""
     top_log_probs: bool
     """Whether the most likely tokens are returned."""
     full_distribution: bool
-    """Whether a slot samples from the full distribution."""
+    """Whether any slot samples from the full distribution, without top-k and top-p."""
     top_p_only: bool
-    """Whether a slot has top-p without top-k, which sorts the vocabulary."""
+    """Whether any slot has top-p without top-k, for which the vocabulary is sorted."""
     logit_adjustments: bool
-    """Whether a slot has a logit bias, a presence penalty or a frequency penalty."""
+    """Whether any slot has a logit bias, a presence penalty or a frequency penalty."""
     random_modulation: bool
-    """Whether a slot has gating mode `random`."""
+    """Whether any slot has gating mode `random`."""
     gated: bool
-    """Whether a slot passes a modulation to the model's gates."""
+    """Whether any slot passes a modulation to the model's gates."""
     policies: tuple[tuple[int, GatingPolicy, bool], ...]
     """For each policy in use: its number, the policy, and whether one of its slots samples actions."""
 
@@ -143,7 +143,7 @@ def _sample(
         nucleus = filter_largest(*torch.sort(log_probs, dim=1, descending=True, stable=True), parameters)
         token = torch.where(selected, pick(nucleus, uniform), token)
         sampled_entropy = torch.where(selected, sampling_entropy(nucleus), sampled_entropy)
-    # Logits that are not finite must not give a token outside the vocabulary; log_prob shows the host that they are.
+    # Keep the token inside the vocabulary even if logits are not finite, which the host detects by log_prob.
     token = token.clamp(0, V - 1)
     if shape.top_log_probs:
         state.top_ids[:n] = ids[:, :returned]
@@ -156,7 +156,7 @@ def _update_history(state: StaticState, shape: StepShape, token: Tensor, modulat
     slots, history = state.slot_numbers[:n], state.history
     if shape.policies:
         history.prefix(n, state.capacity).append(token, active)
-    else:  # only policies need counts of n-grams, and a slot keeps its policy from its first token on
+    else:  # only policies need n-gram counts, and a sequence never changes its policy
         position = torch.where(active, history.length[:n], 0)
         history.tokens[slots, position] = torch.where(active, token, history.tokens[:n, 0])
         history.seen[slots, token] = history.seen[slots, token] | active
@@ -208,7 +208,7 @@ def _decode(
 
 
 def _linear(layer: PackedLinear, x: Tensor) -> Tensor:
-    """Apply the layer. A bfloat16 layer returns bfloat16, which is one operation instead of three with float32."""
+    """Apply the layer. A bfloat16 layer returns bfloat16 in one operation; a float32 result would take three."""
     return layer.narrow(x) if isinstance(layer, BFloat16Linear) else layer(x)
 
 

@@ -3,10 +3,12 @@
 The maths is that of `sampling.sample`, arranged for speed. The repetition penalty changes only the logits of tokens in
 the sequence. Log-probabilities and entropy come from one pass of exponentials over a few rows at a time, which fit into
 the processor's cache. For rows with a top-k, the candidates are the `max_top_k` largest entries. Rows without a filter
-are sampled from the whole vocabulary without a sort. Rows with top-p alone take as many candidates as reach that mass.
+are sampled from the whole vocabulary without a sort. For rows with top-p alone, the candidates are the largest entries
+whose mass reaches top-p.
 
 Equal logits, which int8 and bfloat16 make likely, are ordered by token id, so that a sequence does not depend on the
-top-k of others in the batch; this waits for the device. Shapes: n rows, V vocabulary, S tokens of the longest sequence.
+top-k of others in the batch. This ordering waits for the device. Shapes: n rows, V vocabulary, S tokens of the longest
+sequence.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ from common.generation.sampling.sample import (
 )
 
 ROWS_AT_ONCE = 32
-"""Rows (V numbers each) that are processed together."""
+"""Number of rows (V numbers each) that are processed together."""
 NUCLEUS_CANDIDATES = 1024
-"""Candidates that are tried for top-p without top-k before the whole vocabulary is sorted."""
+"""Number of candidates that are tried for top-p without top-k before the whole vocabulary is sorted."""
 
 
 class CandidateFilter(Enum):
@@ -59,16 +61,16 @@ class SampledBatch(NamedTuple):
 
 
 class BatchTraits(NamedTuple):
-    """Properties of a batch that the host knows without waiting for the device."""
+    """Properties of a batch that are known on the host, without waiting for the device."""
 
     filters: Sequence[CandidateFilter]
     """The filter of each row."""
     max_top_k: int
     """The largest top-k that a row may have."""
     top_log_probs: int = 0
-    """How many of the most likely tokens are returned with each sampled token."""
+    """Number of most likely tokens that are returned with each sampled token."""
     equal_lengths: bool = False
-    """Whether all sequences have the same length, so that there is no padding."""
+    """Whether all sequences have the same length, that is, whether no row has padding."""
     any_top_p: bool = True
     """Whether any row may have a top-p below 1."""
 
@@ -114,7 +116,7 @@ def _sample_rows(
 ) -> SampledBatch:
     filters, top_log_probs = traits.filters, traits.top_log_probs
     apply_repetition_penalty(logits, tokens, parameters.repetition_penalty, equal_lengths=traits.equal_lengths)
-    # Multiplying is several times faster than dividing by a column.
+    # Multiplying by the reciprocal is several times faster than dividing by a column.
     scored = logits.mul_(parameters.temperature.reciprocal()[:, None])
     count = max(traits.max_top_k if CandidateFilter.TOP_K in filters else 1, top_log_probs)
     if count > 1 or CandidateFilter.TOP_K in filters:
@@ -135,7 +137,7 @@ def _sample_rows(
             row_parameters = DecodingParameterRows(*(column[rows] for column in parameters))
             nucleus = _nucleus(scored[rows] - log_mass[rows, None], row_parameters)
             token[rows], sampled_entropy[rows] = pick(nucleus, uniform[rows]), sampling_entropy(nucleus)
-    # Logits that are not finite must not give a token outside the vocabulary; log_prob shows the caller that they are.
+    # Keep the token inside the vocabulary even if logits are not finite, which the caller detects by log_prob.
     token.clamp_(0, scored.shape[1] - 1)
     log_prob = scored.gather(1, token[:, None])[:, 0] - log_mass
     entropy = (log_mass - weights.mul_(scored).sum(1) / mass).clamp_(min=0.0)
@@ -148,7 +150,7 @@ def _sample_rows(
 
 
 def apply_repetition_penalty(logits: Tensor, tokens: Tensor, penalty: Tensor, *, equal_lengths: bool = False) -> None:
-    """Divide positive logits of the tokens (n, S) of each sequence by penalty (n,), multiply negative ones; in place.
+    """Divide the positive logits of the tokens (n, S) of each sequence by penalty (n,), multiply the others, in place.
 
     `equal_lengths` promises that no token is negative.
     """
@@ -160,7 +162,7 @@ def apply_repetition_penalty(logits: Tensor, tokens: Tensor, penalty: Tensor, *,
         return
     present = tokens >= 0
     ids = torch.where(present, tokens, 0)
-    # Padding writes to token 0 the value that token 0 gets anyway, penalised or not.
+    # For padding, write to token 0 the value that token 0 gets anyway, penalised or not.
     first = logits[:, :1]
     first = torch.where((tokens == 0).any(1, keepdim=True), _penalised(first, penalty_column), first)
     logits.scatter_(1, ids, torch.where(present, _penalised(logits.gather(1, ids), penalty_column), first))
@@ -186,7 +188,7 @@ def sample_full_distribution(weights: Tensor, uniform: Tensor) -> Tensor:
     cumulative = weights.cumsum(1)
     target = uniform[:, None] * cumulative[:, -1:]
     token = torch.searchsorted(cumulative, target, right=True)
-    # Rounding must not give a token beyond the last one with a positive weight.
+    # Rounding must not select a token after the last token with a positive weight.
     last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
     return torch.minimum(token, last)[:, 0]
 

@@ -4,7 +4,7 @@
 
 The counts include only generated tokens, not the prompt. The adjustments are applied before the repetition penalty and
 the temperature. Only slots whose settings have adjustments take memory and time. Shapes: n slots, k of them with
-adjustments, V vocabulary. Leaves out: the repetition penalty (`batch`).
+adjustments, V vocabulary. The repetition penalty is in `batch`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from common.generation.settings import GenerationSettings
 
 
 class LogitAdjustments:
-    """The adjustments of the slots that have any. Slot numbers are those of the batch."""
+    """The adjustments of all slots that have adjustments. Slot numbers are those of the batch."""
 
     def __init__(self, vocab_size: int, *, device: torch.device | str = "cpu") -> None:
         self._slots: list[int] = []
@@ -46,7 +46,7 @@ class LogitAdjustments:
         self._update_indices()
 
     def remove(self, slot: int, last: int) -> None:
-        """Remove the slot; the sequence in slot `last` moves to its number."""
+        """Remove the adjustments of `slot`, and give it those of slot `last`, whose sequence moves there."""
         if not self._slots:
             return
         if slot in self._slots:

@@ -1,8 +1,8 @@
 """Random numbers of a running batch as a function of (seed, step, stream), without any state.
 
 The function is SplitMix64 (Steele, Lea, Flood 2014) over a counter, in torch's wrapping int64, on the device and
-without a host sync. So a sequence gets the same numbers alone and in any batch, and generations with the same seed in
-different gating modes use the same noise for their tokens.
+without a host sync. Therefore a sequence gets the same numbers alone and in any batch, and generations with the same
+seed use the same noise for their tokens in all gating modes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SEED_BITS = 31
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 STREAMS = 2
-"""Random numbers per step: number 0 is for the modulation, number 1 for the token."""
+"""Number of random numbers per step: number 0 is for the modulation, number 1 for the token."""
 
 
 def _signed(value: int) -> int:

@@ -22,9 +22,10 @@ from torch.nn.functional import pad
 from common.controller import DecodingParameterRows
 
 FOLDS = 24
-"""Entries of a row that `largest` groups into one column and compares by their maximum."""
+"""Number of entries of a row that `largest` groups into one column and compares by their maximum."""
 _LEAST_LOGIT = -1000.0
-"""Lower bound of scored logits. Its exponential is 0 in float32 and 0 times it is 0, so it keeps −inf out of sums."""
+"""Lower bound of scored logits, instead of −inf. Its exponential is 0 in float32, and its product with 0 is 0, not
+NaN."""
 
 
 class Scores(NamedTuple):
@@ -76,7 +77,7 @@ def score(logits: Tensor, seen: Tensor, parameters: DecodingParameterRows) -> Sc
 
 
 def score_sequences(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows) -> Scores:
-    """Compute `score` from the token ids, several times faster, because only their logits are penalised.
+    """Return the result of `score` from token ids; several times faster, because only logits of these tokens change.
 
     tokens (B, S) int64 has negative padding, but not in the first column.
     """
@@ -84,12 +85,12 @@ def score_sequences(logits: Tensor, tokens: Tensor, parameters: DecodingParamete
     ids = torch.where(tokens < 0, tokens[:, :1], tokens)
     adjusted = logits.gather(1, ids).float()
     adjusted = torch.where(adjusted > 0, adjusted / penalty, adjusted * penalty) / temperature
-    # A repeated token writes the same value again.
+    # For a repeated token, the same value is written again.
     return _scores((logits.float() / temperature).scatter_(1, ids, adjusted))
 
 
 def _scores(scored: Tensor) -> Scores:
-    """Return the scores of `scored`, which is changed in place and belongs to the result."""
+    """Return the scored distribution with logits `scored`, which are changed in place and are part of the result."""
     scored.sub_(scored.amax(1, keepdim=True)).clamp_(min=_LEAST_LOGIT)
     weights = scored.exp()
     mass = weights.sum(1)
@@ -125,9 +126,10 @@ def largest(values: Tensor, count: int, *, ordered: bool = True) -> tuple[Tensor
 
 
 def largest_in_order(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return what `largest` returns, with equal values ordered by their positions.
+    """Return the result of `largest` with equal values ordered by their positions.
 
-    So the first k results do not depend on `count`. Waits for the device, and takes longer where values are equal.
+    Therefore the first k results do not depend on `count`. The function waits for the device, and is slower if values
+    are equal.
     """
     V = values.shape[1]
     if count >= V:
@@ -139,7 +141,8 @@ def largest_in_order(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
         found, order = torch.sort(found.gather(1, order), dim=1, descending=True, stable=True)
         places = places.gather(1, order)
         least, before = found[:, -1], found[:, -2]
-        for row in (least == before).nonzero()[:, 0].tolist():  # `largest` may have omitted earlier positions
+        # `largest` may have found later positions of the smallest value, although earlier ones exist.
+        for row in (least == before).nonzero()[:, 0].tolist():
             tied = found[row] == least[row]
             places[row, tied] = (values[row] == least[row]).nonzero()[: int(tied.sum()), 0]
     return found[:, :count], places[:, :count]
@@ -188,7 +191,7 @@ def pick(candidates: Candidates, uniform: Tensor) -> Tensor:
     """Return the token (B,) at which the cumulative probability exceeds `uniform` (B,) in [0, 1)."""
     cumulative = candidates.probabilities.cumsum(1)
     position = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(1)
-    # Rounding must not give a token beyond the last one with a positive probability.
+    # Rounding must not select a token after the last token with a positive probability.
     position = torch.minimum(position, (candidates.probabilities > 0).sum(1) - 1).clamp(min=0)
     return candidates.ids.gather(1, position[:, None])[:, 0]
 
@@ -211,7 +214,7 @@ def sample_tokens(
 def sample_scored(
     scores: Scores, parameters: DecodingParameterRows, uniform: Tensor, *, max_candidates: int | None = None
 ) -> SampledTokens:
-    """Sample one token per row, as `sample_tokens`, from a distribution that is scored already."""
+    """Sample one token per row like `sample_tokens`, from an already scored distribution."""
     candidates = filter_candidates(scores, parameters, max_candidates=max_candidates)
     token = pick(candidates, uniform)
     log_prob = scores.logits.gather(1, token[:, None])[:, 0] - scores.log_mass
