@@ -1,6 +1,7 @@
-"""Weights and training state on disk: every format of the original, and Tidal's hashed, atomic checkpoints.
+"""Reads and writes weights and training state: all formats of the original project, and Tidal's own checkpoints.
 
-No function unpickles code: `.pth` files are read with `weights_only=True`, and Tidal's own weights are safetensors.
+Tidal writes checkpoints atomically and with a SHA-256 of each file. No function runs code from a file: `.pth` files are
+read with `weights_only=True`, and Tidal's own weights are safetensors.
 """
 
 from common.checkpoint.files import safe_load

@@ -1,6 +1,6 @@
 """Implements `tidal migrate-checkpoint`: `python -m common.checkpoint SOURCE TARGET [--column K]`.
 
-It runs in a process of its own, because the process of the CLI never loads torch.
+The command runs in a separate process, because the CLI itself never imports torch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from common.streams import accept_any_text
 def main(arguments: Sequence[str] | None = None) -> int:
     """Migrate a checkpoint. Return 0 if the target was written, 1 after an error, which is printed to stderr."""
     parser = argparse.ArgumentParser(prog="tidal migrate-checkpoint", description=migrate_checkpoint.__doc__)
-    parser.add_argument("source", type=Path, help="checkpoint in any format that the original writes")
+    parser.add_argument("source", type=Path, help="checkpoint in any format of Tidal or of the original project")
     parser.add_argument("target", type=Path, help="file to write, .safetensors or .pth")
     parser.add_argument(
-        "--column", type=int, default=DEFAULT_GATE_COLUMN, help="which of the three gate inputs to keep, counted from 0"
+        "--column",
+        type=int,
+        default=DEFAULT_GATE_COLUMN,
+        help="which of the three inputs of each gate to keep, counted from 0",
     )
     accept_any_text()
     options = parser.parse_args(arguments)
@@ -32,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error.message}\n")
         return 1
     changed = result.gates_migrated
-    gates = f"{changed} gates reduced to input {options.column}" if changed else "all gates already had one input"
+    gates = f"{changed} gates reduced to input {options.column}" if changed else "all gates already have one input"
     sys.stdout.write(f"{result.path}: {result.num_parameters:,} parameters, {gates}\n")
     return 0
 

@@ -1,8 +1,8 @@
-"""Reads and writes single files safely in spite of crashes, full disks and hostile files.
+"""Reads and writes single files, and stays safe when the process crashes, the disk is full or a file is malicious.
 
-The `write_*` functions write a file in place and flush it; their callers write to a temporary name and rename it
-(`common.files.write_atomic`). Reading never runs code from the file. Leaves out the meaning of the tensors (`state`)
-and folders of checkpoints (`manager`).
+The `write_*` functions write a file in place and flush it to the disk. For an atomic write, their callers use a
+temporary name and rename the file (`common.files.write_atomic`). Reading never runs code from the file.
+`common.checkpoint.state` interprets the tensors, and `common.checkpoint.manager` handles folders of checkpoints.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from common.files import flush
 METADATA_KEY = "tidal"
 """Key of Tidal's JSON metadata in the header of a safetensors file."""
 WRITE_REFUSED = ("PytorchStreamWriter", "inline_container", "write failed", "iostream error")
-"""Substrings of torch's error messages. A message contains one of them when the operating system refused a write."""
+"""Parts of torch's error messages. A message contains one of them if the operating system reported an error for a
+write."""
 PROBE_BYTES = 1 << 20
-"""Bytes that `_probe_errno` writes to find out why the disk refuses writes."""
+"""Number of bytes that `_probe_errno` writes to find out why a write failed."""
 
 
 def safe_load(path: str | Path, *, map_location: torch.device | str = "cpu") -> Any:
-    """Return the object in a file written by torch.save, which may hold only tensors and plain containers.
+    """Return the object in a file written by torch.save, which may contain only tensors, plain values and containers.
 
-    Raises NotFoundError if the file does not exist, CheckpointError if it is truncated, not a checkpoint, or contains
-    pickled code (which is never run).
+    Raises NotFoundError if the file does not exist. Raises CheckpointError if the file is truncated, is not a
+    checkpoint, or contains pickled code, which is never run.
     """
     path = Path(path)
     if not path.is_file():
@@ -53,7 +54,7 @@ def safe_load(path: str | Path, *, map_location: torch.device | str = "cpu") -> 
         raise CheckpointError(f"{path}: the file is truncated (its zip directory is missing); copy it again")
     try:
         with warnings.catch_warnings():
-            # torch also warns about the protocol of a plain pickle before it raises; the exception is enough.
+            # Before torch raises its error for a plain pickle, it warns about the pickle protocol. The error is enough.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -101,13 +102,13 @@ def unshared_cpu_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file in place and flush it to the disk. Raises OSError if the disk refuses."""
+    """Write a safetensors file in place and flush it to the disk. Raises OSError if a write fails."""
     try:
-        # Other libraries expect the key "format".
+        # Other libraries, such as transformers, require the key "format".
         header = {"format": "pt", METADATA_KEY: json.dumps(metadata, sort_keys=True)}
         save_file(unshared_cpu_tensors(tensors), path, metadata=header)
     except SafetensorError as error:
-        # The message contains the error of the operating system, "(os error 28)", which `is_full` recognises.
+        # The message contains the operating system's errno, as in "(os error 28)", which `is_full` recognises.
         raise OSError(errno.EIO, _first_line(error)) from error
     flush(path)
 
@@ -115,7 +116,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 def write_object(path: Path, value: Any) -> None:
     """Write `value` with torch.save in place and flush it to the disk.
 
-    Raises TypeError if torch.load with weights_only could not read `value`, OSError if the disk refuses.
+    Raises TypeError if torch.load with weights_only could not read `value`, OSError if a write fails.
     """
     try:
         torch.save(value, path)
@@ -130,9 +131,9 @@ def write_object(path: Path, value: Any) -> None:
 
 
 def _probe_errno(folder: Path, error: RuntimeError) -> int:
-    """Return the errno that torch's error hides, by writing a probe file to `folder`.
+    """Write a probe file to `folder` to find the errno of a failed write, which torch's error does not contain.
 
-    If the probe succeeds, return ENOSPC when the error shows that a write was refused, otherwise EIO.
+    If the probe succeeds, return ENOSPC if torch's message says that a write failed, otherwise EIO.
     """
     probe = folder / f".probe-{uuid.uuid4().hex[:8]}"
     try:

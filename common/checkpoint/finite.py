@@ -1,7 +1,6 @@
-"""Checks that weights and optimiser state contain no NaN and no infinity, before writing and after reading them.
+"""Checks before a write and after a read that weights and optimiser state contain neither NaN nor infinity.
 
-A training checks its loss and gradient norm at every update; this is the last check before a file is written, and the
-first after a file is read. Leaves out: losses (`common.training.pretrain`, `common.rl.ppo`).
+Checks of the loss and of the gradient norm at each update are in `common.training.pretrain` and `common.rl.ppo`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ def first_non_finite(values: Mapping[str, Any]) -> str | None:
 
 
 def require_finite_state(weights: Mapping[str, Tensor], optimizer: Mapping[str, Any] | None = None) -> None:
-    """Raise DivergedError with the name of a tensor if weights or optimiser state are not finite."""
+    """Raise DivergedError, which names a tensor, if weights or optimiser state are not finite."""
     for what, values in (("the weights", weights), ("the state of the optimiser", optimizer or {})):
         name = first_non_finite(values)
         if name is not None:

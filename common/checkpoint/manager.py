@@ -1,9 +1,10 @@
-"""Manages the checkpoints in one folder: writes them atomically, verifies them before use, removes old ones.
+"""Manages the checkpoints in one folder: writes them atomically, verifies them before use and removes old ones.
 
-Weights and optimiser state that are not finite are not written, and checkpoints with such weights are not used.
-`step-000000123/` holds `weights.safetensors`, `training_state.pt` (optimiser, schedules, random states; read with
-weights_only) and `manifest.json` with the SHA-256 of both. Everything is written under a temporary name, flushed to
-the disk and renamed. Leaves out the content of the state, which `common.training` and `common.rl` define.
+A checkpoint is a folder such as `step-000000123` with `weights.safetensors`, `training_state.pt` (optimiser, schedules
+and random states; read with weights_only) and `manifest.json`, which has the SHA-256 of both. The folder is written
+under a temporary name, flushed to the disk and renamed. Weights or optimiser state with NaN or infinity are not
+written, and checkpoints with such weights are not used. `common.training` and `common.rl` define what the training
+state contains.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ STATE = "training_state.pt"
 MANIFEST = "manifest.json"
 FORMAT = 1
 ABANDONED_SECONDS = 3600.0
-"""Age in seconds from which a temporary folder is removed, because its writer has died."""
+"""Age in seconds from which a temporary folder is removed, because the process that wrote it must have died."""
 WITHDRAWN = "withdrawn"
-"""Marker file in the folder of a best checkpoint after which training diverged; no training resumes from it."""
+"""Name of a marker file in a checkpoint folder. It marks the best checkpoint if training diverged after it: the model
+is usable, but no training resumes from it."""
 DAMAGED_PREFIX = ".damaged-"
-"""Prefix of the new name of a folder that is damaged or withdrawn."""
+"""Prefix of the name of a folder that was renamed because it is damaged or training diverged after it."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,14 @@ class CheckpointInfo:
     sha256: str
     """SHA-256 of weights.safetensors."""
     size_bytes: int
-    """Total size of both files."""
+    """Total size of weights and training state in bytes."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """Kind of the checkpoint, configuration of its model and similar values."""
+    """Kind of the checkpoint ("lm" or "rl"), configuration of the model, and similar values."""
 
 
 @dataclass(frozen=True)
 class SkippedCheckpoint:
-    """A checkpoint folder that `latest` skipped because it is damaged or not finite."""
+    """A checkpoint folder that `latest` skipped because it is damaged or has weights that are not finite."""
 
     name: str
     reason: str
@@ -88,9 +90,9 @@ class CheckpointManager:
         meta: Mapping[str, Any],
         before_publish: Callable[[], None] | None = None,
     ) -> CheckpointInfo:
-        """Write a checkpoint; call `before_publish` once it is complete, right before the rename that makes it visible.
+        """Write a checkpoint; call `before_publish` once it is complete, just before the rename that publishes it.
 
-        Raises StorageError if the disk refuses; partial files are then removed and older checkpoints are unchanged.
+        Raises StorageError if a write fails; incomplete files are then removed, and older checkpoints are unchanged.
         Raises DivergedError if the weights or `state["optimizer"]` are not finite, and TypeError if `state` contains a
         value that torch.load with weights_only could not read.
         """
@@ -127,10 +129,10 @@ class CheckpointManager:
                 return []
             oldest = self._number(self.directory / kept[0])
             removed = {name for _, name in found} - set(kept)
-            # Incomplete folders that are older than every kept checkpoint are removed as well.
+            # Also remove incomplete folders that are older than every kept checkpoint.
             removed |= {path.name for path in self._folders() if self._number(path) < oldest}
             for name in removed:
-                # The manifest is removed first, so that no training resumes from a partly removed folder.
+                # Remove the manifest first, so that no training resumes from a partly removed folder.
                 (self.directory / name / MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(self.directory / name, ignore_errors=True)
             for path in self.directory.glob(f"{DAMAGED_PREFIX}*"):
@@ -143,10 +145,10 @@ class CheckpointManager:
         return [info.name for info in self.list()]
 
     def withdraw(self, number: int) -> Sequence[str]:
-        """Rename the checkpoints of `number` and later, because training diverged after them. Return their old names.
+        """Rename the checkpoints from `number` on, because training diverged after them. Return their old names.
 
-        The best checkpoint so far keeps its name and gets a marker file, because it is a usable model although training
-        diverged right after it.
+        If the best checkpoint so far is among them, it gets a marker file instead of a new name: its model is usable,
+        but no training may resume from it.
         """
         best = read_best(self.directory)
         best_name = None if best is None else Path(best.name).name
@@ -164,12 +166,12 @@ class CheckpointManager:
         write_best(self.directory, best)
 
     def rename_damaged(self, skipped: SkippedCheckpoint) -> None:
-        """Rename a damaged folder, so that it is neither used nor counted. Errors of the disk are ignored."""
+        """Rename a damaged folder, so that it is neither used nor counted by the retention. Errors are ignored."""
         with contextlib.suppress(OSError):
             (self.directory / skipped.name).rename(self.directory / f"{DAMAGED_PREFIX}{skipped.name}")
 
     def list(self) -> Sequence[CheckpointInfo]:
-        """Return all checkpoints with readable manifest and files of the right size, oldest first, without hashing."""
+        """Return all checkpoints whose manifest is readable and whose files have the right size, oldest first."""
         found = []
         for path in self._folders():
             try:
@@ -181,7 +183,8 @@ class CheckpointManager:
     def latest(self, *, before: int | None = None) -> CheckpointInfo | None:
         """Return the newest intact checkpoint that was not withdrawn, or None.
 
-        With `before`, consider only smaller numbers. Newer folders that are damaged or not finite are in `skipped`.
+        With `before`, consider only checkpoints with smaller numbers. Folders that are newer than the result and
+        damaged or not finite are listed in `skipped`.
         """
         self.skipped = []
         for path in reversed(self._folders()):
@@ -199,7 +202,7 @@ class CheckpointManager:
     def load(
         self, info: CheckpointInfo, map_location: torch.device | str = "cpu"
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return weights and state of a checkpoint. Raises CheckpointError if it is damaged."""
+        """Return weights and training state of a checkpoint. Raises CheckpointError if the checkpoint is damaged."""
         weights, _ = load_tensors(info.path / WEIGHTS, device=map_location)
         state = safe_load(info.path / STATE, map_location=map_location)
         if not isinstance(state, dict):
@@ -227,8 +230,8 @@ class CheckpointManager:
         flush(folder)
 
     def _unused_path(self, step: int) -> Path:
-        # The same step may be written twice, for example by a pause right after a periodic checkpoint. The older folder
-        # is never replaced.
+        # The same step may be written twice, for example by a pause right after a periodic checkpoint. The second
+        # folder gets a suffix, because an existing folder is never replaced.
         target, revision = self.directory / f"{self.prefix}-{step:09d}", 0
         while target.exists():
             revision += 1
@@ -279,7 +282,7 @@ def read_info(path: Path) -> CheckpointInfo:
 
 
 def verify(path: Path) -> None:
-    """Raise CheckpointError if a file differs from the SHA-256 in the manifest, is unreadable, or is not finite."""
+    """Raise CheckpointError if a file is unreadable or does not match its SHA-256, or weights are not finite."""
     for name, entry in _manifest(path)["files"].items():
         with _reading(path / name):
             digest = sha256_of(path / name)

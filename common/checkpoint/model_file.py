@@ -1,8 +1,8 @@
-"""Loads, saves and migrates one language model in a file or checkpoint folder.
+"""Loads, saves and migrates a language model in a file or checkpoint folder.
 
-A file written by Tidal has a manifest beside it, `<file name>.json`, with the model's configuration, the file's SHA-256
-and whether the gates were trained with modulation. Files of the original have none: their configuration is inferred
-from the shapes of the tensors, and their gates count as untrained.
+Tidal writes a manifest `<file name>.json` next to each model file. It contains the model's configuration, the file's
+SHA-256 and whether the gates were trained with modulation. Files of the original project have no manifest. Their
+configuration is inferred from the shapes of the tensors, and their gates are considered untrained.
 """
 
 from __future__ import annotations
@@ -48,19 +48,20 @@ def load_model(
 ) -> TransformerLM:
     """Load the model in `path` as float32 in evaluation mode.
 
-    Reads raw, wrapped and compiled `.pth` files of the original, also with three gate inputs, of which column
-    `gate_column` is kept; and Tidal's `.safetensors` and `.pth` files and checkpoint folders. Raises NotFoundError if
-    the file does not exist, CheckpointError if it is damaged, unsafe, not finite or not a language model.
+    Reads Tidal's `.safetensors` and `.pth` files and checkpoint folders, and `.pth` files of the original project in
+    all forms (see `common.checkpoint.state`). Of gates with three inputs, input `gate_column` is kept. Raises
+    NotFoundError if the file does not exist. Raises CheckpointError if the file is damaged, is not a language model, or
+    contains pickled code or weights that are not finite.
     """
     model, _ = _load(Path(path), gate_column)
     return model.to(device)
 
 
 def save_model(model: TransformerLM, path: str | Path) -> Path:
-    """Write the model atomically as `.safetensors`, or as `.pth` for the original, with its manifest beside it.
+    """Write the model atomically as `.safetensors`, or as `.pth` for the original project, and write its manifest.
 
-    Raises CheckpointError for another suffix, DivergedError if the weights are not finite, StorageError if the disk
-    refuses.
+    Raises CheckpointError for another suffix, DivergedError if the weights are not finite, StorageError if a write
+    fails.
     """
     path = Path(path)
     state = export_legacy_state_dict(model)
@@ -79,7 +80,7 @@ def save_model(model: TransformerLM, path: str | Path) -> Path:
         else:
             write_object(temporary, state)
 
-    # The old manifest is removed first, because a manifest must never be beside weights that it does not describe.
+    # Remove the old manifest first, so that a crash cannot leave it next to weights that it does not describe.
     sidecar.unlink(missing_ok=True)
     write_atomic(path, write, needed_bytes=size)
     manifest = {**meta, "sha256": sha256_of(path), "size_bytes": path.stat().st_size}
@@ -88,14 +89,14 @@ def save_model(model: TransformerLM, path: str | Path) -> Path:
 
 
 def model_meta(config: ModelConfig, *, gates_trained: bool) -> dict[str, Any]:
-    """Return the part of a manifest that describes a language model."""
+    """Return the entries of a manifest that describe a language model."""
     return {"kind": "lm", "model": config.model_dump(mode="json"), "gates_trained": gates_trained}
 
 
 def migrate_checkpoint(src: str | Path, dst: str | Path, *, column: int = DEFAULT_GATE_COLUMN) -> MigrationResult:
-    """Write the model in `src`, in any format, to `dst` (.pth or .safetensors) with gates of one input.
+    """Read the model in `src`, in any format, and write it to `dst` (.pth or .safetensors) with one input per gate.
 
-    Raises StorageError if `dst` exists, so that no file is overwritten by mistake.
+    Raises StorageError if `dst` already exists.
     """
     src, dst = Path(src), Path(dst)
     if dst.exists():

@@ -1,7 +1,7 @@
-"""Reads controller checkpoints: the original's `rl_checkpoint_*.pth`, Tidal's exports and checkpoint folders.
+"""Reads controller checkpoints: `rl_checkpoint_*.pth` files of the original, and Tidal's exports and checkpoint
+folders.
 
-The result is a mapping with `agent_state_dict` and the other entries of the file; `common.controller` builds the
-policy.
+`common.controller` builds a policy from the result.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ AGENT = "agent_state_dict"
 
 
 def load_policy_file(path: str | Path, *, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return the content of the file, always with a mapping of tensors under `agent_state_dict`.
+    """Return the entries of the file as a dictionary, in which `agent_state_dict` is the policy's state dict.
 
-    A bare policy state dict is wrapped under this key. Raises NotFoundError if the file does not exist, CheckpointError
-    if it is damaged, unsafe, not finite or not a controller.
+    If the file contains only a state dict, the result has only this entry. Raises NotFoundError if the file does not
+    exist. Raises CheckpointError if the file is damaged, is not a controller, or contains pickled code or weights that
+    are not finite.
     """
     path = Path(path)
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""Decides which checkpoints stay on disk: the newest, every n-th and the best. `CheckpointManager` removes the rest."""
+"""Selects the checkpoints to keep: the newest, every n-th and the best. `CheckpointManager` removes the others."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 class CheckpointRetention:
     """The rule that selects the checkpoints to keep.
 
-    The numbers are those of the folders: optimiser steps, or iterations of a controller training.
+    The number of a checkpoint is the one in its folder's name: the optimiser step, or a controller training's
+    iteration.
     """
 
     keep_last: int
-    """Number of newest intact checkpoints to keep, counting each number once."""
+    """How many of the newest intact checkpoints to keep; checkpoints with the same number count as one."""
     keep_every: int | None = None
-    """Every checkpoint whose number is a multiple of this is kept as well."""
+    """Checkpoints whose number is a multiple of `keep_every` are kept as well; None keeps no further checkpoints."""
 
     def __post_init__(self) -> None:
         if self.keep_last < 1:
@@ -25,11 +26,11 @@ class CheckpointRetention:
             raise ValueError(f"keep_every is {self.keep_every}; it must be at least 1")
 
     def names_to_keep(self, found: Sequence[tuple[int, str]], best: str | None) -> list[str]:
-        """Return the names to keep of `found`, which lists intact checkpoints as (number, name), oldest first.
+        """Return the names of the checkpoints to keep. `found` lists the intact ones as (number, name), oldest first.
 
         Of several checkpoints with the same number, only the newest is kept. `best` is always kept.
         """
-        newest_of = dict(found)  # later entries replace earlier ones of the same number
+        newest_of = dict(found)  # for equal numbers, the later (newer) entry wins
         numbers = list(newest_of)
         last = set(numbers[-self.keep_last :])
         return [

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Score:
-    """The measurement by which a state is the best so far."""
+    """The metric by which a training state is the best so far, and its value."""
 
     metric: str
     value: float
@@ -26,18 +26,18 @@ class TrainingSnapshot:
     """The content of one checkpoint before it is written."""
 
     number: int
-    """Number in the folder's name: optimiser steps, or iterations of a controller training."""
+    """Number in the folder's name: the optimiser step, or the iteration of a controller training."""
     step: int
-    """Number in reports to the hooks: optimiser steps, or transitions of a controller training."""
+    """Number in reports to the hooks: the optimiser step, or the transitions of a controller training so far."""
     key: Hashable
     """Identifies the state: two snapshots with equal keys hold the same state."""
     weights: Mapping[str, Tensor]
     state: Mapping[str, Any]
     meta: Mapping[str, Any]
     score: Score | None = None
-    """Set if this state is the best so far."""
+    """The measurement that makes this state the best so far; None if it is not the best."""
     proven: bool = True
-    """Whether a finite loss was computed with these weights. Otherwise no older checkpoint is removed after writing."""
+    """Whether a finite loss was computed with these weights. If not, older checkpoints are kept after the write."""
 
     def best(self, name: str) -> BestCheckpoint | None:
         """Return the entry for `best.json` if this state is the best so far, otherwise None.
@@ -53,7 +53,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 def host_copy(value: T) -> T:
-    """Return a copy of `value` whose tensors are clones in host memory. Containers are new, plain values shared."""
+    """Return a copy of `value` with its tensors in host memory. Containers are copied, plain values are shared."""
     if isinstance(value, Tensor):
         detached = value.detach()
         return cast("T", detached.clone() if detached.device.type == "cpu" else detached.to("cpu"))

@@ -1,7 +1,8 @@
-"""Converts state dicts of the language model between all forms of the original and Tidal's.
+"""Converts state dicts of language models between the forms of the original project and Tidal's form.
 
-The original's forms can be combined: wrapped under `model_state_dict`, names with torch.compile's prefix `_orig_mod.`,
-gates with three inputs instead of one. The configuration follows from the shapes. Leaves out: reading files.
+A state dict of the original may be wrapped under `model_state_dict`, have names with torch.compile's prefix
+`_orig_mod.`, and have gates with three inputs instead of one, in any combination. The model's configuration is inferred
+from the shapes of the tensors. `common.checkpoint.files` reads the files.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from common.model import TransformerLM
 COMPILED_PREFIX = "_orig_mod."
 WRAPPER = "model_state_dict"
 DEFAULT_GATE_COLUMN = 2
-"""Column that is kept of a gate with three inputs."""
+"""Index of the input that is kept of a gate with three inputs."""
 _BLOCK = re.compile(r"^transformer_blocks\.(\d+)\.")
 
 
 def extract_state_dict(loaded: Any, where: str) -> dict[str, Tensor]:
-    """Return the state dict in the content of a file, with names without torch.compile's prefix.
+    """Return the language model's state dict from the content of a file, and remove torch.compile's prefix from names.
 
-    Raises CheckpointError if there is none. `where` names the file in error messages.
+    Raises CheckpointError if the file contains no such state dict. `where` is the file's name for error messages.
     """
     if isinstance(loaded, Mapping) and WRAPPER in loaded:
         loaded = loaded[WRAPPER]
@@ -52,16 +53,16 @@ def strip_prefix(name: str) -> str:
 
 
 def migrate_gates(state: Mapping[str, Tensor], column: int, where: str) -> tuple[dict[str, Tensor], int]:
-    """Reduce every gate to the input in column `column`; return the new state and the number of changed gates.
+    """Keep only the input `column` of gates with several inputs. Return the new state and the number of changed gates.
 
-    Raises CheckpointError if a gate has no such column.
+    Raises CheckpointError if a gate has no such input.
     """
     migrated, changed = dict(state), 0
     for name, tensor in state.items():
         if name.endswith("_gate.net.0.weight") and tensor.dim() == 2 and tensor.shape[1] > 1:
             if not 0 <= column < tensor.shape[1]:
                 raise CheckpointError(
-                    f"{where}: {name} has {tensor.shape[1]} gate inputs; choose column 0 to {tensor.shape[1] - 1}, "
+                    f"{where}: {name} has {tensor.shape[1]} gate inputs; choose one from 0 to {tensor.shape[1] - 1}, "
                     f"not {column}"
                 )
             migrated[name] = tensor[:, column : column + 1].clone()
@@ -72,9 +73,10 @@ def migrate_gates(state: Mapping[str, Tensor], column: int, where: str) -> tuple
 def infer_config(state: Mapping[str, Tensor], where: str, **known: Any) -> ModelConfig:
     """Infer the configuration from the shapes of the tensors; `known` fields take precedence.
 
-    V and D follow from the embedding, context and head width from rope_cos, heads = D / head width, the FFN width from
-    ffn.0. Dropout and rotary base do not affect shapes and keep their defaults; the rotary tables come from the file.
-    Raises CheckpointError if the shapes are not those of a valid model.
+    The vocabulary and model width D are those of the embedding, context length and head width those of rope_cos; the
+    number of heads is D / head width, and the width of the feed-forward layer is that of ffn.0. Dropout and rotary base
+    do not affect shapes and have their defaults; the rotary tables are read from the file. Raises CheckpointError if
+    the shapes are not those of a valid model.
     """
     blocks = {int(match[1]) for match in map(_BLOCK.match, state) if match}
     shapes: dict[str, tuple[int, int]] = {}
@@ -91,7 +93,7 @@ def infer_config(state: Mapping[str, Tensor], where: str, **known: Any) -> Model
     vocab_size, d_model = shapes["token_embeddings.weight"]
     context_length, head_dim = shapes["rope_cos"]
     if head_dim == 0 or d_model % head_dim:
-        raise CheckpointError(f"{where}: head width {head_dim} of rope_cos does not divide the width {d_model}")
+        raise CheckpointError(f"{where}: head width {head_dim} of rope_cos does not divide the model width {d_model}")
     values = {
         "vocab_size": vocab_size,
         "d_model": d_model,
@@ -110,9 +112,9 @@ def infer_config(state: Mapping[str, Tensor], where: str, **known: Any) -> Model
 
 
 def build_model(state: Mapping[str, Tensor], config: ModelConfig, where: str) -> TransformerLM:
-    """Return a model in evaluation mode with these tensors as float32.
+    """Return a model with the tensors in `state` as float32, in evaluation mode.
 
-    Raises CheckpointError if names or shapes differ from those of the configuration.
+    Raises CheckpointError if names or shapes of the tensors do not match `config`.
     """
     with torch.device("meta"):
         model = TransformerLM(config)
@@ -128,7 +130,7 @@ def build_model(state: Mapping[str, Tensor], config: ModelConfig, where: str) ->
     ] * bool(unexpected)
     findings += [_shortened_list(wrong)] * bool(wrong)
     if findings:
-        raise CheckpointError(f"{where}: does not fit the model: {'; '.join(findings)}")
+        raise CheckpointError(f"{where}: does not match the model's configuration: {'; '.join(findings)}")
     model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()}, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -136,9 +138,9 @@ def build_model(state: Mapping[str, Tensor], config: ModelConfig, where: str) ->
 
 
 def export_legacy_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """Return a state dict that the original loads with strict=True.
+    """Return a state dict that the original project loads with strict=True.
 
-    It has the original's names and includes the rotary tables, in float32 on the CPU.
+    The tensors are float32 and on the CPU, and include the rotary tables.
     """
     state = {strip_prefix(name): tensor.float() for name, tensor in model.state_dict().items()}
     return {name: tensor.clone() for name, tensor in unshared_cpu_tensors(state).items()}

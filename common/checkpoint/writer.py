@@ -1,15 +1,14 @@
 """Writes checkpoints in the background during training, and the last one when the training ends.
 
-A training only spends the time of the copy to host memory (`common.checkpoint.snapshot`); one thread serialises,
-hashes, flushes and renames. At most one snapshot is being written and one is pending. A newer snapshot replaces the
-pending one, unless that is the best so far. A training that ends waits for the current write and writes the last state
-itself.
+A checkpoint interrupts training only for the copy to host memory (`common.checkpoint.snapshot`); a thread serialises,
+hashes, flushes and renames. At most one snapshot is being written and at most one is pending. A newer snapshot replaces
+the pending one, unless the pending one is the best so far. A training that ends waits for the current write and then
+writes its last state synchronously.
 
-A failed write does not end a training: it is reported as the event `checkpoint_failed`, and older checkpoints stay. If
-the disk is full, `refusal` is set and the training waits until a `write` succeeds; `write` first writes a best snapshot
-that was refused. After any other failure a new snapshot is due after `RETRY_SECONDS`. Leaves out: the content of a
-state (`common.training`, `common.rl`), files (`common.checkpoint.manager`), the wait
-(`common.training.disk_wait`).
+A failed write does not end a training. It is reported as the event `checkpoint_failed`, and older checkpoints are kept.
+If the disk is full, `refusal` is set, and the training waits (`common.training.disk_wait`) until a call of `write`
+succeeds. If the best snapshot could not be written because the disk was full, `write` writes it first. After any other
+failure, a new snapshot is due after `RETRY_SECONDS`. `common.checkpoint.manager` writes the files.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from common.logging import get_logger
 log = get_logger(__name__)
 
 RETRY_SECONDS = 30.0
-"""Seconds after a failed write until the next attempt."""
+"""Seconds from a failed write to the next attempt."""
 
 
 class CheckpointListener(Protocol):
-    """The part of `TrainingHooks` that receives reports about checkpoints, from the thread that writes them."""
+    """The methods of `TrainingHooks` that are called by the thread that writes checkpoints."""
 
     def before_checkpoint(self) -> None:
         """Called right before a checkpoint becomes visible.
 
-        Writes metrics to disk; blocks while the lease is uncertain.
+        The trainer's implementation writes metrics to disk, and blocks while the trainer is suspended.
         """
 
     def checkpoint_saved(self, info: CheckpointInfo) -> None:
@@ -47,7 +46,7 @@ class CheckpointListener(Protocol):
         """Called with the names of all checkpoints that are now on disk."""
 
     def event(self, name: str, **details: Any) -> None:
-        """Called with an event for the history of the job."""
+        """Called with an event that is recorded for the job."""
 
 
 class CheckpointWriter:
@@ -64,43 +63,43 @@ class CheckpointWriter:
         self._writing: TrainingSnapshot | None = None
         self._newest: tuple[Hashable, CheckpointInfo] | None = None
         self._failed_at: float | None = None
-        """time.monotonic() of the newest failure; None after a success."""
+        """time.monotonic() of the latest failure; None if the latest write succeeded."""
         self._refusal: str | None = None
-        """Why the newest write failed on a full disk; None after a success."""
+        """Error message of the latest write if the disk was full; None after a successful write."""
         self._refused_best: TrainingSnapshot | None = None
-        """The best snapshot so far, if the disk was too full for it. The next `write` writes it first."""
+        """The best snapshot so far, if the disk was too full to write it. The next `write` writes it first."""
         self._error: Exception | None = None
-        """An error other than the disk's, to be raised in the training thread; also if a state is not finite."""
+        """An error of the background thread that is not a StorageError, to be raised in the training thread."""
         self._closing = False
         self._thread: threading.Thread | None = None
 
     @property
     def newest(self) -> CheckpointInfo | None:
-        """Return the newest checkpoint of this training on disk, or None."""
+        """The newest checkpoint of this training on disk, or None."""
         with self._changed:
             return None if self._newest is None else self._newest[1]
 
     @property
     def refusal(self) -> str | None:
-        """Return why the newest write failed on a full disk. None if no write has failed since the last success."""
+        """Error message of the latest write if the disk was full; None after a successful write."""
         with self._changed:
             return self._refusal
 
     def wait_until_idle(self) -> None:
-        """Block until no snapshot is being written and none waits to be written."""
+        """Block until no snapshot is being written or pending."""
         with self._changed:
             self._changed.wait_for(lambda: self._writing is None and (self._pending is None or self._thread is None))
 
     @property
     def retry_is_due(self) -> bool:
-        """Return whether `retry_seconds` have passed since the newest failure and no write is pending or running."""
+        """Whether `retry_seconds` have passed since the latest failure and no snapshot is pending or being written."""
         with self._changed:
             if self._pending is not None or self._writing is not None:
                 return False
             return self._failed_at is not None and time.monotonic() - self._failed_at >= self._retry_seconds
 
     def adopt(self, info: CheckpointInfo, key: Hashable) -> None:
-        """Record that the training continues from the checkpoint `info`, which holds the state `key`."""
+        """Record that the training resumes from the checkpoint `info`, which holds the state `key`."""
         with self._changed:
             self._newest = (key, info)
 
@@ -111,10 +110,10 @@ class CheckpointWriter:
             return self._is_newest(key) or any(snapshot is not None and snapshot.key == key for snapshot in queued)
 
     def submit(self, snapshot: TrainingSnapshot) -> bool:
-        """Write `snapshot` in the background. Return False if it is skipped because the best so far is still pending.
+        """Write `snapshot` in the background. Return False if it is skipped because the best one is pending.
 
-        Raises the error of an earlier background write unless the disk was its cause: DivergedError if the state was
-        not finite, TypeError if weights_only could not read the state.
+        Raises the error of an earlier background write if it was not a StorageError: DivergedError if the state was not
+        finite, TypeError if torch.load with weights_only could not read the state.
         """
         with self._changed:
             self._raise_error()
@@ -128,10 +127,10 @@ class CheckpointWriter:
             return True
 
     def write(self, key: Hashable, capture: Callable[[], TrainingSnapshot]) -> CheckpointInfo:
-        """Write the state `key` to disk and return its checkpoint; `capture` returns the snapshot and need not copy.
+        """Write the state `key` to disk and return its checkpoint. `capture` returns the snapshot to write.
 
-        Waits for the current write. A pending snapshot is older, so it is dropped, or written first if it is the best
-        so far. Raises StorageError if the disk refuses; older checkpoints are then unchanged.
+        Waits for the current write. A pending snapshot, which is older, is written first if it is the best so far and
+        dropped otherwise. Raises StorageError if the write fails; older checkpoints are then unchanged.
         """
         with self._changed:
             pending, self._pending = self._pending, None
@@ -156,9 +155,10 @@ class CheckpointWriter:
             raise
 
     def write_final(self, key: Hashable, capture: Callable[[], TrainingSnapshot]) -> CheckpointInfo:
-        """Like `write`, for a training that ends: if the disk refuses the write, return the newest older checkpoint.
+        """Write the last state of a training. If the write fails, return the newest older checkpoint.
 
-        The failure is reported as the event `checkpoint_failed`. Raises StorageError if there is no checkpoint at all.
+        The failure is reported as the event `checkpoint_failed`. Raises StorageError if the write fails and there is no
+        older checkpoint.
         """
         try:
             return self.write(key, capture)
@@ -185,19 +185,19 @@ class CheckpointWriter:
         """Remove superseded checkpoints. Called once a finite loss has shown that the newest checkpoint is usable."""
         try:
             self._listener.checkpoints_kept(self.manager.prune())
-        except StorageError as error:  # all checkpoints remain usable; the next call tries again
+        except StorageError as error:  # not fatal, because the next call tries again
             log.error("old checkpoints could not be removed", reason=error.message)
 
     def prune_for_space(self) -> None:
-        """Call `prune` to free space before a finite step has followed the newest checkpoint.
+        """Call `prune` to free space, although no finite loss has shown yet that the newest checkpoint is usable.
 
-        Does nothing when `keep_last` is 1, because an older checkpoint has to remain as a fallback.
+        Does nothing if `keep_last` is 1, because an older checkpoint must remain in case the newest is unusable.
         """
         if self.manager.retention.keep_last > 1:
             self.prune()
 
     def close(self) -> None:
-        """Write the pending snapshot and end the thread. May be called twice."""
+        """Write the pending snapshot and end the thread. May be called more than once."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -223,7 +223,7 @@ class CheckpointWriter:
                 log.exception("a checkpoint could not be written")
                 self._error = error
             finally:
-                del snapshot  # releases its memory for the next copy
+                del snapshot  # free its memory, which the next copy may need
                 with self._changed:
                     self._writing = None
                     self._changed.notify_all()
@@ -260,7 +260,7 @@ class CheckpointWriter:
         if isinstance(error, DiskFullError):
             self._record_refusal(error, snapshot)
         log.error("a checkpoint could not be written", step=snapshot.step, reason=error.message)
-        if first:  # one event per series of failures; the log has every failure
+        if first:  # later failures in a row are only logged
             self._listener.event("checkpoint_failed", step=snapshot.step, reason=error.message)
 
     def _record_refusal(self, error: DiskFullError, snapshot: TrainingSnapshot | None) -> None:

@@ -1,1 +1,1 @@
-"""Child processes of workers and generators: their launch, socket, messages, and lease. Does not import torch."""
+"""Child processes of workers and generators: launch, socket, messages and view of the lease. Does not import torch."""

@@ -1,15 +1,15 @@
-"""Starts a child process with a socketpair to it, and ends the child together with all processes that it has started.
+"""Starts a child process that is connected by a socketpair, and ends it together with all processes it has started.
 
-    child = launch(Channel, command, environ)        # `Channel` implements the protocol; may raise OSError
+    child = launch(Channel, command, environ) # `Channel` is a subclass of ChildSocket; may raise OSError
     child.channel.send(...)
     status = child.wait(5.0)                         # kills the child if it has not exited by then
     child.close()
 
-The child leads its own session and process group. Environment variables contain the descriptor of its end of the
-socketpair, and the process id of its parent. The kernel sends SIGKILL to the child when the thread that started it ends
-(`common.child.lifeline.die_with_parent`), so call `launch` from a thread that outlives the child. Leaves out: the
-messages on the channel (`common.child.protocol`, `services.generator.engine_protocol`), when a child is asked to stop,
-and the services of a local stack, which have no channel (`services.local.child`).
+The child leads its own session and process group. Environment variables tell the child the descriptor of its end of the
+socketpair and the process id of its parent. If the child calls `common.child.lifeline.die_with_parent`, the kernel
+kills it when the thread that started it ends. Call `launch` from a thread that outlives the child. The messages on the
+channel are in `common.child.protocol` and `services.generator.engine_protocol`. The services of a local stack have no
+channel (`services.local.child`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ChannelT = TypeVar("ChannelT", bound=ChildSocket)
 
 
 class LaunchedChild(Generic[ChannelT]):
-    """A child process that was started. All methods may be called from any thread."""
+    """A child process and the channel to it. All methods may be called from any thread."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: ChannelT) -> None:
         self._process = process
@@ -36,12 +36,12 @@ class LaunchedChild(Generic[ChannelT]):
 
     @property
     def pid(self) -> int:
-        """Return the process id, which is also the id of the process group and of the session."""
+        """Process id of the child, which is also the id of its process group and session."""
         return self._process.pid
 
     @property
     def ended(self) -> bool:
-        """Return whether the child itself has ended; processes that it has started may still run."""
+        """Whether the child itself has ended; processes that it has started may still run."""
         return self._process.poll() is not None
 
     def terminate(self) -> None:
@@ -54,12 +54,12 @@ class LaunchedChild(Generic[ChannelT]):
         kill_group(self.pid)
 
     def wait(self, seconds: float) -> int:
-        """Return the exit status (negative: signal); kill the child if it has not exited after `seconds`."""
+        """Wait for the child and return its exit status (-N for signal N). After `seconds`, kill its process group."""
         return wait_or_kill(self._process, seconds)
 
     def close(self) -> None:
-        """Kill all processes of the child that still run, and close the channel."""
-        # The process group exists as long as any process in it, even if the child has ended.
+        """Kill the child and all processes it has started, and close the channel."""
+        # Processes that the child has started may still be in its process group, even if the child has ended.
         self.kill()
         self._process.wait()
         self.channel.close()
@@ -68,9 +68,9 @@ class LaunchedChild(Generic[ChannelT]):
 def launch(
     channel: type[ChannelT], command: Sequence[str], environ: Mapping[str, str], *, output: int | None = None
 ) -> LaunchedChild[ChannelT]:
-    """Execute `command` with the variables `environ` and one end of a new socketpair.
+    """Start `command` with the environment `environ` and one end of a new socketpair.
 
-    `output` is a descriptor for standard output and error; by default the child inherits both from this process.
+    `output` is a descriptor for the child's standard output and error, which are inherited by default.
     Raises OSError when the command cannot be executed.
     """
     parent_end, child_end = channel.pair()
@@ -93,7 +93,7 @@ def launch(
 
 
 def wait_or_kill(process: subprocess.Popen[Any], seconds: float) -> int:
-    """Return the exit status (negative: signal); kill the process if it has not exited after `seconds`.
+    """Wait for the process and return its exit status (-N for signal N). Kill the process after `seconds`.
 
     If the process leads a process group, the whole group is killed.
     """
@@ -106,13 +106,13 @@ def wait_or_kill(process: subprocess.Popen[Any], seconds: float) -> int:
 
 
 def kill_group(leader: int) -> None:
-    """Send SIGKILL to the process group that `leader` leads; do nothing if there is no such group."""
+    """Send SIGKILL to the process group with the id `leader`; do nothing if there is no such group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def describe_exit(status: int) -> str:
-    """Return a text such as `exit code 1`, `SIGKILL` or `signal 70` for a return code of `subprocess`."""
+    """Return a text such as `exit code 1`, `SIGKILL` or `signal 70` for a `returncode` of `subprocess`."""
     if status >= 0:
         return f"exit code {status}"
     try:

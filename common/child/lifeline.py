@@ -1,10 +1,11 @@
-"""Ends or suspends a child that has lost its supervisor: the death signal, and the child's view of the lease.
+"""Ends a child whose supervisor has ended, and suspends a child whose lease may have expired.
 
-When the supervisor dies, PR_SET_PDEATHSIG and the end of file on the channel each end the child. When the supervisor is
-only suspended, `Lifeline` suspends the child. Worker and child measure the age of the last renewal with `lease_clock`,
-which includes the time that the machine sleeps. After an hour of sleep (a closed laptop, a paused virtual machine) the
-last renewal is an hour old, so the trainer waits until the worker has renewed the lease. Only the database decides
-whether a lease has expired (`common.jobs.sql`). Leaves out: the messages (`common.child.protocol`).
+The supervisor is the worker that started the child and renews the lease of its job. When the supervisor ends, the child
+receives SIGKILL (PR_SET_PDEATHSIG) or reads end of file on the channel; either ends the child. When the supervisor is
+suspended and does not renew the lease, `Lifeline` suspends the child. Both processes measure the age of the last
+renewal with `lease_clock`, which includes the time that the machine sleeps. For example, after a laptop has slept for
+an hour the last renewal is an hour old, and the child waits until the worker has renewed the lease. Only the database
+decides whether a lease has expired (`common.jobs.sql`).
 """
 
 from __future__ import annotations
@@ -26,28 +27,29 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def lease_clock() -> float:
-    """Return the seconds since the machine was started, including sleep; all processes of a machine share this clock.
+    """Return the seconds since the machine was started, including sleep. All processes of a machine share this clock.
 
-    Reads CLOCK_BOOTTIME on Linux, elsewhere the monotonic clock, which may stop during sleep.
+    This is CLOCK_BOOTTIME on Linux. Other systems use the monotonic clock, which may stop during sleep.
     """
     return time.clock_gettime(_CLOCK)
 
 
 class Lifeline:
-    """The child's view of the lease, updated by the messages `ping` and `suspend` and checked before each micro-batch.
+    """Decides before each micro-batch whether the child may continue, from the messages `ping` and `suspend`.
 
-    A suspended supervisor (SIGSTOP, swapped out) sends no messages, so the child also suspends itself without them.
+    A supervisor that is itself suspended (SIGSTOP, swapped out) sends neither; therefore the child also suspends itself
+    `pause_after_seconds` after the last renewal.
     """
 
     def __init__(self, pause_after_seconds: float, renewed_at: float | None = None) -> None:
-        """`renewed_at` comes from the message `start`, because the child may have started long after that renewal."""
+        """`renewed_at` is the `lease_clock` of the last renewal before the child started; None means now."""
         self._pause_after = pause_after_seconds
         self._renewed_at = lease_clock() if renewed_at is None else renewed_at
         self._held = False
         self._changed = threading.Condition()
 
     def handle(self, message: Message) -> None:
-        """Process one message of the supervisor; all types except `ping` and `suspend` are ignored."""
+        """Process a message of the supervisor. All types except `ping` and `suspend` are ignored."""
         with self._changed:
             if isinstance(message, Ping):
                 self._renewed_at = max(self._renewed_at, message.renewed_at)
@@ -57,20 +59,20 @@ class Lifeline:
             self._changed.notify_all()
 
     def suspended(self) -> bool:
-        """Return whether the child must not continue now."""
+        """Return whether the child must wait, because its lease may have expired."""
         return self._held or lease_clock() - self._renewed_at > self._pause_after
 
     def wait(self) -> None:
-        """Block until the child may continue; usually returns at once."""
+        """Block while `suspended` returns True."""
         with self._changed:
             while self.suspended():
                 self._changed.wait()
 
 
 def die_with_parent(environ: Mapping[str, str] = os.environ) -> None:
-    """Have Linux send SIGKILL when the thread that started this process ends; exit at once if the parent has ended.
+    """Let Linux kill this process when the thread that started it ends. Exit at once if the parent has ended.
 
-    On other systems, and between fork and this call, only the end of file on the channel ends the child.
+    On other systems, and before this call, a child notices the end of its parent only by end of file on the channel.
     """
     if sys.platform != "linux":
         return

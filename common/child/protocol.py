@@ -1,15 +1,14 @@
-"""The messages between supervisor and trainer child: JSON lines over an inherited socketpair.
+"""The messages between a worker (supervisor) and its trainer (child): JSON lines over an inherited socketpair.
 
-Supervisor to child: `start` (first line, once), `stop`, `suspend`, `ping` (the lease was renewed).
-Child to supervisor: `phase`, `progress`, `running`, `checkpoint`, `kept`, `withdrawn`, `artifact`, `event`, and last
-`finished` or `failed`.
-End of file means that the other process has ended; a child whose supervisor has ended exits at once. Standard output
-and error of the child contain only log text.
+The supervisor sends `start` (once, first), `stop`, `suspend` and `ping` (the lease was renewed).
+The child sends `phase`, `progress`, `running`, `checkpoint`, `kept`, `withdrawn`, `artifact`, `event`, and last
+`finished` or `failed`. End of file means that the other process has ended; a child whose supervisor has ended exits at
+once. Standard output and error of the child contain only log lines.
 
-Leaves out: torch, the database, Redis, and what either side does with a message. Both ends use `Channel`:
+This module uses neither torch nor the database nor Redis. Both processes use `Channel`:
 
     channel = Channel.from_environment()            # in the child
-    start = channel.receive()                       # Start; EOFError when the supervisor died
+    start = channel.receive() # Start; EOFError if the supervisor has ended
     channel.send(Running())
 """
 
@@ -26,12 +25,12 @@ from common.child.socket import ChildSocket
 
 EXIT_FINISHED = 0
 EXIT_FAILED = 1
-"""The exit codes after `finished` and `failed`; any other exit code means a crash."""
+"""The exit codes of a child that has sent `finished` or `failed`; any other exit code means a crash."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 class ProtocolError(ValueError):
-    """A line is not a message of this protocol."""
+    """Raised for a line that is not a message of this protocol."""
 
 
 class _Message(BaseModel):
@@ -39,7 +38,7 @@ class _Message(BaseModel):
 
 
 class ChildJob(_Message):
-    """The columns of the job row that the trainer needs."""
+    """The columns of the job's database row that the trainer needs."""
 
     job_id: str
     attempt: int
@@ -49,7 +48,7 @@ class ChildJob(_Message):
 
 
 class Start(_Message):
-    """The first message to the child: the job and the settings of the child."""
+    """The first message to the child: its job and its settings."""
 
     type: Literal["start"] = "start"
     job: ChildJob
@@ -58,22 +57,22 @@ class Start(_Message):
     redis_url: str | None = None
     stream_max_length: int = 20_000
     pause_after_seconds: float = 40.0
-    """Age in seconds of the newest known renewal above which the child suspends itself."""
+    """The child suspends itself when the last lease renewal it knows of is more than this number of seconds old."""
     disk_reserve_bytes: int = 0
-    """The child waits while its disks have less free space than this, in bytes; 0 disables the check."""
+    """The child waits while the disk of experiments or data has fewer free bytes; 0 disables the check."""
     renewed_at: float | None = None
-    """`lease_clock()` of the newest renewal before this message; None stands for the start of the child."""
+    """`lease_clock()` of the last lease renewal before this message; None means the time at which the child starts."""
 
 
 class Stop(_Message):
-    """A stop request: the child finishes the micro-batch, saves a checkpoint, and exits with the matching outcome."""
+    """A stop request: the child finishes its micro-batch, saves a checkpoint, sends `finished` and exits."""
 
     type: Literal["stop"] = "stop"
     request: Literal["pause", "complete", "stop", "drain"]
 
 
 class Suspend(_Message):
-    """The lease could not be renewed: the child waits before the next micro-batch until a `ping` arrives."""
+    """The lease could not be renewed: the child waits before its next micro-batch until a `ping` arrives."""
 
     type: Literal["suspend"] = "suspend"
 
@@ -86,14 +85,14 @@ class Ping(_Message):
 
 
 class DiskWait(_Message):
-    """The disk for whose free space the child waits in the phase `waiting_for_disk`."""
+    """The disk on which the child waits for free space, in the phase `waiting_for_disk`."""
 
     disk: str
-    """The folder on that disk: "experiments" or "data"."""
+    """Which disk: that of the folder "experiments" or "data"."""
     free_bytes: int
     needed_bytes: int
     reason: str | None = None
-    """The error of a write that the disk refused; None when too little space is free."""
+    """Error of a write that failed because the disk was full; None if no write failed but too little space is free."""
 
 
 class PhaseEntered(_Message):
@@ -102,17 +101,17 @@ class PhaseEntered(_Message):
     type: Literal["phase"] = "phase"
     name: str
     disk: DiskWait | None = None
-    """Set in the phase `waiting_for_disk`; the trainer repeats this message every few seconds with new figures."""
+    """Set only in the phase `waiting_for_disk`, in which the child repeats this message every few seconds."""
 
 
 class Progress(_Message):
-    """The finished and total optimiser steps (RL: transitions); sent per micro-batch, at most five times a second."""
+    """Finished and total optimiser steps (RL: transitions), sent after micro-batches, at most five times a second."""
 
     type: Literal["progress"] = "progress"
     step: int
     total_steps: int
     time_share: float = 0.0
-    """Used share of the time limit, from 0 to 1; 0 if there is no limit."""
+    """Elapsed share of the job's time limit, from 0 to 1; 0 if there is no time limit."""
 
 
 class Running(_Message):
@@ -132,19 +131,19 @@ class CheckpointSaved(_Message):
 
 
 class CheckpointsKept(_Message):
-    """Old checkpoints were pruned; `names` lists the remaining ones, relative to the experiment's folder."""
+    """The checkpoints on disk after old ones were removed; `names` are paths relative to the experiment's folder."""
 
     type: Literal["kept"] = "kept"
     names: list[str]
 
 
 class CheckpointsWithdrawn(_Message):
-    """Training diverged, so training must not resume from the checkpoints `names`; paths as in `CheckpointsKept`."""
+    """No training may resume from the checkpoints `names`, because training diverged; paths as in `CheckpointsKept`."""
 
     type: Literal["withdrawn"] = "withdrawn"
     names: list[str]
     newest: str | None = None
-    """The newest checkpoint that training can resume from; None if the experiment has none."""
+    """The newest checkpoint from which training can resume; None if there is none."""
     newest_step: int | None = None
 
 
@@ -157,7 +156,7 @@ class ArtifactSaved(_Message):
 
 
 class HistoryEvent(_Message):
-    """An event for the history of the job: resume_inexact, checkpoint_skipped, corpus, …"""
+    """An event to record for the job: resume_inexact, checkpoint_skipped, corpus, …"""
 
     type: Literal["event"] = "event"
     name: str
@@ -165,14 +164,14 @@ class HistoryEvent(_Message):
 
 
 class Finished(_Message):
-    """The job handler returned. This is the last message."""
+    """The last message of a child that has ended its attempt normally."""
 
     type: Literal["finished"] = "finished"
     outcome: Literal["completed", "paused", "stopped", "drained"]
 
 
 class Failed(_Message):
-    """The job handler raised an error. This is the last message; `kind` selects the retry budget."""
+    """The last message of a child whose attempt failed. `kind` determines how often the job is tried again."""
 
     type: Literal["failed"] = "failed"
     code: str
@@ -201,7 +200,7 @@ _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 
 
 def encode_message(message: Message) -> bytes:
-    """Return the message as one line, including the newline."""
+    """Return the message as one line of JSON, including the newline."""
     return message.model_dump_json().encode() + b"\n"
 
 
@@ -227,7 +226,7 @@ class Channel(ChildSocket):
         return self._socket.fileno()
 
     def send(self, message: Message, *, droppable: bool = False) -> bool:
-        """Send `message`; return False if it is `droppable` and was dropped, because the peer reads too slowly.
+        """Send `message`. If it is `droppable` and the peer reads too slowly, drop it and return False.
 
         Raises OSError (BrokenPipeError) when the peer has ended.
         """
@@ -239,7 +238,7 @@ class Channel(ChildSocket):
         return True
 
     def receive(self, timeout: float | None = None, *, wakeup: int | None = None) -> Message | None:
-        """Return the next message; None after `timeout` seconds, or as soon as the descriptor `wakeup` is readable.
+        """Return the next message, or None after `timeout` seconds or when the descriptor `wakeup` is readable.
 
         Raises EOFError when the peer closed its end, ProtocolError when a line is not a message.
         """
@@ -268,7 +267,7 @@ class Channel(ChildSocket):
         return bool(poller.poll(0))
 
     def _readable(self, timeout: float | None, wakeup: int | None) -> bool:
-        """Wait; return whether the socket is readable, which includes end of file but not `wakeup`."""
+        """Wait for the socket or `wakeup`. Return whether the socket is readable, which includes end of file."""
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         if wakeup is not None:

@@ -1,6 +1,6 @@
-"""The socketpair between a process and its child, and the environment variables by which the child finds its end.
+"""The socketpair between a process and its child, and the environment variables that tell the child about it.
 
-Leaves out the messages on the socket (`common.child.protocol`, `services.generator.engine_protocol`).
+The messages on the socket are in `common.child.protocol` and `services.generator.engine_protocol`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Self
 
 CHILD_FD_VARIABLE = "TIDAL_CHILD_FD"
-"""Environment variable with the number of the inherited socket."""
+"""Environment variable with the descriptor of the child's end of the socketpair."""
 PARENT_PID_VARIABLE = "TIDAL_PARENT_PID"
-"""Environment variable with the process id that the parent of the child must have."""
+"""Environment variable with the process id of the parent, by which the child notices that the parent has ended."""
 
 
 class ChildSocket:

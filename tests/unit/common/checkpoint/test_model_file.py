@@ -56,7 +56,7 @@ def test_all_forms_at_once_keep_the_chosen_gate_column(column: int, parity: Path
 
 
 def test_a_missing_gate_column_is_named(parity: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"3 gate inputs; choose column 0 to 2, not 3"):
+    with pytest.raises(CheckpointError, match=r"3 gate inputs; choose one from 0 to 2, not 3"):
         load_model(parity / "lm_small_three_gates.pth", gate_column=3)
 
 
