@@ -1,7 +1,7 @@
 """Runs the app in uvicorn, with limits on connections.
 
-On SIGTERM, streams end first, and open requests then have 20 s to finish. Leaves out: TLS and several processes. Use a
-proxy for both.
+On SIGTERM, the server ends the streams; open requests then have 20 s to finish. For TLS or several api processes, put a
+proxy in front of it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ log = get_logger(__name__)
 
 GRACEFUL_SHUTDOWN_SECONDS = 20
 BACKLOG = 4096
-"""Connections that the kernel queues until they are accepted; net.core.somaxconn may limit it to fewer."""
+"""Number of connections that the kernel queues until they are accepted. net.core.somaxconn may reduce it."""
 ACCEPTED_AT_ONCE = 8
-"""Maximum number of connections accepted per iteration of the event loop. They are counted two iterations later, so a
-larger number could exceed the limit on descriptors."""
+"""Maximum number of connections accepted per iteration of the event loop. `Connections` counts them only two iterations
+later; with a larger number, the process could exceed its limit on file descriptors."""
 ACCEPT_AGAIN_SECONDS = 0.05
-"""Seconds until the next attempt after a connection could not be accepted because no file descriptor was free."""
+"""Seconds to wait before accepting again, after no file descriptor was free for a connection."""
 
 
 class ApiServer(uvicorn.Server):
@@ -42,17 +42,17 @@ class ApiServer(uvicorn.Server):
         self._connections = connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept connections, a few per iteration of the event loop."""
+        """Start to accept connections, at most ACCEPTED_AT_ONCE per iteration of the event loop."""
         await super().startup(sockets)
-        # asyncio uses `backlog` both for the number it accepts at once and for the length of the kernel's queue.
+        # asyncio uses `backlog` both as the number to accept at once and as the length of the kernel's queue.
         for listener in sockets or []:
             listener.listen(BACKLOG)
         asyncio.get_running_loop().set_exception_handler(self._on_loop_exception)
-        # By default asyncio waits a second before it accepts again, which would delay health checks.
+        # By default, asyncio waits a second before it accepts again. That would delay health checks.
         setattr(constants, "ACCEPT_RETRY_DELAY", ACCEPT_AGAIN_SECONDS)  # noqa: B010 (a constant to type checkers)
 
     async def on_tick(self, counter: int) -> bool:
-        """Close overdue connections; uvicorn calls this ten times a second."""
+        """Close connections that exceed a time limit; uvicorn calls this ten times a second."""
         self._connections.sweep(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
@@ -64,10 +64,10 @@ class ApiServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, details: dict[str, Any]) -> None:
-        """Log one line for a connection that could not be accepted; asyncio would log a traceback each time."""
+        """Log one line when a connection could not be accepted; asyncio would log a traceback each time."""
         if "out of system resource" in details.get("message", ""):
             log.warning(
-                "no file descriptor is free for a new connection, closing idle connections",
+                "no file descriptor is free for a new connection; closing idle connections",
                 error=str(details["exception"]),
             )
             self._connections.free_descriptors()
@@ -83,7 +83,7 @@ def make_server(app: FastAPI, settings: Settings) -> ApiServer:
         app,
         host=settings.host,
         port=settings.port,
-        # uvicorn calls this to make a protocol; its annotation asks for a class, but any callable works.
+        # uvicorn calls this to create a protocol object. Its annotation requires a class, but any callable works.
         http=cast(type[asyncio.Protocol], partial(HttpConnection, connections, RequestTimeLimits.of(settings))),
         log_config=None,
         log_level="warning",  # the log line `listening` of `__main__` replaces uvicorn's four lines
@@ -92,7 +92,7 @@ def make_server(app: FastAPI, settings: Settings) -> ApiServer:
         proxy_headers=bool(settings.trusted_proxies.strip()),
         forwarded_allow_ips=settings.trusted_proxies or None,
         server_header=False,
-        # Annotated as int, but used only as a delay of the event loop.
+        # The annotation is int, but uvicorn only passes the value to `loop.call_later`, which accepts a float.
         timeout_keep_alive=cast(int, settings.keep_alive_seconds),
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )

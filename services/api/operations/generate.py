@@ -152,12 +152,8 @@ async def _hand_over(context: Context, request: GenerationRequest, mailbox: Mail
     generations = context.generations
     try:
         await within(generations.redis_seconds, _enqueue(context, request))
-    except (
-        TimeoutError,
-        OSError,
-        RedisError,
-        KombuError,
-    ) as error:  # Celery raises KombuError if the connection is lost
+    except (TimeoutError, OSError, RedisError, KombuError) as error:
+        # Celery raises KombuError if the connection is lost.
         raise UnavailableError(
             f"Redis did not accept the request: {error or 'no answer'}; try again", code="redis_unavailable"
         ) from error

@@ -28,7 +28,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
     summary="Analyse the modulation",
     response_model=AnalysisResult,
     responses={
-        200: {"content": {"text/event-stream": {}}, "description": "The analysis, or with `stream` events"},
+        200: {"content": {"text/event-stream": {}}, "description": "The analysis; with `stream`, server-sent events"},
         **problem_responses(429, 503),
     },
 )
@@ -38,10 +38,12 @@ async def analyze_trajectories(
     context: ContextDep,
     caller: Annotated[Caller | None, Depends(reader)],
 ) -> Response:
-    """Generates texts from the prompts and analyses their modulation. Needs a token only if reads need one, and is
-    rate-limited like generation; one analysis counts as one request. An analysis that is too long gets 422
-    `analysis_too_long`, which names the job type for it. A prompt for which no token was generated gets 422
-    `empty_trajectory`. With `stream`, sends `progress` events, then `done` with the whole result."""
+    """Generates texts from the prompts and analyses their modulation.
+
+    Needs a token only if reads need one, and is rate-limited like generation; one analysis counts as one request.
+    Answers 422 `analysis_too_long` if the analysis must run as a job, and 422 `empty_trajectory` if no token was
+    generated for a prompt. With `stream`, sends `progress` events, then `done` with the whole result.
+    """
     if body.stream:
         context.stream_clients.require_room()
     headers = await enforce_rate_limit(context, request, caller)
@@ -69,7 +71,7 @@ def list_analyses(
     cursor: Cursor = None,
     kind: AnalysisKind | None = None,
     derived: Annotated[
-        bool, Query(description="Include the analyses that jobs made of this experiment's checkpoints.")
+        bool, Query(description="Include the analyses from jobs that used this experiment's checkpoints.")
     ] = True,
 ) -> AnalysisList:
     """Returns the analyses of an experiment without their results, newest first."""
@@ -98,7 +100,10 @@ def save(experiment_id: str, body: SaveAnalysisRequest, context: ContextDep, res
     responses=problem_responses(404, 409),
 )
 def delete_all(experiment_id: str, context: ContextDep) -> AnalysesDeleted:
-    """Deletes the analyses that are saved with this experiment, but not those in the experiments of analysis jobs."""
+    """Deletes the analyses that are saved with this experiment.
+
+    Analyses that belong to the experiments of analysis jobs remain.
+    """
     with context.sessions.begin() as session:
         return AnalysesDeleted(deleted=analyses.delete_analyses(session, experiment_id))
 
@@ -122,6 +127,9 @@ def get(analysis_id: str, session: SessionDep) -> SavedAnalysis:
     responses=problem_responses(404, 409),
 )
 def delete(analysis_id: str, context: ContextDep) -> None:
-    """Deletes a saved analysis. Answers 409 until the job that made it has ended, because the job may save it again."""
+    """Deletes a saved analysis.
+
+    Answers 409 until the job that created the analysis has ended, because the job may save it again.
+    """
     with context.sessions.begin() as session:
         analyses.delete_analysis(session, analysis_id)

@@ -22,8 +22,10 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 
 @router.get("/api/checkpoints", summary="List all checkpoints")
 def list_all(session: SessionDep, context: ContextDep, limit: Limit = 50, cursor: Cursor = None) -> CheckpointOverview:
-    """Returns checkpoints by experiment, newest experiment first, and whether each is a language model or a
-    controller."""
+    """Returns checkpoints, grouped by experiment, newest experiment first.
+
+    Each is marked as a language model or a controller.
+    """
     return checkpoints.checkpoint_overview(
         session, context.store, limit=limit, cursor=cursor, root_path=context.settings.root_path.rstrip("/")
     )
@@ -58,11 +60,14 @@ def download(
     session: SessionDep,
     form: Annotated[
         checkpoints.Format | None,
-        Query(alias="format", description="The file format; a final model exists in both formats."),
+        Query(alias="format", description="The file format. Final models exist in both formats."),
     ] = None,
 ) -> FileResponse:
-    """Sends a checkpoint file. `name` is a name from the list, or best, latest, final. Supports `Range`, so that an
-    interrupted download can continue."""
+    """Sends a checkpoint file.
+
+    `name` is a name from the list of checkpoints, or best, latest or final. Supports `Range`, with which a client can
+    continue an interrupted download.
+    """
     find_experiment(session, experiment_id)
     path = checkpoints.file_to_send(context.store, experiment_id, name, form)
     filename = path.name if path.name != checkpoints.WEIGHTS else f"{path.parent.name}.safetensors"
@@ -77,8 +82,11 @@ def download(
     responses=problem_responses(404, 409),
 )
 def delete(experiment_id: str, name: str, context: ContextDep) -> None:
-    """Deletes a checkpoint. `name` is a name from the list; aliases are not accepted. Answers 409 while a job that has
-    not ended needs it."""
+    """Deletes a checkpoint.
+
+    `name` is a name from the list of checkpoints; aliases are not accepted. Answers 409 until all jobs that need the
+    checkpoint have ended.
+    """
     with context.sessions.begin() as session:
         checkpoint_removal.delete_checkpoint_row(session, context.store, experiment_id, name)
     context.store.delete_checkpoint(experiment_id, name)

@@ -32,7 +32,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
     summary="Complete a text",
     response_model=Completion,
     responses={
-        200: {"content": {"text/event-stream": {}}, "description": "The texts, or with `stream` their parts"},
+        200: {"content": {"text/event-stream": {}}, "description": "The texts; with `stream`, their parts"},
         **problem_responses(404, 429, 503),
     },
 )
@@ -43,7 +43,10 @@ async def create(
     caller: Annotated[Caller | None, Depends(reader)],
 ) -> Response:
     """Generates text like OpenAI's completions, with the additional parameters `top_k`, `repetition_penalty`,
-    `gating_mode`, `modulation` and `rl_checkpoint`. Rate limits and time limits are those of `/api/generate`."""
+    `gating_mode`, `modulation` and `rl_checkpoint`.
+
+    The endpoint has the same rate limits and time limits as `/api/generate`.
+    """
     if body.stream:
         context.stream_clients.require_room()
     headers = await enforce_rate_limit(context, request, caller)
@@ -80,7 +83,10 @@ async def _stream(
     prepared: list[GenerationRequest],
     headers: dict[str, str],
 ) -> LiveStream:
-    """Return the streamed reply after the first event, so that an error before it becomes an ordinary error reply."""
+    """Return the streamed reply once its first event has arrived.
+
+    An error before that event thus becomes an ordinary error reply.
+    """
     events = operation.merged_events(context, prepared, request.is_disconnected)
     first = await anext(events)
 

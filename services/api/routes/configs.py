@@ -14,11 +14,14 @@ router = APIRouter(prefix="/api/configs", tags=["configs"], dependencies=[Reader
 
 @router.get("", summary="List configuration files")
 def list_configs(context: ContextDep) -> ConfigFileList:
-    """Returns all YAML files below the configuration folder, with their kind, and the problem of each invalid one."""
+    """Returns all YAML files below the configuration folder.
+
+    Each has its kind (`lm` or `rl`); an invalid file has a description of its problem.
+    """
     return ConfigFileList(configs=configs.config_files(context.settings.config_dir))
 
 
 @router.get("/{file:path}", summary="Read a configuration file", responses=problem_responses(404))
 def get_config(file: str, context: ContextDep) -> ConfigFileContent:
-    """Returns the text of the file, and the configuration that results with all defaults."""
+    """Returns the text of a file, and the configuration that results from it, including all defaults."""
     return configs.read_config_file(context.settings.config_dir, file)

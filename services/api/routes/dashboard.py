@@ -1,6 +1,6 @@
 """`/`: the dashboard's page and its files, which need no token. The page requests its data from the api with the token.
 
-The functions are coroutines, because the files are in memory and a page requests fifty of them at once.
+The handlers are coroutines and not run in threads: the files are in memory, and a page requests fifty of them at once.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ DOCUMENT_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-"""Headers of files that a browser can show as documents. Scripts and styles do not need them, which saves 15 kB."""
+"""Headers of files that a browser can show as documents. Scripts and styles are sent without them, which saves 15 kB
+per page."""
 DOCUMENTS = ("text/html", "image/svg+xml")
 IMMUTABLE = CACHE_FOREVER
 REVALIDATE = "no-cache"
-"""`Cache-Control` of files that a browser may store but must revalidate by ETag at each use."""
+"""`Cache-Control` of files that a browser may store, but must revalidate by ETag before each use."""
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
@@ -45,15 +46,16 @@ async def page(request: Request) -> Response:
 
 @router.api_route("/favicon.ico", methods=["GET", "HEAD"])
 async def icon(request: Request) -> Response:
-    """Redirect to the icon of the dashboard; browsers also request it for /docs."""
+    """Redirect to the icon of the dashboard. Browsers also request /favicon.ico for /docs."""
     return RedirectResponse(f"{request.scope.get('root_path', '')}/assets/icon.svg", 307)
 
 
 @router.api_route("/assets/{name:path}", methods=["GET", "HEAD"])
 async def asset(request: Request, name: str) -> Response:
-    """Return a file; its name may begin with the digest of all files.
+    """Return a file of the dashboard.
 
-    A page loaded before an upgrade requests files with an old digest. It gets the new files, which it must revalidate.
+    Its name may begin with the digest of all files. A page that was loaded before an upgrade requests files with the
+    old digest. It gets the new files with a header that makes the browser revalidate them.
     """
     found = files.get(name)
     if found is not None:
@@ -66,7 +68,7 @@ def _send(request: Request, found: StaticFile | None, caching: str) -> Response:
     if found is None:
         raise NotFoundError(f"there is no file {request.url.path}")
     headers = {**HEADERS, "Cache-Control": caching}
-    if caching != IMMUTABLE:  # browsers do not revalidate an immutable file
+    if caching != IMMUTABLE:  # browsers do not revalidate immutable files
         headers["ETag"] = found.etag
     if found.content_type.startswith(DOCUMENTS):
         headers.update(DOCUMENT_HEADERS)

@@ -55,12 +55,13 @@ async def upload(
         str,
         Query(
             max_length=200,
-            description="The name of the dataset, for `data.source`. A suffix determines the format and is removed.",
+            description="The name of the dataset, as used in `data.source`. A suffix such as .txt "
+            "determines the format and is removed from the name.",
         ),
     ],
     kind: Annotated[
         DatasetFormat | None,
-        Query(alias="format", description="The format. In txt, `<|endoftext|>` separates documents."),
+        Query(alias="format", description="The format. In a txt file, `<|endoftext|>` separates documents."),
     ] = None,
     text_field: Annotated[
         str,
@@ -72,12 +73,15 @@ async def upload(
         ),
     ] = "text",
 ) -> DatasetUploaded | Response:
-    """Stores the body as a dataset and submits a job that tokenises it. The body is the file itself, which may be
-    compressed with gzip: `curl -X POST -T stories.txt "…/api/datasets?name=stories.txt"`. Its text may have up to
-    TIDAL_DATASET_MAX_MB. The file is checked while it arrives; an invalid or incomplete file is not stored. Repeating
-    an upload changes nothing. A different text with an existing name gets 409."""
+    """Stores the body as a dataset and submits a job that tokenises it.
+
+    The body is the file itself, which may be compressed with gzip:
+    `curl -X POST -T stories.txt "…/api/datasets?name=stories.txt"`. The uncompressed text may have up to
+    TIDAL_DATASET_MAX_MB MiB. The file is checked while it arrives; an invalid or incomplete file is not stored.
+    Repeating an upload changes nothing. Answers 409 if a dataset with this name and another text exists.
+    """
     parameters = dataset_upload.check_parameters(name, kind, text_field)
-    await run_in_threadpool(require_schema, context.engine)  # check it now, not after a long upload
+    await run_in_threadpool(require_schema, context.engine)  # check the schema now, not after a long upload
     length = request.headers.get("content-length", "")
     try:
         manifest, created = await dataset_upload.store_upload(
@@ -110,8 +114,10 @@ def get(name: str, session: SessionDep, context: ContextDep) -> DatasetDetail:
     responses=problem_responses(404, 409),
 )
 def delete(name: str, context: ContextDep) -> None:
-    """Deletes the text and the tokens of a dataset, but not the models that were trained on it. Answers 409 while a job
-    that has not ended needs it."""
+    """Deletes the text and the tokens of a dataset, but not the models that were trained on it.
+
+    Answers 409 until all jobs that need the dataset have ended.
+    """
     datasets.delete_dataset(context.sessions, context.datasets, name)
 
 

@@ -38,7 +38,8 @@ Keys = Annotated[
     str | None, Query(max_length=2000, description="Comma-separated names of metrics; omit it for all metrics.")
 ]
 Mode = Annotated[
-    Literal["recent", "historical"], Query(description="recent: the last `window` points; historical: all of them.")
+    Literal["recent", "historical"],
+    Query(description="recent: the last `window` points of each metric; historical: all points."),
 ]
 Window = Annotated[int, Query(ge=1, le=1_000_000, description="Number of newest points to use in mode recent.")]
 MaxPoints = Annotated[
@@ -47,7 +48,12 @@ MaxPoints = Annotated[
 FromStep = Annotated[int | None, Query(ge=0, le=MAX_STEP, alias="fromStep", description="First step to include.")]
 ToStep = Annotated[
     int | None,
-    Query(ge=0, le=MAX_STEP, alias="toStep", description="Last step to include; mode recent counts back from it."),
+    Query(
+        ge=0,
+        le=MAX_STEP,
+        alias="toStep",
+        description="Last step to include. In mode recent, the `window` points up to this step are used.",
+    ),
 ]
 
 
@@ -58,11 +64,15 @@ def list_experiments(
     cursor: Cursor = None,
     kinds: Annotated[
         list[Literal["lm", "rl", "evaluation", "ablation", "analysis", "dataset"]] | None,
-        Query(alias="type", description="Type; repeat it for several. Omit it for all types except dataset."),
+        Query(
+            alias="type",
+            description="Type of the experiments; repeat the parameter for several types. Omit it for all types "
+            "except dataset.",
+        ),
     ] = None,
     status: Annotated[JobStatus | None, Query(description="Status of the newest job.")] = None,
     tag: Annotated[str | None, Query(max_length=MAX_TAG)] = None,
-    search: Annotated[str | None, Query(max_length=200, description="Part of the id or the name.")] = None,
+    search: Annotated[str | None, Query(max_length=200, description="Text that the id or the name contains.")] = None,
 ) -> ExperimentList:
     """Returns experiments, newest first."""
     return experiments.experiments_page(
@@ -72,7 +82,10 @@ def list_experiments(
 
 @router.get("/tags", summary="List the tags of all experiments")
 def list_tags(session: SessionDep) -> TagList:
-    """Returns all tags by which the list of experiments can be filtered, without those of dataset jobs."""
+    """Returns all tags of experiments, except those of type dataset.
+
+    The list of experiments can be filtered by each tag.
+    """
     return experiments.experiment_tags(session)
 
 
@@ -84,12 +97,12 @@ def get_experiment(experiment_id: str, session: SessionDep, context: ContextDep)
 
 @router.patch(
     "/{experiment_id}",
-    summary="Name, tag or annotate an experiment",
+    summary="Change the name, tags or notes of an experiment",
     dependencies=[Submitter],
     responses=problem_responses(404),
 )
 def patch_experiment(experiment_id: str, body: ExperimentChange, context: ContextDep) -> ExperimentDetail:
-    """Sets the fields that the body contains; null removes a name or the notes."""
+    """Sets the fields that the body contains. null removes the name or the notes."""
     with context.sessions.begin() as session:
         experiment_changes.change_experiment(session, experiment_id, body)
     with context.sessions() as session:
@@ -104,8 +117,10 @@ def patch_experiment(experiment_id: str, body: ExperimentChange, context: Contex
     responses=problem_responses(404, 409),
 )
 def delete_experiment(experiment_id: str, context: ContextDep) -> None:
-    """Deletes an experiment with its jobs, checkpoints, metrics and logs. Answers 409 until the jobs that write to it
-    or read from it have ended."""
+    """Deletes an experiment with its jobs, checkpoints, metrics and logs.
+
+    Answers 409 until all jobs that write to the experiment or read from it have ended.
+    """
     experiment_changes.remove_experiment(context.sessions, context.store, experiment_id)
 
 
@@ -131,8 +146,10 @@ async def get_metrics(
     from_step: FromStep = None,
     to_step: ToStep = None,
 ) -> Response:
-    """Returns the metrics of a language model's training, each downsampled by largest-triangle-three-buckets. If
-    several attempts reported a step, the values of the highest attempt are used."""
+    """Returns the metrics of a language model's training, each downsampled by largest-triangle-three-buckets.
+
+    If several attempts reported the same step, the values of the latest attempt are used.
+    """
     return await _metrics(context, experiment_id, "metrics", keys, mode, window, max_points, from_step, to_step)
 
 
@@ -152,7 +169,8 @@ async def get_rl_metrics(
     from_step: FromStep = None,
     to_step: ToStep = None,
 ) -> Response:
-    """Returns the metrics of a controller's training like `metrics`; here a step is one environment step."""
+    """Returns the metrics of a controller's training, downsampled like those of `metrics`; here a step is one
+    environment step."""
     return await _metrics(context, experiment_id, "rl-metrics", keys, mode, window, max_points, from_step, to_step)
 
 
@@ -167,7 +185,8 @@ async def _metrics(
     from_step: int | None,
     to_step: int | None,
 ) -> Response:
-    # Read the position before the files, because a point is written to the file before it is added to the stream.
+    # Read the position in the stream before the files, because each point is written to the file before it is added to
+    # the stream.
     try:
         cursor = format_id((await context.hub.position(experiment_stream(experiment_id))).id)
     except RedisError:
@@ -203,15 +222,17 @@ def get_config(experiment_id: str, session: SessionDep, context: ContextDep) -> 
 
 @router.get("/{experiment_id}/evaluation", summary="Show the evaluation", responses=problem_responses(404, 507))
 def get_evaluation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
-    """Returns perplexity and samples. Answers 404 until the job has written them."""
+    """Returns perplexity and samples. Answers 404 until the job has written these results."""
     experiments.find_experiment(session, experiment_id)
     return experiments.read_result(context.store, experiment_id, experiments.EVALUATION_FILE)
 
 
 @router.get("/{experiment_id}/ablation", summary="Show the ablation", responses=problem_responses(404, 507))
 def get_ablation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
-    """Returns mean, standard deviation and confidence interval for each policy. Answers 404 until the job has written
-    them."""
+    """Returns mean, standard deviation and confidence interval for each policy.
+
+    Answers 404 until the job has written these results.
+    """
     experiments.find_experiment(session, experiment_id)
     return experiments.read_result(context.store, experiment_id, experiments.ABLATION_FILE)
 
@@ -220,6 +241,6 @@ def get_ablation(experiment_id: str, session: SessionDep, context: ContextDep) -
     "/{experiment_id}/samples", summary="Show the samples of the evaluation", responses=problem_responses(404, 507)
 )
 def get_samples(experiment_id: str, session: SessionDep, context: ContextDep) -> SampleList:
-    """Returns prompt and generated text of each sample. Answers 404 until the job has written them."""
+    """Returns prompt and generated text of each sample. Answers 404 until the job has written the samples."""
     experiments.find_experiment(session, experiment_id)
     return experiments.read_samples(context.store, experiment_id)

@@ -23,7 +23,7 @@ router = APIRouter(tags=["generation"])
     summary="Generate text",
     response_model=GenerateReply,
     responses={
-        200: {"content": {"text/event-stream": {}}, "description": "The text, or with `stream` its tokens"},
+        200: {"content": {"text/event-stream": {}}, "description": "The text; with `stream`, its tokens"},
         **problem_responses(429, 503),
     },
 )

@@ -17,17 +17,17 @@ router = APIRouter(tags=["service"])
 
 @router.get("/healthz", summary="Check liveness", response_model=Alive)
 async def healthz(request: Request) -> Alive:
-    """Answers 200 while the process runs. Uses neither the database nor Redis."""
+    """Answers 200 while the process runs. Does not check the database or Redis."""
     return Alive(version=request.app.version)
 
 
 @router.get("/readyz", summary="Check readiness", response_model=Ready, responses=problem_responses(503))
 async def readyz(request: Request, context: ContextDep) -> Ready | Response:
-    """Answers 200 when database, schema, Redis and artifact store are usable; otherwise 503 with what is missing and
-    how to fix it.
+    """Answers 200 when database, schema, Redis and artifact store are usable; otherwise 503, with the problem and its
+    remedy for each.
 
-    A disk below its reserve or a reaper that does not report is shown as not ok but causes no 503, because requests are
-    still served.
+    A disk with too little free space and a reaper that does not report are shown as not ok, but do not cause a 503,
+    because requests are still served.
     """
     ready = await health.readiness(context)
     if ready.ready:

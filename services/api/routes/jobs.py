@@ -45,16 +45,18 @@ def create(
         Header(
             max_length=MAX_TEXT,
             description="Send the same key when you repeat a request whose reply was lost. The reply is then the "
-            "existing job (`Idempotency-Replayed: true`). A key is stored for 24 h. The same key with another body "
-            "gets 422.",
+            "job of the first request (`Idempotency-Replayed: true`). A key is stored for 24 h. A request with the same "
+            "key and another body is answered with 422.",
         ),
     ] = None,
     dry_run: Annotated[bool, Query(alias="dryRun", description="Check and predict, but submit nothing.")] = False,
 ) -> JobDetail | JobPrediction:
-    """Checks the whole body and submits the job. Above the concurrency limit of the type, the job waits in the queue
-    (`queuePosition`), or gets 409 if `queue` is false. Answers 429 `too_many_waiting` when `TIDAL_MAX_WAITING_JOBS`
-    jobs are already waiting."""
-    require_schema(context.engine)  # an older schema may accept the job and store it with another meaning
+    """Checks the whole body and submits the job.
+
+    If the concurrency limit of the job type is reached, the job waits in the queue (`queuePosition`); with `queue`
+    false, the reply is 409. Answers 429 `too_many_waiting` when `TIDAL_MAX_WAITING_JOBS` jobs are already waiting.
+    """
+    require_schema(context.engine)  # an outdated database schema could store the job with another meaning
     if dry_run:
         response.status_code = 200
         return submission.predict_job(context, body)
@@ -72,7 +74,9 @@ def list_jobs(
     context: ContextDep,
     limit: Limit = 50,
     cursor: Cursor = None,
-    status: Annotated[list[JobStatus] | None, Query(description="Status; repeat it for several.")] = None,
+    status: Annotated[
+        list[JobStatus] | None, Query(description="Status of the jobs; repeat the parameter for several.")
+    ] = None,
     kind: Annotated[JobType | None, Query(alias="type")] = None,
     tag: Annotated[str | None, Query(max_length=MAX_TAG)] = None,
     experiment_id: Annotated[str | None, Query(max_length=200, alias="experimentId")] = None,
@@ -90,7 +94,7 @@ def list_jobs(
     )
 
 
-@router.get("/active", summary="List jobs that hold a slot", dependencies=[Reader])
+@router.get("/active", summary="List the jobs that occupy a slot of a worker", dependencies=[Reader])
 def list_active(session: SessionDep, context: ContextDep) -> JobList:
     """Returns the jobs that are provisioning, starting, running, completing, stopping or stale."""
     return jobs.active_jobs(session, context.outlook)
@@ -111,7 +115,7 @@ def get_events(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
     cursor: Annotated[str | None, Query(max_length=30, description="`nextCursor` of the previous page.")] = None,
 ) -> JobEventList:
-    """Returns the events of a job, oldest first. There is one event per change of the job."""
+    """Returns the events of a job, oldest first. Each change of the job adds one event."""
     return jobs.job_events(session, job_id, limit=limit, after=decode_number(cursor))
 
 
@@ -126,9 +130,11 @@ def get_logs(
         str | None, Query(max_length=200, description="Return only lines that contain this text, ignoring case.")
     ] = None,
 ) -> LogPage:
-    """Returns the output of the trainer, all attempts in order. The cursor of the last page returns the lines that were
-    written since. A page of a search may contain fewer lines than `limit`; continue with its cursor until
-    `complete`."""
+    """Returns the output of the trainer, all attempts in order.
+
+    Request the cursor of the last page later to get the lines written since then. A page of a search may contain fewer
+    lines than `limit`; continue with its cursor until `complete` is true.
+    """
     job = jobs.find_job(session, job_id)
     folder = context.store.experiment(job.experiment_id) / "logs"
     return logs.read_logs(folder, cursor, limit, ended=job.status in TERMINAL, search=search)
@@ -142,8 +148,10 @@ def get_logs(
     responses={200: {"content": {"text/plain": {}}, "description": "The log"}, **problem_responses(404)},
 )
 def download_logs(job_id: str, session: SessionDep, context: ContextDep) -> StreamingResponse:
-    """Sends the log of all attempts as one text file, with all lines complete. If the job still runs, the file ends
-    with the newest line."""
+    """Sends the log of all attempts as one text file; no lines are cut.
+
+    If the job still runs, the file ends with the newest line.
+    """
     job = jobs.find_job(session, job_id)
     found = logs.complete_log(context.store.experiment(job.experiment_id) / "logs")
     disposition = {"Content-Disposition": f'attachment; filename="{job_id}.log"'}
@@ -157,8 +165,10 @@ def download_logs(job_id: str, session: SessionDep, context: ContextDep) -> Stre
     responses=problem_responses(404, 409),
 )
 def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
-    """Stores the signal as the desired state of the job, which the worker then carries out. Answers 409 with
-    `currentStatus` when a job with this status does not accept the signal."""
+    """Stores the signal as the desired state of the job, which the worker then carries out.
+
+    Answers 409 with `currentStatus` if the job does not accept the signal in its current status.
+    """
     with context.sessions.begin() as session:
         found = jobs.detail(session, context.outlook, request_signal(session, job_id, body.signal))
     context.outbox.wake()
@@ -172,8 +182,10 @@ def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
     responses=problem_responses(404, 409),
 )
 def cancel_job(job_id: str, context: ContextDep) -> JobDetail:
-    """Stops a job like the signal stop, but kills the trainer if it has not ended after a grace period. Pending and
-    paused jobs end at once."""
+    """Stops a job like the signal stop.
+
+    In addition, the trainer is killed if it has not ended after a grace period. Pending and paused jobs end at once.
+    """
     with context.sessions.begin() as session:
         found = jobs.detail(session, context.outlook, request_cancel(session, job_id))
     context.outbox.wake()

@@ -27,22 +27,22 @@ def list_reports(
     session: SessionDep,
     limit: Limit = 50,
     cursor: Cursor = None,
-    search: Annotated[str | None, Query(max_length=200, description="Part of the title.")] = None,
+    search: Annotated[str | None, Query(max_length=200, description="Text that the title contains.")] = None,
     experiment: Annotated[str | None, Query(max_length=200, description="Only reports about this experiment.")] = None,
 ) -> ReportList:
     """Returns reports without their texts, newest first."""
     return reports.reports_page(session, limit=limit, cursor=cursor, search=search, experiment=experiment)
 
 
-@router.get("/patterns", summary="List the patterns of reports")
+@router.get("/patterns", summary="List the report templates")
 def list_patterns() -> PatternList:
-    """Returns the patterns from which `POST /api/reports/generate` can generate a report."""
+    """Returns the patterns, that is, the templates from which `POST /api/reports/generate` can generate a report."""
     return reports.pattern_list()
 
 
 @router.post("", summary="Write a report", status_code=201, dependencies=[Submitter])
 def create(body: ReportRequest, context: ContextDep, response: Response) -> ReportReply:
-    """Stores a report. An invalid `chart` block gets 422 with the number of its line."""
+    """Stores a report. Answers 422 for an invalid `chart` block, with its line number."""
     with context.sessions.begin() as session:
         made = reports.create_report(session, body)
     response.headers["Location"] = _location(context, made)
@@ -51,14 +51,16 @@ def create(body: ReportRequest, context: ContextDep, response: Response) -> Repo
 
 @router.post(
     "/generate",
-    summary="Generate a report from a pattern",
+    summary="Generate a report from a template",
     status_code=201,
     dependencies=[Submitter],
     responses=problem_responses(404, 507),
 )
 def generate(body: GenerateReportRequest, context: ContextDep, response: Response) -> ReportReply:
-    """Generates a report from stored data and stores it. The report names data that is missing. It can be edited like
-    any other report."""
+    """Generates a report from stored data and stores it.
+
+    `pattern` names the template. The report names missing data. It can be edited like any other report.
+    """
     made = report_facts.make_report(context, body)
     response.headers["Location"] = _location(context, made)
     return made
@@ -66,8 +68,10 @@ def generate(body: GenerateReportRequest, context: ContextDep, response: Respons
 
 @router.post("/render", summary="Render Markdown", dependencies=[Submitter])
 def render(body: RenderRequest) -> RenderReply:
-    """Returns safe HTML and charts, as the dashboard shows a report, and stores nothing. An invalid chart is returned
-    as a part of kind `problem`."""
+    """Returns safe HTML and charts, as the dashboard shows a report, without storing anything.
+
+    In place of an invalid chart, it returns a part of kind `problem`.
+    """
     return reports.render_markdown(body.markdown)
 
 
@@ -77,9 +81,9 @@ def get(report_id: str, session: SessionDep) -> ReportReply:
     return reports.get_report(session, report_id)
 
 
-@router.get("/{report_id}/rendered", summary="Show a report rendered", responses=problem_responses(404))
+@router.get("/{report_id}/rendered", summary="Show a rendered report", responses=problem_responses(404))
 def get_rendered(report_id: str, context: ContextDep) -> RenderReply:
-    """Returns a report as `POST /api/reports/render` would, for callers who may only read."""
+    """Returns a stored report in the format of `POST /api/reports/render`. Callers who may only read can use it."""
     with context.sessions() as session:
         markdown = reports.get_report(session, report_id).markdown
     return reports.render_markdown(markdown)
@@ -92,8 +96,11 @@ def get_rendered(report_id: str, context: ContextDep) -> RenderReply:
     responses=problem_responses(404, 409),
 )
 def change(report_id: str, body: ReportChange, context: ContextDep) -> ReportReply:
-    """Replaces title and text of a report. Answers 409 `report_changed` when `version` is not the newest, so that two
-    authors do not overwrite each other's changes."""
+    """Replaces title and text of a report.
+
+    Answers 409 `report_changed` when `version` is not the newest version; otherwise two authors could overwrite each
+    other's changes.
+    """
     with context.sessions.begin() as session:
         return reports.change_report(session, report_id, body)
 
@@ -127,11 +134,12 @@ def export(
         Literal["html", "md"],
         Query(
             alias="format",
-            description="html: one file that can be opened offline. md: Markdown with the last values of the charts.",
+            description="html: one file that can be opened offline. md: Markdown, with tables of the last "
+            "values instead of charts.",
         ),
     ] = "html",
 ) -> Response:
-    """Sends a report as a file. The charts show the data that is stored now, and name data that was deleted."""
+    """Sends a report as a file. The charts show the currently stored data; a note replaces data that was deleted."""
     report, text = report_figures.export_report(context, report_id, html=form == "html")
     slug = re.sub(r"[^a-z0-9]+", "-", report.title.lower()).strip("-")[:80] or report.id
     headers = {

@@ -23,11 +23,15 @@ from services.api.streaming.snapshots import StateReader
 
 router = APIRouter(tags=["streams"], dependencies=[Reader])
 _STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}, "description": "Events until client or server close the connection"},
+    200: {
+        "content": {"text/event-stream": {}},
+        "description": "Events, until the client or the server closes the connection",
+    },
     **problem_responses(404, 503),
 }
 BRIEF = "/brief"
-"""Suffix of a topic name that requests `log-lines` events without the lines, with only their position."""
+"""Suffix of a topic name. With it, `log-lines` events contain only the position of the lines, not the lines
+themselves."""
 Since = Annotated[
     str | None,
     Query(
@@ -43,7 +47,7 @@ Topics = Annotated[
     Query(
         min_length=1,
         max_length=64,
-        description="`jobs`, `jobs/<id>` or `experiments/<id>`; with `@<event id>`, the stream continues after "
+        description="`jobs`, `jobs/<id>` or `experiments/<id>`; append `@<event id>` to continue the stream after "
         "this event. With `/brief` after the id, `log-lines` events contain no lines; `next` is the number of the next "
         "line.",
     ),
@@ -52,8 +56,11 @@ Topics = Annotated[
 
 @router.get("/api/stream", summary="Follow several streams", response_class=Response, responses=_STREAM)
 async def several(context: ContextDep, topic: Topics) -> LiveStream:
-    """Sends the events of several streams on one connection, for clients with few connections. Each `topic` event names
-    the stream to which the events after it belong. A stream that does not exist sends an `error` event."""
+    """Sends the events of several streams on one connection, for clients that may open only few connections.
+
+    Each `topic` event names the stream to which the events after it belong. For a stream that does not exist, an
+    `error` event is sent.
+    """
     sources = {}
     for text in topic:
         name, _, since = text.partition("@")
@@ -83,7 +90,7 @@ async def one_job(job_id: str, request: Request, context: ContextDep, since: Sin
 )
 async def one_experiment(experiment_id: str, request: Request, context: ContextDep, since: Since = None) -> LiveStream:
     """Sends a `snapshot` with the experiment, then the events `metrics` and `rl-metrics` (all points, in batches),
-    `rewind` before the points of a resumed attempt, `status`, `checkpoint`, `log-lines` and `job-update`."""
+    `rewind` (before a resumed attempt repeats steps), `status`, `checkpoint`, `log-lines` and `job-update`."""
     return await sse.stream(context, _source(context, f"experiments/{experiment_id}", sse.cursor_of(request)))
 
 

@@ -13,7 +13,7 @@ from tidal_client.wire.analysis import AnalysisResult
 from tidal_client.wire.sampling import DEFAULTS, MaxTokens, Modulation, Seed
 
 MAX_SAMPLES = 16
-"""Maximum number of texts per prompt in an immediate analysis; an analysis job may have more."""
+"""Maximum number of texts per prompt in an immediate analysis; an analysis job accepts more."""
 Reference = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
@@ -40,22 +40,23 @@ class AnalyzeRequest(Request):
     rl_checkpoint: Reference | None = None
     """The controller, for gatingMode learned."""
     kind: AnalysisKind | None = None
-    """single: the modulation along the texts of one prompt. batch: also its variance between and within prompts. sweep:
-    the texts at modulation 0, 0.5 and 1. null: single for one prompt, batch for several."""
+    """single: the course of the modulation in the texts of one prompt. batch: the same for several prompts, with the
+    variance of the modulation between and within prompts. sweep: the texts at the constant modulations 0, 0.5 and 1.
+    null: single for one prompt, batch for several."""
     prompts: list[Annotated[str, StringConstraints(max_length=10_000)]] = Field(min_length=1, max_length=MAX_PROMPTS)
     """The prompts, which must differ; an empty prompt starts a new document."""
     samples_per_prompt: int = Field(1, ge=1, le=MAX_SAMPLES)
-    """Number of texts per prompt, analysed in this order; 1 for a sweep."""
+    """Number of texts per prompt; must be 1 for kind sweep."""
     max_tokens: MaxTokens = DEFAULTS.max_tokens
     """Maximum number of tokens per text. All texts together may have 4,096 tokens, or 20,000 with `stream`; submit a
     longer analysis as a job of type analysis."""
     gating_mode: ModulatedGating = GatingMode.LEARNED
-    """What determines the modulation of each token. A sweep sets the modulation itself."""
+    """How the modulation of each token is determined. Not used for kind sweep, which sets the modulation itself."""
     modulation: Modulation = DEFAULTS.modulation
     """The constant modulation for gatingMode fixed."""
     seed: Seed = 0
-    """Seed of the first text, from which the seeds of the other texts and of the resamples follow. The same seed gives
-    the same analysis."""
+    """Seed of the first text. The seeds of the other texts and of the bootstrap resamples are derived from it. The same
+    seed gives the same analysis."""
     bootstrap: bool = False
     """For kind batch: add 95 % confidence intervals from 1,000 resamples of the prompts."""
     include_extreme_values: bool = False

@@ -1,7 +1,7 @@
 """Base classes of request bodies: camelCase names; unknown keys and invalid Unicode are rejected.
 
-Leaves out: replies, whose types are in `tidal_client.wire`; query parameters, paths and headers, which the server
-decodes with replacement characters.
+The types of replies are in `tidal_client.wire`. Query parameters, paths and headers are not checked for invalid
+Unicode, because the server decodes them with replacement characters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.config.unknown_keys import reject_many_unknown_keys
 
 
 class StrictRequest(BaseModel):
-    """A request body. An unknown key is an error, and so is invalid Unicode anywhere in the body."""
+    """A request body. Unknown keys, and invalid Unicode anywhere in the body, are errors."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
@@ -44,7 +44,7 @@ class Request(StrictRequest):
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_HALF_SURROGATE = "contains half of a surrogate pair, which is not a character; send the whole pair, or leave it out"
+_HALF_SURROGATE = "contains half of a surrogate pair, which is not a character; send both halves, or neither"
 _NOT_SCALAR = (str, dict, list)
 Place = tuple[str | int, ...]
 
@@ -56,7 +56,7 @@ def _places_of_half_surrogates(given: Any, place: Place = ()) -> Iterator[Place]
             yield place
     elif isinstance(given, dict):
         for key, value in given.items():
-            # Write such a key with an escape, so that the error can name it.
+            # Write such a key with an escape, because the error that names it must be valid Unicode.
             written = str(key).encode("utf-8", "backslashreplace").decode()
             if written != key and isinstance(key, str):
                 yield (*place, written)

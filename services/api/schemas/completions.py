@@ -34,11 +34,11 @@ Tokens = Annotated[list[TokenId], Field(max_length=MAX_PROMPT_CHARACTERS)]
 MAX_PROMPTS = 64
 MAX_CHOICES = 64
 MAX_TEXTS = 256
-"""Maximum number of texts of one request: prompts times choices."""
+"""Maximum number of texts of one request: number of prompts times number of choices."""
 MAX_TOKENS = 65_536
-"""Maximum number of tokens of one request: texts times max_tokens."""
+"""Maximum number of tokens of one request: number of texts times max_tokens."""
 MAX_BIASES = 1024
-_PROMPTS = "must be a string, a list of strings, a list of token ids, or a list of such lists"
+_PROMPTS = "must be a string, a list of strings, a list of token ids, or a list of lists of token ids"
 
 
 class StreamOptions(BaseModel):
@@ -46,7 +46,7 @@ class StreamOptions(BaseModel):
 
     include_usage: bool = False
     include_obfuscation: bool = False
-    """Has no effect."""
+    """Accepted for compatibility; has no effect."""
 
 
 class CompletionRequest(StrictRequest):
@@ -55,48 +55,53 @@ class CompletionRequest(StrictRequest):
     model: Name
     """The language model, by its id in `/v1/models`, or `<experiment id>/best`, `latest`, `final`."""
     prompt: Text | list[Text] | Tokens | list[Tokens] = ""
-    """A text or a list of token ids, or a list of either; an empty prompt starts from end-of-text."""
+    """A text, a list of token ids, or a list of several of either; an empty prompt starts from end-of-text."""
     max_tokens: int = Field(16, ge=0, le=MAX_NEW_TOKENS)
-    """Maximum number of new tokens per text. With 0 the prompt is only read, for `echo` with `logprobs`."""
+    """Maximum number of new tokens per text. With 0, no text is generated; `echo` with `logprobs` then returns the
+    log-probabilities of the prompt."""
     temperature: Temperature = 1.0
-    """0 selects the most likely token each time; any other value must be at least 0.001."""
+    """Sampling temperature. 0 always selects the most likely token; any other value must be at least 0.001."""
     top_p: TopP = 1.0
     n: int = Field(1, ge=1, le=MAX_CHOICES, validate_default=True)
-    """Number of texts per prompt. The texts of all prompts times max_tokens may be at most 65,536 tokens."""
+    """Number of texts per prompt. The number of texts of all prompts, multiplied by max_tokens, may be at most
+    65,536."""
     stop: str | list[str] | None = None
-    """Strings at which a text ends. The reply does not contain the stop string."""
+    """Strings before which a text ends. The reply does not contain them."""
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    """Choice i of prompt j is sampled with the seed: seed + j · n + i."""
+    """Choice i of prompt j is sampled with the seed `seed + j · n + i`; i and j begin at 0."""
     logprobs: int | None = Field(None, ge=0, le=5)
-    """Return the log-probability of each token, and of this number of the most likely tokens."""
+    """Number of most likely tokens whose log-probabilities are returned at each position, in addition to that of the
+    token itself."""
     echo: bool = False
     """Begin the text with the prompt; `logprobs` then also covers the prompt's tokens."""
     stream: bool = False
     stream_options: StreamOptions | None = None
     """Only allowed with `stream`."""
     best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    """Generate this number of texts, and return the n with the highest log-probability per token. Not with `stream`."""
+    """Number of texts to generate per prompt. The n texts with the highest log-probability per token are returned.
+    Above n, not allowed with `stream`."""
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     """Subtracted from the logits of tokens that the text already contains."""
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    """Subtracted from the logit of a token once for each time that the text contains it."""
+    """Subtracted from the logit of a token as often as the text already contains the token."""
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=MAX_BIASES)
     """Maps token ids to values that are added to their logits."""
     suffix: str | None = None
     """Not supported, because the models generate from left to right."""
     user: str | None = None
-    """Has no effect, like `metadata`, `store`, `safety_identifier` and `prompt_cache_key`."""
+    """Accepted for compatibility, like `metadata`, `store`, `safety_identifier` and `prompt_cache_key`; none has an
+    effect."""
     metadata: dict[str, str] | None = None
     store: bool | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
     top_k: TopK | None = None
-    """Number of most likely tokens to sample from; null samples from the full distribution."""
+    """Number of most likely tokens to sample from; null means all tokens."""
     repetition_penalty: RepetitionPenalty = 1.0
     """Penalty on tokens that occurred before; 1 means no penalty."""
     gating_mode: Gating | None = None
-    """null: learned if rl_checkpoint is given, else fixed if modulation is given, else none."""
+    """null means learned if rl_checkpoint is given, otherwise fixed if modulation is given, otherwise none."""
     modulation: Modulation | None = None
     rl_checkpoint: Name | None = Field(None, validate_default=True)
     """The controller, for gating_mode learned."""
@@ -126,14 +131,14 @@ class CompletionRequest(StrictRequest):
         strings = given if isinstance(given, list) else [given]
         if len(strings) > MAX_STOP_STRINGS or not all(map(_is_stop_string, strings)):
             raise ValueError(
-                f"must be a string or up to {MAX_STOP_STRINGS} of them, each of 1 to {MAX_STOP_CHARACTERS} characters"
+                f"must be one string or up to {MAX_STOP_STRINGS} strings, each of 1 to {MAX_STOP_CHARACTERS} characters"
             )
         return given
 
     @field_validator("logit_bias", "metadata", mode="before")
     @classmethod
     def _not_too_many_entries(cls, given: Any) -> Any:
-        # Checked before the single entries, because thousands of validation errors take seconds to format.
+        # Check the number of entries before the entries, because thousands of validation errors take seconds to format.
         if isinstance(given, dict) and len(given) > MAX_BIASES:
             raise ValueError(f"has {len(given):,} entries; at most {MAX_BIASES:,} are accepted")
         return given
@@ -168,7 +173,7 @@ class CompletionRequest(StrictRequest):
         if given is not None and given < n:
             raise ValueError(f"is {given}, below n, which is {n}")
         if given is not None and given > n and info.data.get("stream"):
-            raise ValueError("above n cannot be streamed, because the best texts are known only at the end")
+            raise ValueError("must not be above n with stream=true, because the best texts are known only at the end")
         return given
 
     @field_validator("stream_options", mode="after")
@@ -214,12 +219,12 @@ class Logprobs(BaseModel):
     tokens: list[str]
     """The text of each token; a token that is not a whole character is written as `bytes:\\xe2\\x80`."""
     token_logprobs: list[float | None]
-    """Log-probabilities after penalties and temperature; for tokens of the prompt, those of the model without them.
-    null for a token without a predecessor."""
+    """Log-probability of each token. Penalties and temperature are applied for generated tokens, but not for tokens of
+    the prompt. null for a token without a predecessor."""
     top_logprobs: list[dict[str, float] | None] | None
-    """The most likely tokens and the token itself."""
+    """For each token, the log-probabilities of the most likely tokens and of the token itself."""
     text_offset: list[int]
-    """The position of each token in the text of the choice, in characters."""
+    """The position at which each token begins in the text of the choice, in characters."""
 
 
 class Choice(BaseModel):
@@ -232,7 +237,8 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """Numbers of prompt tokens and generated tokens; a prompt counts once, whatever n is."""
+    """Numbers of prompt tokens and generated tokens; the tokens of a prompt count only once, even if n is greater than
+    1."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -247,7 +253,7 @@ class Completion(BaseModel):
     created: int
     model: str
     system_fingerprint: str
-    """Changes with the model's file and the version of Tidal. The same seed then generates a different text."""
+    """Changes with the model's file and the version of Tidal; the same seed may then generate another text."""
     choices: list[Choice]
     usage: Usage | None = None
 
@@ -274,9 +280,9 @@ class ErrorDetail(BaseModel):
     message: str
     type: str
     param: str | None
-    """The invalid field of the request; null if the error is not about one field."""
+    """The invalid field of the request; null if the error is not about a single field."""
     code: str | None
-    """Identifier of the kind of error, which stays the same across versions."""
+    """Code of the error, for programs. It stays the same across versions."""
 
 
 class ErrorReply(BaseModel):
@@ -307,12 +313,15 @@ def _are_token_ids(given: Any) -> bool:
 
 
 def _check_prompt(prompt: str | list[int]) -> None:
-    """Raise ValueError for an invalid prompt. Pydantic's own check would report one error per type of prompt."""
+    """Raise ValueError for an invalid prompt.
+
+    Without this check, Pydantic would report one error for each type that a prompt may have.
+    """
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         unit = "characters" if isinstance(prompt, str) else "token ids"
         raise ValueError(f"has {len(prompt):,} {unit}; at most {MAX_PROMPT_CHARACTERS:,} are accepted")
     if isinstance(prompt, list) and (invalid := next((token for token in prompt if token < 0), None)) is not None:
-        raise ValueError(f"contains the token id {invalid}; ids are 0 or more")
+        raise ValueError(f"contains the token id {invalid}; token ids must be at least 0")
 
 
 def error_body(status: int, message: str, *, code: str | None, param: str | None) -> dict[str, Any]:

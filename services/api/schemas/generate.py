@@ -19,7 +19,8 @@ class _Text(Request):
     checkpoint: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
     """The language model: `<experiment id>/<file>`, or `<experiment id>/best`, `latest`, `final`."""
     prompt: str = Field("", max_length=MAX_PROMPT_CHARACTERS)
-    """The text to continue, of which the last context − 1 tokens are used; an empty prompt starts from end-of-text."""
+    """The text to continue. Of a prompt that does not fit into the model's context window, only the last tokens are
+    used: one fewer than the context length. An empty prompt starts from end-of-text."""
 
 
 class GenerateRequest(SamplingRequest, _Text):
@@ -49,5 +50,5 @@ class GenerateRequest(SamplingRequest, _Text):
         if self.gating_mode is GatingMode.LEARNED and self.rl_checkpoint is None:
             raise ValueError("gatingMode learned needs rlCheckpoint")
         if self.gating_mode is not GatingMode.LEARNED and self.rl_checkpoint is not None:
-            raise ValueError(f"rlCheckpoint is used with gatingMode learned only, not {self.gating_mode}")
+            raise ValueError(f"rlCheckpoint is used only with gatingMode learned, not with {self.gating_mode}")
         return self

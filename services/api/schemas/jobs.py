@@ -33,34 +33,37 @@ class JobRequest(Request):
 
     type: JobType
     config_path: ShortText | None = None
-    """A file in the configuration folder, e.g. `base_config.yaml`. Without it, lm-training uses the default values."""
+    """A file in the configuration folder, e.g. `base_config.yaml`. If it is omitted, lm-training uses the default
+    values."""
     rl_config_path: ShortText | None = None
     """A file in the configuration folder with the configuration of the controller, for rl-training and ablation."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Values that override those of the file, nested as in the file: of the language model for lm-training, of the
-    controller for rl-training and ablation, of the section `evaluation` for evaluation. For analysis: prompts, kind,
-    samples_per_prompt, max_tokens, gating_mode, modulation, seed, bootstrap, include_extreme_values."""
+    """Values that override those of the file, nested as in the file. They are values of the language model's
+    configuration for lm-training, of the controller's configuration for rl-training and ablation, and of the section
+    `evaluation` for evaluation. For analysis, they are: prompts, kind, samples_per_prompt, max_tokens, gating_mode,
+    modulation, seed, bootstrap, include_extreme_values."""
     data: dict[str, Any] = Field(default_factory=dict)
-    """For dataset: the corpus to tokenise. For rl-training, evaluation and ablation: values that override the `data`
-    section of the language model's experiment."""
+    """For dataset, the corpus to tokenise. For rl-training, evaluation and ablation, values that override the `data`
+    section in the configuration of the language model's experiment."""
     checkpoint: ShortText | None = None
     """The language model: `<experiment id>/<file>`, or `<experiment id>/best`, `latest`, `final`. Required for all
-    types except dataset and lm-training; with lm-training, the training starts from its weights."""
+    types except dataset and lm-training. If it is given for lm-training, the training starts from these weights."""
     rl_checkpoint: ShortText | None = None
-    """The controller to compare (ablation), or to analyse (analysis)."""
+    """For ablation, the controller to compare; for analysis, the controller to analyse."""
     resume_from: ShortText | None = None
-    """The training to continue, with its configuration: the id of an ended job, whose newest checkpoint is used, or one
-    checkpoint of an ended job, `<experiment id>/checkpoints/<name>`."""
+    """The training to continue with its configuration. Give the id of an ended job, to use its newest checkpoint, or
+    one checkpoint of an ended job as `<experiment id>/checkpoints/<name>`."""
     priority: int = Field(0, ge=-100, le=100)
     """Jobs with a higher priority run first."""
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)] | None = None
     tags: list[Tag] = Field([], max_length=MAX_TAGS)
     not_before: AwareDatetime | None = None
-    """The earliest start time, with a time zone."""
+    """The job does not start before this time, which must have a time zone."""
     gpus: Literal[1] = 1
     """Number of GPUs; only 1 is supported."""
     queue: bool = True
-    """Whether the job may wait in the queue. false: answer 409 when the concurrency limit of the type is reached."""
+    """Whether the job may wait in the queue. If false, the reply is 409 when the concurrency limit of the job type is
+    reached."""
 
 
 class SignalRequest(Request):

@@ -10,7 +10,7 @@ from services.api.schemas.base import Request
 from tidal_client.vocabulary import ReportPattern
 
 MAX_MARKDOWN = 100_000
-"""Maximum number of characters of a report."""
+"""Maximum length of a report, in characters."""
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Markdown = Annotated[str, StringConstraints(max_length=MAX_MARKDOWN, pattern=r"^[^\x00]*$")]
 ExperimentId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -32,16 +32,16 @@ class ReportRequest(Request):
     markdown: Markdown
     """CommonMark with tables; charts are fenced blocks `chart` (docs/reports.md). Raw HTML is shown as text."""
     experiment_ids: list[ExperimentId] | None = Field(None, max_length=50)
-    """The experiments that the report is about, in addition to those of its charts. null keeps the stored list."""
+    """The experiments that the report is about; those of its charts are added. null keeps the stored list."""
 
 
 class ReportChange(ReportRequest):
-    """A new title and text of a report."""
+    """A new title and text for a report."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"title": "First look", "markdown": "…", "version": 3}]})
 
     version: int = Field(ge=1)
-    """The version on which the change is based."""
+    """The version of the report on which the change is based."""
 
 
 class GenerateReportRequest(Request):
@@ -59,9 +59,9 @@ class GenerateReportRequest(Request):
     experiment_id: ExperimentId | None = None
     """The experiment to report on."""
     experiment_ids: list[ExperimentId] = Field([], max_length=MAX_EXPERIMENTS)
-    """Several experiments to report on and compare, instead of experimentId."""
+    """Several experiments to report on and to compare; give it instead of experimentId."""
     title: Title | None = None
-    """null: generate a title from the pattern and the experiment."""
+    """null generates a title from the pattern and the experiment."""
 
     @model_validator(mode="after")
     def _has_experiments(self) -> Self:
