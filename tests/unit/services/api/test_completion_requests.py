@@ -18,13 +18,13 @@ from services.api.schemas.completions import CompletionRequest
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ([7, -1], "contains the token id -1; ids are 0 or more"),
-        ([[7], [8, -2]], "contains the token id -2; ids are 0 or more"),
+        ([7, -1], "contains the token id -1; token ids must be at least 0"),
+        ([[7], [8, -2]], "contains the token id -2; token ids must be at least 0"),
         ("a" * 100_001, "has 100,001 characters; at most 100,000 are accepted"),
         (["a", "a" * 100_001], "has 100,001 characters; at most 100,000 are accepted"),
         ([1] * 100_001, "has 100,001 token ids; at most 100,000 are accepted"),
         ([[1], [1] * 100_001], "has 100,001 token ids; at most 100,000 are accepted"),
-        (["a", [1]], "must be a string, a list of strings, a list of token ids, or a list of such lists"),
+        (["a", [1]], "must be a string, a list of strings, a list of token ids, or a list of lists of token ids"),
     ],
 )
 def test_an_invalid_prompt_has_exactly_one_error(prompt: Any, message: str) -> None:
