@@ -4,9 +4,8 @@
 
     with Client("http://127.0.0.1:4400", token) as client: ...
 
-The package depends on httpx, httpx-sse and pydantic only, and on no other package of Tidal. Every process of Tidal
-imports `vocabulary`, `errors` and `wire`, which do not need httpx. The names below are therefore imported on first
-use.
+The package depends only on httpx, httpx-sse and pydantic, and on no other package of Tidal. Processes of Tidal that
+import only `vocabulary`, `errors` and `wire` do not need httpx, so the names in `_EXPORTS` are imported on first use.
 """
 
 from __future__ import annotations
@@ -60,8 +59,8 @@ _EXPORTS = {
     "instance_folder": (".local_instance", "instance_folder"),
     "read_instance": (".local_instance", "read_instance"),
 }
-"""For each public name, the module and the name in it. A noun is the type that `Client` returns: `Client.job` returns
-a `Job`."""
+"""{public name: (module, name in the module)}. A noun names the type that the `Client` method of the same name returns:
+`Client.job` returns a `Job`."""
 
 __all__ = [
     "Analysis",
@@ -91,7 +90,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import and return a public name from the module that defines it."""
+    """Import the module that defines a public name, and return the object."""
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, defined_name = _EXPORTS[name]

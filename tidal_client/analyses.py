@@ -1,4 +1,4 @@
-"""Calls of `Client` for analyses: compute, save, list, show, delete."""
+"""Methods of `Client` for analyses: compute, save, list, show, delete."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class AnalysisCalls(ApiConnection):
 
         `fields` are the fields of the request in snake_case (rl_checkpoint, kind, samples_per_prompt, max_tokens,
         gating_mode, modulation, seed, bootstrap, include_extreme_values). `on_progress` is called with the number of
-        tokens generated so far and the largest possible number. Raises InvalidInputError if a completion is
-        empty, or if the analysis is too long for an immediate answer (code `analysis_too_long`: submit a job of type
-        analysis).
+        tokens generated so far and the maximum number of tokens of the analysis. Raises InvalidInputError if a
+        completion is empty, or with the code `analysis_too_long` if the analysis takes too long for one request; in
+        that case, submit a job of type analysis.
         """
         body = request_body(checkpoint=checkpoint, prompts=list(prompts), stream=True, **fields)
         for event in self._stream_post("/api/analyze-trajectories", body):
@@ -40,12 +40,12 @@ class AnalysisCalls(ApiConnection):
         raise UnavailableError("the connection ended before the analysis was complete; try again")
 
     def save_analysis(self, experiment_id: str, result: AnalysisResult, *, name: str | None = None) -> SavedAnalysis:
-        """Save an analysis with an experiment. Raises NotFoundError for an unknown experiment."""
+        """Save an analysis result in an experiment. Raises NotFoundError if there is no such experiment."""
         body = request_body(name=name, result=result.model_dump(mode="json", by_alias=True))
         return self._post(SavedAnalysis, f"/api/experiments/{experiment_id}/analyses", body)
 
     def analyses(self, experiment_id: str, *, kind: str | None = None, limit: int | None = 50) -> list[AnalysisSummary]:
-        """Return the newest analyses of an experiment, at most `limit` (None: all), without their results."""
+        """Return the newest analyses of an experiment without their results: at most `limit`, or all if it is None."""
         found: list[AnalysisSummary] = []
         cursor: str | None = None
         while limit is None or len(found) < limit:
@@ -63,5 +63,5 @@ class AnalysisCalls(ApiConnection):
         return self._get(SavedAnalysis, f"/api/analyses/{analysis_id}")
 
     def delete_analysis(self, analysis_id: str) -> None:
-        """Delete a saved analysis. Raises NotFoundError, or ConflictError until the job that made it has ended."""
+        """Delete a saved analysis. Raises NotFoundError, or ConflictError if the job that created it has not ended."""
         self._request("DELETE", f"/api/analyses/{analysis_id}")

@@ -5,8 +5,8 @@
         for event in client.follow_experiment(job.experiment_id): ...
 
 Every failure raises an exception of `tidal_client.errors`. A client is synchronous, has one connection pool, and may be
-shared between threads. Calls for analyses are in `analyses`, for reports in `reports`, for datasets in `datasets`.
-Leaves out: downloads.
+shared between threads. Its methods for analyses are in `analyses`, for reports in `reports`, and for datasets in
+`datasets`. It has no methods for downloads.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
     ) -> JobDetail:
         """Submit a job and return it.
 
-        `fields` are the fields of the request in snake_case (config_path, checkpoint, data, name, tags, …). The request
-        has an Idempotency-Key: after a broken connection, a second call with the same key creates no second job.
+        `fields` are the fields of the request in snake_case (config_path, checkpoint, data, name, tags, …). If the
+        connection breaks, repeat the call with the same `idempotency_key`: it returns the job that the first call has
+        created, instead of a second one.
         """
         body = request_body(type=job_type, config=dict(config) if config else None, **fields)
         return self._post(JobDetail, "/api/jobs", body, {"Idempotency-Key": idempotency_key or uuid.uuid4().hex})
 
     def predict_job(self, job_type: str, **fields: Any) -> dict[str, Any]:
-        """Return what submitting this job would do, without submitting it (`dryRun`)."""
+        """Return what the submission of this job would do, without submitting it (`dryRun`)."""
         reply = self._request(
             "POST", "/api/jobs", json=request_body(type=job_type, **fields), params={"dryRun": "true"}
         )
@@ -64,7 +65,7 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
     def jobs(
         self, *, status: str | None = None, job_type: str | None = None, tag: str | None = None, limit: int | None = 20
     ) -> list[JobReply]:
-        """Return the newest jobs that match, at most `limit` (None: all)."""
+        """Return the newest jobs that match all given filters: at most `limit`, or all if it is None."""
         found: list[JobReply] = []
         cursor: str | None = None
         while limit is None or len(found) < limit:
@@ -78,7 +79,7 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         return found[:limit]
 
     def signal_job(self, job_id: str, signal: str) -> JobDetail:
-        """Send a signal: pause, resume, complete or stop. Raises ConflictError when the job cannot accept it."""
+        """Send a signal: pause, resume, complete or stop. Raises ConflictError if the status does not allow it."""
         return self._post(JobDetail, f"/api/jobs/{job_id}/signal", {"signal": signal})
 
     def cancel_job(self, job_id: str) -> JobDetail:
@@ -101,11 +102,11 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
                 return found
 
     def job_logs(self, job_id: str, *, cursor: str | None = None, search: str | None = None) -> LogPage:
-        """Return the page of a job's log after `cursor`; with `search`, only lines that contain it, ignoring case."""
+        """Return the page of a job's log after `cursor`; with `search`, only lines with this text, ignoring case."""
         return self._get(LogPage, f"/api/jobs/{job_id}/logs", cursor=cursor, search=search)
 
     def last_log_lines(self, job_id: str, count: int) -> list[LogLine]:
-        """Return the last `count` lines of a job's log. Reads the whole log."""
+        """Return the last `count` lines of a job's log. It downloads the whole log for this."""
         last: deque[LogLine] = deque(maxlen=count)
         cursor: str | None = None
         while True:
@@ -118,10 +119,10 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
     def experiments(
         self, *, kind: str | None = None, status: str | None = None, limit: int = 20
     ) -> list[ExperimentReply]:
-        """Return the newest experiments, at most `limit`, which may be up to 200.
+        """Return the newest experiments, at most `limit`; the maximum is 200.
 
-        `kind` selects a type (lm, rl, …); without it, experiments of all types except dataset are returned. `status` is
-        the status of an experiment's newest job.
+        `kind` selects a type (lm, rl, …). Without it, experiments of all types except dataset are returned. `status`
+        selects experiments whose newest job has this status.
         """
         return self._get(ExperimentList, "/api/experiments", type=kind, status=status, limit=limit).experiments
 
@@ -130,16 +131,16 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         return self._get(ExperimentDetail, f"/api/experiments/{experiment_id}")
 
     def metrics(self, experiment_id: str, *, keys: list[str] | None = None, rl: bool = False) -> MetricsReply:
-        """Return the metrics of an experiment from the first step to the last, downsampled by the server."""
+        """Return the metrics of all steps of an experiment, downsampled by the server."""
         path = f"/api/experiments/{experiment_id}/{'rl-metrics' if rl else 'metrics'}"
         return self._get(MetricsReply, path, keys=",".join(keys) if keys else None, mode="historical")
 
     def evaluation(self, experiment_id: str) -> dict[str, Any]:
-        """Return the content of evaluation_results.json. Raises NotFoundError when there is none."""
+        """Return the content of evaluation_results.json. Raises NotFoundError if there is no such file."""
         return self._result(experiment_id, "evaluation")
 
     def ablation(self, experiment_id: str) -> dict[str, Any]:
-        """Return the content of ablation_results.json. Raises NotFoundError when there is none."""
+        """Return the content of ablation_results.json. Raises NotFoundError if there is no such file."""
         return self._result(experiment_id, "ablation")
 
     def checkpoints(self, experiment_id: str) -> list[CheckpointReply]:
@@ -158,7 +159,7 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
             try:
                 events = self._follow_topic(f"experiments/{experiment_id}/brief", since=since)
                 yield next(events)
-            except NotFoundError:  # unknown experiment, or an older api without brief topics
+            except NotFoundError:  # the experiment is unknown, or the api is an older one without brief topics
                 pass
             else:
                 yield from events
@@ -179,10 +180,10 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         return GenerateReply.model_validate(reply.json())
 
     def generate_stream(self, checkpoint: str, prompt: str, **fields: Any) -> Generator[StreamEvent]:
-        """Generate as `generate` does, and yield an event `token` per token, then `done` with the complete reply.
+        """Generate a completion; yield an event `token` for each token, and then `done` with the complete reply.
 
-        Raises the error that the engine reports. Closing the generator closes the connection, and the server then stops
-        the generation.
+        `fields` are those of `generate`. Raises the error that the engine reports. Closing the returned generator
+        closes the connection, which stops the generation on the server.
         """
         body = request_body(checkpoint=checkpoint, prompt=prompt, stream=True, **fields)
         yield from self._stream_post("/api/generate", body)

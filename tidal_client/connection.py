@@ -1,6 +1,6 @@
 """The base class of `Client`, which sends requests and reads streams over one connection pool.
 
-Every failure raises an exception of `tidal_client.errors`. Leaves out: the calls themselves (`client`).
+Every failure raises an exception of `tidal_client.errors`. The calls of the api are in `client`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ R = TypeVar("R", bound=Reply)
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 GENERATE_SECONDS = 130.0
-"""Timeout of a generation in seconds; longer than the server's limit of 120 s, so that its own error arrives."""
+"""Timeout of a generation in seconds. The server's limit is 120 s, and its error must arrive before this timeout."""
 SILENCE_SECONDS = 45.0
-"""Read timeout of a stream in seconds. A longer silence means a broken connection: the server sends a comment about
-every 15 s."""
+"""Read timeout of a stream in seconds. The server sends a comment about every 15 s, so a longer silence means that the
+connection is broken."""
 
 
 class ApiConnection:
@@ -53,7 +53,7 @@ class ApiConnection:
         self._http.close()
 
     def _stream_post(self, path: str, body: Any) -> Iterator[StreamEvent]:
-        """Send a POST request and yield the events of its reply. Raises the error that an `error` event reports."""
+        """Send a POST request and yield the events of its response. An `error` event is raised as its exception."""
         request = self._build_request("POST", path, json=body, timeout=GENERATE_SECONDS)
         try:
             with closing(self._http.send(request, stream=True)) as response:
@@ -87,11 +87,11 @@ class ApiConnection:
             return self._http.build_request(method, path, **options)
         except UnicodeEncodeError:
             raise InvalidInputError("a string in the request is not valid UTF-8; convert it to UTF-8 first") from None
-        except ValueError as error:  # a number that is not finite
+        except ValueError as error:  # the body contains NaN or infinity
             raise InvalidInputError(f"the request cannot be sent: {error}") from error
 
     def _connect(self, path: str) -> Any:
-        """Return a function that opens the stream at `path` with the given request headers."""
+        """Return a function that takes request headers and opens the stream at `path`."""
         timeout = httpx.Timeout(SILENCE_SECONDS, connect=5.0)
 
         def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
@@ -100,7 +100,7 @@ class ApiConnection:
         return connect
 
     def _follow_topic(self, topic: str, *, since: str | None) -> Iterator[StreamEvent]:
-        """Yield the events of one topic of `/api/stream`. An `error` event ends the stream, and its error is raised."""
+        """Yield the events of one topic of `/api/stream`. An `error` event is raised as its exception."""
 
         def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
             last_id = headers.pop("Last-Event-ID", None)
@@ -118,8 +118,8 @@ class ApiConnection:
         if isinstance(error, SSEError):
             return UnavailableError(f"the reply of {self.url} is not an event stream: {error}")
         if isinstance(error, httpx.ReadTimeout):
-            return UnavailableError(f"{self.url} did not answer in time")
-        return UnavailableError(f"no api answers at {self.url}; start one with `tidal up`")
+            return UnavailableError(f"{self.url} did not reply in time")
+        return UnavailableError(f"no api replies at {self.url}; start one with `tidal up`")
 
 
 def _exception_from_event(event: StreamEvent) -> TidalError:
@@ -130,5 +130,5 @@ def _exception_from_event(event: StreamEvent) -> TidalError:
 
 
 def request_body(**fields: Any) -> dict[str, Any]:
-    """Return the body of a request: `fields` with camelCase names, without those that are None."""
+    """Return a request body: the `fields` that are not None, with camelCase names."""
     return {to_camel(name): value for name, value in fields.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Calls of `Client` for datasets: upload with progress, list, show, delete."""
+"""Methods of `Client` for datasets: upload with progress, list, show, delete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .wire.dataset import DatasetDetail, DatasetList, DatasetReply, DatasetUploa
 BLOCK_BYTES = 256 * 1024
 PATH = "/api/datasets"
 UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=5.0, read=1800.0)
-"""The read timeout is long because the server checks a parquet file only after it has received the complete file."""
+"""The read timeout is long because the server checks a parquet file only after the whole file has arrived."""
 
 
 class DatasetCalls(ApiConnection):
@@ -29,11 +29,11 @@ class DatasetCalls(ApiConnection):
         text_field: str | None = None,
         on_progress: Callable[[int], None] = lambda sent_bytes: None,
     ) -> DatasetUploaded:
-        """Upload a file in blocks, unchanged. The default `name` is the file's name.
+        """Upload a file unchanged, in blocks. The default of `name` is the name of the file.
 
-        `file_format` (txt, jsonl, parquet) is required if the name has no such suffix. `on_progress` is called with the
-        number of bytes sent so far. Raises ConflictError if a dataset of this name has another text, InvalidInputError
-        if the file has no text that can be used, and OSError if it cannot be read.
+        `file_format` (txt, jsonl, parquet) is required if `name` does not end in .txt, .jsonl or .parquet.
+        `on_progress` is called with the number of bytes sent so far. Raises ConflictError if a dataset of this name
+        contains other text, InvalidInputError if the file has no usable text, and OSError if the file cannot be read.
         """
         size = path.stat().st_size
 
@@ -65,5 +65,5 @@ class DatasetCalls(ApiConnection):
         return self._get(DatasetDetail, f"{PATH}/{quote(name, safe='')}")
 
     def delete_dataset(self, name: str) -> None:
-        """Delete a dataset: its text and tokens. Raises NotFoundError, or ConflictError while a live job needs it."""
+        """Delete a dataset: its text and its tokens. Raises NotFoundError, or ConflictError if a job needs it."""
         self._request("DELETE", f"{PATH}/{quote(name, safe='')}")

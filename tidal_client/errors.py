@@ -1,7 +1,8 @@
 """The errors that a client of the api can receive. Each has a stable `code` (snake_case) and an HTTP `status`.
 
-The api converts them to problem documents, and `problems` converts those back to the same errors. `common.errors` adds
-the errors that only the processes of Tidal raise. Leaves out: programming errors, which stay ordinary exceptions.
+The api converts them to problem documents, and `problems` converts those back to the same errors. Errors that only
+Tidal's own processes raise are in `common.errors`. Programming errors are ordinary exceptions and not errors of this
+module.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class TidalError(Exception):
 
 
 class InvalidInputError(TidalError, ValueError):
-    """A request or argument is invalid, so that repeating it unchanged cannot succeed."""
+    """A request or argument is invalid; repeating it unchanged cannot succeed."""
 
     code = "invalid_input"
     status = 422
@@ -47,7 +48,7 @@ class NotFoundError(TidalError, LookupError):
 
 
 class ConflictError(TidalError):
-    """The current state does not allow the request; for example, a live job needs the dataset that is to be deleted."""
+    """The current state does not allow the request; for example, a job still needs a dataset to be deleted."""
 
     code = "conflict"
     status = 409
@@ -79,7 +80,7 @@ class RateLimitedError(TidalError):
 
 
 class UnavailableError(TidalError):
-    """A required part of the system is unavailable for now: database, Redis or generator."""
+    """A required part of the system is temporarily unavailable: the database, Redis or the generator."""
 
     code = "unavailable"
     status = 503

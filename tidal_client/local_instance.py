@@ -1,7 +1,7 @@
 """The state file of a local stack, `.tidal/state.json`: addresses, token, processes.
 
 The supervisor of `tidal up` writes the file, and clients read it to connect to the stack. A file whose supervisor has
-ended is ignored. Leaves out: starting and stopping a stack.
+ended is ignored. `services.local` starts and stops stacks.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ class ProcessState:
 
 @dataclass
 class LocalInstance:
-    """The content of the state file. The file holds secrets, so its mode is 0600."""
+    """The content of the state file. The file contains secrets, so its mode is 0600."""
 
     pid: int
     """Process id of the supervisor."""
     started: float
-    """Start time of the supervisor in seconds since the epoch, from the kernel. Detects a reused process id."""
+    """Start time of the supervisor process in seconds since 1970. It differs if another process has the same process
+    id."""
     status: str
     """State of the stack: starting, ready or stopping."""
     folder: str
@@ -48,13 +49,13 @@ class LocalInstance:
     processes: dict[str, ProcessState] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the content of the state file."""
+        """Return the text of the state file."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @property
     def alive(self) -> bool:
         """Return whether the supervisor that wrote the file still runs."""
-        import psutil  # imported here, because clients of a remote api do not need it
+        import psutil  # clients of a remote api do not need psutil
 
         try:
             process = psutil.Process(self.pid)
@@ -70,7 +71,7 @@ def instance_folder() -> Path:
 
 
 def read_state_file(folder: Path) -> LocalInstance | None:
-    """Return the state file of `folder`, even if its supervisor has ended; None without a readable file."""
+    """Return the state in `folder`, even if its supervisor has ended, or None if there is no valid state file."""
     try:
         values = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         processes = {name: ProcessState(**state) for name, state in values.pop("processes").items()}
@@ -80,6 +81,6 @@ def read_state_file(folder: Path) -> LocalInstance | None:
 
 
 def read_instance(folder: Path | None = None) -> LocalInstance | None:
-    """Return the running stack of `folder` (default: `instance_folder()`), or None if no stack runs there."""
+    """Return the running stack in `folder` (default: `instance_folder()`), or None if no stack runs there."""
     instance = read_state_file(folder or instance_folder())
     return instance if instance is not None and instance.alive else None

@@ -1,4 +1,4 @@
-"""Converts problem documents (RFC 9457) back to the exceptions from which the api made them."""
+"""Converts problem documents (RFC 9457) back to the exceptions for which the api sent them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BY_STATUS: dict[int, type[TidalError]] = {
 
 
 def raise_for_problem(response: httpx.Response) -> None:
-    """Raise the TidalError for the status of a failed response, with the server's message; return for a success."""
+    """Raise the TidalError that a failed response describes; do nothing if the response is a success."""
     if response.is_success:
         return
     response.read()
@@ -40,7 +40,7 @@ def raise_for_problem(response: httpx.Response) -> None:
 
 def to_error(status: int, document: dict[str, Any], retry_after: str | None = None) -> TidalError:
     """Return the exception for an HTTP status and a problem document."""
-    detail = str(document.get("detail") or document.get("title") or f"the server answered {status}")
+    detail = str(document.get("detail") or document.get("title") or f"the server replied with status {status}")
     if status == 429:
         return RateLimitedError(
             detail,

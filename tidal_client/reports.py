@@ -1,4 +1,4 @@
-"""Calls of `Client` for reports: generate, create, change, list, show, export, delete."""
+"""Methods of `Client` for reports: generate, create, change, list, show, export, delete."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ class ReportCalls(ApiConnection):
     """The methods of `Client` for reports."""
 
     def report_patterns(self) -> list[PatternReply]:
-        """Return the patterns that `generate_report` accepts."""
+        """Return the patterns (templates) that `generate_report` accepts."""
         return self._get(PatternList, "/api/reports/patterns").patterns
 
     def generate_report(self, pattern: str, experiments: Sequence[str], *, title: str | None = None) -> ReportReply:
-        """Generate a report about one or several experiments from their stored data. Raises NotFoundError."""
+        """Generate a report about one or more experiments from their stored data. Raises NotFoundError."""
         body = request_body(pattern=pattern, experiment_ids=list(experiments), title=title)
         return self._post(ReportReply, "/api/reports/generate", body)
 
     def create_report(self, title: str, markdown: str, *, experiments: Sequence[str] | None = None) -> ReportReply:
-        """Store a new report. Raises InvalidInputError with the line of an invalid chart."""
+        """Store a new report. Raises InvalidInputError if a chart is invalid; the error names its line."""
         ids = list(experiments) if experiments is not None else None
         body = request_body(title=title, markdown=markdown, experiment_ids=ids)
         return self._post(ReportReply, "/api/reports", body)
@@ -30,7 +30,7 @@ class ReportCalls(ApiConnection):
     def change_report(
         self, report: ReportReply, *, title: str | None = None, markdown: str | None = None
     ) -> ReportReply:
-        """Change the title or text of `report`. Raises ConflictError if the stored report was changed since."""
+        """Change the title or text of `report`. Raises ConflictError if the stored report has a newer version."""
         body = request_body(
             version=report.version,
             title=report.title if title is None else title,
@@ -41,7 +41,7 @@ class ReportCalls(ApiConnection):
     def reports(
         self, *, search: str | None = None, experiment: str | None = None, limit: int | None = 50
     ) -> list[ReportSummary]:
-        """Return the newest reports, at most `limit` (None: all), without their texts."""
+        """Return the newest reports without their texts: at most `limit`, or all if it is None."""
         found: list[ReportSummary] = []
         cursor: str | None = None
         while limit is None or len(found) < limit:
@@ -60,7 +60,7 @@ class ReportCalls(ApiConnection):
         return self._get(ReportReply, f"/api/reports/{report_id}")
 
     def export_report(self, report_id: str, file_format: Literal["html", "md"] = "html") -> str:
-        """Return a report as an HTML page, or as Markdown with the last values of its charts. Raises NotFoundError."""
+        """Return a report as HTML, or as Markdown with the last values instead of charts. Raises NotFoundError."""
         reply = self._request("GET", f"/api/reports/{report_id}/export", params={"format": file_format})
         return reply.content.decode("utf-8")
 

@@ -1,7 +1,7 @@
-"""Reads server-sent events, and resumes a stream after a broken connection without missing or repeated events.
+"""Reads server-sent events. After a broken connection, a stream resumes without missing or repeated events.
 
-A new connection sends the id of the last event that was yielded as `Last-Event-ID`. If the server cannot resume at this
-id, it sends the events `reset` and `snapshot`, which are yielded like any other event.
+The header `Last-Event-ID` of a new connection contains the id of the last event that was yielded. If the server cannot
+resume after this event, it sends the events `reset` and `snapshot`, which are yielded like other events.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .problems import raise_for_problem
 
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 5.0
-"""The delay before a new connection in seconds: it starts at FIRST_DELAY and doubles up to LONGEST_DELAY."""
+"""Seconds before a new connection: FIRST_DELAY at first, then doubled after each failure up to LONGEST_DELAY."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class StreamEvent:
     name: str
     data: Any
     id: str | None = None
-    """The newest event id of the stream, sent with this event or an earlier one; None before the first id."""
+    """The last event id that the stream has sent, with this event or an earlier one; None if it has sent none."""
 
 
 def read_events(response: httpx.Response) -> Iterator[StreamEvent]:
@@ -47,16 +47,16 @@ def read_events(response: httpx.Response) -> Iterator[StreamEvent]:
 
 
 Connect = Callable[[dict[str, str]], AbstractContextManager[httpx.Response]]
-"""A function that opens the stream with the given request headers."""
+"""A function that takes request headers and opens the stream."""
 
 
 def follow(
     connect: Connect, *, since: str | None = None, patience: float = 60.0, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[StreamEvent]:
-    """Yield every event after the event id `since`, and reconnect after a broken connection.
+    """Yield the events after the event id `since`, and reconnect after a broken connection.
 
-    A reply 502, 503 or 504 counts as a broken connection; any other error reply is raised as its exception. Raises
-    UnavailableError when the connection fails and no event has arrived for `patience` seconds.
+    A status 502, 503 or 504 counts as a broken connection; any other error is raised as its exception. Raises
+    UnavailableError if a connection fails when no event has arrived for `patience` seconds.
     """
     delay, deadline = FIRST_DELAY, time.monotonic() + patience
     while True:
@@ -64,7 +64,7 @@ def follow(
         try:
             with connect(headers) as response:
                 if response.status_code in (502, 503, 504):
-                    raise httpx.ConnectError(f"the server answered {response.status_code}")
+                    raise httpx.ConnectError(f"the server replied with status {response.status_code}")
                 raise_for_problem(response)
                 for event in read_events(response):
                     delay, deadline = FIRST_DELAY, time.monotonic() + patience

@@ -1,8 +1,8 @@
 """The vocabulary that all parts of Tidal share: job types, statuses, signals, gating modes, id prefixes, time formats.
 
-The database, the queue, the api, the command line and the client import these definitions. Only two places have copies
-of their own: `migrations/`, because a migration never changes, and the independent checkers of the tests.
-Leaves out: the allowed transitions between job statuses (`common.jobs.status`).
+The database, the queue, the api, the command line and the client import these definitions. Only `migrations/` and some
+tests have copies: a migration must never change, and these tests check the definitions independently. The allowed
+transitions between job statuses are in `common.jobs.status`.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ class JobStatus(StrEnum):
     """The status of a job."""
 
     PENDING = "pending"
-    """The job waits for a worker; no worker holds its lease."""
+    """The job waits for a worker to claim it."""
     PROVISIONING = "provisioning"
-    """A worker has claimed the job, and its supervisor prepares the child process."""
+    """A worker has claimed the job and prepares the child process."""
     STARTING = "starting"
-    """The child process imports modules, loads data and a checkpoint, and compiles."""
+    """The child process imports modules, loads data and a checkpoint, and compiles the model."""
     RUNNING = "running"
-    """The first step of the actual work has begun."""
+    """The child process has begun the first step of its work."""
     COMPLETING = "completing"
     """Training has ended; evaluation and final files are being written."""
     STOPPING = "stopping"
-    """The trainer is carrying out a stop request."""
+    """The trainer carries out a stop request."""
     PAUSED = "paused"
-    """A checkpoint is registered and the slot is free; the job waits for the signal resume."""
+    """A checkpoint is registered and the lease is released; the job waits for the signal resume."""
     STALE = "stale"
-    """The lease has expired; after the quarantine, the reaper requeues or ends the job."""
+    """The lease has expired. After a further waiting time, the quarantine, the reaper requeues or ends the job."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -115,7 +115,7 @@ class GatingMode(StrEnum):
 
 
 def _list_allowed_values(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """Validate a mode; an error message lists the values of the enumeration instead of its members."""
+    """Validate a gating mode. The error message lists the values, such as 'none', instead of enumeration members."""
     try:
         return validate(value)
     except ValidationError as error:
@@ -131,7 +131,7 @@ Gating = Annotated[
 ModulatedGating = Annotated[
     Literal[GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED], WrapValidator(_list_allowed_values)
 ]
-"""The gating modes in which every token has a modulation; an analysis needs one of these."""
+"""The gating modes that give every token a modulation; an analysis requires one of them."""
 NEUTRAL_MODULATION: Final = 0.5
 """Modulation of the baseline `neutral`, which has the gating mode `fixed`."""
 
@@ -140,19 +140,19 @@ AnalysisKind = Literal["single", "batch", "sweep"]
 CheckpointKind = Literal["training", "model", "policy", "result", "other"]
 """The kind of a registered file: a resumable training checkpoint, or a final artifact."""
 ReportPattern = Literal["experiment-overview", "rl-analysis", "trajectory-report", "full-report"]
-"""The pattern from which a report is generated."""
+"""The template from which a report is generated; the api calls it pattern."""
 DatasetFormat = Literal["txt", "jsonl", "parquet"]
 """The file format of an uploaded dataset."""
 WAITING_FOR_DISK: Final = "waiting_for_disk"
-"""The phase of a trainer that waits for free disk space, and the name of the event that records it."""
+"""The phase of a trainer that waits for free disk space. The event that records the wait has the same name."""
 DatasetStatus = Literal["uploaded", "tokenising", "ready", "failed"]
-"""Status of a dataset; `uploaded` means that its job is still waiting, or that it has none."""
+"""The status of a dataset. With `uploaded`, its job has not started yet, or it has no job."""
 
 JOB_ID: Final = "job_"
 ANALYSIS_ID: Final = "ana_"
 REPORT_ID: Final = "rep_"
 READER_ID: Final = "gen_"
-"""Prefix of a reader id, under which an api process receives the events of its generations."""
+"""Prefix of a reader id, which identifies the api process that reads the events of a generation."""
 
 
 def new_id(prefix: str) -> str:
@@ -161,12 +161,12 @@ def new_id(prefix: str) -> str:
 
 
 def utc_text(moment: datetime, timespec: Literal["auto", "milliseconds"] = "auto") -> str:
-    """Return a time as ISO 8601 in UTC, such as `2026-01-31T12:00:00.123456Z`. A naive time is taken as UTC."""
+    """Return a time as ISO 8601 in UTC, such as `2026-01-31T12:00:00.123456Z`. A naive time counts as UTC."""
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def parse_utc(text: str) -> datetime:
-    """Return the time in UTC that an ISO 8601 text names; UTC if it has no time zone. Raises ValueError."""
+    """Parse an ISO 8601 time and return it in UTC. A text without a time zone is taken as UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,1 +1,4 @@
-"""The types of the api's replies, one module per noun. The api builds replies from them, and the client parses them."""
+"""The types of the api's replies, one module per kind of object.
+
+The api builds replies from these types, and the client parses them.
+"""

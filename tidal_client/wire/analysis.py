@@ -1,4 +1,4 @@
-"""Analyses of modulations: results, progress, and saved analyses."""
+"""Analyses of modulations: results, progress events, and saved analyses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .base import OpenEnum, Reply, UtcTime
 
 
 class AnalysisSample(Reply):
-    """One completion. Each of the three lists has one entry per token."""
+    """One completion. `tokenIds`, `tokenTexts` and `modulation` have one entry per token."""
 
     seed: int
     text: str
@@ -21,12 +21,12 @@ class AnalysisSample(Reply):
 
 
 class PromptTrajectory(Reply):
-    """One prompt, with its samples and the analysis of their concatenated modulations."""
+    """One prompt with its completions, and the analysis of their concatenated modulations."""
 
     prompt: str
     analysis: dict[str, Any]
-    """`signalStats`, `signalEvolution` (four windows), `phases` and `tokenSignalAlignment` (tokens with the lowest and
-    highest modulation)."""
+    """Keys: `signalStats`, `signalEvolution` (statistics of four successive parts of the modulations), `phases`, and
+    `tokenSignalAlignment` (the tokens with the lowest and the highest modulation)."""
     samples: list[AnalysisSample]
 
 
@@ -42,8 +42,9 @@ class AnalysisResult(Reply):
     """For kind batch: `crossPromptVariance` and `strategyCharacterization`; with `bootstrap`, also their
     `confidenceIntervals`."""
     sweep_analysis: dict[str, Any] | None = None
-    """For kind sweep or with `includeExtremeValues`: `prompts` (for each prompt the completions and statistics at the
-    modulations "0.0", "0.5" and "1.0", and their differences) and `meanDeltas`."""
+    """For kind sweep or with `includeExtremeValues`. `prompts` contains, for each prompt, the completions and
+    statistics at the modulations "0.0", "0.5" and "1.0", and their differences. `meanDeltas` contains the means of the
+    differences over all prompts."""
     tokens_generated: int
     elapsed_ms: float
 
@@ -57,7 +58,7 @@ class AnalysisProgress(Reply):
     tokens: int
     """Number of tokens generated so far."""
     most_tokens: int
-    """Largest possible number of tokens; a completion may end earlier."""
+    """Maximum number of tokens of the analysis; completions may end earlier."""
 
 
 class AnalysisSummary(Reply):
@@ -87,6 +88,6 @@ class AnalysisList(Reply):
 
 
 class AnalysesDeleted(Reply):
-    """The number of deleted analyses."""
+    """How many analyses a deletion has deleted."""
 
     deleted: int

@@ -1,6 +1,6 @@
 """Base types of all replies: camelCase names, UTC times, and enumerations to which a later version may add values.
 
-Leaves out: requests, which only the api validates (`services.api.schemas.base`).
+The base type of requests is in `services.api.schemas.base`, because only the api validates them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ R = TypeVar("R", bound="Reply")
 
 
 class Reply(BaseModel):
-    """A reply body. Unknown keys are ignored, so that an older client understands a newer api.
+    """A reply body. Unknown keys are ignored, because an older client must understand a newer api.
 
     The api builds replies from the attributes of database rows.
     """
@@ -50,7 +50,7 @@ class Reply(BaseModel):
 class OpenEnum:
     """Annotates an enumeration or Literal to which a later api may add values; an unknown value is accepted unchanged.
 
-    The JSON schema lists the values of this version.
+    The JSON schema lists only the values of this version.
     """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -71,7 +71,7 @@ class OpenEnum:
 
 
 def _member_factory(enum_type: type[StrEnum]) -> Callable[[str], StrEnum]:
-    """Return a function that creates a member of `enum_type` for an unknown value, with that `value` and `name`."""
+    """Return a function that creates a member of `enum_type` whose value and name are an unknown value."""
 
     def make(value: str) -> StrEnum:
         member = str.__new__(enum_type, value)
@@ -87,5 +87,5 @@ KnownSignal = Annotated[Signal, OpenEnum()]
 
 
 def extend_reply(reply_type: type[R], reply: Reply, **fields: Any) -> R:
-    """Return `reply` as `reply_type`, a subclass of its type, with the additional `fields`. Does not validate."""
+    """Convert `reply` to `reply_type`, a subclass of its type, by adding `fields`. The result is not validated."""
     return cast(R, reply_type.model_construct(**dict(reply), **fields))

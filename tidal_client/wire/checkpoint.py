@@ -11,7 +11,7 @@ class CheckpointReply(Reply):
     name: str
     """Path relative to the experiment's folder."""
     reference: str
-    """`<experiment id>/<name>`, the value for the field `checkpoint` of a request."""
+    """`<experiment id>/<name>`, with which the field `checkpoint` of a request names this checkpoint."""
     kind: str
     """One of training (resumable), model, policy, result, other."""
     step: int | None = None
@@ -23,10 +23,10 @@ class CheckpointReply(Reply):
     usable_as_policy: bool = False
     """Whether this is a controller that generation can load."""
     best: bool = False
-    """Whether this checkpoint has the best value of its training so far: the lowest validation loss, or the highest
+    """Whether this checkpoint is the best of its training so far: it has the lowest validation loss or the highest
     evaluation reward."""
     download: str
-    """Path of the URL from which the checkpoint can be downloaded."""
+    """URL path from which the checkpoint can be downloaded."""
 
 
 class CheckpointList(Reply):

@@ -11,7 +11,7 @@ class ConfigFile(Reply):
     """A YAML file that a job can use as its configuration."""
 
     name: str
-    """Path relative to the configuration folder, the value for `configPath` and `rlConfigPath`."""
+    """Path relative to the configuration folder; `configPath` and `rlConfigPath` accept it."""
     kind: Annotated[Literal["lm", "rl", "invalid"], OpenEnum()]
     size_bytes: int
     problem: str | None = None

@@ -10,31 +10,34 @@ from .job import JobError, JobProgress, JobReply
 
 
 class DatasetReply(Reply):
-    """An uploaded dataset. A configuration with `data.source: <name>` trains on it, whatever its status: a training
-    job tokenises a dataset that has no tokens yet."""
+    """An uploaded dataset.
+
+    A configuration with `data.source: <name>` trains on it, whatever its status: a training job tokenises the dataset
+    if that has not been done yet.
+    """
 
     name: str
     status: Annotated[DatasetStatus, OpenEnum()]
-    """uploaded: no job is tokenising it now. tokenising: a job is running. ready: the tokens exist. failed: `error`
-    contains the reason."""
+    """With uploaded, no job tokenises the dataset at present. With tokenising, a job runs. With ready, the tokens
+    exist. With failed, `error` contains the reason."""
     format: Annotated[DatasetFormat, OpenEnum()]
     text_field: str
-    """Name of the field or column that contains the text, for jsonl and parquet."""
+    """For jsonl and parquet: name of the field or column that contains the text."""
     sha256: str
-    """SHA-256 of the unpacked text."""
+    """SHA-256 of the text, after decompression if the upload was compressed."""
     size_bytes: int
     documents: int | None = None
     """Number of documents; null for a parquet file whose documents have not been counted yet."""
     tokens: int | None = None
-    """Number of tokens for training and validation together; null until the status is ready."""
+    """Number of training and validation tokens together; null if the status is not ready."""
     validation_tokens: int | None = None
-    """How many of these tokens are held out for validation with the default `validation_fraction`."""
+    """Number of tokens held out for validation with the default `validation_fraction`; included in `tokens`."""
     job_id: str | None = None
     """The newest job that tokenises the dataset."""
     experiment_id: str | None = None
     job_status: KnownStatus | None = None
     progress: JobProgress | None = None
-    """Progress of this job; one step is one document."""
+    """Progress of the job `jobId`; one step is one document."""
     error: JobError | None = None
     used_by: int = 0
     """Number of experiments that use the dataset."""
@@ -70,4 +73,4 @@ class DatasetUploaded(Reply):
 
     dataset: DatasetReply
     job: JobReply | None = None
-    """The job that tokenises the dataset; null if the tokens exist already or too many jobs are waiting."""
+    """The job that tokenises the dataset; null if the tokens already exist, or if too many jobs wait."""

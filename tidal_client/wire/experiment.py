@@ -1,4 +1,4 @@
-"""Experiments: the experiment itself, its status, configuration and results."""
+"""Experiments: their status, configuration and results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .job import JobError, JobProgress
 
 
 class ExperimentReply(Reply):
-    """An experiment: the files, metrics and results of a job."""
+    """An experiment, which contains the files, metrics and results of a job."""
 
     id: str
     type: str
@@ -19,7 +19,7 @@ class ExperimentReply(Reply):
     notes: str | None = None
     imported: bool = False
     source_experiment_id: str | None = None
-    """The experiment whose checkpoint this one started from."""
+    """The experiment from whose checkpoint this experiment started."""
     source_checkpoint: str | None = None
     status: KnownStatus | Literal["imported"]
     """Status of the newest job of the experiment; imported if no job of this installation created it."""
@@ -35,11 +35,11 @@ class ExperimentDetail(ExperimentReply):
     metric_names: list[str]
     rl_metric_names: list[str]
     results: list[str]
-    """The results that exist, of `evaluation`, `ablation`, `analysis` and `samples`."""
+    """The existing results; possible values are `evaluation`, `ablation`, `analysis` and `samples`."""
     size_bytes: int
     """Size of all files of the experiment in bytes."""
     archive_deleted_at: UtcTime | None = None
-    """When the retention limit led to the deletion of its logs and metrics; null if they are kept."""
+    """When the logs and metrics were deleted because of the retention limit; null if they still exist."""
 
 
 class ExperimentList(Reply):
@@ -85,14 +85,14 @@ class ResultReply(Reply):
 
 
 class Sample(Reply):
-    """A text that the trained model generated."""
+    """A completion that the trained model generated."""
 
     prompt: str
     generated: str
 
 
 class SampleList(Reply):
-    """The texts that the evaluation generated."""
+    """The completions that the evaluation generated."""
 
     experiment_id: str
     samples: list[Sample]

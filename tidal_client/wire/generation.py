@@ -10,7 +10,7 @@ from .base import Reply
 
 
 class GenerateReply(Reply):
-    """A completion and how it was sampled."""
+    """A completion, and the parameters with which it was sampled."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -19,9 +19,9 @@ class GenerateReply(Reply):
     tokens_generated: int
     elapsed_ms: float
     finish_reason: str
-    """`length` when the token limit was reached; `stop` at end-of-text or at a stop string."""
+    """`length` if the token limit was reached; `stop` if the completion ended at end-of-text or at a stop string."""
     truncated: int = 0
-    """Number of tokens of prompt and completion that no longer fitted into the context window."""
+    """Number of tokens of prompt and completion that were dropped because the context window was full."""
     trajectory: list[dict[str, Any]] = Field(default_factory=list)
     """For each token: id, text, modulation, the four decoding parameters, log-probability, and entropy in nats."""
     effective: dict[str, Any] = Field(default_factory=dict)

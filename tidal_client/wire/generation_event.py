@@ -2,7 +2,7 @@
 
 The types are dictionaries with the keys of the JSON, because the api forwards tokens without parsing them, and an
 object per token would slow the engine down. An optional event `prompt` comes first, then one event `token` per token,
-and last `done` or `error`. Leaves out: the transport (`common.redis.generation_events`).
+and last `done` or `error`. `common.redis.generation_events` encodes the events for Redis.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LAST_EVENTS: Final = (EVENT_DONE, EVENT_ERROR)
 
 
 class Alternative(TypedDict):
-    """One of the most likely tokens at a position, with its log-probability."""
+    """One of the most likely tokens at a position."""
 
     id: int
     text: str
@@ -26,12 +26,15 @@ class Alternative(TypedDict):
 
 
 class TokenEvent(TypedDict):
-    """One generated token with the modulation and decoding parameters of its sampling. Entropies are in nats."""
+    """One token with the modulation and decoding parameters with which it was sampled. Entropies are in nats."""
 
     index: int
     id: int
     text: str
-    """Empty while the text ends within a character or with the possible beginning of a stop string."""
+    """The text that became complete with this token.
+
+    It is empty while the completion ends within a character or might end with the beginning of a stop string.
+    """
     modulation: float | None
     temperature: float
     topK: int | None
@@ -41,17 +44,17 @@ class TokenEvent(TypedDict):
     entropy: float
     samplingEntropy: float
     token: NotRequired[str]
-    """Present with logProbs: the string of the token itself."""
+    """Present with logProbs: the text of this token alone."""
     start: NotRequired[int]
-    """Present with logProbs: the number of characters before the token in the text."""
+    """Present with logProbs: the number of characters of the text before this token."""
     alternatives: NotRequired[list[Alternative]]
     """Present with topLogProbs: the most likely tokens, in order of decreasing probability."""
     choice: NotRequired[int]
-    """Present with n > 1: the number of the choice."""
+    """Present with n > 1: the index of the choice."""
 
 
 class PromptToken(TypedDict):
-    """One token of the prompt; `logProb` is None for the first token that the model read."""
+    """One token of the prompt; `logProb` is None for the first token that the model has read."""
 
     id: int
     token: str
@@ -69,7 +72,7 @@ class PromptEvent(TypedDict):
 
 
 class GeneratedChoice(TypedDict):
-    """One complete choice."""
+    """One complete choice (one of the `n` completions of a request)."""
 
     text: str
     tokensGenerated: int
@@ -78,25 +81,25 @@ class GeneratedChoice(TypedDict):
     finishReason: str
     truncated: int
     trajectory: NotRequired[list[TokenEvent]]
-    """Absent if the request does not ask for it."""
+    """Absent if the request did not ask for it."""
     effective: dict[str, Any]
 
 
 class DoneEvent(GeneratedChoice):
-    """The last event of a successful generation. With n > 1, its fields describe choice 0, without trajectory."""
+    """The last event of a successful generation. With n > 1, the fields describe choice 0, without trajectory."""
 
     choices: NotRequired[list[GeneratedChoice]]
     """Present with n > 1: all choices."""
 
 
 class ErrorEvent(TypedDict):
-    """The last event of a failed generation; `code` and `status` are those of the error."""
+    """The last event of a failed generation. `code` is the error code and `status` is the HTTP status."""
 
     code: str
     message: str
     status: int
     tokensGenerated: NotRequired[int]
-    """Present after a cancellation: the number of tokens generated before it."""
+    """Present after a cancellation: the number of tokens that were generated before it."""
     seed: NotRequired[int | None]
 
 
@@ -124,5 +127,5 @@ def read_error(data: str) -> ErrorEvent:
 
 
 def choices_of(done: DoneEvent) -> list[GeneratedChoice]:
-    """Return all choices of a generation, as a list even if there is only one."""
+    """Return all choices of a generation; the list has one element if `n` is 1."""
     return done.get("choices") or [done]

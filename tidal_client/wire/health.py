@@ -13,13 +13,13 @@ class Alive(Reply):
 
 
 class Part(Reply):
-    """A dependency of the api, and whether it works."""
+    """A dependency of the api, with its state."""
 
     ok: bool
     detail: str
     """`ok`, or what is wrong and how to fix it."""
     required: bool = True
-    """Whether the api needs this part to serve requests."""
+    """Whether the api cannot serve requests without this part."""
 
 
 class Ready(Reply):
@@ -27,4 +27,5 @@ class Ready(Reply):
 
     ready: bool
     parts: dict[str, Part]
-    """Required: `database`, `schema`, `redis`, `store`. Optional: `disk` (ok if its reserve is free), `sweeps`."""
+    """Required parts: `database`, `schema`, `redis` and `store`. Optional parts: `disk`, which is ok if its reserve is
+    free, and `sweeps`, which is ok if the reaper runs regularly."""

@@ -1,4 +1,4 @@
-"""Jobs: one job, lists of jobs, their events and logs, and predictions of what a submission would do."""
+"""Jobs: their state, lists, events and logs, and the predicted result of a submission."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class JobProgress(Reply):
     """Progress of the current or last attempt."""
 
     step: int | None = None
-    """Number of finished optimiser updates; for rl-training, the number of transitions."""
+    """Number of finished optimiser updates. For rl-training, number of transitions (environment steps)."""
     total_steps: int | None = None
     eta_seconds: float | None = None
     phase: str | None = None
@@ -28,7 +28,7 @@ class JobError(Reply):
 
 
 class JobReply(Reply):
-    """One job."""
+    """A job without its payload."""
 
     id: str
     type: KnownType
@@ -36,7 +36,7 @@ class JobReply(Reply):
     desired_state: str
     """The state that the user requested last: run, pause, complete or stop."""
     cancel_requested: bool = False
-    """Whether the job was cancelled; its trainer is killed if it still runs when the grace period ends."""
+    """Whether the job was cancelled; if its trainer still runs when the grace period ends, the trainer is killed."""
     experiment_id: str
     name: str | None = None
     tags: list[str]
@@ -44,27 +44,28 @@ class JobReply(Reply):
     gpus: int = 1
     queue: str
     queue_position: int | None = None
-    """Position among the waiting jobs of its type, 1 = claimed next; null unless pending."""
+    """Position among the waiting jobs of its type; 1 is claimed next. Null if the job is not pending."""
     predicted_start: UtcTime | None = None
-    """When a worker will probably claim the job, estimated from the remaining time of running jobs, the durations of
-    the last jobs of each type, limits, `notBefore` and the live workers. Null if no estimate is possible."""
+    """Estimated time at which a worker will claim the job. It follows from the remaining time of running jobs, the
+    durations of the last jobs of each type, the limits, `notBefore` and the number of workers. Null if no estimate is
+    possible."""
     attempt: int = 0
     """Number of attempts so far."""
     infra_restarts: int = 0
-    """Number of attempts since the newest checkpoint that ended because of the infrastructure."""
+    """Number of attempts that ended because of the infrastructure, counted since the newest checkpoint."""
     user_failures: int = 0
     worker: str | None = None
     """The worker that runs the job now."""
     status_before_stale: KnownStatus | None = None
     parent_id: str | None = None
-    """The job that this job resumes."""
+    """The earlier job that this job continues."""
     checkpoint_ref: str | None = None
-    """Newest training checkpoint, from which the next attempt resumes."""
+    """The newest training checkpoint, from which the next attempt resumes."""
     checkpoint_step: int | None = None
     progress: JobProgress
     error: JobError | None = None
     signals: list[KnownSignal]
-    """The signals that would have an effect now. A signal without effect, such as resume for a running job, is accepted
+    """The signals that would have an effect now. Signals without effect, such as resume for a running job, are accepted
     but not listed."""
     not_before: UtcTime | None = None
     created_at: UtcTime
@@ -79,32 +80,32 @@ class JobReply(Reply):
 
 
 class JobDetail(JobReply):
-    """A job with its payload and what happens next."""
+    """A job with its payload and a text about what happens next."""
 
     what_next: str = ""
     """What is happening and what Tidal does next, with deadlines. Written for people; the wording may change."""
     payload: dict[str, Any]
-    """The complete, checked request with every default filled in. Its keys are those of the YAML files."""
+    """The complete, validated request with all defaults filled in. Its keys are those of the YAML files."""
 
 
 class JobList(Reply):
-    """A page of jobs, newest first."""
+    """A page of jobs, newest job first."""
 
     jobs: list[JobReply]
     next_cursor: str | None = None
 
 
 class JobPrediction(Reply):
-    """What submitting a job would do (`?dryRun=true`)."""
+    """What the submission of a job would do (`?dryRun=true`)."""
 
     valid: Literal[True] = True
     type: KnownType
     experiment_type: str
     payload: dict[str, Any]
     would_wait: bool
-    """Whether the job would wait in the queue, because the concurrency limit of its type is reached."""
+    """Whether the job would have to wait because the concurrency limit of its type is reached."""
     queue_position: int
-    """Position that the job would have in the queue, 1 = claimed next."""
+    """Position that the job would have among the waiting jobs of its type; 1 is claimed next."""
 
 
 class JobEventReply(Reply):
@@ -141,6 +142,7 @@ class LogPage(Reply):
 
     lines: list[LogLine]
     next_cursor: str | None
-    """Cursor of the next page. At the end of the log, the same cursor later returns the lines written since."""
+    """Cursor of the next page. At the end of the log, a later request with the same cursor returns the lines written
+    since."""
     complete: bool
-    """Whether this page reaches the current end of the log."""
+    """Whether this page reaches the present end of the log."""

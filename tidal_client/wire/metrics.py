@@ -32,14 +32,14 @@ class MetricsReply(Reply):
     """Names of the metrics in this reply."""
     available_keys: list[str]
     total_points: int
-    """Number of points in the range before downsampling."""
+    """Number of points in the requested range before downsampling."""
     series: dict[str, list[Point]]
-    """For each metric at most `maxPoints` points, downsampled with largest-triangle-three-buckets."""
+    """{metric: points}, with at most `maxPoints` points per metric, downsampled by largest-triangle-three-buckets."""
     diverged: dict[str, int]
-    """Metrics in this reply with a value that is not finite (NaN or infinity), each with the first step of such a
-    value, at which training diverged. These values are omitted from `series` and null in `last`."""
+    """{metric: first step with a value that is not finite (NaN or infinity)}, for the metrics in this reply. Training
+    diverged at this step. Such values are omitted from `series` and null in `last`."""
     last: MetricPointReply | None = None
-    """The newest point in the range, with all metrics."""
+    """The newest point in the requested range, with the values of all metrics."""
     stream_cursor: str | None = None
-    """Cursor for the experiment's stream: with `?since=<streamCursor>`, the stream misses no point after this reply,
-    but may repeat points of it."""
+    """Cursor for the experiment's stream. A stream with `?since=<streamCursor>` misses no point that follows this
+    reply, but may repeat points of this reply."""

@@ -8,10 +8,11 @@ from .base import Reply
 
 
 class Finding(Reply):
-    """One error in a request."""
+    """One invalid value in a request."""
 
     location: str
-    """Dotted path of the value, such as `body.config.model.d_model` or `query.limit`; empty for the whole request."""
+    """Dotted path of the invalid value, such as `body.config.model.d_model` or `query.limit`; empty if the error
+    concerns the whole request."""
     message: str
 
 
@@ -34,16 +35,16 @@ class Problem(Reply):
     )
 
     type: str
-    """`urn:tidal:problem:<code>`."""
+    """`urn:tidal:problem:<code>`, a URI for the kind of error."""
     title: str
     """The reason phrase of the HTTP status."""
     status: int = Field(ge=400, le=599)
     detail: str
     """What went wrong, and what to do about it."""
     code: str
-    """Stable name of the kind of error, snake_case."""
+    """Stable identifier of the kind of error, in snake_case."""
     errors: list[Finding]
     request_id: str | None = None
-    """Id of the request, which is also in the header `X-Request-ID` and in the log."""
+    """Id of the request, which the header `X-Request-ID` and the log contain as well."""
     current_status: str | None = None
-    """Current status of the job; only in a reply 409 about a job."""
+    """Current status of the job; only present if the error is a 409 about a job."""

@@ -12,9 +12,10 @@ class QueuedJob(Reply):
     name: str | None = None
     priority: int
     position: int
-    """Position among the waiting jobs of its type, 1 = claimed next."""
+    """Position among the waiting jobs of its type; 1 is claimed next."""
     predicted_start: UtcTime | None
-    """When a worker will probably claim the job; null without an estimate, as after the first 100 jobs of a type."""
+    """Estimated time at which a worker will claim the job; null without an estimate, as for all but the first 100 jobs
+    of a type."""
     not_before: UtcTime | None
     created_at: UtcTime
 
@@ -24,15 +25,17 @@ class QueueType(Reply):
 
     type: KnownType
     limit: int | None
-    """Largest number of jobs of the type that hold a slot at once; null if only the number of workers limits it."""
+    """Maximum number of leased jobs of the type; null if only the number of workers limits it."""
     running: int
-    """Number of jobs that hold a slot and whose worker renews the lease."""
+    """Number of jobs of the type whose lease a worker renews."""
     stale: int
-    """Number of jobs whose lease has expired; they count against the limit until the reaper requeues or ends them."""
+    """Number of jobs of the type whose lease has expired. They count against `limit` until the reaper requeues or ends
+    them."""
     pending: int
     """Number of waiting jobs, including those that `jobs` does not list."""
     usual_seconds: float | None
-    """Median time in seconds from first claim to completion of the last 20 completed jobs; null if there are none."""
+    """Median duration in seconds of the last 20 completed jobs, from first claim to completion; null if there are none.
+    """
     jobs: list[QueuedJob]
     """The first waiting jobs, in the order in which they will be claimed."""
 
@@ -44,7 +47,7 @@ class QueueWorker(Reply):
     host: str
     device: str
     state: str
-    """One of idle, busy, leaving."""
+    """One of idle, busy, and leaving (the worker is shutting down)."""
     job: str | None
 
 

@@ -14,9 +14,9 @@ class ReportSummary(Reply):
     id: str
     title: str
     pattern: Annotated[ReportPattern, OpenEnum()] | None = None
-    """The pattern from which the report was generated; null if it was written by hand."""
+    """The pattern (template) from which the report was generated; null if a user wrote the report."""
     experiment_ids: list[str]
-    """The experiments that the report is about; they may have been deleted since."""
+    """The experiments that the report is about; some may have been deleted."""
     version: int
     created_at: UtcTime
     updated_at: UtcTime
@@ -36,14 +36,14 @@ class ReportList(Reply):
 
 
 class PatternReply(Reply):
-    """A pattern from which reports can be generated."""
+    """A pattern: a template from which reports can be generated."""
 
     name: Annotated[ReportPattern, OpenEnum()]
     about: str
 
 
 class PatternList(Reply):
-    """All patterns."""
+    """All patterns for reports."""
 
     patterns: list[PatternReply]
 
@@ -53,9 +53,9 @@ class ReportPart(Reply):
 
     kind: Literal["html", "chart", "problem"]
     html: str | None = None
-    """For kind html: HTML that is safe to show unchanged."""
+    """For kind html: sanitised HTML."""
     chart: dict[str, Any] | None = None
-    """For kind chart: the content of the chart block with every default filled in."""
+    """For kind chart: the content of the chart block with all defaults filled in."""
     message: str | None = None
     """For kind problem: why the block is not a valid chart."""
     line: int | None = None
@@ -63,6 +63,6 @@ class ReportPart(Reply):
 
 
 class RenderReply(Reply):
-    """A rendered report as its parts, in order."""
+    """A rendered report, as a list of its parts in order."""
 
     parts: list[ReportPart]

@@ -1,7 +1,7 @@
 """The sampling parameters of a generation, with their defaults and bounds.
 
 The api, the engine, the generation settings and the command line use `SamplingParameters`. `SamplingRequest` adds the
-narrower bounds of an HTTP request. Leaves out: the defaults of OpenAI, which the api defines for `/v1`.
+narrower bounds of an HTTP request. For `/v1`, the api defines OpenAI's defaults instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MIN_TEMPERATURE: Final = 0.001
 MAX_TEMPERATURE: Final = 100.0
 MIN_REPETITION_PENALTY: Final = 0.01
 MAX_REPETITION_PENALTY: Final = 100.0
-"""Beyond these bounds of temperature and penalty, the logits of a typical model overflow float32."""
+"""Limits for temperature and repetition penalty. Beyond them, the logits of a typical model overflow float32."""
 MAX_NEW_TOKENS: Final = 4096
 """Largest number of tokens in one completion."""
 MAX_TOP_K: Final = 1024
@@ -26,11 +26,11 @@ MAX_STOP_CHARACTERS: Final = 200
 
 
 def check_temperature(value: float) -> float:
-    """Return `value`. Raises ValueError if it is neither 0 (the most likely token) nor within the bounds above."""
+    """Return `value`. Raises ValueError if it is neither 0 nor between MIN_TEMPERATURE and MAX_TEMPERATURE."""
     if value != 0 and not MIN_TEMPERATURE <= value <= MAX_TEMPERATURE:
         raise ValueError(
-            f"temperature {value:g} is not possible; give 0 for the likeliest token, or {MIN_TEMPERATURE:g} to "
-            f"{MAX_TEMPERATURE:g}"
+            f"temperature {value:g} is not possible; give 0 for the most likely token, or {MIN_TEMPERATURE:g} "
+            f"to {MAX_TEMPERATURE:g}"
         )
     return value
 
@@ -46,7 +46,7 @@ StopString = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_
 
 
 class SamplingParameters(BaseModel):
-    """The sampling parameters of one completion, with the bounds of what can be computed."""
+    """The sampling parameters of one completion, within the bounds that can be computed."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -54,35 +54,36 @@ class SamplingParameters(BaseModel):
     temperature: Temperature = 0.8
     """0 selects the most likely token each time; any other value must be at least 0.001."""
     top_k: int | None = Field(50, ge=1)
-    """Number of most likely tokens to sample from; null samples from the full distribution."""
+    """Sample only from the topK most likely tokens; null means from all tokens."""
     top_p: float = Field(1.0, ge=0, le=1)
     repetition_penalty: RepetitionPenalty = 1.2
     gating_mode: Gating = GatingMode.NONE
-    """none: temperature, topK, topP and repetitionPenalty apply as given; otherwise they follow the modulation."""
+    """With none, temperature, topK, topP and repetitionPenalty apply as given. With any other mode, the modulation of
+    each token determines them."""
     modulation: Modulation = NEUTRAL_MODULATION
-    """The constant modulation for gatingMode fixed."""
+    """The modulation of every token if gatingMode is fixed."""
     stop: tuple[str, ...] = ()
-    """The completion ends before the first of these strings."""
+    """Stop strings: the completion ends before the first occurrence of any of them."""
 
     def sampling(self) -> dict[str, Any]:
-        """Return the sampling parameters by name; a `top_p` of None becomes the default."""
+        """Return {name: value} of all sampling parameters; a `top_p` of None is replaced by the default."""
         values = {name: getattr(self, name) for name in SamplingParameters.model_fields}
         top_p = DEFAULTS.top_p if values["top_p"] is None else values["top_p"]
         return {**values, "top_p": top_p, "stop": tuple(values["stop"])}
 
 
 DEFAULTS: Final = SamplingParameters()
-"""The default of every sampling parameter."""
+"""The defaults of all sampling parameters."""
 
 
 class SamplingRequest(SamplingParameters):
-    """The sampling parameters of an HTTP request, with the bounds of one request."""
+    """The sampling parameters of an HTTP request, within the narrower bounds of requests."""
 
     max_tokens: MaxTokens = DEFAULTS.max_tokens
     top_k: TopK | None = DEFAULTS.top_k
-    """Number of most likely tokens to sample from; null samples from the full distribution."""
+    """Sample only from the topK most likely tokens; null means from all tokens."""
     top_p: TopP | None = None  # type: ignore[assignment]  # null means the default
     stop: list[StopString] = Field(default_factory=list, max_length=MAX_STOP_STRINGS)  # type: ignore[assignment]
-    """The completion ends before the first of these strings."""
+    """Stop strings: the completion ends before the first occurrence of any of them."""
     seed: Seed | None = None
-    """Seed of the sampling; the same seed gives the same completion."""
+    """Seed of the random numbers for sampling. An equal request with the same seed gives the same completion."""

@@ -11,8 +11,8 @@ class Session(Reply):
     name: str | None = None
     """Name of the token's owner; null without a valid token."""
     scopes: list[str]
-    """The scopes of the token, of `read`, `submit` and `admin`."""
+    """The scopes of the token; possible values are `read`, `submit` and `admin`."""
     reads_open: bool
-    """Whether requests that only read are allowed without a token."""
+    """Whether requests that only read need no token."""
     version: str
     """Version of Tidal."""

@@ -6,7 +6,7 @@ from .base import Reply, UtcTime
 
 
 class StoredExperiment(Reply):
-    """The disk usage of one experiment."""
+    """The size of one experiment on the disk."""
 
     id: str
     name: str | None = None
@@ -14,19 +14,19 @@ class StoredExperiment(Reply):
 
 
 class Storage(Reply):
-    """The disk of the artifact store."""
+    """The disk that contains the artifact store."""
 
     disk_bytes: int
     """Size of the disk in bytes."""
     free_bytes: int
     experiments_bytes: int
-    """Size of the files of all experiments in bytes, including those of dataset jobs."""
+    """Total size of the files of all experiments in bytes, including those of dataset jobs."""
     experiments: int
-    """Number of experiments with files, excluding those of dataset jobs."""
+    """Number of experiments that have files, excluding those of dataset jobs."""
     largest: list[StoredExperiment]
     """The ten largest experiments, largest first."""
     data_bytes: int
-    """Size of the corpora and the token cache in bytes."""
+    """Total size of the corpora and the token cache in bytes."""
     retention_days: float
     """Days after which the logs and metrics of ended experiments are deleted; 0 means never."""
     measured_at: UtcTime

@@ -92,4 +92,4 @@ def test_temperature_0_selects_the_most_likely_token(api: Api, generator: Genera
     assert (replies[0]["effective"]["temperature"], replies[0]["effective"]["topK"]) == (1.0, 1)
     refused = api.admin.post("/api/generate", json={**body, "temperature": 0.0005})
     assert refused.status_code == 422
-    assert "give 0 for the likeliest token, or 0.001 to 100" in refused.json()["detail"]
+    assert "give 0 for the most likely token, or 0.001 to 100" in refused.json()["detail"]

@@ -35,7 +35,7 @@ def test_the_defaults_are_the_same_from_the_request_to_the_engine() -> None:
         ({"top_p": 1.5}, "top_p 1.5 is outside 0..1"),
         ({"modulation": -0.5}, "modulation -0.5 is outside 0..1"),
         ({"repetition_penalty": 101.0}, "repetition_penalty 101 is outside 0.01..100"),
-        ({"temperature": 200.0}, "temperature 200 is not possible; give 0 for the likeliest token, or 0.001 to 100"),
+        ({"temperature": 200.0}, "temperature 200 is not possible; give 0 for the most likely token, or 0.001 to 100"),
         ({"temperature": 0.0001}, "temperature 0.0001 is not possible"),
         ({"gating_mode": "wild"}, "gating mode 'wild' is not one of none, fixed, random, learned"),
         ({"top_log_probs": 21}, "top_log_probs 21 is outside 0..20"),

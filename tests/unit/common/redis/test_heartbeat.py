@@ -1,4 +1,4 @@
-"""A missing health process is reported, and so are failures of its sweeps (its periodic rounds)."""
+"""A missing health process is reported, and so are failures of the reaper's periodic rounds (sweeps)."""
 
 from __future__ import annotations
 

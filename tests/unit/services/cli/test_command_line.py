@@ -38,7 +38,7 @@ def test_an_error_is_one_line_and_exit_1(tmp_path: Path) -> None:
     ended = run("jobs", "list", cwd=tmp_path)
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert ended.stderr == "error: no api answers at http://127.0.0.1:1; start one with `tidal up`\n"
+    assert ended.stderr == "error: no api replies at http://127.0.0.1:1; start one with `tidal up`\n"
 
 
 def test_a_traceback_comes_only_when_asked_for(tmp_path: Path) -> None:
