@@ -192,9 +192,7 @@ class _ControllerTraining:
         self.started_at = self.saved_at = time.monotonic()
 
     def iterate(self) -> StopRequest | None:
-        """Iterate until transitions or seconds are used up, then return None; end early on a stop request and return
-        it.
-        """
+        """Iterate until transitions or time are used up and return None, or until a stop request and return it."""
         ppo, counters = self.config.ppo, self.state.counters
         while counters.step < ppo.total_steps:
             wait_at_boundary(self.hooks, self.state)

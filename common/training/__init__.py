@@ -1,7 +1,7 @@
-"""Language model training: the interface to its surroundings, the training loop, optimiser, schedule and evaluation.
+"""Language model training: training loop, optimiser, schedule, evaluation, and the interface to the running program.
 
-The package exports only the names that do not need torch; import the others from their module
-(`common.training.pretrain`).
+The package exports only the names that do not need torch; import the others from their modules, such as
+`common.training.pretrain`.
 """
 
 from common.training.hooks import NullHooks, Outcome, SavedCheckpoint, StopRequest, TrainingHooks, outcome_of

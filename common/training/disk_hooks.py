@@ -1,6 +1,6 @@
-"""The disk methods of `TrainingHooks`, which check the free space and whether the archive of metrics can be written.
+"""The methods of `TrainingHooks` that check the free disk space and write the archive of metrics.
 
-Leaves out: how a training waits for space (`common.training.disk_wait`).
+The wait for free space is in `common.training.disk_wait`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from common.errors import DiskFullError, StorageError
 from common.metrics import MetricsWriter
 
 EXPERIMENTS, DATA = "experiments", "data"
-"""Keys of the two folders in `DiskReserve`."""
+"""The keys in `DiskReserve` of the experiment's folder and of the data folder."""
 
 
 class DiskHooks:
@@ -21,10 +21,7 @@ class DiskHooks:
         self._writer = writer
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
-        """See `TrainingHooks.disk_shortage`.
-
-        A failed write of the metrics archive on a full disk also counts as a shortage.
-        """
+        """See `TrainingHooks.disk_shortage`. Metrics that could not be written to a full disk are a shortage, too."""
         disks = (EXPERIMENTS, DATA) if data else (EXPERIMENTS,)
         found = self._reserve.shortage(*disks, next_write_bytes=next_write_bytes)
         refusal = self._writer.refusal

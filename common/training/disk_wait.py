@@ -1,10 +1,10 @@
-"""Waits for disk space, in the phase `waiting_for_disk`, while a disk has less free space than its reserve.
+"""Waits in the phase `waiting_for_disk` while a disk has less free space than its reserve.
 
-A training calls `wait_at_boundary` between two steps. It saves the state if it fits into the reserve, so that a pause,
-a stop or a crash of the worker loses no step. Then it waits until there is space again or a stop request arrives. A
-checkpoint that failed on a full disk in spite of the reserve is written before the next step. `wait_for_disk` serves
-work without such a state, `write_when_disk_has_space` files that are written once. `common.disk` measures the free
-space; the hooks report the wait.
+A training calls `wait_at_boundary` between two steps. If disk space is short, this function saves the state if it fits
+into the reserve, so that a pause, a stop or a crash of the worker loses no step. Then it waits until there is space
+again or a stop request arrives. If the disk became full while a checkpoint was written, that checkpoint is written
+before the next step. `wait_for_disk` is for work without a state to save, `write_when_disk_has_space` for files that
+are written once. `common.disk` measures the free space; the hooks report the wait.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ T = TypeVar("T")
 POLL_SECONDS = 0.1
 """Seconds between two checks for a stop request."""
 REPORT_SECONDS = 2.0
-"""Seconds between two reports of the newest figures. Each report also proves that the process is alive, so this is far
-shorter than the supervisor's time limits."""
+"""Seconds between two reports of the shortage. Each report also proves that the process is alive, so this interval is
+far shorter than the time limits of the supervisor."""
 RETRY_SECONDS = 5.0
-"""Seconds between two attempts of a write that the disk refuses although space is free (a quota, no inodes)."""
+"""Seconds between two attempts of a write that fails although the disk has free space (because of a quota, or no
+inodes)."""
 EVERY_REQUEST = frozenset(StopRequest)
-"""All stop requests."""
+"""All kinds of stop requests."""
 EARLY_STOP_REQUESTS = EVERY_REQUEST - {StopRequest.COMPLETE}
 """The stop requests that end a job without its final files."""
 
@@ -53,7 +54,7 @@ class _Writer(Protocol):
 
 
 class Savable(Protocol):
-    """A training's state that can be written as a checkpoint."""
+    """The state of a training, which can be written as a checkpoint."""
 
     @property
     def writer(self) -> _Writer:
@@ -73,9 +74,9 @@ class Savable(Protocol):
 def wait_for_disk(
     hooks: TrainingHooks, *, obeyed: Collection[StopRequest] = EVERY_REQUEST, data: bool = False
 ) -> StopRequest | None:
-    """Wait until there is disk space and return None, or return a stop request in `obeyed` that arrives before.
+    """Wait until there is disk space, then return None; if a stop request in `obeyed` arrives first, return it.
 
-    Checks the disk of the experiments, with `data` also the disk of the data folder.
+    Checks the disk of the experiments and, with `data`, also the disk of the data folder.
     """
     shortage = hooks.disk_shortage(data=data)
     if shortage is None:
@@ -95,7 +96,7 @@ def write_when_disk_has_space(
 ) -> T:
     """Call `write` once there is disk space, and again after each DiskFullError; return its result.
 
-    After a request to complete, `write` may use the reserve and is called at once. Raises StoppedWaiting on a stop
+    After a request to complete, `write` is called at once and may use the reserve. Raises StoppedWaiting on a stop
     request in `obeyed` during the wait.
     """
     if hooks.requested_stop() is not StopRequest.COMPLETE:
@@ -118,7 +119,10 @@ def write_when_disk_has_space(
 
 
 def wait_to_retry_write(hooks: TrainingHooks, reason: str) -> StopRequest | None:
-    """Wait after a write failed with `reason`. Return None once a retry may succeed, or a stop request."""
+    """Wait after a write failed with `reason`.
+
+    Return None once a retry may succeed; end early on a stop request and return it.
+    """
     refused = hooks.disk_refused(reason)
     with _waiting_for_disk(hooks, refused, EVERY_REQUEST) as disk_wait:
         return _wait_to_retry_write(hooks, disk_wait, refused)
@@ -127,15 +131,16 @@ def wait_to_retry_write(hooks: TrainingHooks, reason: str) -> StopRequest | None
 def wait_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
     """Wait while the disk has too little space; return the time spent in seconds.
 
-    Saves the last finished step first if it fits. Returns early on any stop request, which the caller handles as usual.
-    Checks the disk at most once a second.
+    Before the wait, saves the last finished step if it fits into the reserve. Returns early on any stop request, which
+    the caller handles as usual. Checks the disk at most once a second.
     """
     shortage = _shortage(hooks, state)
     if shortage is None:
         return 0.0
-    # Reported before the save: a large checkpoint may take longer than the time limit of a step.
+    # The wait is reported before a running save ends, because a large checkpoint may take longer than the time limit of
+    # a step.
     hooks.waiting_for_disk(shortage)
-    state.writer.wait_until_idle()  # a running write takes space; removing old checkpoints frees some
+    state.writer.wait_until_idle()  # a running write uses space, and the removal of old checkpoints frees some
     shortage = _shortage(hooks, state)
     if shortage is None:
         hooks.waiting_for_disk(None)
@@ -164,7 +169,7 @@ def _wait_to_retry_write(
 ) -> StopRequest | None:
     """Wait until a retry may succeed. Return the stop request that ended the wait, or None.
 
-    If the disk refuses writes although space is free, retry after RETRY_SECONDS.
+    If writes fail although the disk has free space, a retry is due after RETRY_SECONDS.
     """
     shortage: Shortage | None = refused
     while shortage is not None:
@@ -185,7 +190,7 @@ def _shortage(hooks: TrainingHooks, state: Savable) -> Shortage | None:
 
 
 def _save_into_reserve(state: Savable, shortage: Shortage) -> bool:
-    """Save into the reserve if the checkpoint leaves a quarter of it free. Return whether the state is saved."""
+    """Save a checkpoint if it leaves a quarter of the reserve free. Return whether the state is saved."""
     saved = _fits(state, shortage) and _save(state)
     if saved:
         state.writer.prune_for_space()
@@ -193,9 +198,10 @@ def _save_into_reserve(state: Savable, shortage: Shortage) -> bool:
 
 
 def _fits(state: Savable, shortage: Shortage) -> bool:
-    """Return whether a checkpoint leaves a quarter of the reserve to logs, metrics and other users of this disk.
+    """Return whether a checkpoint leaves a quarter of the reserve free for logs, metrics and other users of this disk.
 
-    Return True when a write was refused although space is free: only another attempt shows whether it succeeds.
+    Also return True if a write failed although the disk has free space, because only another attempt shows whether a
+    write succeeds.
     """
     return shortage.reason is not None or shortage.free_bytes >= state.checkpoint_bytes + shortage.reserve_bytes // 4
 
@@ -203,7 +209,7 @@ def _fits(state: Savable, shortage: Shortage) -> bool:
 def _save(state: Savable) -> bool:
     try:
         info = state.save()
-    except StorageError as error:  # after any error of the disk the training waits and retries instead of failing
+    except StorageError as error:  # the training waits and retries after any error of the disk, instead of failing
         log.error("the last step cannot be saved and stays in memory until the disk has space", reason=error.message)
         return False
     log.info("the last step was saved before the wait for disk space", checkpoint=info.name)
@@ -224,12 +230,15 @@ class _DiskWait:
 
     @property
     def request(self) -> StopRequest | None:
-        """Return the current stop request if this wait obeys it, otherwise None."""
+        """Return the current stop request if it can end this wait, otherwise None."""
         request = self._hooks.requested_stop()
         return request if request in self._obeyed else None
 
     def wait(self, shortage: Shortage, *, seconds: float = REPORT_SECONDS) -> None:
-        """Wait for `seconds`, less on a stop request; report `shortage` every REPORT_SECONDS as a sign of life."""
+        """Wait for `seconds`, or until a stop request.
+
+        Every REPORT_SECONDS, report `shortage` to show that the process is alive.
+        """
         until = time.monotonic() + seconds
         while (now := time.monotonic()) < until and self.request is None:
             if now - self._reported_at >= REPORT_SECONDS:
@@ -249,7 +258,7 @@ def _waiting_for_disk(
 ) -> Iterator[_DiskWait]:
     """Report the start of a wait, and its end even after an exception.
 
-    Calls `first` before the event `waiting_for_disk` and adds its result to the event, so a step that the event reports
+    Calls `first` before the event `waiting_for_disk` and adds the result to the event. So a step that the event reports
     as saved is on disk.
     """
     started = time.monotonic()

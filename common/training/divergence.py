@@ -1,8 +1,8 @@
 """Ends a training whose loss, gradients or weights are not finite, with an error that names a checkpoint to resume.
 
-If the loss or the gradients of step S are not finite, a training resumed from a checkpoint of S would diverge again. So
-this checkpoint is withdrawn: its folder is renamed, unless it is the best so far. The error names the newest intact
-checkpoint before S. The check itself is `common.errors.require_finite`.
+If the loss or the gradients computed with the weights of step S are not finite, a training resumed from a checkpoint of
+S would diverge again. Therefore this checkpoint is withdrawn: its folder is renamed, unless it is the best checkpoint
+so far. The error names the newest intact checkpoint before S. `common.errors.require_finite` checks the values.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def withdraw_and_explain(
 ) -> DivergedError:
     """Withdraw the checkpoints of the diverged state and return the error to raise instead of `error`.
 
-    `number` is the number of the checkpoints that hold the diverged state. `first_number` is the number at which the
-    training began if it was given the checkpoint `started_from` of another experiment. `when` is a clause such as "at
-    update 12", `change` the advice which setting to lower. No thread may write checkpoints during the call.
+    `number` is the number of the checkpoints that hold the diverged state. If the training started from a checkpoint of
+    another experiment, `started_from` is its path and `first_number` the number of that start. `when` is a phrase such
+    as "at update 12", and `change` advises which setting to change. No thread may write checkpoints during the call.
     """
     hooks.phase("verifying checkpoints")
     withdrawn = manager.withdraw(number)
@@ -37,7 +37,7 @@ def withdraw_and_explain(
     hooks.checkpoints_withdrawn(withdrawn, newest)
     reference = None if newest is None else f"{manager.directory.parent.name}/{manager.directory.name}/{newest.name}"
     if reference is not None:
-        advice = f"resume from {reference}, the newest checkpoint before it"
+        advice = f"resume from {reference}, the newest checkpoint before the divergence"
     elif started_from is not None and first_number is not None:
         initial = started_from.name if started_from.is_file() else "/".join(started_from.parts[-3:])
         if first_number < number:

@@ -1,8 +1,9 @@
-"""Writes the last checkpoint of a training, and decides what happens when the disk refuses it.
+"""Writes the last checkpoint of a training, and decides what happens when the write fails.
 
-A pause without any checkpoint would lose the work and is an error. If the reason is a full disk, the job instead goes
-back to the queue and starts again when there is space. Stop and drain are obeyed, and a training that ends by itself
-still tries to write its final files; each of these cases reports the event `checkpoint_failed`.
+If there is no other checkpoint, a pause would lose the work, so it ends with an error. If the reason is a full disk,
+the worker returns the job to the queue, to start again when there is space. Stop and drain are obeyed even without a
+checkpoint, and a training that ends by itself still tries to write its final files. Both report the event
+`checkpoint_failed`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from common.training.hooks import SavedCheckpoint, StopRequest, TrainingHooks
 
 
 class FinalSavable(Savable, Protocol):
-    """A training's state that can write its last checkpoint."""
+    """The state of a training, which can write a last checkpoint."""
 
     def write_final(self) -> SavedCheckpoint:
-        """Write and return the last checkpoint, or return an older one when the disk refuses the write.
+        """Write and return the last checkpoint, or return the newest older one if the write fails.
 
         Raises StorageError when there is no checkpoint at all.
         """
@@ -38,7 +39,7 @@ def save_finished_state(state: Savable, hooks: TrainingHooks) -> None:
 def write_final_checkpoint(
     state: FinalSavable, hooks: TrainingHooks, request: StopRequest | None
 ) -> StopRequest | None:
-    """Write the last checkpoint and return the stop request that finally applies.
+    """Write the last checkpoint and return the stop request that then applies.
 
     Waits for disk space only if `request` does not end the training early; a stop request during that wait replaces
     `request`.

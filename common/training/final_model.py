@@ -55,7 +55,7 @@ def write_final_model(
         if loss is None:
             return False
         hooks.report_metrics("metrics", counters.step, validation_values(loss))
-    state.writer.prune()  # a finite loss has shown that the last checkpoint is usable
+    state.writer.prune()  # the finite loss shows that the last checkpoint is usable
     samples = generate_samples(state.model, config.evaluation)
     if not keep_going():
         return False

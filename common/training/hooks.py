@@ -1,9 +1,9 @@
-"""The interface between training code and its surroundings, such as a worker or a terminal.
+"""The interface between training code and the program that runs it, such as a worker or the command line.
 
-`TrainingHooks` is all that pretraining, controller training, evaluation and ablation know about jobs: they report
-metrics, progress, phases and checkpoints, and check for stop requests. The child process of a worker implements it over
-a socket (`services.trainer`), the command line over a terminal (`common.training.local_hooks`).
-Leaves out: torch, databases, files.
+`TrainingHooks` is all that pretraining, controller training, evaluation and ablation know about jobs. They call its
+methods to report metrics, progress, phases and checkpoints, and to check for stop requests. In the child process of a
+worker, the methods send messages over a socket (`services.trainer`); on the command line, they print to the terminal
+(`common.training.local_hooks`). This module uses neither torch nor databases nor files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class StopRequest(StrEnum):
     PAUSE = "pause"
     """Write a checkpoint and end; the job resumes later."""
     COMPLETE = "complete"
-    """Stop training now, evaluate, write the final model."""
+    """Stop the steps of training now, then evaluate and write the final model."""
     STOP = "stop"
     """Write a checkpoint and end; the job is cancelled."""
     DRAIN = "drain"
@@ -60,7 +60,7 @@ class SavedCheckpoint(Protocol):
 
     @property
     def step(self) -> int:
-        """Return the number of optimiser updates (for a controller: transitions) before this checkpoint."""
+        """Return the number of finished optimiser updates (for a controller: transitions) at this checkpoint."""
         ...
 
     @property
@@ -75,18 +75,18 @@ class SavedCheckpoint(Protocol):
 
 
 class TrainingHooks(Protocol):
-    """The surroundings of a training. No method may raise because of a failed connection.
+    """The methods that training code calls; the program that runs the training implements them.
 
-    Only `before_checkpoint` and `wait_while_suspended` may block; the methods that check a disk take as long as the
-    check. The three methods that report checkpoints on disk and `event` are also called from the thread that
-    writes checkpoints.
+    No method may raise because of a failed connection. Only `before_checkpoint` and `wait_while_suspended` may wait;
+    the methods that check a disk take as long as the check. `event` and the methods whose names begin with `checkpoint`
+    are also called from the thread that writes checkpoints.
     """
 
     def phase(self, name: str) -> None:
         """Report the start of a phase: "loading data", "compile", "training", "evaluation", "checkpoint", …"""
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Report one point of the series of `kind` ("metrics" or "rl-metrics"). Never blocks."""
+        """Report one point of the metrics of `kind` ("metrics" or "rl-metrics"). Never blocks."""
 
     def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
         """Report progress at every micro-batch; `step` counts finished optimiser updates (controller: transitions).
@@ -99,19 +99,19 @@ class TrainingHooks(Protocol):
         """Return the current stop request, or None."""
 
     def before_checkpoint(self) -> None:
-        """Before a checkpoint becomes visible, write the metrics so far to disk, then wait while suspended.
+        """Write the metrics so far to disk, then wait while suspended; called before a checkpoint becomes visible.
 
         Raises StorageError when the metrics cannot be written; the checkpoint is then not published.
         """
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
-        """Report a checkpoint that is complete on disk. Also called for the one from which training resumes."""
+        """Report a checkpoint that is complete on disk. Also called for the checkpoint from which training resumes."""
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
         """Report the names of all checkpoints on disk, after older ones were removed."""
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
-        """Report that training diverged: `names` were withdrawn, `newest` can be resumed from (None: no checkpoint)."""
+        """Report that training diverged and the checkpoints `names` were withdrawn; `newest` can be resumed from."""
 
     def artifact_saved(self, name: str, kind: str) -> None:
         """Report a file that is complete on disk; `name` is relative to the folder of the experiment.
@@ -120,30 +120,30 @@ class TrainingHooks(Protocol):
         """
 
     def event(self, name: str, **details: Any) -> None:
-        """Report an event for the history of the job: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", …"""
+        """Report an event to be stored with the job: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", …"""
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
         """Return a shortage if the free space is below the reserve or too small for `next_write_bytes`, otherwise None.
 
-        Checks the disk of the experiments, with `data` also the disk of the data folder. A result of None is cached for
-        one second.
+        Checks the disk of the experiments and, with `data`, also the disk of the data folder. A result of None is
+        cached for one second.
         """
 
     def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
-        """Return a shortage for a write that failed with `reason` on a full disk, even if it reports free space."""
+        """Return a shortage for a write that failed with `reason` on a full disk, even if it shows free space."""
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
-        """Report that the training waits for disk space, in the phase `waiting_for_disk`. Repeated every few seconds.
+        """Report that the training waits for disk space. Called every few seconds during the phase `waiting_for_disk`.
 
         None reports that the wait is over and the previous phase continues.
         """
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
-        """Offer a function that saves the last finished step, for a stop that cannot wait for a micro-batch.
+        """Offer a function that saves the last finished step, for a stop that cannot wait for a micro-batch to end.
 
-        The surroundings may call it once, from any thread, and must end the process afterwards, because training does
-        not continue. It reports the checkpoint itself, and returns None if the training is already ending. It raises
-        StorageError when there is no checkpoint at all. `offer_checkpoint(None)` withdraws the offer.
+        The program that runs the training may call `save` once, from any thread, and must end the process afterwards,
+        because training does not continue. `save` reports the checkpoint, and returns None if the training is already
+        ending. It raises StorageError when there is no checkpoint at all. `offer_checkpoint(None)` withdraws the offer.
         """
 
     def wait_while_suspended(self) -> None:
@@ -151,7 +151,7 @@ class TrainingHooks(Protocol):
 
 
 class NullHooks:
-    """Surroundings that ignore all reports and never request a stop."""
+    """Hooks that ignore all reports and never request a stop."""
 
     def phase(self, name: str) -> None:
         """Do nothing."""

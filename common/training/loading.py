@@ -1,8 +1,8 @@
 """Opens the corpus of a job, and reports during long phases that the training is alive.
 
-Downloading or tokenising a large corpus, or waiting for another process that does so, can take hours. Meanwhile a
-request to stop or drain must be obeyed within a second, whatever library is busy, and the supervisor must not take a
-silent but healthy training for a hang. So a second thread does the work while the training's thread checks for stop
+Downloading or tokenising a large corpus, or waiting for another process that does so, can take hours. Meanwhile, a
+request to stop or drain must be obeyed within a second, even if a library does not return, and the supervisor must not
+kill a training that is healthy but silent. So a second thread does the work while the training's thread checks for stop
 requests. A pause is obeyed only if there is a checkpoint to resume from.
 """
 
@@ -28,9 +28,9 @@ REPORT_SECONDS = 5.0
 POLL_SECONDS = 0.1
 """Seconds between two checks for a stop request."""
 CLEANUP_SECONDS = 1.0
-"""Seconds that the loading thread gets to remove its unfinished files after a stop request."""
+"""Seconds that the loading thread has to remove its unfinished files after a stop request."""
 FETCH_SECONDS = 6 * 3600.0
-"""Seconds for which a download counts as healthy, because the library does not report its progress."""
+"""Seconds for which a download counts as alive although the library reports no progress."""
 
 
 class StoppedWhileLoading(Exception):
@@ -49,7 +49,7 @@ class LongPhase:
         self._report()
 
     def heartbeat(self) -> None:
-        """Wait while the training is suspended, then repeat the report if it is due."""
+        """Wait while the training is suspended, then report the phase again if the last report is old enough."""
         self._hooks.wait_while_suspended()
         if time.monotonic() - self._reported_at >= REPORT_SECONDS:
             self._report()
@@ -68,10 +68,12 @@ def load_corpus(
     phase: str = "loading data",
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Corpus:
-    """Open the corpus in a phase of its own and report it. Raises StoppedWhileLoading on a request to stop or drain.
+    """Open the corpus in a separate phase, then report the event "corpus".
 
-    `may_pause` means that there is a checkpoint, so that a pause is obeyed as well. `progress` is called from the
-    caller's own thread with the number of tokenised documents and, where known, of all documents.
+    Raises StoppedWhileLoading on a request to stop or drain.
+
+    `may_pause` means that there is a checkpoint, so that a pause is obeyed as well. `progress` is called in the
+    caller's thread with the number of tokenised documents and, if known, of all documents.
     """
     obeyed = {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if may_pause else set())
 
@@ -80,7 +82,7 @@ def load_corpus(
         try:
             return open_once()
         except DiskFullError:
-            # The partial cache has been removed. It is built again when there is space.
+            # The unfinished token cache has been removed. It is built again when there is space.
             return write_when_disk_has_space(hooks, open_once, obeyed=obeyed, data=True)
 
     def wait_for_space() -> None:
@@ -101,7 +103,7 @@ def load_corpus(
             progress(*work.tokenised)
     try:
         corpus = work.result()
-    except StoppedWaiting as stop:  # the thread saw the stop request before this loop did
+    except StoppedWaiting as stop:  # the loading thread saw the stop request before this loop did
         raise StoppedWhileLoading(stop.request) from None
     hooks.event("corpus", description=corpus.description, train_tokens=len(corpus.train), digest=corpus.digest)
     return corpus
@@ -135,10 +137,13 @@ class _LoadingThread(Generic[T]):
         return self._results[0]
 
     def progress(self, step: str, done: int, total: int | None) -> None:
-        """Report progress from inside the function; the step "fetch" announces a call that reports no progress."""
+        """Report progress; called by the function.
+
+        With the step "fetch", it announces a call that reports no progress.
+        """
         if self.abandoned.is_set():
             raise _Abandoned
-        if step == "tokenise":  # only this step writes; an existing cache may be read from a full disk
+        if step == "tokenise":  # only this step writes to the disk; an existing cache can be read from a full disk
             self._wait_for_space()
             if self.abandoned.is_set():
                 raise _Abandoned
@@ -147,7 +152,7 @@ class _LoadingThread(Generic[T]):
         self._phase.heartbeat()
 
     def heartbeat_while_fetching(self) -> None:
-        """Send heartbeats during a download, because the library does not report its progress."""
+        """Send a heartbeat if a download is running, because the library reports no progress."""
         since = self._fetching_since
         if since is not None and time.monotonic() - since < FETCH_SECONDS:
             self._phase.heartbeat()

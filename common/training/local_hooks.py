@@ -1,7 +1,7 @@
 """`TrainingHooks` for a terminal: a progress bar, a line per event, and metrics in the experiment's folder.
 
-Ctrl-C requests a pause: the training writes a checkpoint, from which the same command resumes. A second Ctrl-C ends
-the process at once.
+Ctrl-C requests a pause: the training writes a checkpoint and ends; the same command resumes from that checkpoint. A
+second Ctrl-C ends the process at once.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class LocalHooks(DiskHooks):
             )
 
     def phase(self, name: str) -> None:
-        """Show the phase beside the bar."""
+        """Show the phase next to the progress bar."""
         self._phase = name
         self._progress.update(self._bar, description=name)
 
@@ -103,7 +103,7 @@ class LocalHooks(DiskHooks):
         self.console.print(f"step {step:>6}  " + "  ".join(shown), highlight=False)
 
     def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
-        """Move the bar, which counts steps or time, whichever ends the training first."""
+        """Update the progress bar, which shows the used share of steps or time, whichever is larger."""
         if not self._started:
             self._started = True
             if self._attempt > 1:
@@ -116,7 +116,7 @@ class LocalHooks(DiskHooks):
         return self._request
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
-        """Print a line when the wait begins and one when it ends; show the figures beside the bar."""
+        """Print a line when the wait begins and when it ends; show the shortage next to the progress bar."""
         if shortage is None:
             self._waiting = False
             self.console.print("there is enough disk space again; training continues", style="yellow")
@@ -161,7 +161,10 @@ class LocalHooks(DiskHooks):
         self.console.print(f"{kind}: {name}", highlight=False)
 
     def event(self, name: str, **details: Any) -> None:
-        """Print the event, except those of a wait for disk space, for which `waiting_for_disk` prints lines."""
+        """Print the event.
+
+        Events of a wait for disk space are skipped, because `waiting_for_disk` prints lines for them.
+        """
         if name in (WAITING_FOR_DISK, "disk_wait_ended"):
             return
         text = ", ".join(f"{key} {value}" for key, value in details.items())

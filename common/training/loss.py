@@ -1,9 +1,10 @@
-"""Computes the next-token cross-entropy of the language model, on CPU without the full (B·T, V) logits.
+"""Computes the next-token cross-entropy of the language model. On CPU, the full (B·T, V) logits never exist.
 
 On CPU the vocabulary head costs more than the rest of a small model, and most of that time is memory traffic. torch's
-chunked linear cross-entropy computes the gradient in the forward pass, one cache-sized piece of logits at a time: for
-512 positions and V = 50,257 it takes 65 to 75 % of the CPU time of logits followed by cross-entropy, with the same loss
-and gradients to float32 accuracy. On CUDA the plain form is used, which torch.compile fuses.
+chunked linear cross-entropy computes the gradient in the forward pass, one cache-sized piece of logits at a time. For
+512 positions and V = 50,257, it takes 65 to 75 % of the CPU time of full logits followed by cross-entropy, and gives
+the same loss and gradients to float32 accuracy. On CUDA, full logits are used, because torch.compile fuses their
+computation with the loss.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch.nn import functional
 from common.model import TransformerLM
 
 _LOGITS_PER_CHUNK = 1 << 22
-"""Logits computed at a time: 16 MiB of float32."""
+"""Number of logits that are computed at a time: 16 MiB of float32."""
 
 
 def summed_loss(model: TransformerLM, input_ids: Tensor, targets: Tensor, modulation: Tensor | None = None) -> Tensor:

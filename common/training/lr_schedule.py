@@ -1,4 +1,4 @@
-"""The learning rate of pretraining: linear warm-up, then cosine decay, over the share of steps or time used up."""
+"""The learning rate of pretraining: linear warm-up, then cosine decay over the used share of steps or time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ def warmup_cosine_rate(
 ) -> float:
     """Return the learning rate of update `step` (the first is 0).
 
-    The warm-up rises from peak / warmup_steps at step 0 to peak at step warmup_steps − 1; after it the rate is
-    floor + (peak − floor) · (1 + cos(π·q)) / 2, where q is the finished share of the training after warm-up (one cycle
-    of SGDR, Loshchilov and Hutter, 2017). `time_fraction` is the used share of a time limit (0 without a limit).
-    Progress is the larger of step / total_steps and time_fraction, so that the rate also decays on a slow machine.
+    The warm-up rises from peak / warmup_steps at step 0 to peak at step warmup_steps − 1; after it the rate is floor +
+    (peak − floor) · (1 + cos(π·q)) / 2, where q is the finished share of the training after warm-up (one cycle of SGDR,
+    Loshchilov and Hutter, 2017). The finished share is computed from step / total_steps or from `time_fraction`, the
+    used share of a time limit (0 without a limit), whichever is larger. So the rate also decays if a slow machine
+    reaches the time limit first.
     """
     total = max(total_steps, 1)
     warmup = min(max(warmup_steps, 0), total)

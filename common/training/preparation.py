@@ -1,4 +1,4 @@
-"""Prepares a pretraining: opens the corpus, builds model and optimiser, and restores the state it starts from."""
+"""Prepares a pretraining: opens the corpus, builds model and optimiser, and restores the initial state."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class PretrainingRun:
     loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     total_steps: int
     started_at: float
-    """time.monotonic() of the start, moved back by the training time of earlier attempts."""
+    """time.monotonic() at the start of this attempt, minus the training time of earlier attempts."""
     first_step: int
     """Step at which this attempt began."""
     saved_at: float
-    """time.monotonic() of the newest checkpoint during training, or of the start."""
+    """time.monotonic() when the newest checkpoint of this attempt was due; before the first, that of its start."""
     overflowing_since: int | None = None
-    """First step of the current series of fp16 gradients that are not finite; None after a finite gradient."""
+    """Step at which the current series of fp16 gradients that are not finite began; None after a finite gradient."""
     stopped_by: StopRequest | None = None
-    """The newest request to end without a final model. It stays set even if the request is withdrawn later."""
+    """The newest stop request to end without a final model. It is kept even if the user withdraws the request later."""
 
     @property
     def seconds(self) -> float:
@@ -59,7 +59,7 @@ class PretrainingRun:
         return min(1.0, self.seconds / limit) if limit else 0.0
 
     def early_stop_request(self) -> StopRequest | None:
-        """Return the current stop request if it ends training without a final model; store it in `stopped_by`."""
+        """Return the current stop request, and store it in `stopped_by`, if it ends training without a final model."""
         request = self.hooks.requested_stop()
         if request is None or request is StopRequest.COMPLETE:
             return None
@@ -77,7 +77,7 @@ def prepare_pretraining(
 ) -> PretrainingRun:
     """Return a training that is ready for its first step. Arguments and errors are those of `pretrain`.
 
-    Also raises StoppedWhileLoading on a stop request while the corpus is loaded.
+    Raises also StoppedWhileLoading if a stop request arrives while the corpus is loaded.
     """
     training = config.training
     vocabulary = load_tokenizer().n_vocab

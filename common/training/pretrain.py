@@ -3,9 +3,8 @@
 Training resumes from the newest intact checkpoint in `<directory>/checkpoints`. A stop request is obeyed at the next
 micro-batch. Loss and gradient norm are checked at every update, before it changes a weight; if one of them is not
 finite, the training ends without saving. A checkpoint is written once the next update has shown that its weights still
-give a finite loss. Leaves out: several devices, and bit-exact resume with `max_seconds`, where the learning rate
-depends on the clock. Run it with
-`tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
+give a finite loss. A training uses one device. With `max_seconds` a resume is not bit-exact, because the learning rate
+depends on the clock. Run it with `tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,8 @@ from common.training.optimizer import clip_gradients, set_learning_rate, skip_st
 from common.training.preparation import PretrainingRun, prepare_pretraining
 
 INITIAL_VALIDATION_BATCHES = 16
-"""Batches of the validation before the first step. Its loss is only a reference value, so a part is enough."""
+"""Number of batches of the validation before the first step. Its loss is only a reference, so a few batches are
+enough."""
 
 
 def pretrain(
@@ -47,9 +47,9 @@ def pretrain(
 ) -> Outcome:
     """Train until the steps, epochs, time or patience of `config.training` are used up, or until a stop request.
 
-    `directory` is the experiment's folder. With `resume` the training continues from its newest intact checkpoint. If
-    there is none, it starts from `initial_checkpoint` (a checkpoint folder restores the training state, a file only the
-    weights) or from new weights. The outcome COMPLETED means that the final model and
+    `directory` is the experiment's folder. With `resume` the training continues from its newest intact checkpoint.
+    Without such a checkpoint, it starts from `initial_checkpoint` (a checkpoint folder restores the training state, a
+    file only the weights) or from new weights. The outcome COMPLETED means that the final model and
     `evaluation_results/evaluation_results.json` are written. Every other outcome leaves a checkpoint, except STOPPED
     and DRAINED while the corpus is tokenised.
 
@@ -70,7 +70,7 @@ def pretrain(
             if _finish(run, directory):
                 return Outcome.COMPLETED
         request = run.stopped_by
-        assert request is not None  # without a request, the training has returned COMPLETED above
+        assert request is not None  # without a request, the function has returned COMPLETED above
         hooks.phase("checkpoint")
         try_final_checkpoint(run.state.write_final, hooks, request)
         return outcome_of(request)
@@ -110,7 +110,7 @@ def _train(run: PretrainingRun) -> None:
 
 
 class _Update(NamedTuple):
-    """The figures of one optimiser update."""
+    """The results of one optimiser update."""
 
     loss: float
     """Mean loss per token in nats."""
@@ -155,7 +155,7 @@ def _take_step(run: PretrainingRun) -> _Update | None:
     )
     set_learning_rate(state.optimizer, rate)
     gradient_norm = clip_gradients(state.model, state.optimizer, state.scaler, training.max_grad_norm)
-    # The only synchronisation with the device in this update.
+    # This is the only synchronisation with the device in the update.
     loss_value, norm_value = torch.stack([mean_loss, gradient_norm]).tolist()
     require_finite("the loss", loss_value)
     gradients_finite = math.isfinite(norm_value)
@@ -257,7 +257,7 @@ def _validate(run: PretrainingRun) -> bool:
 
 
 def _save_when_due(run: PretrainingRun) -> None:
-    """Save the newest step in the background if it is due. A finite loss has already been computed with its weights."""
+    """Save the last step in the background if a checkpoint is due; its weights have already given a finite loss."""
     every, step = run.config.checkpoint, run.state.counters.step
     if step == run.first_step:
         return
@@ -299,7 +299,7 @@ _METRIC_OF = {
     "the gradient norm": names.GRADIENT_NORM,
     "the validation loss": names.VALIDATION_LOSS,
 }
-"""Metric that records the value that is not finite, by `DivergedError.quantity`."""
+"""{`DivergedError.quantity`: name of the metric that records the value that is not finite}."""
 
 
 def _finish(run: PretrainingRun, directory: Path) -> bool:
@@ -315,7 +315,7 @@ def _finish(run: PretrainingRun, directory: Path) -> bool:
 
 
 def _save_finished(run: PretrainingRun) -> None:
-    """Save a checkpoint with the flag `finished`, so that a resume goes straight to evaluation and final model.
+    """Save a checkpoint with the flag `finished`, so that a resumed job only evaluates and writes the final model.
 
     A failed write is only reported, because the smaller model files may still fit on the disk.
     """

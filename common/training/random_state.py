@@ -24,7 +24,7 @@ def capture_random_state() -> dict[str, Any]:
 
     They consist of tensors, numbers and tuples.
     """
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # legacy: the tuple form
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # legacy=True returns a tuple
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

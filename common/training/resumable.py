@@ -1,10 +1,10 @@
-"""Makes the state of a training savable at any moment, from any thread.
+"""Makes it possible to save the state of a training at any moment, from any thread.
 
-At each point from which it can be resumed, a training calls `mark`. This copies its state except weights and optimiser.
-Weights change only under the lock, in a block that ends with another call of `mark`. So a checkpoint always holds the
-marked state, even if another thread writes it while the training computes. Leaves out: the contents of the state and
-the calls of `mark` (`common.training.training_state`, `common.rl.state`), files and the thread that writes them
-(`common.checkpoint`).
+At each point from which a training can be resumed, it calls `mark`, which copies its state except weights and
+optimiser. Weights change only under the lock, in a block that ends with another call of `mark`. So a checkpoint always
+holds the marked state, even if another thread writes it while the training computes. The subclasses in
+`common.training.training_state` and `common.rl.state` define the contents of the state and call `mark`.
+`common.checkpoint` writes the files, in a separate thread.
 """
 
 from __future__ import annotations
@@ -35,24 +35,27 @@ class Resumable(ABC):
         self._trained = trained
         self._lock = threading.Lock()
         self._leaving = False
-        """Whether the training has ended or is ending: no thread may begin another checkpoint."""
+        """Whether the training has ended or is ending. If so, no thread may begin another checkpoint."""
         self._marked: dict[str, Any] = {}
 
     @abstractmethod
     def _copy(self) -> dict[str, Any]:
-        """Return a copy of the state without weights and optimiser; its `counters` include `finished` and `NUMBER`."""
+        """Return a copy of the state without weights and optimiser.
+
+        Its `counters` have the keys "finished" and `NUMBER`.
+        """
 
     @abstractmethod
     def _describe(
         self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any], score: Score | None, *, copied: bool
     ) -> TrainingSnapshot:
-        """Return the marked state with these weights and optimiser; `copied` is True if they are host copies."""
+        """Return the marked state with these weights and optimiser state; `copied` means that they are host copies."""
 
     @property
     def checkpoint_bytes(self) -> int:
         """Return the expected size of the next checkpoint in bytes.
 
-        It is the size of the newest one; before the first, the size of the weights and Adam's two moments.
+        It is the size of the newest checkpoint or, before the first one, of the weights and Adam's two moments.
         """
         newest = self.writer.newest
         return newest.size_bytes if newest is not None else 3 * tensor_bytes(self._trained.state_dict())
@@ -62,23 +65,24 @@ class Resumable(ABC):
         self._marked = self._copy()
 
     def save(self) -> CheckpointInfo:
-        """Write the marked state to disk and return the checkpoint. Raises StorageError when the disk refuses."""
+        """Write the marked state to disk and return the checkpoint. Raises StorageError when the write fails."""
         with self._lock:
             return self.writer.write(self._key(), self._capture)
 
     def write_final(self) -> CheckpointInfo:
         """Write the last checkpoint and return it; no thread writes another one afterwards.
 
-        If the disk refuses the write, return the newest older checkpoint. Raises StorageError when there is none.
+        If the write fails, return the newest older checkpoint. Raises StorageError when there is none.
         """
         with self._lock:
             self._leaving = True
             return self.writer.write_final(self._key(), self._capture)
 
     def write_final_and_block(self) -> CheckpointInfo | None:
-        """Like `write_final`, for another thread. Keeps the lock, so training cannot continue; the process must end.
+        """Do the same as `write_final`, but in another thread, and keep the lock, so that training cannot continue.
 
-        Returns None when the training is ending and has written, or is writing, its last checkpoint.
+        The process must end afterwards. Returns None when the training is ending and has written, or is writing, its
+        last checkpoint.
         """
         self._lock.acquire()
         if self._leaving:
@@ -94,7 +98,7 @@ class Resumable(ABC):
     def _save_in_background(self, score: Score | None) -> None:
         """Copy the marked state to host memory and submit it to the writer, unless it is already written or submitted.
 
-        A state with a score is the best so far; it is always submitted.
+        A state with a score is the best so far and is always submitted.
         """
         with self._lock:
             if not self._leaving and (score is not None or not self.writer.has_state(self._key())):
@@ -105,7 +109,7 @@ class Resumable(ABC):
         return counters[self.NUMBER], counters["finished"]
 
     def _capture(self, score: Score | None = None, *, copied: bool = False) -> TrainingSnapshot:
-        """Return the marked state; with `copied` it does not change when the training continues."""
+        """Return the marked state. With `copied`, the result does not change when the training continues."""
         weights, optimizer = self._trained.state_dict(), self.optimizer.state_dict()
         if copied:
             weights, optimizer = host_copy(weights), host_copy(optimizer)
@@ -113,5 +117,5 @@ class Resumable(ABC):
 
 
 def environment_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the differences from the checkpoint's environment that prevent a bit-exact continuation, as texts."""
+    """Return texts that name the differences between two environments, which prevent a bit-exact resume."""
     return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]

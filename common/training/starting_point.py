@@ -25,16 +25,18 @@ def restore_start(
     resume: bool,
     initial_checkpoint: Path | None,
 ) -> None:
-    """Restore `state` from where the training starts; report skipped checkpoints and inexact resumes as events.
+    """Restore `state` from the starting point of the training.
 
-    Raises CheckpointError or ConfigError if `initial_checkpoint` is damaged or its shape differs from the model's.
+    Report skipped checkpoints and inexact resumes as events. Raises CheckpointError or ConfigError if
+    `initial_checkpoint` is damaged or its shape differs from the model's.
     """
     newest = newest_intact_checkpoint(manager, hooks) if resume else None
     if newest is not None:
         _resume(state, newest, hooks, own=True)
-        # Reported again, because the process that wrote it may have died before its report.
+        # The checkpoint is reported again, because the process that wrote it may have died before its report.
         hooks.checkpoint_saved(newest)
-        # No older checkpoint is removed yet: only the next update shows whether training can continue from this one.
+        # No older checkpoint is removed yet, because only the next update shows whether training can continue from this
+        # one.
         hooks.checkpoints_kept(manager.names())
     elif initial_checkpoint is not None and (initial_checkpoint / MANIFEST).is_file():
         verify(initial_checkpoint)
@@ -50,7 +52,7 @@ def has_checkpoints(directory: Path) -> bool:
 
 
 def newest_intact_checkpoint(manager: CheckpointManager, hooks: TrainingHooks) -> CheckpointInfo | None:
-    """Return the newest intact checkpoint, or None. Rename damaged newer ones and report each as an event."""
+    """Return the newest intact checkpoint, or None. Rename newer damaged checkpoints and report each as an event."""
     hooks.phase("verifying checkpoints")
     hooks.wait_while_suspended()
     newest = manager.latest()
