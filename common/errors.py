@@ -122,6 +122,6 @@ class LeaseLostError(TidalError):
 
 
 class JobFailed(TidalError):
-    """The job of a Celery task has failed. It makes Flower show a failed task; the job's state is in the database."""
+    """Makes Flower show the Celery task of a failed job as failed; the state of the job is in the database."""
 
     code = "job_failed"

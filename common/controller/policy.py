@@ -119,7 +119,7 @@ class GatingPolicy(nn.Module):
 
     @property
     def actor(self) -> nn.Sequential:
-        """The head that computes the parameters of the distribution."""
+        """The actor head, which computes the parameters of the distribution."""
         head = self.actor_mean if self.actor_head is None else self.actor_head
         assert head is not None
         return head

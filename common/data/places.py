@@ -53,14 +53,17 @@ def find_file(source: str, data_dir: Path) -> Path:
 
 
 def require_inside(config: DataConfig, data_dir: Path) -> None:
-    """Raise DataError if a file of the corpus, with links resolved, is outside `data_dir`. Jobs call it first."""
+    """Raise DataError if a file of the corpus, with links resolved, is outside `data_dir`.
+
+    Every job calls this before it reads a corpus.
+    """
     for source in (config.source, config.validation_source):
         if source is not None and is_file_name(source):
             _check_inside(source, data_dir)
 
 
 def resolve_local_files(config: DataConfig, data_dir: Path) -> DataConfig:
-    """Return the configuration with files that are not in `data_dir` resolved against the working directory.
+    """Return the configuration with absolute paths for files in the working directory that are not in `data_dir`.
 
     Commands that a user runs in a terminal call this.
     """
@@ -108,7 +111,7 @@ def _resolve(source: str, data_dir: Path) -> Path:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # the name is too long, or a folder cannot be entered
+    except OSError:  # raised if the name is too long, or a folder cannot be entered
         return False
 
 

@@ -18,7 +18,7 @@ from common.data.tokenizer import END_OF_TEXT_ID
 from common.errors import DataError
 
 PASSES = 4
-"""Number of attempts per document to sample another different prompt, before prompts are repeated."""
+"""Number of passes over all documents to find enough different prompts, before prompts are repeated."""
 
 
 class PromptPool(StrEnum):

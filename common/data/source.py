@@ -218,7 +218,7 @@ def validation_source(config: DataConfig, data_dir: Path) -> DocumentSource | No
 def _local_source(name: str, config: DataConfig, data_dir: Path) -> FileSource | None:
     """Return the source of a file or a dataset, or None if `name` is neither.
 
-    The manifest of a dataset contains the field that holds its text, so `config.text_field` applies to files only.
+    The manifest of a dataset names its text field, so `config.text_field` applies to files only.
     """
     if is_file_name(name):
         return FileSource(find_file(name, data_dir), config.text_field)
@@ -241,7 +241,7 @@ def _from_hub(name: str, function: str, **arguments: Any) -> Any:
     try:
         with limited_memory(HUB_MEMORY_BYTES):
             return getattr(datasets, function)(name, **arguments)
-    except MemoryError as error:  # also the base class of pyarrow's ArrowMemoryError
+    except MemoryError as error:  # includes pyarrow's ArrowMemoryError
         raise DataError(
             f"{name}: fetching the dataset takes more than {HUB_MEMORY_BYTES // 2**30} GiB of memory, because its row "
             "groups are too large; choose another dataset, or upload its text"

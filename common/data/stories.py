@@ -2,8 +2,8 @@
 
 A story depends only on (seed, index). Each story follows one of the plots with a hero, a friend, a grown-up, a place
 and a thing, and all its sentences refer to these. The vocabulary is that of a small child, and the variety is far below
-that of natural text, so results on this corpus cannot be compared with results on others. Change VERSION with any
-change of the words.
+that of natural text, so results on this corpus cannot be compared with results on others. Every change of the words
+needs a new VERSION.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class DatasetManifest(BaseModel):
 
 
 class TokenRecord(BaseModel):
-    """The result of tokenising a text, which `sha256` identifies, with the default settings of `data`."""
+    """The result of tokenising the text identified by `sha256`, with the default settings of the section `data`."""
 
     model_config = ConfigDict(frozen=True)
 

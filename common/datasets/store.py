@@ -175,7 +175,8 @@ class DatasetStore:
         return removed
 
     def sweep_caches(self) -> int:
-        """Delete unfinished token caches of builders that have died; return how many. Safe while other builders run."""
+        """Delete unfinished token caches of processes that have died; return their number. Caches in progress are
+        kept."""
         removed = 0
         for path in list((self.data_dir / CACHE).glob(".*.tmp")):
             name = path.name[1:].rsplit(".", 2)[0]

@@ -14,7 +14,7 @@ from common.decoding.frames import MOST_NAMES, ColumnSchema
 
 
 def describe_column(schema: Any, field: str) -> ColumnSchema:
-    """Return what the reader needs to know about the column `field` of an Arrow schema."""
+    """Return the description of the column `field` of an Arrow schema, and the names of all columns."""
     names, types = list(schema.names), list(schema.types)
     found = names.count(field)
     kind = types[names.index(field)] if found == 1 else None

@@ -38,7 +38,7 @@ _SET_VARIABLES = {
 
 
 class DecodingFailed(Exception):
-    """The file could not be decoded; `failure` holds the reason."""
+    """The file could not be decoded. `failure` describes the reason."""
 
     def __init__(self, failure: DecodingFailure) -> None:
         super().__init__(failure["reason"])

@@ -47,7 +47,7 @@ class ColumnSchema(TypedDict):
 
 
 class DecodingFailure(TypedDict):
-    """Why decoding failed: memory, a damaged file (with pyarrow's reason), a text that is too long, or an OSError."""
+    """Why decoding failed: lack of memory, a damaged file (with pyarrow's reason), a too long text, or an OSError."""
 
     kind: Literal["memory", "damaged", "long", "system"]
     reason: str

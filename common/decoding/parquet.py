@@ -1,8 +1,8 @@
 """The decoding child: `python -m common.decoding.parquet PATH REQUEST` writes frames to stdout.
 
-REQUEST is JSON with `column`, `first_row` (where to begin) and `most_rows` (rows per batch). The child may use
-MEMORY_BYTES beyond its memory after loading its libraries. The child exits when its standard input is closed, because
-its parent has then died. Needs pyarrow.
+REQUEST is JSON with `column`, `first_row` (where to begin) and `most_rows` (rows per batch). After loading its
+libraries, the child may use MEMORY_BYTES more memory. The child exits when its standard input is closed, because its
+parent has then died. Needs pyarrow.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def main() -> None:
         # The defaults would load the whole column of a row group, possibly of the whole file, into memory.
         with pq.ParquetFile(Path(path), pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
             _send_column(out, file, request["column"], request["first_row"], request["most_rows"])
-    except MemoryError as error:  # also the base class of pyarrow's ArrowMemoryError
+    except MemoryError as error:  # includes pyarrow's ArrowMemoryError
         _send_failure(out, "memory", error)
     except BrokenPipeError:
-        return  # the reader has closed the pipe
+        return  # raised if the reader has closed the pipe
     except _TooLongError as error:
         _send_failure(out, "long", error, error.row)
     except OSError as error:

@@ -1,7 +1,7 @@
 """Exports one checkpoint to one folder in a requested format: `export_checkpoint(source, form, folder)`.
 
     safetensors  <name>.safetensors with its configuration in the header and in <name>.safetensors.json
-    pth          <name>.pth as the original loads it, strictly; its configuration in <name>.pth.json
+    pth          <name>.pth, which the original loads with strict=True; its configuration in <name>.pth.json
     hf           a model folder for transformers (`huggingface`); language models only
 
 The source can be any file that `load_model` or `load_policy_file` reads. The CLI resolves references to checkpoints.

@@ -145,7 +145,8 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
     _no_split_modules = ["TidalBlock"]
     _supports_cache_class = True
     _supports_sdpa = True
-    # The rotary tables stay float32, because bfloat16 has only 8 bits. Transformers 4 takes no buffers in this list.
+    # The rotary tables stay float32, because bfloat16 has only 8 significant bits. Transformers 4 does not accept
+    # buffers in this list.
     _keep_in_fp32_modules_strict = ["rope_cos", "rope_sin"] if int(__version__.split(".")[0]) >= 5 else None
 
     def __init__(self, config):
@@ -264,7 +265,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         if inputs_embeds is not None and past == 0:
             return {"inputs_embeds": inputs_embeds, **inputs}
         if attention_mask is not None and attention_mask.shape[1] > input_ids.shape[1]:
-            # The cache started with embeddings or tokens of another call, which input_ids does not contain.
+            # The cache begins with embeddings, or with tokens of an earlier call, which input_ids does not contain.
             new = max(attention_mask.shape[1] - past, 1)
         else:
             new = max(input_ids.shape[1] - past, 1)
@@ -278,7 +279,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _check_context(self, position_ids, total, attention_mask):
         limit = self.rope_cos.shape[0]
-        # Without padding the length is enough; otherwise the host has to wait for the device.
+        # Without padding, comparing the length is enough. With padding, the host has to wait for the device.
         if total > limit and (attention_mask is None or int(position_ids.max()) >= limit):
             raise ValueError(
                 f"{total} tokens do not fit into the model's context of {limit}; "

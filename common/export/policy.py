@@ -28,7 +28,7 @@ KEPT = (
     *("optimizer_state_dict", "global_step", "config", "entropy_homeostasis_coef", "diversity_homeostasis_weight"),
     *("lagrange_multiplier_state", GATES, "gate_optimizer_state_dict"),
 )
-"""Keys of the original's files besides those of the policy."""
+"""Keys of the original's files that are exported in addition to the policy."""
 
 
 def is_agent(loaded: Mapping[str, Any]) -> bool:

@@ -133,7 +133,7 @@ class Continuation:
         return step
 
     def end(self, reason: FinishReason) -> None:
-        """End the sequence, and add text that was held back to its last token. A second call has no effect."""
+        """End the sequence; its last token also gets the text that the stop scanner held back. May be called twice."""
         if self.ended:
             return
         rest, stopped = self._scanner.push(self._text.finish())

@@ -1,7 +1,8 @@
 """Changes the status of jobs. Every change goes through `move`, which also writes the event and the outbox rows.
 
-`lock` locks the job's row. `move` makes a transition of the state machine; its UPDATE is fenced by id, attempt and
-present status. `add_event` writes an event without a change of status. Nothing here commits.
+`lock` locks the job's row. `move` makes a transition of the state machine; its UPDATE has an effect only if id, attempt
+and status are still those of the locked row. `add_event` writes an event without a change of status. Nothing here
+commits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Claims jobs: a worker takes the claimable job with the highest priority from its queue, and the oldest of several.
+"""Claims jobs for workers.
+
+A worker takes the claimable job of its queue with the highest priority, and of several such jobs the oldest.
 
 SKIP LOCKED lets a claimer pass over rows that other transactions hold, instead of waiting for them. If the type of the
 job has a concurrency limit, an advisory lock per type makes counting and claiming one step, so that the limit is never

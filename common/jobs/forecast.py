@@ -1,8 +1,8 @@
 """Predicts when waiting jobs will start, by simulating future claims, without the database or a clock.
 
-The input is the waiting jobs in the order of claims, the jobs that hold slots and their remaining time, the limits, and
-the usual duration of each type. If the duration of a job is unknown, jobs that must wait for it have no prediction.
-Jobs that will be submitted later, and workers that start or stop, are not considered.
+The input consists of the waiting jobs in the order of claims, the jobs that occupy slots with their remaining time, the
+limits, and the usual duration of each type. If the duration of a job is unknown, jobs that must wait for it have no
+prediction. Jobs that will be submitted later, and workers that start or stop, are not considered.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def predict_starts(
     for rank, job_waiting in enumerate(waiting):
         if job_waiting.due_in > 0:
             heapq.heappush(arrivals, (job_waiting.due_in, rank, job_waiting))
-        else:  # needs no heapify: a list in ascending order is a heap
+        else:  # a list in ascending order is already a heap
             waiting_by_type.setdefault(job_waiting.type, []).append((rank, job_waiting))
     starts: dict[str, float] = {}
     now = 0.0

@@ -1,6 +1,7 @@
-"""Limits on jobs: how many jobs of a type may hold a slot at the same time, and how many jobs may wait.
+"""Limits on jobs: how many jobs of a type may run at the same time, and how many jobs may wait.
 
-The number of workers is another limit: a worker is one slot (one process per GPU), and a slot runs one job.
+Each active or stale job occupies one slot of its type. The number of workers is another limit, because a worker (one
+process per GPU) runs one job at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ TOO_MANY_WAITING: Final = "too_many_waiting"
 RETRY_SECONDS = 60.0
 """The `Retry-After` of a refused submission in seconds, because usually a job begins or ends every few minutes."""
 SERIALISE_BELOW = 256
-"""Number of further jobs that may wait, at or below which submissions are serialised. Above it, concurrent submissions
+"""Submissions are serialised when at most this number of further jobs may wait. With more room, concurrent submissions
 cannot reach the limit, because each holds a database connection, and the server allows about 200."""
 
 

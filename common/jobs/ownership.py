@@ -47,7 +47,7 @@ def transition(
     if _already_written(session, job_id, attempt, to):
         return to
     job = require_ownership(session, job_id, attempt)
-    if job.status == to:  # `require_ownership` has just restored this status
+    if job.status == to:  # true if `require_ownership` has just restored this status
         return to
     reason = forbidden_reason(to, DesiredState(job.desired_state), has_checkpoint=job.checkpoint_ref is not None)
     if reason is not None:
@@ -57,8 +57,7 @@ def transition(
 
 
 def complete_job(session: Session, job_id: str, attempt: int, *, details: dict[str, Any] | None = None) -> JobStatus:
-    """Complete a job whose child process has finished and whose artifacts are registered; cancel it on a stop
-    request."""
+    """Complete a job whose child process finished and whose artifacts are registered; cancel it on a stop request."""
     if _already_written(session, job_id, attempt, S.COMPLETED, S.CANCELLED):
         return S(lock(session, job_id).status)
     job = require_ownership(session, job_id, attempt)

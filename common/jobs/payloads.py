@@ -48,7 +48,7 @@ class JobPayload(BaseModel):
 
     @property
     def source_checkpoint(self) -> str | None:
-        """The checkpoint that the experiment builds on, `<experiment id>/<file>`: the field `checkpoint`, or None."""
+        """The checkpoint that the experiment builds on (field `checkpoint`), as `<experiment id>/<file>`, or None."""
         return getattr(self, "checkpoint", None)
 
     @property
@@ -102,7 +102,7 @@ class EvaluationPayload(JobPayload):
 
 
 class AblationPayload(JobPayload):
-    """Compare the learned policy with fixed and random ones on unseen prompts."""
+    """Compare the learned policy with fixed and random policies on unseen prompts."""
 
     experiment_type = ExperimentType.ABLATION
 

@@ -26,7 +26,7 @@ def text_column(schema: Any, field: str, where: str) -> None:
 
 
 def require_text(schema: bytes | bytearray, field: str, where: str) -> None:
-    """Do the same check on a schema that the decoding child sent."""
+    """Raise DataError like `text_column`, for a schema that the decoding child process sent."""
     _require_text(json.loads(schema), field, where)
 
 

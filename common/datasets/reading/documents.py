@@ -88,7 +88,7 @@ class Reader(ABC):
 def is_blank(text: str) -> bool:
     """Return whether a text has no visible character."""
     if text and unicodedata.category(text[0]) not in _INVISIBLE:
-        return False  # the usual case
+        return False  # faster, and usually enough
     return text.isspace() or _invisible_pattern().fullmatch(text) is not None
 
 
@@ -131,7 +131,7 @@ def require_some(documents: int, where: str) -> None:
 def no_field(place: str, field: str, existing: Iterable[str], texts: Iterable[str] = ()) -> DataError:
     """Return the error for a record or table that lacks the field with the text.
 
-    `place` names the record or table, `existing` are the fields that it has, `texts` those of them that contain text.
+    `place` names the record or table, `existing` lists all its fields, and `texts` lists the fields that contain text.
     """
     found = f"it has {_listed(existing) or 'none'}"
     if text_fields := _listed(texts):

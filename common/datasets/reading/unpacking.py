@@ -35,7 +35,8 @@ class Unpacker:
         if self._member is None:
             yield data
         else:
-            # Pass small parts, because at the end of each gzip member (possibly every 20 bytes) zlib copies the rest.
+            # Pass small parts. zlib copies the rest of its input at the end of each member, which may have only 20
+            # bytes.
             for start in range(0, len(data), PART_BYTES):
                 yield from self._unpack(data[start : start + PART_BYTES])
 
@@ -56,7 +57,7 @@ class Unpacker:
         assert self._member is not None
         while data:
             if self._member.eof:
-                if not data.strip(b"\0"):  # zeros behind the last member are padding
+                if not data.strip(b"\0"):  # only zeros follow the last member: padding
                     return
                 self._member = zlib.decompressobj(wbits=31)
             try:

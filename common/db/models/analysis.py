@@ -13,7 +13,8 @@ from tidal_client.vocabulary import AnalysisKind
 
 
 class Analysis(Base):
-    """One analysis. Structures are `json`, not `jsonb`: texts of tokens may contain NUL, and the key order is kept."""
+    """One analysis. Structures are `json`, not `jsonb`, because token texts may contain NUL and keys keep their
+    order."""
 
     __tablename__ = "analyses"
     __table_args__ = (
@@ -23,7 +24,7 @@ class Analysis(Base):
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    """`ana_` and 16 characters."""
+    """The identifier: `ana_` followed by 16 random characters."""
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     """The job that computed the analysis; each job has at most one, however many attempts it needs."""

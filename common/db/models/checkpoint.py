@@ -30,7 +30,7 @@ class Checkpoint(Base):
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
     kind: Mapped[str]
     name: Mapped[str]
-    """Path below the folder of the experiment: `checkpoints/step-000000123`, `transformer-lm_v1.0.0.pth`."""
+    """Path below the experiment's folder, such as `checkpoints/step-000000123` or `transformer-lm_v1.0.0.pth`."""
     step: Mapped[int | None]
     sha256: Mapped[str | None]
     size_bytes: Mapped[int | None]

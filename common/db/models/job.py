@@ -86,7 +86,7 @@ class Job(Base):
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    """`job_` and 16 characters."""
+    """The identifier: `job_` followed by 16 random characters."""
     type: Mapped[str]
     queue: Mapped[str]
     payload: Mapped[dict[str, Any]]
@@ -94,7 +94,7 @@ class Job(Base):
     name: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
     priority: Mapped[int] = mapped_column(server_default=text("0"))
-    """From -100 to 100; jobs with a higher priority are claimed first."""
+    """The priority, from -100 to 100; jobs with a higher priority are claimed first."""
     gpus: Mapped[int] = mapped_column(server_default=text("1"))
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
@@ -108,11 +108,11 @@ class Job(Base):
     The trigger checks it against the table of transitions and then sets it to NULL."""
     desired_state: Mapped[str] = mapped_column(server_default=text("'run'"))
     desired_at: Mapped[datetime | None]
-    """When the present desired state was set; the grace period of a stop begins then."""
+    """Time at which the current desired state was set. The grace period of a stop begins at this time."""
     cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
     """Whether the stop was requested as cancel: SIGKILL follows at the end of the grace period, without SIGTERM."""
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
-    """Number of attempts so far, and the fencing token of the present one."""
+    """Number of attempts so far, which is also the fencing token of the current attempt."""
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     status_before_stale: Mapped[str | None]

@@ -24,7 +24,7 @@ class Report(Base):
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    """`rep_` and 16 characters."""
+    """The identifier: `rep_` followed by 16 random characters."""
     title: Mapped[str]
     markdown: Mapped[str] = mapped_column(deferred=True, deferred_raiseload=True)
     """The text. Queries for lists of reports do not load this column."""
@@ -33,7 +33,7 @@ class Report(Base):
     experiment_ids: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
     """The experiments for which the report was created, and the experiments that its charts show."""
     version: Mapped[int] = mapped_column(server_default=text("1"))
-    """Increases with every change. A change names the version that it is based on, and is refused if the report has a
-    newer version."""
+    """The version, which increases with every change. A change names the version that it is based on, and is refused if
+    the report has a newer version."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 PAGE = 2 * 1024 * 1024
-"""Bytes of a huge page on x86-64, and on arm64 with 4 KiB base pages."""
+"""Number of bytes in a huge page on x86-64, and on arm64 with 4 KiB base pages."""
 
 
 def untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:

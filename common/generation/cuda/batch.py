@@ -37,7 +37,7 @@ from tidal_client.vocabulary import GatingMode
 MIN_SPAN = 32
 MIN_CANDIDATES = 64
 SHRINK_FROM = 4
-"""Factor between the capacity and the needed capacity above which an empty batch is allocated anew, because a step
+"""An empty batch is allocated anew if its capacity exceeds the needed capacity by more than this factor, because a step
 counts n-grams over the whole capacity."""
 JOIN_AT_ONCE = 64
 """Largest number of prompts that are prefilled together, through one temporary cache."""
@@ -61,7 +61,7 @@ class SequenceSlot:
 
 @dataclass
 class InFlightStep:
-    """A launched step and its results by slot."""
+    """A launched step and its results for each slot."""
 
     owners: list[Hashable | None]
     """The owner of each slot; None for a free or inactive slot."""
@@ -70,7 +70,7 @@ class InFlightStep:
     most_likely: tuple[Tensor, Tensor] | None
     """Ids and log-probabilities of the most likely tokens, if they were requested."""
     dropped: dict[Hashable, int]
-    """{owner: number of tokens that its context window has dropped so far}, only for windows that slid before this
+    """{owner: number of tokens that its context window has dropped so far} for the windows that slid before this
     launch."""
     event: torch.cuda.Event | None
 
