@@ -1,4 +1,4 @@
-"""Gives every test one thread and the same random numbers at its start, so that results are reproducible."""
+"""Gives each test one thread and the same random seed, so that its results are reproducible."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import sys
 
 import pytest
 
-# Three test processes and their trainers share two cores; more threads would only wait for each other.
+# Three test processes and their trainers share two cores. With more threads, they would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
 def same_random_numbers() -> None:
-    """Seed the libraries that are already imported; importing torch for every test would take seconds."""
+    """Seed the random number generators of those libraries that are imported already.
+
+    Torch is not imported here, because that would take seconds for every test process.
+    """
     random.seed(20)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(20)

@@ -1,4 +1,4 @@
-"""The worked example in CONTRIBUTING.md fits the code: its diff can be applied."""
+"""The example in CONTRIBUTING.md matches the code: the diff that it shows can be applied."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Lines and files of the dashboard's code are short, and types are checked against the versions that are vendored.
+"""Files and lines of the dashboard's code are short, and types are checked against the vendored versions of libraries.
 
-`scripts/check_dashboard.py`, which `make check` runs, checks format, lint rules and types, but none of the above.
+`make check` runs `scripts/check_dashboard.py`, which checks format, lint rules and types, but none of this.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_LINES = 400
 
 
 def written_by_hand() -> dict[str, list[str]]:
-    """Return the lines of each source file by its path, without vendored files."""
+    """Return {path: lines} of all source files except the vendored ones."""
     found = [path for kind in ("js", "css", "html", "ts") for path in DASHBOARD.rglob(f"*.{kind}")]
     ours = [path for path in found if path.parent.name != "vendor"]
     assert len(ours) > 60

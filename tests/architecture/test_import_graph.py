@@ -1,4 +1,4 @@
-"""No modules import each other in a cycle, not even for the type checker, and no route imports another route."""
+"""The import graph has no cycles, not even through imports for the type checker, and no route imports another route."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def import_graph() -> Graph:
 
 
 def graph_of(root: Path) -> Graph:
-    """Return the modules of the packages below `root`, each with those that it imports anywhere in its file."""
+    """Return {module: modules that it imports} for the packages below `root`, including imports inside functions."""
     files = {
         _module_name(path.relative_to(root)): path for package in PACKAGES for path in (root / package).rglob("*.py")
     }
@@ -64,7 +64,7 @@ def graph_of(root: Path) -> Graph:
 
 
 def cycles(graph: Graph) -> list[list[str]]:
-    """Return the groups of modules that reach each other by imports, sorted."""
+    """Return the cycles of the graph: sorted groups of modules that import each other directly or indirectly."""
     reached = {module: _reachable(graph, module) for module in graph}
     groups = {
         frozenset(other for other in reached[module] if module in reached[other])
@@ -89,7 +89,7 @@ def _module_name(path: Path) -> str:
 
 
 def _imported(module: str, path: Path) -> Iterator[str]:
-    """Yield every name in the import statements of the file that may be a module or a member of one."""
+    """Yield all names that the file imports. A name is a module or a member of a module."""
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -101,7 +101,7 @@ def _imported(module: str, path: Path) -> Iterator[str]:
 
 
 def _nearest(name: str, files: dict[str, Path]) -> str | None:
-    """Return the module that `name` is or is a member of, or None if this project has no such module."""
+    """Return `name` if it is a module, else its parent if that is a module; None if this project has neither."""
     if name in files:
         return name
     parent = name.rpartition(".")[0]

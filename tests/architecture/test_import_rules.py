@@ -1,4 +1,4 @@
-"""The import rules in pyproject.toml hold, no file is too long, and every module has a docstring."""
+"""The import rules in pyproject.toml are followed, no file is too long, and every module has a docstring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/architecture.md names every package of this project, and every path that it names exists."""
+"""docs/architecture.md mentions every package of this project, and every path that it mentions exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A public class or function name means one thing in `common` and `tidal_client`: only one module defines it."""
+"""A public class or function name is defined by only one module of `common` and `tidal_client`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import defaultdict
 from tests.paths import ROOT
 
 SHARED = {"main"}
-"""Names that every program may define."""
+"""Names that several modules may define."""
 
 
 def test_no_public_name_is_defined_twice() -> None:

@@ -1,4 +1,4 @@
-"""docs/operations.md explains every status, desired state, event and error code that the code can write, no others."""
+"""docs/operations.md explains all statuses, desired states, events and error codes that the code writes, and no others."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from tidal_client.vocabulary import TERMINAL, DesiredState, JobStatus
 
 GUIDE = (PROJECT_ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 WRITERS = ("add_event", "write_event", "_free_slot", "_record")
-"""Functions whose third argument is the name of an event."""
+"""Functions that write an event. Their third argument is its name."""
 STATUS_EVENTS = {"starting", "running", "completing"}
-"""Events that have the name of the status (`common.jobs.ownership.transition`)."""
+"""Events that are named after the new status (`common.jobs.ownership.transition`)."""
 
 
 def section(title: str) -> str:
-    """Return the text below a heading of the guide."""
+    """Return the section of the guide with this heading."""
     return GUIDE.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
 
 
 def explained(title: str) -> set[str]:
-    """Return the names in the first column of the section's table."""
+    """Return the names in the first column of the table in a section."""
     rows = [line.split("|")[1] for line in section(title).splitlines() if line.startswith("| `")]
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
 
 def strings(node: ast.AST) -> set[str]:
-    """Return the string constants of an expression such as `"a" if b else "c"`."""
+    """Return all string constants in an expression such as `"a" if b else "c"`."""
     return {found.value for found in ast.walk(node) if isinstance(found, ast.Constant) and isinstance(found.value, str)}
 
 
 def events_in(tree: ast.AST) -> Iterator[str]:
-    """Yield the names of events that the code in `tree` writes."""
+    """Yield the name of every event that the code in `tree` writes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -67,7 +67,7 @@ def trees(*folders: str) -> Iterator[ast.AST]:
 def written_events() -> set[str]:
     writers = ("common/jobs", "common/backup", "common/checkpoint", "common/training", "common/rl", "services/worker")
     found = {name for tree in trees(*writers, "services/trainer", "services/health") for name in events_in(tree)}
-    return (found | STATUS_EVENTS) - {"cancel"}  # a signal, which the event `signal` contains
+    return (found | STATUS_EVENTS) - {"cancel"}  # "cancel" is not an event: it is a value in the event `signal`.
 
 
 def test_every_event_is_explained_and_every_explained_event_is_written() -> None:
@@ -84,7 +84,7 @@ def test_a_new_event_would_be_found(source: str) -> None:
 def test_every_status_and_desired_state_is_explained() -> None:
     assert explained("What each status means") == set(JobStatus)
     assert all(f"`{state}`" in section("What each status means") for state in DesiredState)
-    assert len(TERMINAL) == 3  # "The last three are final"
+    assert len(TERMINAL) == 3  # The guide says: "The last three are final".
 
 
 def test_every_error_code_of_a_job_is_explained() -> None:

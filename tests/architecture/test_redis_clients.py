@@ -1,4 +1,4 @@
-"""Only `common.redis.client` creates clients of Redis, so that all timeouts are defined in one module."""
+"""Only `common.redis.client` creates Redis clients, so that all timeouts are defined in one module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAKERS = {"Redis", "StrictRedis", "ConnectionPool", "BlockingConnectionPool", "f
 
 
 def clients_in(source: str) -> list[int]:
-    """Return the numbers of the lines that create a client or a connection pool."""
+    """Return the numbers of the lines that create a Redis client or a connection pool."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):

@@ -1,4 +1,4 @@
-"""The path of axe-core, the script with which tests check the accessibility of a page."""
+"""The path of axe-core, a script with which tests check the accessibility of a page."""
 
 from __future__ import annotations
 

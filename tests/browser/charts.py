@@ -1,4 +1,4 @@
-"""The points that the loss chart of a page shows, read from its label for screen readers."""
+"""Reads the newest step from the loss chart of a page. Its label for screen readers contains the step."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from playwright.sync_api import Page
 
 
 def newest_point(page: Page) -> int:
-    """Return the last step of the loss chart, or 0 if the chart has no point yet."""
+    """Return the last step in the loss chart, or 0 if the chart has no points yet."""
     label = page.locator("section[aria-label='Loss'] [role=img]").get_attribute("aria-label") or ""
     found = re.search(r"At step ([\d,]+)", label)
     return int(found[1].replace(",", "")) if found else 0
 
 
 def wait_for_more(page: Page, than: int) -> None:
-    """Wait until the loss chart has a point with a step above `than`."""
+    """Wait until the last step in the loss chart is greater than `than`."""
     page.wait_for_function(
         """than => {
           const chart = document.querySelector("section[aria-label='Loss'] [role=img]");

@@ -1,6 +1,7 @@
-"""One real stack and one Chromium for all browser tests; without a Chromium they are skipped, or fail where required.
+"""Fixtures of the browser tests: one real stack and one Chromium for all tests.
 
-`TIDAL_REQUIRE_BROWSER=1` (set by `.ci/run`) makes a missing Chromium a failure. Screenshots go to `artefacts/browser/`.
+Without a Chromium the tests are skipped; with `TIDAL_REQUIRE_BROWSER=1` (set by `.ci/run`) they fail. Screenshots are
+written to `artefacts/browser/`.
 """
 
 from __future__ import annotations
@@ -26,32 +27,32 @@ __all__ = ["database_template", "postgres", "valkey"]
 
 SCREENSHOTS = ROOT / "artefacts" / "browser"
 PATIENCE_MS = 60_000
-"""Longest wait for a change of a page: two busy cores run six processes and a browser."""
+"""Longest wait for a change of a page, in ms. It is long, because six processes and a browser run on two busy cores."""
 LONG_NAME = "Longshore" * 20
 expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each browser test enough time for the start of the stack and a training on a busy machine."""
+    """Set the timeout of browser tests to 900 s, because they start a stack and train a model on a busy machine."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(900))
 
 
 class Site(Stack):
-    """A running stack with experiments to show."""
+    """A running stack that contains experiments."""
 
     first: str
-    """Id of the experiment of a real, finished pretraining."""
+    """Id of the experiment of a pretraining that has really run and completed."""
     seeded: dict[str, str]
-    """Ids of the seeded experiments by name."""
+    """{name: id} of the experiments that were written without a training."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
     def view(self, experiment_id: str, tab: str = "") -> str:
-        """Return the address of the page of an experiment."""
+        """Return the URL of the page of an experiment."""
         return f"{self.url}#/experiments/{experiment_id}{f'?tab={tab}' if tab else ''}"
 
 
@@ -63,7 +64,7 @@ def chromium() -> Iterator[Browser]:
             pytest.fail("no Chromium was found, and TIDAL_REQUIRE_BROWSER is set; see scripts/chromium.py")
         pytest.skip("no Chromium on this machine")
     with sync_playwright() as playwright:
-        # Containers run as root and have a small /dev/shm.
+        # In containers, processes run as root and /dev/shm is small; Chromium needs these options there.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
         browser.close()
@@ -77,7 +78,7 @@ def site(
     database_template: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    """Start api, health, worker and generator, with seeded experiments and one finished pretraining."""
+    """Start api, health, worker and generator; create experiments, one of them by a real pretraining."""
     with redis.Redis.from_url(valkey.url, socket_timeout=5) as client:
         client.flushall()
     databases = new_database(postgres, database_template)
@@ -111,7 +112,10 @@ def site(
 
 
 class Visit:
-    """A page with its errors, violations of the content policy, and requests to other hosts."""
+    """A page in the browser.
+
+    `errors` collects exceptions, violations of the content security policy, and requests to other hosts.
+    """
 
     def __init__(self, context: BrowserContext, home: str) -> None:
         self.page = context.new_page()
@@ -125,7 +129,8 @@ class Visit:
 def visit(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     """Return a function that opens a page: `visit(address, signed_in=…, width=…, theme=…)`.
 
-    At the end of the test, no page may have thrown an error, violated the content policy, or called another host.
+    At the end of the test, assert that no page has thrown an exception, violated the content security policy, or sent a
+    request to another host.
     """
     contexts: list[BrowserContext] = []
     visits: list[Visit] = []
@@ -167,7 +172,7 @@ def visit(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
 def closed_site(
     chromium: Browser, postgres: PostgresServer, valkey: ValkeyServer, database_template: str, tmp_path: Path
 ) -> Iterator[Site]:
-    """Start an api without experiments, where reading needs a token."""
+    """Start an api that has no experiments and that requires a token even for reading."""
     databases = new_database(postgres, database_template)
     with Site(next(databases), valkey.url, tmp_path) as stack:
         stack.environment["TIDAL_REQUIRE_AUTH_FOR_READS"] = "true"
@@ -178,6 +183,6 @@ def closed_site(
 
 @pytest.fixture(scope="session")
 def screenshots() -> Path:
-    """Return the folder for screenshots."""
+    """Return the folder to which screenshots are written."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     return SCREENSHOTS

@@ -1,4 +1,4 @@
-"""Finished experiments without their training: database rows and archives as the import and the trainer write them."""
+"""Finished experiments without a training: writes the same database rows and archives as the import and the trainer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPONENTS = ("perplexity", "diversity", "sampling", "repetition", "coherence")
 
 
 def add_experiment(session: Session, folder: Path, name: str, kind: str, points: int, **options: Any) -> str:
-    """Store an experiment with `points` metric points and, for a controller, an ablation; return its id."""
+    """Store an experiment with `points` metric points, and for a controller also an ablation. Return its id."""
     number = options.get("number", 0)
     experiment_id = f"20260901-1200{number % 60:02d}-commit_ab12cd3-config_{number:010x}"
     tags = options.get("tags", ["seeded"])
@@ -41,7 +41,7 @@ def add_experiment(session: Session, folder: Path, name: str, kind: str, points:
 
 
 def language_model(i: int, points: int, numbers: random.Random) -> dict[str, float]:
-    """Return the metrics of one point of a pretraining."""
+    """Return the metrics of point `number` of a pretraining."""
     share = i / points
     loss = 1.7 + 9 * math.exp(-9 * share) + numbers.gauss(0, 0.12)
     values = {
@@ -57,7 +57,7 @@ def language_model(i: int, points: int, numbers: random.Random) -> dict[str, flo
 
 
 def controller(i: int, points: int, numbers: random.Random) -> dict[str, float]:
-    """Return the metrics of one iteration of a controller's training."""
+    """Return the metrics of iteration `number` of a controller training."""
     share = i / points
     values = {
         "episode_reward": -1 + 6 * (1 - math.exp(-4 * share)) + numbers.gauss(0, 0.15),
@@ -75,7 +75,7 @@ def controller(i: int, points: int, numbers: random.Random) -> dict[str, float]:
 
 
 def ablation(numbers: random.Random) -> dict[str, Any]:
-    """Return an ablation result as `common.rl.comparison` writes it."""
+    """Return an ablation result in the form in which `common.rl.comparison` writes it."""
 
     def interval(mean: float, half: float = 0.008) -> dict[str, float]:
         return {"mean": mean, "std": 4 * half, "ci_low": mean - half, "ci_high": mean + half}

@@ -1,4 +1,4 @@
-"""A dataset from the upload to a model that was trained on it, and to its deletion."""
+"""The life of a dataset in the browser: upload, training of a model on it, and deletion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TALES = [f"Tale {n}. The tide came in and the gulls went up, {n} of them." for n
 
 @pytest.fixture(autouse=True)
 def delete_what_the_test_made(site: Site) -> Iterator[None]:
-    """Delete the experiments and datasets of a test, because all tests share one stack."""
+    """Delete the experiments and datasets of this test at its end, because all tests use the same stack."""
 
     def experiments() -> set[str]:
         return {job["experimentId"] for job in site.http.get("/api/jobs?limit=200").json()["jobs"]}
@@ -45,7 +45,7 @@ def write_lines(path: Path) -> Path:
 
 
 def choose(page: Page, file: Path) -> None:
-    """Choose a file in the dialog that the button opens."""
+    """Choose a file in the dialog that opens when the button is clicked."""
     with page.expect_file_chooser() as opened:
         page.get_by_role("button", name="Choose a file…").click()
     opened.value.set_files(file)
@@ -65,7 +65,7 @@ def test_a_file_becomes_a_dataset_a_training_and_nothing(
     choose(page, file)
     expect(page.get_by_label("Name", exact=True)).to_have_value("Gull-tales-2")
     expect(page.get_by_label("Format")).to_have_value("jsonl")
-    # With the wrong field, the server names the line, and the form keeps its values.
+    # The name of the text column is wrong: the server's error names the line, and the form keeps its values.
     page.get_by_role("button", name="Upload").click()
     expect(page.get_by_role("alert")).to_contain_text("line 1 has no field 'text'")
     page.screenshot(path=screenshots / "datasets-wrong.png")
@@ -73,7 +73,8 @@ def test_a_file_becomes_a_dataset_a_training_and_nothing(
     page.get_by_label("Name", exact=True).fill("gulls")
     page.get_by_role("button", name="Upload").click()
     expect(page.get_by_text("Uploaded gulls; it is being tokenised.")).to_be_visible()
-    expect(row(page, "gulls").locator(".status")).to_have_text("ready", timeout=60_000)  # without a reload
+    # The change appears without a reload of the page.
+    expect(row(page, "gulls").locator(".status")).to_have_text("ready", timeout=60_000)
     shown = site.http.get("/api/datasets/gulls").json()
     assert shown["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert row(page, "gulls").locator("td.num").first.inner_text() == str(len(TALES)) == str(shown["documents"])
@@ -113,7 +114,8 @@ def test_a_file_becomes_a_dataset_a_training_and_nothing(
 def test_a_dropped_file_can_be_cancelled_and_leaves_nothing(site: Site, visit: Visit) -> None:
     page = visit("#/datasets")
     held: list[Route] = []
-    page.route("**/api/datasets?*", lambda route: held.append(route))  # as on a slow connection
+    # The upload is slowed down, as on a slow connection.
+    page.route("**/api/datasets?*", lambda route: held.append(route))
     transfer = page.evaluate_handle(DROPPED)
     zone = page.locator(".drop")
     zone.dispatch_event("dragover", {"dataTransfer": transfer})
@@ -122,7 +124,7 @@ def test_a_dropped_file_can_be_cancelled_and_leaves_nothing(site: Site, visit: V
     page.get_by_role("button", name="Upload").click()
     bar = page.get_by_role("progressbar", name="Upload")
     expect(bar).to_be_visible()
-    # The upload continues while another page is shown.
+    # The upload continues while the browser shows another page.
     page.get_by_role("link", name="Queue").first.click()
     page.get_by_role("link", name="Datasets").first.click()
     expect(bar).to_be_visible()

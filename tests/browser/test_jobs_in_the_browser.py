@@ -1,4 +1,4 @@
-"""A job from the form to its end: errors at the fields, live charts, a reload, a restart of the api, a stop signal."""
+"""The life of a job in the browser: form errors, live charts, a reload, a restart of the api, a stop request."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_job_is_submitted_watched_reloaded_cut_off_and_stopped(site: Site, vis
     page.reload()
     wait_for_more(page, before)
 
-    # The api stops while the training continues. The page shows this, and continues when the api is back.
+    # The api stops while the training continues. The page shows this, and continues when the api runs again.
     site.kill("api")
     expect(page.get_by_text("The server does not answer. Trying again")).to_be_visible()
     before = newest_point(page)

@@ -1,4 +1,4 @@
-"""Reading the dashboard: comparison, charts, results and texts, also without a token, and accessibility."""
+"""Pages for reading: comparison, charts, results and texts. They also work without a token and are accessible."""
 
 from __future__ import annotations
 

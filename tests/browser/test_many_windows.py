@@ -1,4 +1,4 @@
-"""Many windows of one browser share one connection for live streams, and lose or repeat no event."""
+"""Several windows of one browser share one connection for live streams. No window loses or repeats an event."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_eight_windows_share_one_stream_and_each_gets_every_event_once(
         return int(found[1]) if found else -1
 
     site.wait_for("one connection for all windows", lambda: connections() == 1, 30)
-    # A browser without SharedWorker opens a connection for each window.
+    # A browser without SharedWorker opens one connection per window.
     lone = chromium.new_context()
     lone.add_init_script(NO_WORKER)
     pages.append(lone.new_page())
@@ -80,7 +80,7 @@ def test_eight_windows_share_one_stream_and_each_gets_every_event_once(
         assert connections() == 2
         for page in pages:
             assert page.evaluate("fetch('api/session').then((reply) => reply.status)") == 200
-        # One window opens later, one is suspended for a while, and the first one is closed.
+        # One more window is opened, one is suspended for a while, and the first one is closed.
         pages[3].evaluate("window.dispatchEvent(new Event('pagehide'))")
         late = context.new_page()
         late.goto(site.url)
@@ -93,7 +93,8 @@ def test_eight_windows_share_one_stream_and_each_gets_every_event_once(
         assert len(pages[3 - 1].evaluate("window.seen")) == 20
         pages[3 - 1].evaluate("window.dispatchEvent(new Event('pageshow'))")
         all_received(wanted)
-        # Without its epoch, the api takes Redis for emptied: every stream is reset, and continues.
+        # If its epoch key is missing, the api concludes that Redis was emptied. It resets every stream, which then
+        # continues.
         client.delete(EPOCH)
         for page in pages:
             page.wait_for_function("() => window.seen[0] === 'reset'")

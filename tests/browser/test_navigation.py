@@ -1,4 +1,4 @@
-"""Navigation: invalid links, a page that throws, Back and Forward, titles, drafts, broken replies."""
+"""Navigation: invalid links, a page that throws an exception, Back and Forward, titles, drafts, invalid replies."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_invalid_link_shows_an_error_and_a_way_back(site: Site, visit: Visit)
         assert back.get_attribute("href") == "#/"
     back.click()
     expect(page.get_by_role("link", name="Helmsman")).to_be_visible()
-    # A parameter with an unknown value is ignored.
+    # A parameter in the URL whose value is unknown is ignored.
     page.goto(site.view(site.seeded["Helmsman"], "nosuch&with=%"))
     expect(page.get_by_role("tab", name="Charts")).to_have_attribute("aria-selected", "true")
     page.goto(f"{site.url}#/compare?ids={site.seeded['Helmsman']},%,nosuch&tab=nosuch")
@@ -63,7 +63,7 @@ def test_a_page_that_throws_shows_what_happened_and_the_frame_stays(site: Site, 
     expect(page.get_by_role("link", name="Helmsman")).to_be_visible()
     page.go_back()
     expect(page.get_by_role("region", name="Limits").first).to_be_visible()
-    # The error of a request that no page handles is shown, too.
+    # An error of a request is shown even if the page does not handle it.
     page.route("**/api/experiments?*", lambda route: None)
     page.evaluate("""async () => {
       const api = await import(document.querySelector('link[href$="js/lib/api.js"]').href);
@@ -106,7 +106,7 @@ def test_back_undoes_tabs_filters_searches_and_choices_and_each_view_has_a_title
     expect(page.get_by_label("Compare Slow cosine")).to_be_checked()
     page.go_back()
     expect(page.get_by_label("Compare Slow cosine")).not_to_be_checked()
-    page.go_back()  # undoes all that was typed
+    page.go_back()  # This removes everything that was typed.
     expect(search).to_have_value("")
     expect(page.get_by_label("All types")).to_have_value("lm")
     page.go_back()
@@ -133,7 +133,7 @@ def test_the_form_of_a_job_is_kept_marks_what_is_wrong_and_comes_back_after_subm
     name, width = page.get_by_label("Name", exact=True), page.get_by_label("d_model", exact=True)
     count = page.get_by_role("region", name="Configuration").locator("header .note")
     expect(count).to_have_text("No changes")
-    # A value that equals the current one is no change, in whichever notation.
+    # A value that equals the current one is not shown as a change, even if it is written differently.
     set_already = {"d_model": "0", "learning_rate": "00", "source": ""}
     for label, suffix in set_already.items():
         field = page.get_by_label(label, exact=True)
@@ -154,7 +154,7 @@ def test_the_form_of_a_job_is_kept_marks_what_is_wrong_and_comes_back_after_subm
     width.blur()
     page.get_by_label("max_steps", exact=True).fill("-5")
     page.get_by_label("max_steps", exact=True).blur()
-    page.get_by_label("Search a setting").fill("layers")
+    page.get_by_label("Search settings").fill("layers")
     page.get_by_role("button", name="Check (dry run)").click()
     expect(width).to_be_focused()
     for field in (width, page.get_by_label("max_steps", exact=True)):

@@ -1,4 +1,4 @@
-"""Every page at three widths in both themes: takes screenshots, and checks that no page is wider than its window."""
+"""Screenshots of every page at three widths in both themes, and a check that no page is wider than its window."""
 
 from __future__ import annotations
 

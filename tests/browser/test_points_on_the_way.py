@@ -1,4 +1,4 @@
-"""Every point reaches the chart exactly once: over a restart of the api, in a comparison, in a zoom."""
+"""Every point appears in the chart exactly once: after a restart of the api, in a comparison, and when zoomed in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AWAY_SECONDS = 10
 
 @pytest.fixture
 def running(site: Site) -> Iterator[dict[str, Any]]:
-    """Run a training that reports a few points per second, until the end of the test."""
+    """Start a training that reports a few points per second; stop it at the end of the test."""
     config = long_job()
     config["training"] |= {"effective_batch_size": 32, "micro_batch_size": 2}
     job = site.submit(config=config, name="Spring tide")
@@ -31,15 +31,15 @@ def running(site: Site) -> Iterator[dict[str, Any]]:
 
 
 def steps_of(page: Page, title: str) -> list[int]:
-    """Return the steps that a chart holds, read from its CSV."""
-    page.wait_for_timeout(150)  # Chromium silently drops downloads beyond ten per second
+    """Return the steps that a chart contains. They are read from the CSV file that the chart exports."""
+    page.wait_for_timeout(150)  # Chromium silently drops downloads if there are more than ten per second.
     with page.expect_download() as saved:
         page.get_by_role("button", name=f"{title}: save as CSV", exact=True).click()
     return [int(line.split(",")[0]) for line in Path(saved.value.path()).read_text().splitlines()[1:]]
 
 
 def reported(site: Site, experiment_id: str, **query: Any) -> list[int]:
-    """Return the steps with a loss that the api returns without downsampling."""
+    """Return the steps with a loss from the api, without downsampling."""
     values = {"mode": "historical", "maxPoints": 50_000, "keys": "Losses/Total", **query}
     reply = site.http.get(f"/api/experiments/{experiment_id}/metrics", params=values).raise_for_status().json()
     assert reply["totalPoints"] < 50_000
@@ -83,7 +83,8 @@ def test_a_run_that_is_compared_goes_on(site: Site, visit: Visit, running: dict[
     expect(page.get_by_text("1 of the runs was deleted.")).to_be_visible()
     chart = page.locator("section[aria-label='Loss: training']")
     expect(chart.locator(".legend button")).to_have_count(2)
-    newest = chart.locator(".legend button", has_text="Spring tide").locator("small")  # the other run is longer
+    # The legend shows this step, because the other training has more steps.
+    newest = chart.locator(".legend button", has_text="Spring tide").locator("small")
     first = newest.inner_text()
     assert re.fullmatch(r"at \d+", first)
     expect(newest).not_to_have_text(first)

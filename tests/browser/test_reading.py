@@ -1,4 +1,4 @@
-"""A page shows correct data: values at the cursor, times, counts, tags, and the complete log."""
+"""Pages show correct data: values at the cursor, times, counts, tags, and the complete log."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def test_a_waiting_job_shows_local_times_and_only_what_it_takes(site: Site, visi
 
 
 def archived(site: Site, name: str) -> dict[int, dict[str, float]]:
-    """Return the metrics of a seeded experiment by step."""
+    """Return {step: metrics} of a seeded experiment."""
     [path] = (site.folder / "experiments" / site.seeded[name] / "metrics").glob("*.jsonl")
     return {point["step"]: point["values"] for point in map(json.loads, path.read_text().splitlines())}
 
 
 def legend(chart: Locator) -> dict[str, tuple[str, str]]:
-    """Return value and mark of each line in the legend, by its label."""
+    """Return {label: (value, marker)} of the lines in the legend."""
     entries = chart.locator(".legend button").evaluate_all(
         "all => all.map(one => ['span', 'b', 'small'].map(part => one.querySelector(part).textContent))"
     )
@@ -81,7 +81,7 @@ def legend(chart: Locator) -> dict[str, tuple[str, str]]:
 
 
 def written(value: float) -> str:
-    """Return a value with four significant digits, as charts show it."""
+    """Return a value with four significant digits, as in charts."""
     return f"{float(f'{value:.4g}'):g}"
 
 
@@ -134,7 +134,7 @@ def test_every_tag_can_be_chosen_whatever_is_shown_and_datasets_are_elsewhere(si
     assert "Dataset" not in page.get_by_label("All types", exact=True).inner_text()
     tags.select_option("seeded")
     expect(page.get_by_role("link", name="Helmsman")).to_be_visible()
-    page.get_by_role("button", name="Show tag seeded").first.click()  # a second click removes the filter
+    page.get_by_role("button", name="Show tag seeded").first.click()  # The filter is active, so this click removes it.
     expect(page.get_by_role("link", name="Tide pool")).to_be_visible()
     expect(tags).to_have_value("")
     assert page.get_by_text("Sediment").count() == 0
@@ -154,7 +154,7 @@ def test_every_tag_can_be_chosen_whatever_is_shown_and_datasets_are_elsewhere(si
 
 @pytest.fixture
 def second_attempt(site: Site) -> Iterator[Path]:
-    """Add the log of a second attempt: 500 lines, one of them very long."""
+    """Write a log file for a second attempt: 500 lines, one of them very long."""
     path = site.folder / "experiments" / site.first / "logs" / "2.log"
     lines = [f"log of the second watch, line {number}" for number in range(1, 501)]
     lines[249] = "the long line " + "0123456789" * 400 + " buoy " + "潮" * 300
@@ -180,7 +180,7 @@ def test_a_log_is_wrapped_searched_and_saved_whole(
     page.get_by_label("Next match").click()
     expect(mark).to_be_in_viewport()
     page.screenshot(path=screenshots / "log-wrapped-390.png")
-    # Every line is as high as its text, and the box as high as all its lines.
+    # Each line must be as high as its wrapped text, and the scroll height must be the sum of all lines.
     log.evaluate("box => { box.scrollTop = box.scrollHeight; }")
     expect(log.locator(".line").last).to_contain_text("line 500")
     expect(log.locator(".line").last).to_be_in_viewport()

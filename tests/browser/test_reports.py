@@ -1,4 +1,4 @@
-"""Reports: generation from a pattern, automatic saving, two writers, export, screenshots, accessibility."""
+"""Reports: generation from a template, automatic saving, two authors at once, export, screenshots, accessibility."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Visit = Callable[..., Page]
 
 
 def generate_report(site: Site, pattern: str, *names: str, title: str) -> str:
-    """Generate a report over HTTP and return its id."""
+    """Generate a report through the api and return its id."""
     body = {"pattern": pattern, "experimentIds": [site.seeded[name] for name in names], "title": title}
     reply = site.http.post("/api/reports/generate", json=body)
     assert reply.status_code == 201, reply.text
@@ -61,7 +61,7 @@ def test_a_chart_in_a_report_follows_a_training(site: Site, visit: Visit) -> Non
     block = {"experiments": [job["experimentId"]], "metrics": ["Losses/Total"], "title": "Loss"}
     body = {"title": "While it runs", "markdown": f"```chart\n{json.dumps(block)}\n```\n"}
     report = site.http.post("/api/reports", json=body).json()["id"]
-    page = visit(f"#/reports/{report}")  # while the job waits or starts, it has no point yet
+    page = visit(f"#/reports/{report}")  # There is no point before the job runs.
     site.wait_status(job["id"], "running", 60)
     wait_for_more(page, 0)
     wait_for_more(page, newest_point(page) + 3)
@@ -134,7 +134,7 @@ def test_a_text_written_while_the_server_does_not_answer_is_saved_later(site: Si
     page.context.set_offline(True)
     page.get_by_label("Text").fill("written at sea")
     expect(page.get_by_role("status").filter(has_text="Not saved: the server does not answer")).to_be_visible()
-    page.get_by_role("link", name="Queue").first.click()  # leaving the page does not lose the text
+    page.get_by_role("link", name="Queue").first.click()  # The page can be left without losing the text.
     page.get_by_role("heading", name="Queue and workers").wait_for()
     page.context.set_offline(False)
     page.goto(site.url + "#/reports")

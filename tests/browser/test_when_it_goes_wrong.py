@@ -1,4 +1,4 @@
-"""Pages when something is missing, wrong, interrupted or very large, and use with the keyboard only."""
+"""Pages with missing, invalid, interrupted or very large data, and the use of pages with only a keyboard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINES = 3000
 
 
 def begin_a_long_generation(page: Page, prompt: str) -> None:
-    """Start a long generation and wait for its first tokens."""
+    """Start a long generation and wait until its first tokens are shown."""
     page.get_by_label("Prompt").fill(prompt)
     page.get_by_label("Tokens").fill("4096")
     page.get_by_role("button", name="Generate").click()
@@ -33,7 +33,7 @@ def test_a_text_broken_off_by_a_reload_or_a_lost_api_can_be_written_again(site: 
     before = page.locator(".generated .tok").count()
     site.kill("api")
     expect(page.get_by_role("alert")).to_be_visible()
-    assert page.locator(".generated .tok").count() >= before  # the tokens stay
+    assert page.locator(".generated .tok").count() >= before  # The tokens generated so far are still shown.
     site.start("api", "api")
     site.wait_for("the api to be ready", site._ready)
     page.get_by_label("Tokens").fill("5")

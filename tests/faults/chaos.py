@@ -1,7 +1,8 @@
-"""Injects random faults into a running fleet, chosen by a seed, for `tests.faults.soak`.
+"""Injects random faults into running processes; a seed selects the faults.
 
-Each fault is one method. Faults that last (a stopped worker, a partition, a server that is down) register their
-end. Every fault is written to the log with its time and target. Leaves out: the jobs, and checking them.
+`tests.faults.soak` uses it. Each kind of fault is one method. For a fault that lasts (a suspended worker, a partition,
+a server that is down), the method also schedules its end. Every fault is written to the log with its time and target.
+The jobs are submitted and checked in `tests.faults.soak`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ LIVE = ("pending", "provisioning", "starting", "running", "completing", "stoppin
 
 
 class Chaos:
-    """Call `strike` to inject one fault, `tick` often to end faults that last, and `heal` before the end."""
+    """Injects random faults.
+
+    Call `strike` to inject one fault, `tick` frequently to end lasting faults, and `heal` to end all of them.
+    """
 
     def __init__(
         self,
@@ -54,7 +58,7 @@ class Chaos:
         self._publisher = RedisPublisher(fleet.settings.redis_url, timeout=2.0)
         self._leaving = 0
         self.counts: Counter[str] = Counter()
-        """Number of faults by kind."""
+        """{kind of fault: number of injected faults}."""
         self._faults: dict[str, tuple[int, Callable[[], str | None]]] = {
             "worker killed": (4, self._kill_worker),
             "trainer killed": (5, self._kill_trainer),
@@ -72,12 +76,12 @@ class Chaos:
         }
 
     def start_workers(self) -> None:
-        """Start all workers; one of them reaches PostgreSQL through the proxy."""
+        """Start all workers. One of them connects to PostgreSQL through the proxy."""
         for name in WORKERS:
             self._start(name)
 
     def strike(self) -> None:
-        """Inject one random fault; a fault without a target does not count."""
+        """Inject one random fault. It does not count if there is nothing that it can hit."""
         names = list(self._faults)
         [name] = self._rng.choices(names, [self._faults[name][0] for name in names])
         target = self._faults[name][1]()
@@ -86,7 +90,7 @@ class Chaos:
             self._write(name, target)
 
     def tick(self) -> None:
-        """End the faults that have lasted long enough, and remove processes that have exited."""
+        """End the lasting faults whose time is over, and forget processes that have exited."""
         now = time.monotonic()
         for entry in [entry for entry in self._later if entry[0] <= now]:
             self._later.remove(entry)
@@ -97,7 +101,7 @@ class Chaos:
                 del self._fleet.processes[name]
 
     def heal(self) -> None:
-        """End all lasting faults; afterwards all workers and the health process run."""
+        """End all lasting faults, and start the workers, servers and the health process that do not run."""
         for _, what, end in sorted(self._later, key=lambda entry: entry[0]):
             self._write("healed", what)
             end()
@@ -110,7 +114,7 @@ class Chaos:
                 self._start(name)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connection to Redis."""
         self._publisher.close()
 
     def _start(self, name: str) -> None:

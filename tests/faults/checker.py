@@ -1,8 +1,8 @@
-"""Checks a history against the promises of the specification, one rule per promise.
+"""Checks the history of all jobs against the promises of the specification. There is one rule per promise.
 
-`check(history)` depends only on its argument and returns the violations as sentences, none for a valid history. It
-imports nothing from the product, not even the table of transitions, so that a mistake there is found. Leaves out:
-reading the history (`tests.faults.history`).
+`check(history)` depends only on its argument. It returns a sentence for each violation, and an empty list for a valid
+history. This module imports nothing from the product, not even the table of transitions, so that it also finds mistakes
+there. The history is read in `tests.faults.history`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ TERMINAL = frozenset({"completed", "failed", "cancelled"})
 ACTIVE = frozenset({"provisioning", "starting", "running", "completing", "stopping"})
 LEASED = ACTIVE | {"stale"}
 BEGINNING = "0" * 16
-"""The state of the fake trainer before its first step."""
+"""The state of the fake trainer (`tests.integration.worker.fake_trainer`) before its first step."""
 
 
 def _table() -> frozenset[tuple[str | None, str, str]]:
-    """Return (from, to, actor) of all transitions of the specification."""
+    """Return all transitions of the specification as (old status, new status, actor)."""
     table: set[tuple[str | None, str, str]] = {
         (None, "pending", "api"),
         ("pending", "cancelled", "api"),
@@ -54,7 +54,7 @@ TABLE = _table()
 
 
 def check(history: History) -> list[str]:
-    """Return the violations in `history`, each as a sentence with the id of the job."""
+    """Return the violations in `history`; each is a sentence that contains the id of the job."""
     events: dict[str, list[EventRow]] = defaultdict(list)
     for event in history.events:
         events[event.job].append(event)
@@ -80,7 +80,7 @@ def check(history: History) -> list[str]:
 
 
 def _ends(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
-    """Check that there is one terminal status with one event, and no event after it."""
+    """Check that the last event, and no other, has a terminal status, and that the job has the same status."""
     if job.status not in TERMINAL:
         yield f"not terminal, it is {job.status}"
     if job.leased and job.status not in LEASED:
@@ -95,7 +95,7 @@ def _ends(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
 
 
 def _transitions(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
-    """Check that every transition is in the table, was made by an allowed actor, and follows from the one before."""
+    """Check that each transition is in the table, has an allowed actor, and begins where the previous one ended."""
     if not moves or moves[0].source is not None or moves[0].target != "pending":
         yield "the history does not begin with a submission"
     before_stale: str | None = None
@@ -112,7 +112,7 @@ def _transitions(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
 
 
 def _attempts(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
-    """Check that the attempt increases by one at each claim and nowhere else."""
+    """Check that the number of the attempt increases by one at each claim, and only then."""
     attempt = 0
     for move in moves:
         expected = attempt + (move.target == "provisioning" and move.source == "pending")
@@ -124,7 +124,7 @@ def _attempts(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
 
 
 def _executions(steps: list[StepRun], moves: list[EventRow]) -> Iterator[str]:
-    """Check that at most one attempt executes steps at any time, and only while it holds the lease."""
+    """Check that only one attempt at a time executes steps, and only while it has the lease."""
     by_attempt = _by_attempt(steps)
     spans = [(attempt, min(s.began for s in runs), max(s.ended for s in runs)) for attempt, runs in by_attempt.items()]
     for index, (one, began, ended) in enumerate(spans):
@@ -145,7 +145,7 @@ def _executions(steps: list[StepRun], moves: list[EventRow]) -> Iterator[str]:
 
 
 def _resumes(steps: list[StepRun], events: list[EventRow]) -> Iterator[str]:
-    """Check that the first step of an attempt follows the checkpoint that it loaded, which was the newest one."""
+    """Check that each attempt loads the newest checkpoint, and that its first step is the next one after it."""
     saved: dict[int, int] = {}
     loaded: dict[int, int] = {}
     skipped: set[int] = set()
@@ -177,7 +177,7 @@ def _resumes(steps: list[StepRun], events: list[EventRow]) -> Iterator[str]:
 
 
 def _states(attempt: int, runs: list[StepRun], chain: dict[int, str]) -> Iterator[str]:
-    """Check that the state after each step is that of a training without faults."""
+    """Check that the state after each step equals the state in a training without faults."""
     for run in runs:
         for step in range(len(chain), run.step + 1):
             chain[step] = hashlib.sha256(f"{chain[step - 1]}:{step}".encode()).hexdigest()[:16]
@@ -187,7 +187,7 @@ def _states(attempt: int, runs: list[StepRun], chain: dict[int, str]) -> Iterato
 
 
 def _metrics(history: History, job: JobRow, steps: list[StepRun]) -> Iterator[str]:
-    """Check that the metrics have one valid point per step, of the highest attempt, and that readers get the same."""
+    """Check that each step has one valid point, from the last attempt that executed it; readers must get the same."""
     lines = history.metrics.get(job.id, ())
     if not lines or not steps:
         return
@@ -206,7 +206,7 @@ def _metrics(history: History, job: JobRow, steps: list[StepRun]) -> Iterator[st
     attempts_with_metrics = {line.attempt for line in lines}
     executed: dict[int, int] = {}
     for run in steps:
-        if run.attempt in attempts_with_metrics:  # an attempt may be killed before its first line reaches the disk
+        if run.attempt in attempts_with_metrics:  # An attempt may be killed before its first line is on the disk.
             executed[run.step] = max(run.attempt, executed.get(run.step, 0))
     for step, attempt in series.items():
         if attempt != executed.get(step):
@@ -215,7 +215,7 @@ def _metrics(history: History, job: JobRow, steps: list[StepRun]) -> Iterator[st
     last = max(_by_attempt(steps))
     began = [
         line.step for line in lines if line.rewind and line.attempt > last
-    ]  # the job completed without another step
+    ]  # The last attempt may complete the job without executing a step.
     trained = began[-1] if began else max(run.step for run in steps if run.attempt == last)
     if job.status == "completed" and end != trained:
         yield f"the metrics end at step {end}, the training at {trained}"
@@ -224,7 +224,7 @@ def _metrics(history: History, job: JobRow, steps: list[StepRun]) -> Iterator[st
 
 
 def _rewinds(lines: Iterable[MetricLine], steps: list[StepRun]) -> Iterator[str]:
-    """Check that an attempt that follows another one writes a `rewind` before its first point."""
+    """Check that each attempt after the first one writes a `rewind` before its first point."""
     first = {attempt: runs[0].step for attempt, runs in _by_attempt(steps).items()}
     rewound: dict[int, int] = {}
     seen: set[int] = set()
@@ -242,7 +242,7 @@ def _rewinds(lines: Iterable[MetricLine], steps: list[StepRun]) -> Iterator[str]
 
 
 def _final(job: JobRow, history: History) -> Iterator[str]:
-    """Check that the final model of a completed job is from its highest attempt, and is the registered one."""
+    """Check that the final model of a completed job was written and registered by its last attempt."""
     final = history.finals.get(job.id)
     if final is None or job.status != "completed":
         return
@@ -255,7 +255,7 @@ def _final(job: JobRow, history: History) -> Iterator[str]:
 
 
 def _published(published: tuple[str, ...] | None, moves: list[EventRow]) -> Iterator[str]:
-    """Check that the outbox has the same statuses as the events in the same order, apart from repetitions."""
+    """Check that the outbox contains the statuses of the events in the same order; repetitions are allowed."""
     if not published:
         return
     if _runs(published) != _runs([move.target for move in moves]):
@@ -263,7 +263,7 @@ def _published(published: tuple[str, ...] | None, moves: list[EventRow]) -> Iter
 
 
 def _limits(history: History) -> Iterator[str]:
-    """Check that the active and stale jobs of a type never exceed its limit."""
+    """Check that the number of active and stale jobs of a type never exceeds the limit of that type."""
     types = {job.id: job.type for job in history.jobs}
     holding: dict[str, set[str]] = defaultdict(set)
     for event in history.events:
@@ -280,7 +280,7 @@ def _limits(history: History) -> Iterator[str]:
 
 
 def _by_attempt(steps: Iterable[StepRun]) -> dict[int, list[StepRun]]:
-    """Group executed steps by attempt, in the order in which they were written."""
+    """Return {attempt: executed steps in the order in which they were written}."""
     found: dict[int, list[StepRun]] = defaultdict(list)
     for step in steps:
         found[step.attempt].append(step)
@@ -288,7 +288,7 @@ def _by_attempt(steps: Iterable[StepRun]) -> dict[int, list[StepRun]]:
 
 
 def _runs(values: Iterable[str | None]) -> list[str]:
-    """Return the values without repetitions of the previous one."""
+    """Return the values, without those that equal the value before them."""
     runs: list[str] = []
     for value in values:
         if value is not None and (not runs or runs[-1] != value):

@@ -1,8 +1,8 @@
-"""A proxy for PostgreSQL that terminates the backend at a COMMIT: just before it is sent, or after it was executed.
+"""A proxy for PostgreSQL that terminates the backend at a COMMIT: before the COMMIT is sent, or after it was executed.
 
-In the second case the server has committed, but the client gets no answer. Every write of an owner must tolerate such
-an unknown outcome. For the proxy, a transaction consists of all messages since the last COMMIT or ROLLBACK. Leaves
-out: partitions and latency (`tests.faults.proxy`), TLS.
+In the second case the transaction is committed, but the client gets no reply. Every write by the owner of a job must
+tolerate that the outcome of a commit is unknown. For the proxy, a transaction consists of all messages since the last
+COMMIT or ROLLBACK. Partitions and latency are in `tests.faults.proxy`. TLS is not supported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from sqlalchemy import make_url
 
 When = Literal["before", "done"]
 Choose = Callable[[bytes], When | None]
-"""Gets the bytes of a transaction (statements and parameters), and returns when to terminate the backend, or None."""
+"""A function that receives the bytes of a transaction, and returns when to terminate its backend.
+
+None means not at all.
+"""
 
 _COMMIT = b"Q" + struct.pack("!i", 11) + b"COMMIT\0"
 _ROLLBACK = b"Q" + struct.pack("!i", 13) + b"ROLLBACK\0"
@@ -28,7 +31,10 @@ _DONE = b"C" + struct.pack("!i", 11) + b"COMMIT\0"
 
 
 class CommitProxy:
-    """Calls `choose` once per COMMIT, from its own thread. Clients connect to `url`."""
+    """Forwards the connections of clients to PostgreSQL. Clients connect to `url`.
+
+    `choose` is called once per COMMIT, in the thread of the proxy.
+    """
 
     def __init__(self, database_url: str, choose: Choose) -> None:
         target = make_url(database_url)
@@ -42,7 +48,7 @@ class CommitProxy:
             "dbname": "postgres",
         }
         self.met: list[When] = []
-        """The terminations so far; "done" only if the server had confirmed the commit."""
+        """The terminations so far. "done" is added only when the server has confirmed the commit."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="commit proxy", daemon=True)
         self._thread.start()
@@ -83,11 +89,11 @@ class CommitProxy:
             out.transport.abort()
 
     def judge(self, transaction: bytes) -> When | None:
-        """Return when to terminate the backend of this COMMIT, or None."""
+        """Return when to terminate the backend of this COMMIT; None means not at all."""
         return self._choose(transaction)
 
     async def terminate(self, client_port: int) -> None:
-        """Terminate the backend of the proxy's connection from `client_port`."""
+        """Terminate the backend to which the proxy is connected from the port `client_port`."""
         await asyncio.to_thread(self._terminate, client_port)
 
     def _terminate(self, client_port: int) -> None:
@@ -97,7 +103,7 @@ class CommitProxy:
 
 
 class _Connection:
-    """One client and the connection to its backend."""
+    """The connection of one client, and the connection to its backend."""
 
     def __init__(
         self,
@@ -144,7 +150,7 @@ class _Connection:
             await self._out.drain()
 
     async def _answers(self) -> None:
-        """Forward data from the server to the client, except the answer to a COMMIT that must stay unknown."""
+        """Forward data from the server to the client, except a reply to COMMIT that must not arrive."""
         kept = b""
         while chunk := await self._back.read(65536):
             if self._swallow.is_set():

@@ -1,6 +1,7 @@
-"""Fixtures of the fault tests (seed, timers, fleet), and the count of the 31 faults at the end.
+"""Fixtures of the fault tests (seed, timers, processes), and a summary of the 31 faults at the end of the run.
 
-`--fault-seed N` (or SEED=N) sets the random numbers, `--full` (or FULL=1) selects the timers of production.
+`--fault-seed N` (or SEED=N) sets the seed of the random numbers. `--full` (or FULL=1) selects the timers of production
+instead of the shortened ones.
 """
 
 from __future__ import annotations
@@ -54,14 +55,22 @@ NUMBERS = re.compile(r"::test_fault((?:_\d\d)+)_")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fault-seed", type=int, default=int(os.environ.get("SEED") or 0), help="seed of the fault tests")
     parser.addoption(
-        "--full", action="store_true", default=os.environ.get("FULL") == "1", help="use the timers of production"
+        "--fault-seed",
+        type=int,
+        default=int(os.environ.get("SEED") or 0),
+        help="seed for the random numbers of the fault tests",
+    )
+    parser.addoption(
+        "--full",
+        action="store_true",
+        default=os.environ.get("FULL") == "1",
+        help="use the timers of production instead of shortened ones",
     )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all tests here, so that `-m "core_fault or not fault"` leaves out the long ones."""
+    """Mark all tests in this folder as `fault`, so that `-m "core_fault or not fault"` deselects the long ones."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -79,7 +88,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print how many faults were injected and survived; a fault counts when all its tests passed."""
+    """Print how many faults were injected and survived. A fault counts if all its tests have passed."""
     stats = terminalreporter.stats
     passed = _numbers(report.nodeid for report in stats.get("passed", []) if report.when == "call")
     broken = _numbers(report.nodeid for kind in ("failed", "error") for report in stats.get(kind, []))
@@ -90,7 +99,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"seeded bugs: {found} / {found + len(unfound)} found by the checker")
     if passed or broken:
         seed = config.getoption("--fault-seed")
-        core = bool(config.getoption("markexpr"))  # `make test` runs only the core faults
+        core = bool(config.getoption("markexpr"))  # `make test` selects only the core faults.
         wanted = passed | broken if core else set(range(1, FAULTS + 1))
         missing = sorted(wanted - (passed - broken))
         left = f"; not passed or not run: {missing}" if missing else ""
@@ -99,13 +108,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _numbers(nodeids: Iterator[str]) -> set[int]:
-    """Return the numbers of the faults in the test names; `test_fault_13_14_…` counts for both."""
+    """Return the numbers of faults in the names of tests. The name `test_fault_13_14_…` contains two."""
     return {int(n) for nodeid in nodeids if (found := NUMBERS.search(nodeid)) for n in found[1].strip("_").split("_")}
 
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """Return the seed of this test, which depends on the seed of the run and its name; pytest prints it on failure."""
+    """Return the seed of this test; it depends on the seed of the run and the test's name.
+
+    pytest prints both seeds if the test fails.
+    """
     chosen = int(request.config.getoption("--fault-seed"))
     own = zlib.crc32(f"{chosen} {request.node.name}".encode())
     sys.stdout.write(f"--fault-seed {chosen}: seed of this test {own}\n")
@@ -120,13 +132,13 @@ def rng(seed: int) -> random.Random:
 
 @pytest.fixture
 def timers(request: pytest.FixtureRequest) -> Timers:
-    """Return the timers of this run, from which the deadlines are computed."""
+    """Return the timers of this run. The deadlines of the tests are computed from them."""
     return REAL if request.config.getoption("--full") else SHORT
 
 
 @pytest.fixture
 def desk(sessions: sessionmaker[Session], settings: Settings) -> Desk:
-    """Return the jobs of this test, for faults that call the transition code in this process."""
+    """Return a helper with which a test calls the transition code in this process."""
     return Desk(sessions, settings)
 
 
@@ -139,7 +151,7 @@ def fleet(
     seed: int,
     request: pytest.FixtureRequest,
 ) -> Iterator[FaultFleet]:
-    """Run the health process; at the end all jobs must end, and the checker checks the whole history."""
+    """Run the health process. After the test, wait until all jobs have ended, and check their history."""
     with FaultFleet(settings, sessions, tmp_path, timers) as fleet:
         yield fleet
         passed = request.node.stash.get(PASSED, False)

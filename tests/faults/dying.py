@@ -1,9 +1,9 @@
-"""An api or health process that exits at one chosen point: `python -m tests.faults.dying`.
+"""An api or health process that exits or stops at a chosen point: `python -m tests.faults.dying`.
 
-DIES_AT: `before_commit` (the api has written a submission and not committed it), `before_publish` (it has committed
-and not published anything), `in_reap` (the reaper has made its changes and not committed them; it writes the file
-DIES_MARK and waits to be killed), `in_lock` (the reaper holds the lock of the sweeps; it writes DIES_MARK and waits for
-ever). Leaves out: faults that need no exact point.
+DIES_AT selects the point. `before_commit`: the api has inserted a job and not committed the transaction.
+`before_publish`: the api has committed the transaction and published nothing. `in_reap`: the reaper has made its
+changes and not committed them; it creates the file DIES_MARK and waits to be killed. `in_lock`: the reaper has the lock
+for sweeps; it creates DIES_MARK and waits for ever.
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ from services.health.__main__ import main as health
 
 
 def die() -> None:
-    """Exit at once without any clean-up, as in a power cut."""
+    """Exit at once without any cleanup, as after a power failure."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def submit_and_die(*arguments: Any, **named: Any) -> Any:
-    """Write the rows and exit before the commit."""
+    """Insert the job and exit before the commit."""
     enqueue_job(*arguments, **named)
     die()
 
 
 def reap_and_wait(*arguments: Any) -> Reaped:
-    """Keep the transaction with the changes of the reaper open until this process is killed."""
+    """Make the reaper's changes, and keep the transaction open until this process is killed."""
     reaped = reap(*arguments)
     if reaped != Reaped():
         arguments[0].execute(
             text("SET LOCAL idle_in_transaction_session_timeout = 0")
-        )  # only SIGKILL may end this process
+        )  # PostgreSQL must not end the transaction; only SIGKILL ends it.
         wait_for_ever()
     return reaped
 
 
 def lock_and_wait(*arguments: Any) -> bool:
-    """Keep the lock and do nothing, as a frozen process does."""
+    """Keep the lock for sweeps and do nothing, like a process that hangs."""
     if try_lock(*arguments):
         wait_for_ever()
     return False
 
 
 def wait_for_ever() -> None:
-    """Notify the test, then wait for ever."""
+    """Create the file for which the test waits, then wait for ever."""
     Path(os.environ["DIES_MARK"]).touch()
     threading.Event().wait()
 
 
 class Mute(OutboxThread):
-    """Exits when it is notified of a commit."""
+    """Ends the process when it is notified of a commit."""
 
     def wake(self) -> None:
         die()

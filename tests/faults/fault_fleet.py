@@ -1,4 +1,4 @@
-"""The fleet of a fault test: it uses the timers of this run, and checks at the end that all jobs ended correctly."""
+"""The processes of a fault test. They use the timers of this run; at the end, all jobs must have ended correctly."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from tests.integration.worker.fleet import Fleet
 
 
 class FaultFleet(Fleet):
-    """The health process runs in `with FaultFleet(…) as fleet`; the test starts workers, the fixture calls `finish`.
+    """Runs the processes of a fault test.
 
-    Code in the test uses `settings`, which contain the timers. The checker also checks `limits`, if the test sets them.
+    `with FaultFleet(…) as fleet` starts the health process; the test starts workers, and the fixture calls `finish`.
+    Code in the test process should use `settings`, which contain the shortened timers. If a test sets `limits`, the
+    limits are checked as well.
     """
 
     def __init__(
@@ -38,17 +40,23 @@ class FaultFleet(Fleet):
         self.timers = timers
         self.limits: dict[str, int] = {"lm-training": 1}
         self.checked = True
-        """False if the test checks the history itself (a seeded bug)."""
+        """Whether the fixture checks the history. Tests with a seeded bug set this to False and check it themselves."""
         self.streams = False
-        """True if the streams in Redis are checked, too; only for tests that do not disturb Redis."""
+        """Whether the streams in Redis are checked as well. Only tests that do not disturb Redis set this to True."""
 
     def concurrency(self, limit: int) -> None:
-        """Set the limit of concurrent trainings in all processes that are started from now on."""
+        """Limit the number of trainings that may run at the same time.
+
+        This applies to processes that are started later.
+        """
         self.environment["TIDAL_LM_TRAINING_CONCURRENCY"] = str(limit)
         self.limits["lm-training"] = limit
 
     def finish(self, seconds: float | None = None) -> None:
-        """Continue stopped processes, start missing ones, cancel paused jobs, and wait until all jobs have ended."""
+        """Bring all jobs to their end and wait for it.
+
+        Suspended processes continue, missing processes are started, and paused jobs are cancelled.
+        """
         seconds = self.timers.patience if seconds is None else seconds
         for process in self.processes.values():
             with contextlib.suppress(ProcessLookupError):
@@ -67,12 +75,15 @@ class FaultFleet(Fleet):
         self.wait_all_terminal(seconds)
 
     def runs(self, name: str) -> bool:
-        """Return whether the process with this name runs."""
+        """Return whether the process with this name is running."""
         process = self.processes.get(name)
         return process is not None and process.poll() is None
 
     def history(self, *, accepted: Collection[str] = (), limits: Mapping[str, int] | None = None) -> History:
-        """Return the history of this database; jobs that the fleet submitted count as accepted."""
+        """Return the history of all jobs in this database.
+
+        Jobs that were submitted with this fleet are added to `accepted`.
+        """
         url = self.settings.redis_url.get_secret_value()
         with redis.Redis.from_url(url, decode_responses=True, socket_timeout=10) as client:
             return read_history(
@@ -84,5 +95,5 @@ class FaultFleet(Fleet):
             )
 
     def violations(self) -> list[str]:
-        """Return the violations that the checker finds."""
+        """Return the violations that the checker finds in the history."""
         return check(self.history())

@@ -1,7 +1,7 @@
-"""The history of all jobs of one database as plain values: rows, events, steps, metrics and files.
+"""The history of all jobs in one database as plain values: rows, events, steps, metrics and files.
 
-`read_history` collects them from PostgreSQL and the experiments folder. It does not use readers of the product, because
-the product is under test. Leaves out: checking the history (`tests.faults.checker`).
+`read_history` collects it from PostgreSQL and the experiments folder. It reads them without the product's own code,
+because the product is under test. The history is checked in `tests.faults.checker`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.metrics_oracle import read_metrics
 
 @dataclass(frozen=True)
 class JobRow:
-    """The final row of a job."""
+    """The row of a job after the test."""
 
     id: str
     type: str
@@ -36,7 +36,7 @@ class JobRow:
 
 @dataclass(frozen=True)
 class EventRow:
-    """One row of `job_events`; `at` is in seconds of the host's monotonic clock (0.0: unknown)."""
+    """A row of `job_events`. `at` is in seconds on the host's monotonic clock; 0.0 means unknown."""
 
     job: str
     attempt: int
@@ -50,7 +50,10 @@ class EventRow:
 
 @dataclass(frozen=True)
 class StepRun:
-    """A step that an attempt executed, with monotonic times; `state` is the fake trainer's chain of hashes."""
+    """A step that an attempt executed.
+
+    `began` and `ended` are in seconds on the monotonic clock. `state` is the fake trainer's chain of hashes.
+    """
 
     job: str
     attempt: int
@@ -62,7 +65,7 @@ class StepRun:
 
 @dataclass(frozen=True)
 class MetricLine:
-    """A line of the archive or an entry of a stream: a point, or a rewind to `step`."""
+    """A line of a metrics archive, or an entry of a stream: a point, or a rewind to `step`."""
 
     attempt: int
     step: int
@@ -71,7 +74,10 @@ class MetricLine:
 
 @dataclass(frozen=True)
 class Final:
-    """The final model of a job: the attempt and digest of its registration, and those of the file in the folder."""
+    """The final model of a job.
+
+    `registered_by` and `registered_sha256` are from the database; `written_by` and `sha256` are from the file.
+    """
 
     registered_by: int
     registered_sha256: str | None
@@ -81,14 +87,18 @@ class Final:
 
 @dataclass(frozen=True)
 class History:
-    """The whole history. `accepted` has the ids of submissions answered with 201, `limits` the slots per type."""
+    """The history of all jobs in one database.
+
+    The keys of mappings are job ids, except in `limits`: {job type: number of jobs that may run at the same time}.
+    `accepted` contains the ids of the jobs whose submission was answered with 201.
+    """
 
     jobs: tuple[JobRow, ...]
     events: tuple[EventRow, ...] = ()
     steps: tuple[StepRun, ...] = ()
     metrics: Mapping[str, tuple[MetricLine, ...]] = field(default_factory=dict)
     series: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
-    """(step, attempt) of the points that the product's reader returns for charts."""
+    """{job id: ((step, attempt), …)} of the points that the product's reader returns for charts."""
     streams: Mapping[str, tuple[MetricLine, ...]] = field(default_factory=dict)
     finals: Mapping[str, Final] = field(default_factory=dict)
     published: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -104,7 +114,10 @@ def read_history(
     limits: Mapping[str, int] | None = None,
     stream_of: redis.Redis | None = None,
 ) -> History:
-    """Read the history of all jobs of the database; with the decoding client `stream_of`, also the streams."""
+    """Return the history of all jobs in the database.
+
+    If `stream_of`, a Redis client with decoded replies, is given, the streams are read as well.
+    """
     with sessions() as session:
         rows = session.execute(
             text("SELECT id, type, status, attempt, lease_owner IS NOT NULL, experiment_id FROM jobs ORDER BY id")
@@ -146,7 +159,7 @@ def read_history(
 
 
 def read_steps(folder: Path) -> list[StepRun]:
-    """Read the lines of `steps.jsonl`; an incomplete last line, whose writer was killed, does not count."""
+    """Return the lines of `steps.jsonl`. An incomplete last line is ignored, because its writer was killed."""
     path = folder / "steps.jsonl"
     if not path.exists():
         return []
@@ -158,7 +171,7 @@ def read_steps(folder: Path) -> list[StepRun]:
 
 
 def read_archive(folder: Path) -> tuple[MetricLine, ...]:
-    """Read the lines of the metrics archive in the order of attempts and segments."""
+    """Return the lines of the metrics archive, ordered by attempt and segment."""
     lines: list[MetricLine] = []
     for path in sorted((folder / "metrics").glob("metrics-*.jsonl"), key=_segment):
         for raw in path.read_bytes().split(b"\n")[:-1]:
@@ -171,7 +184,7 @@ def read_archive(folder: Path) -> tuple[MetricLine, ...]:
 
 
 def read_stream(client: redis.Redis, experiment_id: str) -> tuple[MetricLine, ...]:
-    """Read the points and rewinds of an experiment from its stream."""
+    """Return the points and rewinds in the stream of an experiment."""
     lines: list[MetricLine] = []
     entries: Any = client.xrange(f"tidal:stream:experiment:{experiment_id}")
     for _, entry in entries:
@@ -189,7 +202,7 @@ def _segment(path: Path) -> tuple[int, int]:
 
 
 def _final(folder: Path, registered: Mapping[Path, tuple[int, str | None]]) -> Final | None:
-    """Read the final model; None if none is registered, or if a real trainer wrote it, because that is not JSON."""
+    """Return the final model; None if none is registered, or if the file is not JSON: a real trainer wrote it."""
     path = folder / "model.pth"
     if folder not in registered or not path.exists():
         return None
@@ -201,5 +214,5 @@ def _final(folder: Path, registered: Mapping[Path, tuple[int, str | None]]) -> F
 
 
 def _monotonic(at: datetime) -> float:
-    """Convert a time of the database to the monotonic clock; both run on this host."""
+    """Return the time of the database on the monotonic clock. The database runs on this host."""
     return at.timestamp() - (time.time() - time.monotonic())

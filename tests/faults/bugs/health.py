@@ -1,7 +1,7 @@
-"""`python -m tests.faults.bugs.health`: a health process whose reaper does not wait for the end of a lease.
+"""A health process with a bug: `python -m tests.faults.bugs.health`. Its reaper does not wait for the end of a lease.
 
-It requeues a running first attempt once a few renewals are missing, long before the lease ends and its trainer suspends
-itself. Only tests start it.
+It requeues a first attempt when a few renewals are missing, long before the lease ends and the trainer suspends itself.
+Only tests start it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from services.health.__main__ import main
 from tidal_client.vocabulary import JobStatus
 
 LATE = 0.6
-"""Share of the time after which a trainer suspends itself."""
+"""Age of the last renewal at which the job is requeued, as a share of the age at which a trainer suspends itself."""
 
 
 def reap(session: Session, settings: Settings) -> Reaped:
-    """Requeue first attempts whose owner is late, without the status stale and without a quarantine."""
+    """Requeue running first attempts whose last renewal is older than the limit.
+
+    The real reaper would first mark such a job as stale, and then wait.
+    """
     late = now_plus(settings.lease_seconds - LATE * settings.trainer_pause_seconds)
     running = select(Job).where(Job.status == JobStatus.RUNNING, Job.attempt == 1, Job.lease_expires_at < late)
     jobs = session.scalars(running.with_for_update(skip_locked=True)).all()

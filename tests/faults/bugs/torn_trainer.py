@@ -1,4 +1,7 @@
-"""A fake trainer that writes checkpoints in place and loads them unchecked: `-m tests.faults.bugs.torn_trainer`."""
+"""A fake trainer with a bug: it writes checkpoints in place, and loads them without a check.
+
+Workers start it with `-m tests.faults.bugs.torn_trainer`.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from common.child.lifeline import die_with_parent
 from tests.integration.worker.fake_trainer import FakeTrainer
 
 SLOW_STEP = 10
-"""The first attempt writes the checkpoint of this step slowly, so that a test can kill it in between."""
+"""The first attempt writes the checkpoint of this step slowly, so that a test can kill it during the write."""
 
 
 class TornTrainer(FakeTrainer):
-    """Runs one attempt with the bug."""
+    """Executes one attempt with the bug."""
 
     def write_checkpoint(self, folder: Path, step: int, state: str) -> str:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""`python -m tests.faults.bugs.worker`: replaces itself with a Celery worker that has the bug in SEEDED_BUG."""
+"""A worker with a bug: `python -m tests.faults.bugs.worker`. SEEDED_BUG selects the bug (`worker_app`).
+
+The process replaces itself with a Celery worker.
+"""
 
 from __future__ import annotations
 

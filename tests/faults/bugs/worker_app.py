@@ -1,7 +1,8 @@
-"""A training worker with a bug: the real Celery app, with a part of the product replaced before it is used.
+"""The Celery app of a training worker with a bug: one part of the real app is replaced before it is used.
 
-SEEDED_BUG: `no_fencing` (the owner's writes do not check the attempt), `late_ack` (messages are acknowledged after the
-work, and a claim may return a job that already runs). Only tests start it, with `python -m tests.faults.bugs.worker`.
+SEEDED_BUG selects the bug. `no_fencing`: the owner's writes do not check the number of the attempt. `late_ack`:
+messages are acknowledged only after the work, and a claim may return a job that is already running. Only tests start
+it, with `python -m tests.faults.bugs.worker`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = ["app"]
 
 
 def require_ownership(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Job:
-    """Return the locked job without checking the attempt."""
+    """Lock the job's row and return it, without checking the number of the attempt."""
     job = lock(session, job_id)
     if job.status not in ACTIVE:
         raise LeaseLostError(f"job {job_id} is {job.status}")
@@ -40,7 +41,7 @@ def require_ownership(session: Session, job_id: str, attempt: int, settings: Set
 
 
 def renew(session: Session, job_id: str, attempt: int, settings: Settings) -> Renewal:
-    """Renew the lease without checking the attempt."""
+    """Renew the lease without checking the number of the attempt."""
     expires_at = session.scalar(
         update(Job)
         .where(Job.id == job_id, Job.status.in_(ACTIVE))
@@ -54,18 +55,18 @@ def renew(session: Session, job_id: str, attempt: int, settings: Settings) -> Re
 
 
 def read_requested_state(session: Session, job_id: str, attempt: int) -> RequestedState:
-    """Return the desired state without checking the attempt."""
+    """Return the desired state without checking the number of the attempt."""
     job = session.get_one(Job, job_id)
     return RequestedState(DesiredState(job.desired_state), job.cancel_requested, job.desired_at, None)
 
 
 def record_progress(session: Session, job_id: str, attempt: int, *, step: int, **_: Any) -> None:
-    """Write the progress without checking the attempt."""
+    """Write the progress without checking the number of the attempt."""
     session.execute(update(Job).where(Job.id == job_id).values(progress_step=step))
 
 
 def claim_what_runs(session: Session, *arguments: Any) -> Job | None:
-    """Claim the next pending job, or else return one that already runs, as if its message had come again."""
+    """Claim the next pending job. If there is none, return a running job, as if its message had come again."""
     job = claim_job(session, *arguments)
     return job or session.scalars(select(Job).where(Job.status.in_(ACTIVE)).limit(1)).one_or_none()
 

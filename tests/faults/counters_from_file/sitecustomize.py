@@ -1,6 +1,7 @@
-"""Makes a worker with this folder in PYTHONPATH read the kernel's counters from the test's folder TIDAL_TEST_COUNTERS.
+"""Makes a worker read the kernel's counters from files of the test.
 
-This is for machines on which no memory cgroup can be created. It changes nothing else in the worker.
+Python imports this module if its folder is in PYTHONPATH. TIDAL_TEST_COUNTERS is the folder with the files. This is for
+machines on which no memory cgroup can be created. Nothing else in the worker is changed.
 """
 
 from __future__ import annotations
