@@ -1,7 +1,7 @@
 """A slow reader of an experiment's metrics, with which tests compare `common.metrics.read_table`.
 
-It reads the files line by line and uses no index. For each step the point of the highest attempt counts. A rewind line
-voids the later points of earlier attempts. A torn last line, which a killed writer leaves, is skipped.
+It reads the files line by line and uses no index. For each step, the point of the highest attempt counts. A rewind line
+invalidates the later points of earlier attempts. An incomplete last line, which a killed writer leaves, is skipped.
 """
 
 from __future__ import annotations

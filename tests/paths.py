@@ -1,4 +1,4 @@
-"""The paths of the repository and of its test data, for tests in any folder."""
+"""Paths of the repository and of its test data."""
 
 from __future__ import annotations
 

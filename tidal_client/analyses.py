@@ -12,7 +12,7 @@ from .wire.generation_event import EVENT_DONE
 
 
 class AnalysisCalls(ApiConnection):
-    """The methods of `Client` for analyses."""
+    """Methods of `Client` for analyses."""
 
     def analyze(
         self,

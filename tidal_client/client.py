@@ -83,7 +83,7 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         return self._post(JobDetail, f"/api/jobs/{job_id}/signal", {"signal": signal})
 
     def cancel_job(self, job_id: str) -> JobDetail:
-        """Stop a job; its trainer is killed if it still runs when the grace period ends."""
+        """Stop a job. If its trainer still runs when the grace period ends, the trainer is killed."""
         return self._post(JobDetail, f"/api/jobs/{job_id}/cancel", None)
 
     def queues(self, *, limit: int = 100) -> list[QueueReply]:
@@ -153,7 +153,7 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         """Yield the live events of an experiment after the event id `since`.
 
         The events are snapshot, metrics, rl-metrics, status, job-update, checkpoint and log-lines. If `log_lines` is
-        False, the `log-lines` events contain no lines; their `next` is the number of the next line.
+        False, `log-lines` events omit the lines; their field `next` is the number of the next line.
         """
         if not log_lines:
             try:

@@ -82,7 +82,7 @@ class ApiConnection:
         return response
 
     def _build_request(self, method: str, path: str, **options: Any) -> httpx.Request:
-        """Build a request. Raises InvalidInputError for values that cannot be encoded."""
+        """Build a request. Raises InvalidInputError if a value cannot be encoded."""
         try:
             return self._http.build_request(method, path, **options)
         except UnicodeEncodeError:

@@ -18,7 +18,7 @@ UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=5.0, read=1800.0)
 
 
 class DatasetCalls(ApiConnection):
-    """The methods of `Client` for datasets."""
+    """Methods of `Client` for datasets."""
 
     def upload_dataset(
         self,

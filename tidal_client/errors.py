@@ -14,7 +14,7 @@ from typing import Any, Self
 class TidalError(Exception):
     """The base class of all errors with a message for the user. `message` names the wrong value and the fix.
 
-    `errors` lists the errors of single values, each as `{"location": "model.d_model", "message": "…"}`.
+    `errors` lists all invalid values, each as `{"location": "model.d_model", "message": "…"}`.
     """
 
     code = "error"
@@ -55,7 +55,7 @@ class ConflictError(TidalError):
 
 
 class UnauthorizedError(TidalError):
-    """The request needs a token, and the token was missing, wrong or expired."""
+    """The request needs a token, but its token is missing, wrong or expired."""
 
     code = "unauthorized"
     status = 401

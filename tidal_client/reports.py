@@ -10,7 +10,7 @@ from .wire.report import PatternList, PatternReply, ReportList, ReportReply, Rep
 
 
 class ReportCalls(ApiConnection):
-    """The methods of `Client` for reports."""
+    """Methods of `Client` for reports."""
 
     def report_patterns(self) -> list[PatternReply]:
         """Return the patterns (templates) that `generate_report` accepts."""

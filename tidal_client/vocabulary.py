@@ -45,7 +45,7 @@ class ExperimentType(StrEnum):
 
 
 IMPORTED: Final = "imported"
-"""Status of an experiment that no job of this installation created."""
+"""The status of an experiment that was imported, so no job of this installation created it."""
 
 
 class JobStatus(StrEnum):
@@ -60,7 +60,7 @@ class JobStatus(StrEnum):
     RUNNING = "running"
     """The child process has begun the first step of its work."""
     COMPLETING = "completing"
-    """Training has ended; evaluation and final files are being written."""
+    """Training has ended; the child process evaluates the model and writes the final files."""
     STOPPING = "stopping"
     """The trainer carries out a stop request."""
     PAUSED = "paused"
@@ -79,7 +79,7 @@ ACTIVE: Final = frozenset(
 TERMINAL: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 """Statuses that are final: a job in one of them never changes its status again."""
 LEASED: Final = ACTIVE | {JobStatus.STALE}
-"""Statuses that count against the concurrency limit of the job's type; the lease columns are set."""
+"""Statuses in which a job has a lease, even an expired one; these jobs count against the limit of their type."""
 LIVE: Final = frozenset(JobStatus) - TERMINAL
 """Statuses of jobs that have not ended."""
 
@@ -127,7 +127,7 @@ Gating = Annotated[
     Literal[GatingMode.NONE, GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED],
     WrapValidator(_list_allowed_values),
 ]
-"""Any gating mode. The OpenAPI document lists the values at each field that uses this type."""
+"""Any gating mode. The OpenAPI document lists the values at every field of this type."""
 ModulatedGating = Annotated[
     Literal[GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED], WrapValidator(_list_allowed_values)
 ]
@@ -138,7 +138,7 @@ NEUTRAL_MODULATION: Final = 0.5
 AnalysisKind = Literal["single", "batch", "sweep"]
 """What an analysis computes from the modulations; `common.config.analysis` explains each kind."""
 CheckpointKind = Literal["training", "model", "policy", "result", "other"]
-"""The kind of a registered file: a resumable training checkpoint, or a final artifact."""
+"""The kind of a registered file: a training checkpoint, from which a job can resume, or a final artifact."""
 ReportPattern = Literal["experiment-overview", "rl-analysis", "trajectory-report", "full-report"]
 """The template from which a report is generated; the api calls it pattern."""
 DatasetFormat = Literal["txt", "jsonl", "parquet"]

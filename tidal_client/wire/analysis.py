@@ -35,9 +35,9 @@ class AnalysisResult(Reply):
 
     kind: Annotated[AnalysisKind, OpenEnum()]
     request: dict[str, Any]
-    """The request with every default filled in."""
+    """The request with all defaults filled in."""
     trajectories: list[PromptTrajectory]
-    """One entry per prompt; empty for kind sweep."""
+    """One element per prompt; empty for kind sweep."""
     batch_analysis: dict[str, Any] | None = None
     """For kind batch: `crossPromptVariance` and `strategyCharacterization`; with `bootstrap`, also their
     `confidenceIntervals`."""

@@ -24,7 +24,7 @@ from pydantic_core import CoreSchema, core_schema
 from ..vocabulary import JobStatus, JobType, Signal, utc_text
 
 UtcTime = Annotated[datetime, PlainSerializer(utc_text, return_type=str, when_used="json")]
-"""A time that is serialised as ISO 8601 in UTC."""
+"""A time, serialised as ISO 8601 in UTC."""
 
 
 R = TypeVar("R", bound="Reply")

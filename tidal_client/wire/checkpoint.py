@@ -9,11 +9,11 @@ class CheckpointReply(Reply):
     """A file or checkpoint folder of an experiment."""
 
     name: str
-    """Path relative to the experiment's folder."""
+    """Path relative to the folder of the experiment."""
     reference: str
     """`<experiment id>/<name>`, with which the field `checkpoint` of a request names this checkpoint."""
     kind: str
-    """One of training (resumable), model, policy, result, other."""
+    """One of training (a job can resume from it), model, policy, result, other."""
     step: int | None = None
     sha256: str | None = None
     size_bytes: int | None = None
@@ -37,7 +37,7 @@ class CheckpointList(Reply):
 
 
 class CheckpointGroup(Reply):
-    """The checkpoints of one experiment within the list of all checkpoints."""
+    """The checkpoints of one experiment, as an element of the list of all checkpoints."""
 
     experiment_id: str
     type: str
@@ -47,7 +47,7 @@ class CheckpointGroup(Reply):
 
 
 class CheckpointOverview(Reply):
-    """A page of checkpoints, grouped by experiment, newest experiment first."""
+    """A page of checkpoints, grouped by experiment; the newest experiment is first."""
 
     experiments: list[CheckpointGroup]
     next_cursor: str | None = None

@@ -29,4 +29,4 @@ class ConfigFileContent(ConfigFile):
 
     text: str
     config: dict[str, Any] | None = None
-    """The configuration with every default filled in; null if the file cannot be used."""
+    """The configuration with all defaults filled in; null if the file cannot be used."""

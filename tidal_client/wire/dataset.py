@@ -33,7 +33,7 @@ class DatasetReply(Reply):
     validation_tokens: int | None = None
     """Number of tokens held out for validation with the default `validation_fraction`; included in `tokens`."""
     job_id: str | None = None
-    """The newest job that tokenises the dataset."""
+    """The newest job for tokenising the dataset."""
     experiment_id: str | None = None
     job_status: KnownStatus | None = None
     progress: JobProgress | None = None

@@ -68,7 +68,7 @@ class ExperimentStatus(Reply):
 
 
 class ConfigReply(Reply):
-    """The configuration of an experiment with every default filled in."""
+    """The configuration of an experiment with all defaults filled in."""
 
     experiment_id: str
     config: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""The reply to a generation request."""
+"""Reply to a generation request."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class TokenEvent(TypedDict):
     start: NotRequired[int]
     """Present with logProbs: the number of characters of the text before this token."""
     alternatives: NotRequired[list[Alternative]]
-    """Present with topLogProbs: the most likely tokens, in order of decreasing probability."""
+    """Present with topLogProbs: the most likely tokens at this position, most likely first."""
     choice: NotRequired[int]
     """Present with n > 1: the index of the choice."""
 
@@ -64,7 +64,7 @@ class PromptToken(TypedDict):
 
 
 class PromptEvent(TypedDict):
-    """The prompt as the model has read it; sent if the request asks for echo."""
+    """The prompt as the model has read it. The event is sent if the request asks for echo."""
 
     text: str
     tokens: NotRequired[list[PromptToken]]

@@ -21,7 +21,7 @@ class JobProgress(Reply):
 
 
 class JobError(Reply):
-    """Why a job or its last attempt failed."""
+    """Why a job, or its last attempt, failed."""
 
     code: str
     message: str | None = None
@@ -83,7 +83,7 @@ class JobDetail(JobReply):
     """A job with its payload and a text about what happens next."""
 
     what_next: str = ""
-    """What is happening and what Tidal does next, with deadlines. Written for people; the wording may change."""
+    """What happens now and what Tidal does next, with deadlines. Written for people; the wording may change."""
     payload: dict[str, Any]
     """The complete, validated request with all defaults filled in. Its keys are those of the YAML files."""
 
@@ -109,7 +109,7 @@ class JobPrediction(Reply):
 
 
 class JobEventReply(Reply):
-    """One recorded change of a job."""
+    """A recorded change of a job."""
 
     id: int
     attempt: int

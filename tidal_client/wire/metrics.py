@@ -1,4 +1,4 @@
-"""Metrics of an experiment."""
+"""Metrics of an experiment: points, series and the reply that contains them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MetricPointReply(Reply):
 
 
 class MetricsReply(Reply):
-    """Metrics of an experiment."""
+    """The metrics of an experiment within the requested range of steps."""
 
     experiment_id: str
     mode: Annotated[Literal["recent", "historical"], OpenEnum()]

@@ -40,7 +40,7 @@ class Problem(Reply):
     """The reason phrase of the HTTP status."""
     status: int = Field(ge=400, le=599)
     detail: str
-    """What went wrong, and what to do about it."""
+    """What went wrong and how to fix it."""
     code: str
     """Stable identifier of the kind of error, in snake_case."""
     errors: list[Finding]

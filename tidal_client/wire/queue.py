@@ -32,7 +32,7 @@ class QueueType(Reply):
     """Number of jobs of the type whose lease has expired. They count against `limit` until the reaper requeues or ends
     them."""
     pending: int
-    """Number of waiting jobs, including those that `jobs` does not list."""
+    """Number of waiting jobs of the type, including those that `jobs` does not list."""
     usual_seconds: float | None
     """Median duration in seconds of the last 20 completed jobs, from first claim to completion; null if there are none.
     """
@@ -56,7 +56,7 @@ class QueueReply(Reply):
 
     queue: str
     workers: list[QueueWorker] | None
-    """The workers with a recent heartbeat; null while Redis does not answer."""
+    """The workers with a recent heartbeat; null if Redis does not reply."""
     types: list[QueueType]
 
 

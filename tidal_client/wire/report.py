@@ -59,7 +59,7 @@ class ReportPart(Reply):
     message: str | None = None
     """For kind problem: why the block is not a valid chart."""
     line: int | None = None
-    """For kinds chart and problem: the line at which the block begins, from 1."""
+    """For kinds chart and problem: number of the line at which the block begins, counted from 1."""
 
 
 class RenderReply(Reply):

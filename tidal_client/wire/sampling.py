@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from ..vocabulary import NEUTRAL_MODULATION, Gating, GatingMode
 
 MIN_TEMPERATURE: Final = 0.001
-"""Lowest temperature for sampling; temperature 0 selects the most likely token instead."""
+"""Lowest temperature other than 0, which selects the most likely token instead of sampling."""
 MAX_TEMPERATURE: Final = 100.0
 MIN_REPETITION_PENALTY: Final = 0.01
 MAX_REPETITION_PENALTY: Final = 100.0

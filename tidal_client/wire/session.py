@@ -1,4 +1,4 @@
-"""The session: the owner and the scopes of the request's token."""
+"""The session: owner and scopes of the token in the request."""
 
 from __future__ import annotations
 

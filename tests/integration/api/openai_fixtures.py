@@ -1,4 +1,4 @@
-"""Fixtures for the tests of `/v1`: the real engine with a tiny model, and a client of the `openai` package."""
+"""Fixtures for tests of `/v1`: the real engine with a tiny model, and a client of the `openai` package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODEL = "exp-1/model.safetensors"
 
 
 class Generator:
-    """A thread that takes Celery messages from the queue `generate` and lets the real engine answer one at a time.
+    """A thread that passes the requests in the queue `generate` to the real engine, one at a time.
 
     `replies` contains the data of the last event of each request.
     """
@@ -65,8 +65,7 @@ class Generator:
 
 @pytest.fixture
 def model(api: Api) -> TransformerLM:
-    """Save a model in the store under the name MODEL; end-of-text is unlikely, so its completions have the maximum
-    length."""
+    """Save a model as MODEL in the store; end-of-text is unlikely, so its completions have the maximum length."""
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
     with torch.no_grad():

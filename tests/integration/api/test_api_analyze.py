@@ -1,4 +1,4 @@
-"""Immediate analyses over HTTP with texts from the real engine."""
+"""Immediate analyses over HTTP, with completions from the real engine."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ RANDOM = {"checkpoint": MODEL, "gatingMode": "random", "maxTokens": 9}
 
 
 class RealEngine:
-    """An engine in the test process; a thread instead of a Celery worker passes it the requests of the queue
-    `generate`."""
+    """An engine in the test process. A thread passes it the requests that a Celery worker would take."""
 
     def __init__(self, url: str, experiments: Path) -> None:
         self.ids: list[str] = []

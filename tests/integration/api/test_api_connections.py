@@ -71,7 +71,10 @@ def test_a_connection_that_sends_nothing_is_closed_without_a_reply(serve: RunApi
 
 
 def trickle(client: socket.socket, byte: bytes, *, every: float) -> bytes:
-    """Send a byte every `every` seconds until the server replies, for at most 10 s; return the start of the reply."""
+    """Send `byte` repeatedly, with a pause of `every` seconds, until the server replies; return the start of the reply.
+
+    Stops after 10 s without a reply.
+    """
     started = time.monotonic()
     client.settimeout(every)
     while time.monotonic() - started < 10:
@@ -184,7 +187,7 @@ def test_at_the_cap_the_connection_idle_longest_makes_room(serve: RunApi) -> Non
         api.http.close()  # otherwise the connections of the fixture's client count as well
         first = [stack.enter_context(connected(api.url, HALF_HEADER)) for _ in range(20)]
         time.sleep(0.3)
-        first[0].sendall(b"x")  # this connection is now the most recently active one
+        first[0].sendall(b"x")  # this makes the connection the most recently active one
         time.sleep(0.3)
         for _ in range(SPARE - 5):
             stack.enter_context(connected(api.url))

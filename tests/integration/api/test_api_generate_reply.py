@@ -1,4 +1,4 @@
-"""`POST /api/generate` with the real engine: the reply contains everything that the specification requires."""
+"""`POST /api/generate` with the real engine: the reply contains all fields that the specification requires."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def wait_for_requests(engine: Engine, count: int) -> None:
 
 
 def done_within(future: Future[httpx.Response], seconds: float) -> bool:
-    """Return whether the reply arrives within `seconds`."""
+    """Return whether the reply has arrived after at most `seconds`."""
     try:
         future.result(seconds)
     except NotDone:

@@ -1,4 +1,4 @@
-"""A backup that was made while jobs were running is restored into an empty installation, and the jobs continue."""
+"""A backup made while jobs run is restored into an empty installation, where the jobs continue."""
 
 from __future__ import annotations
 

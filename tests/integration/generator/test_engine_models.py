@@ -1,4 +1,4 @@
-"""Several models and few slots: which models stay loaded, the order of requests, and disconnected clients."""
+"""More models than can stay loaded, and few slots: which models stay, the order of requests, disconnected clients."""
 
 from __future__ import annotations
 

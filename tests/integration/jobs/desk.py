@@ -114,6 +114,6 @@ class Desk:
             return result.scalar() if result.returns_rows else None
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """Return all rows of a query."""
+        """Execute a query and return all rows."""
         with self.sessions() as session:
             return [tuple(row) for row in session.execute(text(statement))]

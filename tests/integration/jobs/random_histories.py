@@ -173,7 +173,7 @@ class Histories(RuleBasedStateMachine):
             self.most[job_type] = max(self.most.get(job_type, 0), held)
 
     def teardown(self) -> None:
-        """Cancel every job, expire its lease, and assert that each job ends exactly once."""
+        """Cancel every job, let its lease expire, and assert that each job ends exactly once."""
         for (job_id,) in self.desk.rows("SELECT id FROM jobs"):
             self.attempt(request_cancel, job_id)
             self.lose_worker(job_id, 3600)

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from common.redis.celery_settings import NOTIFY_TASK, make_app
 
 QUEUE, UNACKNOWLEDGED = "training", "unacked"
-"""Keys that Celery's transport uses in Redis."""
+"""The Redis keys of Celery's transport for waiting and for unacknowledged messages."""
 
 
 @pytest.fixture

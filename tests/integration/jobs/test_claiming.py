@@ -27,7 +27,7 @@ def with_limits(desk: Desk, **limits: int) -> Desk:
 
 
 def claim_in_process(url: str, limit: int, gate: Barrier, owner: str, answers: multiprocessing.Queue[str]) -> None:
-    """Claim jobs until none is left; runs in a separate process."""
+    """Claim jobs until none is pending; called in a separate process."""
     engine = make_engine(url, pool_size=1)
     settings = Settings(_env_file=None, lm_training_concurrency=limit)
     gate.wait()

@@ -25,7 +25,7 @@ ACTIVE = ["provisioning", "starting", "running", "completing", "stopping"]
 TERMINAL = ["completed", "failed", "cancelled"]
 STATUSES = ["pending", *ACTIVE, "paused", "stale", *TERMINAL]
 WRITERS = ["api", "claimer", "owner", "reaper", "unknown", None]
-# The transitions of the specification; `former` is the status before stale.
+# The specification's transitions. `former` stands for the status that a stale job had before it became stale.
 SPECIFICATION = """
 api: pending → cancelled
 claimer: pending → provisioning

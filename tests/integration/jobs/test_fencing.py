@@ -1,4 +1,4 @@
-"""The fencing token: an attempt that lost its job cannot write anything."""
+"""The attempt number is the fencing token: an attempt that lost its job cannot write anything."""
 
 from __future__ import annotations
 

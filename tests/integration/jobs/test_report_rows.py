@@ -1,4 +1,4 @@
-"""The table of reports: its constraints, and a migration that can be reverted while reports exist."""
+"""The table of reports: its constraints, and a migration that is reverted while reports exist."""
 
 from __future__ import annotations
 

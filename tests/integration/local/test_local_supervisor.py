@@ -1,4 +1,4 @@
-"""The local stack stops and restarts with all its processes, and reports errors."""
+"""The local stack stops and restarts all its processes and reports errors."""
 
 from __future__ import annotations
 

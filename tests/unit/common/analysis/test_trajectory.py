@@ -76,7 +76,7 @@ def test_windows_and_ends_cover_what_they_should(values: list[float]) -> None:
 
 
 def test_welch_t_has_the_sign_of_the_fall_and_is_0_where_undefined() -> None:
-    # Means 2 and 5, unbiased variances 1 and 7: t = −3 / √(1/3 + 7/3).
+    # Samples with means 2 and 5 and unbiased variances 1 and 7 give t = −3 / √(1/3 + 7/3).
     assert welch_t([1, 2, 3], [3, 4, 8]) == pytest.approx(-3 / math.sqrt(8 / 3))
     assert welch_t([1], [2, 3]) == 0.0
     assert welch_t([1, 1], [2, 2]) == 0.0
@@ -89,7 +89,7 @@ def test_bootstrap_intervals_contain_the_figure_and_depend_on_the_seed() -> None
     assert low < variance(values) < high
     assert low >= 0
     low, high = bootstrap_interval(values, mean)
-    # The normal interval of a mean is an independent reference: half-width 1.96·s/√n.
+    # The normal-distribution interval of a mean, with half-width 1.96·s/√n, serves as an independent reference.
     half = 1.96 * statistics.pstdev(values) / math.sqrt(len(values))
     assert (low, high) == pytest.approx((mean(values) - half, mean(values) + half), abs=0.03)
     assert bootstrap_interval([], mean) == (0.0, 0.0)

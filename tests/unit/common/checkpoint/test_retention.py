@@ -1,4 +1,4 @@
-"""The newest, every n-th and the best checkpoint are kept; damaged folders do not count."""
+"""The newest, every n-th and the best checkpoint are kept; damaged checkpoint folders do not count."""
 
 from __future__ import annotations
 

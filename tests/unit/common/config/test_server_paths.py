@@ -1,4 +1,4 @@
-"""`ServerPaths` removes the paths of this machine from a text and changes nothing else."""
+"""`ServerPaths` removes file paths of this machine from a text and changes nothing else."""
 
 from __future__ import annotations
 

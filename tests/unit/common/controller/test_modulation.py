@@ -1,4 +1,4 @@
-"""The map from modulation to decoding parameters."""
+"""The function that maps modulation to decoding parameters."""
 
 from __future__ import annotations
 

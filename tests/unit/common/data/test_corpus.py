@@ -117,7 +117,7 @@ def test_the_cache_is_built_once_and_described_by_its_header(tmp_path: Path) -> 
     assert header["tokenizer"] == "gpt2" and header["dtype"] == "uint16"
     assert header["splits"]["train"]["count"] == len(corpus.train)
     built = (corpus.folder / "train.bin").stat().st_mtime_ns
-    os.utime(path, (1, 1))  # a new modification time, but the same content
+    os.utime(path, (1, 1))  # the file gets a new modification time but keeps its content
     again = open_(path, tmp_path)
     assert again.digest == corpus.digest
     assert (corpus.folder / "train.bin").stat().st_mtime_ns == built
@@ -266,7 +266,7 @@ def test_a_hub_data_set_that_decodes_to_too_much_is_refused(tmp_path: Path, monk
         open_("someone/bomb", tmp_path)
     asked.pop()
     assert documents_of(open_("someone/bomb", tmp_path), "train")
-    bytearray(5 * 2**30)  # would raise MemoryError if the limit still applied
+    bytearray(5 * 2**30)  # must not raise MemoryError, because the limit has ended
 
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Corpus files must be below the data folder, except for commands that a user runs in a terminal."""
+"""Corpus files must be below the data folder, except in commands that a user runs in a terminal."""
 
 from __future__ import annotations
 

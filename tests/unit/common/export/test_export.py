@@ -1,4 +1,4 @@
-"""Exports contain the exact model, load in the original if requested, and are written atomically."""
+"""Exports contain the exact model, can be loaded by the original project if requested, and are written atomically."""
 
 from __future__ import annotations
 

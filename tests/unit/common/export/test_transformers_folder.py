@@ -1,4 +1,4 @@
-"""transformers loads an exported folder in a process without Tidal and computes the same results as Tidal."""
+"""In a process without Tidal, transformers loads an exported folder and computes the same results as Tidal."""
 
 from __future__ import annotations
 

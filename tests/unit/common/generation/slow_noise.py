@@ -1,4 +1,4 @@
-"""The random numbers of a batch, computed one by one for comparison."""
+"""Computes the random numbers of a batch one by one, for comparison."""
 
 from __future__ import annotations
 

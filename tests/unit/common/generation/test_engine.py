@@ -187,9 +187,8 @@ def test_int8_results_equal_those_of_a_batch_of_one_to_the_last_bit(gates_traine
     """
     made = tiny_model(context_length=512, gates_trained=gates_trained, d_model=256)
     with torch.no_grad():
-        for (
-            block
-        ) in made.blocks:  # make the results of attention large, so that a difference in their last bit has an effect
+        # The results of attention must be so large that a difference in their last bit has an effect.
+        for block in made.blocks:
             for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
                 block.get_parameter(f"{name}.weight").mul_(12)
     model = DecodingModel(made, precision="int8")

@@ -21,7 +21,7 @@ def expected(model: TransformerLM, tokens: list[int]) -> torch.Tensor:
 
 
 def test_every_token_but_the_first_has_its_log_probability(tokenizer: tiktoken.Encoding) -> None:
-    """The prompt is longer than `POSITIONS_AT_ONCE`, and the temperature does not change the scores."""
+    """The prompt is longer than `POSITIONS_AT_ONCE`. The temperature does not change the scores."""
     model = tiny_model(context_length=3 * POSITIONS_AT_ONCE)
     prompt = [(number * 7) % 256 for number in range(2 * POSITIONS_AT_ONCE + 5)]
     settings = GenerationSettings(max_tokens=3, score_prompt=True, top_log_probs=2, temperature=0.3)

@@ -14,7 +14,7 @@ from common.metrics import MetricsWriter, downsample, lttb, read_table
 
 
 def plain_lttb(x: list[float], y: list[float], count: int) -> list[int]:
-    """Apply the algorithm of the thesis point by point."""
+    """Apply the algorithm of Steinarsson's thesis point by point."""
     n = len(x)
     edges = [math.floor(1 + b * (n - 2) / (count - 2)) for b in range(count - 1)]
     kept = [0]

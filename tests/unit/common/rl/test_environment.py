@@ -1,4 +1,4 @@
-"""Each sequence of the batched environment equals plain decoding of that sequence."""
+"""Each sequence in the batched environment equals the same sequence decoded alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PPO update computes the formulas of the paper and learns."""
+"""The PPO update follows the formulas of the paper, and the policy learns."""
 
 from __future__ import annotations
 

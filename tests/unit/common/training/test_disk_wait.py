@@ -1,4 +1,4 @@
-"""A job waits for disk space in every phase, obeys stop requests during the wait, and loses no step."""
+"""A job in any phase waits for disk space, obeys stop requests while it waits, and loses no step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training that diverges stops before its state is saved, and its error names a checkpoint to resume."""
+"""A diverging training stops before its state is saved, and the error names a checkpoint from which to resume."""
 
 from __future__ import annotations
 

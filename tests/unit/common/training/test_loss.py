@@ -1,4 +1,4 @@
-"""The chunked loss and its gradients equal those of the cross-entropy of the full logits."""
+"""The loss in chunks and its gradients equal the cross-entropy of the full logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random states are restored exactly from a file that contains no code."""
+"""Random states are restored exactly, from a file that contains no code."""
 
 from __future__ import annotations
 

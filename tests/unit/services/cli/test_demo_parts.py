@@ -1,4 +1,4 @@
-"""The corpus that the demonstration chooses, and its output."""
+"""The corpus that the demonstration chooses, and the output of the demonstration."""
 
 from __future__ import annotations
 

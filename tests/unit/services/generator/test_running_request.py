@@ -1,4 +1,4 @@
-"""Requests with several choices before their first token."""
+"""Running requests with several choices, before their first token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer process follows the child protocol."""
+"""The trainer process follows the protocol between supervisor and child."""
 
 from __future__ import annotations
 

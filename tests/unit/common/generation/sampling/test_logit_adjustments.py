@@ -1,4 +1,4 @@
-"""Presence penalty, frequency penalty and logit bias, compared with OpenAI's formula in Python."""
+"""Presence penalty, frequency penalty and logit bias agree with OpenAI's formula in Python."""
 
 from __future__ import annotations
 
