@@ -69,7 +69,7 @@ def test_a_file_becomes_a_dataset_a_training_and_nothing(
     page.get_by_role("button", name="Upload").click()
     expect(page.get_by_role("alert")).to_contain_text("line 1 has no field 'text'")
     page.screenshot(path=screenshots / "datasets-wrong.png")
-    page.get_by_label("Field with the text").fill("story")
+    page.get_by_label("Field that contains the text").fill("story")
     page.get_by_label("Name", exact=True).fill("gulls")
     page.get_by_role("button", name="Upload").click()
     expect(page.get_by_text("Uploaded gulls; it is being tokenised.")).to_be_visible()

@@ -162,7 +162,7 @@ def test_the_form_of_a_job_is_kept_marks_what_is_wrong_and_comes_back_after_subm
         field_colour = field.evaluate("element => getComputedStyle(element).borderTopColor")
         assert field_colour == page.locator(".wrong").first.evaluate("element => getComputedStyle(element).color")
     expect(page.locator(".wrong")).to_have_text(["Must be a whole number, got 'wide'", re.compile("^Must be greater")])
-    expect(page.get_by_role("alert")).to_have_text("Some values are invalid; they are marked.")
+    expect(page.get_by_role("alert")).to_have_text("Some values are invalid. Their fields are marked.")
     text = page.get_by_role("main").inner_text()
     assert "body." not in text and "config.model" not in text
     assert text.count(page.locator(".wrong").first.inner_text()) == 1

@@ -87,8 +87,9 @@ def submit(
 ) -> None:
     """Submit a job.
 
-    For lm-training and evaluation, the configuration describes a language model; for rl-training and ablation, a
-    controller. Example: tidal jobs submit lm-training --data builtin:stories -s training.max_steps=200 --watch
+    The configuration is that of a language model for lm-training, that of a controller for rl-training and ablation,
+    and the section `evaluation` for evaluation. Example: tidal jobs submit lm-training --data builtin:stories -s
+    training.max_steps=200 --watch
     """
     # If the file exists on this machine, its contents are sent. Otherwise the name is sent, and the server opens the
     # file.

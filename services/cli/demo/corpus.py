@@ -1,6 +1,4 @@
-"""Chooses the corpus of the demonstration: a given file, else TinyStories of the Hugging Face hub, else built-in
-stories.
-"""
+"""Chooses the corpus of the demonstration: a given file, else one of the Hugging Face hub, else a built-in one."""
 
 from __future__ import annotations
 

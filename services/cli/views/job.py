@@ -64,7 +64,7 @@ class JobView:
         return min(known) if known and min(known) > 0 and self.job.status == JobStatus.RUNNING else None
 
     def _time_limit(self) -> float | None:
-        """Return `max_seconds` from the section `training` of the configuration or from its top level; None if not set."""
+        """Return `max_seconds` of the configuration (section `training` or top level); None if it is not set."""
         config = (self.job.payload or {}).get("config", {})
         limit = config.get("training", config).get("max_seconds")
         return float(limit) if limit else None

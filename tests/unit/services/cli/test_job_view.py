@@ -95,7 +95,7 @@ def test_a_wait_for_the_disk_and_its_end_are_shown_with_the_free_and_needed_spac
     waits = {"phase": "waiting_for_disk", "step": 7, "disk": lacks}
     shown = "waiting for disk space: 12 MiB are free on the disk of the experiments, 1,024 MiB are needed"
     assert view.apply(StreamEvent("status", waits)) == [
-        f"{shown}; free some space, then the job continues automatically"
+        f"{shown}; the job continues automatically when you have freed some space"
     ]
     assert view.apply(StreamEvent("status", waits)) == [] and view.phase == shown
     view.update(job(progress={"phase": "waiting_for_disk", "step": 7}))

@@ -1,8 +1,9 @@
 // The charts of an experiment: their titles, units and metrics (common/metrics/names.py explains the metrics).
 //
-// `main` marks the line that a comparison of runs shows. A metric in no chart of the catalogue gets a chart of its own.
+// A comparison of runs shows only the lines with `main`. A metric that is in no chart of the catalogue gets a chart of
+// its own.
 
-/** Types of experiments with metrics over steps, which can be shown in charts and compared. */
+/** Types of experiments that have metrics by step, so that charts can show and compare them. */
 export const PLOTTED = ["lm", "rl"];
 
 /** @type {Api.Kind} */
@@ -158,13 +159,13 @@ export const CATALOG = [
   },
 ];
 
-/** Metrics that a chart of the catalogue shows. */
+/** The metrics that are in a chart of the catalogue. */
 const IN_CATALOG = new Set(
   CATALOG.flatMap((chart) =>
     chart.lines.flatMap((line) => [line.name, line.spread]).map((name) => `${chart.kind}:${name}`),
   ),
 );
-/** Metrics without a chart. */
+/** Metrics that are never shown in a chart. */
 const HIDDEN = new Set([
   "metrics:Epoch/Progress",
   "metrics:Tokens/Seen",
@@ -173,7 +174,8 @@ const HIDDEN = new Set([
 ]);
 
 /**
- * Returns the charts that have data. `has(kind, name)` returns whether a metric exists, `names(kind)` lists all.
+ * Returns the charts that have data. `has(kind, name)` returns whether a metric exists, and `names(kind)` returns the
+ * names of all metrics.
  *
  * @param {(kind: Api.Kind, name: string) => unknown} has
  * @param {(kind: Api.Kind) => string[]} names

@@ -1,5 +1,5 @@
-// A chart with its title, exports, a switch for the log scale, and a legend, which shows the values at the cursor and
-// hides lines.
+// A chart with its title, export buttons, a switch for the log scale, and a legend. The legend shows the values at the
+// cursor, and its buttons show or hide lines.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { exact, number } from "../lib/format.js";
 import { Plot, same } from "./plot.js";
@@ -21,8 +21,8 @@ const slug = (text) =>
 const end = (lines) => Math.max(0, ...lines.map((line) => line.x.at(-1) ?? 0));
 
 /**
- * Returns [value, where] of a line at `step`. Without a point there, uses the last earlier point, and `where` names its
- * step.
+ * Returns [value, where] of a line at `step` as texts. If the line has no point there, the last earlier point is used
+ * and `where` names its step; otherwise `where` is empty.
  *
  * @param {Ui.Line} line
  * @param {number} step
@@ -52,7 +52,7 @@ function description(title, lines, diverged) {
 }
 
 /**
- * Changes the text of an element in its existing text node, because Preact would not update a new one.
+ * Changes the text of an element without replacing its text node, because Preact would not update a new node.
  *
  * @param {Element | null} element
  * @param {string} text
@@ -62,9 +62,9 @@ function change(element, text) {
 }
 
 /**
- * Shows a chart with its controls. `lines` are those of `Plot`; a line with `raw: true` is not in the legend.
- * `diverged` lists the metrics that were not finite, each with the first such step. `file` begins the names of exported
- * files.
+ * Shows a chart with its controls. `lines` are passed to `Plot`; a line with `raw: true` is not in the legend.
+ * `diverged` lists the metrics that became NaN or infinite, each with the first such step. The names of exported files
+ * begin with `file`.
  *
  * @param {Omit<import("./plot.js").PlotProps, "name" | "plotRef" | "onCursor"> & {
  * title: string, unit?: string, file?: string, diverged?: Ui.Diverged[]}} props
@@ -92,7 +92,7 @@ export function ChartCard({
   const legend = lines.filter((line) => !line.raw);
   const canLog = lines.some((line) => line.y.some((value) => value > 0));
   const newest = end(legend);
-  const apart = legend.some((line) => !same(line.x, legend[0].x)); // reserves room in the legend for steps
+  const apart = legend.some((line) => !same(line.x, legend[0].x)); // whether the legend needs room for steps
 
   /** @type {Ui.OnCursor} */
   const onCursor = (index, made) => {
@@ -107,7 +107,7 @@ export function ChartCard({
     if (at.current) at.current.textContent = index === null ? "" : `at ${exact(step)}`;
   };
   useEffect(() => {
-    // While the cursor is in the chart, new points must not replace the values at the cursor.
+    // When points arrive while the cursor is in the chart, the legend must keep showing the values at the cursor.
     if (plot.current) onCursor(plot.current.cursor.idx ?? null, plot.current);
   });
   /** @param {string} label */

@@ -1,4 +1,4 @@
-// Saves a chart as a file: CSV with every loaded point, or PNG as shown, with title and legend.
+// Saves a chart as a file: a CSV file with all loaded points, or a PNG image of the chart with title and legend.
 import { colour } from "../lib/theme.js";
 
 /**

@@ -1,9 +1,9 @@
-// Makes the lines of a chart from its entry in the catalogue and the points of an experiment.
+// Makes the lines of a catalogue chart from the points of an experiment.
 import { smooth } from "./series.js";
 
 /**
- * Returns {lines, bands, diverged} of one experiment. The raw line of a smoothed line is drawn behind it. `weight` is
- * that of the smoothing.
+ * Returns {lines, bands, diverged} of one experiment for `chart`. Behind each smoothed line, `lines` contains the line
+ * before smoothing. `weight` in [0, 1) is the strength of the smoothing.
  *
  * @param {Ui.ChartSpec} chart
  * @param {import("./series.js").SeriesStore} store

@@ -1,4 +1,4 @@
-// One uPlot chart on a canvas. It is created again when lines, scales or theme change; otherwise only its data changes.
+// One uPlot chart on a canvas. A new uPlot object is created only when lines, scales or theme change, not for new data.
 //
 // Colours come from CSS properties, so that both themes work. The charts of a page share cursor and zoom.
 import { html, useEffect, useRef } from "../lib/html.js";
@@ -23,7 +23,7 @@ const resolved = (name) => {
 const faded = (rgb, alpha) => rgb.replace("rgb(", "rgba(").replace(")", `, ${alpha})`);
 
 /**
- * Returns data with one x axis for all lines: unchanged if the lines have the same steps, otherwise joined.
+ * Returns the data of all lines with a common x axis. If the lines have different steps, the axis contains all of them.
  *
  * @param {Ui.Line[]} lines
  * @param {boolean} log
@@ -155,8 +155,8 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
 }
 
 /**
- * Draws a chart. `zoom` is a store that several charts share; `plotRef` receives the uPlot object, for exports; `name`
- * is the description for screen readers. Colours are numbers from 1 to 8.
+ * Draws a chart. `zoom` is a store that several charts share. `plotRef` receives the uPlot object, which exports need.
+ * `name` is the description for screen readers. Colours are numbers from 1 to 8.
  *
  * @typedef {object} PlotProps
  * @property {Ui.Line[]} lines
@@ -252,7 +252,7 @@ export function Plot(props) {
 }
 
 /**
- * Limits a range, which may be open at an end, to the points that exist.
+ * Limits a range to the steps of the points. An end of the range may be missing or infinite.
  *
  * @param {uPlot} plot
  * @param {Ui.Range} range

@@ -1,9 +1,11 @@
-// The points of one experiment by metric name: loaded once, then extended by the stream.
+// Stores the points of one experiment by metric name. They are loaded once and then extended by the events of the
+// stream.
 //
-// A value that was not finite arrives as null: the training diverged there (`diverged`), and the value is not drawn.
-// A point may arrive twice, because the stream begins a little before the end of the loaded points. The points of a
-// later attempt replace those of earlier ones from its first step on. In a zoom, points of higher resolution (`refine`)
-// replace the thinned ones. Listeners are notified of changes at most once in 200 ms.
+// A null value means that the value was not finite, because the training diverged. It is not drawn, but `diverged`
+// returns its step. A point may arrive twice, because the stream begins a little before the end of the loaded points.
+// From its first step on, an attempt of the job replaces the points of earlier attempts. While a chart is zoomed,
+// points of higher resolution (`refine`) replace the thinned points. Listeners are notified of changes at most once in
+// 200 ms.
 
 /** @type {Api.Kind[]} */
 export const KINDS = ["metrics", "rl-metrics"];
@@ -17,11 +19,11 @@ export class SeriesStore {
     /** @type {Record<Api.Kind, number>} */
     this.attempts = { metrics: 0, "rl-metrics": 0 };
     /** @type {Set<Api.Kind>} */
-    this.thinned = new Set(); // kinds of which only thinned points are loaded
+    this.thinned = new Set(); // kinds of metrics of which not all points are loaded
     /** @type {Map<string, Ui.Series>} */
-    this.zoomed = new Map(); // as `series`: the points of the zoomed range
+    this.zoomed = new Map(); // same format as `series`, with the points of the zoomed range
     /** @type {Map<string, number>} */
-    this.divergedSteps = new Map(); // "<kind>:<name>" -> first step at which the value was not finite
+    this.divergedSteps = new Map(); // "<kind>:<name>" -> first step whose value was not finite
     this.version = 0;
     /** @type {Set<(version: number) => unknown>} */
     this.listeners = new Set();
@@ -29,7 +31,7 @@ export class SeriesStore {
   }
 
   /**
-   * Replaces the points of a kind by the reply of `/metrics` or `/rl-metrics`.
+   * Replaces all points of a kind by those of a reply of `/metrics` or `/rl-metrics`.
    *
    * @param {Api.Kind} kind
    * @param {Api.Metrics} reply
@@ -49,11 +51,11 @@ export class SeriesStore {
     if (attempt !== this.attempts[kind]) this.zoomed.clear();
     this.attempts[kind] = attempt;
     this.version += 1;
-    this.notify(); // at once, because there was nothing to show before
+    this.notify(); // without delay, because the first points should appear at once
   }
 
   /**
-   * Stores the reply for the zoomed range. Without a reply, only removes the points of the previous range.
+   * Replaces the points of the zoomed range by those of a reply; removes them if the reply is null.
    *
    * @param {Api.Kind} kind
    * @param {Api.Metrics | null} reply
@@ -102,7 +104,7 @@ export class SeriesStore {
   }
 
   /**
-   * Applies an event `rewind`: a new attempt begins after `step`, and later points of earlier attempts are removed.
+   * Applies an event `rewind`, which announces a new attempt that begins after `step`: removes all later points.
    *
    * @param {Api.Rewind} rewind
    */
@@ -212,7 +214,7 @@ function columns(points) {
 }
 
 /**
- * Drops every second point of the older half; newer points stay exact.
+ * Drops every second point of the older half of a line. The newer half is not changed.
  *
  * @param {Ui.Series} line
  */
@@ -225,7 +227,7 @@ function thin(line) {
 }
 
 /**
- * Returns the exponential moving average, corrected for the bias of its start. `weight` is in [0, 1).
+ * Returns the exponential moving average with bias correction, as in Adam. `weight` in [0, 1) is that of the past.
  *
  * @param {number[]} values
  * @param {number} weight

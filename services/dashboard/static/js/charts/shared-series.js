@@ -1,21 +1,22 @@
-// The points of experiments for all charts of a page: each experiment is loaded once, and followed while it runs.
+// Shares the points of experiments between all charts of a page. Each experiment is loaded once and followed while it
+// runs.
 import { get, query } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
 import { hasEnded } from "../lib/job-signals.js";
 import { KINDS, SeriesStore } from "./series.js";
 
 const MAX_POINTS = 2000;
-const MAX_STREAMS = 3; // experiments that are followed at the same time
+const MAX_STREAMS = 3; // maximum number of experiments that are followed at the same time
 /**
  * @typedef {{store: SeriesStore, users: number, stop: (() => void) | null, found: Promise<Api.Experiment>}} Entry
- * @type {Map<string, Entry>} by the id of the experiment
+ * @type {Map<string, Entry>} keyed by experiment id
  */
 const entries = new Map();
 let streams = 0;
 
 /**
- * Returns {store, found}. `found` is a promise of the experiment, which resolves when its points are loaded. Every
- * `acquire` needs a `release`.
+ * Returns {store, found}. The promise `found` resolves to the experiment when its points are in `store`. `release` must
+ * be called when they are no longer needed.
  *
  * @param {string} id
  */
@@ -27,7 +28,7 @@ export function acquire(id) {
     entry = made;
     entries.set(id, made);
     made.found = load(id, made);
-    made.found.catch(() => entries.get(id) === made && entries.delete(id)); // the next chart tries again
+    made.found.catch(() => entries.get(id) === made && entries.delete(id)); // the next call of `acquire` tries again
   }
   entry.users += 1;
   return entry;
@@ -87,7 +88,7 @@ async function reload(path, store) {
 }
 
 /**
- * Returns the first step at which a metric of either kind was not finite.
+ * Returns the first step at which a metric was not finite; the metric may be of either kind.
  *
  * @param {SeriesStore} store
  * @param {string} name
@@ -96,7 +97,7 @@ export const divergedAt = (store, name) =>
   KINDS.map((kind) => store.diverged(kind, name)).find((step) => step !== undefined);
 
 /**
- * Returns the line of a metric of either kind.
+ * Returns the points of a metric of either kind.
  *
  * @param {SeriesStore} store
  * @param {string} name

@@ -1,4 +1,4 @@
-// Loads more points for a zoom: those of the visible range, at the highest resolution that a chart can show.
+// Loads points of higher resolution for the visible range while charts are zoomed.
 import { useEffect } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useStore } from "../lib/store.js";
@@ -7,8 +7,8 @@ const QUIET_MS = 150;
 const MARGIN = 0.05;
 
 /**
- * Loads the points of the zoomed range for each of `runs`, at most `maxPoints` per metric. `path` is that of the
- * experiment, and `zoom` is the store that the charts of the page share.
+ * Loads the points of the zoomed range for each of `runs`, at most `maxPoints` per metric. `zoom` is the store of the
+ * range, which all charts of the page share.
  *
  * @param {Ui.Run[]} runs
  * @param {Ui.Zoom} zoom
@@ -31,7 +31,8 @@ export function useZoomPoints(runs, zoom, maxPoints) {
 }
 
 /**
- * Loads a little more than the visible range, so that lines continue to the edges of the chart.
+ * Loads the points of one run. The loaded range is a little larger than the visible one, so that lines reach the edges
+ * of the chart.
  *
  * @param {Ui.Run} run
  * @param {Ui.Range} range
@@ -47,7 +48,7 @@ async function fetchRange({ store, path }, { min, max }, maxPoints, signal) {
       const reply = await get(`${path}/${kind}${query({ mode: "historical", maxPoints, fromStep, toStep })}`, signal);
       if (!signal.aborted) store.refine(kind, reply);
     } catch {
-      return; // the range has changed, or there is no connection; the loaded points stay
+      return; // the range has changed, or the server does not respond; the points loaded before remain
     }
   }
 }

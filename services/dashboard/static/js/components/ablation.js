@@ -1,10 +1,11 @@
-// The ablation: mean and 95 % interval of each policy, and of the differences between policies.
+// Shows the result of an ablation: mean and 95 % confidence interval of each policy and of the differences between
+// policies.
 import { html, useState } from "../lib/html.js";
 import { count, number } from "../lib/format.js";
 
 /** @type {Record<string, number>} */
 export const COLOURS = { learned: 1, random: 2, fixed: 3 };
-const OWN_FIELDS = ["total", "modulation", "length"]; // all other quantities are components of the reward
+const OWN_FIELDS = ["total", "modulation", "length"]; // the other quantities are components of the reward
 
 /**
  * @param {Api.AblationRow} row
@@ -46,7 +47,7 @@ export function Ablation({ result }) {
       />
       ${
         paired.length > 0 &&
-        html`<h3>Differences, paired by prompt</h3>
+        html`<h3>Differences between policies on the same prompts</h3>
           <${Bars}
             rows=${paired.map(([name, row]) => ({
               name: name.replaceAll("_", " "),
@@ -58,7 +59,7 @@ export function Ablation({ result }) {
           />`
       }
       <p class="note">
-        Bars show means per token; whiskers show 95 % bootstrap intervals.
+        Bars show means per token; whiskers show 95 % bootstrap confidence intervals.
         ${
           result.conditions &&
           ` ${count(result.conditions.prompts, "prompt")}, episodes of up to ${count(
@@ -72,7 +73,7 @@ export function Ablation({ result }) {
 }
 
 /**
- * Shows horizontal bars with intervals, and the numbers beside them for readers who cannot see the bars.
+ * Shows horizontal bars with confidence intervals. Their numbers are beside them, for readers who cannot see the bars.
  *
  * @param {{rows: ({name: string, colour: number} & Api.Interval)[], zero?: boolean, signed?: boolean}} props
  */

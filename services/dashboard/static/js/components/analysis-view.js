@@ -1,4 +1,5 @@
-// The result of an analysis: the trajectory of each prompt, the comparison of prompts, and the sweep over modulations.
+// Shows the result of an analysis: the trajectory of each prompt, the comparison of prompts, and the texts by
+// modulation.
 import { html } from "../lib/html.js";
 import { count, duration, number } from "../lib/format.js";
 import { ChartCard } from "../charts/chart-card.js";
@@ -50,7 +51,7 @@ function Between({ batch, prompts }) {
   return html`<section class="card stack" aria-label="Across prompts">
     <h2>Across prompts</h2>
     <p class="note">
-      If the controller depends on the prompt, the variance between prompts exceeds that within a prompt.
+      If the controller adapts to the prompt, the variance between prompts is larger than the variance within a prompt.
     </p>
     <div class="columns">
       <div class="table-wrap">
@@ -65,8 +66,12 @@ function Between({ batch, prompts }) {
           <tbody>
             ${row("Variance between prompts", spread.betweenPromptVar, spread.confidenceIntervals?.betweenPromptVar)}
             ${row("Variance within prompts", spread.withinPromptVar, spread.confidenceIntervals?.withinPromptVar)}
-            ${row("Mean of the prompts", strategy.globalMean, strategy.confidenceIntervals?.globalMean)}
-            ${row("Standard deviation of the prompts", strategy.globalStd, strategy.confidenceIntervals?.globalStd)}
+            ${row("Mean of the prompts' means", strategy.globalMean, strategy.confidenceIntervals?.globalMean)}
+            ${row(
+              "Standard deviation of the prompts' means",
+              strategy.globalStd,
+              strategy.confidenceIntervals?.globalStd,
+            )}
           </tbody>
         </table>
       </div>
@@ -134,11 +139,11 @@ function Trajectory({ trajectory, open }) {
                 ? `The modulation changes at ${analysis.phases
                     .map((phase) => `${phase.windowBoundary} (t ${number(phase.tStatistic, 3)})`)
                     .join(", ")}.`
-                : "No change between neighbouring quarters (|t| ≤ 2)."
+                : "The modulation does not change between neighbouring quarters (|t| ≤ 2)."
             }
           </p>
-          <${Ends} title="Lowest modulation at" tokens=${ends.lowTokens} /><${Ends}
-            title="Highest modulation at"
+          <${Ends} title="Tokens with the lowest modulation:" tokens=${ends.lowTokens} /><${Ends}
+            title="Tokens with the highest modulation:"
             tokens=${ends.highTokens}
           />
         </div>
@@ -185,9 +190,9 @@ const MEASURES = { wordCount: "Words", uniqueWordRatio: "Unique words", charCoun
 /** @param {{sweep: Api.SweepAnalysis}} props */
 function Sweep({ sweep }) {
   return html`<section class="card stack" aria-label="Sweep">
-    <h2>Sweep from 0 to 1</h2>
+    <h2>Modulation from 0 to 1</h2>
     <p class="note">
-      The same seed at three modulations. Mean change from 0 to 1:${" "}
+      Texts generated with the same seed at three modulations. Mean change from modulation 0 to 1:${" "}
       ${Object.entries(MEASURES)
         .map(([name, text]) => `${text.toLowerCase()} ${number(sweep.meanDeltas[name], 3)}`)
         .join(", ")}.

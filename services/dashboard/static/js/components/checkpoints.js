@@ -1,4 +1,4 @@
-// The checkpoints of an experiment, with actions: generate, train a controller, download, delete.
+// Lists the checkpoints of an experiment with buttons to generate, train a controller, download and delete.
 import { html, useState } from "../lib/html.js";
 import { remove } from "../lib/api.js";
 import { useStore } from "../lib/store.js";

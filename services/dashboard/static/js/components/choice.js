@@ -1,9 +1,10 @@
-// A select that also offers its current value when that is not among the options.
+// A select element. If the current value is not among the options, it is added to them.
 import { html } from "../lib/html.js";
 import { Field } from "./parts.js";
 
 /**
- * Shows a labelled select. `options` are [{value, text}]; `none` is the text of the empty choice.
+ * Shows a labelled select. `options` are [{value, text}]. `none` is the text of an additional option with an empty
+ * value.
  *
  * @param {{label: string, value: string, options: Ui.Option[], onChange: Ui.Handler, none?: string, wrong?: string,
  * hint?: string}} props

@@ -8,7 +8,7 @@ const OPEN = ["model", "data", "training", "ppo", "episode"];
 const WITHOUT_SECTION = "general";
 
 /**
- * Groups the settings that match the search, and those with errors, by section.
+ * Returns {section: settings} of the settings that match the search or have an error.
  *
  * @param {Ui.Flat} flat
  * @param {string} search
@@ -26,7 +26,8 @@ function sections(flat, search, { wrong }) {
 }
 
 /**
- * Converts typed text to a value: valid JSON is parsed, empty text means null, anything else is a string.
+ * Converts typed text to a value. Numbers and valid JSON are parsed, empty text means null, and other text is a string.
+ * If `initial` is a string, the value is a string, too, unless the text is `null`.
  *
  * @param {string} text
  * @param {unknown} initial
@@ -45,8 +46,8 @@ function parse(text, initial) {
 }
 
 /**
- * Edits a configuration. `flat` is the base configuration and `changes` the changed settings. `findings` are those of
- * the form, in which the names of settings begin with `config.`.
+ * Edits a configuration. `flat` is the base configuration, and `changes` are the settings that the user changed.
+ * `findings` are the errors of the whole form; in them, the names of settings begin with `config.`.
  *
  * @param {{flat: Ui.Flat, changes: Ui.Flat, setChanges: (changes: Ui.Flat) => void, findings: Ui.Findings}} props
  */
@@ -66,8 +67,8 @@ export function ConfigEditor({ flat, changes, setChanges, findings }) {
   return html`<div class="stack">
     <input
       type="search"
-      aria-label="Search a setting"
-      placeholder="Search a setting: max_steps, learning_rate, source …"
+      aria-label="Search settings"
+      placeholder="Search settings, such as max_steps or learning_rate"
       value=${search}
       onInput=${(event) => setSearch(event.target.value)}
     />

@@ -1,10 +1,10 @@
-// Configurations side by side, in one column each; by default only the settings that differ.
+// Shows configurations side by side, one per column. By default, only settings that differ are shown.
 import { html, useState } from "../lib/html.js";
 import { compare, show } from "../lib/config.js";
 import { count } from "../lib/format.js";
 
 /**
- * Shows the configurations in `columns`: [{title, flat}].
+ * Shows a table with one column for each configuration in `columns`: [{title, flat}].
  *
  * @param {{columns: {title: string, flat: Ui.Flat}[]}} props
  */
@@ -22,8 +22,8 @@ export function ConfigTable({ columns }) {
       <input
         class="short"
         type="search"
-        aria-label="Search a setting"
-        placeholder="Search a setting"
+        aria-label="Search settings"
+        placeholder="Search settings"
         value=${search}
         onInput=${(event) => setSearch(event.target.value)}
       />

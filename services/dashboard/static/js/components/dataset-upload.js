@@ -1,4 +1,4 @@
-// The upload of the datasets page: choose a file, name it and its format, upload it, and see the progress.
+// The part of the datasets page that uploads a file: file chooser, form for name and format, and progress display.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { findings } from "../lib/api.js";
 import { useStore } from "../lib/store.js";
@@ -13,7 +13,7 @@ const SUFFIX = /\.(txt|jsonl|parquet)$/i;
 const MAX_NAME = 64;
 
 /**
- * Derives name and format of a dataset from the name of its file.
+ * Returns the name and the format of a dataset, derived from the name of its file.
  *
  * @param {string} fileName
  */
@@ -32,7 +32,7 @@ export function guess(fileName) {
 }
 
 /**
- * Uploads a dataset. `known` are the existing names; `onDone` is called when the server has a new dataset.
+ * Uploads a dataset. `known` are the names of the existing datasets. `onDone` is called after a successful upload.
  *
  * @param {{known: string[], onDone: () => void}} props
  */
@@ -42,7 +42,7 @@ export function DatasetUpload({ known, onDone }) {
   useEffect(() => {
     if (now?.state !== "done" || !now.reply) return;
     const { dataset, job } = now.reply;
-    toast(job ? `Uploaded ${dataset.name}; it is being tokenised.` : `${dataset.name} exists already.`);
+    toast(job ? `Uploaded ${dataset.name}; it is being tokenised.` : `${dataset.name} already exists.`);
     setFile(null);
     upload.set(null);
     onDone();
@@ -88,7 +88,7 @@ function Drop({ onFile }) {
     }}
   >
     <${Icon} name="upload" />
-    <p><strong>Drop a file here</strong>, or choose one: .txt, .jsonl or .parquet, also gzipped.</p>
+    <p><strong>Drop a file here</strong>, or choose one. Formats: .txt, .jsonl and .parquet; files may be gzipped.</p>
     <button class="button primary" onClick=${() => input.current?.click()}>Choose a file…</button>
     <input
       ref=${input}
@@ -124,8 +124,8 @@ function Details({ file, known, problem, onCancel }) {
         label="Name"
         hint=${
           known.includes(name.trim())
-            ? "A dataset of this name exists. Only the same text is accepted."
-            : "The value for data.source"
+            ? "A dataset with this name exists. The upload succeeds only if its text is the same."
+            : "A configuration selects the dataset by this name (data.source)"
         }
         wrong=${wrong("name")}
       >
@@ -133,7 +133,7 @@ function Details({ file, known, problem, onCancel }) {
       <//>
       <${Field}
         label="Format"
-        hint=${format === "txt" ? "<|endoftext|> between documents" : undefined}
+        hint=${format === "txt" ? "Separate documents with <|endoftext|>" : undefined}
         wrong=${wrong("format")}
       >
         ${(props) =>
@@ -146,7 +146,7 @@ function Details({ file, known, problem, onCancel }) {
       ${
         format !== "txt" &&
         html`<${Field}
-          label=${format === "jsonl" ? "Field with the text" : "Column with the text"}
+          label=${format === "jsonl" ? "Field that contains the text" : "Column that contains the text"}
           wrong=${wrong("textField")}
         >
           ${(props) => html`<input ...${props} required value=${textField} onInput=${set("textField")} />`}
@@ -156,7 +156,7 @@ function Details({ file, known, problem, onCancel }) {
     <${Problems} error=${problem} found=${found} />
     <div class="row">
       <button class="button primary"><${Icon} name="upload" />Upload</button>
-      <button type="button" class="button" onClick=${onCancel}>Another file</button>
+      <button type="button" class="button" onClick=${onCancel}>Choose another file</button>
     </div>
   </form>`;
 }
@@ -185,7 +185,7 @@ function Sending({ now }) {
     <p class="note">
       ${
         now.state === "checking"
-          ? "The file is sent; the server checks it."
+          ? "The file has been sent. The server is checking it."
           : `${bytes(now.sent)} of ${bytes(now.total)} · ${percent(share)}${
               secondsLeft !== null ? ` · ${duration(secondsLeft)} left` : ""
             }`

@@ -1,4 +1,4 @@
-// A modal dialog, built on the <dialog> element: it keeps the focus, Escape closes it, and the focus then returns.
+// A modal dialog, built on the <dialog> element. It traps the focus. When it closes, the focus returns to where it was.
 import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
 
 /** @param {{title: string, onClose: () => void, children?: Ui.Children}} props */
@@ -29,7 +29,8 @@ export function Dialog({ title, onClose, children }) {
 }
 
 /**
- * Asks for confirmation before an action that cannot be undone. If `act` fails, its error is shown.
+ * Asks for confirmation before an action that cannot be undone. `act` performs the action; if it fails, the dialog
+ * shows the error.
  *
  * @param {{title: string, text: string, action: string, danger?: boolean, dismiss?: string,
  * act: () => Promise<unknown>, onClose: () => void}} props

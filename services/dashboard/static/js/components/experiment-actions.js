@@ -11,11 +11,12 @@ import { Field, Problems } from "./parts.js";
 import { toast } from "./toasts.js";
 
 const DELETION =
-  "This also deletes its metrics, logs, checkpoints, results and saved analyses; reports about it stay. " +
+  "This also deletes its metrics, logs, checkpoints, results and saved analyses. Reports about it are kept. " +
   "This cannot be undone.";
 
 /**
- * Shows the buttons that the user may use. `ended` means that no job runs, so the experiment can be deleted.
+ * Shows the buttons for the actions that the user may perform. `ended` means that the job of the experiment has ended,
+ * so that the experiment can be deleted.
  *
  * @param {{found: Api.Experiment, path: Api.ExperimentPath, ended: boolean,
  * onChanged: (found: Api.Experiment) => void}} props

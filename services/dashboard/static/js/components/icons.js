@@ -1,4 +1,4 @@
-// The icons: 24 × 24 outlines. They are decorative, because the text or label beside them has the meaning.
+// The icons: 24 × 24 outlines. Screen readers ignore them, because each icon has a text or label beside it.
 import { html } from "../lib/html.js";
 
 /** @type {Record<string, string>} */

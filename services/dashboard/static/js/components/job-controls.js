@@ -1,4 +1,5 @@
-// The controls of a job: a button for each signal that it accepts now. The severe ones ask for confirmation.
+// The controls of a job: a button for each signal that the job accepts now. Signals that end the job ask for
+// confirmation.
 import { html, useEffect, useState } from "../lib/html.js";
 import { get, post } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -13,7 +14,8 @@ import { Time } from "./parts.js";
 import { toast } from "./toasts.js";
 
 /**
- * Shows what happens next to a job, and its buttons. A new value of `changed` loads the job again.
+ * Shows what will happen to the job next, and its buttons. When the value of `changed` changes, the job is loaded
+ * again.
  *
  * @param {{jobId: string, changed: number}} props
  */
@@ -51,7 +53,7 @@ function EndedButtons({ job }) {
       resumable &&
       job.checkpointRef &&
       html`<a class="button" href=${href("/new", { resume: job.id, type: job.type })}
-        ><${Icon} name="resume" />Resume from its checkpoint</a
+        ><${Icon} name="resume" />Resume from the newest checkpoint</a
       >`
     }
     ${
@@ -93,7 +95,7 @@ function Buttons({ job, onDone }) {
           <${Icon} name=${signal.icon} />${label(signal.name)}
         </button>`,
     )}
-    <button class="button quiet" onClick=${() => setExplained(true)}>What do these do?</button>
+    <button class="button quiet" onClick=${() => setExplained(true)}>What do these buttons do?</button>
     ${
       asked &&
       html`<${Confirm}
@@ -108,7 +110,7 @@ function Buttons({ job, onDone }) {
     }
     ${
       explained &&
-      html`<${Dialog} title="Signals, from mild to severe" onClose=${() => setExplained(false)}>
+      html`<${Dialog} title="Signals, from the mildest to the most severe" onClose=${() => setExplained(false)}>
         <ol class="ladder">
           ${JOB_SIGNALS.map(
             ({ name, text, icon }) =>
@@ -121,7 +123,7 @@ function Buttons({ job, onDone }) {
               </li>`,
           )}
         </ol>
-        <p class="note">A request can only become more severe. Only a pause can be withdrawn, with resume.</p>
+        <p class="note">After a signal, a job accepts only more severe ones. Only a pause can be withdrawn, with resume.</p>
         <div class="dialog-foot">
           <button class="button primary" onClick=${() => setExplained(false)}>Close</button>
         </div>

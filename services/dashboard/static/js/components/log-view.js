@@ -1,8 +1,9 @@
-// The log of a job: all attempts in order, followed while the job runs. The search covers the loaded lines.
+// Shows the log of a job, with all attempts in order, and follows it while the job runs. The search covers the loaded
+// lines.
 //
-// Lines come only from the pages of the API; an event of the stream only shows that there are new lines to load. The
-// document contains only the visible lines. A wrapped line is broken after a fixed number of characters, so that its
-// rows can be counted.
+// Lines are loaded only as pages of the API. Events of the stream only announce that there are new lines. The
+// document contains only the visible lines. Long lines are wrapped after a fixed number of characters, so that the
+// number of rows can be computed.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/html.js";
 import { get, isTemporary, query } from "../lib/api.js";
 import { lastAt } from "../charts/series.js";
@@ -17,11 +18,11 @@ const RELOAD_MS = 250;
 const WRAP = "tidal.log-wrap";
 const PADDING = 24;
 const GUTTER = 12;
-const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g; // characters that take two columns
-const TAB = 4; // columns, as in the style sheet
+const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g; // two columns wide
+const TAB = 4; // width of a tab in columns; must be the same as in the style sheet
 
 /**
- * Loads the log lines of `jobId`, and the new lines whenever the store `newLines` changes.
+ * Loads the log lines of `jobId`. Whenever the value of the store `newLines` changes, loads the new lines.
  *
  * @typedef {{lines: Api.LogLine[], loaded: boolean, error: Ui.Failure | null, dropped: number}} Lines
  * @param {string} jobId
@@ -118,7 +119,7 @@ function columnsOf(box) {
 }
 
 /**
- * Returns the number of the first row of each line, followed by the total number of rows.
+ * Returns the row number at which each line starts, followed by the total number of rows.
  *
  * @param {Api.LogLine[]} lines
  * @param {number} columns
@@ -144,9 +145,10 @@ export function LogView({ jobId, newLines, live }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const [top, setTop] = useState(0);
   const [wrap, setWrap] = useWrap();
-  const [columns, setColumns] = useState(0); // columns per row; 0 if lines are not wrapped
+  const [columns, setColumns] = useState(0); // characters per row; 0 if lines are not wrapped
   const [jumps, setJumps] = useState(0);
-  const kept = useRef(/** @type {number | null} */ (null)); // the line that stays at the top when wrapping changes
+  // The line that must stay at the top when wrapping is switched on or off.
+  const kept = useRef(/** @type {number | null} */ (null));
 
   const needle = search.toLowerCase();
   const hits = useMemo(() => {
@@ -214,7 +216,7 @@ export function LogView({ jobId, newLines, live }) {
     return live
       ? html`<${Empty} title="No lines yet"><p>The output of the trainer will appear here.</p><//>`
       : html`<${Empty} title="The log is empty"
-          ><p>The trainer printed nothing, or retention deleted the log; the history shows which.</p><//
+          ><p>The trainer printed nothing, or the log was deleted because of its age; the history shows which.</p><//
         >`;
   }
   const first = Math.max(0, topLine - 20);

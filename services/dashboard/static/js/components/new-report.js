@@ -1,4 +1,4 @@
-// The dialog that creates a report: the pattern or an empty page, the experiments of the report, and the title.
+// The dialog that creates a report. The user chooses a template or an empty page, the experiments and the title.
 import { html, useState } from "../lib/html.js";
 import { findings, get, post, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -102,14 +102,14 @@ function NewReportDialog({ chosen, onClose }) {
                 onChange=${() => set({ pattern: name })}
               />
               <span
-                ><strong>${NAMES[name]}</strong><span class="note">${name ? about[name] : "An empty page."}</span></span
+                ><strong>${NAMES[name]}</strong><span class="note">${name ? about[name] : "Empty report."}</span></span
               >
             </label>`,
         )}
       </div>
       <${Field}
         label="Experiments"
-        hint=${form.ids.length > 1 ? "The report begins with a comparison." : undefined}
+        hint=${form.ids.length > 1 ? "The report begins with a comparison of the experiments." : undefined}
         wrong=${found.wrong("experimentIds")}
       >
         ${(props) =>
@@ -147,7 +147,7 @@ function NewReportDialog({ chosen, onClose }) {
       }
       <${Field}
         label="Title"
-        hint=${form.pattern ? "Leave empty for an automatic title" : undefined}
+        hint=${form.pattern ? "If this is empty, the title names the template and the experiment" : undefined}
         wrong=${found.wrong("title")}
       >
         ${(props) =>

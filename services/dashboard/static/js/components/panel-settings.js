@@ -1,10 +1,10 @@
-// The settings of one panel of the playground: model, gating mode, and the parameters of this mode.
+// The settings of one panel of the playground: the model, the gating mode, and the parameters of that mode.
 import { html } from "../lib/html.js";
 import { Choice } from "./choice.js";
 import { Field } from "./parts.js";
 
 const MODES = {
-  none: "None: use the parameters below",
+  none: "None: sampling parameters are set below",
   fixed: "Fixed modulation",
   random: "Random modulation per token",
   learned: "Learned: a controller",

@@ -1,4 +1,4 @@
-// Small components that many pages use: status, progress, empty, loading and error states, fields, tabs.
+// Small components that many pages use, such as status, progress, fields, tabs, and loading and error states.
 import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
 import { findings, isTemporary, send } from "../lib/api.js";
 import { href } from "../lib/router.js";
@@ -50,7 +50,7 @@ const COUNTED = { dataset: "document", rl: "transition", "rl-training": "transit
 const WAITING_FOR_DISK = "waiting_for_disk";
 
 /**
- * Returns the phase of a trainer as text. The live status has `disk` while the trainer waits for space on a disk.
+ * Returns the phase of a trainer as text. While the trainer waits for disk space, `disk` describes the disk.
  *
  * @param {Api.LiveProgress} progress
  */
@@ -62,7 +62,7 @@ export function phaseText({ phase, disk }) {
 }
 
 /**
- * Returns whether the trainer waits for disk space in exactly one of the two states.
+ * Returns whether the trainer began or ended waiting for disk space between two states.
  *
  * @param {Api.LiveProgress | null} before
  * @param {Api.LiveProgress | null} after
@@ -71,7 +71,8 @@ export const beganOrEndedWaiting = (before, after) =>
   (before?.phase === WAITING_FOR_DISK) !== (after?.phase === WAITING_FOR_DISK);
 
 /**
- * Shows a progress bar and the step, or nothing before the first step. `type` is the type of the job or experiment.
+ * Shows a progress bar and the step; before the first step, only the phase. `type` is that of the job or experiment,
+ * and `ended` is its status.
  *
  * @param {{progress: Api.LiveProgress | null, type: string, quiet?: boolean, ended?: string}} props
  */
@@ -111,7 +112,8 @@ const minute = createStore(0);
 setInterval(() => document.hidden || minute.set((count) => count + 1), 20_000);
 
 /**
- * Shows a time as its age, which is kept up to date, or as `show` formats it. The title has the time zone.
+ * Shows how long ago a time was, and keeps this up to date. `show` can be another format. The tooltip shows the exact
+ * time.
  *
  * @param {{at: string | null | undefined, show?: (iso: string) => string}} props
  */
@@ -121,8 +123,8 @@ export function Time({ at, show = format.ago }) {
 }
 
 /**
- * Shows a button that downloads a file of the API. If reading needs a token, which a link does not send, the file is
- * loaded into memory first.
+ * Shows a button that downloads a file of the API. If the server requires a token for reading, the file is loaded into
+ * memory first, because a link does not send the token.
  *
  * @param {{path: string, name: string, label: string, before?: () => Promise<unknown>, small?: boolean,
  * children?: Ui.Children}} props
@@ -175,11 +177,11 @@ export function Failed({ error, retry }) {
           : !temporary && `An error occurred: ${error.message}. Reload the page; if it fails again, report this text.`
       }
     </p>
-    ${temporary && html`<p>The page continues as soon as the server answers.</p>`}
+    ${temporary && html`<p>The page continues automatically when the server answers again.</p>`}
     ${(error.status ?? 0) >= 500 && error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
     <div class="row">
       ${retry && !temporary && error.status !== 404 && html`<button class="button" onClick=${retry}>Try again</button>`}
-      ${!temporary && error.status !== 401 && html`<a class="button" href=${href("/")}>To the experiments</a>`}
+      ${!temporary && error.status !== 401 && html`<a class="button" href=${href("/")}>Go to the experiments</a>`}
     </div>
   </div>`;
 }
@@ -194,7 +196,8 @@ export const Loading = ({ rows = 4 }) =>
   </div>`;
 
 /**
- * Shows the children once a loader has data; before, a placeholder or the error. Old data stays visible.
+ * Shows the result of `children` for the loaded data. Without data, shows a placeholder or the error. Earlier data
+ * stays visible after an error.
  *
  * @template T
  * @param {{state: Ui.Load<T>, rows?: number, children: (data: T) => Ui.Children}} props
@@ -206,8 +209,8 @@ export function Loaded({ state, rows, children }) {
 }
 
 /**
- * Shows a labelled control. `children` is a function of the attributes that connect the control with label, hint and
- * error.
+ * Shows a labelled control. `children` is a function that returns the control. Its argument contains the attributes
+ * that connect the control with label, hint and error.
  *
  * @param {{label: string, hint?: string, wrong?: string, children: (props: Ui.FieldProps) => Ui.Children}} props
  */
@@ -231,7 +234,7 @@ export function Field({ label, hint, wrong, children }) {
 export function Tabs({ tabs, active, onChange, label }) {
   const list = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
-    // Scrolls only sideways: on a narrow screen, the tabs are a strip that scrolls.
+    // On a narrow screen, the tabs scroll sideways. `scrollIntoView` could also scroll the page vertically.
     const strip = list.current;
     const chosen = strip?.querySelector('[aria-selected="true"]');
     if (!strip || !(chosen instanceof HTMLElement)) return;
@@ -267,7 +270,8 @@ export function Tabs({ tabs, active, onChange, label }) {
 }
 
 /**
- * Shows the errors of a form, except those that its fields show (`found`), and focuses the first such field.
+ * Shows the errors of a form that no field shows, and focuses the first field with an error. `found` assigns the errors
+ * to fields.
  *
  * @param {{error: Ui.Failure | null, found?: Ui.Findings}} props
  */
@@ -280,7 +284,7 @@ export function Problems({ error, found = findings(error, []) }) {
   if (!error) return null;
   const { marked, rest } = found;
   return html`<div class="message bad" role="alert" ref=${here}>
-    ${marked && html`<p>Some values are invalid; they are marked.</p>`}
+    ${marked && html`<p>Some values are invalid. Their fields are marked.</p>`}
     ${
       rest.length > 1
         ? html`<ul>

@@ -1,9 +1,9 @@
-// A rendered report: safe HTML from the server, and charts. A chart is kept while the text around it changes.
+// Shows a rendered report: safe HTML from the server, and charts. Charts are not rendered again when only text changes.
 import { html, useMemo } from "../lib/html.js";
 import { ReportChart } from "./report-chart.js";
 
 /**
- * Shows a report; `parts` are as `POST /api/reports/render` returns them.
+ * Shows a report. `parts` come from the reply of `POST /api/reports/render`.
  *
  * @param {{parts: Api.ReportPart[], empty?: string}} props
  */
@@ -21,7 +21,7 @@ export function ReportBody({ parts, empty = "This report is empty." }) {
 }
 
 /**
- * Returns the parts with their keys. A chart keeps its key as long as its block is unchanged.
+ * Returns [key, part] for each part. The key of a chart changes only if its block in the Markdown text changes.
  *
  * @param {Api.ReportPart[]} parts
  * @returns {[key: string, part: Api.ReportPart][]}

@@ -1,4 +1,4 @@
-// A chart in a report. It shows the data that is stored now, and is live while its experiment runs.
+// A chart in a report. It shows the data that is stored now, and new points while the experiment runs.
 import { Component, html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -12,7 +12,7 @@ import { Failed, Loading } from "./parts.js";
 const FEW_POINTS = 60;
 const MAX_LINES = 8;
 /** @type {Record<string, string>} */
-const MEASURES = { wordCount: "Words", uniqueWordRatio: "Share of different words", charCount: "Characters" };
+const MEASURES = { wordCount: "Words", uniqueWordRatio: "Share of distinct words", charCount: "Characters" };
 
 /** @param {{chart: Api.Chart}} props */
 export function ReportChart({ chart }) {
@@ -24,7 +24,7 @@ export function ReportChart({ chart }) {
 
 const VIEWS = { metrics: Metrics, ablation: AblationChart, trajectory: Trajectory, sweep: Sweep };
 
-/** Shows a message instead of a chart that cannot be drawn, such as one of an invalid result of another program. */
+/** Shows a message if a chart cannot be drawn, for example because another program stored an invalid result. */
 class Guard extends Component {
   constructor() {
     super();
@@ -59,7 +59,7 @@ function Metrics({ chart }) {
   const notes = [];
   for (const [i, id] of ids.entries()) {
     const state = states[i];
-    if (!state) continue; // only for the type check; all states are loaded here
+    if (!state) continue; // never true here, but the type checker does not know that
     if (state.error) {
       const { status, message } = state.error;
       notes.push(status === 404 ? `Experiment ${id} does not exist.` : `Experiment ${id}: ${message}`);
@@ -93,7 +93,7 @@ function Metrics({ chart }) {
 }
 
 /**
- * Returns the shared stores of experiments, and renders again when their points change.
+ * Returns the experiments with their shared stores. The component renders again when points change.
  *
  * @typedef {{found: Api.Experiment, store: SeriesStore, error?: undefined} | {error: Ui.Failure}} State
  * @param {string[]} ids
@@ -141,7 +141,7 @@ const nothing = (ids) => ids.map(() => null);
 const fresh = new Map();
 
 /**
- * Returns the reply to GET, or null if the result does not exist. Charts of a page that need it within 3 s share it.
+ * Returns the reply of the API for `path`, or null if the result does not exist. Calls within 3 s share one request.
  *
  * @param {ResultPath} path
  */
@@ -160,7 +160,7 @@ function once(path) {
 }
 
 /**
- * Loads a result and shows it; `children` is a function of the result, and `missing` the text if it does not exist.
+ * Loads a result and shows it. `children` is a function of the result. `missing` is shown if the result does not exist.
  *
  * @param {{path: ResultPath, title: string, missing: string, children: (result: Result["result"]) => Ui.Node}} props
  */
@@ -197,7 +197,7 @@ function AblationChart({ chart }) {
       return html`<section class="card stack tight" aria-label=${title}>
         <h3>${title}</h3>
         <${Bars} rows=${rows} zero signed=${chart.paired} />
-        <p class="note">Bars show means per token; whiskers show 95 % intervals.</p>
+        <p class="note">Bars show means per token; whiskers show 95 % confidence intervals.</p>
       </section>`;
     }}
   <//>`;
@@ -209,7 +209,7 @@ function AblationChart({ chart }) {
  * @property {string} unit
  * @property {[number, number]} [range]
  * @property {(result: Api.Analysis) => Ui.Line[]} linesOf
- * @property {string} missing text that is shown when there are no lines
+ * @property {string} missing text to show if there are no lines
  * @param {AnalysisLines & {chart: Api.ChartOf<"trajectory" | "sweep">}} props
  */
 function AnalysisChart({ chart, title, linesOf, ...rest }) {

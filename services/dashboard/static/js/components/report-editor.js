@@ -1,5 +1,5 @@
-// The editor of a report: title and Markdown on one side, the preview on the other. On a screen below 1080 px, the user
-// switches between the two.
+// The editor of a report, with title and Markdown text on one side and the preview on the other. On a screen narrower
+// than 1080 px, only one side is visible, and the user switches between them.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { findings, post } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -25,7 +25,8 @@ const STATE_TEXTS = {
 };
 
 /**
- * Shows whether the report is saved, also to screen readers. With `shown` false, hides the state "saved".
+ * Shows whether the report is saved, and announces it to screen readers. If `shown` is false, the state "saved" is
+ * hidden.
  *
  * @param {{now: Ui.DraftState, shown: boolean}} props
  */
@@ -46,7 +47,7 @@ export function ReportEditor({ draft, now }) {
     text.setRangeText(BLOCK, text.selectionStart, text.selectionStart);
     draft.change({ markdown: text.value });
     text.focus();
-    text.setSelectionRange(begin, begin + "EXPERIMENT".length); // typed text replaces the placeholder
+    text.setSelectionRange(begin, begin + "EXPERIMENT".length); // typed text replaces the selected placeholder
   };
   /** @param {KeyboardEvent} event */
   const onKey = (event) => {
@@ -87,7 +88,7 @@ export function ReportEditor({ draft, now }) {
         >
         <${Field}
           label="Text"
-          hint="Markdown with tables. A chart is a fenced block; HTML is shown as text."
+          hint="Markdown with tables. Charts are fenced code blocks. HTML tags are shown as text."
           wrong=${found.wrong("markdown")}
         >
           ${(props) =>

@@ -1,4 +1,4 @@
-// The frame around every page: navigation, theme, sign-in, and a banner while the server does not answer.
+// The frame around every page: navigation, theme switch, sign-in button, and a banner while the server does not answer.
 import { html } from "../lib/html.js";
 import { useStore } from "../lib/store.js";
 import { connection } from "../lib/api.js";

@@ -1,4 +1,5 @@
-// Signing in with a token. Without a token, the dashboard is read-only, or shows nothing if reading needs a token.
+// The sign-in dialog. Without a token, the dashboard is read-only; if the server requires a token for reading, it shows
+// nothing.
 import { html, useState } from "../lib/html.js";
 import { useStore } from "../lib/store.js";
 import { signIn, signOut } from "../lib/api.js";
@@ -48,7 +49,7 @@ function Form() {
       <p class="note">
         ${
           readsOpen
-            ? "Reading needs no token. Submitting, controlling and deleting jobs does."
+            ? "Reading needs no token. A token is needed to submit, control and delete jobs."
             : "This server requires a token."
         }${" "}
         The token is <code>TIDAL_AUTH_TOKEN</code> of the server; <code>tidal status</code> shows that of a local stack.

@@ -1,4 +1,4 @@
-// The disk: its usage, the largest experiments, and the retention setting.
+// Shows the usage of the disk, the largest experiments, and the retention setting.
 import { html } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -40,14 +40,14 @@ function View({ diskBytes, freeBytes, experimentsBytes, experiments, dataBytes, 
     ${
       used / diskBytes > TIGHT &&
       html`<p class="message warn">
-        The disk is nearly full. Delete experiments or checkpoints, or set a shorter retention.
+        The disk is nearly full. Delete experiments or checkpoints, or reduce TIDAL_RETENTION_DAYS.
       </p>`
     }
     <p class="note">
       ${
         retentionDays > 0
           ? `Logs and metrics are deleted ${count(retentionDays, "day")} after a job has ended; ` +
-            "models, checkpoints and results stay."
+            "models, checkpoints and results are kept."
           : "Logs and metrics are kept forever (TIDAL_RETENTION_DAYS is 0)."
       }
       ${" "}Measured <${Time} at=${measuredAt} />.

@@ -1,4 +1,4 @@
-// A generated text in which each token has the colour of its modulation. Pointing at a token shows its values.
+// Shows a generated text in which each token has the colour of its modulation. Pointing at a token shows its values.
 import { html, useState } from "../lib/html.js";
 import { number } from "../lib/format.js";
 

@@ -12,7 +12,7 @@ const QUANTITIES = {
 };
 
 /**
- * Shows a chart with a line for each of `runs`: [{label, tokens}].
+ * Shows a chart with a line for each element of `runs`: [{label, tokens}].
  *
  * @param {{runs: {label: string, tokens: Api.Token[]}[]}} props
  */

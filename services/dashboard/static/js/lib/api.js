@@ -1,19 +1,20 @@
-// Requests to the API that served this page: the token, problem documents as errors, and whether the server answers.
+// Sends requests to the API of this page with the user's token, and converts problem documents to errors.
 import { createStore } from "./store.js";
 import { session, signInOpen, forget, keepToken, token } from "./session.js";
 
-/** The address of the page. All views share one document, so that it also works below the sub-path of a proxy. */
+/** The address of the page, below which the API is. All views share one document, so this is correct also behind a
+ * proxy that adds a path. */
 export const base = new URL(".", document.baseURI);
 /** @param {string} path */
 export const url = (path) => new URL(path.replace(/^\//, ""), base).href;
 
 /**
- * "online"; "offline" after a request without an answer, until a request is answered.
+ * Whether the server answered the last request: "online" or "offline".
  */
 export const connection = createStore(/** @type {"online" | "offline"} */ ("online"));
 
 /**
- * Returns a readable name of a field: "max steps (training)" for `body.config.training.max_steps`.
+ * Returns a readable name of a field. For `body.config.training.max_steps`, it is "max steps (training)".
  *
  * @param {string} location
  */
@@ -30,7 +31,7 @@ export function fieldName(location) {
 }
 
 /**
- * Returns a validation message of the API in plain words.
+ * Returns a validation message of the API in words that users understand.
  *
  * @param {string} message
  */
@@ -44,8 +45,9 @@ const plainMessage = (message) =>
 const findingText = ({ location, message }) => [fieldName(location), plainMessage(message)].filter(Boolean).join(": ");
 
 /**
- * Assigns the errors of a problem to the fields `names` of a form. `wrong(name)` returns the message of a field,
- * `marked` is true if any field has one, and `rest` holds the messages that belong to no field.
+ * Assigns the errors of a problem document to the fields `names` of a form. In the result, `wrong(name)` returns the
+ * message for a field, `marked` is true if any field has a message, and `rest` contains the messages that belong to no
+ * field.
  *
  * @param {Ui.Failure | null | undefined} problem
  * @param {string[]} names
@@ -63,7 +65,7 @@ export function findings(problem, names) {
   return { wrong: (name) => fields.get(name), marked: fields.size > 0, rest };
 }
 
-/** A problem document (RFC 9457), or a request without an answer (status 0). */
+/** The error of a failed request: a problem document (RFC 9457), or status 0 if the server did not answer. */
 export class Problem extends Error {
   /**
    * @param {number} status
@@ -71,7 +73,8 @@ export class Problem extends Error {
    */
   constructor(status, body) {
     const { detail = "", errors: [first, ...more] = [] } = body;
-    // The detail of an invalid body names its first field by its dotted path; build a readable text instead.
+    // For an invalid body, the detail names the first invalid field by its dotted path. The message names all fields
+    // readably.
     const raw = first && detail.startsWith(first.location);
     super((raw ? [first, ...more].map(findingText).join("; ") : detail) || body.title || `HTTP status ${status}`);
     this.status = status;
@@ -83,7 +86,7 @@ export class Problem extends Error {
 }
 
 /**
- * Returns whether a later retry may succeed: there was no answer, or a part of the server is unavailable.
+ * Returns whether a later retry may succeed, because the server did not answer or a part of it is unavailable.
  *
  * @param {Ui.Failure | null | undefined} error
  */
@@ -95,7 +98,7 @@ export const isTemporary = (error) => [0, 502, 503, 504].includes(error?.status 
  * @property {unknown} [body]
  * @property {Record<string, string>} [headers]
  * @property {AbortSignal} [signal]
- * @property {string | null} [as] the token to send instead of that of the session
+ * @property {string | null} [as] token to send instead of the one of the session
  * @param {string} path
  * @param {Options} [options]
  */
@@ -190,7 +193,8 @@ export function query(values) {
   return text ? `?${text}` : "";
 }
 
-/** Loads the scopes of the token. Opens the sign-in dialog if reading needs a token and there is no valid one. */
+/** Loads the scopes of the token. Opens the sign-in dialog if the server requires a token for reading and the user has
+ * no valid one. */
 export async function refreshSession() {
   const found = await get("api/session");
   session.set((old) => ({ ...old, ...found, known: true }));
@@ -198,7 +202,8 @@ export async function refreshSession() {
 }
 
 /**
- * Signs in; returns false when the token is wrong.
+ * Signs in with a token. Returns false if the token is wrong. If `onDevice` is true, the token is kept for later
+ * visits.
  *
  * @param {string} value
  * @param {boolean} onDevice

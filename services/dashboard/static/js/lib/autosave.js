@@ -1,9 +1,10 @@
-// A text that is saved automatically after a pause in typing, with one request at a time. Each request names the
-// version that it changes.
+// Saves a text automatically after a pause in typing, with one request at a time. Each request contains the number of
+// the version that it changes, so that the server detects conflicts.
 //
-// A failure is a state, not an exception. `conflict`: another user saved the text in the meantime, and nothing is
-// overwritten. `offline` and `signed-out`: the text is saved when the server answers or the user has signed in again.
-// `refused`: the server does not accept the text, until it is changed.
+// A failure does not throw, but sets one of these states. In `conflict`, another user has saved the text in the
+// meantime, and nothing is overwritten until the user decides. In `offline` and `signed-out`, the text is saved as soon
+// as the server answers or the user has signed in again. In `refused`, the server does not accept the text, and saving
+// waits until the user changes it.
 import { createStore } from "./store.js";
 import { connection, get, put } from "./api.js";
 import { session } from "./session.js";
@@ -11,12 +12,13 @@ import { session } from "./session.js";
 const PAUSE_MS = 800;
 const AGAIN_MS = 2000;
 /** @type {Map<string, Draft>} */
-const unsaved = new Map(); // path -> draft, so that leaving the page does not lose the text
+const unsaved = new Map(); // path -> draft that was not saved when the user left its page
 
 /**
- * Returns the unsaved draft of `path` from an earlier visit, or a new one. `found` is the report as GET returned it.
- * The store `now` of a draft holds {title, markdown, version, state: saved | waiting | saving | conflict | offline |
- * signed-out | refused, error, stored}; `stored` is the report on the server during a conflict.
+ * Returns the unsaved draft of `path` from an earlier visit, or a new draft. `found` is the report as GET returned it.
+ * The value of the store `now` of a draft is {title, markdown, version, state: saved | waiting | saving | conflict |
+ * offline | signed-out | refused, error, stored, savedAt}. `stored` is the report on the server during a conflict,
+ * otherwise null.
  *
  * @typedef {ReturnType<typeof makeDraft>} Draft
  * @param {Api.ReportPath} path
@@ -26,7 +28,7 @@ const unsaved = new Map(); // path -> draft, so that leaving the page does not l
 export function createDraft(path, found) {
   const before = unsaved.get(path);
   unsaved.delete(path);
-  // The draft may have been saved after `found` was requested.
+  // The draft may have been saved after `found` was requested; then it is newer than `found`.
   return before && (before.unsaved() || before.now.get().version > found.version) ? before : makeDraft(path, found);
 }
 
@@ -60,7 +62,7 @@ function makeDraft(path, found) {
     timer = setTimeout(save, pause);
   };
 
-  /** Saves, or waits for the request that is running. Never throws: an error is set as the state. */
+  /** Saves the text, or waits for a request that is running. Never throws, because an error only changes the state. */
   function save() {
     clearTimeout(timer);
     busy ??= send().finally(() => {
@@ -89,7 +91,7 @@ function makeDraft(path, found) {
     if (error.status === 409) {
       const stored = await get(path).catch(() => null);
       if (stored) return update({ state: "conflict", error, stored });
-      update({ state: "offline", error }); // the next attempt loads the stored text
+      update({ state: "offline", error }); // the next attempt to save loads the stored text
       later(AGAIN_MS);
     } else if (error.status === 401) {
       update({ state: "signed-out", error });
@@ -118,7 +120,8 @@ function makeDraft(path, found) {
     },
     save,
     /**
-     * Resolves a conflict: overwrites the stored text (`overwrite`), or replaces the text of this editor with it.
+     * Resolves a conflict. If `overwrite` is true, the text of this editor replaces the stored text; otherwise the
+     * stored text replaces the text of this editor.
      *
      * @param {boolean} overwrite
      */
@@ -129,7 +132,7 @@ function makeDraft(path, found) {
       else update({ ...stored, state: "saved", error: null, stored: null, savedAt: stored.updatedAt });
       if (overwrite) later(0);
     },
-    /** Returns whether there are changes that are not saved. */
+    /** Returns whether the draft has changes that are not saved. */
     unsaved: () => now.get().state !== "saved",
     /** Must be called when a page shows the draft. */
     attach() {
@@ -140,7 +143,7 @@ function makeDraft(path, found) {
         session.watch(signedIn),
       );
     },
-    /** Must be called when the user leaves the page. Saves waiting changes, and keeps a draft that cannot be saved. */
+    /** Must be called when the user leaves the page. Saves changes, and keeps a draft that cannot be saved. */
     close() {
       detached = true;
       if (!draft.unsaved()) return stopWatching();

@@ -1,4 +1,4 @@
-// Configurations as flat lists of dotted names, for tables, comparison and editing.
+// Converts configurations to flat maps of dotted names, which can be shown, compared and edited.
 
 /**
  * Flattens nested objects: `{a: {b: 1}}` becomes `Map {"a.b" => 1}`. A list counts as a value.
@@ -17,7 +17,7 @@ export function flatten(value, prefix = "", into = new Map()) {
 }
 
 /**
- * Makes nested objects from dotted names; the inverse of `flatten`.
+ * Makes nested objects from dotted names. This is the inverse of `flatten`.
  *
  * @param {Iterable<[string, unknown]>} flat
  */
@@ -52,7 +52,7 @@ export function show(value) {
 export const equal = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 /**
- * Returns a row [name, values, differs] for each setting of several flat configurations.
+ * Returns a row [name, values, differs] for each setting. `values` contains the value in each configuration.
  *
  * @param {Ui.Flat[]} flats
  * @returns {[name: string, values: unknown[], differs: boolean][]}
@@ -66,8 +66,8 @@ export function compare(flats) {
 }
 
 /**
- * Returns both configurations of an experiment in one flat list. The names of the controller's settings begin with
- * `rl.`.
+ * Returns the configurations of the language model and of the controller of an experiment in one flat map. The names of
+ * the controller's settings begin with `rl.`.
  *
  * @param {Api.Config} config
  */

@@ -1,4 +1,4 @@
-// Formats numbers, times and sizes for people. Every function returns an en dash for null.
+// Formats numbers, times and sizes for users. For null, the functions return an en dash.
 const NONE = "–";
 const grouped = new Intl.NumberFormat("en-GB");
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
@@ -24,7 +24,7 @@ const none = (value) => value === null || value === undefined || Number.isNaN(va
 export const integer = (value) => (none(value) ? NONE : grouped.format(Math.round(value)));
 
 /**
- * Formats four significant digits, with an exponent for very small and very large numbers.
+ * Formats a number with four significant digits, and with an exponent if it is very small or very large.
  *
  * @param {number | null | undefined} value
  */
@@ -96,7 +96,7 @@ const UNITS = [
 ];
 
 /**
- * Formats a duration in its largest units, at most `maxUnits`: `340 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `30 d 12 h`.
+ * Formats a duration with its `maxUnits` largest units, such as `340 ms`, `2.5 s`, `12 s`, `3 min 20 s` or `30 d 12 h`.
  *
  * @param {number | null | undefined} seconds
  */
@@ -119,7 +119,8 @@ export function duration(seconds, maxUnits = 2) {
 }
 
 /**
- * Formats a time as `just now`, `5 min ago` or `in 2 h`; as a date if it is more than a day away.
+ * Formats a time relative to now, such as `just now`, `5 min ago` or `in 2 h`. A time more than a day away is formatted
+ * as a date.
  *
  * @param {string | null | undefined} iso
  */
@@ -133,7 +134,7 @@ export function ago(iso, now = Date.now()) {
 }
 
 /**
- * Formats day and local time, with the year if it is not the current one.
+ * Formats a time as date and time of day in the local time zone. The year is only shown if it is not the current one.
  *
  * @param {string | null | undefined} iso
  */
@@ -151,7 +152,7 @@ export function moment(iso) {
 export const exactly = (iso) => (iso ? full.format(new Date(iso)) : "");
 
 /**
- * Returns the name of an experiment, or the part of its id that identifies it.
+ * Returns the name of an experiment or, if it has none, the characteristic part of its id.
  *
  * @param {{name?: string | null, id?: string, experimentId?: string}} thing
  */

@@ -1,9 +1,10 @@
-// Requests whose reply is a stream of events: generations token by token, and analyses with their progress.
+// Sends requests whose reply is a stream of events: generations with their tokens, and analyses with their progress.
 import { send, Problem } from "./api.js";
 import { readEvents } from "./stream-connection.js";
 
 /**
- * Posts `body` with `stream`, calls `on[event](data)` for each event, and returns the data of `done`. Throws a Problem.
+ * Posts `body` with `stream: true`, calls `on[name](data)` for each event, and returns the data of the event `done`.
+ * Throws a Problem.
  *
  * @template {string} const P
  * @param {P & Api.Known<P, "post">} path

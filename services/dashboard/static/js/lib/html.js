@@ -1,4 +1,4 @@
-// Combines Preact and htm: the template tag `html` makes elements. Re-exports the hooks of Preact.
+// Exports the template tag `html`, which makes Preact elements (with htm), and the hooks of Preact.
 import { h, render, Fragment, Component, createContext } from "../../vendor/preact.js";
 import htm from "../../vendor/htm.js";
 

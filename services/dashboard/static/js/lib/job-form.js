@@ -1,10 +1,11 @@
-// The logic of the form for a new job: where its draft is stored, its base configuration, and its request.
+// Functions for the form of a new job: they return the storage key of its draft, its base configuration, and its
+// request.
 import { useEffect, useState } from "./html.js";
 import { get } from "./api.js";
 import { equal, flatten, nest } from "./config.js";
 
 /**
- * The fields of the form, as the user typed them.
+ * The values of the form's fields, as the user typed them.
  *
  * @typedef {object} FormState
  * @property {string} name
@@ -30,7 +31,8 @@ import { equal, flatten, nest } from "./config.js";
 export const controlled = (kind) => kind === "rl-training" || kind === "ablation";
 
 /**
- * Returns the storage key of the draft for a job type. Each link to the form has its own draft.
+ * Returns the storage key of the draft for a job type. Forms that were opened with different parameters have different
+ * drafts.
  *
  * @param {URLSearchParams} params
  * @param {string} type
@@ -42,8 +44,8 @@ export function draftOf(params, type) {
 }
 
 /**
- * Returns as `flat` the configuration that the form changes, and as `own` the settings in which the previous job
- * differs.
+ * Loads the configuration that the form starts from. `flat` is the configuration file; `own` contains the settings in
+ * which the previous job `before` differs from the file. Both are null until they are loaded.
  *
  * @param {{kind: string, file: string, before: Api.Job | null}} wanted
  */
@@ -74,7 +76,7 @@ export function useBase({ kind, file, before }) {
 }
 
 /**
- * Converts the form to a request.
+ * Converts the values of the form to the request that submits the job.
  *
  * @param {{kind: Api.JobType, form: FormState, changes: Ui.Flat, resume: string | null}} chosen
  * @returns {Api.JobRequest}

@@ -1,4 +1,5 @@
-// The signals that a user can send to a job, from mild to severe. A test compares the texts with the API reference.
+// The signals that a user can send to a job, from the mildest to the most severe. A test compares their texts with
+// those of the API reference.
 
 /**
  * A signal, or the cancellation of a job.
@@ -7,7 +8,7 @@
  * @property {Api.Signal | "cancel"} name
  * @property {string} text
  * @property {string} icon
- * @property {boolean} [own] whether the text differs from that of the reference
+ * @property {boolean} [own] whether `text` differs from the text in the API reference
  * @property {boolean} [ask] whether the user must confirm
  * @property {boolean} [danger]
  */

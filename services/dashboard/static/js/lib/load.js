@@ -1,10 +1,12 @@
-// `useLoad`: loads data for a view, with loading and error states, and again when the server answers again.
+// Provides the hook `useLoad`, which loads data for a view. After a failure, it loads again when the server answers
+// again.
 import { useCallback, useEffect, useRef, useState } from "./html.js";
 import { connection, isTemporary } from "./api.js";
 import { session } from "./session.js";
 
 /**
- * Returns the changed data. `change` is the new data or a function of the old, which is not called without old data.
+ * Returns the changed data. `change` is the new data, or a function from the old to the new data. Without old data, the
+ * function is not called.
  *
  * @template T
  * @param {T | ((old: T) => T)} change
@@ -16,8 +18,8 @@ function changed(change, old) {
 }
 
 /**
- * Calls `load(signal)` when one of `deps` changes, and returns {data, error, loading, reload, setData}. The old data
- * stays until new data is loaded. `every` is the time in ms after which a visible page loads again.
+ * Calls `load(signal)` when one of `deps` changes, and returns {data, error, loading, reload, setData}. The old data is
+ * kept until new data is loaded. If `every` is not 0, a visible page loads again every `every` ms.
  *
  * @template T
  * @param {(signal: AbortSignal) => Promise<T>} load
@@ -39,7 +41,7 @@ export function useLoad(load, deps, { every = 0 } = {}) {
       const data = await latest.current(aborter.signal);
       if (!aborter.signal.aborted) setState({ data, error: null, loading: false });
     } catch (error) {
-      // Data that was loaded for other `deps` must not be shown as the answer.
+      // Data that was loaded for other `deps` must not be shown as the result for the new ones.
       const stale = depsChanged && !isTemporary(error);
       if (!aborter.signal.aborted) setState((old) => ({ data: stale ? null : old.data, error, loading: false }));
     }
@@ -58,7 +60,7 @@ export function useLoad(load, deps, { every = 0 } = {}) {
     return () => stops.forEach((stop) => stop());
   }, [state.error]);
   useEffect(() => {
-    // After a lost connection, these requests detect that the server answers again.
+    // While the server does not answer, these requests detect when it answers again.
     const pause = isTemporary(state.error) ? 2000 : every;
     if (!pause) return undefined;
     const timer = setInterval(() => !document.hidden && again(), pause);

@@ -1,8 +1,9 @@
-// Options of a form for checkpoints, from the reply of `GET /api/checkpoints`.
+// Makes the options of a select element for checkpoints from the reply of `GET /api/checkpoints`.
 import { title } from "./format.js";
 
 /**
- * Returns the checkpoints with the flag `wanted` (usableAsBase, usableAsPolicy) as [{value, text, kind}].
+ * Returns the checkpoints in which the field `wanted` (usableAsBase or usableAsPolicy) is true as [{value, text,
+ * kind}].
  *
  * @param {Api.CheckpointGroup[]} groups
  * @param {"usableAsBase" | "usableAsPolicy"} wanted
@@ -19,7 +20,7 @@ export const choices = (groups, wanted) =>
   );
 
 /**
- * Returns the default choice: the first final model, otherwise the first training checkpoint.
+ * Returns the value of the default option: the first final model or, without one, the first training checkpoint.
  *
  * @param {{value: string, kind: string}[]} found
  */

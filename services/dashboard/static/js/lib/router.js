@@ -1,5 +1,5 @@
-// The fragment of the address selects the view: `#/experiments/<id>?tab=logs`. There is only one document, so that the
-// dashboard works below any sub-path.
+// Selects the view by the fragment of the address, such as `#/experiments/<id>?tab=logs`. There is only one document,
+// so that the dashboard also works behind a proxy that adds a path.
 import { useEffect } from "./html.js";
 import { createStore } from "./store.js";
 
@@ -8,7 +8,7 @@ function decoded(part) {
   try {
     return decodeURIComponent(part);
   } catch {
-    return null; // an invalid percent encoding: no address of the dashboard
+    return null; // only possible for an invalid percent encoding, which no address of the dashboard contains
   }
 }
 
@@ -39,8 +39,8 @@ export const go = (path, params) => {
 };
 
 /**
- * Changes parameters of the current view as a new entry in the history, so that Back undoes it. While the user is
- * `typing`, the changes share one entry.
+ * Changes parameters of the current view. The change is a new entry in the history of the browser, so that Back undoes
+ * it. With `typing`, successive changes share one entry.
  *
  * @param {Record<string, string>} changes
  */
@@ -62,7 +62,7 @@ export function setParams(changes, typing = false) {
 }
 
 /**
- * Sets the title of the window, such as "Queue · Tidal". Empty parts are left out.
+ * Sets the title of the page, such as "Queue · Tidal". Empty parts are omitted.
  *
  * @param {(string | null | undefined)[]} parts
  */

@@ -1,4 +1,4 @@
-// The signed-in user: the token, stored for the tab or on this device, and the scopes that the server returns for it.
+// The signed-in user: the token, which is stored for this tab or on this device, and the scopes of the token.
 import { createStore } from "./store.js";
 
 const KEY = "tidal.token";
@@ -16,7 +16,8 @@ const tab = () => window.sessionStorage;
 const device = () => window.localStorage;
 
 /**
- * {token, name, scopes, readsOpen, version, known}; `known` is true once the server has answered.
+ * {token, name, scopes, readsOpen, version, known}. `readsOpen` is true if reading needs no token. `known` is true once
+ * the server has returned the session.
  */
 export const session = createStore(
   /** @type {Ui.Session} */ ({
@@ -29,7 +30,7 @@ export const session = createStore(
   }),
 );
 
-/** Whether the sign-in dialog is shown. */
+/** Whether the sign-in dialog is open. */
 export const signInOpen = createStore(false);
 
 export const token = () => session.get().token;

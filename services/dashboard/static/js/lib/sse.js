@@ -1,7 +1,8 @@
-// Live streams, over the one connection that all windows share (`lib/stream-connection.js`).
+// Follows live streams over one connection, which all windows of the browser share (`lib/stream-connection.js`).
 //
-// Each stream resumes after the last event that the window has, so that an interruption loses no event. A window that
-// has been hidden for a minute, or that the browser has suspended, follows no stream until it is visible again.
+// Each stream resumes after the last event that the window received, so that no event is lost in an interruption. A
+// window that has been hidden for a minute, or that the browser has suspended, follows no stream until it is visible
+// again.
 import { connection, url } from "./api.js";
 import { before, join } from "./stream-connection.js";
 import { session, signInOpen, token } from "./session.js";
@@ -13,8 +14,8 @@ const follows = new Map(); // key -> {topic, since, onEvent}
 let keys = 0;
 let paused = false;
 /**
- * The end of the shared connection in this window. `pings` counts unanswered pings; `alone` continues without the
- * worker.
+ * The link of this window to the shared connection. `pings` is the number of pings without reply. `alone` replaces the
+ * shared worker by a connection in this window.
  *
  * @typedef {{as: string | null, pings: number, send: (message: Ui.ConnectionRequest) => void, alone?: () => void}} Link
  * @type {Link | null}
@@ -31,7 +32,7 @@ function connect(shared = "SharedWorker" in window) {
   try {
     if (!shared) throw null;
     const worker = new SharedWorker(new URL("stream-connection.js", import.meta.url), { type: "module" });
-    worker.onerror = alone; // for a browser without modules in shared workers
+    worker.onerror = alone; // called in browsers that do not support modules in shared workers
     worker.port.onmessage = ({ data }) => link === own && receive(data);
     own.send = (message) => worker.port.postMessage(message);
     own.alone = alone;
@@ -41,7 +42,7 @@ function connect(shared = "SharedWorker" in window) {
   sendSubscriptions();
 }
 
-/** Sends all subscriptions of this window; none while it is paused. */
+/** Sends all subscriptions of this window to the shared connection; an empty list while the window is paused. */
 function sendSubscriptions(wanted = paused ? [] : [...follows]) {
   /** @type {Record<string, Ui.Sub>} */
   const subs = {};
@@ -61,7 +62,7 @@ function receive({ topic, name, data, id, online, refused, again }) {
     if (name === "reset") subscription.since = null;
     else if (name === "error") follows.delete(key);
     else if (!name)
-      subscription.since ??= id ?? null; // the position of a topic that another window already follows
+      subscription.since ??= id ?? null; // a message without name is the position of a topic that another window already follows
     else if (id) {
       if (subscription.since && !before(subscription.since, id)) continue;
       subscription.since = id;
@@ -69,14 +70,14 @@ function receive({ topic, name, data, id, online, refused, again }) {
     try {
       if (name) subscription.onEvent(.../** @type {Api.StreamEvent} */ ([name, parsed]));
     } catch (error) {
-      reportError(error); // the other listeners still get the event
+      reportError(error); // not thrown, so that the other listeners still get the event
     }
   }
 }
 
 /**
- * Follows the stream at `path` after the event `since`, or from now on, until the returned function is called.
- * `onEvent(name, data)` is called once for each event.
+ * Follows the stream at `path` until the returned function is called. Without `since`, the stream begins with a
+ * snapshot; otherwise it begins after the event with this id. `onEvent(name, data)` is called once for each event.
  *
  * @param {`api/${string}/stream`} path
  * @param {{since?: string | null, onEvent: Api.OnEvent}} options
@@ -115,6 +116,6 @@ setInterval(() => {
   if (!link?.alone) return;
   link.pings += 1;
   if (link.pings > 3)
-    link.alone(); // the worker has ended
+    link.alone(); // the shared worker has ended
   else link.send({});
 }, PING_MS);
