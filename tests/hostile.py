@@ -1,6 +1,6 @@
-"""Decompression bombs for tests of uploads: small files that expand to a lot of data, or claim to.
+"""Decompression bombs for tests of uploads: small files that expand to a lot of data, or that claim to.
 
-`parquet_bombs` returns parquet files by name, written with pyarrow or byte by byte; `packed` streams gzip of any
+`parquet_bombs` returns parquet files, which are written with pyarrow or byte by byte. `packed` yields gzip data of any
 length.
 """
 
@@ -20,7 +20,7 @@ LONG = "a" * MIB
 
 
 def parquet_bombs() -> dict[str, tuple[bytes, str]]:
-    """Return each file by name with a part of its error text, which is empty for a file that must be accepted."""
+    """Return {name: (file, part of the expected error text)}. The text is empty if the file must be accepted."""
     return {
         "run-length": (_repeated(1500), "MiB of text"),
         "run-length-million": (_repeated(1_000_000), "MiB of text"),
@@ -39,7 +39,7 @@ def parquet_bombs() -> dict[str, tuple[bytes, str]]:
 
 
 def packed(*parts: tuple[bytes, int]) -> Iterator[bytes]:
-    """Yield the gzip of each text repeated the given number of times, in blocks."""
+    """Yield gzip data in blocks. Each part is (text, number of its repetitions)."""
     packer = zlib.compressobj(9, wbits=31)
     for text, times in parts:
         block = text * max(1, min(times, MIB // len(text)))
@@ -55,13 +55,13 @@ def _table(columns: dict[str, Any], **options: Any) -> bytes:
 
 
 def _repeated(rows: int) -> bytes:
-    """Return a table whose dictionary holds one text of 1 MiB, to which each of `rows` rows refers."""
+    """Return a table in which each of `rows` rows refers to the same text of 1 MiB in the dictionary."""
     references = pa.array([0], pa.int32()).take(pa.array([0] * rows))
     return _table({"text": pa.DictionaryArray.from_arrays(references, pa.array([LONG]))})
 
 
 def _deltas(rows: int) -> bytes:
-    """Return a table in which each text of 1 MiB is stored as equal to the previous one."""
+    """Return a table in which each text of 1 MiB is stored as a difference to the equal text before it."""
     sink = io.BytesIO()
     with pq.ParquetWriter(
         sink, pa.schema([("text", pa.string())]), compression="zstd", use_dictionary=False,
@@ -73,19 +73,19 @@ def _deltas(rows: int) -> bytes:
 
 
 def _one_page(compression: str) -> bytes:
-    """Return a table with a single page of 300 MiB uncompressed text."""
+    """Return a table whose only page contains 300 MiB of text when it is decompressed."""
     return _table({"text": [LONG] * 300}, compression=compression, use_dictionary=False, data_page_size=2**30)
 
 
 def _nested() -> bytes:
-    """Return a harmless table: the row with 40 million numbers is in `text.of`, which is not the text column."""
+    """Return a harmless table: the row with 40 million numbers is in the column `text.of`, not in the text column."""
     numbers = pa.array([0], pa.int8()).take(pa.array(memoryview(bytes(40_000_000)), pa.int8()))
     lists = pa.ListArray.from_arrays(pa.array([0, len(numbers)], pa.int32()), numbers)
     return _table({"text": ["a"], "text.of": lists}, row_group_size=1, data_page_size=2**30)
 
 
-# The functions below write parquet footers in Thrift's compact protocol. A struct is a list of (field id, value) pairs;
-# an int is written as i32, an _I64 as i64, bytes as a string and any other list as a list.
+# The functions below write parquet footers in Thrift's compact protocol. A struct is given as a list of (field id,
+# value) pairs. An int is written as i32, an _I64 as i64, bytes as a string, and any other list as a list.
 
 
 def _varint(value: int) -> bytes:
@@ -97,7 +97,7 @@ def _varint(value: int) -> bytes:
 
 
 class _I64(int):
-    """An integer that is written into a 64-bit field."""
+    """An integer that is written as i64."""
 
 
 Fields = list[tuple[int, Any]]
@@ -140,12 +140,12 @@ def _file(body: bytes, footer: bytes) -> bytes:
 
 SCHEMA: list[Fields] = [
     [(4, b"schema"), (5, 1)],
-    [(1, 6), (3, 0), (4, b"text"), (6, 0)],  # a required string
+    [(1, 6), (3, 0), (4, b"text"), (6, 0)],  # The column is a required string.
 ]
 
 
 def _raw(*, page_bytes: int = 5, rows: int = 1) -> bytes:
-    """Return a file with one page and one text, whose headers claim `page_bytes` and `rows`."""
+    """Return a file with one page that contains one text; its headers claim `page_bytes` bytes and `rows` rows."""
     content = b"\x01\x00\x00\x00a"
     packer = zlib.compressobj(9, wbits=31)
     stored = packer.compress(content) + packer.flush()
@@ -167,8 +167,8 @@ def _many_columns(count: int) -> bytes:
 
 
 def _footer_of_columns(count: int) -> bytes:
-    """Return row groups with `count` column chunks in all; each takes 3 bytes here and hundreds of bytes in memory."""
-    column = b"\x26\x08\x00"  # only file_offset = 4
+    """Return a footer with `count` column chunks. Each takes 3 bytes in the file and hundreds of bytes in memory."""
+    column = b"\x26\x08\x00"  # a column chunk whose only field is file_offset = 4
     groups = count // 100_000
     one = b"\x19\xfc" + _varint(100_000) + column * 100_000 + b"\x16\x02\x16\x02\x00"
     listed = b"\x19\xfc" + _varint(groups) + one * groups

@@ -1,4 +1,4 @@
-"""docs/operations.md explains all statuses, desired states, events and error codes that the code writes, and no others."""
+"""docs/operations.md explains all statuses, desired states, events and error codes that the code writes, no others."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Creates a memory cgroup (version 1 or 2) for one test, in which the kernel really kills processes.
+"""A memory cgroup (version 1 or 2) for one test. In it, the kernel really kills processes when memory runs out.
 
-`MemoryGroup.make` returns None if no group can be created (without root, or with a read-only /sys).
+`MemoryGroup.make` returns None if no cgroup can be created (without root, or with a read-only /sys).
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 class MemoryGroup:
-    """A cgroup with a memory limit. `add` moves a process into it; processes that it starts later belong to it, too."""
+    """A cgroup with a memory limit.
+
+    `add` moves a process into the cgroup. Processes that it starts afterwards are in the cgroup as well.
+    """
 
     def __init__(self, folder: Path, counter: str) -> None:
         self.folder, self._counter = folder, counter
 
     @classmethod
     def make(cls, limit_bytes: int) -> Self | None:
-        """Create a group below that of this process, or at the root; return None if that is impossible."""
+        """Create a cgroup inside that of this process, or at the root. Return None if neither is possible."""
         own = _own_groups()
         for mount, path, limit, counter in (
             (ROOT / "memory", own.get("memory"), "memory.limit_in_bytes", "memory.oom_control"),
@@ -49,20 +52,22 @@ class MemoryGroup:
 
     @property
     def oom_kills(self) -> int:
-        """Return the number of processes in this group that the kernel has killed because memory ran out."""
+        """Number of processes in this cgroup that the kernel has killed because memory ran out."""
         lines = (self.folder / self._counter).read_text().splitlines()
         return next(int(value) for name, _, value in (line.partition(" ") for line in lines) if name == "oom_kill")
 
     def remove(self) -> None:
-        """Remove the group; call this after its processes have ended."""
+        """Remove the cgroup. Call this after its processes have ended."""
         for _ in range(100):
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
                 return
-            time.sleep(0.05)  # the kernel removes the last process from the group a moment after its end
+            # The kernel removes a process from the cgroup shortly after its end; until then, the folder cannot be
+            # removed.
+            time.sleep(0.05)
 
 
 def _own_groups() -> dict[str, str]:
-    """Return the cgroup path of this process per controller; the key of version 2 is ""."""
+    """Return {controller: cgroup path} of this process. The key of version 2 is ""."""
     lines = Path(f"/proc/{os.getpid()}/cgroup").read_text().splitlines() if ROOT.exists() else []
     return {name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")}

@@ -1,7 +1,8 @@
-"""Random moments for faults, and other code that the tests of workers and trainers share.
+"""Waits until a random moment for a fault, and other helpers that the tests of workers and trainers share.
 
-A moment is a stage of the job (just claimed, starting, between two steps) and a random time after it. The bounds are
-those of the specification, computed from the timers of the run; the tests assert twice their value.
+A moment is chosen in two steps: first a stage of the job (just claimed, starting, between two steps), then a random
+delay. The time limits are those of the specification, computed from the timers of the run. The tests allow twice these
+limits.
 """
 
 from __future__ import annotations
@@ -21,17 +22,26 @@ from tests.faults.timers import Timers
 from tests.integration.worker.fleet import LONG
 
 TAKEOVER_REST = 10.0
-"""The part of the 95 s from kill -9 to the next attempt that no timer covers: notification, claim, trainer start."""
+"""The part of the takeover, in seconds, that no timer covers: notification, claim and start of the trainer.
+
+A takeover may take 95 s from kill -9 of a worker to the next attempt.
+"""
 BEYOND_PENDING = ("provisioning", "starting", "running")
 
 
 def takeover_seconds(timers: Timers) -> float:
-    """Return the bound from the loss of a worker to the first step on another one: 95 s with the real timers."""
+    """Return the longest allowed time from the loss of a worker to the first step on another one, in seconds.
+
+    With the timers of production, this is 95 s.
+    """
     return timers.after_lease + TAKEOVER_REST
 
 
 def start_job(fleet: FaultFleet, plan: dict[str, Any] = LONG, **environment: str) -> str:
-    """Start a job on the worker "first", and a worker "second" that can take it over; return the id of the job."""
+    """Submit a job that the worker "first" starts, and add a worker "second" that can take it over.
+
+    Return the job's id.
+    """
     job_id = fleet.submit(plan=plan)
     fleet.worker("first", None, **environment)
     fleet.wait_status(job_id, BEYOND_PENDING)
@@ -40,23 +50,23 @@ def start_job(fleet: FaultFleet, plan: dict[str, Any] = LONG, **environment: str
 
 
 def strike_any_time(fleet: FaultFleet, job_id: str, rng: random.Random) -> None:
-    """Return at a random moment of the first attempt after its claim."""
+    """Wait until a random moment after the claim of the first attempt."""
     if rng.random() < 0.3:
         stage = rng.choice(BEYOND_PENDING)
         fleet.wait_status(job_id, BEYOND_PENDING[BEYOND_PENDING.index(stage) :])
-        time.sleep(rng.uniform(0.0, 0.3))  # the moment is random on purpose
+        time.sleep(rng.uniform(0.0, 0.3))  # the delay is random on purpose
     else:
         strike_while_stepping(fleet, job_id, rng)
 
 
 def strike_while_stepping(fleet: FaultFleet, job_id: str, rng: random.Random, attempt: int = 1) -> None:
-    """Return at a random moment after a random number of steps."""
+    """Wait until the attempt has executed a random number of steps, and then for a random time."""
     fleet.wait_steps(job_id, rng.randint(1, 25), attempt=attempt)
-    time.sleep(rng.uniform(0.0, 0.1))  # the moment is random on purpose
+    time.sleep(rng.uniform(0.0, 0.1))  # the delay is random on purpose
 
 
 def trainers_of(worker: int) -> list[psutil.Process]:
-    """Return the trainers of the worker with this process id, even if the worker has ended."""
+    """Return the trainers of the worker with this process id. They are found even if the worker has ended."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -68,7 +78,7 @@ def trainers_of(worker: int) -> list[psutil.Process]:
 
 
 def heartbeat_of(client: redis.Redis, pid: int) -> dict[str, str]:
-    """Return the heartbeat of the worker with this process id; empty if it has none."""
+    """Return the heartbeat of the worker with this process id; empty if there is no heartbeat."""
     for name in client.zrange(keys.WORKERS, 0, -1):
         beat = {str(field): str(value) for field, value in client.hgetall(keys.heartbeat(str(name))).items()}
         if beat.get("pid") == str(pid):
@@ -82,18 +92,18 @@ def wait_trainers_ended(fleet: FaultFleet, worker: int, seconds: float) -> None:
 
 
 def wait_next_attempt(fleet: FaultFleet, job_id: str, seconds: float, attempt: int = 2) -> None:
-    """Wait until `attempt` has executed a step."""
+    """Wait until `attempt` has executed its first step."""
     fleet.wait_steps(job_id, 1, attempt=attempt, seconds=seconds)
 
 
 def finish(fleet: FaultFleet, job_id: str, seconds: float = 30) -> None:
-    """Complete an endless job and wait for its end."""
+    """Send "complete" to a job that would not end by itself, and wait until it has completed."""
     fleet.wait_status(job_id, "running", seconds)
     fleet.signal(job_id, "complete")
     fleet.wait_status(job_id, "completed", seconds)
 
 
 def wait_refused(fleet: FaultFleet, worker: str, seconds: float) -> None:
-    """Wait until the worker has logged the loss of its lease, and has no trainer any more."""
+    """Wait until the worker has logged the loss of its lease and its trainers have ended."""
     fleet.wait_for(lambda: "status=None" in fleet.log(worker).read_text(), f"the refusal of {worker}", seconds)
     wait_trainers_ended(fleet, fleet.processes[worker].pid, seconds)

@@ -1,7 +1,7 @@
-"""Servers for one test alone, for faults that kill them, and the api as a process of the fleet.
+"""Servers for a single test, for faults that kill them, and a function that runs the api.
 
-A module that kills a server overrides `redis_url` or `database_url` with one of these. Leaves out: cutting single
-connections (`tests.faults.proxy`).
+A test module that kills a server overrides the fixture `redis_url` or `database_url` with one of these. Single
+connections are interrupted with `tests.faults.proxy`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 @contextmanager
 def valkey_of_its_own(folder: Path) -> Iterator[ValkeyServer]:
-    """Start an append-only Valkey that the test may kill."""
+    """Run a Valkey with an append-only file, which the test may kill."""
     server = ValkeyServer(folder)
     server.start()
     try:
@@ -36,7 +36,10 @@ def valkey_of_its_own(folder: Path) -> Iterator[ValkeyServer]:
 
 @contextmanager
 def postgres_of_its_own(folder: Path) -> Iterator[PostgresServer]:
-    """Start a PostgreSQL that the test may kill. Its writes survive without fsync, because the machine stays up."""
+    """Run a PostgreSQL that the test may kill.
+
+    Without fsync, a kill loses no writes, because the machine keeps running.
+    """
     server = PostgresServer(folder, settings={"fsync": "off"})
     server.start()
     try:
@@ -46,7 +49,7 @@ def postgres_of_its_own(folder: Path) -> Iterator[PostgresServer]:
 
 
 def kill_9(server: ValkeyServer | PostgresServer) -> None:
-    """Send SIGKILL to the main process and its children."""
+    """Send SIGKILL to the server's main process and its children."""
     assert server.pid is not None
     main = psutil.Process(server.pid)
     family = [*main.children(recursive=True), main]
@@ -63,7 +66,7 @@ def kill_9(server: ValkeyServer | PostgresServer) -> None:
 
 @contextmanager
 def running_api(fleet: FaultFleet, **environment: str) -> Iterator[httpx.Client]:
-    """Start an api for the fleet, wait until it is ready, and yield a client with the administrator's token."""
+    """Run the api as a process of the fleet; when it is ready, yield a client with the administrator's token."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -88,7 +91,7 @@ def running_api(fleet: FaultFleet, **environment: str) -> Iterator[httpx.Client]
 
 
 def submit_over_http(fleet: FaultFleet, client: httpx.Client, **body: Any) -> str:
-    """Submit a job, assert the status 201, and return the id."""
+    """Submit a job, assert that the reply has the status 201, and return the job's id."""
     reply = client.post("/api/jobs", json={"type": "lm-training", **body})
     assert reply.status_code == 201, reply.text
     job_id = str(reply.json()["id"])
@@ -97,7 +100,7 @@ def submit_over_http(fleet: FaultFleet, client: httpx.Client, **body: Any) -> st
 
 
 def metric(client: httpx.Client, name: str) -> float:
-    """Return one value of the api's `/metrics`."""
+    """Return the value with this name from the api's `/metrics`."""
     for line in client.get("/metrics").text.splitlines():
         if line.startswith(f"{name} "):
             return float(line.split()[1])

@@ -6,7 +6,7 @@
         proxy.silence()   # no data passes, but no connection is reset (a partition)
         proxy.heal()      # data passes again; connections that have lost data are reset
 
-One thread runs the proxy's event loop. Leaves out: limits of the bandwidth, because a reader can be slow itself.
+One thread runs the proxy's event loop. The proxy cannot limit the bandwidth; a test can read slowly instead.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 Mode = Literal["pass", "cut", "silent"]
 _RESET = struct.pack("ii", 1, 0)
-"""The value of SO_LINGER (on, 0 s) with which closing a socket sends RST."""
+"""The value of the socket option SO_LINGER (on, 0 s) with which closing the socket sends RST."""
 
 
 class TcpProxy:
-    """Listens from its construction until `close` or the end of the `with` block."""
+    """A proxy that accepts connections from its construction until `close`, or until the end of a `with` block."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -44,7 +44,7 @@ class TcpProxy:
 
     @classmethod
     def of_url(cls, url: str) -> Self:
-        """Return a proxy for the server of `url`; the proxy's `url` is the same with the proxy's address."""
+        """Return a proxy for the server in `url`. Its own `url` is the same, but with the address of the proxy."""
         parts = urlsplit(url)
         assert parts.hostname is not None and parts.port is not None, "the URL needs host and port"
         proxy = cls(parts.hostname, parts.port)
@@ -60,24 +60,24 @@ class TcpProxy:
         self.close()
 
     def cut(self) -> None:
-        """Reset all connections, and every new one at once."""
+        """Reset all connections, and from now on every new connection."""
         self._call(self._set("cut"))
 
     def silence(self) -> None:
-        """Discard all data in both directions; connections stay open, and new ones are accepted."""
+        """Discard all data in both directions. Connections stay open, and new ones are accepted."""
         self._call(self._set("silent"))
 
     def heal(self) -> None:
-        """Pass data again. Connections that have lost data are reset, as timeouts of the network would do."""
+        """Forward data again. Connections that have lost data are reset, because a real network would time them out."""
         self._call(self._set("pass"))
 
     def latency(self, seconds: float) -> None:
-        """Delay all data in both directions."""
+        """Delay the data in both directions."""
         self._latency = seconds
 
     @property
     def connections(self) -> int:
-        """Number of open connections of clients."""
+        """Number of open client connections."""
         return len(self._writers) // 2
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class TcpProxy:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close the connection with RST, so that the peer notices it at once."""
+    """Close the connection with RST, so that the peer notices the end at once."""
     connection = writer.get_extra_info("socket")
     if connection is not None and not writer.is_closing():
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

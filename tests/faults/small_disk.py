@@ -1,7 +1,7 @@
-"""A disk that a test can fill: a file system of 300 MB, which only root may mount.
+"""A disk that a test can fill: a file system of 300 MB. Only root may mount it.
 
-Without root the folder stays on the disk of the machine. Then the reserve is set slightly below the free space and a
-file takes more than the difference, so trainings wait for the disk although no write is refused.
+Without root, the folder is on the disk of the machine. Then the disk reserve is set slightly below the free space, and
+`fill` writes a file that is larger than the difference. Trainings then wait for the disk although no write fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RESERVE_MB = 64
 
 
 class SmallDisk:
-    """A folder on a small disk; the test passes `reserve_mb` to its processes as TIDAL_DISK_RESERVE_MB."""
+    """A folder on a small disk. The test passes `reserve_mb` to its processes in TIDAL_DISK_RESERVE_MB."""
 
     def __init__(self, folder: Path, *, mounted: bool) -> None:
         self.folder, self.mounted = folder, mounted
@@ -27,7 +27,10 @@ class SmallDisk:
         self._ballast = folder / "ballast"
 
     def fill(self, *, leave_mb: int) -> None:
-        """Fill the mounted disk up to `leave_mb`; without a mounted disk, take more than the reserve leaves."""
+        """Fill the mounted disk until `leave_mb` are free.
+
+        Without a mounted disk, write a file so large that the free space is below the reserve.
+        """
         size = free_bytes(self.folder) - leave_mb * MIB if self.mounted else 4 * SIZE_MB * MIB
         with self._ballast.open("wb", buffering=0) as file:
             if leave_mb or not self.mounted:
@@ -36,13 +39,13 @@ class SmallDisk:
                 _fill_up(file.fileno())
 
     def empty(self) -> None:
-        """Free the space again."""
+        """Delete the file that fills the disk."""
         self._ballast.unlink(missing_ok=True)
 
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[SmallDisk]:
-    """Create `folder` and mount a file system of 300 MB there if this process may."""
+    """Create `folder`, and mount a file system of 300 MB there if this process is allowed to."""
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", str(folder)]
     mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
@@ -56,7 +59,7 @@ def small_disk(folder: Path) -> Iterator[SmallDisk]:
 
 
 def _fill_up(descriptor: int) -> None:
-    """Write until not even one block of 4 KiB fits."""
+    """Write until the disk has no room for a block of 4 KiB."""
     for size in (MIB, 2**12):
         block = bytes(size)
         try:

@@ -1,9 +1,9 @@
-"""The soak test runs many jobs under random faults: `python -m tests.faults.soak --jobs 200 --minutes 30`.
+"""The soak test: runs many jobs under random faults, with `python -m tests.faults.soak --jobs 200 --minutes 30`.
 
-Jobs are submitted during the first three quarters of the time, and faults are injected until its end. Then all faults
-are healed, all jobs must end, and the checker checks the history. Seed and faults are written to
+Jobs are submitted during the first three quarters of the time, and faults are injected during all of it. Then the
+faults are ended, all jobs must end, and the checker checks their history. The seed and all faults are written to
 `<folder>/faults.jsonl`. The exit status is 1 if a job was lost or ran twice, or after any other violation.
-`test_31_soak.py` runs a short version. Leaves out: the faults themselves (`tests.faults.chaos`).
+`test_31_soak.py` runs a short version. The faults are in `tests.faults.chaos`.
 """
 
 from __future__ import annotations
@@ -37,20 +37,23 @@ from tests.faults.timers import REAL, SHORT, Timers
 
 CONCURRENCY = 3
 DOUBLE = ("at the same time", "two executions", "terminal events", "begins twice")
-"""Parts of violations which mean that a job ran or ended twice."""
+"""Parts of sentences of the checker. A violation that contains one of them means that a job ran or ended twice."""
 LOST = ("lost, it was accepted", "not terminal")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The parameters of a soak test. `seconds` is the duration of the faults, without the healing afterwards."""
+    """The parameters of a soak test.
+
+    `seconds` is the time during which faults are injected; waiting for the jobs to end takes additional time.
+    """
 
     jobs: int
     seconds: float
     seed: int
     timers: Timers
     fault_every: float
-    """Mean number of seconds between two faults."""
+    """Mean time in seconds between two faults."""
 
 
 @dataclass
@@ -74,7 +77,10 @@ class Report:
 
 
 def soak(plan: Plan, folder: Path, print_progress: Callable[[str], None] = lambda line: None) -> Report:
-    """Run the soak test in `folder` with its own servers; `print_progress` gets a line of counts every second."""
+    """Run the soak test in `folder` with its own servers.
+
+    Once a second, `print_progress` is called with a line that contains the numbers so far.
+    """
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "faults.jsonl"
@@ -143,15 +149,16 @@ def _run(
         if now - reported_at >= 1.0:
             reported_at = now
             print_progress(_line(plan, fleet, chaos, now))
-        time.sleep(0.05)  # the interval of the loop
+        time.sleep(0.05)  # polling interval
     chaos.heal()
     print_progress("healed; waiting until every job has ended")
     _end(plan, fleet, chaos, rng)
 
 
 def _submit(fleet: FaultFleet, number: int, rng: random.Random) -> None:
-    """Submit one job; a submission without an answer is repeated with the same key in the next pass of the loop."""
-    plan_rng = random.Random(f"{fleet.timers.scale} {number}")  # the same plan when the submission is repeated
+    """Submit one job. If no reply arrives, the loop calls this again with the same idempotency key."""
+    # With this seed, a repeated submission contains the same plan.
+    plan_rng = random.Random(f"{fleet.timers.scale} {number}")
     plan = {"steps": plan_rng.randint(20, 160), "step_seconds": 0.03, "every": plan_rng.choice([5, 10, 20])}
     plan |= {
         "completing_seconds": plan_rng.choice([0.0, 0.0, 0.5]),
@@ -164,7 +171,7 @@ def _submit(fleet: FaultFleet, number: int, rng: random.Random) -> None:
 
 
 def _end(plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random) -> None:
-    """Resume paused jobs, and wait until all jobs have ended."""
+    """Bring all jobs to their end: resume paused jobs, cancel those that pause afterwards, and wait."""
     with fleet.sessions() as session:
         paused = session.scalars(select(Job.id).where(Job.status == "paused")).all()
     for job_id in paused:
@@ -175,7 +182,7 @@ def _end(plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random) -> Non
         with fleet.sessions() as session:
             left = dict(session.execute(select(Job.id, Job.status).where(Job.finished_at.is_(None))).all())
         for job_id, status in left.items():
-            if status == "paused":  # the pause was requested before the healing
+            if status == "paused":  # This pause was requested before the faults were ended.
                 fleet.cancel(job_id)
         if not left:
             return
@@ -195,7 +202,7 @@ def _line(plan: Plan, fleet: FaultFleet, chaos: Chaos, now: float) -> str:
 
 
 def show(report: Report, console: Console) -> None:
-    """Return the report as a table."""
+    """Print the report as a table."""
     table = Table("what", "count", title=f"Soak, seed {report.seed}, {report.seconds:.0f} s")
     for name, count in {"jobs": report.jobs, **dict(sorted(report.statuses.items()))}.items():
         table.add_row(name, str(count))
@@ -218,11 +225,16 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--seed", type=int, default=None, help="default: random, and printed")
-    parser.add_argument("--every", type=float, default=4.0, help="mean seconds between two faults")
-    parser.add_argument("--full", action="store_true", help="use the timers of production, not shortened ones")
     parser.add_argument(
-        "--folder", type=Path, default=None, help="folder for data and logs, which is kept; default: a temporary folder"
+        "--seed", type=int, default=None, help="seed for the random numbers; by default a random one, which is printed"
+    )
+    parser.add_argument("--every", type=float, default=4.0, help="mean time in seconds between two faults")
+    parser.add_argument("--full", action="store_true", help="use the timers of production instead of shortened ones")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=None,
+        help="folder for data and logs, which is not deleted; default: a new temporary folder",
     )
     parser.add_argument("--json", action="store_true", help="print the report as one JSON document")
     chosen = parser.parse_args()
@@ -231,7 +243,8 @@ def main() -> int:
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="tidal-soak-"))
     console = Console(stderr=True)
     console.print(f"seed {seed}; log {folder / 'faults.jsonl'}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # this ends all processes that the soak test has started
+    # sys.exit ends all processes that the soak test has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with console.status("starting") as status:
         report = soak(plan, folder, status.update if console.is_terminal else lambda line: None)
     if chosen.json:

@@ -1,4 +1,7 @@
-"""Faults 1 and 2: the api is killed between commit and publish, and before its commit while the client repeats."""
+"""Faults 1 and 2: the api is killed after a commit and before it publishes, or before the commit.
+
+In the second case the client repeats its request.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ BODY = {"type": "lm-training", "config": {"data": {"source": "builtin:stories"}}
 
 
 class Api:
-    """The api process of a test; it keeps its port when it is started again."""
+    """The api process of a test. A restarted api has the same port."""
 
     def __init__(self, fleet: FaultFleet) -> None:
         self.fleet, self.port = fleet, free_port()
@@ -38,7 +41,7 @@ class Api:
         return False
 
     def submit(self, key: str | None = None) -> httpx.Response | None:
-        """Submit a job and return the answer, or None if the api died."""
+        """Submit a job and return the reply; None if the api ended before it replied."""
         headers = {"Authorization": f"Bearer {TOKEN}"} | ({"Idempotency-Key": key} if key else {})
         with contextlib.suppress(httpx.TransportError):
             return httpx.post(f"http://127.0.0.1:{self.port}/api/jobs", json=BODY, headers=headers, timeout=60)

@@ -1,4 +1,4 @@
-"""Faults 3 and 4: a notification is lost with the worker that received it, and FLUSHALL while fifty jobs wait."""
+"""Faults 3 and 4: a notification is lost with the worker that received it; Redis is emptied while fifty jobs wait."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.faults.fault_fleet import FaultFleet
 from tests.faults.timers import STARTUP_SECONDS
 
 WAITING = 50
-"""Number of jobs that wait when Redis is emptied."""
+"""Number of jobs that are waiting when Redis is emptied."""
 RUN = 8
-"""Number of these jobs that run to their end; the others are cancelled, because each run needs a process."""
+"""Number of these jobs that run to their end. The others are cancelled, because each run needs a process."""
 
 
 def test_fault_03_a_notification_lost_with_its_worker_is_repeated(
@@ -27,7 +27,7 @@ def test_fault_03_a_notification_lost_with_its_worker_is_repeated(
     fleet.processes["first"].send_signal(signal.SIGSTOP)
     time.sleep(
         rng.uniform(0.0, 1.0)
-    )  # the time of the message is random on purpose: the worker's BRPOP waits or has just timed out
+    )  # The delay is random on purpose: the worker's BRPOP is either waiting or has just timed out.
     publisher = RedisPublisher(fleet.settings.redis_url)
     job_id = fleet.submit()
     fleet.wait_for(lambda: published(fleet), "the notification to be published", fleet.timers.patience)
@@ -36,13 +36,13 @@ def test_fault_03_a_notification_lost_with_its_worker_is_repeated(
     fleet.worker("second")
     began = time.monotonic()
     fleet.wait_status(job_id, "completed", seconds=fleet.timers.patience)
-    # The lost notification is repeated by the first sweep after outbox_seconds.
+    # The first sweep after outbox_seconds repeats a lost notification.
     assert time.monotonic() - began < 2 * (fleet.timers.outbox_seconds + fleet.timers.reaper_seconds + STARTUP_SECONDS)
     assert fleet.event_names(job_id).count("claimed") == 1
 
 
 def published(fleet: FaultFleet) -> bool:
-    """Return whether the outbox has no unpublished rows."""
+    """Return whether all rows of the outbox are published."""
     return rows(fleet, "SELECT count(*) FROM outbox WHERE published_at IS NULL") == 0
 
 

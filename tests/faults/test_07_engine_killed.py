@@ -1,7 +1,7 @@
-"""Fault 7 (second half): kill -9 of the generator's engine while it streams to a client.
+"""Fault 7, second half: kill -9 of the generator's engine process while it streams to a client.
 
-This test has no jobs, so the checker is not used. The client of the killed engine gets an error; a client that waits
-and the next client are served. `test_08_trainer_killed` kills the trainer's process group.
+The client of the killed engine gets an error; waiting and later clients are served. The test has no jobs, so the
+checker is not used. The first half of the fault, a killed process group of a trainer, is in `test_08_trainer_killed`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
 from tidal_client.sse import read_events
 
 ENGINE_SECONDS = 60.0
-"""Limit of this test in seconds: a new engine imports torch first. The specification has no bound for it."""
+"""Limit of this test in seconds for a new engine, which must import torch first. The specification has no limit for it.
+"""
 
 
 @pytest.fixture
 def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    """Start api and generator with a tiny model whose completions are almost always as long as allowed."""
+    """Start api and generator. The model is tiny, and its completions almost always have the maximum length."""
     save_tiny_model(tmp_path / "experiments")
     with Stack(database_url, redis_url, tmp_path) as running:
         running.start("generator", "generator", TIDAL_GENERATOR_THREADS="1", TIDAL_GENERATOR_DEVICE="cpu")

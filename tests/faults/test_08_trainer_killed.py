@@ -1,6 +1,7 @@
 """Faults 7 (first half) and 8: kill -9 of a trainer alone, and of its whole process group.
 
-Fault 7 also applies to the processes that the trainer has started. The generator's engine is in another file.
+Fault 7 also concerns processes that the trainer has started. Its second half, the generator's engine, is in
+`test_07_engine_killed`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def test_fault_07_a_killed_process_group_leaves_no_process_and_the_job_continues
     assert len(group) == 3, "the trainer and two processes it started"
     if rng.random() < 0.5:
         os.killpg(os.getpgid(group[0].pid), signal.SIGKILL)
-    else:  # kill only the leader; the processes that it has started must end, too
+    else:  # Only the group leader is killed. The processes that it has started must end as well.
         fleet.trainers("first")[0].kill()
     killed_at = time.monotonic()
     fleet.wait_for(lambda: not any(process.is_running() for process in group), "the end of the group", 10, job_id)

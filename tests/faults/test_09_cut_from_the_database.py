@@ -1,4 +1,4 @@
-"""Fault 9: a worker is cut off from PostgreSQL for half a lease; the attempt continues and nothing is lost."""
+"""Fault 9: a worker cannot reach PostgreSQL for half a lease; the attempt continues, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults.timers import Timers
 
 @pytest.fixture
 def timers(timers: Timers) -> Timers:
-    """Return timers whose lease is long enough for a busy machine after an outage of half a lease and one renewal."""
+    """Return timers with a longer lease, so that on a busy machine the lease outlasts half of it and one renewal."""
     return replace(
         timers,
         lease_seconds=max(6.0, timers.lease_seconds),
@@ -36,7 +36,7 @@ def test_fault_09_a_worker_cut_off_from_the_database_for_half_a_lease_continues(
         fleet.wait_steps(job_id, 3, seconds=timers.patience)
         time.sleep(
             rng.uniform(0.0, timers.lease_renew_seconds)
-        )  # the cut hits a random moment between two renewals on purpose
+        )  # The delay is random on purpose, between two renewals.
         before = len(fleet.steps(job_id))
         if how == "reset":
             proxy.cut()
@@ -52,6 +52,6 @@ def test_fault_09_a_worker_cut_off_from_the_database_for_half_a_lease_continues(
         assert [step.step for step in fleet.steps(job_id)] == list(range(1, steps + 1))
         saved = [event.details["step"] for event in fleet.events(job_id) if event.event == "checkpoint"]
         assert saved == list(range(5, steps + 1, 5)), "a checkpoint of the time of the cut was not registered"
-        # The worker shuts down while the proxy still exists.
+        # The worker must shut down before the proxy is closed.
         fleet.processes["worker"].terminate()
         fleet.processes["worker"].wait(20)

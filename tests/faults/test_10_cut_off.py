@@ -1,6 +1,6 @@
-"""Faults 10 and 22: a worker cannot reach PostgreSQL for long, and its job is cancelled in the meantime.
+"""Faults 10 and 22: a worker cannot reach PostgreSQL for a long time; in fault 22, its job is cancelled meanwhile.
 
-The worker reaches the database through a proxy: "cut" resets the connections and refuses new ones, "silence" discards
+The worker reaches the database through a proxy. `cut` resets its connections and refuses new ones; `silence` discards
 all data. Redis stays reachable, so the worker still sends heartbeats.
 """
 
@@ -54,14 +54,14 @@ def test_fault_10_a_worker_cut_off_for_long_suspends_its_trainer_and_its_old_wri
         wait_next_attempt(fleet, job_id, 2 * takeover_seconds(timers) - (time.monotonic() - cut_at))
         strike_while_stepping(fleet, job_id, rng, attempt=2)
         remaining = CUT_OFF_SECONDS * timers.scale - (time.monotonic() - cut_at)
-        time.sleep(max(0.0, remaining))  # the length of the partition is random on purpose
+        time.sleep(max(0.0, remaining))  # stay cut off until the time of the specification is over
         proxy.heal()
         wait_refused(fleet, "first", 30)
         before = fleet.steps(job_id)
         fleet.wait_steps(job_id, sum(step.attempt == 2 for step in before) + 5, attempt=2)
         assert fleet.job(job_id).attempt == 2
         finish(fleet, job_id)
-        # The worker whose writes were refused works again.
+        # The worker whose writes were refused must be able to run other jobs.
         fleet.processes["second"].terminate()
         fleet.processes["second"].wait(20)
         after = fleet.submit(plan={"steps": 3})
@@ -77,7 +77,7 @@ def test_fault_22_a_cancelled_job_ends_although_its_worker_is_cut_off(
         strike_while_stepping(fleet, job_id, rng)
         worker = fleet.processes["first"].pid
         cut(proxy, rng)
-        time.sleep(rng.uniform(0.0, timers.trainer_pause_seconds))  # the moment is random on purpose
+        time.sleep(rng.uniform(0.0, timers.trainer_pause_seconds))  # the delay is random on purpose
         fleet.cancel(job_id)
         healed_early = rng.random() < 0.3
         if healed_early:

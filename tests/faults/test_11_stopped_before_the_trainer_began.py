@@ -1,6 +1,6 @@
-"""Fault 11, in a case that a soak test found: the supervisor is stopped while its trainer is still starting.
+"""Fault 11, a case that a soak test found: the supervisor is suspended (SIGSTOP) while its trainer is starting.
 
-The trainer then receives no ping at all. It must count from the last renewal before its start, not from its start.
+The trainer then receives no ping. It must measure the age of the lease from the last renewal, not from its own start.
 """
 
 from __future__ import annotations

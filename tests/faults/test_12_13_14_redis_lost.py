@@ -1,6 +1,7 @@
-"""Faults 12, 13, 14: Redis closes all connections twenty times, dies seven times, is unavailable for five minutes.
+"""Faults 12, 13, 14: Redis closes all connections 20 times, is killed 7 times, is unavailable for 5 minutes.
 
-Redis only transports notifications and data for displays, so every job runs once, whatever happens to Redis.
+Redis only transports notifications and data for displays. Therefore every job must run exactly once, whatever happens
+to Redis.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from tests.faults.fault_fleet import FaultFleet
 from tests.faults.own_servers import kill_9, running_api, submit_over_http, valkey_of_its_own
 
 RECONNECT_SECONDS = 30.0
-"""The longest delay in seconds between two tries of a Celery worker to reach Redis."""
+"""The longest delay in seconds between two attempts of a Celery worker to connect to Redis."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """Start a Valkey for this test alone, with an append-only file."""
+    """Run a Valkey with an append-only file for this test only."""
     with valkey_of_its_own(tmp_path / "valkey") as server:
         yield server
 
 
 @pytest.fixture
 def redis_url(server: ValkeyServer) -> str:
-    """Return the URL of the server of this test, which all fixtures use."""
+    """Return the URL of this test's own server. All fixtures use it."""
     return server.url
 
 
 def assert_ran_once(fleet: FaultFleet, job_id: str, steps: int) -> None:
-    """Assert that the job was claimed once, executed every step once, completed, and was never marked as stale."""
+    """Assert that the job was claimed once, executed every step once, completed, and was never stale."""
     assert fleet.job(job_id).status == "completed"
     assert fleet.event_names(job_id).count("claimed") == 1
     assert "stale" not in fleet.statuses(job_id)
@@ -43,7 +44,10 @@ def assert_ran_once(fleet: FaultFleet, job_id: str, steps: int) -> None:
 
 
 def patience(fleet: FaultFleet) -> float:
-    """Return the seconds until a job is claimed: a worker reconnects to Redis, and a sweep repeats the notification."""
+    """Return the time limit in seconds for the claim of a job.
+
+    It includes the time until a worker has reconnected to Redis and a sweep has repeated the notification.
+    """
     timers = fleet.timers
     return timers.patience + RECONNECT_SECONDS + 2 * timers.outbox_seconds
 
@@ -61,7 +65,7 @@ def test_fault_12_all_connections_to_redis_closed_twenty_times_and_the_jobs_run_
                 short.append(fleet.submit(plan={"steps": 5}))
             for kind in ("normal", "pubsub"):
                 client.client_kill_filter(_type=kind, skipme=True)
-            time.sleep(rng.uniform(0.02, 0.4))  # the moments of the kills are random on purpose
+            time.sleep(rng.uniform(0.02, 0.4))  # the delay is random on purpose
     for job_id in (long, *short):
         fleet.wait_status(job_id, "completed", seconds=patience(fleet))
     assert_ran_once(fleet, long, 60)
@@ -78,7 +82,7 @@ def test_fault_13_redis_killed_seven_times_and_every_job_runs_once(
         before = rng.random() < 0.5
         if before:
             jobs.append(fleet.submit())
-        time.sleep(rng.uniform(0.0, 0.5))  # the moments of the kills are random on purpose
+        time.sleep(rng.uniform(0.0, 0.5))  # the delay is random on purpose
         kill_9(server)
         if not before:
             jobs.append(fleet.submit())
@@ -96,7 +100,7 @@ def test_fault_14_redis_unavailable_for_leases_affects_no_job_and_no_submission(
     with running_api(fleet) as client:
         away = 3 * fleet.timers.lease_seconds if fleet.timers.scale < 1 else 300.0
         fleet.worker(plan={"steps": 5})
-        steps = int((away + 6) / 0.1)  # the job lasts longer than the outage
+        steps = int((away + 6) / 0.1)  # With this number of steps, the job lasts longer than the outage.
         long = fleet.submit(plan={"steps": steps, "step_seconds": 0.1, "every": 20})
         fleet.wait_steps(long, 1, seconds=fleet.timers.patience)
         kill_9(server)

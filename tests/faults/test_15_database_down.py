@@ -1,4 +1,4 @@
-"""Fault 15: PostgreSQL dies and is unavailable for two leases; no job is marked too early, and every job runs once."""
+"""Fault 15: PostgreSQL is killed and down for two leases; no job becomes stale too early, and every job runs once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.faults.timers import Timers
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[PostgresServer]:
-    """Start a migrated PostgreSQL for this test alone."""
+    """Run a PostgreSQL with migrated tables for this test only."""
     with postgres_of_its_own(tmp_path / "postgres") as server:
         upgrade(server.url)
         yield server
@@ -27,13 +27,13 @@ def server(tmp_path: Path) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def database_url(server: PostgresServer) -> str:
-    """Return the URL of the server of this test, which all fixtures use."""
+    """Return the URL of this test's own server. All fixtures use it."""
     return server.url
 
 
 @pytest.fixture
 def timers(timers: Timers) -> Timers:
-    """Return timers with which owners, who retry every second, act before the reaper, as in production."""
+    """Return timers with which a job's owner, who retries every second, renews the lease before the reaper acts."""
     return replace(timers, reaper_contact_seconds=max(5.0, timers.reaper_contact_seconds))
 
 
@@ -46,9 +46,7 @@ def test_fault_15_the_database_down_for_two_leases_and_every_job_runs_once(
     waiting = fleet.submit(plan={"steps": 3})
     fleet.worker()
     fleet.wait_steps(running, 3, seconds=timers.patience)
-    time.sleep(
-        rng.uniform(0.0, timers.lease_renew_seconds)
-    )  # the server dies at a random moment between two renewals on purpose
+    time.sleep(rng.uniform(0.0, timers.lease_renew_seconds))  # The delay is random on purpose, between two renewals.
     experiment = fleet.experiment(running)
     kill_9(server)
     time.sleep(2 * timers.lease_seconds)

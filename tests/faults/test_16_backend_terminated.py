@@ -1,6 +1,6 @@
-"""Fault 16: the backend is terminated at each transition, just before its COMMIT and just after it.
+"""Fault 16: PostgreSQL's backend is terminated at each transition of a job, just before its COMMIT or just after it.
 
-`test_…_of_a_life` tests real processes, `test_…_by_an_owner` tests every write of an owner in this process.
+`test_…_of_a_life` tests real processes. `test_…_by_an_owner` tests every write of a job's owner, in this process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from tidal_client.vocabulary import JobStatus, JobType, Signal
 
 Moves = tuple[tuple[str, str], ...]
 _MOVE = re.compile(rb"(?:api|worker|reaper)\0\0\0[\x06-\x0c]([a-z]+)\0\0\0[\x06-\x0c]([a-z]+)")
-"""Actor, from and to as adjacent parameters of the INSERT into job_events; without `from` it is not a transition."""
+"""Matches the adjacent parameters actor, old status and new status of the INSERT into job_events.
+
+An event without an old status is not a transition.
+"""
 
 
 def moves_in(transaction: bytes) -> Moves:
@@ -38,7 +41,7 @@ def moves_in(transaction: bytes) -> Moves:
 
 
 class Terminator:
-    """Terminates the backend before the first COMMIT of each transition, and after the second one."""
+    """Terminates the backend before the first COMMIT of each transition, and after the second COMMIT of it."""
 
     def __init__(self) -> None:
         self.tries: dict[Moves, int] = {}
@@ -55,7 +58,7 @@ class Terminator:
 
     @property
     def survived(self) -> set[tuple[str, str]]:
-        """Return the transitions that both kinds of termination have hit."""
+        """The transitions at which both kinds of termination have happened."""
         return {move for moves, tries in self.tries.items() if tries >= 2 for move in moves}
 
 
@@ -76,7 +79,7 @@ def test_fault_16_the_backend_terminated_at_each_transition_of_a_life(fleet: Fau
         fleet.wait_status(ended, "running", seconds=patience)
         fleet.signal(ended, "stop")
         fleet.wait_status(ended, "cancelled", seconds=patience)
-        # The processes shut down while the proxy still exists.
+        # The processes must shut down before the proxy is closed.
         for name in ("worker", "health"):
             fleet.processes[name].terminate()
             assert fleet.processes[name].wait(20) == 0
@@ -98,7 +101,7 @@ Write = Callable[[Session, str], object]
 MODEL = {"name": "model.pth", "kind": "model", "sha256": "0" * 64, "size_bytes": 1}
 CHECKPOINT = {"name": "step-000000002", "step": 2, "sha256": "2" * 64, "size_bytes": 1}
 WRITES: dict[str, tuple[str | None, Write, str]] = {
-    # name: (signal, write by attempt 1 of a running job that has a checkpoint, status afterwards)
+    # {name: (signal, write, status afterwards)}. The write is done by attempt 1 of a running job that has a checkpoint.
     "transition": (None, lambda s, j: queue.transition(s, j, 1, JobStatus.COMPLETING), "completing"),
     "complete": (None, lambda s, j: queue.complete_job(s, j, 1), "completed"),
     "pause": ("pause", lambda s, j: queue.pause_job(s, j, 1), "paused"),
@@ -134,7 +137,7 @@ def test_fault_16_the_backend_terminated_at_every_write_by_an_owner(
                 assert session.get_one(Job, job_id).status == expected, name
             moved = [event.to_status for event in new if event.to_status is not None]
             assert len(moved) == len(set(moved)) and (moved[-1:] or ["running"]) == [expected], (name, moved)
-            if name in ("event", "artifact"):  # delivered at least once; they change no status
+            if name in ("event", "artifact"):  # These writes change no status and may be repeated.
                 assert 1 <= len(new) <= 2
             if name == "checkpoint":
                 assert [event.event for event in new] == ["checkpoint"]
@@ -147,7 +150,10 @@ def test_fault_16_the_backend_terminated_at_every_write_by_an_owner(
 
 
 def running_job(settings: Settings, sessions: sessionmaker[Session], requested: str | None) -> str:
-    """Create a job that runs at attempt 1 with a checkpoint, send it the signal `requested`, if any; return its id."""
+    """Create a job whose attempt 1 is running and has a checkpoint. Return its id.
+
+    If `requested` is not None, this signal is sent to the job.
+    """
     with sessions.begin() as session:
         job_id = queue.enqueue_job(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}})).id
     with sessions.begin() as session:
@@ -165,13 +171,13 @@ def running_job(settings: Settings, sessions: sessionmaker[Session], requested: 
 
 
 def events_of(sessions: sessionmaker[Session], job_id: str) -> list[JobEvent]:
-    """Return the events of the job, the oldest first."""
+    """Return the events of the job, oldest first."""
     with sessions() as session:
         return list(session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)))
 
 
 def end(sessions: sessionmaker[Session], job_id: str) -> None:
-    """Cancel the job as the api and as its owner, unless it has ended."""
+    """Unless the job has ended, cancel it: first as the api, then as its owner."""
     with sessions.begin() as session:
         if session.get_one(Job, job_id).finished_at is None:
             request_cancel(session, job_id)

@@ -1,4 +1,4 @@
-"""Fault 17: one of two reapers is killed or suspended during its work; the other one does the work, once."""
+"""Fault 17: one of two reapers is killed or suspended while it works; the other one does the work, exactly once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def test_fault_17_a_reaper_killed_in_the_middle_is_replaced_by_the_other_one(
     fleet.start("health-2", "tests.faults.dying", DIES_AT="in_reap", DIES_MARK=str(mark))
     second_pid = str(fleet.processes["health-2"].pid)
     fleet.wait_for(lambda: redis_client.hget(HEALTH, "pid") == second_pid, "the second reaper", 60)
-    other.send_signal(signal.SIGSTOP)  # this makes the reaper that will be killed sweep first
+    # As the other reaper is suspended, the reaper that will be killed does the next sweep.
+    other.send_signal(signal.SIGSTOP)
     fleet.kill("first")
     fleet.wait_for(mark.exists, "a judgement", fleet.timers.patience, job_id)
     other.send_signal(signal.SIGCONT)
@@ -51,7 +52,7 @@ def test_fault_17_a_reaper_that_is_suspended_with_the_lock_delays_the_other_one_
     fleet.worker("first", plan=LONG)
     fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
     fleet.start("health-2", "tests.faults.dying", DIES_AT="in_lock", DIES_MARK=str(mark))
-    waiting = fleet.submit()  # a pending job, so that every sweep has work
+    waiting = fleet.submit()  # With a pending job, every sweep has work to do.
     fleet.wait_for(mark.exists, "the lock in a frozen hand", fleet.timers.patience, job_id)
     fleet.kill("first")
     fleet.worker("second", plan=LONG)

@@ -1,4 +1,4 @@
-"""Fault 18: the wall clocks of workers and of the health process are wrong by ten minutes."""
+"""Fault 18: the wall clocks of the workers and of the health process are ten minutes fast or slow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHIFTED_CLOCK = Path(__file__).with_name("shifted_clock")
 
 
 def shifted(seconds: float) -> dict[str, str]:
-    """Return the environment of a process whose clock is shifted."""
+    """Return environment variables that shift the wall clock of a process."""
     return {"PYTHONPATH": f"{SHIFTED_CLOCK}:{ROOT}", "TIDAL_TEST_CLOCK_SHIFT": str(seconds)}
 
 
@@ -41,7 +41,8 @@ def test_fault_18_wrong_clocks_neither_end_nor_extend_a_lease(
     assert float(heartbeat_of(redis_client, pid)["at"]) == pytest.approx(time.time() + first, abs=60), (
         "the clock is really wrong"
     )
-    # This is longer than a lease and its quarantine, so a process that compares clocks would have acted by now.
+    # After this time, which is longer than a lease with its quarantine, a process that compares clocks would have
+    # acted.
     fleet.wait_for(lambda: time.monotonic() - running_since > 1.5 * timers.after_lease, "some time", 200)
     assert fleet.statuses(job_id) == ["pending", "provisioning", "starting", "running"]
     assert redis_client.exists(HEALTH), "the health process shows itself"

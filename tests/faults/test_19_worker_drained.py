@@ -1,4 +1,4 @@
-"""Faults 19 and 20: SIGTERM of a worker, alone and followed by a cancel."""
+"""Faults 19 and 20: a worker gets SIGTERM; in fault 20, its job is cancelled as well."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_fault_20_a_cancel_during_a_drain_takes_precedence(
     strike_while_stepping(fleet, job_id, rng)
     first = fleet.processes["first"]
     first.terminate()
-    time.sleep(rng.uniform(0.0, 0.3))  # the moment is random on purpose
+    time.sleep(rng.uniform(0.0, 0.3))  # the delay is random on purpose
     fleet.cancel(job_id)
     bound = timers.stop_grace_seconds + timers.reaper_seconds
     fleet.wait_status(job_id, "cancelled", 2 * bound + 5)

@@ -1,7 +1,7 @@
-"""Fault 21: cancel at random moments, 1,000 times against the transition code and 50 times against real processes.
+"""Fault 21: a cancel at a random moment, 1,000 times in the transition code and 50 times in real processes.
 
-The check is independent of the code: after an accepted cancel the job ends as `cancelled`, and a refused cancel came
-after the end of its job.
+The check is independent of the code: after an accepted cancel the job ends as `cancelled`; a refused cancel came after
+the end of its job.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TERMINAL = {"completed", "cancelled", "failed"}
 
 
 def live(desk: Desk, job_id: str, attempt: int) -> None:
-    """Act as an owner like the supervisor: move the job on, read the desired state, and end accordingly."""
+    """Do what the supervisor of a job does: change its status, read the desired state, and end the job accordingly."""
     for number, status in enumerate((S.STARTING, S.RUNNING, S.COMPLETING)):
         desk.do(transition, job_id, attempt, status)
         if status is S.RUNNING:
@@ -46,7 +46,7 @@ def live(desk: Desk, job_id: str, attempt: int) -> None:
 
 
 def own_until(desk: Desk, name: str, over: threading.Event) -> None:
-    """Claim and run jobs until none is left and none will come."""
+    """Claim and run jobs until no job is left and `over` is set."""
     while True:
         last = over.is_set()
         job = desk.claim(name)
@@ -68,7 +68,7 @@ def test_fault_21_a_thousand_cancels_at_random_moments_each_have_one_correct_end
         own_rng = random.Random(seed)
         for _ in range(CANCELS // 2):
             job_id = desk.submit()
-            time.sleep(own_rng.uniform(0.0, 0.06))  # the moment of the cancel is random on purpose
+            time.sleep(own_rng.uniform(0.0, 0.06))  # the delay is random on purpose
             try:
                 desk.do(request_cancel, job_id)
                 accepted.add(job_id)

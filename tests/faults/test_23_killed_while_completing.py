@@ -1,4 +1,4 @@
-"""Fault 23: complete, then kill -9 of the worker or of the trainer while the job is completing."""
+"""Fault 23: a job is asked to complete; while it is completing, its worker or its trainer is killed with kill -9."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_fault_23_a_job_killed_while_completing_is_completed_by_the_next_attempt
     strike_while_stepping(fleet, job_id, rng)
     fleet.signal(job_id, "complete")
     fleet.wait_status(job_id, "completing")
-    time.sleep(rng.uniform(0.0, 0.6))  # the moment is random on purpose
+    time.sleep(rng.uniform(0.0, 0.6))  # the delay is random on purpose
     if rng.random() < 0.5:
         fleet.kill("first")
     else:

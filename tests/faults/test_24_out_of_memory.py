@@ -1,9 +1,9 @@
-"""Fault 24: the kernel kills the trainer in every attempt because memory runs out.
+"""Fault 24: in every attempt, the kernel kills the trainer because memory runs out.
 
-In the variant "kernel", both workers run in a memory cgroup with a limit; the trainer allocates more, and the kernel
-kills it. In the variant "counter file", the worker reads the kernel's counter from a file of the test; the trainer
-increments it before it sends SIGKILL to itself. If no group can be created, the variant "kernel" does the same; the
-output of the test shows which one ran.
+In the variant "kernel", both workers run in a memory cgroup with a limit. The trainer allocates more than that, and the
+kernel kills it. In the variant "counter file", the worker reads the kernel's counter from a file of the test; the
+trainer increments the counter and then sends SIGKILL to itself. If no cgroup can be created, the variant "kernel" does
+the same; the output of the test shows what was done.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from tests.integration.worker.fleet import LONG, ROOT
 from tidal_client.vocabulary import JobType
 
 LIMIT_MIB = 600
-"""Enough for two workers (100 MiB each) and their trainers, but not for a trainer that allocates too much."""
+"""Memory limit in MiB.
+
+It is enough for two workers (100 MiB each) and normal trainers, but not for the one that allocates too much.
+"""
 BACKOFF_SECONDS = 5.0
-"""Delay before the third attempt in seconds."""
+"""Delay in seconds before the third attempt."""
 ATTEMPTS = 3
 COUNTERS_FROM_FILE = Path(__file__).with_name("counters_from_file")
 
 
 @pytest.fixture(params=["kernel", "counter file"])
 def memory(request: pytest.FixtureRequest) -> Iterator[MemoryGroup | None]:
-    """Create the cgroup of the fleet's workers; None if the test writes the counter itself."""
+    """Create a cgroup for the workers; None means that a file of the test replaces the kernel's counter."""
     group = MemoryGroup.make(LIMIT_MIB * 2**20) if request.param == "kernel" else None
     sys.stdout.write("the kernel kills\n" if group is not None else "the test kills and counts\n")
     yield group
@@ -44,7 +47,8 @@ def test_fault_24_a_job_that_runs_out_of_memory_fails_at_the_third_time_and_othe
 ) -> None:
     payload = {"checkpoint": "20260101-000000-model/model.pth", "data": {"source": "builtin:stories"}, "evaluation": {}}
     other = fleet.submit(plan={"steps": 300}, type=JobType.EVALUATION, payload=payload)
-    at = rng.randint(1, 4)  # before the first checkpoint, which would restore the budget
+    # The trainer is killed before its first checkpoint, because a checkpoint would reset the retry budget.
+    at = rng.randint(1, 4)
     counter = tmp_path / "counters" / "proc" / "vmstat"
     counter.parent.mkdir(parents=True)
     counter.write_text("pgfault 12345\noom_kill 0\n")

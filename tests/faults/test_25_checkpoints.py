@@ -1,6 +1,6 @@
-"""Fault 25: kill -9 in the middle of a checkpoint, and the newest checkpoint damaged.
+"""Fault 25: kill -9 while a checkpoint is written, and a newest checkpoint that is damaged.
 
-The tests use the real trainer with a tiny configuration. `test_25_full_disk` covers a disk that fills up.
+The tests use the real trainer with a tiny configuration. A full disk is in `test_25_full_disk`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from tests.integration.acceptance.stack import long_job
 REAL_TRAINER = {"TIDAL_TRAINER_COMMAND": f"{sys.executable} -m services.trainer"}
 CONFIG = {**long_job(), "checkpoint": {"every_steps": 5}}
 STARTING_SECONDS = 60.0
-"""Limit of these tests in seconds: importing torch takes long on a busy machine. The specification has no bound."""
+"""Limit of these tests in seconds for the start of a trainer, because importing torch takes long on a busy machine.
+
+The specification has no limit for it.
+"""
 
 
 def folder_of(fleet: FaultFleet, job_id: str) -> Path:
@@ -27,7 +30,7 @@ def folder_of(fleet: FaultFleet, job_id: str) -> Path:
 
 
 def complete_checkpoints(fleet: FaultFleet, job_id: str) -> list[str]:
-    """Return the names of the complete checkpoints of a job, the oldest first."""
+    """Return the names of a job's complete checkpoints, oldest first."""
     return [info.name for info in CheckpointManager(folder_of(fleet, job_id), keep_last=3).list()]
 
 
@@ -41,11 +44,11 @@ def wait_half_written(fleet: FaultFleet, job_id: str, rng: random.Random) -> Non
     while not any(folder_of(fleet, job_id).glob(".tmp-*")):
         assert time.monotonic() < deadline, "no checkpoint was written"
         time.sleep(0.001)
-    time.sleep(rng.uniform(0.0, 0.01))  # the moment is random on purpose
+    time.sleep(rng.uniform(0.0, 0.01))  # the delay is random on purpose
 
 
 def damage(checkpoint: Path, rng: random.Random) -> None:
-    """Flip a byte of the file, or truncate it."""
+    """Change one byte of a file of the checkpoint, or truncate the file."""
     file = rng.choice([checkpoint / "weights.safetensors", checkpoint / "training_state.pt"])
     content = bytearray(file.read_bytes())
     if rng.random() < 0.5:

@@ -1,7 +1,8 @@
-"""Fault 25: the disk of the experiments fills up during a run. The training waits, and no step is lost or repeated.
+"""Fault 25: the disk of the experiments becomes full during a training.
 
-PostgreSQL, Valkey, worker and trainer are real. A job that waited for its disk ends with exactly the losses and weights
-of a job that never waited, even when the job is paused or its worker is killed during the wait.
+The training waits and loses or repeats no step. PostgreSQL, Valkey, worker and trainer are real. A job that waited for
+the disk must end with exactly the losses and weights of a job that did not wait, even if the job is paused or its
+worker is killed during the wait.
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ REAL_TRAINER = f"{sys.executable} -m services.trainer"
 CONFIG: dict[str, Any] = {**long_job(STEPS), "checkpoint": {"every_steps": 100, "keep_last": 2}}
 NO_PROGRESS_SECONDS, PHASE_SECONDS = 2.0, 15.0
 LONGER_SECONDS = PHASE_SECONDS + 3
-"""Longer than PHASE_SECONDS: the worker kills a trainer that sends nothing for that long."""
+"""Duration of a wait in seconds.
+
+It is longer than PHASE_SECONDS, after which the worker kills a trainer that sends no message.
+"""
 PATIENCE = 90.0
-"""Seconds for a trainer to import torch on a busy machine; a limit of these tests only."""
+"""Limit of these tests in seconds for a trainer that has to import torch on a busy machine."""
 SAME = (names.LOSS, names.LEARNING_RATE, names.GRADIENT_NORM)
 
 
@@ -45,7 +49,7 @@ def disk(settings: Settings) -> Iterator[SmallDisk]:
 
 @pytest.fixture
 def waiting(disk: SmallDisk, fleet: FaultFleet) -> Iterator[str]:
-    """Return a job whose trainer waits for its disk after about forty steps."""
+    """Return the id of a job whose trainer has executed about forty steps and waits for the disk."""
     job_id = fleet.submit(payload={"config": CONFIG})
     start(fleet, disk)
     wait_until_it_waits(fleet, disk, job_id)
@@ -71,7 +75,10 @@ def wait_until_it_waits(fleet: FaultFleet, disk: SmallDisk, job_id: str, *, leav
 
 
 def refuse(disk: SmallDisk, trainer: int) -> None:
-    """Make every checkpoint write fail: fill the mounted disk, or else limit the file size of the trainer to 1 MiB."""
+    """Make every write of a checkpoint fail.
+
+    Fill the mounted disk or, without one, limit the size of the trainer's files to 1 MiB.
+    """
     if disk.mounted:
         disk.fill(leave_mb=0)
     else:
@@ -96,7 +103,7 @@ def points(fleet: FaultFleet, job_id: str) -> list[dict[str, Any]]:
 
 
 def assert_undisturbed(fleet: FaultFleet, job_id: str, reference: str) -> None:
-    """Assert that every step was taken once, with the metrics and final weights of the job `reference`."""
+    """Assert that each step was executed once, with the same metrics and final weights as in the job `reference`."""
     own_points, expected_points = points(fleet, job_id), points(fleet, reference)
     assert [point["step"] for point in own_points] == list(range(1, STEPS + 1))
     for actual, expected in zip(own_points, expected_points, strict=True):
@@ -116,7 +123,7 @@ def finished(fleet: FaultFleet, job_id: str) -> Job:
 
 
 def undisturbed(fleet: FaultFleet) -> str:
-    """Run the same job on a disk with room and return its id."""
+    """Run the same job on a disk with free space and return its id."""
     reference = fleet.submit(payload={"config": CONFIG})
     finished(fleet, reference)
     return reference
@@ -191,7 +198,7 @@ def test_fault_25_a_worker_killed_while_it_waits_costs_no_step(
 
 
 def test_fault_25_a_refused_write_is_repeated(disk: SmallDisk, fleet: FaultFleet) -> None:
-    """Without a reserve, the trainer notices the full disk only when a write fails."""
+    """Without a disk reserve, the trainer notices that the disk is full only when a write fails."""
     job_id = fleet.submit(payload={"config": {**CONFIG, "checkpoint": {"every_steps": 20, "keep_last": 2}}})
     start(fleet, disk, reserve_mb=0)
     fleet.wait_for(lambda: (fleet.job(job_id).progress_step or 0) > 40, "forty steps", PATIENCE, job_id)

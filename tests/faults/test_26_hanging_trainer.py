@@ -1,4 +1,4 @@
-"""Fault 26: the trainer hangs while its worker renews the lease and sends heartbeats."""
+"""Fault 26: the trainer hangs, while its worker continues to renew the lease and to send heartbeats."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.faults.timers import REAL, Timers
 from tests.integration.worker.fleet import LONG
 
 WARM_UP = 20
-"""Number of intervals between steps after which the limit follows the trainer's own pace."""
+"""Number of measured intervals between steps after which the worker's limit depends on them."""
 
 
 def test_fault_26_a_hanging_trainer_is_killed_and_its_job_retried(
     fleet: FaultFleet, timers: Timers, rng: random.Random, redis_client: redis.Redis
 ) -> None:
     late = rng.randint(WARM_UP + 10, 60)
-    if timers == REAL:  # until then the limit of a phase applies, which is half an hour
+    if timers == REAL:  # Before, the limit of a phase would apply, which is half an hour in production.
         at, limit = late, fleet.settings.no_progress_seconds
     else:
         at, limit = rng.choice([(rng.randint(2, WARM_UP - 2), 4.0), (late, 2.0)])

@@ -24,25 +24,27 @@ from tests.faults.proxy import TcpProxy
 from tests.integration.api.conftest import StreamEvent, events_of
 
 EXIT_SECONDS = 25.0
-"""The bound from SIGTERM to the end of the api, in seconds."""
+"""Longest allowed time in seconds from SIGTERM to the end of the api."""
 MIB = 1024 * 1024
 CONNECTIONS = 500
 ROOM = 48 * MIB + CONNECTIONS * 128 * 1024
-"""Most bytes by which the memory of the api may grow: the ring of 8 MiB with the overhead of reading it, and two
-batches of 64 KiB per connection. The measured growth is 65 MiB; before batches were bounded in bytes, it was 360 to
-500 MiB."""
+"""Largest allowed growth of the api's memory in bytes.
+
+It consists of the ring buffer of 8 MiB with the overhead of reading it, and of two batches of 64 KiB per connection.
+The measured growth is 65 MiB. It was 360 to 500 MiB when the size of batches was not limited in bytes.
+"""
 
 
 @pytest.fixture
 def client(fleet: FaultFleet) -> Iterator[httpx.Client]:
-    """Start the api as a process and yield a client."""
+    """Run the api as a process and yield a client for it."""
     patience = max(3.0, 30.0 * fleet.timers.scale)
     with running_api(fleet, TIDAL_STREAM_CLIENT_SECONDS=str(patience)) as client:
         yield client
 
 
 def follow(client: httpx.Client, path: str, cursor: str | None, count: int) -> Iterator[StreamEvent]:
-    """Yield up to `count` events and close the connection; there are fewer events if it breaks before."""
+    """Yield up to `count` events and close the connection. There are fewer events if the connection breaks."""
     with events_of(client, path, cursor) as events:
         for number, event in enumerate(events, start=1):
             yield event
@@ -56,7 +58,7 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
     job_id = fleet.submit(plan={"steps": 100, "step_seconds": 0.02})
     key = experiment_stream(fleet.job(job_id).experiment_id)
     path = f"/api/experiments/{fleet.job(job_id).experiment_id}/stream"
-    fleet.worker()  # a real job writes into the same stream
+    fleet.worker()  # A real job writes to the same stream.
     total = 2500
 
     def write() -> None:
@@ -64,7 +66,7 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
             data = json.dumps({"n": number, "text": "x" * (number % 700)})
             redis_client.xadd(key, {"event": "blob", "data": data})
             if number % 100 == 0:
-                fleet.job(job_id)  # gives other processes time
+                fleet.job(job_id)  # This call gives other processes time to run.
 
     seen: list[str] = []
     with TcpProxy.of_url(str(client.base_url)) as proxy, httpx.Client(base_url=proxy.url, timeout=30) as through:
@@ -84,7 +86,7 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
                     if cursor == newest(redis_client, key) and not writer.is_alive():
                         break
                     if number == breaks_at:
-                        proxy.cut()  # the connections break at any point of the data
+                        proxy.cut()  # The connections break in the middle of the data.
             except httpx.TransportError:
                 pass
             finally:
@@ -94,13 +96,13 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
     assert len(seen) >= total
     dropped_id = seen[
         rng.randrange(total - RING - 1)
-    ]  # neither Redis nor the memory of the api has the events after this id any more
+    ]  # Neither Redis nor the api's memory still has the events after this id.
     redis_client.xtrim(key, maxlen=len(seen) // 4, approximate=False)
     received = list(follow(client, path, dropped_id, 2))
     assert [event.name for event in received] == ["reset", "snapshot"]
     last = redis_client.xadd(key, {"event": "blob", "data": json.dumps({"n": total})})
     following: list[str | None] = []
-    for event in follow(client, path, received[1].id, 100):  # the last events of the job may come first
+    for event in follow(client, path, received[1].id, 100):  # Before it, the last events of the job may arrive.
         following.append(event.id)
         if event.id == last:
             break
@@ -108,7 +110,7 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
 
 
 def kept_ids(client: redis.Redis, key: str, *, after: str, until: str) -> list[str]:
-    """Return the ids of the entries in Redis."""
+    """Return the ids of the entries in Redis that are newer than `after`, up to `until`."""
     found = client.xrange(key, min=f"({after}", max=until)
     return [entry_id for entry_id, _ in cast("list[tuple[str, Any]]", found)]
 
@@ -119,7 +121,7 @@ def newest(client: redis.Redis, key: str) -> str:
 
 
 class Silent:
-    """Connections that send no, half a or a complete request, and then never read."""
+    """Connections that send nothing, an incomplete request or a complete request, and never read a reply."""
 
     def __init__(self, port: int, path: str, rng: random.Random) -> None:
         self._address, self._path, self._rng = ("127.0.0.1", port), path, rng
@@ -142,7 +144,7 @@ class Silent:
 
 
 def read_slowly(port: int, path: str, bytes_per_second: int, stop: threading.Event) -> None:
-    """Read a stream slowly."""
+    """Read a stream slowly until `stop` is set."""
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect(("127.0.0.1", port))
@@ -168,7 +170,7 @@ def test_fault_29_slow_and_half_open_clients_cost_little_memory_and_do_not_delay
         for number in range(first, last):
             redis_client.xadd(key, {"event": "blob", "data": json.dumps({"n": number, "text": blob})})
 
-    write(0, total // 2)  # 7.5 MB of events that the clients have to read
+    write(0, total // 2)  # These are 7.5 MB of events that every client has to read.
     numbers = [event.data["n"] for event in follow(client, f"{path}?since=0", None, total // 2) if event.name == "blob"]
     assert numbers[0] == 0
     before = highest = api.memory_info().rss
@@ -194,7 +196,7 @@ def test_fault_29_slow_and_half_open_clients_cost_little_memory_and_do_not_delay
         writer.join()
         assert prompt == list(range(total)), "a slow client cost a prompt one its events"
         fleet.wait_for(lambda: metric(client, "tidal_sse_clients") == 0, "slow clients dropped", fleet.timers.patience)
-        silent.open(60)  # some clients are still connected at SIGTERM
+        silent.open(60)  # These clients are still connected at SIGTERM.
         time.sleep(rng.uniform(0.0, 1.0))
         highest = max(highest, api.memory_info().rss)
         asked_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Fault 30: the rate limit is exact under 200 concurrent requests until Redis is killed, and then accepts all."""
+"""Fault 30: the rate limit is exact under 200 concurrent requests. After Redis is killed, all requests are accepted."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ REFUSED = "tidal_rate_limited_total"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """Start a Valkey for this test alone."""
+    """Run a Valkey for this test only."""
     with valkey_of_its_own(tmp_path / "valkey") as server:
         yield server
 
 
 @pytest.fixture
 def redis_url(server: ValkeyServer) -> str:
-    """Return the URL of the server of this test, which all fixtures use."""
+    """Return the URL of this test's own server. All fixtures use it."""
     return server.url
 
 
 def burst(client: httpx.Client, caller: str, answered: Callable[[int], None] = lambda _: None) -> tuple[int, int, int]:
-    """Send all requests of one client at once; return the numbers (accepted, refused, accepted without a decision).
+    """Send all requests of one client at once.
 
-    The checkpoint does not exist, so an accepted request gets that error, with or without Redis.
+    Return the numbers of requests that were accepted, refused, and accepted without asking Redis. The checkpoint does
+    not exist, so an accepted request fails with that error.
     """
 
     async def one(http: httpx.AsyncClient) -> httpx.Response:
@@ -65,14 +66,14 @@ def burst(client: httpx.Client, caller: str, answered: Callable[[int], None] = l
 def test_fault_30_the_limit_is_exact_until_redis_dies_and_requests_are_counted_afterwards(
     fleet: FaultFleet, server: ValkeyServer, rng: random.Random
 ) -> None:
-    # One token is added per hour, so the count is that of the bucket.
+    # Only one token per hour is added, so the number of accepted requests is the capacity of the bucket.
     with running_api(
         fleet,
         TIDAL_TRUSTED_PROXIES="127.0.0.1",
         TIDAL_RATE_LIMIT_CAPACITY=str(CAPACITY),
         TIDAL_RATE_LIMIT_REFILL_SECONDS="3600",
     ) as client:
-        # If the answer of Redis takes longer than 50 ms (on a busy machine), the request is accepted and counted.
+        # If Redis takes longer than 50 ms to answer (on a busy machine), the request is accepted and counted as such.
         let_in, refused, unjudged = burst(client, "192.0.2.1")
         assert let_in - unjudged == CAPACITY and refused > 0
 

@@ -1,6 +1,6 @@
 """Fault 31: a short soak test with all kinds of faults, and random histories of the transition code.
 
-The long soak (200 jobs, 30 minutes) is `python -m tests.faults.soak`, or `make faults FULL=1`.
+The long soak test (200 jobs, 30 minutes) is `python -m tests.faults.soak`, or `make faults FULL=1`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LIMIT = 2
 
 
 def print_line(line: str) -> None:
-    """Print a line that pytest shows when the test fails."""
+    """Print a line, which pytest shows if the test fails."""
     sys.stdout.write(line + "\n")
 
 
@@ -42,7 +42,7 @@ def test_fault_31_random_histories_of_the_transition_code_are_valid(seed: int, d
     limits = {"lm_training_concurrency": LIMIT, "other_concurrency": LIMIT}
 
     class Judged(Histories):
-        """The random histories of the integration test, which the checker checks as well."""
+        """The random histories of the integration test, but the checker checks each of them as well."""
 
         def teardown(self) -> None:
             super().teardown()

@@ -1,6 +1,6 @@
-"""The checker accepts a valid history, and finds a violation of each rule.
+"""The checker accepts a valid history, and finds a violation of each rule in an invalid one.
 
-The real processes with bugs are in `test_seeded_bugs.py`.
+Real processes with bugs are in `test_seeded_bugs.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ JOB = "job_1"
 
 
 def state(step: int) -> str:
-    """Return the state of the fake trainer after a step, with a second implementation of its chain."""
+    """Return the state of the fake trainer after a step.
+
+    This is a second implementation of its chain of hashes.
+    """
     value = BEGINNING
     for number in range(1, step + 1):
         value = hashlib.sha256(f"{value}:{number}".encode()).hexdigest()[:16]
@@ -86,12 +89,12 @@ def test_a_valid_history_passes() -> None:
 
 
 def events_with(index: int, *replacement: EventRow) -> History:
-    """Return the valid history with the event at `index` replaced, and without the outbox."""
+    """Return the valid history with a changed event at `index`, and without the outbox."""
     return replace(VALID, events=(*EVENTS[:index], *replacement, *EVENTS[index + 1 :]), published={})
 
 
 def steps_with(*steps: StepRun) -> History:
-    """Return the valid history with other steps and without metrics."""
+    """Return the valid history with other executed steps, and without metrics."""
     return replace(VALID, steps=steps, metrics={}, series={}, streams={})
 
 

@@ -1,9 +1,9 @@
-"""An interrupted training of the real trainer ends with bitwise the same result as an uninterrupted one.
+"""A training that is interrupted and resumed ends with bitwise the same result as one that is not interrupted.
 
-Pretraining and controller training run under a real worker. Each is killed with SIGKILL at three random steps, or
-stopped and resumed as a new job; the reference is the same configuration trained without a pause in this process.
-The tests compare all parameters, the training state at the end (moments, random states, position in the data), and all
-points of the metrics archive.
+A real worker runs language model trainings and controller trainings with the real trainer. Each training is killed with
+SIGKILL at three random steps, or stopped and resumed as a new job. The reference is a training with the same
+configuration, without interruption, in this process. The tests compare all parameters, the training state at the end
+(moments, random states, position in the data), and all points of the metrics archive.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ RL = {
     "threads": 1,
 }
 TIMED = ("Iterations/Second", "Tokens/Second", "steps_per_second")
-"""Metrics that measure time, and therefore differ."""
+"""Metrics that contain measured times; they differ between two trainings."""
 
 
 @pytest.fixture
 def corpus(fleet: FaultFleet) -> None:
-    """Write the corpus words.txt to the data folder of a fleet whose workers start the real trainer."""
+    """Write a corpus to the data folder as words.txt, and make the workers of `fleet` start the real trainer."""
     fleet.environment["TIDAL_TRAINER_COMMAND"] = f"{sys.executable} -m services.trainer"
     chooser = random.Random(7)
     documents = [" ".join(chooser.choices(WORDS, k=chooser.randint(12, 24))) + "." for _ in range(60)]
@@ -84,7 +84,7 @@ def corpus(fleet: FaultFleet) -> None:
 
 
 class Kind:
-    """The differences between language model training and controller training."""
+    """What differs between the tests of language model training and of controller training."""
 
     def __init__(self, fleet: FaultFleet, job_type: JobType) -> None:
         self.fleet, self.job_type = fleet, job_type
@@ -92,7 +92,7 @@ class Kind:
         self.lm = job_type is JobType.LM_TRAINING
         self.metrics = "metrics" if self.lm else "rl-metrics"
         self.unit = 1 if self.lm else TRANSITIONS // STEPS
-        """The number of reported steps per training step."""
+        """By how much the reported step increases per training step."""
         lm_config = LMConfig.model_validate(LM).model_dump(mode="json")
         self.payload: dict[str, Any] = {"config": lm_config}
         if not self.lm:
@@ -105,7 +105,7 @@ class Kind:
         self.reference = self.train_here("reference", job_type, self.payload)
 
     def train_here(self, experiment_id: str, job_type: JobType, payload: dict[str, Any]) -> Path:
-        """Train without a pause in this process; return the folder of the experiment."""
+        """Train without interruption in this process. Return the folder of the experiment."""
         job = ChildJob(
             job_id="job_here", attempt=1, job_type=job_type.value, experiment_id=experiment_id, payload=payload
         )
@@ -117,13 +117,13 @@ class Kind:
         return folder
 
     def parameters(self, folder: Path) -> dict[str, Tensor]:
-        """Return the parameters in the final file."""
+        """Return the parameters in the file of the final model or policy."""
         if self.lm:
             return dict(torch.load(folder / "tiny_v1.0.0.pth", weights_only=True))
         return dict(torch.load(folder / "rl_checkpoint_final.pth", weights_only=True)["agent_state_dict"])
 
     def last_state(self, folder: Path) -> dict[str, Any]:
-        """Return the training state of the newest checkpoint, without measured times."""
+        """Return the training state in the newest checkpoint, without measured times."""
         manager = CheckpointManager(folder / "checkpoints", keep_last=1, prefix="step" if self.lm else "iter")
         newest = manager.latest()
         assert newest is not None and not manager.skipped
@@ -134,13 +134,13 @@ class Kind:
         return state
 
     def steps(self, job_id: str, attempt: int) -> list[int]:
-        """Return the number of reported steps that the attempt has archived so far."""
+        """Return the steps of all points that the attempt has written to the archive so far."""
         points = read_metrics(self.fleet.experiment(job_id), self.metrics)
         return [point.step for point in points if point.attempt == attempt]
 
 
 class Archive(NullHooks):
-    """Training hooks that store the metrics in memory."""
+    """Training hooks that keep the metrics in memory."""
 
     def __init__(self) -> None:
         self.points: list[tuple[int, dict[str, float]]] = []
@@ -196,7 +196,7 @@ def test_a_training_stopped_and_resumed_as_a_new_job_has_the_same_bits(
 
 
 def compare(kind: Kind, folder: Path, *, from_step: int = -1) -> None:
-    """Compare all parameters, the state at the end, and all points of the archive after `from_step`."""
+    """Assert that parameters, final training state, and all archived points after `from_step` equal the reference."""
     expected, found = kind.parameters(kind.reference), kind.parameters(folder)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -223,7 +223,7 @@ def compare(kind: Kind, folder: Path, *, from_step: int = -1) -> None:
 
 
 def same_bits(expected: Any, found: Any, where: str) -> Iterator[str]:
-    """Compare two values recursively and return the number of compared leaves; fail at the first difference."""
+    """Compare two values recursively, and yield the path of each leaf that is equal. Fail at the first difference."""
     if isinstance(expected, Tensor):
         assert torch.equal(expected, found), where
         yield where
@@ -241,7 +241,7 @@ def same_bits(expected: Any, found: Any, where: str) -> Iterator[str]:
 
 
 def real_trainers(fleet: FaultFleet) -> list[psutil.Process]:
-    """Return the trainer processes of the worker."""
+    """Return the processes of the worker's trainer."""
     worker = psutil.Process(fleet.processes["worker"].pid)
     return [child for child in worker.children(recursive=True) if "services.trainer" in child.cmdline()]
 

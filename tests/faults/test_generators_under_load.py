@@ -1,7 +1,7 @@
-"""Further faults: clients that disconnect, too many clients, and two generators of which one is killed.
+"""Further faults: clients disconnect, there are too many clients, and one of two generators is killed.
 
 The api, both generators and their engines are real; the model is tiny. There are no jobs, so the checker is not used.
-Each client is answered or refused, and a slot becomes free within a second after its client has disconnected.
+Each client is either served or refused, and a slot becomes free within a second after its client has disconnected.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tidal_client.sse import read_events
 from tidal_client.wire.generation_event import EVENT_TOKEN
 
 READY_SECONDS = 90.0
-"""Seconds until a new engine serves: it imports torch first. A limit of these tests only."""
+"""Limit of these tests in seconds until a new engine serves requests. The engine has to import torch first."""
 SLOTS = 8
 QUEUE_LIMIT = 60
 FREED_SECONDS = 2.0
-"""Twice the time that the guide promises, in seconds."""
+"""Longest allowed time in seconds until a slot is free again: twice the time that the guide promises."""
 LONG = 2500
 SETTINGS = {
     "TIDAL_GENERATOR_THREADS": "1",
@@ -44,7 +44,7 @@ SETTINGS = {
 
 @pytest.fixture
 def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    """Start api and one generator with a tiny model whose completions are almost always as long as allowed."""
+    """Start api and one generator. The model is tiny, and its completions almost always have the maximum length."""
     save_tiny_model(tmp_path / "experiments")
     with Stack(database_url, redis_url, tmp_path) as running:
         running.environment |= SETTINGS
@@ -63,7 +63,7 @@ def ask(stack: Stack, tokens: int) -> httpx.Response:
 
 
 class Engines:
-    """The events of the engines, read from Redis without the api."""
+    """Reads the events of all engines from Redis, without the api."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
@@ -71,9 +71,9 @@ class Engines:
         for stream in self._streams:
             self._streams[stream] = client.xinfo_stream(stream)["last-generated-id"]
         self.begun: dict[str, str] = {}
-        """The name of the engine that began each request."""
+        """{request id: name of the engine that sent its first token}."""
         self.ended: dict[str, tuple[float, str]] = {}
-        """The time (by the clock of Redis) and the reason of the end of each request."""
+        """{request id: (time of its end on the clock of Redis, reason)}."""
 
     def read(self) -> None:
         found: list[Any] = self._redis.xread(self._streams, block=100) or []
@@ -95,7 +95,7 @@ class Engines:
             self.read()
 
     def until_ended(self) -> None:
-        """Wait until all requests that have begun have ended."""
+        """Wait until every request that has begun has also ended."""
         until = time.monotonic() + READY_SECONDS
         while not self.ended.keys() >= self.begun.keys():
             assert time.monotonic() < until, f"{self.begun.keys() - self.ended.keys()} go on"
@@ -103,7 +103,7 @@ class Engines:
 
 
 def connect(stack: Stack, path: str, fields: dict[str, Any]) -> socket.socket:
-    """Return a client that has sent a request and does not read the reply."""
+    """Open a connection, send a request and return the socket. The reply is not read."""
     text = json.dumps(fields).encode()
     client = socket.create_connection(("127.0.0.1", stack.port))
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
@@ -162,7 +162,7 @@ def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_get_error
     stack: Stack, redis_client: redis.Redis
 ) -> None:
     stack.start("second", "generator")
-    # The engine of the second generator subscribes when it is ready; the first engine has subscribed already.
+    # An engine subscribes when it is ready. The first engine is ready already.
     present = keys.presence("engine-*")
     stack.wait_for("the second engine", lambda: len(redis_client.pubsub_channels(present)) == 2, READY_SECONDS)
     engines = Engines(redis_client)
@@ -180,7 +180,7 @@ def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_get_error
         children = killed.children(recursive=True)
         stack.kill("second")
         psutil.wait_procs(children, timeout=10)
-        # The other requests continue to their end, and a new request is served at the same time.
+        # Requests in the other generator are finished, and it serves a new request.
         events = [future.result(READY_SECONDS) for future in following]
     ends = Counter((stream[-1].name, stream[-1].data.get("code")) for stream in events)
     assert ends == {("error", "generator_lost"): SLOTS, ("done", None): SLOTS}

@@ -1,4 +1,4 @@
-"""The proxy of the fault tests passes data, resets connections, discards data, and heals."""
+"""The proxy of the fault tests can forward data, reset connections, discard data, and forward data again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.core_fault
 
 
 class Echo(socketserver.BaseRequestHandler):
-    """A server that sends all data back."""
+    """A server that sends all data that it receives back to the client."""
 
     def handle(self) -> None:
         while data := self.request.recv(1024):
@@ -27,7 +27,7 @@ class Server(socketserver.ThreadingTCPServer):
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore errors, because these tests reset connections."""
+        """Ignore connection errors, because the tests reset connections."""
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Real processes run with a bug, and the checker must find each bug.
+"""Real processes run with a known bug, and the checker must find each bug.
 
-The bugs are in `tests/faults/bugs`. The database would refuse most of their writes, so its guards are removed first:
-the checker must find the bugs without them. Leaves out: the rules one by one (`test_checker.py`).
+The bugs are in `tests.faults.bugs`. The triggers in the database would refuse most writes of the bugs. They are
+disabled first, because the checker must find the bugs without their help. The rules of the checker are tested one by
+one in `test_checker.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ OPEN = "CREATE OR REPLACE FUNCTION {}_guard() RETURNS trigger LANGUAGE plpgsql A
 
 
 def open_guards(fleet: FaultFleet) -> None:
-    """Remove the guards of the database, and leave the check of the history to the test."""
+    """Disable the triggers that refuse invalid writes, and the fixture's check of the history.
+
+    The test itself checks it.
+    """
     fleet.checked = False
     with fleet.sessions.begin() as session:
         session.execute(text(OPEN.format("jobs", "NEW.moved_by := NULL;")))
@@ -37,7 +41,10 @@ def buggy_worker(fleet: FaultFleet, name: str, bug: str) -> None:
 
 
 def found(fleet: FaultFleet, words: str) -> bool:
-    """Return whether the checker reports the bug; print its other violations, for the case that it does not."""
+    """Return whether the checker reports a violation that contains `words`.
+
+    All violations are printed, so that pytest shows them if the test fails.
+    """
     violations = fleet.violations()
     sys.stdout.write("\n".join(violations) + "\n")
     return any(words in violation for violation in violations)
@@ -67,7 +74,8 @@ def test_seeded_bug_a_late_acknowledgement_that_runs_a_job_twice_is_found(
     fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
 
     redis_client.client_kill_filter(_type="normal", skipme=True)
-    # A busy worker may not notice this; the message would then be delivered again an hour later.
+    # A busy worker may not notice that its connection was closed. Then its message would be delivered again only after
+    # an hour. This notification makes the worker claim again at once.
     publisher = RedisPublisher(fleet.settings.redis_url)
     publisher.notify_worker("training")
     publisher.close()
@@ -91,7 +99,7 @@ def test_seeded_bug_a_reaper_that_does_not_wait_for_the_lease_is_found(fleet: Fa
     fleet.worker("second", plan=LONG)
     fleet.wait_for(lambda: " ready." in fleet.log("second").read_text(), "the second worker", fleet.timers.patience)
     fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
-    fleet.processes["first"].send_signal(signal.SIGSTOP)  # its trainer continues until it finds its lease too old
+    fleet.processes["first"].send_signal(signal.SIGSTOP)  # Its trainer continues until the lease is too old.
     fleet.wait_steps(job_id, 2, attempt=2, seconds=fleet.timers.patience)
     assert found(fleet, "after its lease had ended")
     assert found(fleet, "running → pending by the reaper is not in the table")

@@ -1,4 +1,4 @@
-"""After kill -9 during a write, the last complete checkpoint remains, and a token cache can still be built."""
+"""After kill -9 during a write, the previous complete checkpoint exists, and a token cache can be built."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_writer_killed_at_any_moment_leaves_its_last_complete_checkpoint(seed:
     reported = int(next_line(process))
     for _ in range(seed):
         reported = int(next_line(process))
-    time.sleep(random.Random(seed).uniform(0.0, 0.05))  # the moment of the kill is random on purpose
+    time.sleep(random.Random(seed).uniform(0.0, 0.05))  # the delay before the kill is random on purpose
     kill(process)
     manager = CheckpointManager(tmp_path, keep_last=2)
     latest = manager.latest()
@@ -87,7 +87,7 @@ def test_a_builder_killed_at_any_moment_does_not_block_the_next_one(seed: int, t
     (tmp_path / "c.txt").write_text(text)
     process = start(BUILD, "c.txt", str(tmp_path))
     assert next_line(process) == "ready\n"
-    time.sleep(random.Random(seed).uniform(0.0, 0.5))  # the moment of the kill is random on purpose
+    time.sleep(random.Random(seed).uniform(0.0, 0.5))  # the delay before the kill is random on purpose
     kill(process)
     corpus = open_corpus(DataConfig(source="c.txt"), data_dir=tmp_path)
     assert len(corpus.documents("train")) + len(corpus.documents("validation")) == 20_000

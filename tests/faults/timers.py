@@ -1,6 +1,6 @@
-"""The timers of a run, from which deadlines are computed: shortened by default, those of production with FULL=1.
+"""The timers of a run of fault tests: shortened by default, those of production with FULL=1.
 
-Leaves out: the processes that keep them (`tests.integration.worker.fleet`).
+Deadlines are computed from the timers. The processes that get them are in `tests.integration.worker.fleet`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from dataclasses import dataclass, fields
 from common.config import Settings
 
 STARTUP_SECONDS = 15.0
-"""Seconds to start a Python process on a busy machine; added to the bounds of the specification, and not doubled."""
+"""Time in seconds to start a Python process on a busy machine.
+
+It is added to the limits of the specification after those were doubled.
+"""
 
 
 @dataclass(frozen=True)
 class Timers:
-    """Timers in seconds, named like the settings; the defaults are those of production."""
+    """Timers in seconds. They are named like the settings; the defaults are those of production."""
 
     lease_seconds: float = 60.0
     lease_renew_seconds: float = 10.0
@@ -32,35 +35,41 @@ class Timers:
 
     @property
     def scale(self) -> float:
-        """Ratio to the timers of production."""
+        """Factor by which these timers are shorter than those of production: 1.0 in production, less otherwise."""
         return self.lease_seconds / 60.0
 
     @property
     def takeover(self) -> float:
-        """Bound from kill -9 of a worker to the first step on another one: 95 s in production, scaled."""
+        """Longest allowed time in seconds from kill -9 of a worker to the first step on another one.
+
+        It is 95 s with the timers of production, and is scaled like the timers.
+        """
         return 95.0 * self.scale
 
     @property
     def after_lease(self) -> float:
-        """Most seconds from the last renewal until the reaper has requeued or ended the job."""
+        """Longest time in seconds from the last renewal of a lease until the reaper has requeued or ended the job."""
         return self.lease_seconds + self.quarantine_seconds + 2 * self.reaper_seconds
 
     @property
     def stop_ladder(self) -> float:
-        """Most seconds from a stop request to SIGKILL."""
+        """Longest time in seconds from a stop request to SIGKILL."""
         return self.desired_state_poll_seconds + self.stop_grace_seconds + self.kill_grace_seconds
 
     @property
     def patience(self) -> float:
-        """Seconds that a test waits for events without a specified bound: an expired lease, a stop, a start."""
+        """Longest time in seconds that tests wait for events for which the specification has no limit.
+
+        It is enough for an expired lease, a stop and a start.
+        """
         return 2 * (self.after_lease + self.stop_ladder) + self.outbox_seconds + 2 * STARTUP_SECONDS
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables for the processes."""
+        """Return the environment variables that set these timers in a process."""
         return {f"TIDAL_{field.name.upper()}": str(getattr(self, field.name)) for field in fields(self)}
 
     def applied(self, settings: Settings) -> Settings:
-        """Return `settings` with these timers, for code that runs in the test."""
+        """Return a copy of `settings` with these timers, for code that runs in the test process."""
         return settings.model_copy(update={field.name: getattr(self, field.name) for field in fields(self)})
 
 

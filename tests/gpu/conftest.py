@@ -1,4 +1,4 @@
-"""Fixtures for tests on an accelerator. Without a CUDA device only `test_same_texts` runs, on the CPU."""
+"""Fixtures for tests on an accelerator. Without a CUDA device, only `test_same_texts` runs, on the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 AVAILABLE = any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg"))
-if AVAILABLE:  # without a device file there is no need to import torch
+if AVAILABLE:  # Without a device file there is no CUDA device, so the slow import of torch is not necessary.
     from torch import cuda
 
     AVAILABLE = cuda.is_available()
@@ -22,13 +22,15 @@ collect_ignore = [] if AVAILABLE else NEED_CUDA
 
 @pytest.fixture
 def device() -> torch.device:
-    """Return the CUDA device, or the CPU without one."""
+    """Return the CUDA device, or the CPU if there is none."""
     import torch
 
     return torch.device("cuda", torch.cuda.current_device()) if AVAILABLE else torch.device("cpu")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Report the test files that were left out."""
+    """Report the test files that were skipped."""
     if not AVAILABLE:
-        terminalreporter.write_line(f"tests/gpu: {', '.join(NEED_CUDA)} left out, this machine has no CUDA device")
+        terminalreporter.write_line(
+            f"tests/gpu: {', '.join(NEED_CUDA)} skipped, because this machine has no CUDA device"
+        )

@@ -1,4 +1,4 @@
-"""Copies of a model on a device, and texts that an engine generates with several settings."""
+"""Helpers: copy a model to a device, and generate texts with several settings in one batch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SETTINGS = [
 
 
 def on(device: torch.device, model: TransformerLM, precision: str = "float32") -> DecodingModel:
-    """Return a copy of `model` on `device` for decoding."""
+    """Return a copy of `model` for decoding on `device`."""
     return DecodingModel(copy.deepcopy(model).to(device), precision=precision)
 
 
 def texts(
     engine: DecodingEngine | DeviceEngine, tokenizer: tiktoken.Encoding, settings: list[GenerationSettings]
 ) -> list[Continuation]:
-    """Generate one text for each element of `settings`, all in one batch, and return them in that order."""
+    """Generate one text for each element of `settings`, all in one batch. Return them in the order of `settings`."""
     model = engine.model
     continuations = [
         Continuation(

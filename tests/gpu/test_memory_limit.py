@@ -1,4 +1,4 @@
-"""TIDAL_GENERATOR_GPU_MB is a limit of the engine's process."""
+"""The setting TIDAL_GENERATOR_GPU_MB limits the GPU memory of the engine process."""
 
 from __future__ import annotations
 

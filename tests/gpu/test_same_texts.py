@@ -1,4 +1,7 @@
-"""The engine for accelerators generates the same texts as the engine for the CPU; without one, both use the CPU."""
+"""The engine for accelerators generates the same texts as the engine for the CPU.
+
+On a machine without an accelerator, both engines run on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tests.unit.common.generation.conftest import reacting_policy, tiny_model, t
 from tests.unit.common.generation.cuda.batches import generate_texts
 
 __all__ = ["tokenizer"]
-"""`tokenizer` is a fixture; listing it marks the import as used."""
+"""`tokenizer` is a fixture. In this list, the import counts as used."""
 
 
 @pytest.mark.parametrize("gates_trained", [False, True])

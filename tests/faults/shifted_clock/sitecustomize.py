@@ -1,8 +1,8 @@
-"""Shifts the wall clock of Python processes with this folder in PYTHONPATH by TIDAL_TEST_CLOCK_SHIFT seconds.
+"""Shifts the wall clock of a Python process by TIDAL_TEST_CLOCK_SHIFT seconds, if this folder is in its PYTHONPATH.
 
-Python imports `sitecustomize` before anything else, so `time.time`, `time.time_ns`, `datetime.now` and similar
-functions are shifted for all modules, without a system package. The monotonic clocks, and `clock_gettime`, which tests
-use to measure, are not shifted, because a wrong NTP server would only shift the wall clock.
+Python imports `sitecustomize` before all other modules. Therefore `time.time`, `time.time_ns`, `datetime.now` and
+similar functions are shifted in every module, without a system package. The monotonic clocks are not shifted, because a
+wrong NTP server shifts only the wall clock. `clock_gettime` is not shifted either, because tests measure with it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ true_datetime = datetimes.datetime
 
 
 class _Kind(type):
-    """Makes instances of the original classes, which C code creates, count as instances, too."""
+    """Makes isinstance accept objects of the original class, which C code creates."""
 
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, true_datetime)
 
 
 class ShiftedDatetime(true_datetime, metaclass=_Kind):
-    """`datetime` with a shifted present time."""
+    """`datetime` whose methods for the current time return a shifted time."""
 
     __slots__ = ()
 

@@ -1,6 +1,6 @@
-"""The real processes of a deployment for one test: api, health, training workers; shortened timers.
+"""The real processes of a deployment (api, health, training workers) for one test, with shortened timers.
 
-Leaves out: PostgreSQL and Valkey, which the fixtures of `tests/integration/conftest.py` provide.
+The fixtures in `tests/integration/conftest.py` provide PostgreSQL and Valkey.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ TINY_LM: dict[str, Any] = {
 
 
 def long_job(steps: int = 100_000) -> dict[str, Any]:
-    """Return the configuration of a job that runs until it is stopped."""
+    """Return the configuration of a training that runs until it is stopped."""
     return {**TINY_LM, "training": {**TINY_LM["training"], "max_steps": steps, "patience": 1_000_000}}
 
 
 class Stack:
-    """Runs processes by name; the end of `with Stack(...) as stack` ends them."""
+    """Runs processes, which have names. Use it as `with Stack(...) as stack`; the end of the block ends them."""
 
     def __init__(self, database_url: str, redis_url: str, folder: Path) -> None:
         self.folder = folder
@@ -81,7 +81,7 @@ class Stack:
             raise AssertionError(f"{killed} did not stop within 30 s of SIGTERM; see {self.folder}")
 
     def start(self, name: str, module: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start `python -m services.<module>` in its own session, with its log in a file."""
+        """Start `python -m services.<module>` in a new session. Its output goes to a log file."""
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", f"services.{module}"],
@@ -95,13 +95,16 @@ class Stack:
         return process
 
     def start_control_plane(self) -> None:
-        """Start api and health, and wait until the api is ready."""
+        """Start the api and the health process, and wait until the api is ready."""
         self.start("api", "api")
         self.start("health", "health")
         self.wait_for("the api to be ready", lambda: self._ready())
 
     def end(self, *names: str) -> list[str]:
-        """Send SIGTERM to the processes, wait up to 30 s for all of them, and return the names of those killed then."""
+        """Send SIGTERM to the processes and wait up to 30 s for their end.
+
+        Processes that still run are killed. Return the names of these.
+        """
         ending = {name: self.processes.pop(name) for name in names}
         for process in ending.values():
             if process.poll() is None:
@@ -118,7 +121,7 @@ class Stack:
         return killed
 
     def kill(self, name: str) -> None:
-        """Send SIGKILL to the process itself, not to its children."""
+        """Send SIGKILL to this process, but not to its children."""
         process = self.processes.pop(name)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -139,14 +142,17 @@ class Stack:
         return list(reply.json()["events"])
 
     def statuses(self, job_id: str) -> list[str]:
-        """Return the statuses of a job in order, from its events."""
+        """Return all statuses that a job has had, in order. They are read from its events."""
         return [event["toStatus"] for event in self.events(job_id) if event.get("toStatus")]
 
     def signal(self, job_id: str, name: str) -> httpx.Response:
         return self.http.post(f"/api/jobs/{job_id}/signal", json={"signal": name})
 
     def wait_status(self, job_id: str, statuses: str | Iterable[str], seconds: float = 60) -> dict[str, Any]:
-        """Return the job once its status is one of `statuses`; fail early if it ends with another one."""
+        """Wait until the status of a job is one of `statuses`, and return the job.
+
+        Fail at once if the job ends with another status.
+        """
         wanted = {statuses} if isinstance(statuses, str) else set(statuses)
 
         def check() -> bool:
@@ -159,7 +165,7 @@ class Stack:
         return self.job(job_id)
 
     def wait_for(self, what: str, check: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until `check()` is true; otherwise fail with the end of every log."""
+        """Wait until `check()` is true. If that takes too long, fail with the last lines of all logs."""
         until = time.monotonic() + seconds
         while not check():
             if time.monotonic() > until:

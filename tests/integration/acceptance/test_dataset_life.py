@@ -1,4 +1,4 @@
-"""A dataset in the real system: it is uploaded, tokenised by a worker, used for training by its name, and deleted."""
+"""The life of a dataset in the real system: upload, tokenisation by a worker, a training that names it, deletion."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
 
 
 def stories(megabytes: float) -> list[str]:
-    """Return different texts of about 400 characters."""
+    """Return `count` different texts of about 400 characters each."""
     pick = random.Random(7)
     count = int(megabytes * 2**20 / 420)
     return [f"Tale {n}: {' '.join(pick.choices(WORDS, k=85))}." for n in range(count)]
@@ -35,7 +35,8 @@ def test_five_megabytes_are_tokenised_and_trained_on_by_their_name(stack: Stack)
     uploaded = stack.http.post("/api/datasets?name=tales.txt", content=iter([data[:1000], data[1000:]]))
     assert uploaded.status_code == 201, uploaded.text
     job = uploaded.json()["job"]
-    # This job starts while another one tokenises the dataset: one of them builds the tokens, the other one waits.
+    # This job starts while another job tokenises the same dataset. One of them builds the token cache, and the other
+    # one waits.
     config: dict[str, Any] = {**TINY_LM, "data": {"source": "tales"}}
     training = stack.submit(config=config)
     stack.start("first", "worker")

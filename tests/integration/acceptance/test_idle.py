@@ -1,7 +1,8 @@
-"""Generated texts are complete even after idle times, an emptied Redis and suspended processes.
+"""Generated texts are complete even after idle times, after Redis was emptied, and while processes are suspended.
 
 The test runs the real processes with two apis. The timers that detect dead processes are shortened, so that a pause of
-two seconds is several times the longest of them. `python -m bench.idle` does the same with the real timers.
+two seconds is several times longer than each of them. `python -m bench.idle` does the same with the timers of
+production.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ SHORT = {
     "TIDAL_GENERATOR_DEVICE": "cpu",
 }
 LONG = 1200
-"""Number of tokens of a text that takes some seconds."""
+"""Number of tokens of a text whose generation takes some seconds."""
 
 
 @pytest.fixture
 def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    """Run two apis and a generator with a tiny model that hardly ever ends a text."""
+    """Run two apis and a generator. The model is tiny and hardly ever ends a text by itself."""
     save_tiny_model(tmp_path / "experiments")
     with Stack(database_url, redis_url, tmp_path) as running:
         running.environment |= SHORT
@@ -51,7 +52,7 @@ def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
 
 
 def complete(http: httpx.Client, tokens: int = 40) -> tuple[int, str]:
-    """Return number of tokens and finish reason of a completion that should reach its token limit."""
+    """Return (number of tokens, finish reason) of a completion. It should end only at its token limit."""
     body = {"model": MODEL, "prompt": "Once", "max_tokens": tokens, "logit_bias": {"50256": -100}}
     reply = http.post("/v1/completions", json=body, timeout=READY_SECONDS)
     assert reply.status_code == 200, reply.text
@@ -59,7 +60,7 @@ def complete(http: httpx.Client, tokens: int = 40) -> tuple[int, str]:
 
 
 def stream(http: httpx.Client, tokens: int = 40) -> Iterator[dict[str, Any]]:
-    """Yield the data of each event of a streamed generation; an error event fails the test."""
+    """Yield the data of each event of a streamed generation. Fail after an error event."""
     body = {"checkpoint": MODEL, "prompt": "Once", "maxTokens": tokens, "stream": True}
     with http.stream("POST", "/api/generate", json=body, timeout=READY_SECONDS) as reply:
         for event in read_events(reply):
@@ -74,7 +75,7 @@ def streamed(http: httpx.Client, tokens: int = 40) -> tuple[int, str]:
 
 
 def test_texts_are_complete_whatever_happened_in_the_pause(stack: Stack, redis_client: redis.Redis) -> None:
-    """It holds with two apis, and during a generation: a suspended api continues where it stopped."""
+    """The replies of two apis are complete, even if one of them is suspended during a generation."""
     second = httpx.Client(
         base_url=f"http://127.0.0.1:{_second_api(stack)}", headers={"Authorization": f"Bearer {TOKEN}"}
     )
@@ -96,7 +97,7 @@ def test_texts_are_complete_whatever_happened_in_the_pause(stack: Stack, redis_c
         assert [complete(http) for http in apis] == whole, happens
         assert [streamed(http) for http in apis] == whole, happens
 
-    # During the generation, the api is suspended for longer than any timer, and the keys in Redis are deleted.
+    # During the generation, the api is suspended for longer than all timers, and the keys in Redis are deleted.
     written = stream(stack.http, LONG)
     assert next(written)["index"] == 0
     api = stack.processes["api"].pid
@@ -112,11 +113,11 @@ def test_texts_are_complete_whatever_happened_in_the_pause(stack: Stack, redis_c
 
 
 def test_an_idle_stream_and_the_board_of_workers_go_on(stack: Stack, redis_client: redis.Redis) -> None:
-    """After a live stream without events and an emptied Redis, a job's events and the heartbeat still arrive."""
+    """A job's events and the heartbeat still arrive after the live stream was idle and Redis was emptied."""
     heard: list[str] = []
 
     def listen() -> None:
-        # The end of the test closes the client while the thread uses it.
+        # At its end, the test closes the client while the thread may still use it.
         with suppress(httpx.HTTPError), stack.http.stream("GET", "/api/jobs/stream", timeout=READY_SECONDS) as reply:
             for event in read_events(reply):
                 heard.append(json.dumps(event.data))

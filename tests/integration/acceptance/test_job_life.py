@@ -1,4 +1,4 @@
-"""The life of a job in the real system, with all ways to end, observed through the api."""
+"""The life of a job in the real system, with all ways in which it can end. The tests observe it through the api."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIVE = ["pending", "provisioning", "starting", "running"]
 def control_plane(
     databases: Databases, postgres: PostgresServer, valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """One api and one health service for all tests of this file; no test stops them."""
+    """One api and one health process for all tests of this file. The tests do not stop them."""
     name = databases.take()
     with Stack(sibling(postgres, name), valkey.url, tmp_path_factory.mktemp("job-life")) as running:
         running.start_control_plane()
@@ -33,10 +33,10 @@ def control_plane(
 
 @pytest.fixture
 def stack(control_plane: Stack) -> Iterator[Stack]:
-    """The stack without workers and without jobs that a worker could take."""
+    """A stack that has no workers at the beginning of the test, and no jobs that a worker could claim."""
     yield control_plane
     for job in control_plane.http.get("/api/jobs").raise_for_status().json()["jobs"]:
-        if job["status"] not in TERMINAL:  # the test has failed
+        if job["status"] not in TERMINAL:  # only possible if the test has failed
             control_plane.http.post(f"/api/jobs/{job['id']}/cancel")
     killed = control_plane.end(*set(control_plane.processes) - {"api", "health"})
     assert not killed, f"{killed} did not stop within 30 s of SIGTERM; see {control_plane.folder}"
@@ -161,7 +161,7 @@ def test_sigterm_of_a_worker_hands_the_job_to_another(stack: Stack) -> None:
 
 
 def trainers_of(worker: int) -> list[int]:
-    """Return the process ids of a worker's trainer children."""
+    """Return the process ids of the worker's trainers."""
     try:
         children = psutil.Process(worker).children(recursive=True)
         return [child.pid for child in children if "services.trainer" in " ".join(child.cmdline())]
@@ -170,19 +170,19 @@ def trainers_of(worker: int) -> list[int]:
 
 
 def first_steps_by_attempt(stack: Stack, job: dict[str, str]) -> dict[int, int]:
-    """Return the first step that each attempt reported, from the lines of the archive."""
+    """Return {attempt: first step that it reported}, read from the metrics archive."""
     first: dict[int, int] = {}
     folder = stack.folder / "experiments" / job["experimentId"] / "metrics"
     for segment in sorted(folder.glob("metrics-*.jsonl")):
         for line in segment.read_text().splitlines():
             point = json.loads(line)
-            if "Losses/Total" in point.get("values", {}):  # a rewind line has no values
+            if "Losses/Total" in point.get("values", {}):  # A `rewind` line has no values.
                 first[point["attempt"]] = min(point["step"], first.get(point["attempt"], point["step"]))
     return first
 
 
 def assert_metrics_without_gap(stack: Stack, job: dict[str, str]) -> None:
-    """Check that there is exactly one training point per step over all attempts."""
+    """Assert that the training has exactly one point per step. All attempts count together."""
     reply = stack.http.get(
         f"/api/experiments/{job['experimentId']}/metrics",
         params={"keys": "Losses/Total", "mode": "recent", "window": 5000, "maxPoints": 5000},

@@ -1,9 +1,11 @@
-"""Secrets with recognisable marks, planted in a running local stack, appear only where they belong.
+"""Secrets that are planted in a running local stack are found only where they belong.
 
-The stack is that of `tidal up` with its own PostgreSQL and Valkey, at log level debug. Jobs run, fail and are killed,
-texts are generated, requests and logins are rejected. Then the test searches everything that others may see: log files,
-rows, replies, metrics, Flower's pages, command lines and environments of all processes; and it checks file permissions.
-Leaves out Redis, whose streams carry prompts to the engine, and the rows of analyses that a user asked to keep.
+The stack is that of `tidal up` with its own PostgreSQL and Valkey, at log level debug. Every secret is a text that the
+test can recognise (a mark). Jobs run, fail and are killed, texts are generated, and requests and logins are rejected.
+Then the test searches for the marks in everything that others may see: log files, database rows, replies, metrics,
+Flower's pages, and the command lines and environments of all processes. It also checks file permissions. It does not
+search Redis, because prompts are sent to the engine through its streams, nor the results of analyses that a user has
+stored.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ CLOUD, HUB = "mark-cloud-5b", "mark-hub-6a"
 PROMPT = "mark-prompt-77"
 MARKS = {TOKEN, FLOWER, DATABASE, REDIS, CLOUD, HUB, PROMPT}
 MAY_KNOW = {
-    "supervisor": MARKS - {DATABASE, REDIS, PROMPT},  # the environment that its user set
+    "supervisor": MARKS - {DATABASE, REDIS, PROMPT},  # The user has set these variables.
     "api": {TOKEN, DATABASE, REDIS},
     "worker": {DATABASE, REDIS, HUB},
     "health": {DATABASE, REDIS},
@@ -51,14 +53,14 @@ MAY_KNOW = {
     "postgres": set[str](),
     "valkey": set[str](),
 }
-"""The marks that the environment of each process may contain."""
+"""{process: marks that its environment may contain}."""
 SECONDS = 150.0
 pytestmark = pytest.mark.timeout(400)
 
 
 @dataclass
 class Running:
-    """A running stack and the replies it has sent."""
+    """A running stack. `replies` collects the replies that it has sent."""
 
     instance: LocalInstance
     http: httpx.Client
@@ -92,7 +94,10 @@ def wait(what: str, check: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder as an earlier version left it, readable by everybody; the test chooses the server passwords."""
+    """Create a stack's folder that everybody can read, as earlier versions did.
+
+    It contains passwords of the servers that the test has chosen.
+    """
     path = tmp_path / "stack"
     (path / "logs").mkdir(parents=True)
     for name, password in (("postgres", DATABASE), ("valkey", REDIS)):
@@ -180,9 +185,9 @@ def test_no_secret_is_found_where_it_does_not_belong(running: Running, folder: P
 
 
 def _work(running: Running) -> int:
-    """Use every part of the stack with good and bad requests; return the pid of the trainer that runs at the end."""
+    """Use every part of the stack, with valid and invalid requests. Return the pid of a running trainer."""
     text = {"checkpoint": MODEL, "prompt": PROMPT, "maxTokens": 4}
-    # The stack reports ready while the generator is still loading torch.
+    # The stack is reported as ready while the generator is still loading torch.
     wait("a generator", lambda: running.http.post("/api/generate", json=text).status_code == 200)
     running.send("POST", "/api/generate", 200, json=text)
     streamed = running.http.post("/api/generate", json={**text, "stream": True})
@@ -233,7 +238,7 @@ def _trainer(running: Running) -> int:
 
 
 def _processes(running: Running, trainer: int) -> dict[str, list[int]]:
-    """Return the pids of each process of the stack and of its children, by name."""
+    """Return {name of a process of the stack: pids of the process and its children}."""
     instance = read_instance(Path(running.instance.folder))
     assert instance is not None
     found = {"supervisor": [instance.pid], "trainer": [trainer]}
@@ -251,7 +256,7 @@ def _processes(running: Running, trainer: int) -> dict[str, list[int]]:
 def _proc(pid: int, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:  # the process has ended or belongs to another user
+    except OSError:  # The process has ended, or it belongs to another user.
         return ""
 
 
@@ -260,7 +265,7 @@ def _marks(text: str) -> set[str]:
 
 
 def _rows(running: Running) -> dict[str, str]:
-    """Return all rows of each table as text."""
+    """Return {table: all its rows as text}."""
     url = make_url(running.instance.database_url)
     assert url.password == DATABASE
     rows = {}
@@ -276,7 +281,7 @@ def _rows(running: Running) -> dict[str, str]:
 
 
 def _pages(running: Running) -> dict[str, str]:
-    """Return the metrics of the api and every page of Flower, its metrics included."""
+    """Return {page: its text} for the api's metrics, and for Flower's pages including its metrics."""
     pages = {"metrics of the api": running.http.get("/metrics").raise_for_status().text}
     workers = running.flower.get("/api/workers?refresh=1").raise_for_status().json()
     tasks = running.flower.get("/api/tasks").raise_for_status().json()
@@ -289,7 +294,7 @@ def _pages(running: Running) -> dict[str, str]:
 
 
 def _logs(folder: Path) -> dict[str, str]:
-    """Return the log files and metric archives of the stack, its servers and its trainers."""
+    """Return {file: its text} for the logs and metrics archives of the services, servers and trainers."""
     files = [path for pattern in ("*.log", "*.log.*", "*.jsonl") for path in folder.parent.rglob(pattern)]
     found = {f"log {path.relative_to(folder.parent)}": path.read_text(errors="replace") for path in files}
     assert sum(name.endswith("/server.log") for name in found) == 2 and len(found) > 12, found.keys()
@@ -297,7 +302,10 @@ def _logs(folder: Path) -> dict[str, str]:
 
 
 def _open_to_others(folder: Path) -> list[str]:
-    """Return what another user could read; nothing below a folder that is closed to others counts."""
+    """Return the paths that another user could read.
+
+    If the folder is closed to other users, those inside it do not count.
+    """
     if stat.S_IMODE(folder.stat().st_mode) & 0o077:
         return [str(folder)]
     kept = Path(MODEL).parts[0]
