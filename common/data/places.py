@@ -104,7 +104,7 @@ def _resolve(source: str, data_dir: Path) -> Path:
         return (data_dir / Path(source).expanduser()).resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(
-            f"{shown(source)}: this path cannot be resolved ({error}); use another path of the file"
+            f"{shown(source)}: this path cannot be resolved ({error}); use another path to the file"
         ) from None
 
 

@@ -175,8 +175,7 @@ class DatasetStore:
         return removed
 
     def sweep_caches(self) -> int:
-        """Delete unfinished token caches of processes that have died; return their number. Caches in progress are
-        kept."""
+        """Delete unfinished token caches of dead processes and return their number. Caches being built are kept."""
         removed = 0
         for path in list((self.data_dir / CACHE).glob(".*.tmp")):
             name = path.name[1:].rsplit(".", 2)[0]

@@ -66,7 +66,7 @@ class GenerationSettings(SamplingParameters):
             raise InvalidInputError("gating mode learned needs a controller; give a policy, or choose another mode")
         if self.policy is not None and self.policy.observation_dim != OBSERVATION_DIM:
             raise InvalidInputError(
-                f"the controller needs {self.policy.observation_dim} observations; generation has {OBSERVATION_DIM}. "
+                f"the controller needs {self.policy.observation_dim} observed values, not {OBSERVATION_DIM}. "
                 "Choose a controller that was trained with this version"
             )
         if self.gating_mode is not GatingMode.NONE:

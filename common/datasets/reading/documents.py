@@ -22,7 +22,7 @@ END_OF_TEXT = "<|endoftext|>"
 LONGEST_DOCUMENT = 1 << 22
 """Largest number of characters of a document. A longer one is split into several documents to limit the memory."""
 TEXT_FIELD_ADVICE = (
-    "name the field that holds the text as data.text_field in a configuration, as textField (--text-field) of an upload"
+    "name the field that holds the text: data.text_field in a configuration, textField (--text-field) for an upload"
 )
 MOST_FIELDS_NAMED = 12
 _INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})

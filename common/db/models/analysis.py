@@ -13,8 +13,7 @@ from tidal_client.vocabulary import AnalysisKind
 
 
 class Analysis(Base):
-    """One analysis. Structures are `json`, not `jsonb`, because token texts may contain NUL and keys keep their
-    order."""
+    """One analysis. Structures are `json`, not `jsonb`: token texts may contain NUL, and keys keep their order."""
 
     __tablename__ = "analyses"
     __table_args__ = (

@@ -52,7 +52,7 @@ class GraphSteps:
 
     @property
     def captured(self) -> int:
-        """Number of graphs that are kept."""
+        """Number of captured graphs."""
         return len(self._captured)
 
     def discard_captures(self) -> None:

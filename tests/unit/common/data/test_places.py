@@ -41,7 +41,7 @@ def test_a_local_folder_is_never_taken_for_a_data_set_of_the_hub(
     (folder := tmp_path / "someone/stories").mkdir(parents=True)
     (folder / "train.csv").write_text("text\nNo job may train on this.\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="a local folder has this name"):
+    with pytest.raises(DataError, match="a local folder has the name of this Hugging Face dataset"):
         open_corpus(DataConfig(source="someone/stories"), data_dir=tmp_path / "data")
 
 

@@ -21,7 +21,7 @@ Expected = list[str] | str
 
 NOTHING = "there is no text in it; every document is null"
 EMPTY = "the file is empty"
-NAME_ANOTHER = "name the field that holds the text as data.text_field"
+NAME_ANOTHER = "name the field that holds the text: data.text_field"
 TWO = ["The tide came in.", "The tide went out."]
 PLAIN = "<|endoftext|>".join(TWO)
 
