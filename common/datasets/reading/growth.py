@@ -35,6 +35,6 @@ class Growth:
             raise TooMuchText(f"{self._where}: the file contains more than {self._limit / 2**20:,.0f} MiB of text")
         if self._done > self._most:
             raise DataError(
-                f"{self._where}: {self._size:,} bytes unpack to more than {self._most / 2**20:,.0f} MiB of text, which "
-                "real text does not; write the file again, or provide it uncompressed as .txt or .jsonl"
+                f"{self._where}: {self._size:,} bytes unpack to more than {self._most / 2**20:,.0f} MiB of text, but "
+                "real text is not so repetitive; write the file again, or provide it uncompressed as .txt or .jsonl"
             )
