@@ -43,7 +43,7 @@ def main() -> int:
     if not (VENV / "bin" / "pip").exists():
         free = shutil.disk_usage(ROOT).free / 1e9
         if free < NEEDED_GB:
-            return fail(f"only {free:.1f} GB free on the disk of {ROOT}; the environment needs up to {NEEDED_GB} GB")
+            return fail(f"the disk of {ROOT} has {free:.1f} GB free, but the environment needs up to {NEEDED_GB} GB")
         print_line("[1/3] creating .venv")
         made = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True)
         if made.returncode:
@@ -57,7 +57,7 @@ def main() -> int:
     project = ["-c", "constraints.txt", "-e", f".[{','.join(extras)}]"]
     for title, arguments in (("[2/3] installing torch", torch), ("[3/3] installing tidal", project)):
         if pip(title, arguments):
-            return fail(LOG.read_text()[-2000:] + f"\nInstallation failed; the whole log is {LOG}")
+            return fail(LOG.read_text()[-2000:] + f"\ninstallation failed; the full output of pip is in {LOG}")
     stamp.write_text(" ".join([wanted.hexdigest(), *extras]))
     print_line(f"environment ready in {time.monotonic() - started:.0f} s")
     return 0
@@ -97,7 +97,7 @@ def print_line(text: str) -> None:
 
 
 def fail(text: str) -> int:
-    """Print an error and return 1, the exit status."""
+    """Print an error message and return the exit status 1."""
     print(text.strip(), file=sys.stderr, flush=True)
     return 1
 

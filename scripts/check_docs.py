@@ -105,7 +105,7 @@ class Tree:
 
     @cached_property
     def file_names(self) -> set[str]:
-        """Return the names of all files below the top folders and at the top."""
+        """Return the names of all files in the root folder and in the top-level folders."""
         below = [path for folder in TOP_FOLDERS for path in (self.root / folder).rglob("*")]
         return {path.name for path in [*below, *self.root.glob("*")]}
 
@@ -137,7 +137,7 @@ def check_links(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
         name, _, anchor = target.partition("#")
         path = (document.path.parent / name).resolve() if name else document.path
         if not path.exists():
-            yield line, f"the link {target} leads to no file"
+            yield line, f"the target of the link {target} does not exist"
         elif anchor and anchor not in read_document(path).anchors:
             yield line, f"{path.name} has no heading for the anchor #{anchor}"
 
@@ -168,7 +168,7 @@ def _alternatives(pattern: str) -> list[str]:
 
 
 def check_variables(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
-    """Yield environment variables that Tidal does not read."""
+    """Yield names that begin with TIDAL_ but are not environment variables of Tidal."""
     for line, text in document.lines:
         for name in re.findall(r"\bTIDAL_[A-Z_]*[A-Z]\b", text):
             if name not in tree.variables:
@@ -238,7 +238,7 @@ def check_routes(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
 
 
 def check_names(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
-    """Yield names in inline code (events, error codes, keys, identifiers) that occur nowhere in the code."""
+    """Yield names in inline code (events, error codes, keys, identifiers) that do not occur in the code."""
     for line, code in document.inline:
         if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*(\(\))?", code) or code.endswith(".py"):
             continue

@@ -43,7 +43,7 @@ WORDS = (
     Word("doorbells?|rung", "notification, notify"),
     Word("tell|tells|told|telling", "report, return, log, send, encode"),
     Word("say|says|said", "report, return, log, send, encode"),
-    Word("nobody", "name who is meant: no client, no worker"),
+    Word("nobody", "the name of the party, such as no client or no worker"),
     Word("gone", "disconnected, missing, removed, unavailable"),
     Word("(?<!in[ -])flights?", "in-flight step"),
     Word("draw|draws|drew|drawn", "sample"),
@@ -141,7 +141,10 @@ def main(prefixes: list[str]) -> int:
             print(f"{hit.file}:{hit.line}: {hit.word!r}, use {hit.instead}: {hit.text[:100]}")
             count += 1
     if count:
-        print(f"{count} words that docs/glossary.md replaces; use its terms, or name the context in ALLOWED")
+        print(
+            f"{count} words found that docs/glossary.md replaces; "
+            "use the terms of the glossary, or add the context to ALLOWED"
+        )
     return int(count > 0)
 
 

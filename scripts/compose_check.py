@@ -99,9 +99,9 @@ def survives_restarts(services: list[str]) -> bool:
             try:
                 step = moved(api, job, before + 20)
             except TimeoutError as error:
-                return report(f"the job goes on after a restart of {service}", False, str(error))
+                return report(f"the job continues after a restart of {service}", False, str(error))
             report(
-                f"the job goes on after a restart of {service}",
+                f"the job continues after a restart of {service}",
                 True,
                 f"step {before} to {step} in {time.monotonic() - started:.0f} s",
             )
@@ -114,7 +114,7 @@ def survives_restarts(services: list[str]) -> bool:
             f"{ended.status}, attempt {ended.attempt}, {len(logged)} of {len(expected)} points to step {logged[-1]}"
         )
         complete = ended.status == "completed" and logged == expected
-        return report("the job completes and every logged step is there once", complete, detail)
+        return report("the job completes, and every step was logged exactly once", complete, detail)
 
 
 def moved(api: Client, job: Job, target: int) -> int:
@@ -134,7 +134,7 @@ def last_step(api: Client, job: Job) -> int:
 def wait(condition: Callable[[], bool], what: str, detail: Callable[[], str] = str) -> None:
     """Evaluate `condition` once a second until it is true. Raises TimeoutError after PATIENCE_SECONDS.
 
-    A condition that cannot be evaluated, because the api restarts, counts as false.
+    While the api restarts, the condition cannot be evaluated and counts as false.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:

@@ -23,8 +23,9 @@ def render() -> str:
     """Return the whole guide as Markdown."""
     parts = [
         "# Configuration",
-        "`scripts/configuration_docs.py` generates this page from the classes in `common/config/`; change it there.",
-        "An unknown key is an error that names the nearest valid one. Durations are in seconds unless stated "
+        "`scripts/configuration_docs.py` generates this page from the classes in `common/config/`; "
+        "change the texts there.",
+        "An unknown key is an error, which names the nearest valid key. Durations are in seconds unless stated "
         "otherwise.",
         "Configuration files are YAML 1.2, and `--set key=value` reads its value in the same way. Only `true` and "
         "`false` are booleans. `on`, `off`, `yes` and `no` are text, which a boolean key accepts as well. `1e2`, "

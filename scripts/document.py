@@ -25,7 +25,8 @@ class Document:
     inline: list[tuple[int, str]] = field(default_factory=list)
     """Inline code without its backticks."""
     commands: list[tuple[int, str]] = field(default_factory=list)
-    """Lines of shell blocks without comments; a line that ends with a backslash is joined with the next one."""
+    """Lines of code blocks with shell commands, without comments; a line that ends with a backslash is joined with the
+    next one."""
     lines: list[tuple[int, str]] = field(default_factory=list)
     """All lines, including those of code blocks."""
 
@@ -55,5 +56,5 @@ def read_document(path: Path) -> Document:
 
 
 def _anchor(heading: str) -> str:
-    """Return the anchor that GitHub gives a heading."""
+    """Return the anchor that GitHub generates for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

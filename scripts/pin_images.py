@@ -38,7 +38,9 @@ def main() -> int:
             return fail(f"the digest of {tag} is unknown: {error}")
         digest = done.stdout.strip()
         if done.returncode or not DIGEST.fullmatch(digest):
-            return fail(f"the digest of {tag} is unknown: {(done.stderr or done.stdout).strip() or 'no answer'}")
+            return fail(
+                f"the digest of {tag} is unknown: {(done.stderr or done.stdout).strip() or 'docker printed nothing'}"
+            )
         pins.append(f"{name}={tag}@{digest}")
         print(pins[-1], flush=True)
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if line.split("=")[0] not in IMAGES]

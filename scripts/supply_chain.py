@@ -107,7 +107,7 @@ def running() -> dict[str, Distribution]:
 
 
 def sbom(packages: dict[str, Distribution]) -> dict[str, Any]:
-    """Return the SBOM that CycloneDX's tool writes, limited to `packages`, plus the scripts of the dashboard."""
+    """Return the SBOM that CycloneDX's tool writes, reduced to `packages`, with the scripts of the dashboard added."""
     command = [sys.executable, "-m", "cyclonedx_py", "environment", sys.executable]
     output = subprocess.run(
         [*command, "--pyproject", str(ROOT / "pyproject.toml"), "--output-format", "JSON"],
@@ -154,7 +154,8 @@ def licence(component: dict[str, Any]) -> str:
 
 
 def stated(package: Distribution) -> str:
-    """Return the first line of the licence text inside a package, for packages whose metadata names no licence."""
+    """Return the first line of the licence file in a package. It is used for packages whose metadata names no
+    licence."""
     texts = [
         *(package.metadata.get_all("License") or ()),
         *(package.read_text(f"licenses/{name}") or "" for name in FILES),
@@ -201,7 +202,7 @@ def audit(versions: dict[str, str], folder: Path) -> tuple[list[str], list[str]]
             listed.unlink()
         answered = {canonicalize_name(item["name"]): item for item in packages if "skip_reason" not in item}
         if not answered:
-            print_line(f"the advisory service {service} knows none of the packages, so it probably was not reached")
+            print_line(f"the advisory service {service} reported no package, so it probably was not reached")
         unknown = [name for name in unknown if name not in answered]
         for name, item in answered.items():
             for flaw in item["vulns"]:

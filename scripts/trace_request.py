@@ -109,7 +109,7 @@ class Window:
 
 @dataclass
 class Passed:
-    """The calls into one file during a request."""
+    """The calls of the functions in one file during a request."""
 
     first: float
     """Time of the first call, in seconds after the start of the request."""

@@ -38,7 +38,7 @@ class Library:
     files: dict[str, str]
     folder: Path = FOLDER
     append: str = ""
-    """Text appended to every script, for example an export for a library that is published as a plain script."""
+    """Text appended to every script of the package, for example an export for a package published without one."""
     types: dict[str, str] = field(default_factory=dict)
     """Maps the name of a type declaration file to its text, which refers to the npm package with the types. Only the
     type check uses these files."""
@@ -140,7 +140,9 @@ def download(library: Library) -> dict[str, bytes]:
         tarball = reply.read()
     found = "sha512-" + base64.b64encode(hashlib.sha512(tarball).digest()).decode()
     if found != library.integrity:
-        raise SystemExit(f"{library.name} {library.version} has hash {found}, not {library.integrity}: nothing written")
+        raise SystemExit(
+            f"{library.name} {library.version} has hash {found}, not {library.integrity}; no files were written"
+        )
     files = {}
     with tarfile.open(fileobj=io.BytesIO(tarball)) as archive:
         for member in archive:

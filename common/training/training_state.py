@@ -50,7 +50,10 @@ class TrainingCounters:
 
 
 class TrainingState(Resumable):
-    """Model, optimiser, scaler, data position and counters of one training, saved and restored together."""
+    """Model, optimiser, gradient scaler, data position and counters of one training.
+
+    They are saved and restored together.
+    """
 
     NUMBER = "step"
 
@@ -89,7 +92,7 @@ class TrainingState(Resumable):
 
     @property
     def epoch_ended(self) -> bool:
-        """Return whether the newest step was the last of an epoch."""
+        """Return whether the newest step finished an epoch."""
         return self.loader.position == self.loader.num_chunks
 
     def take_step(self, update: Callable[[], None], tokens: int) -> None:
@@ -133,7 +136,7 @@ class TrainingState(Resumable):
             if not restore_random_state(state["random"]):
                 reasons.append("the number of CUDA devices changed")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{info.path}: does not fit this training ({error})") from error
+            raise CheckpointError(f"{info.path}: the checkpoint does not fit this training ({error})") from error
         self.model.gates_trained = bool(info.meta.get("gates_trained", False))
         if not own:
             self.counters.finished, self.counters.seconds, self.counters.validations_without_gain = False, 0.0, 0
@@ -144,7 +147,7 @@ class TrainingState(Resumable):
 
     def _restore_position(self, state: dict[str, Any]) -> list[str]:
         if state["environment"]["corpus"] != self._corpus_digest:
-            return []  # `environment_differences` reports this; the new corpus is read from its beginning
+            return []  # `environment_differences` reports the change; the new corpus is read from its beginning
         try:
             self.loader.load_state_dict(state["loader"])
         except DataError as error:

@@ -28,7 +28,7 @@ PROGRAM_TEXT = re.compile(
     r"|.*(?-i:\b(IN \(|AND|OR|IS NULL|IS NOT|BEGIN|RETURN)\b)",
     re.IGNORECASE | re.DOTALL,
 )
-"""Strings that look like this are SQL or Python, not prose."""
+"""Strings that match this pattern are SQL or Python, not prose."""
 
 
 def python_passages(source: str, file: str) -> list[Passage]:

@@ -43,7 +43,7 @@ def main() -> int:
         sys.stdout.write(f"No TIDAL_AUTH_TOKEN is set; this run accepts the token: {token}\n")
         sys.stdout.flush()
     server = make_server(app, settings)
-    # uvicorn raises the signal again after it has stopped. Ignore it then, so that a requested stop exits with 0.
+    # After it has stopped, uvicorn raises the signal again. Ignore it then, because a requested stop must exit with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     # Garbage collections skip frozen objects. All objects loaded so far live as long as the process; freezing them

@@ -76,7 +76,7 @@ def administrator_token(settings: Settings) -> tuple[str, bool]:
     given = settings.auth_token.get_secret_value().strip() if settings.auth_token is not None else ""
     if given:
         if len(given) < 8:
-            raise ConfigError("TIDAL_AUTH_TOKEN is shorter than 8 characters; make one with `make env`")
+            raise ConfigError("TIDAL_AUTH_TOKEN is shorter than 8 characters; `make env` writes a longer one")
         return given, False
     if not is_loopback(settings.host):
         raise ConfigError(
@@ -161,7 +161,7 @@ async def _slow_down(request: Request, context: Context) -> None:
     rejection = context.rejections.count(request.client.host if request.client else "unknown")
     context.metrics.rejected_tokens.inc()
     if rejection.worth_a_line:
-        # Log the pattern of the route, because a path may contain private text.
+        # Log the path pattern of the route, because the path itself may contain private text.
         path = getattr(request.scope.get("route"), "path", "")
         log.warning(
             "a token was rejected",

@@ -32,14 +32,14 @@ SPARE = 64
 connection is closed only after this many later connections were accepted; therefore a health check is read even during
 a flood."""
 MAX_CANDIDATES = 64
-"""Number of transfers that are compared to find the most stalled one."""
+"""Maximum number of transfers among which the most stalled one is searched."""
 STALLED_SECONDS = 5.0
 """At the cap, a connection whose body or reply has made no progress for this many seconds may be closed."""
 MAX_SECONDS_PER_SWEEP = 0.5
 """Maximum seconds by which one sweep (`Connections.sweep`) advances the clock; after a longer gap, the event loop was
 blocked."""
 MACOS_DESCRIPTORS = 10_240
-"""OPEN_MAX of macOS: the highest soft limit that it accepts, even if the hard limit is unlimited."""
+"""OPEN_MAX of macOS, the highest soft limit that macOS accepts even if the hard limit is unlimited."""
 
 Reason = Literal["header_timeout", "body_timeout", "unread_reply", "stalled", "made_room", "refused"]
 
@@ -51,7 +51,7 @@ class LimitedConnection(Protocol):
         """Return why this connection has exceeded a time limit at `now`, or None."""
 
     def force_close(self, reason: Reason) -> None:
-        """Close the connection, after a 408 reply if a request has begun."""
+        """Close the connection. If a request has begun and timed out, send a 408 reply first."""
 
     def stalled_for(self) -> float:
         """Return the seconds by which the body lags behind the minimum rate; while a reply is sent, those since its
@@ -68,7 +68,10 @@ class Limits:
 
     @property
     def streams(self) -> int:
-        """Return half of the connections; the other half stays free for short requests."""
+        """Return the maximum number of streams: half of the connections.
+
+        The other half remains free for short requests.
+        """
         return max(1, self.connections // 2)
 
 

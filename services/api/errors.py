@@ -132,7 +132,8 @@ def from_tidal_error(error: TidalError, *, request_id: str | None = None) -> JSO
     elif isinstance(error, UnavailableError):
         headers["Retry-After"] = "5"
     headers |= getattr(error, "headers", {})
-    # When a job does not accept a signal, the error contains the job's status as the finding `status`.
+    # When a job does not accept a signal, the findings of the error contain the job's status, with the location
+    # `status`.
     current = next((item["message"] for item in error.errors if item.get("location") == "status"), None)
     extra = {"currentStatus": current} if current is not None else None
     return problem(
@@ -155,7 +156,7 @@ def from_database_error(error: SQLAlchemyError) -> TidalError | None:
     if state in _SCHEMA_STATES:
         return UnavailableError(NOT_MIGRATED, code="database_not_migrated")
     if state == _DISK_FULL:
-        message = "the disk of the database is full; the request changed nothing. Free some space and try again"
+        message = "the disk of the database is full; the request changed nothing. Free some disk space and try again"
         return UnavailableError(message, code="database_disk_full")
     if isinstance(error, DataError):
         # JSON from a client may contain a NUL character or a number that is not finite, which PostgreSQL cannot store.

@@ -6,11 +6,12 @@ no longer arrive, the generation ends with an error within seconds. The reasons 
 
 * its engine has disconnected (`common.redis.presence`),
 * Redis does not answer for `redis_seconds`,
-* Redis was emptied or restarted and has lost the request or a part of the answer. Each engine numbers its entries in
-the stream; a gap shows that entries were lost. A request counts as lost if it is neither in Redis nor marked as begun,
-and no engine reports that it works on the request. A generation does not fail when this process, Redis or an engine was
-idle, suspended or slow for a while: no key expires meanwhile, and time in which this process was suspended does not
-count. `operations.generate` processes the events and enforces deadlines.
+* Redis was emptied or restarted and has lost the request or a part of the answer.
+
+Each engine numbers its entries in the stream; a gap shows that entries were lost. A request counts as lost if it is
+neither in Redis nor marked as begun, and no engine reports that it works on the request. A generation does not fail
+when this process, Redis or an engine was idle, suspended or slow for a while: no key expires meanwhile, and time in
+which this process was suspended does not count. `operations.generate` processes the events and enforces deadlines.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Mailbox:
             self._arrived.set()
 
     def fail(self, error: TidalError) -> None:
-        """End the generation with an error of this process."""
+        """End the generation with an error that this process reports."""
         self.put(EngineEvent(EVENT_ERROR, json.dumps(error_data(error))))
         self.given_up = True
 
@@ -125,7 +126,7 @@ class Generations:
         self._subscribed = False
 
     def new_id(self) -> str:
-        """Return an id for a request that this process will follow."""
+        """Return an id for a request whose events this process will receive."""
         return new_request_id(self._reader)
 
     @contextmanager
@@ -142,7 +143,10 @@ class Generations:
             del self._mailboxes[request_id]
 
     async def cancel(self, request_id: str) -> None:
-        """Request that the engine stops. While Redis does not answer, the reader retries in the background."""
+        """Request that the engine stops the generation.
+
+        While Redis does not answer, the reader retries in the background.
+        """
         try:
             await within(2.0, self._cancel([request_id]))
         except (RedisError, OSError, TimeoutError) as error:
@@ -318,4 +322,4 @@ class Generations:
 
 
 def _answer_lost() -> UnavailableError:
-    return UnavailableError("Redis was restarted and has lost a part of the answer; try again", code="answer_lost")
+    return UnavailableError("Redis was restarted and has lost a part of the reply; try again", code="answer_lost")

@@ -1,13 +1,12 @@
 """One HTTP connection: uvicorn's HTTP/1.1 protocol, with time limits on requests and replies.
 
 * Header: it must be complete within `TIDAL_REQUEST_HEADER_SECONDS` after the connection was accepted, or after the
-first byte
-  of a later request. Otherwise the reply is 408; a client that has sent no byte is disconnected without a reply.
+  first byte of a later request. Otherwise the reply is 408; a client that has sent no byte is disconnected without a
+  reply.
 * Body: each body has a balance of at most `TIDAL_REQUEST_BODY_SECONDS`. The balance falls while the api waits for the
-client, and every received byte adds 1 / `TIDAL_REQUEST_BODY_RATE` seconds. At zero the reply is 408. A client may
-therefore
-  pause, and a large upload may be slow, but a trickle of single bytes ends with 408. Time in which the api does not
-  read is not counted.
+  client, and every received byte adds 1 / `TIDAL_REQUEST_BODY_RATE` seconds. At zero the reply is 408. A client may
+  therefore pause, and a large upload may be slow, but a trickle of single bytes ends with 408. Time in which the api
+  does not read is not counted.
 * Reply: the connection is closed when the client has read no part of the reply for twice `TIDAL_REQUEST_BODY_SECONDS`.
 
 uvicorn closes connections that are idle between two requests (`TIDAL_KEEP_ALIVE_SECONDS`). `connections` limits the
@@ -180,7 +179,7 @@ class HttpConnection(H11Protocol):
             self._connections.mark_busy(self)
 
     def _reduce_balance(self) -> None:
-        """Subtract the time since the last call from the balance, unless the client had to wait for the api."""
+        """Subtract the time since the last call from the balance, unless the api itself was not reading then."""
         now = self._connections.time
         client_waits = self.flow.read_paused or self.cycle.waiting_for_100_continue
         if not client_waits:

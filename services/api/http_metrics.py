@@ -26,7 +26,7 @@ class HttpMetrics:
         labels = ["method", "path", "status"]
         self._seconds = Histogram(
             "tidal_http_request_seconds",
-            "Time from the first byte of a request to the last of its reply",
+            "Time from the first byte of a request to the last byte of its reply",
             labels,
             buckets=_BUCKETS,
             registry=self.registry,

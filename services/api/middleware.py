@@ -3,11 +3,11 @@
 `RequestContext`
 
 * gives each request an id, binds it to the log and returns it as `X-Request-ID`. If the client sends a valid id, that
-id is used. Replies that caches may store for ever have no id;
+  id is used. Replies that caches may store for ever have no id;
 * adds the headers in `request.state.reply_headers` to the reply, even if it is an error;
 * counts and times the request;
 * converts unexpected exceptions to problem documents, and also error bodies in other formats, for example those of
-`FileResponse`.
+  `FileResponse`.
 
 `BodyLimit` answers 413 to a large body, unless the route reads the body as a stream and has a limit of its own. Both
 are plain ASGI, because Starlette's `BaseHTTPMiddleware` would buffer streams.
@@ -173,7 +173,7 @@ class BodyLimit:
         self.limit = limit
         self.streams = streams
         self.held = 0
-        """Bytes of the bodies of all current requests, not counting the first `SMALL_BYTES` of each."""
+        """Number of bytes in the bodies of all current requests, not counting the first `SMALL_BYTES` of each."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (scope["method"], _path(scope)) in self.streams:

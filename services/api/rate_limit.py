@@ -20,8 +20,8 @@ from services.api.awake import within
 from services.api.http_metrics import HttpMetrics
 
 # KEYS[1]: the bucket. ARGV: the capacity, and the microseconds per token. Returns whether the request is allowed, the
-# number of remaining tokens, and the microseconds until the next token. The level of the bucket is stored in
-# microseconds of refill, so that rounding loses no fraction of a token.
+# number of remaining tokens, and the microseconds until the next token. The level of the bucket is stored as the
+# microseconds that a refill to it takes; rounding then loses no fraction of a token.
 _SCRIPT = """
 local capacity, per_token = tonumber(ARGV[1]), tonumber(ARGV[2])
 local clock = redis.call('TIME')
@@ -82,7 +82,7 @@ class TooManyRequests(RateLimitedError):
 
 
 class RateLimiter:
-    """The rate limit of one kind of caller; `name` is a part of the Redis keys."""
+    """The rate limit of one kind of caller. `name` becomes a part of the Redis keys."""
 
     def __init__(self, redis: Redis, metrics: HttpMetrics, *, name: str, capacity: int, refill_seconds: float) -> None:
         self._redis = redis
@@ -117,7 +117,7 @@ class RateLimiter:
             try:
                 decisions = list(await within(ANSWER_WITHIN_SECONDS, self._call([client for client, _ in batch])))
             except (RedisError, OSError, TimeoutError):
-                # Requests that arrived during the call have waited almost as long, so they are allowed as well.
+                # Requests that arrived during the failed call have waited almost as long, so they are allowed as well.
                 batch, self._waiting = batch + self._waiting, []
                 decisions = [None] * len(batch)
             for (_, future), decision in zip(batch, decisions, strict=True):

@@ -86,7 +86,7 @@ def make_server(app: FastAPI, settings: Settings) -> ApiServer:
         # uvicorn calls this to create a protocol object. Its annotation requires a class, but any callable works.
         http=cast(type[asyncio.Protocol], partial(HttpConnection, connections, RequestTimeLimits.of(settings))),
         log_config=None,
-        log_level="warning",  # the log line `listening` of `__main__` replaces uvicorn's four lines
+        log_level="warning",  # instead of uvicorn's four lines, `__main__` logs the line `listening`
         access_log=False,
         backlog=ACCEPTED_AT_ONCE,
         proxy_headers=bool(settings.trusted_proxies.strip()),

@@ -33,9 +33,9 @@ from tidal_client.wire.analysis import AnalysisProgress
 from tidal_client.wire.generation_event import EVENT_DONE, GeneratedChoice, choices_of, read_done
 
 MAX_SILENT_TOKENS = 4096
-"""Maximum number of tokens of an analysis whose progress is not streamed."""
+"""Maximum number of tokens that an analysis without `stream` may generate."""
 MAX_STREAMED_TOKENS = 20_000
-"""Maximum number of tokens of an analysis whose progress is streamed."""
+"""Maximum number of tokens that an analysis with `stream` may generate."""
 TEXTS_AT_ONCE = 32
 """Number of texts generated at the same time: half of an engine's slots, to leave the other half to other requests."""
 PROGRESS_SECONDS = 0.2
@@ -88,7 +88,7 @@ async def analysis_events(
 ) -> AsyncGenerator[EngineEvent]:
     """Yield `progress` events, then `done` with the result.
 
-    Raises the errors of `generation_events`, and InvalidInputError when no text of a prompt has a token.
+    Raises the errors of `generation_events`, and InvalidInputError when all texts of a prompt are empty.
     """
     begun = time.monotonic()
     parts = plan_samples(prepared.config)

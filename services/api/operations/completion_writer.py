@@ -44,7 +44,7 @@ class _ChoiceState:
     text: str = ""
     """The text sent so far, without the prompt."""
     waiting: deque[Token] = field(default_factory=deque)
-    """Tokens whose text has not been sent yet."""
+    """Tokens that are not sent yet, because their text is not sent yet."""
 
 
 class CompletionWriter:

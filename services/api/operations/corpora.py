@@ -27,8 +27,8 @@ def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> 
             continue
         if source.startswith(("/", "~")) or ".." in PurePosixPath(source).parts:
             message = (
-                f"{source} leads outside the data folder; put the file below TIDAL_DATA_DIR and name it from there, "
-                "or use builtin:stories"
+                f"{source} leads outside the data folder; put the file below TIDAL_DATA_DIR and give "
+                "its path relative to that folder, or use builtin:stories"
             )
             raise InvalidInputError.at(f"{location}.{field}", message)
         # For a Hugging Face dataset, `validation_source` is the name of a split, which only the hub can check.

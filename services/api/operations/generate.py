@@ -38,7 +38,7 @@ log = get_logger(__name__)
 RETRY_SECONDS = 5.0
 """Seconds after which a client may retry when the queue is full (`Retry-After`)."""
 CHECK_SECONDS = 0.25
-"""Seconds between checks whether the client is still connected."""
+"""Number of seconds between checks whether the client is still connected."""
 LARGE_CHARACTERS = 100_000
 """A reply with more characters than this is built in a thread, because that takes some milliseconds."""
 
@@ -169,7 +169,7 @@ async def _withdraw(context: Context, request: GenerationRequest) -> bool:
         return bool(await context.redis.delete(keys.generate_request(request.id)))
     except (OSError, RedisError) as error:
         raise UnavailableError(
-            f"Redis did not answer while the request waited: {error or 'no answer'}; try again",
+            f"Redis did not answer while the request waited in the queue: {error or 'no answer'}; try again",
             code="redis_unavailable",
         ) from error
 

@@ -73,7 +73,7 @@ def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
 
 
 def experiment_facts(context: Context, experiment_id: str) -> ExperimentFacts:
-    """Return all data of an experiment that the patterns use. Raises NotFoundError."""
+    """Return all data of an experiment that the templates use. Raises NotFoundError."""
     store = context.store
     with context.sessions() as session:
         experiment, job = experiments.find_experiment(session, experiment_id)

@@ -63,7 +63,7 @@ class FigureReader:
         self._analysis_results: dict[str, Mapping[str, Any] | None] = {}
 
     def figure(self, chart: Chart) -> Figure:
-        """Return the figure of a chart with the data that is stored now."""
+        """Return the figure of a chart, with the currently stored data."""
         if isinstance(chart, MetricsChart):
             return self._metrics(chart)
         if isinstance(chart, AblationChart):

@@ -68,8 +68,8 @@ def change_report(session: Session, report_id: str, body: ReportChange) -> Repor
     """Replace title and text of a report.
 
     Raises ConflictError `report_changed` when `body.version` is not the newest version. A repeated request with the
-    same title and text succeeds, because the first reply may have been lost. Also raises NotFoundError, and
-    InvalidInputError for an invalid chart.
+    same title and text succeeds, because the first reply may have been lost. Raises InvalidInputError for an invalid
+    chart, and NotFoundError.
     """
     charts = check_charts(body.markdown)
     row = session.get(Report, report_id, options=[undefer(Report.markdown)], with_for_update=True)

@@ -171,7 +171,7 @@ def _hold_datasets(session: Session, context: Context, new: NewJob) -> None:
 def _dataset(context: Context, request: JobRequest) -> DatasetPayload:
     data = _build_section(DataConfig, {}, request.data, "data")
     if "source" not in request.data:
-        raise _invalid("data.source", "a dataset job needs the corpus to tokenise: the name of a dataset, or a file")
+        raise _invalid("data.source", "a dataset job needs a corpus to tokenise: give the name of a dataset or a file")
     if is_dataset_name(data.source) and context.datasets.has(data.source):
         return DatasetPayload(data=data, sha256=context.datasets.find(data.source).sha256)
     return DatasetPayload(data=data)
@@ -245,7 +245,7 @@ def _training_checkpoint(context: Context, reference: str, *, policy: bool) -> s
         raise _invalid(
             "resume_from",
             f"{reference!r} contains weights, but no training state; give one of {experiment_id}/{CHECKPOINT_FOLDER}/…"
-            + ("" if policy else ", or give it as `checkpoint` to start a new training from these weights"),
+            + ("" if policy else ", or give the reference as `checkpoint` to start a new training from these weights"),
         )
     return found
 

@@ -43,7 +43,7 @@ def list_datasets(session: SessionDep, context: ContextDep) -> DatasetList:
         }
     },
     responses={
-        200: {"model": DatasetUploaded, "description": "A dataset with this name and text existed before"},
+        200: {"model": DatasetUploaded, "description": "A dataset with this name and text already existed"},
         **problem_responses(408, 409, 503, 507),
     },
 )

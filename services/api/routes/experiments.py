@@ -126,7 +126,7 @@ def delete_experiment(experiment_id: str, context: ContextDep) -> None:
 
 @router.get("/{experiment_id}/status", summary="Show the status of the newest job", responses=problem_responses(404))
 def get_status(experiment_id: str, session: SessionDep) -> ExperimentStatus:
-    """Returns status, attempt, progress and error of the newest job of an experiment."""
+    """Returns the status, attempt, progress and error of an experiment's newest job."""
     return experiments.experiment_status(session, experiment_id)
 
 
@@ -210,7 +210,7 @@ async def _metrics(
         )
         return found.model_dump_json(by_alias=True).encode()
 
-    # Return bytes, because FastAPI would validate and copy every point again on the event loop.
+    # Return bytes; FastAPI would otherwise validate and copy every point again, on the event loop.
     return Response(await run_in_threadpool(read), media_type="application/json")
 
 

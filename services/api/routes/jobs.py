@@ -45,8 +45,8 @@ def create(
         Header(
             max_length=MAX_TEXT,
             description="Send the same key when you repeat a request whose reply was lost. The reply is then the "
-            "job of the first request (`Idempotency-Replayed: true`). A key is stored for 24 h. A request with the same "
-            "key and another body is answered with 422.",
+            "job of the first request (`Idempotency-Replayed: true`). A key is stored for 24 h. A request with the "
+            "same key and another body is answered with 422.",
         ),
     ] = None,
     dry_run: Annotated[bool, Query(alias="dryRun", description="Check and predict, but submit nothing.")] = False,

@@ -22,6 +22,8 @@ def show(
     session: Annotated[Session, Depends(session_of, scope="function")],
     limit: Annotated[int, Query(ge=0, le=HORIZON, description="Maximum number of waiting jobs per type.")] = HORIZON,
 ) -> QueueList:
-    """Returns the waiting jobs of each queue, in the order in which workers claim them, with predicted start times; and
-    the concurrency limits, the numbers of running jobs and the workers."""
+    """Returns the waiting jobs of each queue, in the order in which workers claim them, with predicted start times.
+
+    Also returns the concurrency limits, the numbers of running jobs and the workers.
+    """
     return queue.queue_overview(session, context.outlook, limit=limit)

@@ -1,4 +1,4 @@
-"""The live streams of all jobs, of one job and of one experiment, and several streams on one connection."""
+"""The live streams: of all jobs, of one job, of one experiment, and of several of these on one connection."""
 
 from __future__ import annotations
 

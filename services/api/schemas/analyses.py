@@ -19,7 +19,7 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 
 
 class AnalyzeRequest(Request):
-    """Prompts to generate texts from, and the analysis of their modulations."""
+    """A request to generate texts from prompts and to analyse their modulation."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -58,11 +58,12 @@ class AnalyzeRequest(Request):
     """Seed of the first text. The seeds of the other texts and of the bootstrap resamples are derived from it. The same
     seed gives the same analysis."""
     bootstrap: bool = False
-    """For kind batch: add 95 % confidence intervals from 1,000 resamples of the prompts."""
+    """For kind batch: whether to add 95 % confidence intervals, computed from 1,000 bootstrap resamples of the
+    prompts."""
     include_extreme_values: bool = False
-    """For kinds single and batch: add a sweep over the same prompts."""
+    """For kinds single and batch: whether to add a sweep over the same prompts."""
     stream: bool = False
-    """Answer with server-sent events: `progress`, then `done` with the whole result, or `error`."""
+    """Whether to answer with server-sent events: `progress`, then `done` with the whole result, or `error`."""
 
 
 class SaveAnalysisRequest(Request):

@@ -73,7 +73,7 @@ class CompletionRequest(StrictRequest):
     """Number of most likely tokens whose log-probabilities are returned at each position, in addition to that of the
     token itself."""
     echo: bool = False
-    """Begin the text with the prompt; `logprobs` then also covers the prompt's tokens."""
+    """Whether the text begins with the prompt; `logprobs` then also covers the tokens of the prompt."""
     stream: bool = False
     stream_options: StreamOptions | None = None
     """Only allowed with `stream`."""
@@ -85,7 +85,7 @@ class CompletionRequest(StrictRequest):
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
     """Subtracted from the logit of a token as often as the text already contains the token."""
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=MAX_BIASES)
-    """Maps token ids to values that are added to their logits."""
+    """Maps token ids to values that are added to the logits of these tokens."""
     suffix: str | None = None
     """Not supported, because the models generate from left to right."""
     user: str | None = None
@@ -99,7 +99,7 @@ class CompletionRequest(StrictRequest):
     top_k: TopK | None = None
     """Number of most likely tokens to sample from; null means all tokens."""
     repetition_penalty: RepetitionPenalty = 1.0
-    """Penalty on tokens that occurred before; 1 means no penalty."""
+    """Penalty on tokens that the prompt or the text already contains; 1 means no penalty."""
     gating_mode: Gating | None = None
     """null means learned if rl_checkpoint is given, otherwise fixed if modulation is given, otherwise none."""
     modulation: Modulation | None = None
@@ -217,7 +217,8 @@ class Logprobs(BaseModel):
     """The log-probabilities of the tokens of a choice; all lists have one item per token."""
 
     tokens: list[str]
-    """The text of each token; a token that is not a whole character is written as `bytes:\\xe2\\x80`."""
+    """The text of each token; a token that is not valid text, such as a part of a character, is written as
+    `bytes:\\xe2\\x80`."""
     token_logprobs: list[float | None]
     """Log-probability of each token. Penalties and temperature are applied for generated tokens, but not for tokens of
     the prompt. null for a token without a predecessor."""

@@ -43,7 +43,8 @@ class GenerateRequest(SamplingRequest, _Text):
     rl_checkpoint: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)] | None = None
     """The controller, for gatingMode learned: `<experiment id>/<file>` or `<experiment id>/final`."""
     stream: bool = False
-    """Answer with server-sent events: `token` for each token, then `done` with the whole reply, or `error`."""
+    """Whether to answer with server-sent events: `token` for each token, then `done` with the whole reply, or
+    `error`."""
 
     @model_validator(mode="after")
     def _policy_where_needed(self) -> Self:

@@ -73,4 +73,4 @@ class SignalRequest(Request):
 
     signal: Signal
     """pause: write a checkpoint and free the worker. resume: continue a paused job. complete: end the training now,
-    evaluate, and write the final model. stop: write a checkpoint and cancel the job."""
+    evaluate, and write the final model. stop: write a checkpoint, then cancel the job."""
