@@ -25,7 +25,7 @@ def found_in(folder: Path, text: str) -> list[str]:
     ("text", "finding"),
     [
         ("[a](other.md#nowhere)", "other.md has no heading for the anchor #nowhere"),
-        ("[a](missing.md)", "the link missing.md leads to no file"),
+        ("[a](missing.md)", "the target of the link missing.md does not exist"),
         ("`common/jobs/nothing.py`", "the path common/jobs/nothing.py does not exist"),
         ("`common/{redis,nothing}`", "the path common/{redis,nothing} does not exist"),
         ("`test_nothing_at_all.py`", "no file is named test_nothing_at_all.py"),
