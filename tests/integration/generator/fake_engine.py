@@ -1,4 +1,4 @@
-"""A fake engine process without torch: it answers a request with its id, or crashes or hangs if the id says so."""
+"""A fake engine process without torch: it answers a request with its id, or crashes or hangs if the id starts so."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_the_reply_equals_the_library_and_the_streamed_tokens(
 def test_a_client_that_does_not_stream_gets_the_first_token_and_the_reply(
     engine: Serving, redis_client: redis.Redis
 ) -> None:
-    """The event of the first token tells the api that the request has started."""
+    """The event of the first token shows that the request has started."""
     request(redis_client, "r1")
     engine.handle("r1")
     assert [kind for kind, _ in events(redis_client, "r1")] == [EVENT_TOKEN, EVENT_DONE]

@@ -229,7 +229,7 @@ def test_only_the_owning_attempt_registers_files(desk: Desk) -> None:
     )
     desk.do(release_job, job_id, 1)
     with pytest.raises(IntegrityError, match="does not own it"):
-        desk.sql(insert.format(1))  # nobody owns the job now
+        desk.sql(insert.format(1))  # no attempt owns the job now
     assert desk.claim("worker-2") is not None
     desk.do(transition, job_id, 2, S.STARTING)
     for statement in (

@@ -1,4 +1,4 @@
-"""Errors of the database become replies that tell a client whether to retry."""
+"""Database errors become replies from which a client learns whether to retry."""
 
 from __future__ import annotations
 
