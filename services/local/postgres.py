@@ -39,9 +39,8 @@ class PostgresServer(EmbeddedServer):
     """
 
     name = "PostgreSQL"
-    _stop_signal = (
-        signal.SIGINT
-    )  # PostgreSQL calls this a "fast shutdown": all sessions are ended, and the files are consistent.
+    # PostgreSQL calls this a "fast shutdown": all sessions are ended, and the files are consistent.
+    _stop_signal = signal.SIGINT
 
     def __init__(
         self, folder: Path | str, port: int | None = None, *, settings: Mapping[str, str] | None = None

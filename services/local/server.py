@@ -93,9 +93,8 @@ class EmbeddedServer:
             self._remove_leftovers()
             home = self._home()
             if home != self.folder and not (self.folder / "server.json").exists():
-                self.aside = move_aside(
-                    home
-                )  # The data cannot be used, because its password was in the deleted folder.
+                # The data cannot be used, because its password was in the deleted folder.
+                self.aside = move_aside(home)
             old = self._state or read_state(self.folder / "server.json")
             port = choose_port(self._wanted_port, old.port if old else None, name=self.name)
             self._state = ServerState(port=port, password=old.password if old else secrets.token_urlsafe(24))

@@ -218,10 +218,11 @@ class SupervisedHooks(DiskHooks):
         self._rewound = True
 
     def _send_progress(self) -> None:
+        # At the end of an attempt, two threads may call this at the same time.
         progress, self._progress = (
             self._progress,
             None,
-        )  # At the end of an attempt, two threads may call this at the same time.
+        )
         if progress is not None:
             self._send(progress)
 
@@ -257,9 +258,8 @@ class SupervisedHooks(DiskHooks):
                 self._end_process(EXIT_FAILED)
                 return
             self.event("checkpoint_failed", reason=error.message, left_with=None)
-        except (
-            Exception
-        ) as error:  # The main thread waits for the lock that this thread holds, so the process must end.
+        except Exception as error:
+            # The main thread waits for the lock that this thread holds, so the process must end.
             from services.trainer.failures import classify_failure
 
             log.exception("the emergency checkpoint failed")

@@ -213,9 +213,8 @@ def _metrics(history: History, job: JobRow, steps: list[StepRun]) -> Iterator[st
             yield f"the metric of step {step} is from attempt {attempt}, executed last by {executed.get(step)}"
             break
     last = max(_by_attempt(steps))
-    began = [
-        line.step for line in lines if line.rewind and line.attempt > last
-    ]  # The last attempt may complete the job without executing a step.
+    # The last attempt may complete the job without executing a step.
+    began = [line.step for line in lines if line.rewind and line.attempt > last]
     trained = began[-1] if began else max(run.step for run in steps if run.attempt == last)
     if job.status == "completed" and end != trained:
         yield f"the metrics end at step {end}, the training at {trained}"

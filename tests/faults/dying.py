@@ -43,9 +43,8 @@ def reap_and_wait(*arguments: Any) -> Reaped:
     """Make the reaper's changes, and keep the transaction open until this process is killed."""
     reaped = reap(*arguments)
     if reaped != Reaped():
-        arguments[0].execute(
-            text("SET LOCAL idle_in_transaction_session_timeout = 0")
-        )  # PostgreSQL must not end the transaction; only SIGKILL ends it.
+        # PostgreSQL must not end the transaction; only SIGKILL ends it.
+        arguments[0].execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         wait_for_ever()
     return reaped
 

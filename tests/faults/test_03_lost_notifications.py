@@ -25,9 +25,8 @@ def test_fault_03_a_notification_lost_with_its_worker_is_repeated(
     consumers = "the worker to wait for a message"
     fleet.wait_for(lambda: any("brpop" in str(c["cmd"]) for c in redis_client.client_list()), consumers, 60)
     fleet.processes["first"].send_signal(signal.SIGSTOP)
-    time.sleep(
-        rng.uniform(0.0, 1.0)
-    )  # The delay is random on purpose: the worker's BRPOP is either waiting or has just timed out.
+    # The delay is random on purpose: the worker's BRPOP is either waiting or has just timed out.
+    time.sleep(rng.uniform(0.0, 1.0))
     publisher = RedisPublisher(fleet.settings.redis_url)
     job_id = fleet.submit()
     fleet.wait_for(lambda: published(fleet), "the notification to be published", fleet.timers.patience)

@@ -34,9 +34,8 @@ def test_fault_09_a_worker_cut_off_from_the_database_for_half_a_lease_continues(
     with TcpProxy.of_url(fleet.settings.database_url.get_secret_value()) as proxy:
         fleet.worker(TIDAL_DATABASE_URL=proxy.url)
         fleet.wait_steps(job_id, 3, seconds=timers.patience)
-        time.sleep(
-            rng.uniform(0.0, timers.lease_renew_seconds)
-        )  # The delay is random on purpose, between two renewals.
+        # The delay is random on purpose, between two renewals.
+        time.sleep(rng.uniform(0.0, timers.lease_renew_seconds))
         before = len(fleet.steps(job_id))
         if how == "reset":
             proxy.cut()

@@ -94,9 +94,8 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
         writer.join()
     assert seen == kept_ids(redis_client, key, after=snapshot.id, until=cursor)
     assert len(seen) >= total
-    dropped_id = seen[
-        rng.randrange(total - RING - 1)
-    ]  # Neither Redis nor the api's memory still has the events after this id.
+    # Neither Redis nor the api's memory still has the events after this id.
+    dropped_id = seen[rng.randrange(total - RING - 1)]
     redis_client.xtrim(key, maxlen=len(seen) // 4, approximate=False)
     received = list(follow(client, path, dropped_id, 2))
     assert [event.name for event in received] == ["reset", "snapshot"]
