@@ -1,4 +1,4 @@
-"""A fake engine process without torch: it answers a request with its id, or crashes or hangs if the id starts so."""
+"""A fake engine process without torch: it replies with the request's id, and crashes or hangs for ids like crash-1, hang-1."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_every_way_gives_the_same(name: str, tmp_path: Path, monkeypatch: pytest
 
 
 class Hub:
-    """Replaces the library `datasets` by a fake with one dataset and without network access."""
+    """Replaces the library `datasets` with a fake that has one dataset and uses no network."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: Any = None
