@@ -58,8 +58,8 @@ class SamplingParameters(BaseModel):
     top_p: float = Field(1.0, ge=0, le=1)
     repetition_penalty: RepetitionPenalty = 1.2
     gating_mode: Gating = GatingMode.NONE
-    """With mode `none`, temperature, topK, topP and repetitionPenalty apply as given. With any other mode, the modulation of
-    each token determines them."""
+    """With mode `none`, temperature, topK, topP and repetitionPenalty apply as given. With any other mode,
+    the modulation of each token determines them."""
     modulation: Modulation = NEUTRAL_MODULATION
     """The modulation of every token if gatingMode is fixed."""
     stop: tuple[str, ...] = ()

@@ -1,4 +1,7 @@
-"""A fake engine process without torch: it replies with the request's id, and crashes or hangs for ids like crash-1, hang-1."""
+"""A fake engine process without torch that answers each request with the id of the request.
+
+It crashes if the id begins with "crash", and hangs if the id begins with "hang".
+"""
 
 from __future__ import annotations
 
