@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 @dataclass(frozen=True)
 class Allowance:
-    """A token bucket: `lines` may be written at once, then one more every `seconds_per_line`."""
+    """A token bucket for log lines: `lines` of them may be written at once, then one per `seconds_per_line`."""
 
     lines: int
     seconds_per_line: float
@@ -83,7 +83,10 @@ class RepeatFilter(logging.Filter):
         os.register_at_fork(after_in_child=self._begin)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return False for a line that is only counted. A malformed record passes, so that the handler reports it."""
+        """Return False if the line is only counted.
+
+        Return True for a malformed record, so that the handler reports it.
+        """
         if getattr(record, "is_count", False):
             return True
         try:
@@ -115,7 +118,7 @@ class RepeatFilter(logging.Filter):
 
     def _begin(self) -> None:
         """Reset all counts; also called in a forked child, where the timer thread of the parent does not run."""
-        # Reentrant, because a signal handler or a finaliser may log while this thread holds the lock.
+        # The lock is reentrant, because a signal handler or a finaliser may log while this thread holds it.
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._groups.clear()

@@ -65,7 +65,7 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json_lines
-        # The default formatter prints local variables, which is slow and reveals tokens and prompts.
+        # structlog's default formatter would print local variables, which is slow and reveals tokens and prompts.
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_indented_traceback)
     )
     tail: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]

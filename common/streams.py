@@ -12,7 +12,7 @@ import sys
 
 
 def accept_any_text() -> None:
-    """Change the error handling of this process's standard streams; safe to repeat."""
+    """Change the error handling of this process's standard streams. Repeated calls do no harm."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

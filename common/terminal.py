@@ -88,12 +88,12 @@ class Terminal(Console):
         super().print(*objects, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments of a renderable with printable text."""
+        """Yield the segments of a renderable, with their text made printable."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return the text with printable characters, so that columns are measured as they are printed."""
+        """Make the text printable before rich measures it, so that column widths fit the printed text."""
         return super().render_str(printable(text), **options)
 
 

@@ -107,9 +107,9 @@ def reap(session: Session, settings: Settings) -> Reaped:
 
 
 def mark_stale(session: Session) -> int:
-    """Mark active jobs whose lease has expired as stale, at most BATCH of them; return how many.
+    """Mark at most BATCH active jobs whose lease has expired as stale; return the number of marked jobs.
 
-    Rows that their owner is writing at this moment are skipped until the next pass.
+    A job whose owner is writing to its row at this moment is skipped until the next pass.
     """
     expired_lease = (
         select(Job)

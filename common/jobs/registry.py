@@ -113,7 +113,7 @@ def register_artifact(
 
 
 def register_analysis(session: Session, job_id: str, attempt: int, *, result: Mapping[str, Any]) -> None:
-    """Store the result of an analysis job; a later attempt replaces it. Raises LeaseLostError."""
+    """Store the result of an analysis job, or replace that of an earlier attempt. Raises LeaseLostError."""
     job = require_ownership(session, job_id, attempt)
     values = {"kind": result["kind"], "request": result["request"], "result": dict(result), "name": job.name}
     statement = insert(Analysis).values(

@@ -26,7 +26,7 @@ from common.logging import get_logger
 from tidal_client.vocabulary import TERMINAL
 
 FOLDERS = ("logs", "metrics")
-"""Folders to delete, below the folder of the experiment."""
+"""Names of the folders to delete in the folder of an experiment."""
 DAY_SECONDS = 86_400.0
 
 log = get_logger(__name__)
@@ -70,7 +70,8 @@ def delete_expired_archives(engine: Engine, store: ArtifactStore, days: float) -
     deleted = []
     for candidate in candidates:
         with sessions.begin() as session:
-            # Check again under the lock: the job may have been deleted, or another job may read the experiment now.
+            # The conditions are checked again under the lock, because the job may have been deleted, or another job may
+            # read from the experiment now.
             locked = _ended_jobs(days).where(Job.id == candidate.job_id).with_for_update(of=Job, skip_locked=True)
             job = session.scalar(locked.execution_options(populate_existing=True))
             if job is None:

@@ -19,7 +19,7 @@ from common.errors import DivergedError
 
 
 class Fault(StrEnum):
-    """Why an attempt ended. The value is the `error_code` of a job that fails for this reason."""
+    """The reason why an attempt ended. The value is the `error_code` of a job that fails for this reason."""
 
     DRAIN = "drain"
     WORKER_LOST = "worker_lost"
@@ -77,5 +77,5 @@ def decide_job_retry(fault: Fault, job: Job, settings: Settings) -> RetryDecisio
 
 
 def backoff(count: int) -> float:
-    """Return the delay in seconds before the next attempt after `count` faults: 0, then 5, 10, 20 … at most 60."""
+    """Return the delay in seconds before the attempt that follows fault number `count`: 0, 5, 10, 20 … at most 60."""
     return 0.0 if count <= 1 else doubled(5.0, 60.0, count - 2)

@@ -21,7 +21,7 @@ from tidal_client.vocabulary import RESUMABLE, TERMINAL, DesiredState, JobStatus
 
 
 def possible_signals(job: Job) -> frozenset[Signal]:
-    """Return the signals that `job` accepts in its present status; some may repeat its present desired state."""
+    """Return the signals that `job` accepts in its present status, including those that would change nothing."""
     return allowed_signals(JobStatus(job.status), DesiredState(job.desired_state), resumable=job.type in RESUMABLE)
 
 

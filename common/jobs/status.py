@@ -1,7 +1,7 @@
 """The state machine of a job: the table of allowed transitions, and how signals change the desired state.
 
-Uses neither the database nor a clock. `common.jobs.queue`, `signals` and `reaper` write only the transitions of
-`TRANSITIONS`; a trigger of the database holds the same table and refuses all others (docs/decisions/0034).
+Uses neither the database nor a clock. `common.jobs.queue`, `signals` and `reaper` write only the transitions in
+`TRANSITIONS`; a trigger in the database has the same table and refuses all other transitions (docs/decisions/0034).
 """
 
 from __future__ import annotations

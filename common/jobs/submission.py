@@ -40,7 +40,7 @@ MAX_TEXT = 200
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job to submit. The constructor raises InvalidInputError or ConfigError when the job could never run."""
+    """A job to submit. The constructor raises InvalidInputError or ConfigError if the fields are invalid."""
 
     type: JobType
     payload: JobPayload | Mapping[str, Any]
@@ -48,7 +48,7 @@ class NewJob:
     name: str | None = None
     tags: tuple[str, ...] = ()
     priority: int = 0
-    """Priority from -100 to 100; jobs with a higher one are claimed first."""
+    """Priority from -100 to 100; jobs with a higher priority are claimed first."""
     gpus: int = 1
     not_before: datetime | None = None
     """Earliest time at which the job may be claimed, with a time zone; None if it may be claimed at once."""

@@ -100,7 +100,7 @@ def run_sweep(
 
 
 def run_single_sweep(settings: Settings | None = None) -> SweepReport:
-    """Do one sweep, with its own connections."""
+    """Do one sweep, with new connections to PostgreSQL and Redis."""
     settings = settings or get_settings()
     engine = make_engine(settings.database_url, application_name="tidal-sweep", pool_size=1)
     publisher = RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)
@@ -144,9 +144,10 @@ def _server_settled(session: Session, settings: Settings) -> bool:
 
 
 def _renotify(session: Session, settings: Settings, queue: str, waiting: int) -> int:
-    """Repeat notifications for claimable jobs that have been due for long, or have just become due; return how many.
+    """Repeat notifications for claimable jobs whose notification may be lost; return the number of repeated ones.
 
-    The number is that of the jobs that could be claimed now, less the `waiting` notifications that are still in Redis,
+    These are jobs that have been due for longer than `outbox_seconds`, or whose `not_before` has just passed. There are
+    as many notifications as jobs that could be claimed now, less the `waiting` notifications that are still in Redis,
     so that notifications do not accumulate while there is no worker.
     """
     due_for = func.greatest(Job.updated_at, Job.not_before)

@@ -1,8 +1,8 @@
 """Lists the waiting jobs of a queue, with their positions and predicted starts.
 
-Limits apply per type. So the position of a job counts the jobs of its type that are claimed before it (with a higher
-priority, or older), including jobs that may not start yet (`not_before`). The prediction considers all types of the
-queue, because they share its workers (`common.jobs.forecast`).
+Concurrency limits apply per type. So the position of a job counts only waiting jobs of its type: those with a higher
+priority, and older ones with the same priority, even if they may not start yet (`not_before`). The prediction considers
+all types of the queue, because they share its workers (`common.jobs.forecast`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CountWorkers = Callable[[str], int | None]
 
 @dataclass(frozen=True)
 class QueuePosition:
-    """The position of a pending job in its queue."""
+    """The position and the predicted start of a pending job."""
 
     job_id: str
     type: str

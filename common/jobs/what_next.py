@@ -85,7 +85,7 @@ def _stale(job: Job, now: datetime, settings: Settings) -> str:
 
 
 def _outcome(job: Job, settings: Settings) -> str:
-    """Return what the reaper does with a stale job, as the predicate of a sentence."""
+    """Return what the reaper will do with a stale job, as the predicate of a sentence about the job."""
     if job.desired_state == DesiredState.STOP:
         return "is cancelled, as requested"
     decision = decide_job_retry(Fault.WORKER_LOST, job, settings)

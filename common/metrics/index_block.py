@@ -115,7 +115,7 @@ def read_block(file: BinaryIO, names: Collection[str] | None) -> Block | None:
         for at, name in enumerate(description["names"])
         if names is None or name in names
     }
-    if len(columns) < len(description["names"]):  # views would keep the whole payload in memory
+    if len(columns) < len(description["names"]):  # without copies, these views would keep the whole payload in memory
         steps, times = steps.copy(), times.copy()
         columns = {name: column.copy() for name, column in columns.items()}
     rewinds = [(attempt, step) for attempt, step in description["rewinds"]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class Segments:
-    """The open segment of one kind, and the paths of the segments before it.
+    """The segments of one kind that this process writes; only the last one is open.
 
     A segment that is `seconds` old or has `limit` bytes is closed before the next write.
     """

@@ -82,7 +82,7 @@ class MetricsWriter:
         self._shippers: dict[str, StreamShipper] = {}
         self._client: redis.Redis | None = None
         self._reported_dropped = 0
-        """Number of dropped points that were added to the counter in Redis."""
+        """Number of dropped points that have been added to the counter in Redis."""
         if redis_url is not None:
             self._client = connect(redis_url, WORKER_COMMANDS)
             stream = [keys.experiment_stream(experiment_id)]
@@ -126,7 +126,7 @@ class MetricsWriter:
     def flush(self) -> bool:
         """Write all points added so far to disk; call this before a checkpoint becomes visible.
 
-        Returns False if the write fails; the points then stay in memory.
+        Returns False after an error of the disk; points that could not be written stay in memory.
         """
         with self._flushing:
             return self._archive_waiting() and self._sync()

@@ -17,7 +17,7 @@ from common.model.rope import apply_rotary
 
 
 class TransformerBlock(nn.Module):
-    """Attention and feed-forward, each behind its DynamicGate."""
+    """A transformer block: attention and feed-forward network, whose outputs are each scaled by a DynamicGate."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class TransformerBlock(nn.Module):
         cache: KVCache,
         layer: int,
     ) -> Tensor:
-        """Return the output for one new position per sequence and append it to the cache.
+        """Return the output for one new position per sequence, and append its keys and values to the cache.
 
         x (B, 1, D), rotary tables (B, 1, 1, K), mask (B, 1, 1, S).
         """

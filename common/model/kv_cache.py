@@ -86,7 +86,7 @@ class KVCache:
             self.lengths[row] = padded if lengths is None else lengths[i]
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one position per row, keys and values (B, H, K). Return the layer's keys and values (B, H, span, K)."""
+        """Write keys and values (B, H, K) of one position per row; return those of the layer, (B, H, span, K)."""
         self.keys[layer, self._rows, :, self.lengths] = keys.to(self.keys.dtype)
         self.values[layer, self._rows, :, self.lengths] = values.to(self.values.dtype)
         span = self.span
@@ -112,6 +112,6 @@ class KVCache:
             )
 
     def advance(self) -> None:
-        """Increase all lengths by the token that `append` wrote in every layer."""
+        """Increase all lengths by 1, after `append` has written a position in every layer."""
         self.lengths += 1
         self.bounds = [bound + 1 for bound in self.bounds]

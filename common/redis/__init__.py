@@ -1,1 +1,1 @@
-"""Everything that uses Redis: key names, clients, live feed, heartbeats, notifications, and generation messages."""
+"""The modules that use Redis: key names, clients, live feed, heartbeats, notifications, and generation messages."""

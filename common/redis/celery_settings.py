@@ -38,7 +38,7 @@ def celery_settings(redis_url: str | SecretStr) -> dict[str, Any]:
         "task_acks_late": False,
         "task_reject_on_worker_lost": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # A notification that waits in Redis can go to any worker, but a prefetched one cannot.
+        # Workers do not prefetch, because a prefetched notification could no longer go to another worker.
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
         "broker_connection_retry_on_startup": True,

@@ -51,19 +51,19 @@ class ClientOptions:
 
 
 COMMANDS = ClientOptions(answer_timeout=5.0, connect_timeout=5.0, idle_check=CHECK_SECONDS)
-"""For short commands of callers that can wait some seconds: the publisher, and checks whether Redis answers."""
+"""Options for short commands of callers that can wait some seconds, such as the publisher and checks of Redis."""
 WORKER_COMMANDS = ClientOptions(answer_timeout=2.0, connect_timeout=2.0)
-"""For threads of workers, which must not block for long and retry failed commands themselves."""
+"""Options for threads of workers, which must not block for long and retry failed commands themselves."""
 DISPLAY_READS = ClientOptions(answer_timeout=0.5, connect_timeout=0.5)
-"""For reads whose result is only displayed; the caller continues without an answer."""
+"""Options for reads whose result is only displayed; without an answer, the caller continues."""
 LONG_COMMAND = ClientOptions(answer_timeout=10.0, connect_timeout=5.0)
-"""For a single command that affects all keys, such as FLUSHDB."""
+"""Options for a single command that affects all keys, such as FLUSHDB."""
 REPLIES = ClientOptions(
     answer_timeout=5.0, connect_timeout=2.0, retries=3, backoff=(0.05, 1.0), idle_check=CHECK_SECONDS, decode=False
 )
-"""For the engine, which reads requests and writes all replies; tokens must not be delayed for long."""
+"""Options for the engine, which reads requests and writes all replies; tokens must not be delayed for long."""
 FINAL_REPLIES = ClientOptions(answer_timeout=5.0, connect_timeout=2.0, decode=False)
-"""For the parent process of the engine, which sends errors to the clients of an engine that has died."""
+"""Options for the parent process of the engine, which sends errors to the clients of an engine that has died."""
 
 
 def request_options(max_connections: int) -> ClientOptions:

@@ -69,12 +69,12 @@ def encode_generation_event(request_id: str, event: str, data: GenerationEvent) 
 
 
 def encode_large_generation_event(request_id: str, event: str, data: GenerationEvent) -> EncodedEvent:
-    """Encode an event with large data in small steps: one call of `json.dumps` would block all other threads."""
+    """Encode an event with large data in small steps, because a single `json.dumps` would block all other threads."""
     return EncodedEvent(request_id, event, _in_pieces(data))
 
 
 def by_stream(events: Iterable[EncodedEvent]) -> dict[str, list[EncodedEvent]]:
-    """Group events by the stream they belong to, keeping their order."""
+    """Return {stream: its events}, in the given order."""
     streams: dict[str, list[EncodedEvent]] = {}
     for event in events:
         streams.setdefault(keys.generate_stream(event.request_id), []).append(event)

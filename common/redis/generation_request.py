@@ -44,11 +44,11 @@ class GenerationRequest(SamplingParameters):
     top_log_probs: int = 0
     """Number of the most likely tokens that are reported with each token."""
     log_probs: bool = False
-    """Report the data for `logprobs` of the OpenAI API with each token; with `echo`, also with the tokens of the
-    prompt."""
+    """Whether to report the data for `logprobs` of the OpenAI API with each token; with `echo`, also with the tokens of
+    the prompt."""
     echo: bool = False
-    """Report the prompt in a separate event."""
+    """Whether to report the prompt in a separate event."""
     trajectory: bool = True
-    """Report all tokens in the last event."""
+    """Whether to report all tokens in the last event."""
     stream: bool = False
-    """Send a `token` event for each token; if false, only for the first token of each completion."""
+    """Whether to send a `token` event for each token, or only for the first token of each completion."""

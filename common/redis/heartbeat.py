@@ -77,7 +77,7 @@ class Heartbeat:
         self._feed.heartbeat(self._worker, fields, now=now, seconds_to_live=MISSED * self._seconds)
 
     def close(self) -> None:
-        """Stop the heartbeats and remove the worker from the display."""
+        """Stop the heartbeats and delete the last one, so that the worker is no longer displayed."""
         self._stop.set()
         self._thread.join()
         self._feed.farewell(self._worker)
@@ -97,7 +97,10 @@ class Heartbeat:
 
 
 def alive_on_host(redis_url: str, queue: str, host: str | None = None) -> bool:
-    """Return whether a worker of `queue` on `host` (default: this one) has a heartbeat; False without Redis."""
+    """Return whether a worker of `queue` on `host` (by default this machine) has a heartbeat.
+
+    Without Redis, return False.
+    """
     client = connect(redis_url, WORKER_COMMANDS)
     try:
         for name in client.zrange(keys.WORKERS, 0, -1):

@@ -17,7 +17,7 @@ HEALTH_QUEUE: Final = "health"
 EVENT_METRICS = "metrics"
 """data: {"points": [{"step", "time", "attempt", "values": {name: number}}]}, one entry per flush."""
 EVENT_RL_METRICS = "rl-metrics"
-"""Like EVENT_METRICS, for controller training."""
+"""The same data as EVENT_METRICS, but for controller training."""
 EVENT_REWIND = "rewind"
 """data: {"attempt", "step"}. This attempt resumes after `step`, so later points of earlier attempts are void."""
 EVENT_STATUS = "status"
@@ -41,7 +41,7 @@ WORKERS = "tidal:workers"
 HEALTH = "tidal:health"
 """Heartbeat of the health process, a hash with a time to live: pid, host, sweptAt, published, …"""
 COUNTERS = "tidal:counters"
-"""Hash of counters for processes that have no `/metrics` endpoint."""
+"""Hash of counters of the processes that have no `/metrics` endpoint themselves."""
 METRICS_DROPPED = "metricsDropped"
 """Field of COUNTERS: number of points that every `MetricsWriter` has lost."""
 GENERATE_TTL_SECONDS = 120
@@ -49,7 +49,7 @@ GENERATE_TTL_SECONDS = 120
 GENERATE_STREAM_SECONDS = 3600
 """Time to live of the event stream of an api process after its last entry, in case the process is only suspended."""
 STREAM_TTL_AFTER_END_SECONDS = 3600
-"""Time to live of a job's streams after its end."""
+"""Time to live of the streams of a job and its experiment after the end of the job."""
 
 
 def job_stream(job_id: str) -> str:

@@ -52,7 +52,7 @@ class LiveFeed:
         self._put(command)
 
     def heartbeat(self, worker: str, fields: Mapping[str, str], *, now: float, seconds_to_live: float) -> None:
-        """Replace the heartbeat of `worker`; `now` in seconds since 1970."""
+        """Replace the heartbeat of `worker`; `now` is in seconds since 1970."""
 
         mapping: dict[Any, Any] = dict(fields)
 

@@ -32,15 +32,16 @@ class AbsenceDetector:
         """{process: number of successive checks in which it was absent, or None if it was never present}."""
 
     def due(self, names: Iterable[str], now: float) -> bool:
-        """Return whether to check now: `seconds` have passed, or one of `names` was never checked."""
+        """Return whether a check is due: the last one was `seconds` ago, or one of `names` was never checked."""
         names = set(names)
         return bool(names) and (now - self._checked_at >= self._seconds or not names <= self._missed.keys())
 
     def record_check(self, present: Mapping[str, bool], subscription: int | None, now: float) -> set[str]:
         """Process the result of a check and return the processes that are dead.
 
-        `present` holds all processes that were checked; all others are forgotten. `subscription` is the number of the
-        observer's own subscription, counted from its start, or None while it has none.
+        `present` is {process: whether it was subscribed} for all processes that were checked; others are forgotten.
+        `subscription` is the number of the observer's own subscription, counted from its start, or None while it has
+        none.
         """
         outdated = now - self._checked_at > 3 * self._seconds
         if outdated or subscription is None or subscription != self._subscription:

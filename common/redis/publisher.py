@@ -52,14 +52,15 @@ class RedisPublisher:
         self._celery = make_producer("tidal-producer", redis_url, timeout)
 
     def notify_worker(self, queue: str) -> None:
-        """Notify the workers of `queue` that a job may be claimed."""
+        """Notify a worker of `queue` that a job may be claimed."""
         with _redis_errors():
             self._celery.send_task(NOTIFY_TASK, args=[queue], queue=queue, retry=False, ignore_result=True)
 
     def update(self, outbox_id: int, document: dict[str, Any], *, final: bool) -> None:
-        """Append `document` to the streams of all jobs, of the job and of its experiment, once per `outbox_id`.
+        """Append the job-update `document` to three streams: of all jobs, of the job, and of its experiment.
 
-        The streams of the job and the experiment expire one hour after the end of the job, which `final` announces.
+        A second call with the same `outbox_id` has no effect. If the job has ended (`final`), the streams of the job
+        and of the experiment expire in one hour.
         """
         streams = [
             keys.JOBS_STREAM,

@@ -32,7 +32,7 @@ StreamEntry = tuple[str, str]
 
 @dataclass(frozen=True)
 class FilePosition:
-    """The index of a file, the byte offset in that file, and the number of lines sent from all files."""
+    """The position up to which lines were sent: index of the file, byte offset in it, lines sent from all files."""
 
     file: int = 0
     offset: int = 0
@@ -63,7 +63,7 @@ class StreamShipper:
 
     @property
     def position(self) -> FilePosition:
-        """Return the position up to which all lines are in the streams."""
+        """The position up to which all lines were sent to the streams."""
         return self._position
 
     def ship(self, files: Sequence[Path], *, force: bool = False) -> bool:
@@ -121,7 +121,7 @@ class StreamShipper:
 
 
 def _complete_lines(path: Path, offset: int) -> list[bytes]:
-    """Return complete lines from `offset`, up to CHUNK_BYTES in total; a single longer line is returned completely."""
+    """Return the complete lines after `offset`, at most CHUNK_BYTES in total, or a single line if it is longer."""
     limit = CHUNK_BYTES
     try:
         with path.open("rb") as file:

@@ -99,7 +99,7 @@ POLICY = (
 def html_document(
     title: str, markdown: str, figure_of: FigureOf, *, made_at: datetime, changed_at: datetime | None = None
 ) -> str:
-    """Return the report as the text of one HTML file; `made_at` is the time of the export, which the page states."""
+    """Return the report as the text of one HTML file, which shows the time of the export, `made_at`."""
     body = []
     for part in render_parts(markdown, views=False):
         if isinstance(part, HtmlPart):

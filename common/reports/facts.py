@@ -1,4 +1,4 @@
-"""The data about an experiment from which reports are generated; the caller reads them from the database and files."""
+"""The data about an experiment from which reports are generated. The caller reads the data from database and files."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class LineFigure:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar for a mean, with the ends of its interval if it has one."""
+    """A bar that shows a mean; `low` and `high` are the ends of its confidence interval, or None."""
 
     label: str
     value: float
@@ -55,7 +55,7 @@ Figure = LineFigure | BarFigure
 
 
 def end_values(figure: Figure) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of a table: the end and the range of each line, or the value and interval of each bar."""
+    """Return header and rows of a table: last value and range of each line, or value and interval of each bar."""
     if isinstance(figure, BarFigure):
         bars = [[bar.label, number(bar.value, signed=figure.signed), _interval(bar)] for bar in figure.bars]
         return ["", "mean", "95 % interval"], bars

@@ -77,7 +77,7 @@ def render_parts(markdown: str, *, views: bool = True) -> list[Part]:
 
 
 def check_charts(markdown: str, *, location: str = "body.markdown") -> list[Chart]:
-    """Return the charts of a report; raise InvalidInputError, which lists each invalid block with its line."""
+    """Return the charts of a report. Raises InvalidInputError that lists every invalid block with its line."""
     found = list(_blocks(markdown))
     problems = [part for part in found if isinstance(part, ProblemPart)]
     if problems:

@@ -31,7 +31,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#])")
 
 
 def number(value: object, digits: int = 4, *, signed: bool = False) -> str:
-    """Format a number with `digits` significant digits, as `1,234` from 1,000 on, or with an exponent.
+    """Format a number with `digits` significant digits; large numbers as `1,234`, extreme ones with an exponent.
 
     A value that is not a finite number, which another program may have written, becomes an en dash.
     """

@@ -41,7 +41,7 @@ SEQUENCES_AT_ONCE = 96
 
 
 class _EarlyStop(Exception):
-    """A stop request arrived during the ablation."""
+    """Raised when a stop request arrives during the ablation."""
 
     def __init__(self, request: StopRequest) -> None:
         super().__init__(request.value)
@@ -95,7 +95,10 @@ def run_ablation_job(
     statistics: NgramStatistics | None = None,
     end_token: int | None = None,
 ) -> Outcome:
-    """Run the ablation, write `ablation_results.json` and report it. Obeys pause, stop and drain between steps."""
+    """Run the ablation, write `ablation_results.json` and report the file.
+
+    Obeys pause, stop and drain between steps.
+    """
     hooks.phase("ablation")
 
     def on_step(_: int) -> None:

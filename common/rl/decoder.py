@@ -23,7 +23,7 @@ from common.rl.statistics import NgramStatistics
 
 
 class DecodedStep(NamedTuple):
-    """Result of one step: token (B,) int64, reward components (B, 5), whether the token is end-of-text (B,) bool."""
+    """Result of one step: token (B,) int64, reward components (B, 5), and `ended` (B,) bool for end-of-text."""
 
     token: Tensor
     components: Tensor
@@ -68,7 +68,7 @@ class Decoder:
         self.hidden = torch.zeros(batch_size, model.config.d_model, device=self.device)
 
     def start(self, prompts: Tensor, lengths: Tensor) -> None:
-        """Start new sequences from prompts (B, P) int64 of `lengths` (B,), right-padded; prefill without modulation."""
+        """Start new sequences: prefill the right-padded prompts (B, P) int64 of `lengths` (B,) without modulation."""
         self.history.reset(prompts, lengths)
         logits, hidden = self.model.prefill(prompts, self.cache, lengths)
         self.logits, self.hidden = logits.float(), hidden.float()
@@ -89,7 +89,7 @@ class Decoder:
 
     @torch.no_grad()
     def step(self, action: Tensor, uniform: Tensor) -> DecodedStep:
-        """Sample a token per sequence with modulation `action` (B, 1) and noise `uniform` (B,), score and decode it."""
+        """Sample, score and decode a token per sequence, with modulation `action` (B, 1) and noise `uniform` (B,)."""
         parameters = decoding_parameter_rows(action, self.config.modulation)
         scores = score_sequences(self.logits, self.history.tokens, parameters)
         sampled = sample_scored(scores, parameters, uniform, max_candidates=self.max_top_k)

@@ -92,7 +92,7 @@ class DecodingEnvironment:
 
     @torch.no_grad()
     def step(self, action: Tensor) -> Transition:
-        """Decode one token per sequence with modulation `action` (B, 1); sequences whose episode ended restart."""
+        """Decode one token per sequence with modulation `action` (B, 1); restart sequences whose episode has ended."""
         uniform = torch.rand(self.num_envs, generator=self._noise, device=self.device)
         step = self.decoder.step(action, uniform)
         self.steps = self.steps + 1

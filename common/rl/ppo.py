@@ -64,7 +64,7 @@ class PPOBatch:
 
 @dataclass(frozen=True)
 class Losses:
-    """The loss of one minibatch and its parts, all scalars; `total` carries the gradient."""
+    """The loss of one minibatch and its parts, all scalars; call `backward` on `total`."""
 
     total: Tensor
     policy: Tensor

@@ -69,9 +69,9 @@ def step_reward(
 ) -> StepReward:
     """Return the reward of one sampled token.
 
-    `scored_logits` (V,) are the logits after repetition penalty and temperature, `generated` all tokens before `token`
-    including the prompt, `sampling_entropy` the entropy in nats of the distribution from which it was sampled. Without
-    `statistics` the coherence is 0.5.
+    `scored_logits` (V,) are the logits after repetition penalty and temperature, `generated` are all tokens before
+    `token` including the prompt, and `sampling_entropy` is the entropy in nats of the distribution from which `token`
+    was sampled. Without `statistics` the coherence is 0.5.
     """
     config = config or RewardConfig()
     log_probs = scored_logits.double().log_softmax(-1)

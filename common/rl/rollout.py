@@ -115,7 +115,7 @@ class EpisodeMean:
     """Moving average of the undiscounted reward sums of episodes, initialised with the first finished episode."""
 
     rate: float = 0.05
-    """Weight of a new episode."""
+    """Weight of the newest episode in the average."""
     value: float | None = None
     """The average; None before the first finished episode."""
     finished: int = 0

@@ -25,7 +25,7 @@ def linear_schedule(start: float, end: float, progress: float) -> float:
 
 
 def decayed_learning_rate(base: float, progress: float) -> float:
-    """Return a learning rate that falls linearly from `base` at progress 0 to 10 % of it at progress 1."""
+    """Return a learning rate that falls linearly from `base` at progress 0 to 10 % of `base` at progress 1."""
     return linear_schedule(base, 0.1 * base, progress)
 
 

@@ -37,7 +37,7 @@ class ControllerCounters:
     seconds: float = 0.0
     """Training time in seconds over all attempts."""
     finished: bool = False
-    """Whether training has ended, so that only policy file and ablation remain."""
+    """Whether training has ended, so that only the policy file and the ablation are left to do."""
     best_evaluation: float | None = None
     """Highest reward of an evaluation so far; None before the first one."""
     episode: EpisodeMean = field(default_factory=EpisodeMean)
@@ -111,9 +111,9 @@ class ControllerState(Resumable):
         self._save_in_background(None if evaluation is None else Score("evaluation reward", evaluation))
 
     def restore(self, info: CheckpointInfo) -> list[str]:
-        """Load a checkpoint and return the reasons why the continuation is not bit-exact; an empty list means it is.
+        """Load a checkpoint. Return the reasons why training cannot continue bit-exactly from it, if any.
 
-        Raises CheckpointError if it is damaged or belongs to another training.
+        Raises CheckpointError if the checkpoint is damaged or belongs to another training.
         """
         device = self.environment.device
         weights, state = self.writer.manager.load(info, "cpu")

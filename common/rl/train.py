@@ -124,7 +124,7 @@ def train_policy(
 
 
 def _diverged(run: _ControllerTraining, error: DivergedError) -> DivergedError:
-    """End a training that diverged and return the error to raise."""
+    """Report the divergence, withdraw the affected checkpoints, and return the error to raise."""
     state, hooks = run.state, run.hooks
     hooks.offer_checkpoint(None)
     state.forbid_checkpoints()
@@ -171,7 +171,7 @@ def _check_policy(policy: GatingPolicy, observation: Tensor) -> None:
 
 
 class _ControllerTraining:
-    """One attempt of a controller training: the loop over iterations and its parts."""
+    """One attempt of a controller training, which runs its iterations."""
 
     def __init__(
         self,
@@ -185,9 +185,9 @@ class _ControllerTraining:
         self.statistics, self.evaluation, self.end_token = prepared.statistics, prepared.evaluation, end_token
         self.weights = reward_weights(config.reward)
         self.transitions = 0
-        """Transitions of the current iteration."""
+        """Number of transitions of the current iteration."""
         self.updates_before = 0
-        """Steps of the optimiser before the current iteration."""
+        """Number of steps that the optimiser had taken before the current iteration."""
         self.request: StopRequest | None = None
         self.started_at = self.saved_at = time.monotonic()
 
@@ -228,7 +228,7 @@ class _ControllerTraining:
     def _share_of_time(self) -> float:
         """Return the used share of `max_seconds`, 0 without a limit.
 
-        `counters.seconds` covers finished iterations only.
+        The current iteration is included; `counters.seconds` covers only finished ones.
         """
         if self.config.max_seconds is None:
             return 0.0

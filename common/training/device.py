@@ -38,7 +38,7 @@ class ComputeConfig:
 
 
 def select_device(name: str) -> torch.device:
-    """Return the device that `name` (auto, cpu, cuda or cuda:N) stands for. Raises ConfigError if it does not exist."""
+    """Return the device for `name` (auto, cpu, cuda or cuda:N). Raises ConfigError if the device does not exist."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

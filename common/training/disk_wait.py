@@ -33,11 +33,11 @@ inodes)."""
 EVERY_REQUEST = frozenset(StopRequest)
 """All kinds of stop requests."""
 EARLY_STOP_REQUESTS = EVERY_REQUEST - {StopRequest.COMPLETE}
-"""The stop requests that end a job without its final files."""
+"""The stop requests after which a training ends without writing its final files."""
 
 
 class StoppedWaiting(Exception):
-    """A stop request arrived before the disk had space for a file."""
+    """Raised when a stop request arrives before the disk has space for a file."""
 
     def __init__(self, request: StopRequest) -> None:
         super().__init__(request)

@@ -28,7 +28,7 @@ class FinalSavable(Savable, Protocol):
 
 
 def save_finished_state(state: Savable, hooks: TrainingHooks) -> None:
-    """Save the state of a training that has ended, as soon as the disk has space.
+    """Save the state of a training whose steps have ended, as soon as the disk has space.
 
     Raises StoppedWaiting on a stop request during the wait, StorageError for any other error of the disk.
     """
@@ -58,7 +58,7 @@ def write_final_checkpoint(
 def try_final_checkpoint(
     save: Callable[[], SavedCheckpoint | None], hooks: TrainingHooks, request: StopRequest | None
 ) -> SavedCheckpoint | None:
-    """Return the result of `save`, or None if it failed and `request` is obeyed without a checkpoint.
+    """Call `save` and return its result, or None if it failed but `request` can be obeyed without a checkpoint.
 
     Raises StorageError when `save` failed and `request` is a pause, because there is nothing to resume from.
     """

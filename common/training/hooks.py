@@ -25,11 +25,11 @@ class StopRequest(StrEnum):
     STOP = "stop"
     """Write a checkpoint and end; the job is cancelled."""
     DRAIN = "drain"
-    """Write a checkpoint and end; the worker shuts down, and another worker resumes the job."""
+    """Write a checkpoint and end, because the worker shuts down; another worker resumes the job."""
 
 
 class Outcome(StrEnum):
-    """How a training ended if it did not fail."""
+    """The ways in which a training ends if it does not fail."""
 
     COMPLETED = "completed"
     PAUSED = "paused"

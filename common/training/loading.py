@@ -34,7 +34,7 @@ FETCH_SECONDS = 6 * 3600.0
 
 
 class StoppedWhileLoading(Exception):
-    """A stop request arrived before there was any state to save."""
+    """Raised when a stop request arrives before there is any state to save."""
 
     def __init__(self, request: StopRequest) -> None:
         super().__init__(request)
@@ -42,7 +42,7 @@ class StoppedWhileLoading(Exception):
 
 
 class LongPhase:
-    """Reports a phase, and repeats the report every few seconds as long as `heartbeat` is called during the work."""
+    """Reports a long phase. Calls of `heartbeat` during the work repeat the report every few seconds."""
 
     def __init__(self, hooks: TrainingHooks, name: str) -> None:
         self._hooks, self._name = hooks, name

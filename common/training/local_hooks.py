@@ -23,7 +23,7 @@ from common.training.hooks import SavedCheckpoint, StopRequest
 from tidal_client.vocabulary import WAITING_FOR_DISK
 
 PRINT_SECONDS = 10.0
-"""Seconds between two printed losses."""
+"""Seconds between two printed lines of metrics."""
 _PRINTED = {
     names.LOSS: "loss",
     names.VALIDATION_LOSS: "validation loss",
@@ -93,7 +93,7 @@ class LocalHooks(DiskHooks):
         self._progress.update(self._bar, description=name)
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Archive the metrics, and print them every few seconds, or at once if they include a validation."""
+        """Archive the metrics. Print them every few seconds, and always if they include a validation loss."""
         self._writer.add(kind, step, values)
         now = time.monotonic()
         if now - self._printed_at < PRINT_SECONDS and names.VALIDATION_LOSS not in values:
@@ -112,7 +112,7 @@ class LocalHooks(DiskHooks):
         self._progress.update(self._bar, completed=share, steps=f"step {step:,}/{total_steps:,}")
 
     def requested_stop(self) -> StopRequest | None:
-        """Return the stop request of a signal."""
+        """Return the stop request that a signal such as Ctrl-C has caused, or None."""
         return self._request
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
@@ -139,7 +139,7 @@ class LocalHooks(DiskHooks):
         """Ignore the offer: a second Ctrl-C ends the training at once."""
 
     def before_checkpoint(self) -> None:
-        """Write the metrics up to the checkpoint to disk first."""
+        """Write the metrics so far to disk before the checkpoint becomes visible."""
         self.flush_metrics()
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:

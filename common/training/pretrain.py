@@ -115,7 +115,8 @@ class _Update(NamedTuple):
     loss: float
     """Mean loss per token in nats."""
     gradient_norm: float
-    """Norm before clipping. It is infinite or NaN only if fp16 gradients overflowed and the update was skipped."""
+    """Gradient norm before clipping. It is infinite or NaN only if fp16 gradients overflowed and the update was
+    skipped."""
     learning_rate: float
 
 
@@ -178,7 +179,7 @@ def _take_step(run: PretrainingRun) -> _Update | None:
 
 
 def _random_modulation(batch: int, fraction: float) -> Tensor | None:
-    """Return a modulation (B, 1), uniform in [0, 1], for `fraction` of the micro-batches, otherwise None.
+    """Return, for a share `fraction` of the micro-batches, a uniform modulation (B, 1) in [0, 1]; otherwise None.
 
     Training with random modulation makes the gates respond to it.
     """
@@ -269,7 +270,7 @@ def _save_when_due(run: PretrainingRun) -> None:
 
 
 def _diverged(run: PretrainingRun, error: DivergedError, initial_checkpoint: Path | None) -> DivergedError:
-    """End a training that diverged and return the error to raise."""
+    """Report the divergence, withdraw the affected checkpoints, and return the error to raise."""
     state, hooks = run.state, run.hooks
     hooks.offer_checkpoint(None)
     state.forbid_checkpoints()

@@ -21,7 +21,7 @@ from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, TrainingS
 
 
 class Resumable(ABC):
-    """The state of a training, which is marked between two changes of the weights and saved as it was at the mark.
+    """The state of a training. It is marked between two changes of the weights, and saved as it was when marked.
 
     A subclass calls `self.mark()` at the end of its constructor, and holds `_lock` while it changes the weights.
     """

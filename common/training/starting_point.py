@@ -1,6 +1,7 @@
 """Finds the state from which a pretraining starts.
 
-This is its own newest intact checkpoint, a checkpoint of another experiment, a file of weights, or new weights.
+This is the newest intact checkpoint of its own experiment, a checkpoint of another experiment, a file of weights, or
+new weights.
 """
 
 from __future__ import annotations

@@ -32,12 +32,12 @@ class ReportSection:
     blocks: Sequence[str]
 
     def markdown(self, level: int) -> str:
-        """Return the section as Markdown with a heading of this level."""
+        """Return the section as Markdown, with a heading of level `level`."""
         return "\n\n".join([f"{'#' * level} {self.title}", *self.blocks]) + "\n"
 
 
 def chart(**fields: Any) -> str:
-    """Return the fenced block of a chart with these fields, except those that are None."""
+    """Return the fenced block of a chart with the given fields; fields that are None are omitted."""
     given = {name: value for name, value in fields.items() if value is not None}
     return f"```chart\n{json.dumps(given, ensure_ascii=False)}\n```"
 
@@ -48,7 +48,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def mappings(value: Any) -> list[Mapping[str, Any]]:
-    """Return the items of a list that are mappings; an empty list if `value` is not a list."""
+    """Return the items of `value` that are mappings; an empty list if `value` is not a list."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 

@@ -23,4 +23,4 @@ def test_an_unknown_level_is_info_and_a_warning(level: str, lines: int, warned: 
     environ = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "TIDAL_LOG_LEVEL": level}
     ended = subprocess.run([sys.executable, "-c", CODE], env=environ, capture_output=True, text=True)
     assert ended.returncode == 0 and len(ended.stderr.splitlines()) == lines
-    assert ("none of debug, info, warning, error; info is used" in ended.stderr and level in ended.stderr) is warned
+    assert ("not one of debug, info, warning, error; using info" in ended.stderr and level in ended.stderr) is warned
