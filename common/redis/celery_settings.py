@@ -1,4 +1,4 @@
-"""The Celery configuration that workers and processes that only publish messages share.
+"""The Celery configuration of all processes: the workers, and the processes that only publish messages.
 
 A message only notifies a worker; the queue is the table in PostgreSQL (docs/decisions/0019). Therefore messages are
 acknowledged before the work, nothing is prefetched, there are no results, and no code relies on a message being

@@ -32,8 +32,7 @@ EVENTS = "events"
 NUMBER = "number"
 ALIVE = "alive"
 MAX_ENTRIES = 4096
-"""Largest number of entries in the stream of an api process that does not read. Otherwise it deletes the entries that
-it has read."""
+"""Largest number of entries in a stream, in case its api process does not read. Entries that were read are deleted."""
 
 PIECE = 16
 """Lists with more items than this limit are encoded item by item."""

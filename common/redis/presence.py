@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 MISSES = 2
-"""Number of successive checks in which a process must be absent to count as dead. A single one may be a broken
+"""Number of successive checks in which a process must be absent to count as dead. A single absence may only be a broken
 connection."""
 
 

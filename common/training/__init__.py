@@ -1,4 +1,4 @@
-"""Language model training: training loop, optimiser, schedule, evaluation, and the interface to the running program.
+"""Language model training: loop, optimiser, schedule, evaluation, and the interface to the program that runs it.
 
 The package exports only the names that do not need torch; import the others from their modules, such as
 `common.training.pretrain`.

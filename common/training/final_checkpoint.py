@@ -2,8 +2,8 @@
 
 If there is no other checkpoint, a pause would lose the work, so it ends with an error. If the reason is a full disk,
 the worker returns the job to the queue, to start again when there is space. Stop and drain are obeyed even without a
-checkpoint, and a training that ends by itself still tries to write its final files. Both report the event
-`checkpoint_failed`.
+checkpoint, and a training that ends by itself still tries to write its final files. In both cases, the event
+`checkpoint_failed` is reported.
 """
 
 from __future__ import annotations

@@ -70,10 +70,9 @@ def load_corpus(
 ) -> Corpus:
     """Open the corpus in a separate phase, then report the event "corpus".
 
-    Raises StoppedWhileLoading on a request to stop or drain.
-
-    `may_pause` means that there is a checkpoint, so that a pause is obeyed as well. `progress` is called in the
-    caller's thread with the number of tokenised documents and, if known, of all documents.
+    Raises StoppedWhileLoading on a request to stop or drain. `may_pause` means that there is a checkpoint, so that a
+    pause is obeyed as well. `progress` is called in the caller's thread with the number of tokenised documents and, if
+    known, of all documents.
     """
     obeyed = {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if may_pause else set())
 

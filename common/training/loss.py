@@ -1,4 +1,4 @@
-"""Computes the next-token cross-entropy of the language model. On CPU, the full (B·T, V) logits never exist.
+"""Computes the next-token cross-entropy of the language model. On CPU, it never holds all (B·T, V) logits.
 
 On CPU the vocabulary head costs more than the rest of a small model, and most of that time is memory traffic. torch's
 chunked linear cross-entropy computes the gradient in the forward pass, one cache-sized piece of logits at a time. For

@@ -1,4 +1,4 @@
-"""Prepares a pretraining: opens the corpus, builds model and optimiser, and restores the initial state."""
+"""Prepares a pretraining: opens the corpus, builds model and optimiser, and restores the state from which it starts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PretrainingRun:
     first_step: int
     """Step at which this attempt began."""
     saved_at: float
-    """time.monotonic() when the newest checkpoint of this attempt was due; before the first, that of its start."""
+    """time.monotonic() at the newest regular checkpoint of this attempt or, before the first one, at its start."""
     overflowing_since: int | None = None
     """Step at which the current series of fp16 gradients that are not finite began; None after a finite gradient."""
     stopped_by: StopRequest | None = None

@@ -33,9 +33,8 @@ def _full(facts: ExperimentFacts) -> list[ReportSection]:
     found = overview.overview_sections(facts)
     if facts.type in (ExperimentType.RL, ExperimentType.ABLATION) or facts.ablation is not None:
         learning = rl.rl_sections(facts)
-        replaced = {
-            section.title for section in learning
-        }  # drop the overview's reward section; the controller's is more detailed
+        # The overview also has a reward section, which is less detailed.
+        replaced = {section.title for section in learning}
         found = [section for section in found if section.title not in replaced] + learning
     return found + trajectory.trajectory_sections(facts)
 

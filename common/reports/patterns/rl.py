@@ -1,4 +1,4 @@
-"""The report template rl-analysis: how a controller learned, which modulation it sets, and if it beat its baselines."""
+"""The report template rl-analysis: how a controller learned and sets the modulation, and if it beat its baselines."""
 
 from __future__ import annotations
 
