@@ -1,4 +1,4 @@
-"""Typed, frozen configurations of jobs (`LMConfig`, `RLConfig`, `AnalysisConfig`) and of processes (`Settings`)."""
+"""Typed, immutable configurations of jobs (`LMConfig`, `RLConfig`, `AnalysisConfig`) and of processes (`Settings`)."""
 
 from common.config.analysis import AnalysisConfig
 from common.config.lm import CheckpointConfig, DataConfig, EvaluationConfig, LMConfig, ModelConfig, TrainingConfig

@@ -1,7 +1,7 @@
-"""The configuration of an analysis of modulations: its prompts, how the modulation is chosen, what is computed.
+"""The configuration of a trajectory analysis: prompts, choice of the modulation, and what is computed.
 
-`POST /api/analyze-trajectories` and jobs of type analysis use it. Leaves out the choice of checkpoints, and the api's
-limits for analyses that are answered at once.
+`POST /api/analyze-trajectories` and jobs of type analysis use it. The request or job names the checkpoints. The api has
+lower limits for an analysis that it answers at once.
 """
 
 from __future__ import annotations
@@ -17,36 +17,37 @@ from tidal_client.wire.sampling import DEFAULTS, MaxTokens, Modulation, Seed
 MAX_PROMPTS: Final = 256
 MAX_SAMPLES: Final = 64
 MAX_TOKENS: Final = 100_000
-"""Most tokens that one analysis may generate, summed over all samples."""
+"""Most tokens that one analysis may generate for all its samples together."""
 SWEEP_SAMPLES: Final = 3
-"""Samples per prompt of a sweep: one each with modulation 0, 0.5 and 1."""
+"""Number of samples per prompt of a sweep: one each with modulation 0, 0.5 and 1."""
 
 
 class AnalysisConfig(Section):
-    """The configuration of one analysis. Without `kind`, one prompt means single and several prompts mean batch."""
+    """The configuration of one analysis. By default, `kind` is single for one prompt and batch for several."""
 
     kind: AnalysisKind
-    """single: the modulation along the samples of one prompt. batch: the same for each prompt, and the variance between
-    and within prompts. sweep: how the text changes with the modulation, at 0, 0.5 and 1."""
+    """single describes the modulation along the samples of one prompt. batch does the same for each prompt, and adds
+    the variance between and within prompts. sweep compares texts that are generated with the fixed modulations 0, 0.5
+    and 1."""
     prompts: Annotated[
         tuple[Annotated[str, StringConstraints(max_length=10_000)], ...],
         Field(min_length=1, max_length=MAX_PROMPTS),
     ]
-    """Prompts, all different; an empty prompt starts a new document."""
+    """Prompts, which must all be different. With an empty prompt, the model starts a new document."""
     samples_per_prompt: int = Field(1, ge=1, le=MAX_SAMPLES)
-    """Samples that are generated for each prompt; 1 for a sweep."""
+    """Number of samples that are generated for each prompt. It must be 1 for a sweep."""
     max_tokens: MaxTokens = DEFAULTS.max_tokens
     """Most tokens per sample; a sample ends earlier at the end-of-text token."""
     gating_mode: ModulatedGating = GatingMode.LEARNED
     """How the modulation is chosen; learned needs a controller. A sweep does not use it."""
     modulation: Modulation = DEFAULTS.modulation
-    """Modulation in gating mode fixed."""
+    """Modulation of every token in gating mode fixed; not used in other modes."""
     seed: Seed = 0
-    """Seed of the first sample, from which the other seeds are derived; the same seed gives the same analysis."""
+    """Seed of the first sample, from which the seeds of the others are derived. Equal seeds give equal analyses."""
     bootstrap: bool = False
-    """batch only: compute 95 % intervals from 1,000 bootstrap resamples of the prompts."""
+    """Whether to compute 95 % intervals from 1,000 bootstrap resamples of the prompts. Only for kind batch."""
     include_extreme_values: bool = False
-    """single and batch only: add a sweep over the same prompts."""
+    """Whether to add a sweep over the same prompts. Only for the kinds single and batch."""
 
     @model_validator(mode="before")
     @classmethod
@@ -64,25 +65,25 @@ class AnalysisConfig(Section):
             if "\x00" in prompt:
                 raise ValueError(f"prompt {number} contains a NUL character, which cannot be saved; remove it")
             if (first := seen.setdefault(prompt, number)) != number:
-                raise ValueError(f"prompt {number} repeats prompt {first}; ask for several samples per prompt instead")
+                raise ValueError(f"prompt {number} repeats prompt {first}; request several samples per prompt instead")
         if self.kind == "single" and len(self.prompts) > 1:
             raise ValueError(f"kind single takes one prompt, not {len(self.prompts)}; use kind batch")
         if self.kind == "sweep" and self.samples_per_prompt > 1:
-            raise ValueError("a sweep generates one text per prompt and modulation; leave samples per prompt at 1")
+            raise ValueError("a sweep generates one sample per prompt and modulation; set samples per prompt to 1")
         if self.kind == "sweep" and self.include_extreme_values:
-            raise ValueError("a sweep already analyses the extreme values; leave include extreme values out")
+            raise ValueError("a sweep already includes the extreme values; do not set include extreme values")
         if self.kind != "batch" and self.bootstrap:
-            raise ValueError(f"bootstrap resamples the prompts of a batch; leave it out for kind {self.kind}")
+            raise ValueError(f"bootstrap is only for kind batch; do not set it for kind {self.kind}")
         if self.token_limit > MAX_TOKENS:
             raise ValueError(
-                f"{self.samples} texts of up to {self.max_tokens} tokens are {self.token_limit} tokens, the limit is "
-                f"{MAX_TOKENS}; ask for fewer prompts, samples or tokens"
+                f"{self.samples} samples of up to {self.max_tokens} tokens are {self.token_limit} tokens, but the "
+                f"limit is {MAX_TOKENS}; request fewer prompts, samples or tokens"
             )
         return self
 
     @property
     def samples(self) -> int:
-        """Return the number of samples that are generated for all prompts together."""
+        """Number of samples that are generated for all prompts together."""
         per_prompt = 0 if self.kind == "sweep" else self.samples_per_prompt
         if self.kind == "sweep" or self.include_extreme_values:
             per_prompt += SWEEP_SAMPLES
@@ -90,10 +91,10 @@ class AnalysisConfig(Section):
 
     @property
     def token_limit(self) -> int:
-        """Return the largest number of tokens that the analysis can generate."""
+        """Largest number of tokens that the analysis can generate."""
         return self.samples * self.max_tokens
 
     @property
     def uses_policy(self) -> bool:
-        """Return whether a controller chooses the modulation of any sample."""
+        """Whether a controller chooses the modulation."""
         return self.kind != "sweep" and self.gating_mode is GatingMode.LEARNED

@@ -1,7 +1,6 @@
-"""The base class of every configuration section: frozen, typed and checked on construction.
+"""The base class of all configuration sections, which are immutable and validated on construction.
 
-An unknown key is an error. Numbers must be finite, `true` is not accepted as a number, and an integer may be written as
-`1e2`.
+An unknown key is an error. Numbers must be finite. `true` is not accepted as a number; `1e2` is accepted as an integer.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ _SWITCH = {"on": "on", "yes": "on", "true": "on", "off": "off", "no": "off", "fa
 
 
 def on_or_off(value: Any) -> Any:
-    """Return `on` or `off` for a boolean or a word that means it; other text in lower case, other values unchanged.
+    """Return `on` or `off` for a boolean and for words such as `yes`; convert other text to lower case.
 
-    It is used as the validator before `Literal["on", "off", …]`.
+    Values of other types are returned unchanged. Fields of type `Literal["on", "off", …]` use this function as a
+    validator that runs before their own.
     """
     if isinstance(value, bool | str):
         word = str(value).strip().lower()
@@ -46,7 +46,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _can_be_stored(cls, value: Any, info: ValidationInfo) -> Any:
-        """Reject `true` for a number, numbers beyond 64 bits, and text that databases and files cannot store."""
+        """Reject a boolean for a number, integers beyond 64 bits, and text that databases and files cannot store."""
         annotation = cls.model_fields[info.field_name or ""].annotation
         kinds = {annotation, *get_args(annotation)}
         if isinstance(value, bool):

@@ -1,9 +1,10 @@
 """Selects the environment variables that a Tidal process passes to the processes it starts.
 
-It is an allow-list: cloud credentials and tokens of other programs in an operator's environment reach neither Tidal's
-processes nor PostgreSQL and Valkey, which may run as another user. The TIDAL_ variables that Tidal reads are passed,
-except secrets: each secret is passed only to the processes for which the caller names it. TIDAL_PASS_ENVIRONMENT adds
-further names. Trainers receive the Redis URL in their first message, the generator's engine as a variable.
+Only variables on an allow-list are passed. Therefore cloud credentials and tokens of other programs in the operator's
+environment do not reach Tidal's processes, nor PostgreSQL and Valkey, which may run as another user. The list contains
+all TIDAL_ variables that Tidal reads, except secrets. A secret is passed only to a process for which the caller names
+it. TIDAL_PASS_ENVIRONMENT adds further names. The URL of Redis reaches a trainer in its first message, and the
+generator's engine as a variable.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _COMPUTING: Final = (
 """Prefixes of variables that configure computing libraries and the interpreter."""
 _NETWORK: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 _HUB: Final = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_")
-"""Prefixes of the hub's variables, including its token, which a gated corpus needs."""
+"""Prefixes of the variables of the Hugging Face Hub, including its token, which gated datasets require."""
 _LIBPQ: Final = "PG"
 """Prefix of the variables that PostgreSQL's client library reads."""
 
@@ -55,8 +56,8 @@ def own_environment(
 ) -> dict[str, str]:
     """Return the variables of `environ` that a Tidal process needs.
 
-    `secrets` are the names from SECRET_VARIABLES that the process may read. `hub` adds the variables for downloading
-    corpora, `database` those of PostgreSQL's client library.
+    `secrets` are the names from SECRET_VARIABLES that the process may read. `hub` adds the variables for downloads from
+    the Hugging Face Hub, `database` those of PostgreSQL's client library.
     """
     ours = (variables() | OTHER_VARIABLES.keys() | INTERNAL_VARIABLES) - SECRET_VARIABLES
     passed = {name.strip() for name in environ.get(PASS_ENVIRONMENT, "").split(",")} - SECRET_VARIABLES
@@ -76,10 +77,10 @@ def own_environment(
 
 
 def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables for PostgreSQL and Valkey: none of Tidal's, because they may run as another user."""
+    """Return the variables for PostgreSQL and Valkey. Tidal's are excluded, as the servers may run as another user."""
     return {name: value for name, value in environ.items() if name in _PASSED_TO_SERVERS or name.startswith("LC_")}
 
 
 def child_environment(environ: Mapping[str, str], *, hub: bool = True) -> dict[str, str]:
-    """Return the environment of a trainer or engine: no secrets, plus `common.config.compute_environment`."""
+    """Return the variables for a trainer or engine: no secrets, and those of `common.config.compute_environment`."""
     return with_compute_environment(own_environment(environ, hub=hub))

@@ -1,8 +1,8 @@
-"""Checks the names of environment variables, and lists those that are read outside the settings.
+"""Checks the names of TIDAL_ environment variables, and lists those that are not settings.
 
-An empty variable is an error; an unknown or a renamed variable is a warning. A process that has logged a warning
-records the name in the environment of its children, so that they do not repeat it. Leaves out the settings themselves
-(`common.config.settings`).
+An empty variable causes an error; an unknown or renamed variable causes a warning. A process that has logged a warning
+records the variable's name in the environment of its child processes, so that they do not repeat the warning. The
+settings are in `common.config.settings`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PREFIX: Final = "TIDAL_"
 PASS_ENVIRONMENT: Final = "TIDAL_PASS_ENVIRONMENT"
 TEST_PREFIX: Final = "TIDAL_TEST_"
 WARNED_NAMES: Final = "TIDAL_UNKNOWN_NAMES"
-"""Variable that lists the names a parent process has already warned of, separated by commas."""
+"""Variable with a comma-separated list of the names for which a parent process has already logged a warning."""
 
 OTHER_VARIABLES: Final[dict[str, str]] = {
     "TIDAL_LOG_LEVEL": "debug, info (default), warning or error",
@@ -27,9 +27,9 @@ OTHER_VARIABLES: Final[dict[str, str]] = {
     "TIDAL_DEBUG": "1: commands show tracebacks",
     "TIDAL_HOME": "folder of the local stack; default `.tidal`",
     "TIDAL_URL": "URL of the api that commands use",
-    "TIDAL_API_PORT": "compose: port on which the api is published; commands on the same host use it",
+    "TIDAL_API_PORT": "compose: port on which the api is published; commands on the same host connect to it",
     "TIDAL_BIND": "compose: address on which ports are published",
-    "TIDAL_COMMIT": "commit that images are built from, which is part of every experiment's name",
+    "TIDAL_COMMIT": "commit from which images are built; part of the id of every experiment",
     "TIDAL_POSTGRES_PASSWORD": "compose: password of PostgreSQL, any character",
     "TIDAL_REDIS_PASSWORD": "compose: password of Redis, any character",
     "TIDAL_WORKER_MEMORY": "compose: memory limit of a training worker; default 16g",
@@ -43,15 +43,16 @@ OTHER_VARIABLES: Final[dict[str, str]] = {
     "TIDAL_REDIS_IMAGE": "compose: image of Redis; `make pin` sets it to a digest",
     "TIDAL_PASS_ENVIRONMENT": "comma-separated names of further variables to pass to trainers and the processes of "
     "`tidal up`, which otherwise receive only the variables that Tidal lists",
-    "TIDAL_CHROMIUM": "tests: the browser to use",
+    "TIDAL_CHROMIUM": "tests: path of the Chromium to use",
     "TIDAL_REQUIRE_BROWSER": "tests: fail instead of skip if there is no browser",
 }
-"""Variables that are read before the settings exist, by commands, by compose or by tests, and their meanings."""
+"""{name: meaning} of variables that are not settings: they are read by commands, compose, tests, or before the
+settings."""
 INTERNAL_VARIABLES: Final = frozenset({"TIDAL_CHILD_FD", "TIDAL_PARENT_PID", "TIDAL_FAKE_TRAINER", WARNED_NAMES})
 
 
 def refuse_empty(found: Mapping[str, str | None], where: str) -> None:
-    """Raise ConfigError if variables with TIDAL_ are set to an empty value; the error names them and `where`."""
+    """Raise ConfigError, which names the variables and `where`, if TIDAL_ variables are set to an empty value."""
     empty = sorted(name for name, value in found.items() if name.startswith(PREFIX) and not (value or "").strip())
     if empty:
         raise ConfigError(f"{', '.join(empty)}: empty in {where}; set a value, or unset the variable for the default")
@@ -60,9 +61,9 @@ def refuse_empty(found: Mapping[str, str | None], where: str) -> None:
 def warn_of_unknown(
     settings: Collection[str], environ: MutableMapping[str, str] = os.environ, *, in_file: Collection[str] = ()
 ) -> None:
-    """Log a warning for each variable with TIDAL_ that Tidal does not read, with the nearest name that it reads.
+    """Log a warning for each TIDAL_ variable that Tidal does not read, and suggest the nearest known name.
 
-    `settings` are the names of the settings' variables, `in_file` the names in `.env`.
+    `settings` are the variables of the settings, `in_file` the variables in `.env`.
     """
     known = {*settings, *OTHER_VARIABLES}
     unknown = {
@@ -79,7 +80,7 @@ def warn_of_unknown(
 def warn_of_renamed(
     renamed: Mapping[str, str], environ: MutableMapping[str, str] = os.environ, *, in_file: Collection[str] = ()
 ) -> None:
-    """Log a warning for each former name of a variable that is set; `renamed` maps former to present names."""
+    """Log a warning for each variable that is set by its former name. `renamed` is {former name: present name}."""
     for name in _not_yet_warned(renamed.keys() & {*environ, *in_file}, environ):
         logging.getLogger(__name__).warning(
             "%s has been renamed to %s; the old name still works, please use the new one", name, renamed[name]
@@ -87,7 +88,7 @@ def warn_of_renamed(
 
 
 def _not_yet_warned(names: Collection[str], environ: MutableMapping[str, str]) -> list[str]:
-    """Return those of `names` that no process has warned of, sorted, and record them in `environ`."""
+    """Return, sorted, the `names` for which no process has logged a warning, and record them in `environ`."""
     warned = set(environ.get(WARNED_NAMES, "").split(",")) - {""}
     new = set(names) - warned
     if new:

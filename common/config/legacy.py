@@ -1,7 +1,7 @@
-"""Converts configurations of the original project (flat, upper-case keys) to those of Tidal (nested, lower-case keys).
+"""Converts configurations of the original project (flat, upper-case keys) to Tidal's form (nested, lower-case keys).
 
-`convert` maps every key that has an equivalent, and returns a note with the reason for every other key, so that nothing
-is dropped silently. Leaves out files: the command `tidal import-config` reads and writes them.
+`convert` maps all keys that have an equivalent. For every other key it returns a note with the reason, so that no key
+is dropped silently. The command `tidal import-config` reads and writes the files.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LM_KEYS = {
     "TORCH_COMPILE": "training.compile",
     "EVAL_BATCH_SIZE": "evaluation.batch_size",
 }
-"""Maps keys of the original to keys of `LMConfig`."""
+"""{key of the original: key of `LMConfig`}."""
 
 SCHEDULER_KEYS = {
     "BASE_LR": "training.learning_rate",
@@ -50,16 +50,16 @@ SCHEDULER_KEYS = {
     "WARMUP_RATIO": "training.warmup_ratio",
     "WARMUP_STEPS": "training.warmup_steps",
 }
-"""Maps the keys below LEARNING_RATE_SCHEDULER to keys of `LMConfig`."""
+"""{key below LEARNING_RATE_SCHEDULER: key of `LMConfig`}."""
 
 LM_UNUSED = {
     "NUM_CPU_CORE_WORKERS": "tokens come from a memory-mapped cache, which needs no loader processes",
     "LOG_DIRECTORY": "logs go to the experiment's folder",
     "ENABLE_CONSOLE_LOGGING": "set TIDAL_LOG_LEVEL instead",
-    "TRAINING_MODEL_ARTIFACT_CACHE_FREQUENCY": "it counts epochs; set checkpoint.every_steps or every_seconds",
-    "TENSORBOARD_TAGS": "metric names are fixed",
+    "TRAINING_MODEL_ARTIFACT_CACHE_FREQUENCY": "it counts epochs; set checkpoint.every_steps or every_seconds instead",
+    "TENSORBOARD_TAGS": "the names of metrics are fixed",
 }
-"""Known keys of the base configuration without an equivalent, and the reasons."""
+"""{key of the original without an equivalent: reason}, for pretraining."""
 
 RL_KEYS = {
     "RL_AGENT_TYPE": "policy.distribution",
@@ -103,14 +103,14 @@ RL_KEYS = {
     "DEVICE": "device",
 }
 
-_HOMEOSTASIS = "entropy homeostasis is not a job option; training uses the linear schedule"
-_DIVERSITY = "diversity homeostasis is not a job option; the diversity weight stays constant"
-_LAGRANGIAN = "the constrained (Lagrangian) mode is not a job option; training is weighted"
-_GATES = "gate training is not a job option; the gates are not trained"
+_HOMEOSTASIS = "jobs do not support entropy homeostasis; the entropy coefficient has a linear schedule"
+_DIVERSITY = "jobs do not support diversity homeostasis; the diversity weight is constant"
+_LAGRANGIAN = "jobs do not support the constrained (Lagrangian) mode; the reward is a weighted sum"
+_GATES = "controller training does not train the gates"
 RL_UNUSED = {
     "RL_TOP_K": "the original never used it",
     "RL_EMA_ALPHA": "the smoothing of episode rewards is fixed at 0.05",
-    "RL_EVAL_INTERVAL": "every iteration is logged, and the ablation follows the training",
+    "RL_EVAL_INTERVAL": "every iteration is logged, and an ablation follows the training",
     "RL_LOG_INTERVAL": "every iteration is logged",
     "RL_METRICS_INTERVAL": "every iteration is logged",
     "RL_POLICY_ENTROPY_TARGET": _HOMEOSTASIS,
@@ -131,19 +131,19 @@ RL_UNUSED = {
 }
 RL_FIXED: dict[str, tuple[Any, str]] = {
     "RL_OBSERVATION_DIM": (64, "the observation always has 64 values"),
-    "RL_ACTION_DIM": (1, "the action always is one modulation"),
+    "RL_ACTION_DIM": (1, "the action is always one modulation"),
     "RL_ENTROPY_SCHEDULE": ("linear", _HOMEOSTASIS),
     "RL_CONSTRAINT_MODE": ("weighted", _LAGRANGIAN),
     "RL_UNFREEZE_DYNAMIC_GATES": (False, _GATES),
 }
-"""Keys for which only the given value is supported, and the reasons; other values are noted."""
+"""{key: (the only supported value, reason)}; `convert` returns a note for other values."""
 
 
 def convert(mapping: Mapping[str, Any]) -> tuple[ConfigKind, dict[str, Any], list[str]]:
-    """Return the kind of a configuration ("lm" or "rl"), its values as a nested mapping, and notes for the user.
+    """Return the kind of the configuration ("lm" or "rl"), Tidal's nested values, and notes for the user.
 
-    The mapping contains only the keys that were set; `load_lm_config` or `load_rl_config` reads it from a YAML file.
-    Raises ConfigError if the configuration has no key of the original, or if a value is invalid.
+    The values contain only keys that `mapping` sets. Written to a YAML file, they can be read by `load_lm_config` or
+    `load_rl_config`. Raises ConfigError if the configuration has no key of the original, or if a value is invalid.
     """
     known = {**LM_KEYS, **LM_UNUSED, **RL_KEYS, **RL_UNUSED, **RL_FIXED, "LEARNING_RATE_SCHEDULER": ""}
     if not any(key in known for key in mapping):
@@ -167,12 +167,14 @@ def _convert_lm(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     _change(values, "training.compile", on_or_off)
     gate_inputs = _get(values, "model.gate_dim", 1)
     if isinstance(gate_inputs, int) and gate_inputs > 1:
-        notes.append(f"GATE_DIM {gate_inputs} became 1; `tidal migrate-checkpoint` converts the files")
+        notes.append(
+            f"GATE_DIM {gate_inputs} was changed to 1; `tidal migrate-checkpoint` converts checkpoints accordingly"
+        )
         _put(values, "model.gate_dim", 1)
     _round_effective_batch(values, notes)
     notes.append(
         "the original pretrains with Adam, without weight decay and without modulation; set training.weight_decay and "
-        "training.modulation_fraction to 0 to do the same"
+        "training.modulation_fraction to 0 for the same training"
     )
     return _checked(LMConfig, values), notes
 
@@ -211,7 +213,7 @@ def _place(
 
 
 def _read_switch(expected: Any, value: Any) -> Any:
-    """Return the boolean for yes, no, on or off if `expected` is a boolean, otherwise `value`."""
+    """If `expected` is a boolean, convert yes, no, on and off to booleans. Return other values unchanged."""
     if isinstance(expected, bool):
         return {"on": True, "off": False}.get(on_or_off(value), value)
     return value

@@ -16,8 +16,8 @@ from tidal_client.wire.sampling import RepetitionPenalty, Temperature
 
 MAX_NAME_LENGTH: Final = 128
 MAX_VERSION_LENGTH: Final = 64
-"""Most characters of a model's name and version. With these limits the names of all files and folders that contain
-them, including temporary files and exports, have at most 255 bytes."""
+"""Most characters of a model's name and of its version. The limits keep the names of all files and folders that contain
+name and version, including temporary files and exports, within 255 bytes."""
 _FILE_NAME_PART: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -25,8 +25,8 @@ class ModelConfig(Section):
     """The shape of a `common.model.TransformerLM`."""
 
     name: str = Field("transformer-lm", pattern=_FILE_NAME_PART, max_length=MAX_NAME_LENGTH)
-    """Name of the model, part of the final file's name `{name}_v{version}.pth`: at most 128 letters, digits, `.`, `_`
-    and `-`."""
+    """Name of the model, which is part of the final file's name `{name}_v{version}.pth`: at most 128 letters, digits,
+    `.`, `_` and `-`."""
     version: str = Field("1.0.0", pattern=_FILE_NAME_PART, max_length=MAX_VERSION_LENGTH)
     """Version of the model: at most 64 letters, digits, `.`, `_` and `-`; write a number such as 1.0 in quotes."""
     vocab_size: int = Field(50257, ge=2)
@@ -42,9 +42,10 @@ class ModelConfig(Section):
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     """Dropout probability."""
     context_length: int = Field(256, ge=2)
-    """Most tokens in one forward pass."""
+    """Most tokens of a sequence in one forward pass (context length)."""
     gate_dim: Literal[1] = 1
-    """Number of inputs of a DynamicGate, which is the modulation. Older files with three are migrated on load."""
+    """Number of inputs of a DynamicGate: only the modulation. Files of the original project with three inputs are
+    converted on load."""
     gate_hidden_dim: int = Field(32, ge=1)
     """Hidden width of a DynamicGate."""
     rope_theta: float = Field(10000.0, gt=0)
@@ -60,17 +61,17 @@ class ModelConfig(Section):
         return self
 
     def shape(self) -> dict[str, object]:
-        """Return the fields in which two models must agree to share weights: all but names and dropout."""
+        """Return the fields that must be equal for two models to share weights."""
         return self.model_dump(mode="json", exclude={"name", "version", "dropout"})
 
     @property
     def head_dim(self) -> int:
-        """Return K, the width of one attention head."""
+        """K, the width of an attention head."""
         return self.d_model // self.num_heads
 
 
 MOST_SOURCE = 4096
-"""Most characters of the name of a corpus, which may be a path; Linux allows as many for a path."""
+"""Most characters of the name of a corpus, which may be a path: the limit of Linux for paths."""
 MOST_TEXT_FIELD = 200
 """Most characters of the name of a field or column."""
 
@@ -80,16 +81,17 @@ class DataConfig(Section):
 
     source: str = Field("roneneldan/TinyStories", max_length=MOST_SOURCE)
     """The corpus: `builtin:stories` (a procedural sample that ships with Tidal), the name of an uploaded dataset, the
-    path of a .txt, .jsonl or .parquet file (also gzipped), or owner/name of a dataset on the Hugging Face hub."""
+    path of a .txt, .jsonl or .parquet file (may be gzipped), or owner/name of a dataset on the Hugging Face Hub."""
     validation_source: str | None = Field(None, max_length=MOST_SOURCE)
-    """A second file, dataset or hub split for validation. None: the validation part of `source`, or else a share of its
-    documents (`validation_fraction`)."""
+    """Another corpus for validation, named like `source`. None means the validation part of `source`; if `source` has
+    none, a share of its documents (`validation_fraction`)."""
     validation_fraction: float = Field(0.1, gt=0.0, lt=1.0)
     """Share of the documents that is held out for validation when the source has no validation part."""
     text_field: str = Field("text", min_length=1, max_length=MOST_TEXT_FIELD)
-    """Name of the text column in .jsonl, .parquet and hub datasets; an uploaded dataset records its own."""
+    """Name of the text column in .jsonl and .parquet files and Hugging Face datasets. Not used for uploaded datasets,
+    which store the name of their column."""
     max_documents: int | None = Field(None, ge=2)
-    """Use only the first so many documents; None: all."""
+    """Number of documents to use, from the start of the corpus; None means all."""
     tokenizer: Literal["gpt2"] = "gpt2"
     """Tokenizer of the corpus."""
 
@@ -104,87 +106,89 @@ class DataConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """When training state is written and how much of it is kept."""
+    """When checkpoints are written and which of them are kept."""
 
     every_steps: int | None = Field(None, ge=1)
-    """Steps between checkpoints; None: by time only."""
+    """Number of steps between checkpoints; None means that only `every_seconds` applies."""
     every_seconds: float = Field(300.0, gt=0)
     """Most seconds between checkpoints."""
     keep_last: int = Field(3, ge=1)
-    """Number of newest checkpoints that stay on disk; the best by validation loss stays as well."""
+    """How many of the newest checkpoints are kept. The best checkpoint by validation loss is kept as well."""
     keep_every: int | None = Field(None, ge=1)
-    """Checkpoints whose step is a multiple of this number stay on disk, too."""
+    """Checkpoints whose step is a multiple of this number are kept as well; None keeps no further ones."""
 
 
 class EvaluationConfig(Section):
     """Validation during and after training."""
 
     every_steps: int | None = Field(None, ge=1)
-    """Steps between validations; None: once per epoch."""
+    """Number of steps between validations; None means one validation per epoch."""
     batch_size: int = Field(64, ge=1)
-    """Sequences per forward pass."""
+    """Number of sequences per forward pass."""
     max_batches: int | None = Field(None, ge=1)
-    """Most batches per validation; None: the whole validation part."""
+    """Most batches per validation; None means the whole validation part."""
     prompts: tuple[str, ...] = ("Once upon a time", "The little cat", "Mom said to", "One day, a boy")
     """Prompts of the sample texts that are generated after training."""
     sample_tokens: int = Field(100, ge=1)
-    """Tokens per sample text."""
+    """Number of tokens per sample text."""
     temperature: Temperature = 0.8
-    """Sampling temperature of the sample texts, 0.001 or more; 0 always takes the most likely token."""
+    """Sampling temperature of the sample texts, at least 0.001; or 0, which always selects the most likely token."""
     top_k: int = Field(40, ge=1)
-    """Number of most likely tokens from which the sample texts are sampled."""
+    """The tokens of the sample texts are sampled from this number of most likely tokens."""
     repetition_penalty: RepetitionPenalty = 1.2
-    """Repetition penalty of the sample texts; 1 means none."""
+    """Repetition penalty of the sample texts; 1 means no penalty."""
 
 
 class TrainingConfig(Section):
     """Optimisation of the language model."""
 
     epochs: int = Field(3, ge=1)
-    """Passes over the training part of the corpus."""
+    """Number of passes over the training part of the corpus."""
     max_steps: int | None = Field(None, ge=1)
-    """Most steps (optimiser updates), if they are reached before the last epoch ends; None: no limit."""
+    """Number of steps (optimiser updates) after which training ends, even before the last epoch has ended; None means
+    no limit."""
     max_seconds: float | None = Field(None, gt=0)
-    """Wall time in seconds after which training ends as if complete (validation and final model follow); None: no
-    limit."""
+    """Wall time in seconds after which training ends as if it were complete, with validation and final model; None
+    means no limit."""
     effective_batch_size: int = Field(2048, ge=1)
-    """Sequences per optimiser update, accumulated over micro-batches; a multiple of micro_batch_size."""
+    """Number of sequences per optimiser update, accumulated over micro-batches; a multiple of micro_batch_size."""
     micro_batch_size: int = Field(64, ge=1)
-    """Sequences per forward and backward pass. Lower it when CUDA runs out of memory."""
+    """Number of sequences per forward and backward pass. Lower it if CUDA runs out of memory."""
     learning_rate: float = Field(1e-3, gt=0)
-    """Peak of the cosine schedule."""
+    """Learning rate at the peak of the cosine schedule."""
     min_learning_rate: float = Field(1e-6, ge=0)
     """Learning rate at the end of the cosine schedule."""
     warmup_ratio: float = Field(0.1, ge=0, le=1)
-    """Share of all steps with linear warm-up; ignored if warmup_steps is set."""
+    """Length of the linear learning-rate warm-up as a share of all steps; ignored if warmup_steps is set."""
     warmup_steps: int | None = Field(None, ge=0)
-    """Number of steps with linear warm-up; None: warmup_ratio decides."""
+    """Length of the linear learning-rate warm-up in steps; None means that warmup_ratio applies."""
     weight_decay: float = Field(0.1, ge=0)
     """Weight decay of AdamW, applied to matrices only."""
     beta1: float = Field(0.9, ge=0, lt=1)
-    """AdamW's decay rate of the gradient average."""
+    """AdamW's decay rate for the running average of the gradient."""
     beta2: float = Field(0.95, ge=0, lt=1)
-    """AdamW's decay rate of the squared gradient average."""
+    """AdamW's decay rate for the running average of the squared gradient."""
     max_grad_norm: float = Field(1.0, gt=0)
-    """Norm to which gradients are clipped."""
+    """Largest norm of the gradient; a gradient with a larger norm is scaled down to it."""
     patience: int = Field(5, ge=1)
-    """Validations in a row without an improvement of min_delta after which training stops early."""
+    """Number of consecutive validations without an improvement by min_delta after which training ends early."""
     min_delta: float = Field(1e-4, ge=0)
     """Least decrease of the validation loss that counts as an improvement, in nats."""
     modulation_fraction: float = Field(0.1, ge=0, le=1)
-    """Share of micro-batches in which the gates receive a random modulation; the others train without modulation."""
+    """Share of micro-batches in which the gates receive a random modulation; the other micro-batches have no
+    modulation."""
     seed: int = Field(42, ge=0)
     """Seed of all random numbers of the training."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device of the training: cpu, cuda, cuda:N, or auto, which prefers an available GPU."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    """Number format of the training; auto: bf16 on CUDA, float32 on a CPU."""
+    """Number format of the training; auto means bf16 on CUDA and float32 on a CPU."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = "auto"
-    """Whether to use torch.compile; auto: on CUDA only. yes, no, true and false are accepted for on and off."""
+    """Whether to use torch.compile; auto means on CUDA only. yes, no, true and false are accepted for on and off."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads; None: all cores. A bit-exact resume needs the same number."""
+    """Number of CPU threads; None means one per core. A bit-exact resume requires the same number."""
     log_every_steps: int = Field(1, ge=1)
-    """Steps between metric points."""
+    """Number of steps between two metric points."""
 
     @model_validator(mode="after")
     def _batch_sizes_and_rates_fit(self) -> Self:

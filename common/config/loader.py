@@ -1,8 +1,8 @@
-"""Builds frozen configurations from YAML files, with errors that name what to change.
+"""Builds immutable configurations from YAML files, with errors that name what to change.
 
-The error for an unknown key names the nearest valid key; the error for a wrong value names its key, the value and what
-is allowed. Leaves out reading the YAML text (`common.config.yaml_text`), and the upper-case files of the original
-project, which `common.config.legacy` converts.
+The error for an unknown key names the nearest valid key. The error for an invalid value names its key, the value and
+what is allowed. `common.config.yaml_text` reads the YAML text. `common.config.legacy` converts files of the original
+project.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from common.errors import ConfigError, omitted_findings
 
 S = TypeVar("S", bound=BaseModel)
 MOST_SHOWN = 100
-"""Most characters of a wrong value or key that an error message repeats."""
+"""Most characters of an invalid value or key that an error message contains."""
 MOST_NAMED = 10
-"""Most findings that the message of an error contains; its `errors` contain up to MOST_FINDINGS."""
+"""Most findings in the message of a ConfigError. Its attribute `errors` has up to MOST_FINDINGS findings."""
 
 
 def load_lm_config(
     path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *, name: str | None = None
 ) -> LMConfig:
-    """Return the pretraining configuration in `path` (None: the defaults) with the nested `overrides` merged in.
+    """Return the pretraining configuration in the file `path`, or the defaults, with `overrides` merged in.
 
-    Raises ConfigError if the file is missing, is not a YAML mapping, or has an unknown key or an invalid value. Error
-    messages call the file `name` instead of its path, if `name` is given.
+    `overrides` is a nested mapping. If `name` is given, error messages contain it instead of the path. Raises
+    ConfigError if the file is missing, is not a YAML mapping, or has an unknown key or an invalid value.
     """
     return _load(LMConfig, path, overrides, name)
 
@@ -41,14 +41,14 @@ def load_lm_config(
 def load_rl_config(
     path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *, name: str | None = None
 ) -> RLConfig:
-    """Return the controller configuration in `path`; arguments and errors are those of `load_lm_config`."""
+    """Return a controller configuration; parameters and errors are those of `load_lm_config`."""
     return _load(RLConfig, path, overrides, name)
 
 
 def build(
     section: type[S], values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, where: str = "config"
 ) -> S:
-    """Return the section for `values` with `overrides` merged in; ConfigError lists all findings and names `where`."""
+    """Return `values` with `overrides` merged in as a section. Raises ConfigError with all findings and `where`."""
     try:
         return section.model_validate(merge(values, overrides or {}))
     except ValidationError as error:
@@ -64,7 +64,7 @@ def build(
 
 
 def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `values` with `overrides` merged in: mappings key by key, other values are replaced."""
+    """Return a copy of `values` with `overrides` merged in: nested mappings are merged, other values replaced."""
     merged = dict(values)
     for key, value in overrides.items():
         old = merged.get(key)

@@ -1,4 +1,4 @@
-"""Parses `TIDAL_ALLOWED_ORIGINS`, a list of origins of web pages as browsers send them in the header `Origin`."""
+"""Parses `TIDAL_ALLOWED_ORIGINS`, a comma-separated list of values that browsers send in the header `Origin`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 
 
 def parse_origins(text: str) -> list[str]:
-    """Return the origins of a comma-separated list in the form of browsers: lower case, without the default port.
+    """Return the origins in a comma-separated list as browsers write them: in lower case, without a default port.
 
-    Raises ValueError for an invalid origin, such as an address with a path, and for `*` together with other origins.
+    Raises ValueError for an invalid origin, such as a URL with a path, and for `*` together with other origins.
     """
     found = [_origin(part.strip()) for part in text.split(",") if part.strip()]
     if ANY in found and len(found) > 1:

@@ -1,7 +1,7 @@
-"""Makes files readable only by their owner: sets the umask, and restricts folders that earlier versions left open.
+"""Restricts access to files by the setting TIDAL_UMASK: sets the umask, and changes the mode of existing folders.
 
-Every entry point calls `apply_umask` before it writes anything. Leaves out files whose path a person chooses: an export
-and `tidal train --out` follow the umask of the shell.
+Every entry point calls `apply_umask` before it writes files. Files whose path a user chooses are an exception: an
+export and `tidal train --out` follow the umask of the shell.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PRIVATE = 0o077
 def apply_umask(settings: Settings | None = None) -> None:
     """Set the umask of this process, which its children inherit.
 
-    `settings` defaults to the settings of the environment. If those are invalid, the umask is 077; the code that reads
-    them later reports the error.
+    Without `settings`, the umask of the environment's settings is used, or 077 if those are invalid. The code that
+    reads the settings later reports their error.
     """
     try:
         wanted = int((settings or read_settings()).umask, 8)
@@ -30,9 +30,9 @@ def apply_umask(settings: Settings | None = None) -> None:
 
 
 def close_folder(folder: Path, umask: int) -> bool:
-    """Remove the permissions in `umask` from a folder, and return whether it had any of them.
+    """Remove the permissions in `umask` from a folder. Return whether the folder had any of them.
 
-    Folders of other users, shared folders such as /tmp (they have the sticky bit), and the home folder are not changed.
+    Folders of other users, folders with the sticky bit such as /tmp, the home folder and / are not changed.
     """
     try:
         found = folder.stat()
@@ -44,6 +44,6 @@ def close_folder(folder: Path, umask: int) -> bool:
         if not mode & umask:
             return False
         folder.chmod(mode & ~umask)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+    except (OSError, RuntimeError):  # Path.home raises RuntimeError if there is no home folder
         return False
     return True

@@ -1,8 +1,8 @@
-"""The configuration of a controller training: policy, PPO, episodes, reward, modulation, ablation.
+"""The configuration of a controller training: policy, PPO, episodes, reward, modulation and ablation.
 
 `common.config.load_rl_config` loads it from a file such as `configs/rl_config.yaml`. The defaults are those of
-`configs/presets/rl-batched.yaml`; the same folder contains `rl-reproduce.yaml`, and the reward weights in the original
-project's file. The language model comes from a checkpoint, not from this file.
+`configs/presets/rl-batched.yaml`. The preset `rl-reproduce.yaml` in the same folder reproduces the original project.
+The language model is not part of the configuration; it comes from a checkpoint.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from common.config.base import Section
 
 
 class PolicyConfig(Section):
-    """The actor-critic network."""
+    """The actor-critic network of the controller."""
 
     distribution: Literal["beta", "gaussian"] = "beta"
-    """Distribution of the action; a sigmoid squashes gaussian to [0, 1]."""
+    """Distribution of the action, which is a modulation in [0, 1]; a sigmoid maps a gaussian to this interval."""
     hidden_dim: int = Field(128, ge=2)
-    """Width of the first layer; the second layer is half as wide, the heads a quarter."""
+    """Width of the first layer. The second layer has half this width, the hidden layers of the heads a quarter."""
     concentration_max: float = Field(15.0, gt=1)
-    """Upper bound of alpha and beta of the beta distribution."""
+    """Upper bound of the parameters alpha and beta of the beta distribution."""
 
 
 class Range(Section):
@@ -44,17 +44,17 @@ class ModulationConfig(Section):
     """The map from a modulation in [0, 1] to sampling parameters."""
 
     base_temperature: float = Field(1.0, gt=0)
-    """Sampling temperature that `temperature` multiplies."""
+    """The sampling temperature is this value multiplied by `temperature`."""
     base_repetition_penalty: float = Field(1.2, gt=0)
-    """Repetition penalty that `repetition_penalty` multiplies."""
+    """The repetition penalty is this value multiplied by `repetition_penalty`."""
     temperature: Range = Range(low=0.3, high=2.0)
     """Factor on base_temperature."""
     repetition_penalty: Range = Range(low=1.0, high=3.5)
     """Factor on base_repetition_penalty."""
     top_k: Range = Range(low=5, high=100)
-    """Number of most likely tokens to sample from."""
+    """Top-k: tokens are sampled from this number of most likely ones."""
     top_p: Range = Range(low=0.7, high=1.0)
-    """Total probability of the most likely tokens to sample from."""
+    """Top-p: tokens are sampled from the most likely ones, up to this total probability."""
 
 
 class RewardConfig(Section):
@@ -73,7 +73,7 @@ class RewardConfig(Section):
     perplexity_clip: float = Field(100.0, gt=1)
     """Perplexity at which the perplexity term is clipped."""
     entropy_target: float = Field(5.0, gt=0)
-    """Target entropy of the model's full distribution, in nats."""
+    """Target entropy of the model's distribution before top-k and top-p, in nats."""
     sampling_entropy_target: float = Field(2.5, gt=0)
     """Target entropy of the distribution that tokens are sampled from, in nats."""
 
@@ -81,22 +81,22 @@ class RewardConfig(Section):
 REWARD_COMPONENTS: Final = tuple(
     name.removesuffix("_weight") for name in RewardConfig.model_fields if name.endswith("_weight")
 )
-"""Names of the reward components: the fields of RewardConfig with a weight, in their order."""
+"""Names of the reward components, in the order of their weights in RewardConfig."""
 
 
 class PPOConfig(Section):
     """PPO with the clipped objective."""
 
     total_steps: int = Field(2_000_000, ge=1)
-    """Transitions of the whole training."""
+    """Number of transitions (generated tokens) of the whole training."""
     num_envs: int = Field(32, ge=1)
-    """Sequences that are rolled out at once."""
+    """Number of environments: sequences that are generated at once."""
     rollout_steps: int = Field(128, ge=1)
-    """Steps per environment and iteration."""
+    """Number of steps per environment in each rollout. An iteration is one rollout and the updates after it."""
     epochs: int = Field(4, ge=1)
-    """Passes over each rollout."""
+    """Number of passes over each rollout."""
     minibatch_size: int | None = Field(None, ge=1)
-    """Transitions per mini-batch; None: 32 × num_envs."""
+    """Number of transitions per mini-batch; None means 32 × num_envs."""
     learning_rate: float = Field(3e-4, gt=0)
     """Learning rate at the start; it falls linearly to 10 % of this value."""
     gamma: float = Field(0.99, gt=0, le=1)
@@ -104,30 +104,30 @@ class PPOConfig(Section):
     gae_lambda: float = Field(0.95, ge=0, le=1)
     """Lambda of generalized advantage estimation."""
     clip_range: float = Field(0.2, gt=0)
-    """Clip range of the probability ratio."""
+    """Clip range of the probability ratio of new to old policy."""
     value_coef: float = Field(0.5, ge=0)
     """Weight of the value loss."""
     max_grad_norm: float = Field(0.5, gt=0)
-    """Norm to which gradients are clipped."""
+    """Largest norm of the gradient; a gradient with a larger norm is scaled down to it."""
     entropy_coef: float = Field(0.01, ge=0)
     """Weight of the entropy bonus at the start of the linear schedule."""
     entropy_coef_final: float = Field(0.03, ge=0)
     """Weight of the entropy bonus at the end of the linear schedule."""
     entropy_schedule: Literal["linear"] = "linear"
-    """Schedule of the entropy coefficient. The homeostasis in `common.rl.schedules` is not yet a job option."""
+    """Schedule of the entropy coefficient. Jobs do not support the homeostasis in `common.rl.schedules`."""
 
 
 class EpisodeConfig(Section):
-    """The length of episodes and of their prompts, which are beginnings of documents."""
+    """The lengths of episodes and of their prompts. A prompt is the beginning of a document of the corpus."""
 
     max_length: int = Field(50, ge=1)
     """Most tokens that are generated per episode."""
     prompt_min_tokens: int = Field(3, ge=1)
-    """Least tokens of a prompt."""
+    """Smallest number of tokens of a prompt."""
     prompt_max_tokens: int = Field(10, ge=1)
-    """Most tokens of a prompt."""
+    """Largest number of tokens of a prompt."""
     statistics_documents: int = Field(5000, ge=1)
-    """Documents whose n-grams are counted for the coherence reward."""
+    """Number of documents whose n-grams are counted for the coherence term."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -139,16 +139,16 @@ class EpisodeConfig(Section):
 
 
 class AblationConfig(Section):
-    """The comparison of policies after training, on prompts that no training step has used."""
+    """The ablation, a comparison of policies after training, on prompts that were not used for training."""
 
     prompts: int = Field(200, ge=2)
-    """Number of prompts; every policy gets the same prompts with the same seeds."""
+    """Number of prompts. All policies have the same prompts and seeds."""
     bootstrap_resamples: int = Field(1000, ge=100)
-    """Bootstrap resamples from which the intervals are computed."""
+    """Number of bootstrap resamples from which confidence intervals are computed."""
     fixed_modulation: float = Field(0.5, ge=0, le=1)
     """Modulation of the fixed policy."""
     seed: int = Field(1234, ge=0)
-    """Seed of the comparison."""
+    """Seed of all random numbers of the ablation."""
 
 
 class RLConfig(Section):
@@ -161,26 +161,26 @@ class RLConfig(Section):
     modulation: ModulationConfig = ModulationConfig()
     ablation: AblationConfig = AblationConfig()
     checkpoint_every_iterations: int = Field(10, ge=1)
-    """Most iterations between checkpoints."""
+    """Largest number of iterations between checkpoints."""
     checkpoint_every_seconds: float = Field(60.0, gt=0)
     """Most seconds between checkpoints."""
     checkpoint_keep_last: int = Field(3, ge=1)
-    """Number of newest checkpoints that stay on disk; the best by evaluation reward stays as well."""
+    """How many of the newest checkpoints are kept. The best checkpoint by evaluation reward is kept as well."""
     checkpoint_keep_every_iterations: int | None = Field(None, ge=1)
-    """Checkpoints whose iteration is a multiple of this number stay on disk, too."""
+    """Checkpoints whose iteration is a multiple of this number are kept as well; None keeps no further ones."""
     max_seconds: float | None = Field(None, gt=0)
-    """Wall time in seconds after which training ends as if complete (ablation follows); None: no limit."""
+    """Wall time in seconds after which training ends as if it were complete, with an ablation; None means no limit."""
     seed: int = Field(42, ge=0)
     """Seed of all random numbers of the training."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device of the training: cpu, cuda, cuda:N, or auto, which prefers an available GPU."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads; None: all cores."""
+    """Number of CPU threads; None means one per core."""
 
     @model_validator(mode="after")
     def _has_a_reward(self) -> Self:
         r = self.reward
         total = r.perplexity_weight + r.diversity_weight + r.sampling_weight + r.repetition_weight + r.coherence_weight
         if total <= 0:
-            raise ValueError("all reward weights are 0; give at least one component a weight")
+            raise ValueError("all reward weights are 0; set at least one weight above 0")
         return self

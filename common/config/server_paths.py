@@ -1,8 +1,8 @@
-"""Replaces paths of this machine in texts for remote clients, which must not learn the layout of the server's disks.
+"""Replaces paths in texts for remote clients, because these texts must not reveal the layout of the server's disks.
 
-`ServerPaths(settings).hidden(text)` replaces a folder's path by a name: `experiments/<id>/model.pth` for a file of the
-artifact store, `~` for the home folder. Logs and terminal commands show whole paths. Leaves out paths outside the known
-folders, unless `shorten_unknown` is set.
+`ServerPaths(settings).hidden(text)` replaces the path of each known folder by a short name. A file of the artifact
+store becomes `experiments/<id>/model.pth`, and the home folder becomes `~`. Paths outside the known folders are
+shortened only with `shorten_unknown`. Logs and terminal commands show whole paths.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from common.errors import TidalError
 _BEFORE = r"(?<![\w.-])"
 _AFTER = r"(?![\w.-])"
 _PATH = re.compile(rf"{_BEFORE}/(?:[^\s/'\":;,()\[\]]+/)+([^\s/'\":;,()\[\]]+)")
-"""Matches an absolute path of two or more parts; matches inside a URL are discarded afterwards."""
+"""Matches an absolute path of two or more parts. The caller ignores matches inside a URL."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S*")
 
 
 class ServerPaths:
-    """Knows the folders of one process and the names that replace their paths."""
+    """The known folders of a process and the names that replace their paths."""
 
     def __init__(self, settings: Settings) -> None:
         names: dict[str, str] = {}
         for name, folder in _folders(settings):
             for path in {folder.absolute(), _resolved(folder)}:
-                if len(path.parts) > 1:  # never the root itself
+                if len(path.parts) > 1:  # do not replace "/" itself
                     names.setdefault(str(path), name)
         self._names = names
-        # The longest path comes first, because the artifact store may be inside the home folder.
+        # Match longer paths first, because the artifact store may be inside the home folder.
         alternatives = "|".join(re.escape(path) for path in sorted(names, key=len, reverse=True))
         self._known = re.compile(f"{_BEFORE}({alternatives}){_AFTER}")
 
     def hidden(self, text: str, *, shorten_unknown: bool = False) -> str:
-        """Return `text` without known paths; `shorten_unknown` shortens other absolute paths to their last part."""
+        """Return `text` with known paths replaced. `shorten_unknown` shortens other paths to their last part."""
         text = self._known.sub(lambda found: self._names[found.group(1)], text)
         if shorten_unknown and "/" in text:
             addresses = [found.span() for found in _URL.finditer(text)]
@@ -51,9 +51,9 @@ class ServerPaths:
         return text
 
     def hide_in(self, error: TidalError) -> TidalError:
-        """Remove the paths from an error's texts and return it, for a reply.
+        """Replace the paths in the texts of an error that is sent to a client, and return the error.
 
-        Server errors (5xx) may quote any path the operating system reports, so unknown paths are shortened there.
+        Unknown paths are shortened in server errors (5xx), which may quote any path from the operating system.
         """
         shorten_unknown = error.status >= 500
         error.message = self.hidden(error.message, shorten_unknown=shorten_unknown)
@@ -78,7 +78,7 @@ def _folders(settings: Settings) -> Iterator[tuple[str, Path]]:
     try:
         yield "~", Path.home()
         yield ".", Path.cwd()
-    except (OSError, RuntimeError):  # there is no home folder, or the working directory was removed
+    except (OSError, RuntimeError):  # raised if there is no home folder, or the working directory was removed
         return
 
 

@@ -1,10 +1,10 @@
-"""Reads the settings of a process, such as addresses, folders and timers, from environment variables named TIDAL_….
+"""Reads the settings of a process, such as addresses, folders and timers, from TIDAL_ environment variables.
 
-`get_settings()` reads the environment and `.env` in the working directory once per process. It warns of unknown names
-and of names that have been renamed; tests construct `Settings(...)` themselves. An empty variable is an error. PORT,
-REDIS_URL and EXPERIMENTS_DIR are read if the same name with TIDAL_ is not set; HOST is never read, because some shells
-set it to the name of the machine. Leaves out variables that are read before the settings exist
-(`common.config.environment`) and the configurations of jobs (`common.config.lm`, `common.config.rl`).
+`get_settings()` reads the environment and `.env` in the working directory once per process. It logs warnings for
+unknown and renamed variables. An empty variable is an error. PORT, REDIS_URL and EXPERIMENTS_DIR are read if the same
+name with the prefix TIDAL_ is not set. HOST is never read, because some shells set it to the name of the machine. Other
+TIDAL_ variables, for example those of compose, are in `common.config.environment`. The configurations of jobs are in
+`common.config.lm` and `common.config.rl`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 WITHOUT_PREFIX = {"PORT": "port", "REDIS_URL": "redis_url", "EXPERIMENTS_DIR": "experiments_dir"}
-"""Variables of the original project that are still read, and the fields they set."""
+"""{variable of the original project: field that it sets}."""
 RENAMED = {"TIDAL_WISH_POLL_SECONDS": "TIDAL_DESIRED_STATE_POLL_SECONDS"}
-"""Former names of variables and their present names. A former name still works; its use is logged as a warning."""
+"""{former name of a variable: present name}. Former names still work, with a warning in the log."""
 
 
 class Settings(BaseSettings):
@@ -45,7 +45,7 @@ class Settings(BaseSettings):
         frozen=True,
         protected_namespaces=(),
         allow_inf_nan=False,
-        hide_input_in_errors=True,  # the input includes passwords
+        hide_input_in_errors=True,  # error messages must not contain the input, which includes passwords
     )
 
     database_url: SecretStr = SecretStr("postgresql+psycopg://tidal@127.0.0.1:5432/tidal")
@@ -60,25 +60,25 @@ class Settings(BaseSettings):
     experiments_dir: Path = Path("experiments")
     """Folder of the artifact store, with one folder per experiment. If it is not set, EXPERIMENTS_DIR is used."""
     config_dir: Path = PROJECT_ROOT / "configs"
-    """The only folder below which `configPath` and `rlConfigPath` of a request are looked up."""
+    """Folder of the configuration files that a request may name as `configPath` or `rlConfigPath`."""
     data_dir: Path = Path("data")
     """Folder of the local corpora that a configuration may name, of uploads (`datasets/`) and of the token cache
     (`cache/`)."""
     dataset_max_mb: int = Field(4096, ge=1)
-    """Largest dataset that may be uploaded, in MiB of text after decompression and, for parquet, after decoding."""
+    """Largest size of an uploaded dataset: MiB of text, after decompression and, for parquet, after decoding."""
 
     host: str = "127.0.0.1"
     """Address that the api listens on. The variable HOST is never read."""
     port: int = Field(4400, ge=0, le=65535)
     """Port that the api listens on. If it is not set, PORT is used."""
     root_path: str = ""
-    """Path below which a proxy serves the api, such as `/tidal`."""
+    """Path prefix under which a proxy serves the api, such as `/tidal`."""
     auth_token: SecretStr | None = None
     """The administrator's token. If it is not set, the api generates and prints a token, and starts on a loopback
     address only."""
     require_auth_for_reads: bool = False
-    """Require the token for reading, generating and analysing as well. The health endpoints, the API reference and the
-    dashboard's files stay open, because they contain no user data."""
+    """Whether reading, generating and analysing require a token, too. The health endpoints, the API reference and the
+    dashboard's files never require one, because they contain no user data."""
     allowed_hosts: str = ""
     """Comma-separated host names (`tidal.example.org`, `*.example.org`) that the api and Flower accept in addition to
     IP addresses, localhost and the names of their machine; a request with another name in the header `Host` gets 421.
@@ -91,125 +91,132 @@ class Settings(BaseSettings):
     flower_host: str = "127.0.0.1"
     """Address that Flower listens on; `tidal up` always uses loopback."""
     flower_port: int | None = Field(None, ge=0, le=65535)
-    """Port of Flower, in compose the published port. None: 5555, or a free port for `tidal up` if 5555 is taken."""
+    """Port of Flower; in compose, the published port. None means 5555; `tidal up` uses a free port if 5555 is in
+    use."""
     flower_password: SecretStr | None = None
     """Flower's password for the user `tidal`, without a comma. `tidal up` generates one if none is set."""
     umask: str = Field("077", pattern=r"^0?[0-7]{3}$")
-    """Umask of every process, octal. With 077 only the user who runs Tidal can read experiments, datasets and logs;
-    with 027 that user's group can, too. Exports and `tidal train` follow the umask of the shell."""
+    """Umask of every process, octal. With 077 only the user who runs Tidal can read experiments, datasets and logs.
+    With 027 members of that user's group can read them, too. Exports and `tidal train` follow the umask of the
+    shell."""
 
     max_connections: int = Field(4096, ge=16, le=100_000)
-    """Most open connections of the api; half of them may be streams. The limit is lower if the process may open fewer
-    than about twice as many file descriptors. At the limit the api closes the connection that has been idle longest; if
-    none is idle, it answers 503."""
+    """Most open connections of the api; up to half of them may be event streams. The limit is lower if the process may
+    open fewer than about twice as many file descriptors. At the limit the api closes the connection that has been idle
+    longest; if none is idle, it answers a new connection with 503."""
     request_header_seconds: float = Field(10.0, gt=0, le=3600)
-    """Most seconds in which the header of a request must arrive, counted from the connection's start or from the first
-    byte of a later request; after that the api answers 408."""
+    """Seconds within which the header of a request must arrive, counted from the start of the connection, or from the
+    first byte of a later request on it. After that the api answers 408."""
     request_body_seconds: float = Field(60.0, gt=0, le=3600)
     """Most seconds that the body of a request may lag behind TIDAL_REQUEST_BODY_RATE, for example because the client
     pauses; after that the api answers 408."""
     request_body_rate: int = Field(500, ge=1)
     """Least average rate at which a client must send the body of a request, in bytes per second."""
     keep_alive_seconds: float = Field(75.0, gt=0, le=3600)
-    """Most idle seconds of a connection between two requests; set it higher than the same limit of a proxy in front of
-    the api."""
+    """Seconds after which the api closes a connection that is idle between two requests. If a proxy is in front of the
+    api, set a higher value than the proxy's."""
 
     lease_seconds: float = Field(60.0, gt=0)
-    """Length of a lease: a job whose worker has not renewed its lease for so long is stale."""
+    """Length of a lease. A running job whose lease has not been renewed for this time is stale."""
     lease_renew_seconds: float = Field(10.0, gt=0)
     """Interval at which a worker renews the lease of its job."""
     trainer_pause_seconds: float = Field(40.0, gt=0)
-    """A trainer stops stepping when its lease has not been renewed for so long."""
+    """A trainer suspends training when its job's lease has not been renewed for this time."""
     heartbeat_seconds: float = Field(10.0, gt=0)
-    """Interval at which a worker records that it is alive."""
+    """Interval at which a worker sends a heartbeat."""
     reaper_seconds: float = Field(5.0, gt=0)
-    """Interval at which the reaper looks for stale jobs."""
+    """Interval at which the reaper of the health service looks for stale jobs."""
     quarantine_seconds: float = Field(15.0, ge=0)
-    """Least time between `lease_expires_at` of a stale job and its next attempt."""
+    """Time from the expiry of a lease to the return of the stale job to the queue."""
     reaper_contact_seconds: float = Field(20.0, ge=0)
-    """After the reaper has lost the database, it needs unbroken contact for so long before it changes a job."""
+    """After an outage of the database, the reaper changes no job until the database has been reachable for this
+    time."""
     outbox_seconds: float = Field(15.0, gt=0)
-    """Interval at which notifications of pending jobs are sent again."""
+    """Interval at which workers are notified again of pending jobs, in case a notification was lost."""
     desired_state_poll_seconds: float = Field(
         2.0, gt=0, validation_alias=AliasChoices("TIDAL_DESIRED_STATE_POLL_SECONDS", "TIDAL_WISH_POLL_SECONDS")
     )
-    """Interval at which a worker reads the desired state of its job, in case a notification is lost."""
+    """Interval at which a worker checks for a pause or stop request of its job, in case a notification was lost."""
     stop_grace_seconds: float = Field(60.0, gt=0)
-    """Time from a stop request until the trainer receives SIGTERM."""
+    """Time from a stop request to SIGTERM for a trainer that has not ended."""
     kill_grace_seconds: float = Field(30.0, gt=0)
-    """Time from SIGTERM until the trainer receives SIGKILL."""
+    """Time from SIGTERM to SIGKILL for a trainer that has not ended."""
     drain_seconds: float = Field(60.0, gt=0)
-    """Time that a worker has after SIGTERM to write a checkpoint and to release its job."""
+    """Time after SIGTERM in which a worker may write a checkpoint and release its job."""
     no_progress_seconds: float = Field(120.0, gt=0)
-    """A trainer that sends heartbeats but finishes no step for so long is killed and its job is retried. The limit is
-    10 times the median duration of its micro-batches if that is longer."""
+    """Time without progress after which a trainer is killed and its job is tried again. If 10 times the median duration
+    of its micro-batches is longer, that is the limit."""
     phase_seconds: float = Field(1800.0, gt=0)
-    """The same limit within a named phase (compile, evaluation, checkpoint) and before the first 20 micro-batches."""
+    """The same limit for phases such as compile, evaluation and checkpoint, and during the first 20 micro-batches."""
     trainer_command: str = ""
-    """Command line that starts a trainer; empty: this Python with `-m services.trainer`."""
+    """Command line that starts a trainer. By default it is the worker's Python with `-m services.trainer`."""
     log_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
-    """Largest size of an attempt's log file, in bytes; further output of the trainer is dropped and counted."""
+    """Largest size of the log file of an attempt, in bytes. Further output of the trainer is dropped and counted."""
     disk_reserve_mb: int = Field(1024, ge=0)
-    """Space in MiB that Tidal keeps free on the disks of experiments and data. With less free space, running jobs wait
-    and uploads are refused; below twice this value, health applies the retention at once. 0: no reserve."""
+    """MiB that Tidal keeps free on the disks of experiments and data. With less free space, running jobs wait and
+    uploads are refused. With less than twice this value, the health service applies TIDAL_RETENTION_DAYS at once. 0
+    disables the reserve."""
     max_waiting_jobs: int = Field(500, ge=1)
-    """Most waiting jobs per token, including jobs whose `notBefore` is in the future; the api answers a further
-    submission with 429."""
+    """Most waiting jobs per token, including jobs whose `notBefore` is in the future. The api rejects further
+    submissions with 429."""
     retention_days: float = Field(0.0, ge=0)
-    """Health deletes logs and metrics of experiments whose job ended so many days ago; 0: never. Models, checkpoints,
-    results and database rows stay."""
+    """Days after the end of a job after which the health service deletes logs and metrics of its experiment; 0 means
+    never. Models, checkpoints, results and database rows are kept."""
     max_infra_restarts: int = Field(3, ge=1)
-    """Number of lost attempts without a new checkpoint at which a job fails."""
+    """A job fails after this number of consecutive attempts that were lost (for example with their worker) without a
+    new checkpoint."""
     max_user_failures: int = Field(0, ge=0)
-    """Python errors and CUDA out-of-memory errors after which a job is tried again; 0: it fails at the first one."""
+    """How often a job is tried again after a Python error or a CUDA out-of-memory error; 0 means that it fails at the
+    first one."""
     lm_training_concurrency: int = Field(1, ge=0)
-    """Most lm-training jobs that all workers together run at once; 0: as many as there are workers."""
+    """Most lm-training jobs that run at the same time on all workers together; 0 means no limit."""
     rl_training_concurrency: int = Field(1, ge=0)
     """The same limit for rl-training jobs."""
     other_concurrency: int = Field(4, ge=0)
     """The same limit for each of the job types evaluation, ablation, analysis and dataset."""
 
     generate_queue_seconds: float = Field(30.0, gt=0)
-    """Most seconds that a generate request waits in the queue; after that the api answers 503."""
+    """Seconds after which the api answers a queued generate request with 503."""
     generate_total_seconds: float = Field(120.0, gt=0)
-    """Most seconds that a generate request may take; after that it ends with an error."""
+    """Seconds after which a generate request ends with an error."""
     generate_redis_seconds: float = Field(4.0, gt=0)
-    """Generate requests in progress end with 503 when Redis has not answered for so long."""
+    """Generate requests end with 503 when Redis has not answered for this time."""
     presence_seconds: float = Field(5.0, gt=0)
-    """Interval at which an engine looks for api processes that have died; their sequences end at the second check."""
+    """Interval at which an engine checks whether api processes are alive. It cancels the requests of an api process
+    that is missing at two checks in a row."""
     generator_threads: int | None = Field(None, ge=1)
-    """CPU threads of the generator's engine; None: all cores."""
+    """Number of CPU threads of the generator's engine; None means one per core."""
     generator_device: str = "auto"
-    """Device of the engine: auto, cpu, cuda or cuda:N."""
+    """Device of the engine: cpu, cuda, cuda:N, or auto, which prefers an available GPU."""
     generator_gpu_mb: int | None = Field(None, ge=64)
-    """Most accelerator memory that the engine may use, in MiB; None: no limit."""
+    """Most GPU memory that the engine may use, in MiB; None means no limit."""
     generator_models_mb: int = Field(1024, ge=1)
-    """Memory for loaded language models, in MiB; the least recently used model is unloaded first."""
+    """Most memory for loaded language models, in MiB. The least recently used model is unloaded first."""
     generator_precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """Number format of the engine's matrix products; auto: bfloat16 on a GPU, float32 on a CPU. int8 is for a CPU and
-    few sequences at once."""
+    """Number format of the engine's matrix products; auto means bfloat16 on a GPU and float32 on a CPU. int8 is faster
+    on a CPU for few sequences at once."""
     generator_slots: int = Field(64, ge=1, le=4096)
-    """Sequences that one engine generates at once; further requests stay in the queue."""
+    """Most sequences that one engine generates at once; further requests stay in the queue."""
     generate_queue_limit: int = Field(256, ge=1)
-    """Requests that may wait in the queue; the api answers further ones with 429."""
+    """Most generate requests in the queue; the api rejects further ones with 429."""
     rate_limit_capacity: int = Field(5, ge=1)
-    """Generate requests that callers without a token may send at once, counted per address."""
+    """Most generate requests that clients without a token may send in a burst, counted per address."""
     rate_limit_refill_seconds: float = Field(6.0, gt=0)
-    """Seconds after which callers without a token may send one more generate request."""
+    """Seconds after which a client without a token may send one more generate request."""
     token_rate_limit_capacity: int = Field(0, ge=0)
-    """Generate requests that the holder of a token may send at once; 0: no limit."""
+    """Most generate requests that clients with the same token may send in a burst; 0 means no limit."""
     token_rate_limit_refill_seconds: float = Field(1.0, gt=0)
-    """Seconds after which the holder of a token may send one more generate request, if there is a limit."""
+    """Seconds after which clients with the same token may send one more generate request, if there is a limit."""
     stream_max_length: int = Field(20_000, ge=100)
     """Approximate number of entries that a Redis stream keeps."""
     stream_linger_seconds: float = Field(10.0, ge=0)
-    """A live stream is read for so long after its last client has disconnected."""
+    """Time for which the api keeps reading an event stream from Redis after its last client has disconnected."""
     stream_client_seconds: float = Field(30.0, gt=0)
-    """A stream is closed when its client's socket accepts no data for so long."""
+    """The api closes an event stream when its client has accepted no data for this time."""
     stop_budget_seconds: float = Field(
         12.0, gt=0, validation_alias=AliasChoices("TIDAL_STOP_BUDGET_SECONDS", "TIDAL_STOP_BUDGET")
     )
-    """Local mode: time from Ctrl-C until the last process has ended. TIDAL_STOP_BUDGET is another name for it."""
+    """Most seconds that `tidal up` takes from Ctrl-C to its end. TIDAL_STOP_BUDGET is another name of the variable."""
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -242,7 +249,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources in order of precedence: arguments, environment, `.env`, names without a prefix."""
+        """Return the sources in order of precedence: arguments, environment, `.env`, variables without the prefix."""
         file = dict(dotenv_settings.env_vars) if isinstance(dotenv_settings, DotEnvSettingsSource) else {}
         refuse_empty(os.environ, "the environment")
         refuse_empty({name.upper(): value for name, value in file.items()}, ".env")
@@ -257,17 +264,17 @@ class _WithoutPrefix(PydanticBaseSettingsSource):
         self._found = {**{name.upper(): value for name, value in file.items()}, **os.environ}
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """Return the value of one field, its name, and False because no value needs to be parsed as JSON."""
+        """Return (value, name, False) for one field; False means that the value is not JSON."""
         name = next((name for name, set_by in WITHOUT_PREFIX.items() if set_by == field_name), "")
         return self._found.get(name) or None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Return the values of all fields that are set."""
+        """Return {field: value} of the variables that are set."""
         return {field: value for name, field in WITHOUT_PREFIX.items() if (value := self._found.get(name))}
 
 
 def _with_password(url: str, password: str, name: str) -> str:
-    """Return the URL with the quoted password inserted; raise ValueError if it contains a different one."""
+    """Return the URL with the password, quoted. Raises ValueError if the URL already contains a different password."""
     parts = urlsplit(url)
     user, _, server = parts.netloc.rpartition("@")
     user, colon, inside = user.partition(":")
@@ -279,7 +286,7 @@ def _with_password(url: str, password: str, name: str) -> str:
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """Return the settings of this process, which are read once; log a warning for each unknown or renamed variable.
+    """Return the settings of this process. The first call reads them and warns of unknown and renamed variables.
 
     Raises ConfigError, which names the variable, for an invalid value.
     """
@@ -291,7 +298,7 @@ def get_settings() -> Settings:
 
 
 def read_settings() -> Settings:
-    """Return the settings as the environment sets them now; raise ConfigError, which names the variable."""
+    """Read the settings from the environment. Raises ConfigError, which names the variable, for an invalid value."""
     try:
         return Settings()
     except ValidationError as error:
@@ -299,7 +306,7 @@ def read_settings() -> Settings:
 
 
 def variables() -> frozenset[str]:
-    """Return the names of all variables with TIDAL_ that set a field."""
+    """Return the names of all TIDAL_ variables that set a field."""
     present = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return frozenset(present | RENAMED.keys() | {"TIDAL_STOP_BUDGET"})
 

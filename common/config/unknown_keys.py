@@ -1,7 +1,7 @@
-"""Rejects mappings with very many unknown keys before they are validated.
+"""Rejects mappings with very many unknown keys before pydantic validates them.
 
-The error lists the first MOST_FINDINGS keys and counts the others, because creating an error for each of 60,000 keys
-takes seconds. Leaves out the message for a single unknown key (`common.config.loader`, `services.api.errors`).
+The error lists the first MOST_FINDINGS keys and the number of the others, because pydantic takes seconds to create an
+error for each of 60,000 keys. The message for an unknown key is in `common.config.loader` and `services.api.errors`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def reject_many_unknown_keys(model: type[BaseModel], given: Any) -> None:
 
 
 def first_of(errors: Sequence[Any]) -> tuple[list[Any], int]:
-    """Return the pydantic errors to list one by one, at most MOST_FINDINGS, and the number of the others."""
+    """Return the first MOST_FINDINGS pydantic errors, and how many more there are."""
     listed = [item for item in errors if item["type"] != "left_out"]
     counted = sum(item["ctx"]["count"] for item in errors if item["type"] == "left_out")
     return listed[:MOST_FINDINGS], counted + max(0, len(listed) - MOST_FINDINGS)

@@ -1,9 +1,9 @@
-"""Reads and writes YAML for configuration files, `--set` and the charts of reports.
+"""Reads and writes the YAML of configuration files, `--set` options and the chart definitions of reports.
 
-It follows the core schema of YAML 1.2: only `true` and `false` are booleans; `on`, `off`, `yes` and `no` are text;
-`1e2`, `1e-3`, `1_000` and `0x10` are numbers; `010` is ten; a date is text. A repeated key, a key that is not text, a
-number that is not finite, a second document, an unknown tag, and aliases that expand to too many values are errors,
-which name the line. Leaves out the meaning of keys and values (`common.config.loader`).
+Plain values are read as in the core schema of YAML 1.2. Only `true` and `false` are booleans; `on`, `off`, `yes` and
+`no` are text. `1e2`, `1e-3`, `1_000` and `0x10` are numbers, `010` is ten, and a date is text. These are errors, which
+name the line: a repeated key, a key that is not text, a number that is not finite, a second document, an unknown tag,
+and aliases that expand to too many values. `common.config.loader` validates keys and values.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import yaml
 from common.errors import ConfigError
 
 MOST_LEVELS: Final = 50
-"""Most levels of nested mappings and lists."""
+"""Largest number of levels of nested mappings and lists."""
 MOST_VALUES: Final = 100_000
-"""Most values of one document; values that an alias repeats are counted each time."""
+"""Largest number of values of a document. A value that an alias repeats is counted each time."""
 
 _PREFIX = "tag:yaml.org,2002:"
 _NULL, _BOOL, _INT, _FLOAT, _STR, _MERGE = (
@@ -40,11 +40,12 @@ _SCALARS: Final = (
     ),
     (_MERGE, "<<", ["<"]),
 )
-"""The types of unquoted scalars other than text: tag, pattern and possible first characters. The first match counts."""
+"""Types of unquoted scalars: (tag, pattern, possible first characters). The first matching type applies; if none
+matches, the scalar is text."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes a text into nodes, which `_NodeReader` turns into values."""
+    """Parses a text into nodes, which `_NodeReader` converts to values."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as in the base class
     levels = 0
@@ -57,7 +58,7 @@ class _Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=f"nested more than {MOST_LEVELS} levels deep", problem_mark=mark)
         self.nodes += 1
-        if self.nodes > 2 * MOST_VALUES:  # keys are nodes, too; check during composition, because nodes take memory
+        if self.nodes > 2 * MOST_VALUES:  # check while nodes, including keys, are composed, because they take memory
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES} values", problem_mark=mark)
         if not self.aliases and self.check_event(yaml.AliasEvent):
@@ -69,13 +70,13 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes texts that this module or a YAML 1.1 parser would read as another type."""
+    """Writes YAML, and quotes texts that this module or a YAML 1.1 parser would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        # In other styles, PyYAML writes these Unicode line ends unescaped and reads them as spaces.
+        # Only double-quoted text escapes these Unicode line ends; PyYAML reads unescaped ones as spaces.
         style = '"' if any(mark in data for mark in "\x85\u2028\u2029") else None
         return self.represent_scalar(_STR, data, style=style)
 
@@ -88,9 +89,9 @@ for _tag, _form, _first in _SCALARS:
 
 
 def parse_yaml(text: str, *, finite: bool = True, aliases: bool = True) -> Any:
-    """Return the value of a text with one document, or None for an empty text; ConfigError names the line.
+    """Return the value of a YAML document, or None for an empty text. Raises ConfigError, which names the line.
 
-    With `finite`, infinity and NaN are errors. With `aliases`, `*name` may repeat a value.
+    If `finite`, infinity and NaN are errors. If `aliases`, `*name` may repeat a value; otherwise it is an error.
     """
     try:
         loader = _Loader(text)
@@ -109,7 +110,7 @@ def parse_yaml(text: str, *, finite: bool = True, aliases: bool = True) -> Any:
 
 
 def read_mapping(path: Path, *, name: str | None = None) -> dict[str, Any]:
-    """Return the mapping in a YAML file; ConfigError names the file (as `name`, if given) and the line."""
+    """Return the mapping in a YAML file. Raises ConfigError, which names the file (or `name`) and the line."""
     name = name or str(path)
     try:
         text = path.read_bytes().decode("utf-8")
@@ -133,7 +134,7 @@ def read_mapping(path: Path, *, name: str | None = None) -> dict[str, Any]:
 
 
 def write_yaml(value: Any, *, unicode: bool = True) -> str:
-    """Return `value` as YAML from which `parse_yaml` reads an equal value with the same order of keys.
+    """Return `value` as YAML, from which `parse_yaml` reads an equal value with the same order of keys.
 
     The result is ASCII unless `unicode` is true.
     """
@@ -141,7 +142,7 @@ def write_yaml(value: Any, *, unicode: bool = True) -> str:
 
 
 class _NodeReader:
-    """Turns nodes into values, and counts them, because aliases can expand a short text to a huge value."""
+    """Converts nodes to values. It counts the values, because aliases can expand a short text to a huge value."""
 
     def __init__(self, finite: bool) -> None:
         self._finite = finite
@@ -149,7 +150,7 @@ class _NodeReader:
         self._open: set[int] = set()
 
     def value(self, node: yaml.Node) -> Any:
-        """Return the value of a node; may raise ConfigError."""
+        """Return the value of a node. Raises ConfigError for a value that this module does not accept."""
         self._count += 1
         if self._count > MOST_VALUES:
             raise _error(node, f"more than {MOST_VALUES} values, including those that aliases (*name) repeat")
@@ -217,8 +218,8 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     _INT: lambda text: int(text, 0) if text[:2] in ("0o", "0x") else int(text),
     _FLOAT: lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
 }
-"""Functions that turn the text of a scalar into its value, by tag. They raise ValueError or KeyError if an explicit tag
-does not match the text."""
+"""{tag: function that converts the text of a scalar to its value}. The functions raise ValueError or KeyError if an
+explicit tag does not match the text."""
 
 
 def _unknown_tag(node: yaml.Node) -> ConfigError:

@@ -1,4 +1,4 @@
-"""The parts of the controller that training, evaluation and serving share: observation, policy, modulation map."""
+"""The parts of the controller that training, evaluation and serving share: observation, policy and modulation map."""
 
 from common.controller.exponentials import exponentials
 from common.controller.history import ABSENT, TokenHistory, pad

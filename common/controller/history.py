@@ -1,9 +1,8 @@
-"""The tokens of B growing sequences and their running counts, kept on the device.
+"""The tokens of B growing sequences, and counts of distinct tokens and n-grams, in tensors on the device.
 
-Each `append` updates the counts (unique tokens, distinct bigrams and trigrams) and the mask of seen tokens, without a
-host sync and without counting from the start. The observation, the repetition penalty and the repetition reward read
-them. A sequence consists of the prompt and all generated tokens, including those that have left the model's context.
-Leaves out: the model's own window (its KV cache).
+`append` updates the counts and the mask of seen tokens incrementally and without a host sync. Observation, repetition
+penalty and repetition reward use the counts and the mask. A sequence consists of the prompt and all generated tokens,
+including those that are no longer in the model's context window.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ import torch
 from torch import Tensor
 
 ABSENT = -1
-"""Marks a position before the start or after the end of a sequence."""
+"""Token id that marks a position before the start or after the end of a sequence."""
 
 
 class TokenHistory:
     """B sequences of up to `capacity` tokens each.
 
-    tokens (B, capacity) int64, ABSENT beyond the end; length, unique, bigrams, trigrams (B,) int64;
-    seen (B, V) bool. Appending beyond `capacity` is an index error (a device-side assert on CUDA).
+    `tokens` (B, capacity) int64 has ABSENT after the end of a sequence. `length`, and the numbers of distinct tokens,
+    bigrams and trigrams (`unique`, `bigrams`, `trigrams`), are (B,) int64. `seen` (B, V) bool is true for tokens that
+    occur in the sequence. An append beyond `capacity` raises IndexError (on CUDA, a device-side assert fails).
     """
 
     def __init__(self, batch_size: int, capacity: int, vocab_size: int, *, device: torch.device | str = "cpu") -> None:
@@ -49,20 +49,20 @@ class TokenHistory:
         return history
 
     def reset(self, prompts: Tensor, lengths: Tensor, rows: Tensor | None = None) -> None:
-        """Replace sequences by `prompts` (B, P), which are right-padded to `lengths` (B,).
+        """Replace all sequences by `prompts` (B, P), which have `lengths` (B,) and are padded on the right.
 
-        With `rows` (B,) bool only the sequences where it is true are replaced.
+        With `rows` (B,) bool, replace only the sequences for which it is true.
         """
         B, P = prompts.shape
         if self.capacity < P:
             raise ValueError(
-                f"prompts of {P} tokens do not fit into a history of {self.capacity}; make one with more capacity"
+                f"prompts of {P} tokens exceed the history's capacity {self.capacity}; create a larger one"
             )
         positions = torch.arange(P, device=prompts.device)
         prompts = torch.where(positions < lengths[:, None], prompts, ABSENT)
         tokens = torch.full_like(self.tokens, ABSENT)
         tokens[:, :P] = prompts
-        # Padding sets an additional last column, which is removed afterwards.
+        # Padding sets an extra last column, which is dropped afterwards.
         seen = torch.zeros((B, self.vocab_size + 1), dtype=torch.bool, device=prompts.device)
         seen.scatter_(1, torch.where(prompts == ABSENT, self.vocab_size, prompts), True)
         seen = seen[:, : self.vocab_size]
@@ -75,12 +75,12 @@ class TokenHistory:
         self.trigrams = torch.where(keep, self.trigrams, _distinct_ngrams(prompts, 3, self.vocab_size))
 
     def append(self, token: Tensor, active: Tensor | None = None) -> None:
-        """Add one token (B,) to every sequence, or to those where `active` (B,) bool is true."""
+        """Append one token per sequence (B,). With `active` (B,) bool, append only where it is true."""
         two_back, one_back = self.recent(2).unbind(1)
         ends = self.tokens == token[:, None]
         pairs = ends[:, 1:] & (self.tokens[:, :-1] == one_back[:, None])
         triples = pairs[:, 1:] & (self.tokens[:, :-2] == two_back[:, None])
-        # The updates are in place, because a `prefix` shares these tensors.
+        # Update in place, because the histories that `prefix` returns share these tensors.
         new_token = ~self.seen[self._rows, token]
         new_pair = (self.length >= 1) & ~pairs.any(1)
         new_triple = (self.length >= 2) & ~triples.any(1)
@@ -101,12 +101,12 @@ class TokenHistory:
     def prefix(self, rows: int, span: int) -> TokenHistory:
         """Return the first `rows` sequences as a history that shares their memory.
 
-        No sequence may grow beyond `span` tokens, and nothing may be appended to sequences that are longer already.
+        The result has capacity `span`. Nothing may be appended to sequences that are already longer.
         """
         return self._view(slice(0, rows), span)
 
     def single(self, row: int, span: int) -> TokenHistory:
-        """Return sequence `row` as a history that shares its memory; it may not grow beyond `span` tokens."""
+        """Return the sequence `row` as a history that shares its memory and has capacity `span`."""
         return self._view(slice(row, row + 1), span)
 
     def _view(self, rows: slice, span: int) -> TokenHistory:
@@ -119,7 +119,7 @@ class TokenHistory:
         return view
 
     def set_sequence(self, row: int, tokens: Sequence[int], *, counted: bool = True) -> None:
-        """Replace the sequence `row` by these tokens. Without `counted`, its `seen` mask and counts become invalid."""
+        """Replace the sequence `row` by `tokens`. If not `counted`, its mask and counts are invalid afterwards."""
         if not counted:
             self.tokens[row] = ABSENT
             self.tokens[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long, device=self.tokens.device)
@@ -137,7 +137,7 @@ class TokenHistory:
             tensor[target] = tensor[source]
 
     def grow(self, rows: int, capacity: int) -> TokenHistory:
-        """Return a history with `rows` sequences of `capacity` tokens whose first sequences are copies of these."""
+        """Return a larger history, with `rows` sequences and `capacity`, that starts with copies of all sequences."""
         grown = TokenHistory(rows, capacity, self.vocab_size, device=self.tokens.device)
         existing = len(self.tokens)
         grown.tokens[:existing, : self.capacity] = self.tokens
@@ -146,7 +146,7 @@ class TokenHistory:
         return grown
 
     def append_uncounted(self, token: Tensor) -> None:
-        """Add one token (B,) to every sequence without an update of `seen` and the counts, which become invalid."""
+        """Append one token per sequence (B,) without updating `seen` and the counts, which are invalid afterwards."""
         self.tokens[self._rows, self.length] = token
         self.length += 1
 
@@ -155,16 +155,16 @@ class TokenHistory:
         return self.seen, self.length, self.unique, self.bigrams, self.trigrams
 
     def recent(self, count: int) -> Tensor:
-        """Return the last `count` tokens (B, count), oldest first, with ABSENT before the start of a sequence."""
+        """Return the last `count` tokens of each sequence (B, count), oldest first, with ABSENT before its start."""
         positions = self.length[:, None] + torch.arange(-count, 0, device=self.length.device)
         found = self.tokens.gather(1, positions.clamp(min=0, max=max(self.capacity - 1, 0)))
         return found.masked_fill_(positions < 0, ABSENT)
 
 
 def pad(sequences: Sequence[Sequence[int]], *, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Return token lists as an int64 tensor (B, longest), right-padded with 0, and their lengths (B,).
+    """Return token lists as an int64 tensor (B, longest length), padded on the right with 0, and lengths (B,).
 
-    The second dimension is at least 1.
+    The tensor has at least one column.
     """
     longest = max((len(sequence) for sequence in sequences), default=0)
     padded = torch.tensor([[*s, *[0] * (max(longest, 1) - len(s))] for s in sequences], dtype=torch.long)
@@ -176,7 +176,7 @@ def _distinct_ngrams(tokens: Tensor, n: int, vocab_size: int) -> Tensor:
     if tokens.shape[1] < n:
         return torch.zeros(tokens.shape[0], dtype=torch.long, device=tokens.device)
     windows = tokens.unfold(1, n, 1)
-    # An n-gram is encoded as an integer in base V. For V = 50,257, V^3 is 1.3e14, far below 2^63.
+    # Encode an n-gram as an integer in base V. For V = 50,257, V^3 is 1.3e14, far below 2^63.
     scale = torch.tensor([vocab_size**i for i in reversed(range(n))], device=tokens.device)
     codes = (windows * scale).sum(-1).masked_fill((windows == ABSENT).any(-1), ABSENT)
     ordered = codes.sort(dim=1).values

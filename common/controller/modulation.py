@@ -1,8 +1,8 @@
-"""The map from the modulation m in [0, 1] to the four decoding parameters.
+"""Maps the modulation m in [0, 1] to temperature, repetition penalty, top-k and top-p.
 
-All four change linearly with m: m = 0 makes the text predictable, m = 1 makes it varied. Rollouts, ablation and serving
-use this map. Leaves out: applying the parameters to logits (`common.generation.sampling.sample`) and choosing m
-(`common.generation.slot_states`).
+All four parameters change linearly with m: m = 0 makes the text predictable, m = 1 makes it varied. Rollouts, ablation
+and serving use this map. `common.generation.sampling.sample` applies the parameters to logits, and
+`common.generation.slot_states` chooses m.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFAULT_MODULATION = ModulationConfig()
 
 
 class DecodingParameters(NamedTuple):
-    """The parameters that one token is sampled with. `top_k` None and `top_p` 1 turn that filter off."""
+    """The parameters with which a token is sampled. `top_k` None disables top-k, and `top_p` 1 disables top-p."""
 
     temperature: float
     top_k: int | None
@@ -37,9 +37,9 @@ class DecodingParameterRows(NamedTuple):
 
 
 def decoding_parameters(modulation: float, config: ModulationConfig = DEFAULT_MODULATION) -> DecodingParameters:
-    """Return the parameters for a modulation, which is clamped to [0, 1] first. top-k is rounded half to even.
+    """Return the parameters for a modulation, which is clamped to [0, 1]. top-k is rounded half to even.
 
-    Raises ValueError when `modulation` is not a number.
+    Raises ValueError if `modulation` is NaN.
     """
     if math.isnan(modulation):
         raise ValueError("modulation is NaN; give a number in [0, 1]")
@@ -53,9 +53,9 @@ def decoding_parameters(modulation: float, config: ModulationConfig = DEFAULT_MO
 
 
 def decoding_parameter_rows(modulation: Tensor, config: ModulationConfig = DEFAULT_MODULATION) -> DecodingParameterRows:
-    """Return the parameters for modulations (B,) or (B, 1), on their device, without a host sync.
+    """Return the parameters for modulations (B,) or (B, 1), on the same device, without a host sync.
 
-    They are computed in float64, so that top-k is rounded as in `decoding_parameters`.
+    The computation is in float64, so that top-k is rounded as in `decoding_parameters`.
     """
     m = modulation.reshape(-1).double().clamp(0.0, 1.0)
 

@@ -163,7 +163,7 @@ def test_an_unknown_key_is_noted_with_the_nearest() -> None:
 def test_older_gates_and_odd_batches_are_adjusted_with_a_note() -> None:
     _, values, notes = convert({"GATE_DIM": 3, "DESIRED_BATCH_SIZE": 100, "BATCH_SIZE": 32})
     assert values["model"]["gate_dim"] == 1 and values["training"]["effective_batch_size"] == 96
-    assert any("GATE_DIM 3 became 1" in note for note in notes)
+    assert any("GATE_DIM 3 was changed to 1" in note for note in notes)
     assert any("DESIRED_BATCH_SIZE 100 became 96" in note for note in notes)
 
 
