@@ -80,7 +80,7 @@ class LogSink:
     def tick(self) -> None:
         """Write the counts of lines that were left out, if it is time.
 
-        Call this regularly, because lines may stop to arrive.
+        Call this regularly, because no further line may arrive.
         """
         now = time.monotonic()
         for name, repeats in self._repeats.items():

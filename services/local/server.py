@@ -230,9 +230,10 @@ def has_working_directory(process: Any, folder: Path) -> bool:
 
 
 def end_stray_processes(names: Sequence[str], folder: Path, signals: Sequence[signal.Signals]) -> None:
-    """End the processes with one of these names and the working directory `folder`, deleted and created again or not.
+    """End processes whose name is in `names` and whose working directory is `folder`.
 
-    `signals` are sent in order, until all processes have ended.
+    The folder may have been deleted and created again since they started. `signals` are sent in order, one second
+    apart, until all processes have ended.
     """
     strays = [p for p in psutil.process_iter(["name"]) if p.info["name"] in names and has_working_directory(p, folder)]
     for number in signals:

@@ -1,4 +1,4 @@
-"""Controller jobs: training and ablation. Paths are resolved before.
+"""Controller jobs: training and ablation. The callers resolve the paths.
 
 Both the handlers of a worker's trainer and `--local` call these functions. The training loop is in
 `common.rl.train_controller`.

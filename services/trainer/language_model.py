@@ -1,4 +1,4 @@
-"""Language model jobs: pretraining and evaluation. Paths are resolved before.
+"""Language model jobs: pretraining and evaluation. The callers resolve the paths.
 
 Both the handlers of a worker's trainer and `--local` call these functions. The training loop is in
 `common.training.pretrain`.

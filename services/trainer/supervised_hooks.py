@@ -219,10 +219,7 @@ class SupervisedHooks(DiskHooks):
 
     def _send_progress(self) -> None:
         # At the end of an attempt, two threads may call this at the same time.
-        progress, self._progress = (
-            self._progress,
-            None,
-        )
+        progress, self._progress = self._progress, None
         if progress is not None:
             self._send(progress)
 
@@ -243,7 +240,7 @@ class SupervisedHooks(DiskHooks):
         self._emergency_thread = None  # From here on, a later request starts another thread.
         request = self._request
         assert request is not None  # This thread was started by a request.
-        # Without `save` there is no finished step yet. After "complete", the training ends by itself.
+        # Without `save` there is nothing to save yet. After "complete", the training ends by itself.
         if save is None or request is StopRequest.COMPLETE:
             return
         self._emergency_thread = threading.current_thread()

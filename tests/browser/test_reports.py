@@ -61,7 +61,7 @@ def test_a_chart_in_a_report_follows_a_training(site: Site, visit: Visit) -> Non
     block = {"experiments": [job["experimentId"]], "metrics": ["Losses/Total"], "title": "Loss"}
     body = {"title": "While it runs", "markdown": f"```chart\n{json.dumps(block)}\n```\n"}
     report = site.http.post("/api/reports", json=body).json()["id"]
-    page = visit(f"#/reports/{report}")  # There is no point before the job runs.
+    page = visit(f"#/reports/{report}")  # The chart has no points before the job runs.
     site.wait_status(job["id"], "running", 60)
     wait_for_more(page, 0)
     wait_for_more(page, newest_point(page) + 3)

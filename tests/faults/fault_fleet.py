@@ -53,9 +53,9 @@ class FaultFleet(Fleet):
         self.limits["lm-training"] = limit
 
     def finish(self, seconds: float | None = None) -> None:
-        """Bring all jobs to their end and wait for it.
+        """Wait until all jobs have ended.
 
-        Suspended processes continue, missing processes are started, and paused jobs are cancelled.
+        Before that, continue suspended processes, start missing processes, and cancel paused jobs.
         """
         seconds = self.timers.patience if seconds is None else seconds
         for process in self.processes.values():

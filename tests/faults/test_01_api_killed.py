@@ -1,4 +1,4 @@
-"""Faults 1 and 2: the api is killed after a commit and before it publishes, or before the commit.
+"""Faults 1 and 2 of 31: the api is killed after a commit and before it publishes, or before the commit.
 
 In the second case the client repeats its request.
 """

@@ -1,4 +1,4 @@
-"""Faults 3 and 4: a notification is lost with the worker that received it; Redis is emptied while fifty jobs wait."""
+"""Faults 3 and 4 of 31: a notification is lost with its worker; Redis is emptied while fifty jobs wait."""
 
 from __future__ import annotations
 

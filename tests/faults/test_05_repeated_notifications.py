@@ -1,4 +1,4 @@
-"""Fault 5: four workers receive the same notification twenty times, and the job is claimed once."""
+"""Fault 5 of 31: four workers receive the same notification twenty times, and the job is claimed once."""
 
 from __future__ import annotations
 

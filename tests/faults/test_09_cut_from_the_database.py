@@ -1,4 +1,4 @@
-"""Fault 9: a worker cannot reach PostgreSQL for half a lease; the attempt continues, and nothing is lost."""
+"""Fault 9 of 31: a worker cannot reach PostgreSQL for half a lease; the attempt continues, and nothing is lost."""
 
 from __future__ import annotations
 

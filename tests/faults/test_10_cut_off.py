@@ -1,4 +1,4 @@
-"""Faults 10 and 22: a worker cannot reach PostgreSQL for a long time; in fault 22, its job is cancelled meanwhile.
+"""Faults 10 and 22 of 31: a worker cannot reach PostgreSQL for long; in fault 22, its job is cancelled meanwhile.
 
 The worker reaches the database through a proxy. `cut` resets its connections and refuses new ones; `silence` discards
 all data. Redis stays reachable, so the worker still sends heartbeats.
@@ -54,7 +54,7 @@ def test_fault_10_a_worker_cut_off_for_long_suspends_its_trainer_and_its_old_wri
         wait_next_attempt(fleet, job_id, 2 * takeover_seconds(timers) - (time.monotonic() - cut_at))
         strike_while_stepping(fleet, job_id, rng, attempt=2)
         remaining = CUT_OFF_SECONDS * timers.scale - (time.monotonic() - cut_at)
-        time.sleep(max(0.0, remaining))  # stay cut off until the time of the specification is over
+        time.sleep(max(0.0, remaining))  # cut off for CUT_OFF_SECONDS (scaled) in total
         proxy.heal()
         wait_refused(fleet, "first", 30)
         before = fleet.steps(job_id)

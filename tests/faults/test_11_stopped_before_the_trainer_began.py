@@ -1,4 +1,4 @@
-"""Fault 11, a case that a soak test found: the supervisor is suspended (SIGSTOP) while its trainer is starting.
+"""Fault 11 of 31, a case that a soak test found: the supervisor is suspended (SIGSTOP) while its trainer is starting.
 
 The trainer then receives no ping. It must measure the age of the lease from the last renewal, not from its own start.
 """

@@ -1,4 +1,4 @@
-"""Fault 11: a supervisor is suspended with SIGSTOP for two minutes, and then continued with SIGCONT."""
+"""Fault 11 of 31: a supervisor is suspended with SIGSTOP for two minutes, and then continued with SIGCONT."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_fault_11_the_trainer_of_a_stopped_supervisor_is_suspended_and_the_old_a
     assert max(s.time for s in steps if s.attempt == 1) < min(s.time for s in steps if s.attempt == 2)
     strike_while_stepping(fleet, job_id, rng, attempt=2)
     remaining = STOPPED_SECONDS * timers.scale - (time.monotonic() - stopped_at)
-    time.sleep(max(0.0, remaining))  # stay suspended until the time of the specification is over
+    time.sleep(max(0.0, remaining))  # suspended for STOPPED_SECONDS (scaled) in total
     fleet.processes["first"].send_signal(signal.SIGCONT)
     wait_refused(fleet, "first", 30)
     count = sum(step.attempt == 2 for step in fleet.steps(job_id))

@@ -1,4 +1,4 @@
-"""Faults 12, 13, 14: Redis closes all connections 20 times, is killed 7 times, is unavailable for 5 minutes.
+"""Faults 12, 13, 14 of 31: Redis closes all connections 20 times, is killed 7 times, is unavailable for 5 minutes.
 
 Redis only transports notifications and data for displays. Therefore every job must run exactly once, whatever happens
 to Redis.

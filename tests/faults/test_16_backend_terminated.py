@@ -1,4 +1,4 @@
-"""Fault 16: PostgreSQL's backend is terminated at each transition of a job, just before its COMMIT or just after it.
+"""Fault 16 of 31: PostgreSQL's backend is terminated at each transition of a job, just before or just after its COMMIT.
 
 `test_…_of_a_life` tests real processes. `test_…_by_an_owner` tests every write of a job's owner, in this process.
 """

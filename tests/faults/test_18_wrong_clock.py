@@ -1,4 +1,4 @@
-"""Fault 18: the wall clocks of the workers and of the health process are ten minutes fast or slow."""
+"""Fault 18 of 31: the wall clocks of the workers and of the health process are ten minutes fast or slow."""
 
 from __future__ import annotations
 

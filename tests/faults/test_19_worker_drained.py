@@ -1,4 +1,4 @@
-"""Faults 19 and 20: a worker gets SIGTERM; in fault 20, its job is cancelled as well."""
+"""Faults 19 and 20 of 31: a worker gets SIGTERM; in fault 20, its job is cancelled as well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fault 23: a job is asked to complete; while it is completing, its worker or its trainer is killed with kill -9."""
+"""Fault 23 of 31: a job is asked to complete; while it is completing, its worker or its trainer is killed."""
 
 from __future__ import annotations
 

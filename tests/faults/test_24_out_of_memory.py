@@ -1,4 +1,4 @@
-"""Fault 24: in every attempt, the kernel kills the trainer because memory runs out.
+"""Fault 24 of 31: in every attempt, the kernel kills the trainer because memory runs out.
 
 In the variant "kernel", both workers run in a memory cgroup with a limit. The trainer allocates more than that, and the
 kernel kills it. In the variant "counter file", the worker reads the kernel's counter from a file of the test; the

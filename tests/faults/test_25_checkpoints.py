@@ -1,4 +1,4 @@
-"""Fault 25: kill -9 while a checkpoint is written, and a newest checkpoint that is damaged.
+"""Fault 25 of 31: kill -9 while a checkpoint is written, and a newest checkpoint that is damaged.
 
 The tests use the real trainer with a tiny configuration. A full disk is in `test_25_full_disk`.
 """

@@ -1,4 +1,4 @@
-"""Fault 25: the disk of the experiments becomes full during a training.
+"""Fault 25 of 31: the disk of the experiments becomes full during a training.
 
 The training waits and loses or repeats no step. PostgreSQL, Valkey, worker and trainer are real. A job that waited for
 the disk must end with exactly the losses and weights of a job that did not wait, even if the job is paused or its

@@ -1,4 +1,4 @@
-"""Fault 26: the trainer hangs, while its worker continues to renew the lease and to send heartbeats."""
+"""Fault 26 of 31: the trainer hangs, while its worker continues to renew the lease and to send heartbeats."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_fault_26_a_hanging_trainer_is_killed_and_its_job_retried(
     fleet: FaultFleet, timers: Timers, rng: random.Random, redis_client: redis.Redis
 ) -> None:
     late = rng.randint(WARM_UP + 10, 60)
-    if timers == REAL:  # Before, the limit of a phase would apply, which is half an hour in production.
+    if timers == REAL:  # Earlier, the limit of a phase would apply: half an hour.
         at, limit = late, fleet.settings.no_progress_seconds
     else:
         at, limit = rng.choice([(rng.randint(2, WARM_UP - 2), 4.0), (late, 2.0)])

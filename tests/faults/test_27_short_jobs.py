@@ -1,4 +1,4 @@
-"""Fault 27: one long job and ten short ones run on two workers."""
+"""Fault 27 of 31: one long job and ten short ones run on two workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults 28 and 29: streams break every 50 events; clients are slow, half open, or still connected at SIGTERM."""
+"""Faults 28 and 29 of 31: streams break every 50 events; clients are slow, half open, or still connected at SIGTERM."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
     assert [event.name for event in received] == ["reset", "snapshot"]
     last = redis_client.xadd(key, {"event": "blob", "data": json.dumps({"n": total})})
     following: list[str | None] = []
-    for event in follow(client, path, received[1].id, 100):  # Before it, the last events of the job may arrive.
+    for event in follow(client, path, received[1].id, 100):  # Events of the job may come first.
         following.append(event.id)
         if event.id == last:
             break

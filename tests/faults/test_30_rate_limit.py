@@ -1,4 +1,4 @@
-"""Fault 30: the rate limit is exact under 200 concurrent requests. After Redis is killed, all requests are accepted."""
+"""Fault 30 of 31: the rate limit is exact under 200 concurrent requests; without Redis, all are accepted."""
 
 from __future__ import annotations
 

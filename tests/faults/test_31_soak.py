@@ -1,4 +1,4 @@
-"""Fault 31: a short soak test with all kinds of faults, and random histories of the transition code.
+"""Fault 31 of 31: a short soak test with all kinds of faults, and random histories of the transition code.
 
 The long soak test (200 jobs, 30 minutes) is `python -m tests.faults.soak`, or `make faults FULL=1`.
 """

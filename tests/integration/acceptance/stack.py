@@ -158,7 +158,7 @@ class Stack:
         def check() -> bool:
             status = self.job(job_id)["status"]
             if status in {"failed", "cancelled", "completed"} - wanted:
-                raise AssertionError(f"{status} instead of {wanted}: {self.job(job_id)}")
+                raise AssertionError(f"the status is {status} instead of {wanted}: {self.job(job_id)}")
             return status in wanted
 
         self.wait_for(f"status {wanted} of {job_id}", check, seconds)
