@@ -76,7 +76,7 @@ def test_an_analysis_runs_is_saved_and_opened_again(site: Site, visit: Visit) ->
     page = visit("#/analysis")
     page.get_by_label("Modulation").select_option("random")
     page.get_by_label("Tokens per sample").fill("8")
-    page.get_by_label("Sweep over").check()
+    page.get_by_label("Also compare texts").check()
     page.get_by_role("button", name="Analyse").click()
     expect(page.get_by_text("Variance between prompts")).to_be_visible(timeout=60_000)
     assert page.locator(".trajectory").count() == 3

@@ -1,4 +1,4 @@
-// The dashboard: shows the page that the address names, inside the frame.
+// The entry point of the dashboard. It shows the page for the current address inside the frame.
 import { Component, html, render, useEffect, useLayoutEffect } from "./lib/html.js";
 import { Problem, refreshSession } from "./lib/api.js";
 import { route, useTitle } from "./lib/router.js";
@@ -21,8 +21,8 @@ import { Reports } from "./pages/reports.js";
 
 /**
  * @typedef {ReturnType<typeof route.get>} Route
- * @typedef {[title: string, view: (route: Route) => Ui.Node, parts?: number[]]} Page `parts` lists the numbers of path
- *   parts that an address of the page may have; the default is 1
+ * @typedef {[title: string, view: (route: Route) => Ui.Node, parts?: number[]]} Page `parts` are the allowed numbers of
+ * path parts in an address of the page; default: [1]
  * @type {Record<string, Page>}
  */
 const PAGES = {
@@ -53,7 +53,7 @@ function pageOf({ parts, page }) {
 }
 
 /**
- * Shows the error of a page that fails to render, inside the frame, until the address changes.
+ * If a page fails to render, shows the error inside the frame until the address changes.
  *
  * @extends {Component<{at: string, children: Ui.Children}, {error?: Ui.Failure, at?: string}>}
  */
@@ -83,7 +83,7 @@ function Broken({ error }) {
 const NotFound = ({ path }) =>
   html`<${Empty} title="This page does not exist">
     <p>There is no page at <code>${path}</code>. The link may be incomplete or mistyped.</p>
-    <a class="button" href="#/">To the experiments</a>
+    <a class="button" href="#/">Go to the experiments</a>
   <//>`;
 
 function App() {
@@ -93,7 +93,7 @@ function App() {
   }, []);
   useEffect(() => window.scrollTo(0, 0), [now.path]);
   const [title, view] = pageOf(now) ?? ["Not found", NotFound];
-  // A layout effect runs before the effects of the page, which may set a better title.
+  // A layout effect runs before the effects of the page, so that the page can set a more specific title.
   useLayoutEffect(() => {
     document.title = `${title} · Tidal`;
   }, [now.path]);

@@ -123,7 +123,9 @@ function Buttons({ job, onDone }) {
               </li>`,
           )}
         </ol>
-        <p class="note">After a signal, a job accepts only more severe ones. Only a pause can be withdrawn, with resume.</p>
+        <p class="note">
+          After a signal, a job accepts only more severe ones. Only a pause can be withdrawn, with resume.
+        </p>
         <div class="dialog-foot">
           <button class="button primary" onClick=${() => setExplained(false)}>Close</button>
         </div>

@@ -2,8 +2,10 @@
 import { createStore } from "./store.js";
 import { session, signInOpen, forget, keepToken, token } from "./session.js";
 
-/** The address of the page, below which the API is. All views share one document, so this is correct also behind a
- * proxy that adds a path. */
+/**
+ * The address of the page, below which the API is. All views share one document, so this is correct also behind a proxy
+ * that adds a path.
+ */
 export const base = new URL(".", document.baseURI);
 /** @param {string} path */
 export const url = (path) => new URL(path.replace(/^\//, ""), base).href;
@@ -73,8 +75,8 @@ export class Problem extends Error {
    */
   constructor(status, body) {
     const { detail = "", errors: [first, ...more] = [] } = body;
-    // For an invalid body, the detail names the first invalid field by its dotted path. The message names all fields
-    // readably.
+    // For an invalid body, `detail` names only the first invalid field, and by its dotted path. The message therefore
+    // lists all invalid fields with readable names.
     const raw = first && detail.startsWith(first.location);
     super((raw ? [first, ...more].map(findingText).join("; ") : detail) || body.title || `HTTP status ${status}`);
     this.status = status;
@@ -193,8 +195,10 @@ export function query(values) {
   return text ? `?${text}` : "";
 }
 
-/** Loads the scopes of the token. Opens the sign-in dialog if the server requires a token for reading and the user has
- * no valid one. */
+/**
+ * Loads the scopes of the token. Opens the sign-in dialog if the server requires a token for reading and the user has
+ * no valid one.
+ */
 export async function refreshSession() {
   const found = await get("api/session");
   session.set((old) => ({ ...old, ...found, known: true }));

@@ -62,7 +62,8 @@ function receive({ topic, name, data, id, online, refused, again }) {
     if (name === "reset") subscription.since = null;
     else if (name === "error") follows.delete(key);
     else if (!name)
-      subscription.since ??= id ?? null; // a message without name is the position of a topic that another window already follows
+      // A message without name is the position of a topic that another window already follows.
+      subscription.since ??= id ?? null;
     else if (id) {
       if (subscription.since && !before(subscription.since, id)) continue;
       subscription.since = id;
@@ -76,8 +77,8 @@ function receive({ topic, name, data, id, online, refused, again }) {
 }
 
 /**
- * Follows the stream at `path` until the returned function is called. Without `since`, the stream begins with a
- * snapshot; otherwise it begins after the event with this id. `onEvent(name, data)` is called once for each event.
+ * Follows the stream at `path` until the returned function is called. The stream begins after the event with the id
+ * `since` or, without `since`, at its current end. `onEvent(name, data)` is called once for each event.
  *
  * @param {`api/${string}/stream`} path
  * @param {{since?: string | null, onEvent: Api.OnEvent}} options

@@ -1,4 +1,5 @@
-// A store holds a value that can be watched. A component that calls `useStore` renders again when the value changes.
+// A store contains a value and notifies watchers of changes. A component that calls `useStore` renders again when the
+// value changes.
 import { useEffect, useState } from "./html.js";
 
 /**

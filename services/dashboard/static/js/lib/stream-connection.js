@@ -1,18 +1,19 @@
 // One connection for the live streams of all windows of a browser, because a browser opens only six per host.
 //
-// Runs as a SharedWorker; in a browser without one, `lib/sse.js` runs it in the window. A window sends the streams
-// (topics) that it follows, each with the id of the last event that it has. It receives every later event of them,
-// possibly some twice, and ignores those that it already has. After an interruption, the connection resumes after the
-// last event of each topic. It treats 45 s of silence as an interruption, and waits longer after each failure. This
-// module imports nothing, so that the worker is a single file.
+// This module runs as a SharedWorker. In a browser that does not support that, `lib/sse.js` runs it in each window. A
+// window sends the names of the streams (topics) that it follows, each with the id of the last event that it has. It
+// receives every later event of these topics. Some events may arrive twice; the window ignores those that it already
+// has. After an interruption, the connection resumes after the last event of each topic. It treats 45 s without data as
+// an interruption. After each failure, it waits longer before it reconnects. This module imports nothing, so that the
+// worker is a single file.
 const SILENCE_MS = 45_000;
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
 const SETTLE_MS = 20;
-const ABSENT_MS = 150_000; // more than two pings: the timers of a hidden window run only once a minute
+const ABSENT_MS = 150_000; // longer than two pings of a hidden window, whose timers run only once a minute
 
 /**
- * Yields each event of a response as {id, event, data}. A comment is yielded as the event "comment".
+ * Yields each event of a response as {id, event, data}. For a comment, `event` is "comment".
  *
  * @param {Response} response
  */
@@ -80,7 +81,7 @@ class StreamConnection {
     /** @type {Record<string, string>} */
     this.headers = { Accept: "text/event-stream", ...(token && { Authorization: `Bearer ${token}` }) };
     /** @type {Map<string, {users: number, at: string | null}>} */
-    this.topics = new Map(); // by name; the server sends the events after the event `at`
+    this.topics = new Map(); // keyed by name; `at` is the id of the last event received
     this.wait = FIRST_WAIT_MS;
     this.timer = 0;
     /** @type {AbortController | null} */
@@ -88,7 +89,8 @@ class StreamConnection {
   }
 
   /**
-   * Adds a user of a topic. Returns the id of the event after which this user receives events, if it is known.
+   * Adds a window or component that follows a topic. Returns the id of the event after which it receives events, or
+   * null if that is not known yet.
    *
    * @param {string} name
    * @param {string | null} since
@@ -99,7 +101,7 @@ class StreamConnection {
     topic.users += 1;
     if (topic.users > 1) {
       if (!since || (topic.at && !before(since, topic.at))) return topic.at;
-      topic.at = since; // the other users ignore the events that they get a second time
+      topic.at = since; // other windows ignore events that they receive a second time
     }
     this.restart();
     return since;
@@ -113,7 +115,9 @@ class StreamConnection {
     this.restart();
   }
 
-  /** Reconnects with the current topics. The old connection ends at once, so that it changes no position. */
+  /**
+   * Reconnects with the current topics. The old connection is closed first, so that it changes no positions any more.
+   */
   restart() {
     this.aborter?.abort();
     this.later(SETTLE_MS);
@@ -132,7 +136,7 @@ class StreamConnection {
       await this.read(signal);
     } catch (error) {
       if (signal.aborted) return;
-      // Without a status, there was no reply, or the connection broke.
+      // An error without status means that there was no reply or that the connection broke.
       this.broadcast(error.status ? { refused: error.status } : { online: false });
       if ([401, 403, 422].includes(error.status)) return;
     }
@@ -156,13 +160,13 @@ class StreamConnection {
       if (!topic || event === "topic" || event === "comment") continue;
       if (event === "reset") topic.at = null;
       else if (id) topic.at = id;
-      else if (event === "error") this.topics.delete(name); // the server has no such stream
+      else if (event === "error") this.topics.delete(name); // the stream does not exist on the server
       this.broadcast({ topic: name, name: event, data, id });
     }
   }
 
   /**
-   * Sends a message to every window that uses this connection and, for the event of a topic, follows the topic.
+   * Sends a message to the windows of this connection. A message about a topic is only sent to windows that follow it.
    *
    * @param {Ui.ConnectionMessage} message
    */
@@ -175,9 +179,9 @@ class StreamConnection {
 }
 
 /** @type {Map<string | null, StreamConnection>} */
-const connections = new Map(); // by token, because tokens may have different scopes
+const connections = new Map(); // keyed by token, because tokens may have different scopes
 /**
- * A window that uses a connection.
+ * A window and the connection that it uses.
  *
  * @typedef {Record<string, Ui.Sub>} Subs
  * @typedef {{post: (message: Ui.ConnectionMessage) => void, connection: StreamConnection | null, subs: Subs,
@@ -187,7 +191,7 @@ const connections = new Map(); // by token, because tokens may have different sc
 const members = new Set();
 
 /**
- * Replaces the subscriptions of a window.
+ * Replaces all subscriptions of a window.
  *
  * @param {Member} member
  * @param {Subs} subs
@@ -206,9 +210,10 @@ function subscribe(member, subs) {
 
 /**
  * Adds a window, and returns the function that receives its messages. A message {address, token, subs: {key: [topic,
- * since]}} replaces all subscriptions of the window, whose token never changes; any other message is a ping. `post`
- * receives {topic, name, data, id} (an event), {topic, id} (the position of a topic), {online}, {refused: status},
- * {again: true} (send your subscriptions again), and {} (the reply to a ping).
+ * since]}} replaces all subscriptions of the window; its token must always be the same. Any other message is a ping.
+ * `post` sends messages to the window: {topic, name, data, id} is an event, {topic, id} the position of a topic,
+ * {online} whether the server answers, {refused: status} an HTTP error, {again: true} a request to send the
+ * subscriptions again, and {again: false} the reply to a ping.
  *
  * @param {(message: Ui.ConnectionMessage) => void} post
  * @returns {(message: Ui.ConnectionRequest) => void}

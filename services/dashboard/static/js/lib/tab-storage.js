@@ -1,4 +1,4 @@
-// Stores what the user typed or set for this tab, so that a reload does not lose it.
+// Stores inputs and settings of the user for this tab, so that they survive a reload.
 
 /**
  * @param {string} key
@@ -13,7 +13,7 @@ export function recall(key) {
 }
 
 /**
- * Stores `value`, or removes the stored value when it is null.
+ * Stores `value` under `key`. If `value` is null, removes the stored value.
  *
  * @param {string} key
  * @param {unknown} value

@@ -1,4 +1,4 @@
-// The theme: light, dark, or that of the system. Charts watch `theme` to use the new colours.
+// The colour theme: light, dark, or that of the system. Charts watch the store `theme` to use the new colours.
 import { createStore } from "./store.js";
 
 const KEY = "tidal.theme";

@@ -1,10 +1,13 @@
-// Uploads one dataset at a time, and continues while other pages are shown. Uses XMLHttpRequest, because fetch does not
-// report how much has been sent.
+// Uploads one dataset at a time. The upload continues while other pages are shown. It uses XMLHttpRequest, because
+// fetch does not report how much has been sent.
 import { Problem, connection, query, url } from "./api.js";
 import { signInOpen, token } from "./session.js";
 import { createStore } from "./store.js";
 
-/** {file, name, sent, total, startedAt, state: "sending" | "checking" | "done" | "failed", problem, reply}, or null. */
+/**
+ * The current upload {file, name, sent, total, startedAt, state: "sending" | "checking" | "done" | "failed", problem,
+ * reply}; null if there is none. `sent` and `total` are in bytes.
+ */
 export const upload = createStore(/** @type {Ui.Upload | null} */ (null));
 /** @type {XMLHttpRequest | null} */
 let request = null;
@@ -17,7 +20,7 @@ const warn = (event) => running() && event.preventDefault();
 window.addEventListener("beforeunload", warn);
 
 /**
- * Sends `file` unchanged; `fields` are the query parameters of `POST /api/datasets`.
+ * Starts to upload `file`. `fields` are the query parameters of `POST /api/datasets`.
  *
  * @param {File} file
  * @param {{name: string, format: string, textField: string}} fields
@@ -48,13 +51,13 @@ export function start(file, fields) {
     else fail(sending.status, body);
     if (sending.status === 401) signInOpen.set(true);
   };
-  // This event also occurs when the file was changed or deleted during the upload.
+  // This event also occurs if the file was changed or deleted during the upload.
   sending.onerror = () =>
     fail(0, { detail: "The connection broke, or the file cannot be read. Nothing was stored; upload the file again." });
   sending.send(file);
 }
 
-/** Cancels the upload; the server then stores nothing. */
+/** Cancels the upload. The server does not store a part of a file. */
 export function cancel() {
   request?.abort();
   upload.set(null);

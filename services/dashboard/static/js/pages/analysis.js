@@ -1,5 +1,5 @@
-// Analyses the modulations of generated texts, for one prompt, several prompts, or a sweep over fixed modulations. A
-// result can be saved with the experiment of the model.
+// The page that analyses the modulation in generated texts, for one prompt, for several prompts, or at several fixed
+// modulations. A result can be saved with the experiment of the model.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { findings, get, post } from "../lib/api.js";
 import { postForEvents } from "../lib/generate.js";
@@ -18,15 +18,15 @@ import { Icon } from "../components/icons.js";
 import { toast } from "../components/toasts.js";
 
 const KINDS = [
-  { value: "", text: "Trajectories of prompts" },
-  { value: "sweep", text: "Sweep over m = 0, 0.5, 1" },
+  { value: "", text: "Modulation for each prompt" },
+  { value: "sweep", text: "Texts at modulation 0, 0.5 and 1" },
 ];
 const MODES = [
   { value: "learned", text: "Learned: a controller" },
   { value: "random", text: "Random" },
   { value: "fixed", text: "Fixed" },
 ];
-const STORAGE_KEY = "tidal.analysis"; // the settings are stored, so that a reload of the tab keeps them
+const STORAGE_KEY = "tidal.analysis"; // settings are stored under this key, so that they survive a reload of the tab
 const PROMPTS = "Once upon a time\nThe little cat\nMom wanted to";
 
 export function AnalysisPage() {
@@ -116,7 +116,7 @@ function bodyOf(form) {
 
 /** @param {string} name */
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-/** The fields of the request, each also under its name in the configuration of a job. */
+/** Names of the fields in the request, and their names in a job (`config.…`). Errors of the API refer to either. */
 const FIELDS = [
   "kind",
   "checkpoint",
@@ -130,7 +130,7 @@ const FIELDS = [
 ].flatMap((name) => [name, `config.${snake(name)}`]);
 
 /**
- * Submits the same analysis as a job, for analyses that take too long to wait for.
+ * Returns the request that submits the same analysis as a job.
  *
  * @param {Request} body
  * @returns {Api.JobRequest}
@@ -208,7 +208,7 @@ function Analyser({ groups }) {
     if (!run.result) return undefined;
     try {
       await post(`api/experiments/${encodeURIComponent(experiment)}/analyses`, { result: run.result });
-      toast("Saved with the model's experiment.");
+      toast("Saved with the experiment of the model.");
       setListed((times) => times + 1);
     } catch (error) {
       toast(error.message, "bad");
@@ -312,12 +312,12 @@ function Analyser({ groups }) {
           !sweep &&
           html`<div class="row">
             <label class="check"
-              ><input type="checkbox" checked=${form.bootstrap} onChange=${set("bootstrap")} />Bootstrap intervals
-              (several prompts)</label
+              ><input type="checkbox" checked=${form.bootstrap} onChange=${set("bootstrap")} />Bootstrap
+              confidence intervals (only for several prompts)</label
             >
             <label class="check"
-              ><input type="checkbox" checked=${form.extremes} onChange=${set("extremes")} />Sweep over 0, 0.5, 1
-              too</label
+              ><input type="checkbox" checked=${form.extremes} onChange=${set("extremes")} />Also compare texts
+              at modulation 0, 0.5 and 1</label
             >
           </div>`
         }

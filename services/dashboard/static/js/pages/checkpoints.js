@@ -1,4 +1,4 @@
-// The checkpoints of all experiments.
+// The page with the checkpoints of all experiments.
 import { html, useState } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -47,7 +47,7 @@ export function CheckpointsPage() {
               }
             </div>`
           : html`<${Empty} icon="checkpoints" title="No checkpoints yet"
-              ><p>They appear as soon as a training job writes its first checkpoint.</p><//
+              ><p>Checkpoints appear here as soon as a training job has written the first one.</p><//
             >`}
     <//>
   `;

@@ -1,4 +1,5 @@
-// Compares several runs: one chart per quantity, one colour per run, and the settings in which the runs differ.
+// The page that compares several runs. It has one chart per quantity with one colour per run, and a table of the
+// settings.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -80,7 +81,7 @@ export function Compare() {
 }
 
 /**
- * Returns null for the error of a deleted run, so that the other runs are still shown; throws other errors.
+ * Returns null if the error means that a run was deleted, so that the other runs are still shown. Throws other errors.
  *
  * @param {Ui.Failure} error
  * @returns {null}
@@ -123,7 +124,7 @@ async function loadPoints({ path, store }, signal) {
 }
 
 /**
- * Reloads the runs that have not ended every few seconds. A stream would send more points than the charts show.
+ * Every few seconds, reloads the runs that have not ended. Streams would send more points than the charts show.
  *
  * @param {Ui.Load<Run[]>} state
  */
@@ -216,7 +217,7 @@ function SharedCharts({ runs }) {
     [runs],
   );
   const labels = labelled(runs);
-  // A chart with several quantities becomes one chart per quantity.
+  // A catalogue chart with several quantities is split into one chart per quantity.
   const single = charts.flatMap((chart) => {
     const lines = chart.lines.filter((line) => runs.some((run) => run.store.get(chart.kind, line.name)?.x.length));
     return lines.map((line) => ({

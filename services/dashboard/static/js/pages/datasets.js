@@ -1,4 +1,4 @@
-// The datasets of the user: upload, tokenisation, details, deletion, and the link that trains on one.
+// The page of the user's datasets: upload, tokenisation, details, deletion, and links to train on a dataset.
 import { html, useEffect, useState } from "../lib/html.js";
 import { get, post, remove } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
@@ -111,7 +111,8 @@ function Table({ datasets, canSubmit, reload }) {
       html`<${Confirm}
         title=${`Delete ${toDelete.name}?`}
         text=${
-          `This deletes ${bytes(toDelete.sizeBytes)} of text and its tokens. ` + "Models that were trained on it stay."
+          `This deletes ${bytes(toDelete.sizeBytes)} of text and its tokens. ` +
+          "Models that were trained on it are kept."
         }
         action="Delete"
         danger
@@ -252,7 +253,7 @@ function Facts({ dataset, onClose }) {
                   </li>`,
               )}
             </ul>`
-          : html`<p class="note">No experiment uses it yet.</p>`}
+          : html`<p class="note">No experiment uses this dataset yet.</p>`}
     <//>
     <div class="dialog-foot"><button class="button" onClick=${onClose}>Close</button></div>
   <//>`;

@@ -1,4 +1,4 @@
-// The charts of one experiment, for the metrics that have points. All charts share smoothing, cursor and zoom.
+// Shows a chart for each metric of an experiment that has points. All charts share smoothing, cursor and zoom.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { isTemporary } from "../lib/api.js";
 import { createStore, useStore } from "../lib/store.js";
@@ -43,10 +43,10 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
       <p>
         ${
           deletedAt
-            ? html`Retention deleted them and the log <${Time} at=${deletedAt} />.`
+            ? html`Metrics and log were deleted because of their age <${Time} at=${deletedAt} />.`
             : ended
               ? "The job ended before its first step."
-              : "They appear here after the first step."
+              : "Metrics appear here after the first step."
         }
       </p>
     <//>`;
@@ -73,7 +73,7 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
 }
 
 /**
- * Shows the zoom as two number fields, for touch screens, keyboards and exact values.
+ * Shows the zoomed range as two number fields, so that the user can zoom on touch screens, with a keyboard and exactly.
  *
  * @param {{range: Ui.Range | null, zoom: Ui.Zoom}} props
  */

@@ -1,4 +1,4 @@
-// The tabs of an experiment besides charts and log: results, checkpoints, configuration, history.
+// Some tabs of an experiment: results, checkpoints, configuration and history. Charts and log are in other modules.
 import { html } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -48,7 +48,7 @@ function ResultFiles({ path, results }) {
     ${(/** @type {Ui.Data<typeof state>} */ { evaluation, ablation }) =>
       !evaluation && !ablation
         ? html`<${Empty} title="No results yet"
-            ><p>The evaluation is written when training ends; for a controller, the ablation follows.</p><//
+            ><p>Results are written when the training ends: the evaluation and, for a controller, the ablation.</p><//
           >`
         : html`<div class="stack">
             ${ablation && html`<${Ablation} result=${ablation} />`}
@@ -96,13 +96,13 @@ export function Checkpoints({ path, changed }) {
             <${CheckpointTable} checkpoints=${checkpoints} onDeleted=${state.reload} />
           </div>`
         : html`<${Empty} icon="checkpoints" title="No checkpoints yet"
-            ><p>Training writes them at intervals, and the final model at its end.</p><//
+            ><p>The training writes checkpoints at intervals, and the final model at its end.</p><//
           >`}
   <//>`;
 }
 
 /**
- * Shows the configuration beside the defaults, or beside that of another experiment.
+ * Shows the configuration beside the defaults or beside the configuration of another experiment.
  *
  * @param {{found: Api.Experiment, path: Api.ExperimentPath}} props
  */

@@ -1,4 +1,5 @@
-// One experiment: header with status and controls, then charts, logs, checkpoints, results, configuration, history.
+// The page of one experiment: a header with status and controls, and tabs for charts, log, checkpoints, results and
+// more.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get, isTemporary, query } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
@@ -26,7 +27,7 @@ export function Experiment({ id }) {
   /** @type {Api.ExperimentPath} */
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const state = useLoad((signal) => get(path, signal), [id]);
-  const early = useMemo(() => readPoints(path), [id]); // in parallel with the experiment
+  const early = useMemo(() => readPoints(path), [id]); // loaded in parallel with the experiment
   return html`<${Loaded} state=${state} rows=${6}
     >${(found) => html`<${View} found=${found} path=${path} state=${state} early=${early} />`}<//
   >`;
@@ -141,7 +142,8 @@ function View({ found, path, state, early }) {
 }
 
 /**
- * Returns the points, status and progress of the experiment, which its stream keeps up to date.
+ * Returns the status and the progress of the experiment, and keeps them and the points in the store up to date from the
+ * stream of the experiment.
  *
  * @typedef {object} Live
  * @property {string} status
@@ -200,7 +202,7 @@ function useLive(found, path, state, early) {
       },
       checkpoint: () => setNow((old) => ({ ...old, checkpoints: old.checkpoints + 1 })),
       "log-lines": () => newLines.set((count) => count + 1),
-      reset: () => loadWithRetries().catch(() => {}), // load shows the error
+      reset: () => loadWithRetries().catch(() => {}), // `load` shows the error
     };
     /** @type {Points | null} */
     let first = early;

@@ -1,4 +1,5 @@
-// All experiments, with filters by text, type, status and tag, live status and progress, and a selection to compare.
+// The page with all experiments. It has filters, shows live status and progress, and lets the user select runs to
+// compare.
 import { html, useEffect, useState } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
@@ -74,7 +75,7 @@ export function Experiments() {
                 <//>`
               : html`<${Empty} title="No experiments yet">
                   <p>
-                    An experiment holds the metrics, checkpoints and results of a job. Start by training a language
+                    An experiment contains the metrics, checkpoints and results of a job. Start by training a language
                     model.
                   </p>
                   <${NewJob} />

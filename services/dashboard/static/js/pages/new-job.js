@@ -1,4 +1,5 @@
-// The form for a new job: its inputs, every setting of its configuration, a dry run, and errors at the fields.
+// The page with the form for a new job. The user can change every setting and check the job with a dry run. Errors are
+// shown at the fields.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { findings, get, post } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
@@ -72,7 +73,7 @@ function Form({ params, configs, texts, groups, before }) {
   const key = draftOf(params, kind);
   const [kept] = useState(() => {
     /** @type {Draft | undefined} */
-    const sent = history.state?.draft; // stored when the form was submitted; the user went back
+    const sent = history.state?.draft; // set if the user submitted the form and then went back
     if (sent) history.replaceState(null, "");
     return sent ?? /** @type {Draft | null} */ (recall(key));
   });
@@ -136,7 +137,7 @@ function Form({ params, configs, texts, groups, before }) {
     setBusy(false);
     return undefined;
   };
-  const ownsText = kind === "lm-training"; // other types use the text of the language model by default
+  const ownsText = kind === "lm-training"; // jobs of other types use the corpus of the language model by default
   /** @type {Ui.Handler} */
   const setText = (event) => {
     const { value } = event.target;
@@ -146,7 +147,7 @@ function Form({ params, configs, texts, groups, before }) {
     next.delete("data.validation_source");
     if (value && value !== base.flat?.get("data.source")) {
       next.set("data.source", value);
-      // The validation text belongs to the previous training text.
+      // The validation corpus belongs to the previous training corpus.
       if (base.flat?.get("data.validation_source")) next.set("data.validation_source", null);
     }
     return setChanges(next);
@@ -253,7 +254,7 @@ function Form({ params, configs, texts, groups, before }) {
               wrong=${wrong("data.source")}
               value=${ownsText ? (changes.get("data.source") ?? "") : form.data}
               onChange=${setText}
-              none=${ownsText ? "As in the configuration" : "Same as the language model"}
+              none=${ownsText ? "As in the configuration file" : "Same as the language model"}
               options=${texts}
             />`
           }
@@ -298,13 +299,13 @@ function Form({ params, configs, texts, groups, before }) {
               onInput=${set("priority")}
             />`}<//
         >
-        <${Field} label="Not before" hint="In your local time" wrong=${wrong("notBefore")}
+        <${Field} label="Not before" hint="Earliest start, in your local time" wrong=${wrong("notBefore")}
           >${(props) =>
             html`<input ...${props} type="datetime-local" value=${form.notBefore} onInput=${set("notBefore")} />`}<//
         >
         <label class="check"
-          ><input type="checkbox" checked=${form.queue} onChange=${set("queue")} />Wait in the queue if it cannot start
-          at once</label
+          ><input type="checkbox" checked=${form.queue} onChange=${set("queue")} />Wait in the queue if the job cannot
+          start at once</label
         >
       </section>
       <section class="card stack" aria-label="Submit">
@@ -316,7 +317,7 @@ function Form({ params, configs, texts, groups, before }) {
             ${
               prediction.wouldWait
                 ? `The job would wait: position ${prediction.queuePosition} in the queue.`
-                : "A slot is free; the job would start at once."
+                : "A worker is free, so the job would start at once."
             }
           </p>`
         }
@@ -339,7 +340,7 @@ function Form({ params, configs, texts, groups, before }) {
         ${
           prediction &&
           html`<p class="note">
-            With all defaults, the request has ${integer(flatten(prediction.payload).size)} settings.
+            Together with the defaults, the job has ${integer(flatten(prediction.payload).size)} settings.
           </p>`
         }
       </section>

@@ -1,4 +1,5 @@
-// Generates text in one panel, or in two with the same prompt and seed. Tokens are coloured by their modulation.
+// The page that generates text in one panel, or in two panels with the same prompt and seed. Tokens are coloured by
+// their modulation.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { findings, get } from "../lib/api.js";
 import { generate } from "../lib/generate.js";
@@ -27,7 +28,7 @@ const SETTINGS = {
   checkpoint: "",
   rlCheckpoint: "",
 };
-const STORAGE_KEY = "tidal.playground"; // the settings are stored, so that a reload of the tab keeps them
+const STORAGE_KEY = "tidal.playground"; // settings are stored under this key, so that they survive a reload of the tab
 const FIELDS = ["prompt", "seed", "maxTokens", ...Object.keys(SETTINGS)];
 /**
  * The fields that both panels share, as the user typed them.
@@ -69,7 +70,7 @@ const known = (panel, bases, policies) =>
   (panel.gatingMode !== "learned" || policies.some((option) => option.value === panel.rlCheckpoint));
 
 /**
- * Returns the number in a field, or undefined if the field is empty, so that the server uses its default.
+ * Returns the number in a field. If the field is empty, returns undefined, so that the server uses its default.
  *
  * @param {string | number} text
  */
@@ -306,8 +307,8 @@ function outcome({ tokensGenerated, elapsedMs, finishReason, truncated }) {
     const rate = (1000 * tokensGenerated) / elapsedMs;
     if (rate) parts.push(`${integer(rate)} tokens/s`);
   }
-  parts.push(finishReason === "stop" ? "ended with end-of-text" : "reached the token limit");
-  if (truncated) parts.push(`${count(truncated, "token")} exceeded the context window`);
+  parts.push(finishReason === "stop" ? "ended by the end-of-text token" : "reached the token limit");
+  if (truncated) parts.push(`${count(truncated, "token")} dropped from the context window`);
   return `${parts.join(", ")}.`;
 }
 
@@ -319,9 +320,9 @@ function GenerationError({ error, found, again }) {
   }, [error]);
   return html`<div class="message bad" role="alert">
     <p>
-      ${found.marked ? ["Some values are invalid; they are marked.", ...found.rest].join(" ") : error.message}${
+      ${found.marked ? ["Some values are invalid. Their fields are marked.", ...found.rest].join(" ") : error.message}${
         error.status === 429 && error.retryAfter
-          ? ` Try again in ${error.retryAfter} s, or sign in: with a token there is no limit.`
+          ? ` Try again in ${error.retryAfter} s, or sign in, because requests with a token are not limited.`
           : ""
       }
     </p>

@@ -1,4 +1,5 @@
-// One report: the rendered text, the editor with automatic saving, export and deletion.
+// The page of one report: the rendered text, the editor with automatic saving, and buttons to export and delete the
+// report.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get, post, remove } from "../lib/api.js";
 import { createDraft } from "../lib/autosave.js";
@@ -81,7 +82,7 @@ function View({ found, path }) {
       asking &&
       html`<${Confirm}
         title=${`Delete ${now.title}?`}
-        text="The experiments of the report stay. This cannot be undone."
+        text="The experiments of the report are kept. This cannot be undone."
         action="Delete"
         danger
         act=${async () => {
@@ -96,7 +97,7 @@ function View({ found, path }) {
 }
 
 /**
- * Shows the rendered report. A user who may write sees the text of the page, even if it is not saved.
+ * Shows the rendered report. A user who may edit the report sees the current text, even if it is not saved.
  *
  * @param {{path: Api.ReportPath, markdown: string, canSubmit: boolean}} props
  */
