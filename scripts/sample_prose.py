@@ -3,7 +3,7 @@
 python -m scripts.sample_prose --seed 3 [--count 80]
 
 The sample is uniform over docstrings, comments, log messages, error texts, help texts, printed lines and strings of the
-dashboard (`scripts/prose.py`); the same seed selects the same sample until the code changes. The script uses only the
+dashboard (`scripts/prose/`); the same seed selects the same sample until the code changes. The script uses only the
 standard library.
 """
 

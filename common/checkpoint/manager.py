@@ -40,7 +40,7 @@ ABANDONED_SECONDS = 3600.0
 """Age in seconds from which a temporary folder is removed, because the process that wrote it must have died."""
 WITHDRAWN = "withdrawn"
 """Name of a marker file in a checkpoint folder. It marks the best checkpoint if training diverged after it: the model
-is usable, but no training resumes from it."""
+is usable, but no training resumes from it automatically."""
 DAMAGED_PREFIX = ".damaged-"
 """Prefix of the name of a folder that was renamed because it is damaged or training diverged after it."""
 

@@ -116,7 +116,7 @@ class TrainingHooks(Protocol):
     def artifact_saved(self, name: str, kind: str) -> None:
         """Report a file that is complete on disk; `name` is relative to the folder of the experiment.
 
-        Kinds: "model", "policy", "evaluation", "ablation".
+        Kinds: "model", "policy", "evaluation", "ablation", "analysis".
         """
 
     def event(self, name: str, **details: Any) -> None:

@@ -116,13 +116,13 @@ class LeaseKeeper:
 
     def _log_recovery(self) -> None:
         if self._failing:
-            log.info("the lease is renewed again")
+            log.info("the database answers the lease keeper again")
         self._failing = False
 
     def _log_outage(self, error: Exception) -> None:
         if not database_unavailable(error):
-            log.error("the lease could not be renewed", exc_info=error)
+            log.error("the lease keeper failed", exc_info=error)
         elif not self._failing:
-            message = "the lease could not be renewed because the database does not answer"
+            message = "the database does not answer the lease keeper; the lease may expire"
             log.warning(message, error=str(error).splitlines()[0])
         self._failing = True

@@ -53,7 +53,7 @@ class ProgressMeter:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Estimated seconds to the last step or to the time limit, whichever comes first; None while the pace is unknown."""
+        """Estimated seconds to the end: the last step or the time limit. None while the pace is unknown."""
         pace = self.steps_per_second
         if pace is None or self.step is None or self.total_steps is None:
             return None

@@ -44,8 +44,7 @@ from tidal_client.vocabulary import DesiredState, JobStatus
 log = get_logger(__name__)
 
 TICK_SECONDS = 1.0
-"""Longest wait of the supervisor's loop in seconds. A message ends the wait at once, and a known deadline shortens it.
-"""
+"""Longest wait of the supervisor's loop in seconds. A message ends the wait at once; a known deadline shortens it."""
 SHORTEST_TICK_SECONDS = 0.05
 """Shortest wait in seconds between two checks of a child that still runs after a deadline."""
 TEARDOWN_SECONDS = 15.0

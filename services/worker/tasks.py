@@ -1,4 +1,4 @@
-"""The Celery tasks of the training worker. Their arguments are only names of queues, never prompts or configurations."""
+"""The Celery tasks of the training worker. Their arguments are names of queues, never prompts or configurations."""
 
 from __future__ import annotations
 

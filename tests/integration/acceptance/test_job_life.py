@@ -25,10 +25,12 @@ def control_plane(
 ) -> Iterator[Stack]:
     """One api and one health process for all tests of this file. The tests do not stop them."""
     name = databases.take()
-    with Stack(sibling(postgres, name), valkey.url, tmp_path_factory.mktemp("job-life")) as running:
-        running.start_control_plane()
-        yield running
-    databases.give_back(name)
+    try:
+        with Stack(sibling(postgres, name), valkey.url, tmp_path_factory.mktemp("job-life")) as running:
+            running.start_control_plane()
+            yield running
+    finally:
+        databases.give_back(name)
 
 
 @pytest.fixture

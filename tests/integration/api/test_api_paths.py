@@ -116,7 +116,7 @@ def test_an_error_of_the_disk_is_reported_without_its_path(
     job = api.submit()
     api.admin.post(f"/api/jobs/{job['id']}/cancel").raise_for_status()
     api.experiment_folder(job["experimentId"])
-    monkeypatch.setattr(ArtifactStore, "take_away", full)
+    monkeypatch.setattr(ArtifactStore, "detach", full)
     monkeypatch.setattr(ArtifactStore, "delete", full)
     refused(api.admin.delete(f"/api/experiments/{job['experimentId']}"), tmp_path)
 

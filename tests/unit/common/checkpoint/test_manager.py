@@ -195,7 +195,7 @@ def test_a_controller_checkpoint_is_no_model_but_a_policy(parity: Path, tmp_path
     manager = CheckpointManager(tmp_path, keep_last=1, prefix="iter")
     info = manager.save(3, agent, {}, meta={"kind": "rl", "global_step": 9})
     assert info.name == "iter-000000003"
-    with pytest.raises(CheckpointError, match="expected a language model"):
+    with pytest.raises(CheckpointError, match="expected a language model, found a checkpoint of kind 'rl'"):
         load_model(info.path)
     loaded = load_policy_file(info.path)
     assert loaded["global_step"] == 9
