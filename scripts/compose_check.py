@@ -33,8 +33,8 @@ NETWORKS = {
     "generator": {BROKER},
     "flower": {BROKER, PUBLISHED},
 }
-"""The networks that each service may join. A service of the compose profile cpu joins those of the gpu service it
-replaces."""
+"""The networks that each service may join. A service of the compose profile cpu replaces one of the profile gpu and may
+join the same networks."""
 LOG_STEPS = 5
 CONFIG = {
     "model": {"name": "check", "d_model": 64, "num_layers": 2, "num_heads": 4, "ffn_dim": 256, "context_length": 64},

@@ -43,8 +43,8 @@ SETTLE_SECONDS = 3.0
 """Pause after a request, in which processes finish their work for it. Calls in this time are not counted for any
 request."""
 SELDOM = 3.0
-"""A function that is also called in an idle stack counts only if the request calls it more than this many times as
-often as an idle stack would in the same time."""
+"""A ratio. A function that an idle stack calls as well is listed only if the request calls it more than SELDOM times as
+often as an idle stack does in the same time."""
 FIRST_STEP = "common/training/pretrain.py:_take_step"
 BETWEEN_SECONDS = 4.0
 """Approximate time between two metrics of the job that `metric` follows. The calls between them count as those of an

@@ -29,12 +29,12 @@ MIN_CONNECTIONS = 8
 """Lower bound of the cap on connections, even if the process may open only a few file descriptors."""
 SPARE = 64
 """Number of connections that may wait to send a request, even above the cap when all others run a request. A new
-connection is closed only after this many later connections were accepted; therefore a health check is read even during
-a flood."""
+connection is closed only after SPARE later connections were accepted; therefore a health check is read even during a
+flood."""
 MAX_CANDIDATES = 64
 """Maximum number of transfers among which the most stalled one is searched."""
 STALLED_SECONDS = 5.0
-"""At the cap, a connection whose body or reply has made no progress for this many seconds may be closed."""
+"""At the cap, a connection whose body or reply has made no progress for STALLED_SECONDS may be closed."""
 MAX_SECONDS_PER_SWEEP = 0.5
 """Maximum seconds by which one sweep (`Connections.sweep`) advances the clock; after a longer gap, the event loop was
 blocked."""
@@ -63,8 +63,8 @@ class Limits:
     """How many connections and streams may be open at once."""
 
     connections: int
-    """Maximum number of running requests, including streams. It is also the cap on connections, except those of the
-    reserve."""
+    """Maximum number of running requests, including streams. It is also the cap on open connections, not counting the
+    SPARE ones that may wait to send a request."""
 
     @property
     def streams(self) -> int:

@@ -46,7 +46,7 @@ PAGE = 100
 """Maximum number of entries per XREAD. An entry contains the events of one step of an engine."""
 CHECK_SECONDS = 1.0
 CHECKS_UNTIL_LOST = 3
-"""A request counts as lost when this number of consecutive checks found no trace of it. An engine that works on a
+"""Number of consecutive checks without a trace of a request after which it counts as lost. An engine that works on a
 request reports it within a second, even if the mark in Redis was deleted."""
 RETRY_SECONDS = 0.25
 DRAIN_SECONDS = 3.0

@@ -1,7 +1,7 @@
 """Runs the app in uvicorn, with limits on connections.
 
 On SIGTERM, the server ends the streams; open requests then have 20 s to finish. For TLS or several api processes, put a
-proxy in front of it.
+proxy in front of the server.
 """
 
 from __future__ import annotations

@@ -170,7 +170,9 @@ def _find(store: ArtifactStore, name: str) -> str:
 
 
 def _weights(store: ArtifactStore, reference: str) -> os.stat_result:
-    """Return the file status (`os.stat`) of the model's file; for a checkpoint that is a folder, that of the manifest.
+    """Return the file status (`os.stat`) of the model's file.
+
+    If the checkpoint is a folder, return the file status of its manifest.
 
     Raises NotFoundError when the checkpoint has been removed.
     """

@@ -45,8 +45,8 @@ def ensure_tokenised(
 ) -> DatasetUploaded:
     """Return the dataset, and the job that tokenises it and has not ended.
 
-    If there are neither tokens nor such a job, submit one. The job is None if the tokens exist, or if so many jobs are
-    waiting that no other may be submitted.
+    If there are neither tokens nor such a job, submit one. The job is None if the tokens exist, or if no job can be
+    submitted because too many are waiting.
     """
     lock_dataset(session, manifest.name, shared=False)
     job = _newest_jobs(session, [manifest]).get(manifest.name)

@@ -64,7 +64,7 @@ def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
     if len(markdown) > MAX_MARKDOWN:
         raise InvalidInputError(
             f"the report would have {len(markdown):,} characters, more than {MAX_MARKDOWN:,}; choose fewer experiments "
-            "or a smaller pattern",
+            "or a shorter pattern",
             code="report_too_long",
         )
     request = ReportRequest(title=body.title or title[:200], markdown=markdown, experiment_ids=body.experiments)

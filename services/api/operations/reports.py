@@ -123,8 +123,8 @@ def render_markdown(markdown: str) -> RenderReply:
 
 
 def _related_experiments(session: Session, given: Iterable[str], charts: Iterable[Chart]) -> list[str]:
-    """Return the experiments that a report is about, without duplicates: the given ones, those of its charts, and those
-    of its analyses."""
+    """Return the experiments that a report is about, without duplicates: the given experiments, and the experiments of
+    its charts and analyses."""
     found = dict.fromkeys(given)
     analyses = []
     for chart in charts:

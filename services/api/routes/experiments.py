@@ -169,8 +169,10 @@ async def get_rl_metrics(
     from_step: FromStep = None,
     to_step: ToStep = None,
 ) -> Response:
-    """Returns the metrics of a controller's training, downsampled like those of `metrics`; here a step is one
-    environment step."""
+    """Returns the metrics of a controller's training, downsampled like the metrics of pretraining.
+
+    Here a step is one environment step.
+    """
     return await _metrics(context, experiment_id, "rl-metrics", keys, mode, window, max_points, from_step, to_step)
 
 

@@ -70,8 +70,8 @@ class CompletionRequest(StrictRequest):
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     """Choice i of prompt j is sampled with the seed `seed + j · n + i`; i and j begin at 0."""
     logprobs: int | None = Field(None, ge=0, le=5)
-    """Number of most likely tokens whose log-probabilities are returned at each position, in addition to that of the
-    token itself."""
+    """How many of the most likely tokens to return at each position, with their log-probabilities. The log-probability
+    of the token itself is always returned."""
     echo: bool = False
     """Whether the text begins with the prompt; `logprobs` then also covers the tokens of the prompt."""
     stream: bool = False

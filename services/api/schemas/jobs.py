@@ -38,10 +38,10 @@ class JobRequest(Request):
     rl_config_path: ShortText | None = None
     """A file in the configuration folder with the configuration of the controller, for rl-training and ablation."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Values that override those of the file, nested as in the file. They are values of the language model's
-    configuration for lm-training, of the controller's configuration for rl-training and ablation, and of the section
-    `evaluation` for evaluation. For analysis, they are: prompts, kind, samples_per_prompt, max_tokens, gating_mode,
-    modulation, seed, bootstrap, include_extreme_values."""
+    """Values that override values of the file, nested as in the file. They belong to the language model's configuration
+    for lm-training, to the controller's configuration for rl-training and ablation, and to the section `evaluation` for
+    evaluation. For analysis, they are: prompts, kind, samples_per_prompt, max_tokens, gating_mode, modulation, seed,
+    bootstrap, include_extreme_values."""
     data: dict[str, Any] = Field(default_factory=dict)
     """For dataset, the corpus to tokenise. For rl-training, evaluation and ablation, values that override the `data`
     section in the configuration of the language model's experiment."""

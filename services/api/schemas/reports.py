@@ -32,7 +32,7 @@ class ReportRequest(Request):
     markdown: Markdown
     """CommonMark with tables; charts are fenced blocks `chart` (docs/reports.md). Raw HTML is shown as text."""
     experiment_ids: list[ExperimentId] | None = Field(None, max_length=50)
-    """The experiments that the report is about; those of its charts are added. null keeps the stored list."""
+    """The experiments that the report is about. The experiments of its charts are added. null keeps the stored list."""
 
 
 class ReportChange(ReportRequest):
