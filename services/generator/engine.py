@@ -27,9 +27,10 @@ from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_PROMPT, EVENT_
 log = get_logger(__name__)
 
 MAX_PREFILL_SEQUENCES = 16
-"""Number of sequences in one step from which no further request joins.
+"""Number of sequences that may join in one step; then no further request joins until the next step.
 
 A larger number would delay the running sequences.
+
 """
 
 

@@ -135,7 +135,7 @@ def lend(folder: Path, settings: Settings) -> int:
 def programs() -> int:
     """Print the server programs and the unused server data as JSON.
 
-    For a program that is not installed, the reason says how to install it.
+    For a program that is not installed, print how to install it.
     """
     found: dict[str, Any] = {"leftovers": [{"path": str(path), "bytes": size} for path, size in unused_data()]}
     for name, find in (("postgres", find_postgres), ("valkey", find_valkey)):

@@ -41,7 +41,7 @@ SAME_LINES = 100
 Lines are similar if they differ only in numbers.
 """
 SECONDS_PER_LINE = 3.0
-"""Once `SAME_LINES` similar lines were written, one more is allowed each time this number of seconds has passed."""
+"""Time in seconds after which one more similar line may be written, once `SAME_LINES` were written."""
 MOST_KINDS = 1000
 """Number of groups of similar raw lines that are remembered per process; the oldest one is dropped."""
 COUNT_SECONDS = 60.0
@@ -161,7 +161,7 @@ class _Repeats:
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """{line with its numbers replaced: (number of such lines that may be written, time of that number)}."""
+        """{line with its numbers replaced: (number of such lines that may be written, time when it was computed)}."""
         self._left_out = 0
         self._since = 0.0
 

@@ -71,7 +71,7 @@ def write_private(path: Path, text: str) -> None:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock with which only one process at a time starts or stops the server of `folder`.
+    """Hold a lock, so that only one process at a time starts or stops the server of `folder`.
 
     Raises StorageError if the lock file cannot be opened.
     """
@@ -178,9 +178,9 @@ def home_for(folder: Path, account: Account | None) -> Path:
 
 
 def make_home(folder: Path, account: Account | None) -> None:
-    """Create the folder for the data if it is not `folder` itself, and write a file that refers to it.
+    """Create the folder for the data, `home_for(folder, account)`, if it is not `folder` itself.
 
-    The file is `folder`/location.
+    Each of the two folders then contains a file with the path of the other: `location` and `OWNER`.
     """
     if account is not None:
         home = home_for(folder, account)

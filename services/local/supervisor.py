@@ -34,7 +34,7 @@ from tidal_client.local_instance import STATE_FILE, LocalInstance, ProcessState
 READY_SECONDS = 120.0
 """Longest time in seconds until the api must answer. It is long enough for a slow disk."""
 EARLY_ENDS = 3
-"""If the api ends this number of times before it has answered once, the start of the stack fails."""
+"""Number of times that the api may end before its first answer; then the start of the stack fails."""
 WATCH_SECONDS = 1.0
 """Seconds between two checks whether the servers run.
 
@@ -99,7 +99,7 @@ class StackSupervisor:
         return 0
 
     def _log(self, line: str) -> None:
-        """Write a line to the log `tidal`, the supervisor's own."""
+        """Write a line of the supervisor itself to its log file and the terminal."""
         self._sink.write(NAME, line)
 
     def _on_signal(self) -> None:

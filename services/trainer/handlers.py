@@ -109,7 +109,7 @@ def ablation(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
 
 
 def analysis(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
-    """Analyse how a controller, or fixed or random modulation, modulates generation for the given prompts."""
+    """Analyse the modulation of samples for given prompts; a controller chooses it, or it is fixed or random."""
     from services.trainer import trajectories
 
     payload = AnalysisPayload.model_validate(job.payload)

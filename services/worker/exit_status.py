@@ -55,7 +55,7 @@ def classify(
     oom_kills: int,
     log_tail: str,
 ) -> Ending:
-    """Return how an attempt ended whose trainer exited with `status` (negative: signal).
+    """Return how an attempt ended, given the exit status of its trainer (negative: signal).
 
     `oom_kills` is the number of processes that the kernel killed during the attempt because memory ran out.
     """

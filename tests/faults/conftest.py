@@ -1,6 +1,7 @@
 """Fixtures of the fault tests (seed, timers, processes), and a summary of the 31 faults at the end of the run.
 
-The specification lists 31 faults. The names of their tests contain the numbers in that list. `--fault-seed N` (or SEED=N) sets the seed of the random numbers. `--full` (or FULL=1) selects the timers of production
+The specification lists 31 faults; the names of their tests contain the numbers in that list. `--fault-seed N` (or
+SEED=N) sets the seed of the random numbers. `--full` (or FULL=1) selects the timers of production
 instead of the shortened ones.
 """
 
