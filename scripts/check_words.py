@@ -43,7 +43,7 @@ WORDS = (
     Word("doorbells?|rung", "notification, notify"),
     Word("tell|tells|told|telling", "report, return, log, send, encode"),
     Word("say|says|said", "report, return, log, send, encode"),
-    Word("nobody", "the name of the party, such as no client or no worker"),
+    Word("nobody", "the party that is meant: no client, no worker"),
     Word("gone", "disconnected, missing, removed, unavailable"),
     Word("(?<!in[ -])flights?", "in-flight step"),
     Word("draw|draws|drew|drawn", "sample"),

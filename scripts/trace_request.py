@@ -130,7 +130,9 @@ def main() -> int:
     Return 1 if a request passes through more files than BOUNDS allows, otherwise 0.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="also list files that those on the way only called")
+    parser.add_argument(
+        "--all", action="store_true", help="also list the files that these files call, such as checks and queries"
+    )
     parser.add_argument("--read", type=Path, metavar="FOLDER", help="evaluate the earlier run that is in this folder")
     chosen = parser.parse_args()
     folder = chosen.read or record()
@@ -147,7 +149,7 @@ def main() -> int:
         print(f"\n{way}: {len(carried)} files on the way (bound {bound}); {len(beside)} more files were called by them")
         show(carried)
         if chosen.all:
-            print("  called by these files:")
+            print("  files called by those above:")
             show(beside)
     print(f"\nevaluate this run again with --read {folder}")
     return int(longer)

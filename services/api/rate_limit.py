@@ -70,7 +70,7 @@ class RateLimitDecision:
 
 
 class TooManyRequests(RateLimitedError):
-    """Raised for 429, with the rate-limit headers. `hint` follows the message and says what else the caller can do."""
+    """Raised for 429, with the rate-limit headers. `hint` follows the message and names another way for the caller."""
 
     def __init__(self, decision: RateLimitDecision, hint: str) -> None:
         super().__init__(
