@@ -31,7 +31,7 @@ export const JOB_SIGNALS = [
   { name: "stop", text: "write a checkpoint and cancel the job.", icon: "stop", ask: true },
   {
     name: "cancel",
-    text: "is like the signal stop, and kills the trainer if it has not ended after a grace period. Pending and paused jobs end at once.",
+    text: "is like the signal stop, and kills the trainer after a grace period. Pending and paused jobs end at once.",
     icon: "cross",
     ask: true,
     danger: true,
