@@ -182,7 +182,8 @@ def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
     responses=problem_responses(404, 409),
 )
 def cancel_job(job_id: str, context: ContextDep) -> JobDetail:
-    """Cancelling is like the signal stop, and kills the trainer after a grace period. Pending and paused jobs end at once.
+    """Cancelling is like the signal stop, and kills the trainer after a grace period. Pending and paused
+    jobs end at once.
 
     The trainer is killed only if it has not ended by then.
     """
