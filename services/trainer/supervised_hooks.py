@@ -117,8 +117,8 @@ class SupervisedHooks(DiskHooks):
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Queue metrics for the writer and log them.
 
-        In a resumed attempt, the first call also rewinds the metrics of earlier attempts; it may come from a validation
-        before the first step.
+        In every attempt after the first one, the first call also rewinds the metrics of earlier attempts; it may come
+        from a validation before the first step.
         """
         self._rewind(step)
         self._writer.add(kind, step, values)

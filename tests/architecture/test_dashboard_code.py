@@ -1,6 +1,7 @@
 """Files and lines of the dashboard's code are short, and types are checked against the vendored versions of libraries.
 
-`make check` runs `scripts/check_dashboard.py`, which checks format, lint rules and types, but none of this.
+`make check` runs `scripts/check_dashboard.py`, which checks format, lint rules and types, but not
+what is tested here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads the newest step from the loss chart of a page. Its label for screen readers contains the step."""
+"""Reads the newest step from the label that the loss chart of a page has for screen readers."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Chaos:
             self._start(name)
 
     def strike(self) -> None:
-        """Inject one random fault. It does not count if there is nothing that it can hit."""
+        """Inject one random fault. It is not counted if it has no target at the moment."""
         names = list(self._faults)
         [name] = self._rng.choices(names, [self._faults[name][0] for name in names])
         target = self._faults[name][1]()
@@ -101,7 +101,7 @@ class Chaos:
                 del self._fleet.processes[name]
 
     def heal(self) -> None:
-        """End all lasting faults, and start the workers, servers and the health process that do not run."""
+        """End all lasting faults, and start all workers, servers and health processes that are not running."""
         for _, what, end in sorted(self._later, key=lambda entry: entry[0]):
             self._write("healed", what)
             end()

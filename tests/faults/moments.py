@@ -1,4 +1,4 @@
-"""Waits until a random moment for a fault, and other helpers that the tests of workers and trainers share.
+"""Helpers that the tests of workers and trainers share, such as waiting for a random moment for a fault.
 
 A moment is chosen in two steps: first a stage of the job (just claimed, starting, between two steps), then a random
 delay. The time limits are those of the specification, computed from the timers of the run. The tests allow twice these
@@ -22,9 +22,10 @@ from tests.faults.timers import Timers
 from tests.integration.worker.fleet import LONG
 
 TAKEOVER_REST = 10.0
-"""The part of the takeover, in seconds, that no timer covers: notification, claim and start of the trainer.
+"""Time in seconds for the parts of a takeover that no timer covers: notification, claim and start of the trainer.
 
-A takeover may take 95 s from kill -9 of a worker to the next attempt.
+A takeover lasts from kill -9 of a worker to the next attempt; in production, it may take 95 s.
+
 """
 BEYOND_PENDING = ("provisioning", "starting", "running")
 

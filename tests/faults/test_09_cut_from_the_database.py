@@ -15,7 +15,10 @@ from tests.faults.timers import Timers
 
 @pytest.fixture
 def timers(timers: Timers) -> Timers:
-    """Return timers with a longer lease, so that on a busy machine the lease outlasts half of it and one renewal."""
+    """Return timers with a lease of at least 6 s.
+
+    With it, even a busy machine has enough time for a renewal after an outage of half a lease.
+    """
     return replace(
         timers,
         lease_seconds=max(6.0, timers.lease_seconds),

@@ -41,7 +41,7 @@ def moves_in(transaction: bytes) -> Moves:
 
 
 class Terminator:
-    """Terminates the backend before the first COMMIT of each transition, and after the second COMMIT of it."""
+    """Terminates the backend twice per transition: before its first COMMIT, and after its second one."""
 
     def __init__(self) -> None:
         self.tries: dict[Moves, int] = {}

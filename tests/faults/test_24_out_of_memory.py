@@ -2,8 +2,8 @@
 
 In the variant "kernel", both workers run in a memory cgroup with a limit. The trainer allocates more than that, and the
 kernel kills it. In the variant "counter file", the worker reads the kernel's counter from a file of the test; the
-trainer increments the counter and then sends SIGKILL to itself. If no cgroup can be created, the variant "kernel" does
-the same; the output of the test shows what was done.
+trainer increments the counter and then sends SIGKILL to itself. If no cgroup can be created, the variant "kernel" also
+uses a counter file; the output of the test shows which one was used.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def test_fault_26_a_hanging_trainer_is_killed_and_its_job_retried(
     fleet: FaultFleet, timers: Timers, rng: random.Random, redis_client: redis.Redis
 ) -> None:
     late = rng.randint(WARM_UP + 10, 60)
-    if timers == REAL:  # Earlier, the limit of a phase would apply: half an hour.
+    if timers == REAL:  # hang late, because the limit is half an hour before WARM_UP intervals
         at, limit = late, fleet.settings.no_progress_seconds
     else:
         at, limit = rng.choice([(rng.randint(2, WARM_UP - 2), 4.0), (late, 2.0)])

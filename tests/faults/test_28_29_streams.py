@@ -101,7 +101,7 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
     assert [event.name for event in received] == ["reset", "snapshot"]
     last = redis_client.xadd(key, {"event": "blob", "data": json.dumps({"n": total})})
     following: list[str | None] = []
-    for event in follow(client, path, received[1].id, 100):  # Events of the job may come first.
+    for event in follow(client, path, received[1].id, 100):  # other events may precede `last`
         following.append(event.id)
         if event.id == last:
             break

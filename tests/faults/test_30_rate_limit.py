@@ -36,8 +36,8 @@ def redis_url(server: ValkeyServer) -> str:
 def burst(client: httpx.Client, caller: str, answered: Callable[[int], None] = lambda _: None) -> tuple[int, int, int]:
     """Send all requests of one client at once.
 
-    Return the numbers of requests that were accepted, refused, and accepted without asking Redis. The checkpoint does
-    not exist, so an accepted request fails with that error.
+    Return the numbers of requests that were accepted, refused, and accepted because Redis did not answer in time. The
+    checkpoint does not exist, so an accepted request fails with that error.
     """
 
     async def one(http: httpx.AsyncClient) -> httpx.Response:

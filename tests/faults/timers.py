@@ -35,7 +35,7 @@ class Timers:
 
     @property
     def scale(self) -> float:
-        """Factor by which these timers are shorter than those of production: 1.0 in production, less otherwise."""
+        """Ratio of these timers to those of production: 1.0 in production, less if they are shortened."""
         return self.lease_seconds / 60.0
 
     @property

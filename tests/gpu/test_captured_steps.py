@@ -13,7 +13,7 @@ from tests.unit.common.generation.conftest import tiny_model, tokenizer
 from tests.unit.common.generation.cuda.batches import batch_of
 
 __all__ = ["tokenizer"]
-"""`tokenizer` is a fixture. In this list, the import counts as used."""
+"""`tokenizer` is a fixture. It is listed because linters would otherwise report its import as unused."""
 
 
 def test_the_accelerators_engine_is_chosen(device: torch.device) -> None:

@@ -17,7 +17,7 @@ from tests.unit.common.generation.conftest import reacting_policy, tiny_model, t
 from tests.unit.common.generation.cuda.batches import generate_texts
 
 __all__ = ["tokenizer"]
-"""`tokenizer` is a fixture. In this list, the import counts as used."""
+"""`tokenizer` is a fixture. It is listed because linters would otherwise report its import as unused."""
 
 
 @pytest.mark.parametrize("gates_trained", [False, True])

@@ -1,6 +1,6 @@
-"""A worker with a bug: `python -m tests.faults.bugs.worker`. SEEDED_BUG selects the bug (`worker_app`).
+"""A worker with a bug: `python -m tests.faults.bugs.worker`. SEEDED_BUG selects the bug.
 
-The process replaces itself with a Celery worker.
+The bugs are in `tests.faults.bugs.worker_app`. The process replaces itself with a Celery worker.
 """
 
 from __future__ import annotations

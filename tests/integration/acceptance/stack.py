@@ -49,7 +49,7 @@ def long_job(steps: int = 100_000) -> dict[str, Any]:
 
 
 class Stack:
-    """Runs processes, which have names. Use it as `with Stack(...) as stack`; the end of the block ends them."""
+    """Starts processes, which have names. The end of `with Stack(...) as stack` ends all of them."""
 
     def __init__(self, database_url: str, redis_url: str, folder: Path) -> None:
         self.folder = folder

@@ -184,7 +184,7 @@ def first_steps_by_attempt(stack: Stack, job: dict[str, str]) -> dict[int, int]:
 
 
 def assert_metrics_without_gap(stack: Stack, job: dict[str, str]) -> None:
-    """Assert that the training has exactly one point per step. All attempts count together."""
+    """Assert that the metrics of the training have exactly one point per step over all its attempts."""
     reply = stack.http.get(
         f"/api/experiments/{job['experimentId']}/metrics",
         params={"keys": "Losses/Total", "mode": "recent", "window": 5000, "maxPoints": 5000},

@@ -42,7 +42,7 @@ CLOUD, HUB = "mark-cloud-5b", "mark-hub-6a"
 PROMPT = "mark-prompt-77"
 MARKS = {TOKEN, FLOWER, DATABASE, REDIS, CLOUD, HUB, PROMPT}
 MAY_KNOW = {
-    "supervisor": MARKS - {DATABASE, REDIS, PROMPT},  # The user has set these variables.
+    "supervisor": MARKS - {DATABASE, REDIS, PROMPT},  # its environment is that of the user
     "api": {TOKEN, DATABASE, REDIS},
     "worker": {DATABASE, REDIS, HUB},
     "health": {DATABASE, REDIS},
@@ -302,9 +302,9 @@ def _logs(folder: Path) -> dict[str, str]:
 
 
 def _open_to_others(folder: Path) -> list[str]:
-    """Return the paths that another user could read.
+    """Return the paths whose mode gives access to other users; only `folder` if its own mode does.
 
-    If the folder is closed to other users, those inside it do not count.
+    The model that the test has written does not count.
     """
     if stat.S_IMODE(folder.stat().st_mode) & 0o077:
         return [str(folder)]
