@@ -1,4 +1,4 @@
-"""Run every benchmark and append the result to docs/benchmarks.md: `python -m bench [--quick]`."""
+"""Run every benchmark and append the results to docs/benchmarks.md: `python -m bench [--quick]`."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from common.training.loss import summed_loss
 
 
 def main() -> None:
-    """Train until this process is killed."""
+    """Train and print a line of JSON per update until this process is killed."""
     request = json.load(sys.stdin)
     config = LMConfig.model_validate(request["config"])
     training = config.training

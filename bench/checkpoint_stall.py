@@ -31,7 +31,7 @@ STOP_PROMISE_SECONDS = 15.0
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure nine times, or five times when `quick`."""
+    """Measure nine checkpoints, or five when `quick`."""
     config = LMConfig.model_validate({"training": {"device": "cpu"}})
     compute = prepare_compute(config.training)
     model = TransformerLM(config.model)

@@ -29,7 +29,7 @@ def by_process(stack: RunningStack) -> dict[str, float]:
 
 
 def trainer(stack: RunningStack) -> Any:
-    """Return the psutil.Process of the only trainer. Raises RuntimeError if there is none or more than one."""
+    """Return the psutil.Process of the stack's trainer. Raises RuntimeError unless exactly one trainer runs."""
     found = [
         child for child in psutil.Process(stack.process.pid).children(recursive=True) if _module_name(child) == TRAINER
     ]

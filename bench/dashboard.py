@@ -84,7 +84,7 @@ def _open(browser: Browser, address: str) -> float:
 
 
 def _size(browser: Browser, api_url: str) -> float:
-    """Return the kilobytes that the browser receives for everything except /api."""
+    """Return the kilobytes that the browser receives for the dashboard, not counting replies of /api."""
     context = browser.new_context()
     page = context.new_page()
     session = context.new_cdp_session(page)

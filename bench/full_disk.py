@@ -87,7 +87,7 @@ def _mount(folder: str) -> bool:
 
 
 class _SmallDiskStack:
-    """A stack with a small disk for its experiments."""
+    """A local stack whose experiments are on a small file system, and a client of its api."""
 
     def __init__(self, stack: RunningStack, disk: Path) -> None:
         self.client = Client(stack.instance.api_url, stack.instance.token)
@@ -103,7 +103,7 @@ class _SmallDiskStack:
         (self.disk / "ballast").unlink()
 
     def waiting_job(self) -> Job:
-        """Submit a job, fill the disk during the run and return the job once it waits for space."""
+        """Submit a job, fill the disk during its training, and return the job once it waits for space."""
         job = self.client.submit_job("lm-training", config=CONFIG)
         self.wait_for(job, lambda now: (now.progress.step or 0) > 40)
         self.fill()

@@ -102,7 +102,7 @@ def default_model() -> TransformerLM:
 
 
 def peer_model() -> Any:
-    """Return a GPT-2 of the same shape."""
+    """Return a GPT-2 with random weights and the shape of the default model."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     shape = ModelConfig()
@@ -126,14 +126,14 @@ def make_prompts(batch: int) -> list[list[int]]:
 
 
 def generate_tokens(model: DecodingModel, prompts: list[list[int]], new: int, **settings: Any) -> int:
-    """Generate with our engine and return the number of tokens."""
+    """Generate with Tidal's engine and return the number of generated tokens."""
     generation_settings = GenerationSettings(max_tokens=new, **{**SAMPLING, **settings})
     results = generate_batch(model, prompts, generation_settings, seeds=list(range(len(prompts))))
     return sum(len(result.token_ids) for result in results)
 
 
 def peer_generate_tokens(model: Any, prompts: list[list[int]], new: int) -> int:
-    """Generate with transformers and return the number of tokens."""
+    """Generate with transformers and return the number of generated tokens."""
     ids = torch.tensor(prompts)
     with torch.inference_mode():
         out = model.generate(

@@ -144,7 +144,7 @@ def texts_per_second(model: DecodingModel, batch: int) -> float:
 
 
 def peer_tokens_per_second(device: torch.device, batch: int) -> float:
-    """Return the tokens/s of transformers in bfloat16 in the second of two rounds."""
+    """Return the tokens/s of `transformers.generate` in bfloat16, in the second of two rounds."""
     peer: Any = peer_model().to(device, torch.bfloat16)
     ids, speed = torch.tensor(make_prompts(batch), device=device), 0.0
     for _ in range(2):
@@ -167,14 +167,14 @@ def peer_tokens_per_second(device: torch.device, batch: int) -> float:
 
 
 def memory_bandwidth(device: torch.device) -> float:
-    """Return the bytes per second, read plus written, of a copy of 1 GiB."""
+    """Copy 1 GiB in GPU memory and return the bytes per second, read plus written."""
     source = torch.empty(2**30, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / seconds_of(lambda: target.copy_(source))
 
 
 def product_rate(device: torch.device) -> float:
-    """Return the operations per second of a bfloat16 product of 8192 × 8192 matrices."""
+    """Return the floating-point operations per second of a bfloat16 product of 8192 × 8192 matrices."""
     size = 8192
     left = torch.randn(size, size, device=device, dtype=torch.bfloat16)
     right = torch.randn(size, size, device=device, dtype=torch.bfloat16)
@@ -182,7 +182,7 @@ def product_rate(device: torch.device) -> float:
 
 
 def seconds_of(work: Callable[[], object], times: int = 20) -> float:
-    """Return the median seconds of `times` runs, measured by the device."""
+    """Call `work` several times (`times`) and return its median seconds, measured by CUDA events."""
     work()
     make_event: Any = torch.cuda.Event
     found = []

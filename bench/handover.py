@@ -46,7 +46,7 @@ def run(quick: bool) -> list[Row]:
 
 
 def compare(stack: RunningStack, requests: int) -> list[Row]:
-    """Time both paths alternately, and measure the CPU time of the generator's Celery worker per request."""
+    """Time both paths alternately, and measure the Celery worker's CPU time per request."""
     url = SecretStr(stack.instance.redis_url)
     client = connect(url, LONG_COMMAND)
     app = make_app("bench", url)

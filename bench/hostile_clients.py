@@ -145,7 +145,7 @@ def _measure_sizes(instance: LocalInstance, methods: int) -> list[Row]:
 
 
 class Health:
-    """Context manager whose thread requests `/healthz` ten times a second, each time on a new connection."""
+    """A context manager with a thread that requests `/healthz` ten times a second, each time on a new connection."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port

@@ -46,7 +46,7 @@ STOPPED_API_SECONDS = 15.0
 
 @dataclass
 class Api:
-    """One api process and a client of it."""
+    """An api process and an HTTP client for it."""
 
     name: str
     http: httpx.Client
@@ -62,7 +62,7 @@ class GenerationCounts:
     problems: list[str] = field(default_factory=list)
 
     def add(self, what: str, tokens: int, reason: str) -> None:
-        """Count one generation."""
+        """Count a generation, which is complete if it has all requested tokens."""
         self.requested += 1
         if (tokens, reason) == (TOKENS, "length"):
             self.complete += 1
@@ -71,7 +71,7 @@ class GenerationCounts:
 
 
 def run(quick: bool) -> list[Row]:
-    """Run both series and check the idle stream and the workers."""
+    """Run both series of requests, then check the idle stream and the workers."""
     pauses = QUICK_PAUSES if quick else PAUSES
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as folder, local_stack(Path(folder) / "instance") as stack:
         path = Path(stack.instance.experiments_dir) / CHECKPOINT

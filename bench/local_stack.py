@@ -1,4 +1,4 @@
-"""A complete local stack in its own folder, for the benchmarks that need one."""
+"""Starts a complete local stack in its own folder, for the benchmarks that need one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOP_LIMIT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class RunningStack:
-    """A stack that is ready, its supervisor process, and the seconds from the start until it was ready."""
+    """A running stack: its folder, its supervisor process, and the seconds from its start until it was ready."""
 
     folder: Path
     instance: LocalInstance
@@ -40,10 +40,7 @@ class RunningStack:
 
 @contextmanager
 def local_stack(folder: Path | None = None, *, settings: Mapping[str, str] | None = None) -> Iterator[RunningStack]:
-    """Start `python -m services.local up` and yield once the api is ready.
-
-    `settings` maps environment variables to values.
-    """
+    """Start a stack and yield it once the api is ready. `settings` is {environment variable: value}."""
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as temporary:
         folder = folder or Path(temporary) / "instance"
         command = [sys.executable, "-m", "services.local", "up", "--quiet", "--folder", str(folder)]

@@ -27,7 +27,7 @@ AT_ONCE = 50_000
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure with a million points, or 200,000 when `quick`."""
+    """Measure with a chart of a million points, or 200,000 when `quick`."""
     points = 200_000 if quick else 1_000_000
     with local_stack() as stack, long_experiment(stack, points) as experiment:
         folder = stack.folder / "experiments" / experiment / "metrics"

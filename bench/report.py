@@ -70,7 +70,7 @@ def table(rows: list[Row]) -> str:
 
 
 def heading() -> str:
-    """Return a Markdown heading with date, device and versions."""
+    """Return a Markdown heading with date, processor, versions and commit."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     cpu = platform.processor() or platform.machine()
     return (

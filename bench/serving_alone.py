@@ -30,7 +30,7 @@ JOIN = 16
 
 
 def generate(model: DecodingModel, request: dict[str, Any]) -> dict[str, Any]:
-    """Keep all slots in use for the requested time and return the figures."""
+    """Generate in all slots for the requested time and return the measured figures."""
     tokenizer, engine, vocab_size = load_tokenizer(), DecodingEngine(model), model.config.vocab_size
     texts = cycle(request["texts"])
     waits: list[float] = []

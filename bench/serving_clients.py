@@ -24,10 +24,10 @@ Bodies = list[Iterator[dict[str, Any]]]
 
 @dataclass
 class LoadResult:
-    """The counts of all clients together. Times are differences of `time.monotonic()`."""
+    """The counts of all clients together."""
 
     tokens: int = 0
-    """Tokens that arrived during the measured time."""
+    """Number of tokens that arrived during the measured time."""
     texts: int = 0
     errors: list[str] = field(default_factory=list)
     first_token_seconds: list[float] = field(default_factory=list)

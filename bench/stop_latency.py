@@ -26,7 +26,7 @@ INTO_STEP_SECONDS = 5.0
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure three pauses and three stops, or one of each when `quick`."""
+    """Measure three pause requests and three stop requests, or one of each when `quick`."""
     seconds: dict[str, list[float]] = {"pause": [], "stop": []}
     with local_stack() as stack, Client(stack.instance.api_url, stack.instance.token) as client:
         for _ in range(1 if quick else 3):

@@ -72,7 +72,7 @@ class Totals:
 
 
 class Client(asyncio.Protocol):
-    """A client of the stream that continues from its last event id when it reconnects."""
+    """A client of the event stream. When it reconnects, it continues after its last event (`Last-Event-ID`)."""
 
     def __init__(self, totals: Totals, ready: asyncio.Semaphore) -> None:
         self.totals, self.ready = totals, ready
@@ -114,7 +114,7 @@ class Client(asyncio.Protocol):
             self._events(events, now)
 
     def _chunks(self) -> None:
-        """Move the content of complete chunks of the chunked encoding from `raw` to `text`."""
+        """Decode the complete chunks (of HTTP's chunked encoding) in `raw`, and move their content to `text`."""
         while True:
             end = self.raw.find(b"\r\n")
             if end < 0:

@@ -37,5 +37,5 @@ class Backoff:
         return doubled(self._first, self._longest, self._failures - 1)
 
     def reset(self) -> None:
-        """Record a success: the next delay is the shortest one again."""
+        """Record a success, after which the next delay is `first` again."""
         self._failures = 0

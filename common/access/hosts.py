@@ -60,7 +60,8 @@ class KnownHosts:
         name = name.rstrip(".")
         if name in self._names or name.endswith(self._endings):
             return True
-        # Looking up the full name may query a name server, so compare with it only if the first label matches.
+        # Compare with the full name of this machine only if the first label matches: the look-up may query a name
+        # server.
         return bool(self._short) and name.partition(".")[0] == self._short and name == self._full_name
 
     @cached_property

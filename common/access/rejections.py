@@ -39,13 +39,13 @@ class _Record:
 
 @dataclass(frozen=True)
 class Rejection:
-    """How to answer a wrong secret."""
+    """Describes how to answer a request with a wrong secret."""
 
     address: str
     count: int
     """Number of wrong secrets from this address in the current interval, including this one."""
     delay_seconds: float | None
-    """Seconds to wait before the reply; None: refuse with 429 at once."""
+    """Seconds to wait before the reply; None means to reply with 429 at once."""
     retry_after: float
     """Seconds until the current interval ends, after which wrong secrets are answered without a delay again."""
 
@@ -87,7 +87,7 @@ class Rejections:
 
     @contextmanager
     def waiting(self, rejection: Rejection) -> Iterator[None]:
-        """Count one more delayed reply to this address while the block runs."""
+        """Count a delayed reply to the rejection's address while the block runs."""
         record = self._records.get(rejection.address)
         self._waiting += 1
         if record is not None:
@@ -105,7 +105,8 @@ class Rejections:
 def address_group(address: str) -> str:
     """Return the key under which `address` is counted: an IPv4 address, or the /64 network of an IPv6 address."""
     host, colon, port = address.partition(":")
-    if colon and port.isdigit() and "." in host:  # some proxies append the port, which changes with every connection
+    # Some proxies append the client's port, which changes with every connection.
+    if colon and port.isdigit() and "." in host:
         address = host
     try:
         parsed = ipaddress.ip_address(address)

@@ -159,7 +159,7 @@ def _sweep(prompts: Sequence[str], samples: Sequence[GeneratedSample]) -> dict[s
 
 
 def all_finite(value: Any) -> bool:
-    """Return whether every number in `value`, at any depth, is finite, as JSON requires."""
+    """Return whether all numbers in `value`, at any depth, are finite. JSON does not allow others."""
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, Mapping):

@@ -39,7 +39,7 @@ def variance(values: Sequence[float], *, unbiased: bool = False) -> float:
 
 
 def quantile(ordered: Sequence[float], q: float) -> float:
-    """Return the q-quantile of at least one number in ascending order, by linear interpolation at q·(n − 1)."""
+    """Return the q-quantile of n ≥ 1 numbers in ascending order, by linear interpolation at q·(n − 1)."""
     position = q * (len(ordered) - 1)
     low = math.floor(position)
     high = min(low + 1, len(ordered) - 1)

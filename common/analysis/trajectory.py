@@ -25,7 +25,7 @@ PHASE_T = 2.0
 EXTREME_SHARE = 10
 """The results list the 1 / EXTREME_SHARE of the tokens with the highest modulations, and as many with the lowest."""
 SWEEP_KEYS = ("0.0", "0.5", "1.0")
-"""Modulations of a sweep, as keys of the results."""
+"""Fixed modulations of a sweep, as keys in the results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Strategy(TypedDict):
 
 
 class BatchAnalysis(TypedDict):
-    """The analysis across prompts."""
+    """The comparison of the modulations of several prompts."""
 
     crossPromptVariance: dict[str, PromptVariance]
     strategyCharacterization: dict[str, Strategy]

@@ -30,7 +30,7 @@ class BestCheckpoint:
     """The compared metric: "validation loss" (lower is better) or "evaluation reward" (higher is better)."""
     value: float
     step: int
-    """Step of the checkpoint: optimiser updates, or transitions for a controller."""
+    """Number of optimiser steps before the checkpoint, or of transitions for a controller."""
 
 
 def write_best(checkpoints: Path, best: BestCheckpoint) -> None:

@@ -50,8 +50,8 @@ class ArtifactFile:
 class CheckpointFile:
     """A final file, or a checkpoint folder with a manifest, from which a model or policy can be loaded.
 
-    `kind` is "final" or "step". `policy` is true for controllers and false for language models. `best` marks the best
-    checkpoint that the training has measured.
+    `kind` is "final" or "step". `policy` is true for controllers and false for language models. `best` is true for the
+    checkpoint that `best.json` names.
     """
 
     name: str
@@ -89,8 +89,8 @@ class ArtifactStore:
     def resolve(self, reference: str) -> Path:
         """Return the path of the existing file or checkpoint folder that `reference` names.
 
-        Raises InvalidInputError if the reference is malformed or leads out of the store, NotFoundError if nothing
-        exists there.
+        Raises InvalidInputError if the reference is malformed or leads out of the store, NotFoundError if the file or
+        folder does not exist.
         """
         experiment_id, name = split_reference(reference)
         folder = self.experiment(experiment_id)
@@ -160,7 +160,7 @@ class ArtifactStore:
     def checkpoint_files(self, experiment_id: str) -> list[CheckpointFile]:
         """Return the final files, then the checkpoint folders with a manifest, newest step first.
 
-        Files that are deleted in the meantime, for example because a training prunes checkpoints, are left out.
+        Files that are deleted in the meantime, for example because a training prunes checkpoints, are omitted.
         """
         folder = self.experiment(experiment_id)
         found: list[CheckpointFile] = []

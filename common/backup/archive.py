@@ -61,7 +61,7 @@ class ArchiveMember(BaseModel):
 
 
 class SavedTable(BaseModel):
-    """The saved rows of one table; `columns` are in the order in which the rows contain them."""
+    """The number of saved rows of a table, and its columns in the order in which the rows contain them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,7 +70,7 @@ class SavedTable(BaseModel):
 
 
 class BackupManifest(BaseModel):
-    """The contents of a backup."""
+    """The manifest of a backup, which lists its contents."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -49,7 +49,7 @@ class StagedDataset:
 
 
 def plan_datasets(manifest: BackupManifest, store: DatasetStore) -> DatasetPlan:
-    """Compare the datasets of a backup with those in `store`."""
+    """Compare the datasets of a backup with those in `store`, and return which have to be unpacked."""
     found: dict[str, dict[str, ArchiveMember]] = {}
     for member, entry in manifest.members.items():
         kind, name, *file = member.split("/")

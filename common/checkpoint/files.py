@@ -88,7 +88,7 @@ def load_tensors(path: Path, *, device: torch.device | str = "cpu") -> tuple[dic
 
 
 def unshared_cpu_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors detached, on the CPU, contiguous and without shared memory, as safetensors requires."""
+    """Return the tensors as safetensors requires them: detached, on the CPU, contiguous and without shared memory."""
     seen: set[int] = set()
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -133,7 +133,7 @@ def write_object(path: Path, value: Any) -> None:
 def _probe_errno(folder: Path, error: RuntimeError) -> int:
     """Write a probe file to `folder` to find the errno of a failed write, which torch's error does not contain.
 
-    If the probe succeeds, return ENOSPC if torch's message says that a write failed, otherwise EIO.
+    If the probe succeeds, return ENOSPC if torch's message contains one of WRITE_REFUSED, otherwise EIO.
     """
     probe = folder / f".probe-{uuid.uuid4().hex[:8]}"
     try:

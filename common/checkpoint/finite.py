@@ -28,7 +28,7 @@ def require_finite_state(weights: Mapping[str, Tensor], optimizer: Mapping[str, 
 
 
 def require_usable(weights: Mapping[str, Any], where: str) -> None:
-    """Raise CheckpointError if weights that were read from `where` are not finite."""
+    """Raise CheckpointError if weights that were read from the file or folder `where` are not finite."""
     name = first_non_finite(weights)
     if name is not None:
         raise CheckpointError(

@@ -53,7 +53,7 @@ class CheckpointInfo:
     path: Path
     step: int
     created_at: datetime
-    """Time in UTC."""
+    """Time of the write, in UTC."""
     sha256: str
     """SHA-256 of weights.safetensors."""
     size_bytes: int
@@ -141,7 +141,7 @@ class CheckpointManager:
             return kept
 
     def names(self) -> Sequence[str]:
-        """Return the names of all checkpoints that look complete, oldest first."""
+        """Return the names of the checkpoints that `list` returns, oldest first."""
         return [info.name for info in self.list()]
 
     def withdraw(self, number: int) -> Sequence[str]:

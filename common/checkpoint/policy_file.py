@@ -20,7 +20,7 @@ from common.checkpoint.state import strip_prefix
 from common.errors import CheckpointError
 
 FIRST_NAME = "feature_extractor.0.weight"
-"""Name of a tensor that every policy has."""
+"""Name of a tensor that every policy's state dict has."""
 AGENT = "agent_state_dict"
 """Key of the policy's state dict in a controller checkpoint."""
 

@@ -1,4 +1,4 @@
-"""The state of a training at one moment, copied to host memory so that the training can continue."""
+"""The state of a training at one step, copied to host memory so that the training can continue during the write."""
 
 from __future__ import annotations
 

@@ -182,7 +182,9 @@ class CheckpointWriter:
             return remaining
 
     def prune(self) -> None:
-        """Remove superseded checkpoints. Called once a finite loss has shown that the newest checkpoint is usable."""
+        """Remove the checkpoints that the retention does not keep.
+
+        Called once a finite loss has shown that the newest checkpoint is usable."""
         try:
             self._listener.checkpoints_kept(self.manager.prune())
         except StorageError as error:  # not fatal, because the next call tries again

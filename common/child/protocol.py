@@ -78,7 +78,7 @@ class Suspend(_Message):
 
 
 class Ping(_Message):
-    """The lease was renewed. `renewed_at` is `lease_clock()`, read before the renewal was sent."""
+    """The lease was renewed. `renewed_at` is the value of `lease_clock()` before the renewal was sent."""
 
     type: Literal["ping"] = "ping"
     renewed_at: float
@@ -222,7 +222,7 @@ class Channel(ChildSocket):
         self._buffer = bytearray()
 
     def fileno(self) -> int:
-        """Return the descriptor, for use with selectors."""
+        """Return the descriptor of the socket, for use with selectors."""
         return self._socket.fileno()
 
     def send(self, message: Message, *, droppable: bool = False) -> bool:

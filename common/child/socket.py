@@ -1,4 +1,4 @@
-"""The socketpair between a process and its child, and the environment variables that tell the child about it.
+"""The socketpair between a process and its child, and the environment variables by which the child finds it.
 
 The messages on the socket are in `common.child.protocol` and `services.generator.engine_protocol`.
 """

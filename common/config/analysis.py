@@ -39,7 +39,7 @@ class AnalysisConfig(Section):
     max_tokens: MaxTokens = DEFAULTS.max_tokens
     """Most tokens per sample; a sample ends earlier at the end-of-text token."""
     gating_mode: ModulatedGating = GatingMode.LEARNED
-    """How the modulation is chosen; learned needs a controller. A sweep does not use it."""
+    """How the modulation is chosen; learned requires a controller. Not used for a sweep."""
     modulation: Modulation = DEFAULTS.modulation
     """Modulation of every token in gating mode fixed; not used in other modes."""
     seed: Seed = 0

@@ -49,7 +49,7 @@ class ModelConfig(Section):
     gate_hidden_dim: int = Field(32, ge=1)
     """Hidden width of a DynamicGate."""
     rope_theta: float = Field(10000.0, gt=0)
-    """Base of the rotary embedding's angles."""
+    """Base of the angles of the rotary embedding."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -73,7 +73,7 @@ class ModelConfig(Section):
 MOST_SOURCE = 4096
 """Most characters of the name of a corpus, which may be a path: the limit of Linux for paths."""
 MOST_TEXT_FIELD = 200
-"""Most characters of the name of a field or column."""
+"""Most characters of `text_field`, the name of a column."""
 
 
 class DataConfig(Section):
@@ -111,7 +111,7 @@ class CheckpointConfig(Section):
     every_steps: int | None = Field(None, ge=1)
     """Number of steps between checkpoints; None means that only `every_seconds` applies."""
     every_seconds: float = Field(300.0, gt=0)
-    """Most seconds between checkpoints."""
+    """Largest time between checkpoints, in seconds."""
     keep_last: int = Field(3, ge=1)
     """How many of the newest checkpoints are kept. The best checkpoint by validation loss is kept as well."""
     keep_every: int | None = Field(None, ge=1)
@@ -173,7 +173,7 @@ class TrainingConfig(Section):
     patience: int = Field(5, ge=1)
     """Number of consecutive validations without an improvement by min_delta after which training ends early."""
     min_delta: float = Field(1e-4, ge=0)
-    """Least decrease of the validation loss that counts as an improvement, in nats."""
+    """Smallest decrease of the validation loss, in nats, that counts as an improvement."""
     modulation_fraction: float = Field(0.1, ge=0, le=1)
     """Share of micro-batches in which the gates receive a random modulation; the other micro-batches have no
     modulation."""

@@ -73,7 +73,7 @@ def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 
 def dump_yaml(config: BaseModel) -> str:
-    """Return the configuration as YAML from which an equal configuration can be loaded."""
+    """Return the configuration as YAML, from which an equal configuration can be loaded."""
     return write_yaml(config.model_dump(mode="json"))
 
 

@@ -29,9 +29,9 @@ class Range(Section):
     """The values to which modulation 0 and 1 are mapped; values between them are interpolated linearly."""
 
     low: float
-    """Lower end of the range."""
+    """Value for modulation 0."""
     high: float
-    """Upper end of the range."""
+    """Value for modulation 1."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -48,9 +48,9 @@ class ModulationConfig(Section):
     base_repetition_penalty: float = Field(1.2, gt=0)
     """The repetition penalty is this value multiplied by `repetition_penalty`."""
     temperature: Range = Range(low=0.3, high=2.0)
-    """Factor on base_temperature."""
+    """Factor by which base_temperature is multiplied."""
     repetition_penalty: Range = Range(low=1.0, high=3.5)
-    """Factor on base_repetition_penalty."""
+    """Factor by which base_repetition_penalty is multiplied."""
     top_k: Range = Range(low=5, high=100)
     """Top-k: tokens are sampled from this number of most likely ones."""
     top_p: Range = Range(low=0.7, high=1.0)
@@ -58,7 +58,7 @@ class ModulationConfig(Section):
 
 
 class RewardConfig(Section):
-    """The weights and targets of the reward of a step."""
+    """Weights and targets of the reward of a transition."""
 
     perplexity_weight: float = Field(0.35, ge=0)
     """Weight of the perplexity term."""
@@ -71,11 +71,11 @@ class RewardConfig(Section):
     coherence_weight: float = Field(0.15, ge=0)
     """Weight of the coherence term."""
     perplexity_clip: float = Field(100.0, gt=1)
-    """Perplexity at which the perplexity term is clipped."""
+    """Largest perplexity that the perplexity term uses; larger values are clipped to it."""
     entropy_target: float = Field(5.0, gt=0)
     """Target entropy of the model's distribution before top-k and top-p, in nats."""
     sampling_entropy_target: float = Field(2.5, gt=0)
-    """Target entropy of the distribution that tokens are sampled from, in nats."""
+    """Target entropy, in nats, of the distribution from which tokens are sampled."""
 
 
 REWARD_COMPONENTS: Final = tuple(
@@ -98,7 +98,7 @@ class PPOConfig(Section):
     minibatch_size: int | None = Field(None, ge=1)
     """Number of transitions per mini-batch; None means 32 × num_envs."""
     learning_rate: float = Field(3e-4, gt=0)
-    """Learning rate at the start; it falls linearly to 10 % of this value."""
+    """Learning rate at the start of training; it falls linearly to 10 % of this value."""
     gamma: float = Field(0.99, gt=0, le=1)
     """Discount factor."""
     gae_lambda: float = Field(0.95, ge=0, le=1)
@@ -146,7 +146,7 @@ class AblationConfig(Section):
     bootstrap_resamples: int = Field(1000, ge=100)
     """Number of bootstrap resamples from which confidence intervals are computed."""
     fixed_modulation: float = Field(0.5, ge=0, le=1)
-    """Modulation of the fixed policy."""
+    """Modulation that the fixed policy always chooses."""
     seed: int = Field(1234, ge=0)
     """Seed of all random numbers of the ablation."""
 
@@ -163,7 +163,7 @@ class RLConfig(Section):
     checkpoint_every_iterations: int = Field(10, ge=1)
     """Largest number of iterations between checkpoints."""
     checkpoint_every_seconds: float = Field(60.0, gt=0)
-    """Most seconds between checkpoints."""
+    """Largest time between checkpoints, in seconds."""
     checkpoint_keep_last: int = Field(3, ge=1)
     """How many of the newest checkpoints are kept. The best checkpoint by evaluation reward is kept as well."""
     checkpoint_keep_every_iterations: int | None = Field(None, ge=1)

@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     config_dir: Path = PROJECT_ROOT / "configs"
     """Folder of the configuration files that a request may name as `configPath` or `rlConfigPath`."""
     data_dir: Path = Path("data")
-    """Folder of the local corpora that a configuration may name, of uploads (`datasets/`) and of the token cache
+    """Folder with the local corpora that a configuration may name, uploaded datasets (`datasets/`) and the token cache
     (`cache/`)."""
     dataset_max_mb: int = Field(4096, ge=1)
     """Largest size of an uploaded dataset: MiB of text, after decompression and, for parquet, after decoding."""
@@ -74,22 +74,22 @@ class Settings(BaseSettings):
     root_path: str = ""
     """Path prefix under which a proxy serves the api, such as `/tidal`."""
     auth_token: SecretStr | None = None
-    """The administrator's token. If it is not set, the api generates and prints a token, and starts on a loopback
-    address only."""
+    """The administrator's token. If it is not set, the api generates and prints a token, and starts only if TIDAL_HOST
+    is a loopback address."""
     require_auth_for_reads: bool = False
     """Whether reading, generating and analysing require a token, too. The health endpoints, the API reference and the
     dashboard's files never require one, because they contain no user data."""
     allowed_hosts: str = ""
     """Comma-separated host names (`tidal.example.org`, `*.example.org`) that the api and Flower accept in addition to
     IP addresses, localhost and the names of their machine; a request with another name in the header `Host` gets 421.
-    Required behind a proxy that passes this header on."""
+    Set this variable if a proxy passes the header on."""
     allowed_origins: str = ""
     """Comma-separated origins (`https://host` or `https://host:port`) of web pages on other servers that may call the
     api from a browser; `*` allows every origin."""
     trusted_proxies: str = ""
     """Comma-separated addresses of proxies whose header X-Forwarded-For is trusted."""
     flower_host: str = "127.0.0.1"
-    """Address that Flower listens on; `tidal up` always uses loopback."""
+    """Address that Flower listens on. `tidal up` ignores it and uses a loopback address."""
     flower_port: int | None = Field(None, ge=0, le=65535)
     """Port of Flower; in compose, the published port. None means 5555; `tidal up` uses a free port if 5555 is in
     use."""
@@ -108,10 +108,10 @@ class Settings(BaseSettings):
     """Seconds within which the header of a request must arrive, counted from the start of the connection, or from the
     first byte of a later request on it. After that the api answers 408."""
     request_body_seconds: float = Field(60.0, gt=0, le=3600)
-    """Most seconds that the body of a request may lag behind TIDAL_REQUEST_BODY_RATE, for example because the client
-    pauses; after that the api answers 408."""
+    """The api answers 408 if the body of a request is more than this many seconds behind TIDAL_REQUEST_BODY_RATE, for
+    example because the client pauses."""
     request_body_rate: int = Field(500, ge=1)
-    """Least average rate at which a client must send the body of a request, in bytes per second."""
+    """Lowest average rate, in bytes per second, at which a client must send the body of a request."""
     keep_alive_seconds: float = Field(75.0, gt=0, le=3600)
     """Seconds after which the api closes a connection that is idle between two requests. If a proxy is in front of the
     api, set a higher value than the proxy's."""
@@ -171,9 +171,10 @@ class Settings(BaseSettings):
     lm_training_concurrency: int = Field(1, ge=0)
     """Most lm-training jobs that run at the same time on all workers together; 0 means no limit."""
     rl_training_concurrency: int = Field(1, ge=0)
-    """The same limit for rl-training jobs."""
+    """Most rl-training jobs that run at the same time on all workers together; 0 means no limit."""
     other_concurrency: int = Field(4, ge=0)
-    """The same limit for each of the job types evaluation, ablation, analysis and dataset."""
+    """Most jobs of each of the types evaluation, ablation, analysis and dataset that run at the same time; 0 means no
+    limit."""
 
     generate_queue_seconds: float = Field(30.0, gt=0)
     """Seconds after which the api answers a queued generate request with 503."""
@@ -208,7 +209,7 @@ class Settings(BaseSettings):
     token_rate_limit_refill_seconds: float = Field(1.0, gt=0)
     """Seconds after which clients with the same token may send one more generate request, if there is a limit."""
     stream_max_length: int = Field(20_000, ge=100)
-    """Approximate number of entries that a Redis stream keeps."""
+    """Approximate number of entries that are kept in each Redis stream."""
     stream_linger_seconds: float = Field(10.0, ge=0)
     """Time for which the api keeps reading an event stream from Redis after its last client has disconnected."""
     stream_client_seconds: float = Field(30.0, gt=0)

@@ -42,7 +42,7 @@ class TokenHistory:
         extra_capacity: int = 0,
         device: torch.device | str = "cpu",
     ) -> TokenHistory:
-        """Return a history of these sequences, with capacity for `extra_capacity` more tokens in each."""
+        """Return a history of `sequences`. Its capacity is the length of the longest one plus `extra_capacity`."""
         prompts, lengths = pad(sequences, device=device)
         history = cls(len(sequences), prompts.shape[1] + extra_capacity, vocab_size, device=device)
         history.reset(prompts, lengths)
