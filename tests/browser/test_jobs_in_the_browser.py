@@ -79,5 +79,5 @@ def test_a_job_is_submitted_watched_reloaded_cut_off_and_stopped(site: Site, vis
     expect(page.locator(".run-card .status")).to_have_text("cancelled", timeout=60_000)
     [job] = [job for job in site.http.get("/api/jobs").json()["jobs"] if job["name"] == "Long swell"]
     assert (job["status"], job["checkpointRef"] is not None) == ("cancelled", True)
-    expect(page.get_by_role("link", name="Resume from its checkpoint")).to_be_visible()
+    expect(page.get_by_role("link", name="Resume from the newest checkpoint")).to_be_visible()
     assert site.processes["worker"].poll() is None

@@ -152,7 +152,7 @@ def _run(
 def _cancel_old_demo_jobs(client: Client) -> None:
     """Cancel jobs of an interrupted demonstration, which would run before the new ones.
 
-    Nobody else uses the new stack yet.
+    The new stack has no other user yet.
     """
     for job in client.jobs(tag=TAG, limit=100):
         if not job.ended:

@@ -312,12 +312,12 @@ function Analyser({ groups }) {
           !sweep &&
           html`<div class="row">
             <label class="check"
-              ><input type="checkbox" checked=${form.bootstrap} onChange=${set("bootstrap")} />Bootstrap
-              confidence intervals (only for several prompts)</label
+              ><input type="checkbox" checked=${form.bootstrap} onChange=${set("bootstrap")} />Bootstrap confidence
+              intervals (only for several prompts)</label
             >
             <label class="check"
-              ><input type="checkbox" checked=${form.extremes} onChange=${set("extremes")} />Also compare texts
-              at modulation 0, 0.5 and 1</label
+              ><input type="checkbox" checked=${form.extremes} onChange=${set("extremes")} />Also compare texts at
+              modulation 0, 0.5 and 1</label
             >
           </div>`
         }
