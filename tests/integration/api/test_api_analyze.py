@@ -213,7 +213,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompts": ["a\x00"]}, "body.prompts", "NUL"),
     ({"prompts": ["a", "b"], "kind": "single"}, "body", "kind single takes one prompt"),
     ({"bootstrap": True}, "body", "bootstrap resamples"),
-    ({"kind": "sweep", "samplesPerPrompt": 2}, "body", "one text per prompt"),
+    ({"kind": "sweep", "samplesPerPrompt": 2}, "body", "one sample per prompt"),
     ({"kind": "sweep", "includeExtremeValues": True}, "body", "extreme values"),
     ({"kind": "sweep", "rlCheckpoint": POLICY}, "body.rlCheckpoint", "leave it out"),
     ({"gatingMode": "learned"}, "body.rlCheckpoint", "needs a controller"),

@@ -198,7 +198,7 @@ def test_the_commands_name_what_they_leave_out(settings: Settings, elsewhere: Se
     assert "and 1 dataset in" in done.stdout, done.stdout + done.stderr
     upload(elsewhere, "tales", b"Another text.")
     done = tidal(elsewhere, "restore", str(tmp_path / "with.tar"))
-    assert done.returncode == 1 and "with a different text: tales" in done.stderr
+    assert done.returncode == 1 and "a different text: tales" in done.stderr
     done = tidal(elsewhere, "restore", str(tmp_path / "with.tar"), "--force")
     assert done.returncode == 0 and "1 dataset." in done.stdout, done.stderr
     assert "The previous datasets are in" in done.stdout
