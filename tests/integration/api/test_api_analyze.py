@@ -212,7 +212,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompts": ["a", "a"]}, "body", "repeats prompt 0"),
     ({"prompts": ["a\x00"]}, "body.prompts", "NUL"),
     ({"prompts": ["a", "b"], "kind": "single"}, "body", "kind single takes one prompt"),
-    ({"bootstrap": True}, "body", "bootstrap resamples"),
+    ({"bootstrap": True}, "body", "bootstrap is only for kind batch"),
     ({"kind": "sweep", "samplesPerPrompt": 2}, "body", "one sample per prompt"),
     ({"kind": "sweep", "includeExtremeValues": True}, "body", "extreme values"),
     ({"kind": "sweep", "rlCheckpoint": POLICY}, "body.rlCheckpoint", "leave it out"),

@@ -97,7 +97,7 @@ def test_recent_marks_what_lies_before_the_start() -> None:
 
 def test_a_prompt_longer_than_the_history_is_refused() -> None:
     history = TokenHistory(1, 2, 6)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="exceed"):
         history.reset(*pad([[1, 2, 3]]))
 
 
