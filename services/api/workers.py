@@ -48,7 +48,7 @@ class WorkerCache:
         self._good_until = 0.0
 
     def alive(self, queue: str) -> list[WorkerBeat] | None:
-        """Return the workers of `queue`, sorted by name; None while Redis does not answer."""
+        """Return the live workers of `queue`, sorted by name; None if Redis does not respond."""
         if time.monotonic() >= self._good_until and self._lock.acquire(blocking=self._good_until == 0.0):
             try:
                 self._refresh()
@@ -58,7 +58,7 @@ class WorkerCache:
         return None if known is None else [beat for beat in known if beat.queue == queue]
 
     def slots(self, queue: str) -> int | None:
-        """Return the number of workers of `queue` that can run a job; None while Redis does not answer."""
+        """Return the number of live workers of `queue` that may claim jobs; None if Redis does not respond."""
         beats = self.alive(queue)
         return None if beats is None else sum(beat.state != "leaving" for beat in beats)
 

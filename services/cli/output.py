@@ -73,7 +73,7 @@ def table(*columns: str, title: str | None = None) -> WholeWordTable:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON; characters that the output cannot show are escaped."""
+    """Print a value as JSON. Characters that the output cannot show are escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=not shows_unicode(out.encoding), default=str)
     out.out(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), highlight=False)
 

@@ -40,7 +40,7 @@ class TooManyStreams(UnavailableError):
 
 
 class StreamClients:
-    """The open streams of this process, and the task that monitors them."""
+    """Keeps the open streams of this process, and runs the task that monitors them."""
 
     def __init__(self, metrics: HttpMetrics, wake: Callable[[], None], *, send_seconds: float, limit: int) -> None:
         """`wake` makes every stream check whether to send events or a comment.
@@ -90,7 +90,7 @@ class StreamClients:
 
 
 class LiveStream(Response):
-    """A response that sends what `chunks` yields, until it ends or the client disconnects.
+    """A response that sends the chunks of a generator until the generator ends or the client disconnects.
 
     An empty chunk means that there are no new events.
     """

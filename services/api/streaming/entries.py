@@ -17,7 +17,7 @@ from common.redis.keys import EVENT_LOG_LINES
 Fields = dict[str, str]
 StreamId = tuple[int, int]
 ORIGIN: StreamId = (0, 0)
-"""The position before the first entry of every stream."""
+"""Stream id before that of every entry."""
 
 
 def parse_id(text: str) -> StreamId:

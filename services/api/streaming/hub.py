@@ -103,7 +103,10 @@ class StreamHub:
         await asyncio.gather(*readers, return_exceptions=True)
 
     async def ensure_epoch(self) -> str:
-        """Return the epoch of the Redis data; write a new one when Redis is empty. Raises RedisError."""
+        """Return the epoch of the Redis data.
+
+        If Redis has none because it was emptied, write a new one. Raises RedisError.
+        """
         return str(await self._ensure_epoch(keys=[EPOCH], args=[secrets.token_hex(8)]))
 
     async def position(self, key: str) -> StreamPosition:

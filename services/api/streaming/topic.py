@@ -29,7 +29,7 @@ class Topic:
         self.clients = 0
         self.ring: deque[StreamEntry] = deque()
         self.base: StreamId | None = None
-        """The ring contains all entries after this id; None before the reader has read its start position."""
+        """The ring contains all newer entries than this id. None until the reader has its start position."""
         self.epoch = ""
         """The epoch of the Redis data from which the ring was read."""
         self.reader: asyncio.Task[None] | None = None
@@ -62,7 +62,10 @@ class Topic:
         published.set()
 
     def next_publication(self) -> asyncio.Event:
-        """Return the event that the next call of `wake` sets. Get it before `entries_after`, then wait for it."""
+        """Return the event that the next call of `wake` sets.
+
+        Call this before `entries_after`, or an entry may be missed.
+        """
         return self._published
 
     def holds(self, cursor: StreamId) -> bool:

@@ -193,7 +193,7 @@ def _places() -> Iterator[BackupLocations]:
 
 
 class _DelayedBar:
-    """A progress bar that appears after QUIET_SECONDS."""
+    """A progress bar that appears only if the work takes longer than QUIET_SECONDS."""
 
     def __init__(self, shown: Progress, what: str) -> None:
         self._shown, self._what = shown, what

@@ -47,7 +47,7 @@ def migrate() -> None:
 def sweep() -> None:
     """Do the work of the health process once.
 
-    It handles stale jobs, notifies workers of waiting jobs, and publishes outstanding messages.
+    The command handles stale jobs, notifies workers of waiting jobs, and publishes messages that are not published yet.
 
     Use this while the health process is down. If the health process is running, only one of the two does the work at a
     time.

@@ -49,10 +49,12 @@ def upload(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Upload a file; a job tokenises it. Train on it with `tidal jobs submit lm-training --data NAME`.
+    """Upload a file as a dataset.
 
-    In a .txt file, `<|endoftext|>` separates documents. Uploading the same file again changes nothing. A file name that
-    is not a valid name for a dataset is changed: `my stories.txt` becomes `my-stories`.
+    A job then tokenises the dataset. Train on it with `tidal jobs submit lm-training --data NAME`.
+
+    In a .txt file, `<|endoftext|>` separates documents. Uploading the same file again changes nothing. The name of the
+    dataset is derived from the file name: `my stories.txt` becomes `my-stories`.
     """
     if not file.is_file():
         raise InvalidInputError(f"{file}: no such file on this machine; give the path of one file")

@@ -154,7 +154,7 @@ def servers() -> Iterator[CheckResult]:
 
 
 def ports() -> Iterator[CheckResult]:
-    """Check whether the port of the api is free or used by the local stack."""
+    """Check whether the port of the api is free, or used by the local stack of this folder."""
     instance = read_instance()
     if instance is not None:
         yield CheckResult("Local stack", "ok", f"runs at {instance.api_url}")
@@ -235,7 +235,7 @@ def gpu() -> CheckResult:
     found = "; ".join(asked.stdout.strip().splitlines())
     if _installed("torch") and version("torch").endswith("+cpu"):
         return CheckResult(
-            "GPU", "warning", f"{found}, but torch is a CPU build", "install a build of torch 2.13.0 with CUDA"
+            "GPU", "warning", f"{found}, but torch is a CPU build", "install the build of torch 2.13.0 for CUDA"
         )
     return CheckResult("GPU", "ok", found)
 

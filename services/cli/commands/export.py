@@ -30,7 +30,7 @@ tidal export checkpoints/step-000001000 --format pth
 """
 
 EXIT_SECONDS = 5.0
-"""Seconds that the child process has to exit after its output has ended, before it is killed."""
+"""The child process is killed if it has not exited this number of seconds after the end of its output."""
 
 
 class ModelFormat(StrEnum):
@@ -54,7 +54,7 @@ def command(
         typer.Option(
             "--format",
             "-f",
-            help="safetensors: weights and configuration. pth: a file for the original Tidal.  "
+            help="safetensors: weights and configuration. pth: a file for the original Tidal. "
             "hf: a model folder for transformers (language models only).",
         ),
     ],
@@ -117,7 +117,9 @@ def run(source: Path, folder: Path, form: ModelFormat, force: bool) -> dict[str,
     finally:
         process.stdout.close()
         wait_or_kill(process, EXIT_SECONDS)
-    raise InvalidInputError(f"the export ended without a result (exit status {process.returncode}); see above")
+    raise InvalidInputError(
+        f"the export ended without a result (exit status {process.returncode}); its output above shows the reason"
+    )
 
 
 class _Refused(TidalError):

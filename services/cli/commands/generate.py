@@ -45,7 +45,7 @@ tidal generate "The cat" --gating fixed --modulation 0.8 --seed 7
 
 tidal generate "The cat" --gating learned --stop "The end" --max-tokens 300
 
-tidal generate -c out/lm "Once upon a time"       (model in a folder of tidal train lm; no service)
+tidal generate -c out/lm "Once upon a time"       (model in the folder out/lm of `tidal train lm`, no service needed)
 
 echo "One day" | tidal generate - --json
 """
@@ -68,7 +68,7 @@ def command(
             "--checkpoint",
             "-c",
             help="Language model: EXPERIMENT/FILE, EXPERIMENT/final, or a local file or folder, which is loaded "
-            "without the  "
+            "without the "
             "API. Default: the newest model.",
         ),
     ] = None,
@@ -129,7 +129,7 @@ def command(
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", min=0, help="Seed of the sampling. The same seed gives the same text. Default: a random seed."
+            "--seed", min=0, help="Seed of the sampling. The same seed gives the same text. Default: a random one."
         ),
     ] = None,
     stop: Annotated[

@@ -57,7 +57,8 @@ def submit(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            "--checkpoint", help="Language model to start from or to use: EXPERIMENT/FILE or EXPERIMENT/final."
+            "--checkpoint",
+            help="Language model: EXPERIMENT/FILE or EXPERIMENT/final. An lm-training job starts from its weights.",
         ),
     ] = None,
     rl_checkpoint: Annotated[
@@ -203,7 +204,7 @@ def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = N
 
 @app.command()
 def watch(job_id: JobId, url: Url = None, token: Token = None) -> None:
-    """Follow a job live: progress, loss, status. Ctrl-C ends only this command; the job continues."""
+    """Follow a job live: show its progress, loss and status. Ctrl-C ends only this command; the job continues."""
     with connect(url, token) as client:
         _watch(client, _find(client, job_id))
 

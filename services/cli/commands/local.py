@@ -22,7 +22,7 @@ from tidal_client import LocalInstance, instance_folder, read_instance
 from tidal_client.local_instance import read_state_file
 
 START_SECONDS = 150.0
-"""Longest wait in seconds until the stack is ready. It must be longer than the start limit of the supervisor."""
+"""Longest wait in seconds until the stack is ready. It must be longer than that of the supervisor for its processes."""
 
 Port = Annotated[int | None, typer.Option("--port", help="Port of the API; 0 for any free port. [default: 4400]")]
 FlowerPort = Annotated[

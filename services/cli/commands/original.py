@@ -41,7 +41,7 @@ def import_config(
 def import_experiment(
     folder: Annotated[Path, typer.Argument(help="Experiment folder of the original project.")],
     experiment_id: Annotated[
-        str | None, typer.Option("--id", help="Id of the new experiment. Default: the folder's name.")
+        str | None, typer.Option("--id", help="Id of the new experiment. Default: the name of the folder.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the new experiment.")] = None,
 ) -> None:
@@ -51,9 +51,8 @@ def import_experiment(
     directly to the artifact store and the database, either those of the local stack or those in TIDAL_EXPERIMENTS_DIR
     and TIDAL_DATABASE_URL.
     """
-    from services.cli import (
-        import_directory,
-    )  # imported here because the module imports the database packages, which would delay other commands
+    # Imported here because the module imports the database packages, which would delay other commands.
+    from services.cli import import_directory
 
     apply_umask()
     done = import_directory.run(folder, experiment_id=experiment_id, name=name)

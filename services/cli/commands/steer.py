@@ -26,7 +26,7 @@ from tidal_client.wire.job import JobReply
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
-"""With `--wait`, the command fails if the api has not replied for so many seconds."""
+"""With `--wait`, the command fails if the api has not replied for this number of seconds."""
 CANCEL = "cancel"
 """Name of the command that stops a job and kills it after the grace period. It is not a signal, but an endpoint of the
 api.
@@ -41,7 +41,7 @@ class SteeringCommand:
     target_statuses: frozenset[str]
 
     def is_accepted_by(self, job: JobReply) -> bool:
-        """Return whether `job` accepts this request now."""
+        """Return whether the job accepts this request in its current state."""
         return not job.ended if self.name == CANCEL else self.name in job.signals
 
     def is_settled(self, job: Job) -> bool:
@@ -165,7 +165,7 @@ def _wait(client: Client, command: SteeringCommand, job: Job) -> Job:
     """
     shown = (job.status, job.queue_position)
     contact = time.monotonic()
-    status: Any = err.status(Text(f"{job.id}: waiting for {' or '.join(sorted(command.target_statuses))} …"))
+    status: Any = err.status(Text(f"{job.id}: waiting for status {' or '.join(sorted(command.target_statuses))} …"))
     try:
         with status:
             while not command.is_settled(job):

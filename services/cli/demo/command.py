@@ -89,7 +89,7 @@ def command(
     out.print(
         Text.assemble(
             ("Tidal", "bold"),
-            "  — trains a small model and a controller that steers it, and generates three stories.\n",
+            " — trains a small model and a controller that steers it, and generates three stories.\n",
         )
     )
     try:

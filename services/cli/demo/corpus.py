@@ -17,7 +17,7 @@ from services.cli.commands.doctor import HUB_CORPUS, hub_reachable
 from services.cli.output import format_size
 
 MOST_OF_NAME = 40
-"""A file is linked in the data folder under a name that ends with at most so many characters of its own name."""
+"""Maximum number of characters of a file's name, counted from its end, that the name of its link contains."""
 HUB_DOCUMENTS = 50_000
 """Number of documents used of the corpus from the Hugging Face hub. A training of some minutes reads fewer."""
 

@@ -1,4 +1,4 @@
-"""Derives the attempts of a job from its events: which worker ran it, from which step, and how it ended."""
+"""Derives the attempts of a job from its events: the worker, the first step and the end of each attempt."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def describe_events(events: Sequence[JobEvent]) -> list[tuple[JobEvent, str]]:
 
 
 def details_text(event: JobEvent) -> str:
-    """Return the details of an event as text, without hashes and empty values."""
+    """Return the details of an event as text. Hashes and empty values are omitted."""
     details = {
         key: value for key, value in event.details.items() if key not in _HASHES and value not in (None, "", [], {})
     }

@@ -23,7 +23,7 @@ LINE_SECONDS = 10.0
 POLL_SECONDS = 3.0
 """Seconds between two requests for the job. The requests are needed in case an event of the stream is late."""
 PATIENCE_SECONDS = 60.0
-"""`watch` fails if the api has not replied for so many seconds."""
+"""`watch` fails if the api has not replied for this number of seconds."""
 
 
 class Display(Protocol):

@@ -14,7 +14,7 @@ const slug = (text) =>
     .replace(/^-|-$/g, "");
 
 /**
- * Returns the newest step of all lines.
+ * Returns the largest step of all lines.
  *
  * @param {Ui.Line[]} lines
  */

@@ -155,7 +155,7 @@ export class SeriesStore {
   }
 
   /**
-   * Returns the first step at which a metric was not finite, undefined if it was always finite.
+   * Returns the first step at which a metric was not finite, or undefined if it was always finite.
    *
    * @param {Api.Kind} kind
    * @param {string} name

@@ -1,4 +1,4 @@
-// The saved analyses of an experiment: a list of links, with buttons to delete them.
+// Lists the saved analyses of an experiment as links, with buttons to delete them.
 import { html } from "../lib/html.js";
 import { get, query, remove } from "../lib/api.js";
 import { count } from "../lib/format.js";

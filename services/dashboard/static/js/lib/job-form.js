@@ -24,7 +24,7 @@ import { equal, flatten, nest } from "./config.js";
  */
 
 /**
- * Returns whether a job type uses the configuration of a controller instead of that of a language model.
+ * Returns whether jobs of this type are configured by the configuration of a controller.
  *
  * @param {string} kind
  */

@@ -106,7 +106,7 @@ async function load(id, signal) {
 }
 
 /**
- * Loads the points of a run into its store, and returns its experiment.
+ * Loads the points of a run into its store, and returns the experiment of the run.
  *
  * @param {Ui.Run} run
  * @param {AbortSignal} signal

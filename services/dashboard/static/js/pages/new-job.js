@@ -27,7 +27,8 @@ const ABOUT = {
   ablation: "Compares a controller with fixed and random modulation.",
 };
 /**
- * Loads the configuration files, datasets and checkpoints and, for a resumed or similar job, the previous job.
+ * Loads the choices of the form: configuration files, datasets and checkpoints. If the form begins with the values of a
+ * previous job (`from`), loads that job, too.
  *
  * @param {string | null} from
  * @param {AbortSignal} signal
