@@ -43,9 +43,7 @@ class JobView:
 
     @property
     def fraction(self) -> float:
-        """Return the progress in [0, 1]: the larger of the shares of the steps and of the time limit. 0 if both are
-        unknown.
-        """
+        """Return the progress in [0, 1], by steps or by the time limit, whichever is larger; 0 if both are unknown."""
         if self.job.status == JobStatus.COMPLETED:
             return 1.0
         by_step = self.step / self.total_steps if self.total_steps else 0.0

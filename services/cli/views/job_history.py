@@ -65,16 +65,14 @@ def _with(attempt: Attempt, event: JobEvent) -> Attempt:
     elif event.event == "healed":
         changes["ending"] = ""
     elif event.event == "restored":
-        changes = {"ended": event.at, "ending": "ended by the backup (the job was restored from it)"}
+        changes = {"ended": event.at, "ending": "lost when the job was restored from a backup"}
     elif event.to_status in _WITHOUT_WORKER:
         changes = {"ended": event.at, "ending": ending(event.event, details)}
     return Attempt(**{**vars(attempt), **changes})
 
 
 def ending(event: str, details: Mapping[str, Any]) -> str:
-    """Return text about the end of an attempt, such as `restarted: worker_lost` or `failed: user_error, no such
-    corpus`.
-    """
+    """Return how an attempt ended as text, such as `restarted: worker_lost` or `failed: user_error, no such corpus`."""
     reasons = [str(details[key]) for key in ("reason", "code", "message") if details.get(key)]
     killed = " (killed)" if details.get("killed") else ""
     return f"{event}: {', '.join(reasons)}{killed}" if reasons else f"{event}{killed}"

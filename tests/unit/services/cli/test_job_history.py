@@ -50,7 +50,7 @@ def test_every_attempt_has_its_beginning_and_its_ending() -> None:
     shown = [(run.number, run.worker, run.begin, run.checkpoint, run.ending) for run in attempts(STORY)]
     assert shown == [
         (1, "one", "from the beginning", "step 10", "restarted: worker_lost"),
-        (2, "two", "after step 10", "", "ended by the backup (the job was restored from it)"),
+        (2, "two", "after step 10", "", "lost when the job was restored from a backup"),
         (101, "three", "", "", "failed: bad_data, no such corpus"),
     ]
 
