@@ -77,7 +77,7 @@ def test_writing_saves_itself_and_survives_a_reload(site: Site, visit: Visit) ->
     preview = page.get_by_role("region", name="Preview")
     expect(preview.get_by_role("heading", name="Mine")).to_be_visible()
     expect(preview).to_contain_text("It is <b>fine</b>.")
-    expect(preview).to_contain_text("Line 5 kind 'pie' is none of")
+    expect(preview).to_contain_text("Line 5 kind 'pie' is unknown")
     expect(page.get_by_role("status").filter(has_text="Not saved: see below")).to_be_visible()
     assert stored(site, report)["version"] == 1
     text.fill("## Mine\n\n")

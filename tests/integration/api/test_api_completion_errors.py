@@ -97,7 +97,7 @@ def test_a_request_that_only_the_model_can_reject_is_a_bad_request(client: opena
         client.completions.create(model=MODEL, prompt="x", logit_bias={"60000": 1})
     with pytest.raises(openai.BadRequestError, match="prompt has token 50257"):
         client.completions.create(model=MODEL, prompt=[1, 50257])
-    with pytest.raises(openai.BadRequestError, match="n 9 is above 8"):
+    with pytest.raises(openai.BadRequestError, match="n is 9, but the generator decodes at most 8"):
         client.completions.create(model=MODEL, prompt="x", n=9)
 
 

@@ -100,7 +100,7 @@ def test_an_invalid_chart_is_rejected_with_its_line_and_changes_nothing(api: Api
         assert reply.status_code == 422
         [finding] = reply.json()["errors"]
         assert finding["location"] == "body.markdown"
-        assert finding["message"].startswith("line 3: kind 'pie' is none of")
+        assert finding["message"].startswith("line 3: kind 'pie' is unknown")
     assert api.http.get(path).json() == made
     assert len(api.http.get("/api/reports").json()["reports"]) == 1
 

@@ -47,7 +47,7 @@ def test_a_file_is_uploaded_listed_used_and_deleted(tidal: Tidal, api: Api, file
     shown = tidal("datasets", "show", "tales").stdout
     assert hashlib.sha256(TEXT).hexdigest() in shown and "on tales (lm-training, pending)" in shown
     refused = tidal("datasets", "delete", "tales", "--yes")
-    assert refused.exit_code == 1 and "tokenises it" in str(refused.exception)
+    assert refused.exit_code == 1 and "tokenises the dataset" in str(refused.exception)
     for job in api.admin.get("/api/jobs").json()["jobs"]:
         api.admin.post(f"/api/jobs/{job['id']}/cancel")
     assert tidal("datasets", "delete", "tales", answer="n\n").exit_code == 1

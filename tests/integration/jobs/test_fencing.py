@@ -155,7 +155,7 @@ def test_a_transition_outside_the_table_is_refused(desk: Desk) -> None:
 def test_a_stop_overrides_completion(desk: Desk) -> None:
     job_id = desk.bring(S.COMPLETING)
     desk.do(request_signal, job_id, Signal.STOP)
-    with pytest.raises(ConflictError, match="stopped"):
+    with pytest.raises(ConflictError, match="a stop was requested"):
         desk.do(transition, job_id, 1, S.COMPLETED)
     assert desk.do(complete_job, job_id, 1) == S.CANCELLED
     assert desk.history(job_id)[-2:] == [("stopping", "completing", "stopping"), ("cancelled", "stopping", "cancelled")]
