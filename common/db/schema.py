@@ -39,7 +39,7 @@ class SchemaStatus:
 
     @property
     def message(self) -> str:
-        """A sentence that describes the state and says what to do about it."""
+        """Describe the state in a sentence, and what to do about it."""
         if self.state == "current":
             return f"database is at revision {self.revision}"
         if self.state == "unmigrated":

@@ -1,4 +1,4 @@
-"""The engine's subscription in Redis, by which api processes can tell that the engine is running.
+"""The engine's subscription in Redis, by which api processes recognise that the engine is running.
 
 `common.redis.presence` explains the method. The subscription uses one thread and one connection, and is renewed after
 every interruption. The opposite direction, detecting api processes that have ended, is in `services.generator.emitter`.

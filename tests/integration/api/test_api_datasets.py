@@ -231,7 +231,8 @@ def test_deletion_removes_text_and_tokens_unless_a_live_job_needs_them(api: Api)
     api.admin.post(f"/api/jobs/{job['id']}/cancel")
     training = api.submit(config={**TINY_CONFIG, "data": {"source": "builtin:stories", "validation_source": "tales"}})
     refused = api.admin.delete("/api/datasets/tales")
-    assert refused.status_code == 409 and f"job {training['id']} (pending) needs the dataset" in refused.json()["detail"]
+    assert refused.status_code == 409
+    assert f"job {training['id']} (pending) needs the dataset" in refused.json()["detail"]
     api.admin.post(f"/api/jobs/{training['id']}/cancel")
     assert api.admin.delete("/api/datasets/tales").status_code == 204
     assert folders(api) == [] and api.http.get("/api/datasets/tales").status_code == 404
