@@ -90,7 +90,7 @@ def flush(path: Path) -> None:
 def write_atomic(path: Path, write: Callable[[Path], None], *, needed_bytes: int = 0) -> None:
     """Let `write` fill a temporary file in the same folder, then rename the file to `path`.
 
-    Raises StorageError and leaves `path` unchanged if that fails.
+    Raises StorageError and leaves `path` unchanged if the file cannot be written or renamed.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ NOISY = (
     "flower.command",
     "kombu.mixins",
 )
-"""Loggers of libraries that are limited to WARNING, because their other lines repeat what Tidal logs itself."""
+"""Loggers of libraries that are limited to WARNING, because their lines below WARNING repeat what Tidal logs itself."""
 LEVELS = ("debug", "info", "warning", "error")
 MOST_CHARACTERS = 4000
 """Largest number of characters of a logged value; longer values are cut, because clients may send long texts."""

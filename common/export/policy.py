@@ -1,8 +1,8 @@
 """Exports controllers as the original's `rl_checkpoint_*.pth`, or as safetensors with configuration.
 
-The content of a file is kept. A checkpoint folder is converted to the file that its training would write at the end. A
-safetensors export omits the gates of the language model that the original trains together with a controller, and
-reports that.
+In the `.pth` format, the policy and the values named in `KEPT` are copied unchanged from a source file. A checkpoint
+folder is converted to the file that its training would write at the end. A safetensors export omits the gates of the
+language model that the original trains together with a controller, and reports that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def is_agent(loaded: Mapping[str, Any]) -> bool:
 
 
 def policy_content(source: Path) -> dict[str, Any]:
-    """Return the content of an `rl_checkpoint_*.pth` for this controller. Raises the errors of `load_policy_file`."""
+    """Return the content of an `rl_checkpoint_*.pth` for the controller in `source`, a file or a checkpoint folder.
+
+    Raises the errors of `load_policy_file`.
+    """
     loaded = load_policy_file(source)
     content: dict[str, Any] = {AGENT: loaded[AGENT], "global_step": 0, "config": {}}
     content.update({name: loaded[name] for name in KEPT if name in loaded})

@@ -74,7 +74,7 @@ class Continuation:
         return [self._end_of_text]
 
     def record_prefill(self, truncated: int, scores: list[PromptScore] | None) -> None:
-        """Record that the model has read the prompt without its first `truncated` tokens."""
+        """Record that the model has read the prompt except for its first `truncated` tokens; store requested scores."""
         result = self.result
         result.truncated = truncated
         if self.settings.score_prompt:

@@ -18,7 +18,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     """The model generated `max_tokens` tokens."""
     CANCELLED = "cancelled"
-    """The caller cancelled the generation, or it failed."""
+    """The caller cancelled the generation, or the generation failed."""
 
 
 @dataclass(slots=True)
@@ -27,8 +27,8 @@ class TokenStep:
 
     `log_prob` and `entropy` (nats) belong to the scored distribution, after penalty and temperature and before the
     filters; `sampling_entropy` belongs to the distribution sampled from. `modulation` is None in mode `none`, and
-    `top_k` is None without that filter. `text` may be empty when the token ends inside a character, or when the text
-    may be the beginning of a stop string. `start` is the number of complete characters before this token.
+    `top_k` is None if there was no top-k filter. `text` may be empty when the token ends inside a character, or when
+    the text may be the beginning of a stop string. `start` is the number of complete characters before this token.
     `alternatives` are the most likely tokens of the scored distribution with their log-probabilities, in descending
     order.
     """
@@ -51,9 +51,9 @@ class TokenStep:
 class EffectiveSettings:
     """The settings that a generation ran with.
 
-    The four decoding parameters are those of the request in mode `none` and those of the modulation in mode `fixed`.
-    In the modes `random` and `learned` they are None, because they change with each token (see the trajectory); their
-    bases are in `modulation_config`.
+    Temperature, top-k, top-p and repetition penalty are those of the request in mode `none` and those of the modulation
+    in mode `fixed`. In the modes `random` and `learned` these four are None, because they change with each token (see
+    `Generation.trajectory`); their bases are in `modulation_config`.
     """
 
     gating_mode: GatingMode

@@ -81,7 +81,7 @@ class GenerationSettings(SamplingParameters):
 
     @property
     def plain_parameters(self) -> DecodingParameters:
-        """The four decoding parameters of mode `none`, as they are applied."""
+        """Temperature, top-k, top-p and repetition penalty of mode `none`, as they are applied."""
         if self.temperature == 0:
             return DecodingParameters(1.0, 1, self.top_p, self.repetition_penalty)
         return DecodingParameters(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
@@ -145,7 +145,7 @@ def _check_range(name: str, value: float, least: float, most: float) -> None:
 
 
 def _check_map(ranges: ModulationConfig) -> None:
-    """Raise InvalidInputError where a modulation maps to a parameter outside the range that requests may use."""
+    """Raise InvalidInputError if a modulation maps to a decoding parameter that a request could not ask for."""
     for value in (ranges.temperature.low, ranges.temperature.high):
         reached = value * ranges.base_temperature
         _check_range("modulation_config: temperature", reached, MIN_TEMPERATURE, MAX_TEMPERATURE)

@@ -31,7 +31,7 @@ class NextPositions(NamedTuple):
 
 
 class SlotCache:
-    """Key and value memory of all slots. `lengths` (on the host) has the number of positions of each slot in use."""
+    """Key and value memory of all slots. `lengths[i]` is the number of positions that are filled in slot i."""
 
     def __init__(
         self,
@@ -140,8 +140,8 @@ class SlotCache:
     def remove(self, slot: int, *, clear: bool = False) -> None:
         """Free a slot and move the last sequence into it.
 
-        `clear` sets the slot to 0 first. This is needed when its values are not finite, because the mask only gives
-        them weight 0, and 0 times NaN is NaN.
+        `clear` sets the slot to 0 first. This is needed when the values of the slot are not finite: the mask gives them
+        weight 0, but 0 times NaN is NaN.
         """
         last = len(self.lengths) - 1
         if clear:

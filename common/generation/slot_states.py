@@ -54,8 +54,8 @@ class StepPlan(NamedTuple):
 class SlotStates:
     """The settings and sampling state of the slots in use.
 
-    `settings` has one entry per slot, in order. `traits` describes the batch for `sample_batch`; it is valid after
-    `plan`.
+    `settings` has one entry per slot, in the order of the slots. `traits` describes the batch for `sample_batch`; it is
+    valid after `plan`.
     """
 
     def __init__(self, vocab_size: int, *, device: torch.device | str = "cpu") -> None:
@@ -117,7 +117,7 @@ class SlotStates:
         self._changed = True
 
     def remove(self, slot: int) -> None:
-        """Free a slot and move the last one into it."""
+        """Free a slot and move the sequence in the last slot into it."""
         last = len(self) - 1
         self.settings[slot] = self.settings[last]
         self._lengths[slot] = self._lengths[last]
@@ -150,7 +150,8 @@ class SlotStates:
             observations = self._observations(logits, hidden)
             for actor, slots, sample_action in self._learned:
                 modulation[slots] = actor.act_rows(observations[slots], for_modulation[slots], sample_action)[:, 0]
-        # A slot with a constant m gets exactly the parameters that are reported for m, whatever else is in the batch.
+        # A slot with a constant modulation gets exactly the parameters that are reported for this modulation, whatever
+        # else is in the batch.
         exact = torch.where(self._constant, exact, modulation.double())
         return StepPlan(modulation, self._parameters(exact), for_token)
 

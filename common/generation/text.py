@@ -40,7 +40,10 @@ class StopScanner:
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """Return the text that can be sent now, and whether a stop string was found; the text ends before it."""
+        """Return the text that can be sent now, and whether a stop string was found.
+
+        If one was found, the returned text ends before it.
+        """
         if not self._stop:
             return text, False
         self._held += text

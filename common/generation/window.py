@@ -43,7 +43,7 @@ class Window:
 
     @property
     def cache(self) -> SlotCache:
-        """The cache with the keys and values of the slots, in order."""
+        """The keys and values of all slots, in the order of the slots."""
         return self._cache
 
     @property
@@ -90,7 +90,10 @@ class Window:
         ]
 
     def append(self, tokens: Tensor, on_host: Sequence[int], scales: Tensor | None) -> None:
-        """Decode one token per slot: tokens (n,) int64, the same on the host, and the gates' factors `scales`."""
+        """Decode one token per slot: tokens (n,) int64, which `on_host` holds as a list on the host.
+
+        `scales` are the factors of the gates, if any.
+        """
         for slot, token in enumerate(on_host):
             if len(self._tokens[slot]) == self._context:
                 half = self._context // 2

@@ -58,9 +58,10 @@ def free_slots(session: Session, settings: Settings, types: Iterable[str]) -> di
 def require_queue_capacity(session: Session, settings: Settings) -> None:
     """Raise RateLimitedError `too_many_waiting` when `TIDAL_MAX_WAITING_JOBS` jobs already wait.
 
-    Every pending job counts, including jobs with `notBefore` and jobs that returned to the queue; a return is never
-    refused. Near the limit this takes a lock until the end of the transaction, so that two submissions cannot both
-    become the last waiting job. There is only one token, the administrator's, so the limit per token counts all jobs.
+    Every pending job counts, including jobs with `notBefore` and jobs that returned to the queue. Only submissions are
+    refused: a job can always return to the queue. Near the limit this function takes a lock until the end of the
+    transaction, so that two submissions cannot both become the last waiting job. There is only one token, the
+    administrator's, so the limit per token counts all jobs.
     """
     limit = settings.max_waiting_jobs
     if limit - _waiting(session) > SERIALISE_BELOW:

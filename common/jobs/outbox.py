@@ -74,11 +74,12 @@ def _add(session: Session, *rows: dict[str, Any]) -> None:
 def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: bool = False) -> int:
     """Publish up to `limit` waiting rows and return how many; 0 if another relay is running.
 
-    With `wait`, it first waits for the other relay, and then also publishes rows that were committed in the meantime.
-    Raises UnavailableError when Redis does not answer; rows published before that are marked, and the others remain for
-    the next call. A row that cannot be published is logged and marked like the others, so that it does not block them.
-    The next change of its job brings the streams up to date again. The transaction stays open during the writes to
-    Redis, because its lock preserves the order; the Redis client's timeouts limit its duration.
+    With `wait`, it first waits for the other relay, and then also publishes rows that were committed during this wait.
+    Raises UnavailableError when Redis does not answer; rows that were already published are marked as published, and
+    the other rows remain for the next call. A row that cannot be published for another reason is logged and also
+    marked, so that it does not block later rows. The next change of its job brings the streams up to date again. The
+    transaction stays open during the writes to Redis, because its lock preserves the order; the Redis client's timeouts
+    limit its duration.
     """
     outage: UnavailableError | None = None
     published: list[int] = []

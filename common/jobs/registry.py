@@ -27,7 +27,7 @@ def register_checkpoint(
     """Register `name` (`step-000000123`, below checkpoints/) as the newest checkpoint and return its reference.
 
     The reference is `<experiment id>/checkpoints/<name>`. A checkpoint that is already registered is left unchanged. An
-    attempt therefore registers the checkpoint from which it resumes, because the previous attempt may have died before
+    attempt also registers the checkpoint from which it resumes, because the previous attempt may have died before
     registering it. A new highest step restores the retry budget for infrastructure faults. Raises LeaseLostError.
     """
     job = require_ownership(session, job_id, attempt)

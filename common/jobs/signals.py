@@ -63,8 +63,8 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
 def request_cancel(session: Session, job_id: str) -> Job:
     """Request a stop with SIGKILL at the end of the grace period; cancel a job without a lease at once.
 
-    A stop that is already in progress becomes such a stop. Raises NotFoundError, and ConflictError for a job that has
-    ended.
+    A stop that is already in progress becomes a stop with SIGKILL. Raises NotFoundError, and ConflictError for a job
+    that has ended.
     """
     job = lock(session, job_id)
     if job.status in TERMINAL:

@@ -54,7 +54,7 @@ class SweepReport:
 
     @property
     def quiet(self) -> bool:
-        """Whether the sweep neither changed a job nor repeated a notification."""
+        """True if the sweep changed no job and repeated no notification."""
         return self.reaped == Reaped() and not self.notifications
 
 
@@ -63,9 +63,10 @@ def run_sweep(
 ) -> SweepReport:
     """Do one sweep and return its results. A sweep with nothing to do costs one query.
 
-    `contact` keeps the reaper inactive after the database was unavailable or this process was suspended. Without it (a
-    single sweep by hand), the uptime of the PostgreSQL server decides instead. If Redis is unavailable, the work that
-    needs it waits for the next sweep. Raises the errors of the database.
+    `contact` keeps the reaper inactive after the database was unavailable or this process was suspended. Without
+    `contact` (a single sweep by hand), the reaper is inactive until the PostgreSQL server has been up for
+    `reaper_contact_seconds`. If Redis is unavailable, the work that needs it waits for the next sweep. Raises the
+    errors of the database.
     """
     idle_limit = idle_transaction_limit(max(0.5, settings.lease_seconds / 6))
     with session_factory(engine).begin() as session:
@@ -146,9 +147,10 @@ def _server_settled(session: Session, settings: Settings) -> bool:
 def _renotify(session: Session, settings: Settings, queue: str, waiting: int) -> int:
     """Repeat notifications for claimable jobs whose notification may be lost; return the number of repeated ones.
 
-    These are jobs that have been due for longer than `outbox_seconds`, or whose `not_before` has just passed. There are
-    as many notifications as jobs that could be claimed now, less the `waiting` notifications that are still in Redis,
-    so that notifications do not accumulate while there is no worker.
+    A notification may be lost if its job has been due for longer than `outbox_seconds`, or if its `not_before` has just
+    passed. If there is such a job, notifications are added until there is one for each job that could be claimed now.
+    The `waiting` notifications, which no worker has received yet, count as well, so that notifications do not
+    accumulate while there is no worker.
     """
     due_for = func.greatest(Job.updated_at, Job.not_before)
     overdue = (due_for < now_minus(settings.outbox_seconds)) | (Job.not_before >= now_minus(settings.outbox_seconds))

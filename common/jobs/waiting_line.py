@@ -22,7 +22,7 @@ from common.jobs.payloads import QUEUES
 from tidal_client.vocabulary import ACTIVE, LEASED, DesiredState, JobStatus, JobType
 
 RECENT = 20
-"""Number of newest finished jobs per type whose median duration predicts the duration of others."""
+"""Number of newest finished jobs per type whose median duration predicts the duration of unfinished jobs."""
 
 HORIZON = 100
 """Number of waiting jobs per type whose start is predicted; predictions for jobs further back would be useless."""
@@ -46,9 +46,10 @@ class QueuePosition:
 def list_waiting_jobs(
     session: Session, settings: Settings, queue: str, workers: int | None, wanted: Collection[str] | None = None
 ) -> list[QueuePosition]:
-    """Return the positions of the jobs `wanted` in `queue`, or of the first HORIZON jobs of each type if it is None.
+    """Return the positions of the jobs `wanted` in `queue`.
 
-    `workers` is the number of running workers; None if it is unknown.
+    If `wanted` is None, the positions of the first HORIZON jobs of each type are returned. `workers` is the number of
+    running workers; None if it is unknown.
     """
     order = (Job.priority.desc(), Job.created_at, Job.id)
     line = (
@@ -93,7 +94,7 @@ def list_waiting_jobs(
 def queue_positions(
     session: Session, settings: Settings, workers: CountWorkers, job_ids: Iterable[str]
 ) -> dict[str, QueuePosition]:
-    """Return {job id: position} for those of the jobs `wanted` that wait."""
+    """Return {job id: position} for those jobs of `job_ids` that wait."""
     wanted = set(job_ids)
     if not wanted:
         return {}

@@ -48,7 +48,7 @@ class MetricIndex:
     def blocks(self, names: Collection[str] | None = None) -> Iterator[Block]:
         """Yield all points with the columns `names`, or all columns if it is None; append missing blocks to the index.
 
-        The blocks of one attempt are in order; blocks of different attempts may alternate.
+        The blocks of one attempt are in the order of the archive; blocks of different attempts may alternate.
         """
         yield from self._indexed_blocks(names)
         wanted = self._unindexed_bytes() >= EXTEND_BYTES or self._valid_bytes < self._size
@@ -121,7 +121,10 @@ class MetricIndex:
 
     @contextmanager
     def _appending(self, *, wanted: bool) -> Iterator[Callable[[Block], None]]:
-        """Yield a function that appends a block to the index, and does nothing if not `wanted`, or after an error."""
+        """Yield a function that appends a block to the index.
+
+        The function does nothing if `wanted` is false, or after a write has failed.
+        """
         file = self._open() if wanted else None
 
         def append(block: Block) -> None:

@@ -96,7 +96,10 @@ def write_block(block: Block) -> bytes:
 
 
 def read_block(file: BinaryIO, names: Collection[str] | None) -> Block | None:
-    """Read the next block, with the columns `names` (None: all columns). Return None at the end or if it is damaged."""
+    """Read the next block, with the columns `names` (None: all columns).
+
+    Returns None at the end of the file, or if the block is incomplete or damaged.
+    """
     frame = file.read(_FRAME.size)
     if len(frame) < _FRAME.size:
         return None

@@ -118,7 +118,8 @@ def read_table(
 ) -> MetricTable:
     """Read the valid points of `kind` from the folder of an experiment.
 
-    With `names`, the table has only these columns. Points without a value in them are left out unless `every_point`.
+    With `names`, the table has only these columns, and points with a value in none of them are left out. With
+    `every_point`, such points are included.
     """
     by_attempt: dict[int, list[Block]] = {}
     rewinds: dict[int, int] = {}
@@ -149,7 +150,7 @@ def _valid_rows(
 ) -> Mask:
     """Return a mask of the rows up to step `limit` whose step no later attempt has reported.
 
-    Unless `every_point`, a row must also have a value in one of the columns that were read.
+    If `every_point` is false, a row must also have a value in at least one of the columns that were read.
     """
     mask = np.ones(len(block.steps), np.bool_)
     if limit is not None:

@@ -75,7 +75,10 @@ def make_app(name: str, redis_url: str | SecretStr) -> Celery:
 
 
 def make_producer(name: str, redis_url: str | SecretStr, timeout: float = 5.0) -> Celery:
-    """Return an app that only publishes; this fails if Redis takes over `timeout` seconds to connect or answer."""
+    """Return an app that only publishes messages.
+
+    Publishing fails if Redis takes more than `timeout` seconds to connect or to answer.
+    """
     app = make_app(name, redis_url)
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,

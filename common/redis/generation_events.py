@@ -7,9 +7,9 @@ the id of a request, `<reader>.<number>`, names the api process that reads its e
 holds lines of `<request id> <event> <JSON>`. `tidal_client.wire.generation_event` defines the events.
 
 Redis can lose entries (it was emptied, or crashed before they reached the disk), and an engine that received no answer
-sends an entry again. The reader detects both by the numbers. Once a second the engine adds a beacon: an entry with the
-field `alive` instead of `events`, which holds the ids of the engine's active requests. The beacon repeats the `number`
-of the last entry, so that the reader also notices when that entry was lost.
+sends an entry again. The numbers show the reader which entries are missing or repeated. Once a second the engine adds a
+beacon: an entry with the field `alive` instead of `events`, which holds the ids of the engine's active requests. The
+beacon repeats the `number` of the last entry, so that the reader also notices when that entry was lost.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@
     api      SET tidal:generate:cancelled:<id> when its client has disconnected or a deadline has passed
 
 When the engine begins a request, it deletes the request's key and sets a mark that holds the engine's name. If the key
-is missing, the message is ignored if there is a mark, because the request was begun before; without a mark, the request
-has expired and the engine sends an `error` with 503. A cancelled generation ends with the `error` `cancelled`, in case
-a client is still connected. Each side learns from `common.redis.presence` if the other has died. Then the api answers
-the clients of that engine with an error, or the engine ends the generations of that api process. If Redis has lost a
-request, the api answers its client with an error within seconds (`services.api.generations`). This module imports
-neither torch nor the database.
+is missing and there is a mark, the request was begun before, so the message is ignored. If both are missing, the
+request has expired, and the engine sends an `error` with 503. A cancelled generation ends with the `error` `cancelled`,
+in case a client is still connected. Each side learns from `common.redis.presence` if the other has died. If an engine
+has died, the api sends an error to the clients whose requests that engine had begun. If an api process has died, the
+engines end the generations of that process. If Redis has lost a request, the api answers its client with an error
+within seconds (`services.api.generations`). This module imports neither torch nor the database.
 """
 
 from __future__ import annotations
@@ -51,4 +51,4 @@ class GenerationRequest(SamplingParameters):
     trajectory: bool = True
     """Whether to report all tokens in the last event."""
     stream: bool = False
-    """Whether to send a `token` event for each token, or only for the first token of each completion."""
+    """If true, a `token` event is sent for each token; if false, only for the first token of each completion."""

@@ -7,8 +7,8 @@ process is suspended, and FLUSHALL would delete it. `PUBSUB NUMSUB` counts the s
 
 A process counts as dead when it was present before and absent in several checks in a row. An interruption of the
 observer's own subscription (Redis was restarted or did not answer) may have affected all other processes too. The
-observer then discards its results, and reports a process as dead only if the process was present again before. The
-callers query Redis.
+observer then discards its results, and reports a process as dead only after it was seen present again. This module
+makes no connection to Redis; its callers make the queries.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class AbsenceDetector:
     def record_check(self, present: Mapping[str, bool], subscription: int | None, now: float) -> set[str]:
         """Process the result of a check and return the processes that are dead.
 
-        `present` is {process: whether it was subscribed} for all processes that were checked; others are forgotten.
-        `subscription` is the number of the observer's own subscription, counted from its start, or None while it has
-        none.
+        `present` is {process: whether it was subscribed} for all processes that were checked; processes that are
+        missing from it are forgotten. `subscription` is the number of the observer's own subscription, counted from its
+        start, or None while it has none.
         """
         outdated = now - self._checked_at > 3 * self._seconds
         if outdated or subscription is None or subscription != self._subscription:

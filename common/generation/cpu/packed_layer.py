@@ -49,5 +49,5 @@ def packed_norm(module: nn.Module) -> Norm:
 
 
 def _pairs_together(tensor: Tensor, num_heads: int) -> Tensor:
-    """Return rows (H·K, …) with those of each head reordered from [a…, b…] to [a0, b0, a1, b1, …]."""
+    """Return rows (H·K, …) with the rows [a…, b…] of each head reordered to [a0, b0, a1, b1, …]."""
     return torch.unflatten(tensor.detach(), 0, (num_heads, 2, -1)).transpose(1, 2).flatten(0, 2)

@@ -19,7 +19,8 @@ from common.errors import ConfigError
 from common.generation.cpu.huge_pages import in_huge_pages
 
 LEAST_BIAS = -1e30
-"""A finite replacement of −inf in biases. Its exponential is 0, too, but its product with 0 is 0, not NaN."""
+"""A finite replacement of −inf in biases. Like that of −inf, its exponential is 0, but its product with 0 is 0, not
+NaN."""
 ROWS_EXPECTED = 64
 """Number of rows for which oneDNN's blocked layout is optimised. It is equally fast for 2 rows and for 500."""
 
@@ -83,8 +84,8 @@ class BFloat16Linear(PackedLinear):
     def narrow(self, x: Tensor) -> Tensor:
         """Return x·W + b for x in float32 or bfloat16.
 
-        If the weight is not in oneDNN's blocked layout, as on a GPU, the result is bfloat16 and takes a single
-        operation.
+        If the weight is in oneDNN's blocked layout, the result is float32. Otherwise, as on a GPU, the result is
+        bfloat16 and takes a single operation.
         """
         if self._weight is None:
             return self(x)

@@ -3,8 +3,8 @@
 One token of the default model needs about 150 operations, and their overhead (views, masks, indices) takes a third of
 the time. Here queries, keys and values are written to one buffer whose views are created only once. Attention reads
 exactly the positions of the sequence, without a mask. The results equal those in a batch to the last bit. Shapes are
-those of `decoding_model` with n = 1. Several sequences are decoded there, because for them the arithmetic takes most of
-the time.
+those of `decoding_model` with n = 1. Several sequences are decoded in `decoding_model`, because for several sequences
+the arithmetic takes most of the time.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 A launch returns at once. The sampled tokens are copied to pinned memory and read when the step is collected, so the
 device never waits for the host to process a token. The host knows all lengths without reading from the device, because
 an active slot grows by one token per launch. The number of slots and the attention span are rounded up to powers of
-two, so that few step shapes exist. The `engine` assembles texts and removes sequences that end for another reason than
+two, so that few step shapes exist. `engine` assembles texts and removes sequences that end for another reason than
 their length.
 """
 
@@ -52,7 +52,7 @@ class SequenceSlot:
     tokens_read: int
     """Number of tokens (of the prompt, and sampled) that the model has read or reads in a launched step."""
     tokens_cached: int
-    """Number of these tokens that are in the cache, that is, in the context window."""
+    """Number of the tokens counted in `tokens_read` that are in the cache, that is, in the context window."""
     start_tokens: int
     """1 if the model first reads an end-of-text token that replaces an empty prompt, else 0."""
     tokens_left: int
@@ -130,10 +130,10 @@ class StaticBatch:
         prompts: Sequence[Sequence[int]],
         inputs: Sequence[Sequence[int]],
     ) -> list[tuple[int, list[PromptScore] | None]]:
-        """Prefill `inputs` (each prompt, or an end-of-text token if it is empty) and add the sequences to the batch.
+        """Prefill `inputs` and add the sequences to the batch.
 
-        Returns for each sequence the number of inputs that do not fit into the context window, and its prompt scores or
-        None.
+        The input of a sequence is its prompt, or an end-of-text token if the prompt is empty. Returns for each sequence
+        the number of input tokens that do not fit into the context window, and its prompt scores or None.
         """
         self._reserve(
             len(self._slots) + len(owners),
@@ -253,7 +253,7 @@ class StaticBatch:
     def _drop_oldest(self) -> dict[Hashable, int]:
         """Drop the oldest half of each full context window and prefill the rest.
 
-        Returns {owner: number of tokens dropped so far} for the sequences with a full window.
+        Returns {owner: number of tokens dropped so far} for the sequences whose window was full.
         """
         context, state = self._state.context, self._state
         full = [

@@ -118,7 +118,7 @@ class DeviceEngine:
         while self._batch.in_flight:
             launched = self._batch.collect_oldest()
             if self._record(launched, on_token):
-                break  # otherwise all its sequences have been removed: collect the next step
+                break  # otherwise all sequences of this step have been removed: collect the next step
         return removed + self._remove_ended()
 
     def advance(self) -> None:

@@ -103,7 +103,7 @@ class GraphSteps:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # With thread_local, another thread may load a model during the capture.
+        # In the mode "thread_local", another thread may load a model during the capture.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             self._step(self._model, state, shape)
         return graph
@@ -123,8 +123,9 @@ def _compiled() -> StepFunction:
 def warm_up(step: Callable[[], None], state: StaticState, shape: StepShape) -> None:
     """Run the step `WARM_UPS` times without changing any state that is used later.
 
-    All slots are inactive during these runs. The step still overwrites the outputs, logits and hidden states of
-    inactive slots, which are saved and restored, and the unused cache position after their last position.
+    All slots are inactive during these runs. But even for inactive slots, the step overwrites outputs, logits and
+    hidden states. They are saved before the runs and restored afterwards. The step also writes to the cache position
+    after the last filled one of each slot, which holds nothing yet.
     """
     n = shape.slots
     outputs = (state.tokens_remaining, state.logits, state.hidden, state.outputs)

@@ -55,9 +55,10 @@ class StaticState:
         """Number of tokens that may still be sampled in each slot."""
         self.history = TokenHistory(slots, capacity, c.vocab_size, device=device)
         self.table = floats(COLUMNS, dtype=torch.float64)
-        self.table[:, :SPANS] = 1.0  # because unused slots are divided by their temperature, too
+        self.table[:, :SPANS] = 1.0  # the logits of unused slots are divided by a temperature, too
         self.constant_parameters = floats(SPANS) + 1.0
-        """The four decoding parameters of slots whose modulation is constant (modes `none` and `fixed`)."""
+        """Temperature, top-k, top-p and repetition penalty of slots whose modulation is constant (modes `none` and
+        `fixed`)."""
         self.noise = torch.zeros(STREAMS, slots, capacity + 1, device=device)
         """The result of `row_noise` for every step, computed when a sequence joins. This saves 30 small operations in
         each step."""
@@ -70,8 +71,8 @@ class StaticState:
         self.outputs = floats(NUMBERS)
         self.top_ids = integers(min(MAX_TOP_LOG_PROBS, c.vocab_size))
         self.top_log_probs = floats(min(MAX_TOP_LOG_PROBS, c.vocab_size))
-        # Both tensors (R, V) are described in `sampling.logit_adjustments` and are allocated when a sequence first
-        # needs them.
+        # `logit_adjustments` and `generated` (R, V) are described in `sampling.logit_adjustments` and are allocated
+        # when a sequence first needs them.
         self.logit_adjustments: Tensor | None = None
         self.generated: Tensor | None = None
         self.penalties = floats(2)
@@ -151,7 +152,8 @@ class StaticState:
     def copy_cache(self, slots: Sequence[int], cache: SlotCache, lengths: Sequence[int]) -> Tensor:
         """Copy keys and values of the first slots of `cache` to `slots`. Return `slots` as a tensor.
 
-        Later positions of `slots` are set to 0, because the mask only gives them weight 0, and 0 times NaN is NaN.
+        The positions after the copied ones are set to 0. The mask gives them weight 0, but NaN in them would still make
+        the result NaN.
         """
         at, n, T = self.send(slots), len(slots), max(lengths)
         self.keys[:, at, :, T:] = 0.0

@@ -150,8 +150,9 @@ def _sample_rows(
 
 
 def apply_repetition_penalty(logits: Tensor, tokens: Tensor, penalty: Tensor, *, equal_lengths: bool = False) -> None:
-    """Divide the positive logits of the tokens (n, S) of each sequence by penalty (n,), multiply the others, in place.
+    """Apply the repetition penalty to logits (n, V), in place.
 
+    For each of the tokens (n, S), a positive logit is divided by penalty (n,), and any other logit is multiplied by it.
     `equal_lengths` promises that no token is negative.
     """
     if tokens.shape[1] == 0:
@@ -162,7 +163,7 @@ def apply_repetition_penalty(logits: Tensor, tokens: Tensor, penalty: Tensor, *,
         return
     present = tokens >= 0
     ids = torch.where(present, tokens, 0)
-    # For padding, write to token 0 the value that token 0 gets anyway, penalised or not.
+    # For padding, write the value that token 0 gets anyway: penalised if the sequence has token 0, else unchanged.
     first = logits[:, :1]
     first = torch.where((tokens == 0).any(1, keepdim=True), _penalised(first, penalty_column), first)
     logits.scatter_(1, ids, torch.where(present, _penalised(logits.gather(1, ids), penalty_column), first))
@@ -181,7 +182,7 @@ def _rows_without_top_k(filters: Sequence[CandidateFilter]) -> list[tuple[list[i
 
 
 def sample_full_distribution(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Return the token (n,) at which the cumulative weight, in the order of token ids, exceeds `uniform` of its total.
+    """Return the token (n,) at which the cumulative weight, in the order of token ids, exceeds `uniform` × total.
 
     weights (n, V) are not normalised; uniform (n,) is in [0, 1).
     """

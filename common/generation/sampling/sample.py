@@ -77,9 +77,10 @@ def score(logits: Tensor, seen: Tensor, parameters: DecodingParameterRows) -> Sc
 
 
 def score_sequences(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows) -> Scores:
-    """Return the result of `score` from token ids; several times faster, because only logits of these tokens change.
+    """Return the same as `score`, but computed from token ids.
 
-    tokens (B, S) int64 has negative padding, but not in the first column.
+    This is several times faster, because only the logits of these tokens change. The tokens (B, S) int64 have negative
+    padding, but not in the first column.
     """
     temperature, penalty = parameters.temperature[:, None], parameters.repetition_penalty[:, None]
     ids = torch.where(tokens < 0, tokens[:, :1], tokens)
