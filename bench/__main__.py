@@ -23,7 +23,7 @@ def main() -> int:
         if module.name == "__main__":
             continue
         run = getattr(importlib.import_module(f"bench.{module.name}"), "run", None)
-        if run is None:  # not a benchmark, but a helper module
+        if run is None:  # a module without `run` is a helper of benchmarks
             continue
         print(f"bench.{module.name} …", file=sys.stderr, flush=True)
         rows += run(quick)

@@ -1,9 +1,10 @@
 """Measure how long a checkpoint of the default model interrupts training, and how long it delays a stop request.
 
-Training is interrupted while 30.6 M parameters and both moments of AdamW are copied to host memory (367 MB). The
-reference is a numpy copy of the same arrays into new memory, because both are limited by the memory's speed. The
-benchmark alternates between checkpoints and reference copies. The second figure is the time to write a whole checkpoint
-synchronously, which has to end before a training can stop. Its reference is the 15 s promised for a stop.
+The first figure is the time for which training is interrupted while a checkpoint copies 30.6 M parameters and both
+moments of AdamW to host memory (367 MB). Its reference is a numpy copy of the same arrays into new memory, because the
+speed of the memory limits both copies. The benchmark alternates between checkpoints and reference copies. The second
+figure is the time to write a whole checkpoint synchronously, which has to end before a training can stop. Its reference
+is the 15 s promised for a stop.
 """
 
 from __future__ import annotations
@@ -75,11 +76,11 @@ def run(quick: bool) -> list[Row]:
             "at most",
         ),
         Row(
-            f"checkpoint of {size:.0f} MB written at a stop (slowest)",
+            f"time to write a checkpoint of {size:.0f} MB at a stop (slowest)",
             "s",
             max(written),
             STOP_PROMISE_SECONDS,
-            "promised time of a stop",
+            "promised longest time of a stop",
             0.6,
             "at most",
         ),

@@ -55,7 +55,10 @@ Times = list[tuple[float, float, float, float]]
 
 
 def run(quick: bool) -> list[Row]:
-    """Time 75 claims of each kind per process (25 when `quick`) and 200 pages (50 when `quick`)."""
+    """Time 200 pages, and per process 75 claims without limits and 75 with limits.
+
+    When `quick`, time 50 pages, and 25 claims of each kind.
+    """
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as folder:
         postgres, valkey = PostgresServer(Path(folder) / "postgres"), ValkeyServer(Path(folder) / "valkey")
         try:
@@ -76,13 +79,13 @@ def run(quick: bool) -> list[Row]:
             postgres.remove()
     return [
         _promise(
-            f"claim with {WAITING} waiting, {CLAIMERS} processes, p50", _percentile(claimed, 50), CLAIM_MILLISECONDS
+            f"claim while {WAITING} jobs wait, {CLAIMERS} processes, p50", _percentile(claimed, 50), CLAIM_MILLISECONDS
         ),
         _promise(
-            f"claim with {WAITING} waiting, {CLAIMERS} processes, p99", _percentile(claimed, 99), CLAIM_MILLISECONDS
+            f"claim while {WAITING} jobs wait, {CLAIMERS} processes, p99", _percentile(claimed, 99), CLAIM_MILLISECONDS
         ),
         *(_compared_with("claim", claimed, bare, "plain update and commit", percent, 10.0) for percent in (50, 99)),
-        _compared_with("claim with a limit", limited, claimed, "claim without limits", 50, 6.0),
+        _compared_with("claim with concurrency limits", limited, claimed, "claim without limits", 50, 6.0),
         *(
             _promise(f"page of {PAGE} jobs {where}, p{percent}", _percentile(seconds, percent), PAGE_MILLISECONDS)
             for where, seconds in (("by a direct call", inside), ("over HTTP", outside))

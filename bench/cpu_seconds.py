@@ -14,7 +14,7 @@ from tidal_client.local_instance import read_instance
 
 TRAINER = "trainer"
 _CHILDREN = {"services.trainer": TRAINER, "services.generator.engine_child": "engine"}
-"""{module: name} of the processes that workers start."""
+"""The processes that workers start, as {Python module that the process runs: name of the process}."""
 
 
 def by_process(stack: RunningStack) -> dict[str, float]:

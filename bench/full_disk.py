@@ -54,7 +54,7 @@ SETTINGS = {
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure the case in which space is freed; unless `quick`, also those with a pause and a stop."""
+    """Measure all three cases, or only the first one when `quick`."""
     endings: dict[str, Callable[[_SmallDiskStack], list[str]]] = {"space freed while the job waits": _freed}
     if not quick:
         endings |= {"job paused while it waits": _paused, "job stopped while it waits": _stopped}

@@ -1,11 +1,12 @@
-"""Measure the tokens per second of the generation engine, compared with `transformers.generate` and with other modes.
+"""Measure the tokens per second of the generation engine, compared with `transformers.generate`.
 
-The reference for `transformers.generate` is a GPT-2 of the same shape with random weights and its KV cache enabled.
-Both models sample with top-k 50, repetition penalty 1.2 and temperature 0.8 from prompts of 12 tokens. Both run in one
-process with the environment variables of the generator's engine (allocator, OpenMP threads). Measurements of the two
-models alternate, and medians are printed. Both use all cores, or TIDAL_GENERATOR_THREADS threads. The last rows count
-the completions that are the same in a batch of one and in a full batch; for each of the others, the first different
-step and its log-probabilities are printed. Needs the package transformers (extra `bench`).
+`transformers.generate` runs a GPT-2 of the same shape as Tidal's default model, with random weights and its KV cache
+enabled. Both models sample with top-k 50, repetition penalty 1.2 and temperature 0.8 from prompts of 12 tokens. Both
+run in one process with the environment variables of the generator's engine (allocator, OpenMP threads). Measurements
+of the two models alternate, and medians are printed. Both models use all cores, or TIDAL_GENERATOR_THREADS threads. Two
+more rows compare the engine with itself: gating mode learned with none, and int8 weights with float32. The last rows
+count the completions that are the same in a batch of one as in a full batch. For each completion that differs, the
+first different step and its log-probabilities are printed. Needs the package transformers (extra `bench`).
 """
 
 from __future__ import annotations
@@ -68,19 +69,29 @@ def run(quick: bool) -> list[Row]:
         lambda: generate_tokens(packed, prompts, new, gating_mode="learned", policy=policy),
         lambda: generate_tokens(packed, prompts, new),
     )
-    rows.append(Row("gating mode learned, batch 16", "tokens/s", learned, plain, "gating mode none", 0.85, "at least"))
+    rows.append(
+        Row(
+            "generation, gating mode learned, batch 16",
+            "tokens/s",
+            learned,
+            plain,
+            "gating mode none",
+            0.85,
+            "at least",
+        )
+    )
     small = DecodingModel(model, precision="int8")
     single = make_prompts(1)
     int8, float32 = alternate(
         rounds, lambda: generate_tokens(small, single, new), lambda: generate_tokens(packed, single, new)
     )
-    rows.append(Row("int8 weights, batch 1", "tokens/s", int8, float32, "float32", 1.5, "at least"))
+    rows.append(Row("generation, int8 weights, batch 1", "tokens/s", int8, float32, "float32", 1.5, "at least"))
     requests = 40 if quick else 200
     for name, decoding_model in (("", packed), (", int8", small)):
         equal = count_equal_texts(decoding_model, requests)
         rows.append(
             Row(
-                f"completions equal alone and in a batch{name}",
+                f"completions that are the same in a batch of one as in a full batch{name}",
                 "completions",
                 equal,
                 requests,
@@ -162,7 +173,10 @@ def alternate(rounds: int, ours: Callable[[], int], peer: Callable[[], int]) -> 
 
 
 def count_equal_texts(model: DecodingModel, requests: int, *, slots: int = 64, new: int = 20) -> int:
-    """Count the completions that are equal alone and in a full batch, in which other sequences start and end."""
+    """Count the completions that are the same in a batch of one as in a full batch.
+
+    In the full batch, other sequences start and end during each completion.
+    """
     tokenizer = load_tokenizer()
     settings = [GenerationSettings(max_tokens=new - number % 7, **SAMPLING) for number in range(requests)]
     prompts = make_prompts(requests)

@@ -86,10 +86,10 @@ def compare(stack: RunningStack, requests: int) -> list[Row]:
         app.close()
         client.close()
     median = statistics.median(through_celery) * 1000
-    name = "request in Redis to first event"
+    name = "time from the request in Redis to its first event"
     return [
         Row(name, "ms", median, statistics.median(directly) * 1000, "Redis list instead of Celery", 10, "at most"),
-        Row("CPU of the Celery worker for a request", "ms", worker_cpu / requests * 1000, 10, "bound", 1, "at most"),
+        Row("CPU time of the Celery worker per request", "ms", worker_cpu / requests * 1000, 10, "bound", 1, "at most"),
     ]
 
 

@@ -2,9 +2,9 @@
 
 The attack runs against the api of a local stack, then against an api with 256 file descriptors. During the attack the
 benchmark requests `/healthz` ten times a second, each time on a new connection, and counts the lines that the api logs.
-Clients of an event stream check that every point arrives once, in order, and without a reconnection. After the attack
-the benchmark measures the size of `/metrics` after requests with invented HTTP methods, and the size of the reply to a
-body with 60,000 unknown keys.
+Clients of an event stream check that every point arrives once, in ascending order of steps, and without a reconnection.
+After the attack the benchmark measures the size of `/metrics` after requests with invented HTTP methods, and the size
+of the reply to a body with 60,000 unknown keys.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from tidal_client.local_instance import LocalInstance
 
 IDLE, HALF_HEADERS, HALF_BODIES = 2000, 500, 200
 OPENED_PER_SECOND = 1500
-"""Connections opened per second. With a higher rate they would wait in the kernel, because asyncio needs about 0.3 ms
-to accept one."""
+"""Connections opened per second. At a higher rate, new connections would wait in the kernel, because asyncio needs
+about 0.3 ms to accept one."""
 AGAIN_PER_SECOND = 200
-"""Connections that the server closed are reopened at this rate per second at most."""
+"""Most connections per second that are reopened after the server has closed them."""
 DESCRIPTORS = 256
 STREAM_CLIENTS = 10
 POINTS_PER_SECOND = 10.0
@@ -55,7 +55,7 @@ LIMITED = (
 
 
 def run(quick: bool) -> list[Row]:
-    """Attack each api for 90 s, which is longer than all its time limits, or for 15 s when `quick`."""
+    """Attack each api for 90 s, which is longer than all time limits of the api, or for 15 s when `quick`."""
     seconds = 15.0 if quick else 90.0
     with local_stack() as stack:
         instance = stack.instance
@@ -139,8 +139,15 @@ def _measure_sizes(instance: LocalInstance, methods: int) -> list[Row]:
             file=sys.stderr,
         )
     return [
-        _at_most(f"/metrics after {methods} invented methods", "kB", size / 1000, PROMISED_METRICS_KB),
-        _at_most(f"reply to {KEYS} unknown keys", "kB", len(reply.content) / 1000, PROMISED_REPLY_KB),
+        _at_most(
+            f"size of /metrics after requests with {methods} invented HTTP methods",
+            "kB",
+            size / 1000,
+            PROMISED_METRICS_KB,
+        ),
+        _at_most(
+            f"size of the reply to a body with {KEYS} unknown keys", "kB", len(reply.content) / 1000, PROMISED_REPLY_KB
+        ),
     ]
 
 

@@ -45,7 +45,7 @@ class Load:
         self._selector.register(client, selectors.EVENT_WRITE, first)
 
     def turn(self, seconds: float) -> list[bytes]:
-        """Wait up to `seconds` for socket events. Return the bytes `first` of connections that the server closed."""
+        """Wait up to `seconds` for socket events. Return `first` of each connection that the server closed."""
         closed = []
         for key, events in self._selector.select(seconds):
             client, first = key.fileobj, key.data

@@ -105,8 +105,8 @@ def run(quick: bool) -> list[Row]:
             1,
             "at least",
         ),
-        Row("queues with a worker in /api/queue afterwards", "queues", workers, 1, "queues", 1, "at least"),
-        Row("event of a submission received on the idle stream", "events", events_received, 1, "event", 1, "at least"),
+        Row("queues for which /api/queue lists a worker at the end", "queues", workers, 1, "queues", 1, "at least"),
+        Row("events of a submission received on the idle stream", "events", events_received, 1, "event", 1, "at least"),
     ]
 
 

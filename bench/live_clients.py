@@ -2,9 +2,10 @@
 
 A `MetricsWriter` reports five points a second. In the first run all clients stay connected. In the second run each
 client closes its connection after every 50 events and reconnects with `Last-Event-ID`. Lost and repeated points are
-counted for each client. For each point and client the delay is measured from `MetricsWriter.add`, and from the time at
-which Redis received the entry, to the arrival. The largest resident memory of the api process is measured too. The load
-generator (`bench.stream_load`) runs on the same cores as the api; the CPU times of both are printed to standard error.
+counted for each client. For each point and client, two delays are measured: one from the call of `MetricsWriter.add`
+to the arrival at the client, the other from the time at which Redis received the point to the arrival. The largest
+resident memory of the api process is measured too. The load generator (`bench.stream_load`) runs on the same cores as
+the api; the CPU times of both are printed to standard error.
 """
 
 from __future__ import annotations
@@ -47,8 +48,15 @@ def run(quick: bool) -> list[Row]:
             _zero(f"{name}: resets and broken clients", found["resets"] + len(found["broken"])),
         ]
     rows += [
-        _at_most("steady: delay from add, p99", "ms", _quantile(steady["fromAdd"], 0.99), PROMISED_DELAY_MS),
-        _at_most("steady: delay from Redis, p99", "ms", _quantile(steady["fromRedis"], 0.99), PROMISED_DELAY_MS),
+        _at_most(
+            "steady: delay from MetricsWriter.add to client, p99",
+            "ms",
+            _quantile(steady["fromAdd"], 0.99),
+            PROMISED_DELAY_MS,
+        ),
+        _at_most(
+            "steady: delay from Redis to client, p99", "ms", _quantile(steady["fromRedis"], 0.99), PROMISED_DELAY_MS
+        ),
         _at_most("largest memory of the api", "MB", max(memory, more_memory), PROMISED_MEMORY_MB),
     ]
     return rows

@@ -77,7 +77,7 @@ def _rows(server: ValkeyServer, folder: Path, steps: int, outage_seconds: float)
         _zero("read and write system calls in add", calls),
         _zero("audit events in add", events),
         Row(
-            f"wall time of a step, with over without metrics [{low:.4f}, {high:.4f}]",
+            f"wall time of a step with metrics / without metrics [{low:.4f}, {high:.4f}]",
             "",
             statistics.median(ratios),
             1.0,

@@ -175,7 +175,7 @@ def _alternate(supervised: _Runner, bare: _Runner, pairs: int) -> list[tuple[flo
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> Row:
-    """Return a row whose bound lets the ratio exceed 1 by its distance to the lower end of its confidence interval."""
+    """Return a row that fails only if the whole confidence interval of the ratio is above 1."""
     rng = random.Random(1)
     resampled = sorted(_ratio_of_means(rng.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
     low, high = resampled[RESAMPLES // 40], resampled[-RESAMPLES // 40]
@@ -184,7 +184,7 @@ def _ratio(pairs: Sequence[tuple[float, float]]) -> Row:
         f"supervised trainer over plain loop: {ratio:.4f}, 95 % interval {low:.4f} to {high:.4f}, {len(pairs)} pairs\n"
     )
     ours, bare_loop = (1000 * statistics.mean(pair[side] for pair in pairs) for side in (0, 1))
-    return Row("trainer, CPU per step", "ms", ours, bare_loop, "plain loop", 1.0 + ratio - low, "at most")
+    return Row("CPU time of the trainer per step", "ms", ours, bare_loop, "plain loop", 1.0 + ratio - low, "at most")
 
 
 def _ratio_of_means(pairs: Sequence[tuple[float, float]]) -> float:
@@ -192,7 +192,7 @@ def _ratio_of_means(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of a file, or of all metrics files in a folder in order."""
+    """Return the complete lines of a file, or of all metrics files in a folder in ascending order of their numbers."""
     files = [path] if path.is_file() else sorted(path.glob("metrics-*.jsonl"), key=lambda p: int(p.stem.split("-")[-1]))
     texts = [line for file in files for line in file.read_text().split("\n")[:-1]]
     return [json.loads(text) for text in texts]

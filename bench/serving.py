@@ -165,7 +165,7 @@ def measure_throughput(
     texts_ended = sum(load.texts for load in loads)
     return [
         Row(
-            "64 streaming clients, whole stack",
+            "64 streaming clients, tokens per second of the whole stack",
             "tokens/s",
             statistics.median(ours),
             statistics.median(reference),
@@ -188,7 +188,7 @@ def measure_throughput(
 
 
 def measure_disconnects(stack: RunningStack) -> list[Row]:
-    """Measure 100 clients that disconnect during generation and 20 whose request is still in the queue."""
+    """Measure 100 clients that disconnect during generation and 20 that disconnect while their request is queued."""
     server = Server.at(stack.instance.api_url, stack.instance.token)
     clients = DisconnectingClients(server, stack.instance.redis_url, {"checkpoint": CHECKPOINT, "prompt": "once"})
     for _ in range(4):

@@ -1,10 +1,10 @@
 """Run the engine without the other services: `python -m bench.serving_alone MODEL THREADS`, started by `bench.serving`.
 
-The program reads lines of JSON: `{"texts": [[prompt, max_tokens, seed], …], "seconds", "warm", "slots"}`. For each line
-it generates the texts in `slots` slots and starts the next text as soon as a slot is free. It then writes a line of
+The program reads lines of JSON with the keys `texts` (a list of [prompt, max_tokens, seed]), `seconds`, `warm` and
+`slots`. For each line it generates the texts in `slots` slots and starts the next text as soon as a slot is free.
+Counting starts `warm` seconds after all slots are in use and ends `seconds` later. The program then writes a line of
 JSON with the number of tokens, the measured seconds, the prefill times, and the times from a free slot to the first
-token. Counting starts `warm` seconds after all slots are in use. The engine is called as in the generator, but without
-HTTP, Redis, or JSON for each token.
+token. The engine is called as in the generator, but without HTTP, Redis, or JSON for each token.
 """
 
 from __future__ import annotations

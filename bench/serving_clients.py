@@ -152,8 +152,8 @@ async def _run(
 def run_load(server: Server, bodies: Bodies, *, warm: float, seconds: float, mark: Callable[[], None]) -> LoadResult:
     """Run one client per iterator in `bodies` and return the counts of all clients.
 
-    Counting starts `warm` seconds after all clients have received a token, and takes `seconds`. `mark` is called when
-    counting starts and when it ends.
+    Counting starts `warm` seconds after all clients have received a token, and ends `seconds` later. `mark` is called
+    at the start and at the end of counting.
     """
     result = LoadResult()
     asyncio.run(_run(server, bodies, result, warm, seconds, mark))

@@ -26,9 +26,9 @@ def run(quick: bool) -> list[Row]:
                 starts.append(stack.seconds_to_ready)
                 stops.append(stack.stop())
     figures = {
-        "tidal up, new folder, to API ready": starts[0],
-        "tidal up, existing folder, to API ready (slowest)": max(starts[1:]),
-        "SIGTERM to the exit of the last process (slowest)": max(stops),
+        "time from `tidal up` with a new folder until the api is ready": starts[0],
+        "time from `tidal up` with an existing folder until the api is ready (slowest)": max(starts[1:]),
+        "time from SIGTERM to the exit of the last process (slowest)": max(stops),
     }
     return [Row(name, "s", seconds, PROMISED_SECONDS, "promise", 1.0, "at most") for name, seconds in figures.items()]
 

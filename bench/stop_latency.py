@@ -34,7 +34,7 @@ def run(quick: bool) -> list[Row]:
                 found.append(_measure(client, signal))
     return [
         Row(
-            f"{signal} request to registered checkpoint, default training on a CPU (slowest)",
+            f"time from a {signal} request to the registered checkpoint, default training on a CPU (slowest)",
             "s",
             max(found),
             PROMISED_SECONDS,

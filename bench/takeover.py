@@ -42,7 +42,7 @@ PHASES = (
 def run(quick: bool) -> list[Row]:
     """Measure three takeovers, or one when `quick`."""
     seconds = max(_takeover() for _ in range(1 if quick else 3))
-    name = "kill -9 of a worker's host to the first micro-batch on another (slowest)"
+    name = "time from kill -9 of a worker's host to the first micro-batch on another host (slowest)"
     return [Row(name, "s", seconds, PROMISED_SECONDS, "promise", 1.0, "at most")]
 
 

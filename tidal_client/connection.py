@@ -53,7 +53,7 @@ class ApiConnection:
         self._http.close()
 
     def _stream_post(self, path: str, body: Any) -> Iterator[StreamEvent]:
-        """Send a POST request and yield the events of its response. An `error` event is raised as its exception."""
+        """Send a POST request and yield the events of its response. Raises the error of an `error` event."""
         request = self._build_request("POST", path, json=body, timeout=GENERATE_SECONDS)
         try:
             with closing(self._http.send(request, stream=True)) as response:
@@ -100,7 +100,7 @@ class ApiConnection:
         return connect
 
     def _follow_topic(self, topic: str, *, since: str | None) -> Iterator[StreamEvent]:
-        """Yield the events of one topic of `/api/stream`. An `error` event is raised as its exception."""
+        """Yield the events of one topic of `/api/stream`. Raises the error that an `error` event describes."""
 
         def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
             last_id = headers.pop("Last-Event-ID", None)

@@ -31,8 +31,8 @@ class LocalInstance:
     pid: int
     """Process id of the supervisor."""
     started: float
-    """Start time of the supervisor process in seconds since 1970. It differs if another process has the same process
-    id."""
+    """Start time of the supervisor process in seconds since 1970. A later process with the
+    same process id has a different start time."""
     status: str
     """State of the stack: starting, ready or stopping."""
     folder: str

@@ -55,7 +55,7 @@ def follow(
 ) -> Iterator[StreamEvent]:
     """Yield the events after the event id `since`, and reconnect after a broken connection.
 
-    A status 502, 503 or 504 counts as a broken connection; any other error is raised as its exception. Raises
+    A status 502, 503 or 504 counts as a broken connection; any other error status raises its TidalError. Raises
     UnavailableError if a connection fails when no event has arrived for `patience` seconds.
     """
     delay, deadline = FIRST_DELAY, time.monotonic() + patience

@@ -96,7 +96,7 @@ class Rejections:
             yield
         finally:
             self._waiting -= 1
-            # If a new interval has begun in the meantime, its record has taken over `waiting`.
+            # If a new interval has begun during the block, `count` has copied `waiting` to a new record.
             current = self._records.get(rejection.address, record)
             if current is not None and current.waiting > 0:
                 current.waiting -= 1

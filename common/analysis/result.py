@@ -21,8 +21,8 @@ from common.errors import InvalidInputError
 from tidal_client.vocabulary import GatingMode
 
 MODULATION_DIGITS = 6
-"""Decimal places of modulations in the result. The generator's engine rounds modulations as well, the trainer does
-not."""
+"""Decimal places to which `analysis_result` rounds modulations, so that samples from the engine, which are already
+rounded, and samples from the trainer, which are not, give the same result."""
 _SEED_RANGE = 2**63
 
 
@@ -36,7 +36,7 @@ class SampleGroup:
     seed: int
     samples: int
     sweep: bool
-    """Whether the samples belong to a sweep of fixed modulations instead of a trajectory."""
+    """True if the samples are for `analyze_sweep` (fixed modulations), False if they are for `analyze_trajectory`."""
 
     @property
     def seeds(self) -> list[int]:
@@ -144,7 +144,7 @@ def _trajectory(group: SampleGroup, samples: Sequence[GeneratedSample]) -> dict[
 
 
 def _sweep(prompts: Sequence[str], samples: Sequence[GeneratedSample]) -> dict[str, Any]:
-    """Return the sweep analysis of each prompt, and the differences between m = 1 and m = 0, averaged over prompts."""
+    """Return the result of `analyze_sweep` for each prompt, and the means of its `deltas` over all prompts."""
     entries: list[dict[str, Any]] = []
     for number, prompt in enumerate(prompts):
         of_prompt = samples[number * len(SWEEP_KEYS) : (number + 1) * len(SWEEP_KEYS)]

@@ -30,7 +30,10 @@ def mean(values: Sequence[float]) -> float:
 
 
 def variance(values: Sequence[float], *, unbiased: bool = False) -> float:
-    """Return the population variance or, if `unbiased`, the unbiased variance; 0 for too few values."""
+    """Return the population variance or, if `unbiased`, the unbiased variance.
+
+    The result is 0 if there are no values or, for the unbiased variance, fewer than two.
+    """
     n = len(values) - unbiased
     if n < 1:
         return 0.0

@@ -1,8 +1,8 @@
 """Analyses the modulation of generated tokens along one trajectory and across prompts, and its effect on texts.
 
-`analyze_trajectory` describes the modulations of one prompt, whose samples are concatenated. `analyze_batch` compares
-prompts. `analyze_sweep` compares texts generated with the fixed modulations m = 0, 0.5 and 1. Keys are camelCase, as in
-the API.
+A trajectory is the list of the tokens of all samples of one prompt, one sample after the other, with the modulation of
+each token. `analyze_trajectory` describes one trajectory. `analyze_batch` compares prompts. `analyze_sweep` compares
+texts generated with the fixed modulations m = 0, 0.5 and 1. Keys are camelCase, as in the API.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PHASE_T = 2.0
 EXTREME_SHARE = 10
 """The results list the 1 / EXTREME_SHARE of the tokens with the highest modulations, and as many with the lowest."""
 SWEEP_KEYS = ("0.0", "0.5", "1.0")
-"""Fixed modulations of a sweep, as keys in the results."""
+"""The fixed modulations that `analyze_sweep` compares, as keys of its results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def analyze_batch(
 
 
 def analyze_sweep(texts: Mapping[str, str]) -> SweepAnalysis:
-    """Compare texts generated at m = 0, 0.5 and 1 by their numbers of words and characters and share of distinct words.
+    """Compare texts generated at m = 0, 0.5 and 1 by numbers of words and characters and by share of distinct words.
 
     `texts` has the keys "0.0", "0.5" and "1.0"; each text includes its prompt. Words are separated by white space.
     Raises InvalidInputError if a key is missing.

@@ -36,8 +36,8 @@ class BestCheckpoint:
 def write_best(checkpoints: Path, best: BestCheckpoint) -> None:
     """Write `best.json` into the folder `checkpoints`.
 
-    Raises StorageError if the file cannot be written, and DivergedError if the value is not finite. The previous file
-    is then unchanged.
+    Raises StorageError if the file cannot be written, and DivergedError if the value is not finite. In both
+    cases the previous file remains unchanged.
     """
     require_finite(f"the {best.metric} of {best.name}", best.value)
     write_atomic(checkpoints / BEST_FILE, lambda path: write_json(path, asdict(best)))

@@ -28,7 +28,7 @@ from common.files import parse_json, path_problem, shortened
 
 ALIASES = ("best", "latest", "final")
 ALIAS_TRIES = 5
-"""Most attempts to resolve an alias. An attempt fails if a training deletes the checkpoint in the meantime."""
+"""Most attempts to resolve an alias. An attempt fails if a training deletes the checkpoint that it has found."""
 _EXPERIMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MODEL_SUFFIXES = (".safetensors", ".pth")
 _POLICY_PREFIX = "rl_checkpoint"
@@ -160,7 +160,7 @@ class ArtifactStore:
     def checkpoint_files(self, experiment_id: str) -> list[CheckpointFile]:
         """Return the final files, then the checkpoint folders with a manifest, newest step first.
 
-        Files that are deleted in the meantime, for example because a training prunes checkpoints, are omitted.
+        Files that are deleted while this method runs, for example because a training prunes checkpoints, are omitted.
         """
         folder = self.experiment(experiment_id)
         found: list[CheckpointFile] = []
@@ -224,7 +224,7 @@ class ArtifactStore:
         """Delete unfinished checkpoints that have not changed for `older_than_seconds`; return their number."""
         count = 0
         for path in self.root.glob(f"*/checkpoints/{_UNFINISHED_PREFIX}*"):
-            with contextlib.suppress(FileNotFoundError):  # another process may move or delete it
+            with contextlib.suppress(FileNotFoundError):  # another process may move or delete the folder
                 if path.is_dir() and time.time() - _touched_at(path) > older_than_seconds:
                     self.discard(path)
                     count += 1

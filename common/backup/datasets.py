@@ -30,9 +30,9 @@ class DatasetPlan:
     """The datasets that a restore unpacks from a backup."""
 
     needed: dict[str, dict[str, ArchiveMember]]
-    """{dataset name: {file name: entry}} of the datasets that do not exist here with the same text."""
+    """{dataset name: {file name: entry}} of the datasets that are missing here or have a different text here."""
     conflicts: tuple[str, ...]
-    """Names in `needed` under which a dataset with a different text exists here."""
+    """Names of the datasets in `needed` that exist here with a different text."""
 
     @property
     def size(self) -> int:
@@ -63,7 +63,7 @@ def plan_datasets(manifest: BackupManifest, store: DatasetStore) -> DatasetPlan:
 def unpacked_datasets(
     archive: ArchiveReader, wanted: DatasetPlan, store: DatasetStore, progress: Progress
 ) -> Iterator[list[StagedDataset]]:
-    """Yield the unpacked datasets of `wanted`; delete those that are not published after the block.
+    """Yield the unpacked datasets of `wanted`. After the block, delete those that it has not published.
 
     Datasets that were already damaged when they were saved are skipped with a warning. Raises StorageError if the
     backup is damaged or the disk is full.

@@ -30,7 +30,7 @@ their size while they are saved."""
 PASSES = 5
 """Most passes over one experiment; each pass saves the files that appeared during the previous one."""
 CHECKPOINT = "manifest.json"
-"""A folder that contains a file of this name is saved completely or not at all."""
+"""Name of the file that marks a checkpoint folder, which is saved completely or not at all."""
 
 
 class SavedFiles:
@@ -84,7 +84,10 @@ class SavedFiles:
                 _add(archive, f"{EXPERIMENTS}/{folder.name}", folder, unit)
 
     def _units(self, folder: Path) -> Iterator[tuple[Path, ...]]:
-        """Yield groups of files to save together: subfolders first, so that best.json is saved after its checkpoint."""
+        """Yield groups of files to save together.
+
+        Subfolders come first, so that best.json is saved after the checkpoint that it names.
+        """
         entries = self._entries(folder)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -99,12 +102,12 @@ class SavedFiles:
         return [Path(entry.path) for entry in self._entries(folder) if entry.is_file(follow_symlinks=False)]
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """Return a folder's entries except links and hidden ones, which are unfinished or damaged checkpoints."""
+        """Return a folder's entries except symbolic links and hidden entries (unfinished or damaged checkpoints)."""
         try:
             with _readable():
                 found = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
         except FileNotFoundError:
-            return []  # the folder was deleted in the meantime
+            return []  # another process has deleted the folder
         return [entry for entry in found if not entry.name.startswith(".") and not self._is_link(Path(entry.path))]
 
     def _is_link(self, path: Path) -> bool:

@@ -190,7 +190,7 @@ def _require_unused(engine: Engine) -> None:
 
 
 def _sessions(engine: Engine) -> list[str]:
-    """Return texts such as "tidal-api (3)": Tidal's applications with connections, and how many connections."""
+    """Return each connected application of Tidal with its number of connections, as a text such as "tidal-api (3)"."""
     query = sql(
         "SELECT application_name, count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND application_name LIKE 'tidal%' GROUP BY 1 ORDER BY 1"

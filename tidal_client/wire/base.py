@@ -71,7 +71,7 @@ class OpenEnum:
 
 
 def _member_factory(enum_type: type[StrEnum]) -> Callable[[str], StrEnum]:
-    """Return a function that creates a member of `enum_type` whose value and name are an unknown value."""
+    """Return a function that creates a member of `enum_type` from an unknown value, its value and name."""
 
     def make(value: str) -> StrEnum:
         member = str.__new__(enum_type, value)
@@ -87,5 +87,5 @@ KnownSignal = Annotated[Signal, OpenEnum()]
 
 
 def extend_reply(reply_type: type[R], reply: Reply, **fields: Any) -> R:
-    """Convert `reply` to `reply_type`, a subclass of its type, by adding `fields`. The result is not validated."""
+    """Convert `reply` to the subclass `reply_type` of its type by adding `fields`. The result is not validated."""
     return cast(R, reply_type.model_construct(**dict(reply), **fields))

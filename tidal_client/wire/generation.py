@@ -23,6 +23,8 @@ class GenerateReply(Reply):
     truncated: int = 0
     """Number of tokens of prompt and completion that were dropped because the context window was full."""
     trajectory: list[dict[str, Any]] = Field(default_factory=list)
-    """For each token: id, text, modulation, the four decoding parameters, log-probability, and entropy in nats."""
+    """One entry per token: id, text, modulation, temperature, top-k, top-p, repetition penalty, log-probability, and
+    entropies in nats."""
     effective: dict[str, Any] = Field(default_factory=dict)
-    """The decoding parameters that were applied."""
+    """The settings that were applied. With gating mode random or learned, the decoding parameters are null, because
+    they change with each token."""

@@ -86,7 +86,7 @@ class GeneratedChoice(TypedDict):
 
 
 class DoneEvent(GeneratedChoice):
-    """The last event of a successful generation. With n > 1, the fields describe choice 0, without trajectory."""
+    """The last event of a successful generation. With n > 1, the fields describe choice 0, without its trajectory."""
 
     choices: NotRequired[list[GeneratedChoice]]
     """Present with n > 1: all choices."""

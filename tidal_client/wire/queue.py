@@ -14,8 +14,8 @@ class QueuedJob(Reply):
     position: int
     """Position among the waiting jobs of its type; 1 is claimed next."""
     predicted_start: UtcTime | None
-    """Estimated time at which a worker will claim the job; null without an estimate, as for all but the first 100 jobs
-    of a type."""
+    """Estimated time at which a worker will claim the job; null if there is no estimate. Only the first 100 jobs
+    of a type can have one."""
     not_before: UtcTime | None
     created_at: UtcTime
 

@@ -63,6 +63,6 @@ class ReportPart(Reply):
 
 
 class RenderReply(Reply):
-    """A rendered report, as a list of its parts in order."""
+    """A rendered report, as a list of its parts from top to bottom."""
 
     parts: list[ReportPart]

@@ -20,9 +20,9 @@ class Storage(Reply):
     """Size of the disk in bytes."""
     free_bytes: int
     experiments_bytes: int
-    """Total size of the files of all experiments in bytes, including those of dataset jobs."""
+    """Total size of the files of all experiments in bytes, including the experiments of dataset jobs."""
     experiments: int
-    """Number of experiments that have files, excluding those of dataset jobs."""
+    """Number of experiments that have files, excluding the experiments of dataset jobs."""
     largest: list[StoredExperiment]
     """The ten largest experiments, largest first."""
     data_bytes: int

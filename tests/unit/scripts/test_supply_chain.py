@@ -25,7 +25,7 @@ VERSIONS = {"torch": "2.13.0", "uvicorn": "0.54.0"}
 def answer(monkeypatch: pytest.MonkeyPatch, services: dict[str, list[dict[str, Any]] | str]) -> None:
     """Replace pip-audit by a fake.
 
-    For each service, a list is its report; a string is the standard error of a failure.
+    `services` has a value for each advisory service: the report (a list), or the error output of a failure (a string).
     """
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

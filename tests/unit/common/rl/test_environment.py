@@ -26,7 +26,7 @@ def _environment(
 
 
 class PlainSequence:
-    """Computes a sequence from its tokens alone, with full forward passes, full sorts and simple counting."""
+    """The reference: one sequence, computed alone with full forward passes, full sorts and simple counting."""
 
     def __init__(self, model: TransformerLM, config: RLConfig, prompt: list[int]) -> None:
         self.model, self.config = model, config
@@ -117,9 +117,10 @@ def _last_token(
     following: Tensor,
     action: float,
 ) -> int:
-    """Return the newest token.
+    """Return the newest token of a sequence.
 
-    After a restart of the environment its tokens are lost, so find the token that explains the observation.
+    At the end of an episode (`over`) the environment has already replaced the sequence by a new one. The token is then
+    found by trying which token gives the observation `following`.
     """
     if not over:
         return int(environment.decoder.history.tokens[b, place])

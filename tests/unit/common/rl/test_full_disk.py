@@ -21,7 +21,7 @@ FULL = Shortage("experiments", 700 * MIB, 1024 * MIB, 1024 * MIB)
 class FullDisk(Listener):
     """Hooks that report a full disk for `looks` checks after the first iteration.
 
-    If `request` is given, it becomes active after four reports of the wait.
+    After four reports that the training waits, they return the stop request `request`, if there is one.
     """
 
     def __init__(self, looks: int, request: StopRequest | None = None) -> None:

@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 
 
 def _cases() -> list[dict[str, Any]]:
-    """Return all reward cases of the files with the original's numbers, in one format.
+    """Return the reward cases of both files in `tests/data/parity`, which contain the original's numbers.
 
     Each case has logits, statistics and expected numbers.
     """

@@ -17,7 +17,7 @@ from tests.unit.common.rl.toys import END, toy_config, toy_corpus, toy_model
 
 
 class Listener(NullHooks):
-    """Hooks that record all reports. After `request_after` reports of progress, they request `request`."""
+    """Hooks that record all reports. After `request_after` reports of progress, they return the stop `request`."""
 
     def __init__(self, request: StopRequest | None = None, request_after: int = 0) -> None:
         self.request, self.request_after = request, request_after

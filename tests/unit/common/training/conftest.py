@@ -82,12 +82,12 @@ def make_config(text_file: Path) -> Callable[..., LMConfig]:
 
 @dataclass
 class Recorder(NullHooks):
-    """Hooks that record all reports. From the `after`-th call of `report_progress` on, they request `request`."""
+    """Hooks that record all reports, and return the stop `request` from the `after`-th `report_progress` on."""
 
     request: StopRequest | None = None
     after: int = 1
     in_phase: str | None = None
-    """If set, `request` becomes active when this phase begins, whatever `after` is."""
+    """If set, `request` is returned from the beginning of this phase on, and `after` has no effect."""
     metrics: list[tuple[str, int, dict[str, float]]] = field(default_factory=list)
     progress: list[tuple[int, int]] = field(default_factory=list)
     phases: list[str] = field(default_factory=list)

@@ -30,7 +30,7 @@ Recorders = Callable[..., Any]
 
 
 def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Make a gradient infinite in the update that follows `at` updates; its loss stays finite."""
+    """Make a gradient infinite in the update that follows `at` updates. The loss stays finite."""
     original = loop.clip_gradients
 
     def clip(model: TransformerLM, *others: Any) -> Tensor:

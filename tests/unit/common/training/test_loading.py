@@ -1,7 +1,4 @@
-"""While a long phase runs, the process reports that it is alive and obeys stop requests.
-
-Every type of job loads its corpus in this way.
-"""
+"""While a corpus is loaded or a validation runs, the process reports that it is alive and obeys stop requests."""
 
 from __future__ import annotations
 

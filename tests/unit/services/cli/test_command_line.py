@@ -164,7 +164,9 @@ def test_timers_and_limits_reach_every_process_of_compose_and_secrets_only_their
     tunable = {f"TIDAL_{name.upper()}" for name in Settings.model_fields if set(words) & set(name.upper().split("_"))}
     for environment in ours.values():
         passed = {name for name, value in environment.items() if value is None and name not in API_ONLY}
-        assert passed - RENAMED.keys() == tunable - {"TIDAL_STOP_BUDGET_SECONDS"}  # only the local stack uses it
+        assert passed - RENAMED.keys() == tunable - {
+            "TIDAL_STOP_BUDGET_SECONDS"
+        }  # only the local stack uses this variable
         assert passed >= RENAMED.keys(), "the former name of a variable still reaches the containers"
     jobs, broker = ["api", "health", "worker", "worker-cpu"], ["generator", "generator-cpu", "flower"]
     for secret, owners in (

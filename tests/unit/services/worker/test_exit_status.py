@@ -1,4 +1,4 @@
-"""The exit status and the messages of a trainer determine the result of an attempt, or its fault and retry budget."""
+"""How an attempt ended follows from the trainer's exit status and messages: its outcome, or the kind of failure."""
 
 from __future__ import annotations
 
