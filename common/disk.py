@@ -1,7 +1,8 @@
 """Measures what folders take up, and the free space of disks against the reserve that Tidal keeps free.
 
-With less than the reserve, training jobs wait (`common.training.disk_wait`) and uploads are refused; the health process
-applies the retention early. Quotas and inodes are not measured; a failed write shows that they are used up (`is_full`).
+With less than the reserve, training jobs wait (`common.training.disk_wait`) and uploads are refused. With less than
+twice the reserve, the health process deletes old logs and metrics early. Quotas and inodes are not measured; a failed
+write shows that they are used up (`is_full`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ RECHECK_SECONDS = 1.0
 ALL_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a write that failed because the disk is full, or a quota or the file size limit is reached."""
 _TEXTS = tuple(f"os error {number})" for number in ALL_FULL)
-"""These errors as they appear in the messages of libraries that do not set `errno`."""
+"""The same errors, as texts in the messages of libraries that do not set `errno`."""
 
 
 def is_full(error: OSError) -> bool:
@@ -31,7 +32,7 @@ def is_full(error: OSError) -> bool:
 
 
 def size_of(folder: Path) -> int:
-    """Return the size of all files below `folder` in bytes; files that are missing or deleted meanwhile count 0."""
+    """Return the size of all files below `folder` in bytes; files that disappear while they are counted count 0."""
     total = 0
     for parent, _, files in os.walk(folder):
         for name in files:
@@ -76,7 +77,10 @@ def shortage_text(disk: str, free: int, needed: int, reason: str | None = None) 
 
 
 class DiskReserve:
-    """Checks the disks of one process. `folders` maps a disk's contents to a folder; a reserve of 0 disables checks."""
+    """Checks the disks of one process. A reserve of 0 bytes disables the checks.
+
+    `folders` maps "experiments" and "data" to a folder on the disk that stores them.
+    """
 
     def __init__(self, folders: Mapping[str, Path], reserve_bytes: int) -> None:
         self._folders = dict(folders)
@@ -85,7 +89,10 @@ class DiskReserve:
         """{arguments of `shortage`: monotonic time in seconds at which a check last found enough space}."""
 
     def needed_bytes(self, next_write_bytes: int = 0) -> int:
-        """Return the needed free space: the larger of the reserve and the next write plus a quarter of the reserve."""
+        """Return the needed free space in bytes, which is 0 without a reserve.
+
+        It is the reserve, or the next write plus a quarter of the reserve if that is more.
+        """
         if not self.reserve_bytes:
             return 0
         return max(self.reserve_bytes, next_write_bytes + self.reserve_bytes // 4)

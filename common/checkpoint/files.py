@@ -30,8 +30,8 @@ from common.files import flush
 METADATA_KEY = "tidal"
 """Key of Tidal's JSON metadata in the header of a safetensors file."""
 WRITE_REFUSED = ("PytorchStreamWriter", "inline_container", "write failed", "iostream error")
-"""Parts of torch's error messages. A message contains one of them if the operating system reported an error for a
-write."""
+"""Parts of torch's error messages. If an error message of torch contains one of these parts, the operating system has
+reported an error for a write."""
 PROBE_BYTES = 1 << 20
 """Number of bytes that `_probe_errno` writes to find out why a write failed."""
 
@@ -54,7 +54,8 @@ def safe_load(path: str | Path, *, map_location: torch.device | str = "cpu") -> 
         raise CheckpointError(f"{path}: the file is truncated (its zip directory is missing); copy it again")
     try:
         with warnings.catch_warnings():
-            # Before torch raises its error for a plain pickle, it warns about the pickle protocol. The error is enough.
+            # For a plain pickle, torch warns about the pickle protocol and then raises an error. The error is enough,
+            # so the warning is suppressed.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:

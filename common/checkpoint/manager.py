@@ -39,10 +39,10 @@ FORMAT = 1
 ABANDONED_SECONDS = 3600.0
 """Age in seconds from which a temporary folder is removed, because the process that wrote it must have died."""
 WITHDRAWN = "withdrawn"
-"""Name of a marker file in a checkpoint folder. It marks the best checkpoint if training diverged after it: the model
-is usable, but no training resumes from it automatically."""
+"""Name of a marker file in the folder of the best checkpoint. It means that training diverged after this checkpoint:
+the model is usable, but no training resumes from this checkpoint automatically."""
 DAMAGED_PREFIX = ".damaged-"
-"""Prefix of the name of a folder that was renamed because it is damaged or training diverged after it."""
+"""Prefix of the new name of a renamed checkpoint folder: the checkpoint is damaged, or training diverged after it."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,10 @@ class CheckpointManager:
         return [info.name for info in self.list()]
 
     def withdraw(self, number: int) -> Sequence[str]:
-        """Rename the checkpoints from `number` on, because training diverged after them. Return their old names.
+        """Rename the checkpoints whose number is at least `number`; return the old names of those that were renamed.
 
-        If the best checkpoint so far is among them, it gets a marker file instead of a new name: its model is usable,
-        but no training may resume from it.
+        Called when training has diverged after these checkpoints. If the best checkpoint so far is one of them, it gets
+        a marker file and keeps its name: its model is usable, but no training may resume from it.
         """
         best = read_best(self.directory)
         best_name = None if best is None else Path(best.name).name
@@ -183,8 +183,8 @@ class CheckpointManager:
     def latest(self, *, before: int | None = None) -> CheckpointInfo | None:
         """Return the newest intact checkpoint that was not withdrawn, or None.
 
-        With `before`, consider only checkpoints with smaller numbers. Folders that are newer than the result and
-        damaged or not finite are listed in `skipped`.
+        With `before`, consider only checkpoints with smaller numbers. `skipped` then lists the folders that are newer
+        than the result and are not returned because they are damaged or their weights are not finite.
         """
         self.skipped = []
         for path in reversed(self._folders()):

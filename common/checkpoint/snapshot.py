@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Score:
-    """The metric by which a training state is the best so far, and its value."""
+    """The metric in which a training state is the best so far, and the value of this metric."""
 
     metric: str
     value: float

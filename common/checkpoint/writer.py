@@ -2,13 +2,14 @@
 
 A checkpoint interrupts training only for the copy to host memory (`common.checkpoint.snapshot`); a thread serialises,
 hashes, flushes and renames. At most one snapshot is being written and at most one is pending. A newer snapshot replaces
-the pending one, unless the pending one is the best so far. A training that ends waits for the current write and then
-writes its last state synchronously.
+the pending one. If only the pending one is the best so far, the newer one is skipped instead. A training that ends
+waits for the current write and then writes its last state synchronously.
 
 A failed write does not end a training. It is reported as the event `checkpoint_failed`, and older checkpoints are kept.
 If the disk is full, `refusal` is set, and the training waits (`common.training.disk_wait`) until a call of `write`
-succeeds. If the best snapshot could not be written because the disk was full, `write` writes it first. After any other
-failure, a new snapshot is due after `RETRY_SECONDS`. `common.checkpoint.manager` writes the files.
+succeeds. If the snapshot that could not be written because the disk was full is the best so far, the next call of
+`write` writes it before its own snapshot. After any other failure, a new snapshot is due after `RETRY_SECONDS`.
+`common.checkpoint.manager` writes the files.
 """
 
 from __future__ import annotations
@@ -110,7 +111,10 @@ class CheckpointWriter:
             return self._is_newest(key) or any(snapshot is not None and snapshot.key == key for snapshot in queued)
 
     def submit(self, snapshot: TrainingSnapshot) -> bool:
-        """Write `snapshot` in the background. Return False if it is skipped because the best one is pending.
+        """Write `snapshot` in the background. Return whether it will be written.
+
+        The result is False if `snapshot` is not the best so far and the pending snapshot is; `snapshot` is then
+        skipped.
 
         Raises the error of an earlier background write if it was not a StorageError: DivergedError if the state was not
         finite, TypeError if torch.load with weights_only could not read the state.
@@ -184,7 +188,7 @@ class CheckpointWriter:
     def prune(self) -> None:
         """Remove the checkpoints that the retention does not keep.
 
-        Called once a finite loss has shown that the newest checkpoint is usable."""
+        Called after a finite loss has shown that the newest checkpoint is usable."""
         try:
             self._listener.checkpoints_kept(self.manager.prune())
         except StorageError as error:  # not fatal, because the next call tries again

@@ -1,1 +1,1 @@
-"""Child processes of workers and generators: launch, socket, messages and view of the lease. Does not import torch."""
+"""The child processes of workers and generators: launch, messages and suspension. Does not import torch."""

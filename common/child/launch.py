@@ -54,7 +54,10 @@ class LaunchedChild(Generic[ChannelT]):
         kill_group(self.pid)
 
     def wait(self, seconds: float) -> int:
-        """Wait for the child and return its exit status (-N for signal N). After `seconds`, kill its process group."""
+        """Wait for the child and return its exit status (-N for signal N).
+
+        If the child has not exited after `seconds`, kill its process group.
+        """
         return wait_or_kill(self._process, seconds)
 
     def close(self) -> None:
@@ -93,9 +96,9 @@ def launch(
 
 
 def wait_or_kill(process: subprocess.Popen[Any], seconds: float) -> int:
-    """Wait for the process and return its exit status (-N for signal N). Kill the process after `seconds`.
+    """Wait for the process and return its exit status (-N for signal N).
 
-    If the process leads a process group, the whole group is killed.
+    If the process has not exited after `seconds`, kill it, or its whole process group if it leads one.
     """
     try:
         return process.wait(seconds)

@@ -70,7 +70,7 @@ class Lifeline:
 
 
 def die_with_parent(environ: Mapping[str, str] = os.environ) -> None:
-    """Let Linux kill this process when the thread that started it ends. Exit at once if the parent has ended.
+    """Let Linux kill this process when the thread that started it ends. Exit if the parent has already ended.
 
     On other systems, and before this call, a child notices the end of its parent only by end of file on the channel.
     """

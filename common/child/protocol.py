@@ -92,7 +92,7 @@ class DiskWait(_Message):
     free_bytes: int
     needed_bytes: int
     reason: str | None = None
-    """Error of a write that failed because the disk was full; None if no write failed but too little space is free."""
+    """Error of a write that failed because the disk was full; None if a check found too little space."""
 
 
 class PhaseEntered(_Message):
@@ -105,7 +105,10 @@ class PhaseEntered(_Message):
 
 
 class Progress(_Message):
-    """Finished and total optimiser steps (RL: transitions), sent after micro-batches, at most five times a second."""
+    """Finished and total optimiser steps, or transitions of a controller training.
+
+    Sent after a micro-batch, at most five times a second.
+    """
 
     type: Literal["progress"] = "progress"
     step: int

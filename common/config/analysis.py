@@ -19,7 +19,7 @@ MAX_SAMPLES: Final = 64
 MAX_TOKENS: Final = 100_000
 """Most tokens that one analysis may generate for all its samples together."""
 SWEEP_SAMPLES: Final = 3
-"""Number of samples per prompt of a sweep: one each with modulation 0, 0.5 and 1."""
+"""Number of samples that a sweep generates for each prompt: one each with the fixed modulations 0, 0.5 and 1."""
 
 
 class AnalysisConfig(Section):

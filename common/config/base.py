@@ -21,8 +21,8 @@ _SWITCH = {"on": "on", "yes": "on", "true": "on", "off": "off", "no": "off", "fa
 def on_or_off(value: Any) -> Any:
     """Return `on` or `off` for a boolean and for words such as `yes`; convert other text to lower case.
 
-    Values of other types are returned unchanged. Fields of type `Literal["on", "off", …]` use this function as a
-    validator that runs before their own.
+    Values of other types are returned unchanged. Fields of type `Literal["on", "off", …]` convert their value with this
+    function before pydantic validates it.
     """
     if isinstance(value, bool | str):
         word = str(value).strip().lower()
@@ -46,7 +46,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _can_be_stored(cls, value: Any, info: ValidationInfo) -> Any:
-        """Reject a boolean for a number, integers beyond 64 bits, and text that databases and files cannot store."""
+        """Reject booleans as numbers, integers beyond 64 bits, and text that databases and files cannot store."""
         annotation = cls.model_fields[info.field_name or ""].annotation
         kinds = {annotation, *get_args(annotation)}
         if isinstance(value, bool):

@@ -77,10 +77,10 @@ def own_environment(
 
 
 def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables for PostgreSQL and Valkey. Tidal's are excluded, as the servers may run as another user."""
+    """Return the variables for PostgreSQL and Valkey, without TIDAL_ ones: the servers may run as another user."""
     return {name: value for name, value in environ.items() if name in _PASSED_TO_SERVERS or name.startswith("LC_")}
 
 
 def child_environment(environ: Mapping[str, str], *, hub: bool = True) -> dict[str, str]:
-    """Return the variables for a trainer or engine: no secrets, and those of `common.config.compute_environment`."""
+    """Return the variables for a trainer or engine: no secrets, but also the variables of `COMPUTE_ENVIRONMENT`."""
     return with_compute_environment(own_environment(environ, hub=hub))

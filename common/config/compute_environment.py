@@ -21,5 +21,5 @@ COMPUTE_ENVIRONMENT = {
 
 
 def with_compute_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a copy of `environ` with those of these variables added that it does not set."""
+    """Return a copy of `environ`, with each variable of COMPUTE_ENVIRONMENT added that `environ` does not set."""
     return {**COMPUTE_ENVIRONMENT, **environ}

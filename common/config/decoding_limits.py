@@ -5,5 +5,5 @@ from __future__ import annotations
 from typing import Final
 
 MAX_PROMPT_TOKENS: Final = 65_536
-"""Largest product of prompt tokens and number of completions in one request, because the generator keeps all in
-memory."""
+"""Largest product of prompt tokens and number of completions in one request, because the generator keeps the prompt
+tokens of all completions in memory."""

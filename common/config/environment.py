@@ -88,7 +88,7 @@ def warn_of_renamed(
 
 
 def _not_yet_warned(names: Collection[str], environ: MutableMapping[str, str]) -> list[str]:
-    """Return, sorted, the `names` for which no process has logged a warning, and record them in `environ`."""
+    """Return those `names`, sorted, that `environ` does not yet record as warned about, and record them there."""
     warned = set(environ.get(WARNED_NAMES, "").split(",")) - {""}
     new = set(names) - warned
     if new:

@@ -48,7 +48,10 @@ def load_rl_config(
 def build(
     section: type[S], values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, where: str = "config"
 ) -> S:
-    """Return `values` with `overrides` merged in as a section. Raises ConfigError with all findings and `where`."""
+    """Return the section with these values after merging in `overrides`.
+
+    Raises ConfigError, which contains all findings and `where`.
+    """
     try:
         return section.model_validate(merge(values, overrides or {}))
     except ValidationError as error:

@@ -19,8 +19,8 @@ PRIVATE = 0o077
 def apply_umask(settings: Settings | None = None) -> None:
     """Set the umask of this process, which its children inherit.
 
-    Without `settings`, the umask of the environment's settings is used, or 077 if those are invalid. The code that
-    reads the settings later reports their error.
+    Without `settings`, the settings are read from the environment. If they are invalid, the umask is 077, and the error
+    is reported by the code that reads the settings later.
     """
     try:
         wanted = int((settings or read_settings()).umask, 8)

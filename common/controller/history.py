@@ -101,7 +101,7 @@ class TokenHistory:
     def prefix(self, rows: int, span: int) -> TokenHistory:
         """Return the first `rows` sequences as a history that shares their memory.
 
-        The result has capacity `span`. Nothing may be appended to sequences that are already longer.
+        The result has capacity `span`. Nothing may be appended to a sequence that is longer than `span`.
         """
         return self._view(slice(0, rows), span)
 
@@ -119,7 +119,7 @@ class TokenHistory:
         return view
 
     def set_sequence(self, row: int, tokens: Sequence[int], *, counted: bool = True) -> None:
-        """Replace the sequence `row` by `tokens`. If not `counted`, its mask and counts are invalid afterwards."""
+        """Replace the sequence `row` by `tokens`. If not `counted`, its row of `seen` and its counts become invalid."""
         if not counted:
             self.tokens[row] = ABSENT
             self.tokens[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long, device=self.tokens.device)
@@ -155,7 +155,7 @@ class TokenHistory:
         return self.seen, self.length, self.unique, self.bigrams, self.trigrams
 
     def recent(self, count: int) -> Tensor:
-        """Return the last `count` tokens of each sequence (B, count), oldest first, with ABSENT before its start."""
+        """Return the last `count` tokens of each sequence (B, count), oldest first; ABSENT precedes a shorter one."""
         positions = self.length[:, None] + torch.arange(-count, 0, device=self.length.device)
         found = self.tokens.gather(1, positions.clamp(min=0, max=max(self.capacity - 1, 0)))
         return found.masked_fill_(positions < 0, ABSENT)

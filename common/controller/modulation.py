@@ -19,7 +19,7 @@ DEFAULT_MODULATION = ModulationConfig()
 
 
 class DecodingParameters(NamedTuple):
-    """The parameters with which a token is sampled. `top_k` None disables top-k, and `top_p` 1 disables top-p."""
+    """The decoding parameters of one token. `top_k` None disables top-k, and `top_p` 1 disables top-p."""
 
     temperature: float
     top_k: int | None
@@ -37,7 +37,9 @@ class DecodingParameterRows(NamedTuple):
 
 
 def decoding_parameters(modulation: float, config: ModulationConfig = DEFAULT_MODULATION) -> DecodingParameters:
-    """Return the parameters for a modulation, which is clamped to [0, 1]. top-k is rounded half to even.
+    """Return the decoding parameters for a modulation, which is first clamped to [0, 1].
+
+    Top-k is rounded half to even.
 
     Raises ValueError if `modulation` is NaN.
     """
@@ -53,7 +55,7 @@ def decoding_parameters(modulation: float, config: ModulationConfig = DEFAULT_MO
 
 
 def decoding_parameter_rows(modulation: Tensor, config: ModulationConfig = DEFAULT_MODULATION) -> DecodingParameterRows:
-    """Return the parameters for modulations (B,) or (B, 1), on the same device, without a host sync.
+    """Return the decoding parameters for `modulation` (B,) or (B, 1), on its device and without a host sync.
 
     The computation is in float64, so that top-k is rounded as in `decoding_parameters`.
     """

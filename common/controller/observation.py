@@ -4,16 +4,16 @@
 sequences from the running counts of a `TokenHistory`, without a host sync. Training, ablation and serving all use these
 functions. The entries are:
 
-0       1 − distinct tokens divided by all tokens
+0       1 − (distinct tokens / all tokens)
 1       entropy of the softmax of the raw logits in nats, divided by 10
-2, 3    distinct bigrams and trigrams, each divided by the number of all of them
-4, 5    among the last ten tokens: the share of distinct tokens, and the share of the most common token
+2, 3    distinct bigrams / all bigrams, and distinct trigrams / all trigrams
+4, 5    of the last ten tokens: the share of distinct ones, and the share of the most common one
 6       number of tokens divided by 100, at most 1
 10–33   means of 24 chunks of the hidden state
-34–57   standard deviations of these chunks
+34–57   standard deviations of the same chunks
 58      number of generated tokens divided by the episode length
 59      constant 1
-60      previous action
+60      previous action, that is, the previous modulation
 other   0
 """
 

@@ -2,8 +2,9 @@
 
 It has a feature extractor on the 64 observation values, an actor head (Beta, or a Gaussian squashed by a sigmoid), a
 critic head and, for constrained training, a cost critic head. With the default configuration it has 20,963 parameters,
-23,076 with the cost critic. The modules have the same names as in the original implementation, so both can load each
-other's `state_dict`. Training is in `common.rl`, loading from files in `common.controller.policy_file`.
+23,076 with the cost critic. The modules have the same names as in the original implementation, so Tidal and the
+original can load each other's `state_dict`. Training is in `common.rl`, loading from files in
+`common.controller.policy_file`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _QUADRATURE_NODES = 32
 
 
 class PolicyOutput(NamedTuple):
-    """Parameters of the action's distribution (B, 1) and the values (B,).
+    """The parameters of the action's distribution (B, 1), and the critics' values (B,).
 
     `first`, `second` are alpha and beta of a Beta, or mean and log deviation of the Gaussian before the sigmoid.
     `cost_value` is None without a cost critic.
@@ -150,7 +151,7 @@ class GatingPolicy(nn.Module):
         return self.actions_from_head(self.actor(self.feature_extractor(observation)), uniform, sample_mask)
 
     def actions_from_head(self, head_output: Tensor, uniform: Tensor, sample_mask: Tensor | None) -> Tensor:
-        """Return the actions of `act_rows` from the outputs (B, 2) or (B, 1) of the actor's last layer."""
+        """Return the actions of `act_rows`, given the outputs of the actor's last layer."""
         first, second = self._distribution(head_output)
         mode = self._mode(first, second)
         if sample_mask is None:

@@ -1,6 +1,6 @@
 """Loads policies from files: `load_policy(path)`.
 
-A file can be the original's `rl_checkpoint_*.pth` (ours have the same format), a bare state dict, or a checkpoint
+A file can be the original's `rl_checkpoint_*.pth` (Tidal writes the same format), a bare state dict, or a checkpoint
 folder of a controller training. Only tensors and plain values are unpickled. The distribution, the layer widths and
 whether there is a cost critic follow from the tensors. The concentration limit and the modulation map come from the
 stored configuration; if there is none, they are the defaults. The optimiser and the schedules are not loaded, because

@@ -23,7 +23,10 @@ from common.errors import DataError, NotFoundError
 
 
 def find_dataset(name: str, data_dir: Path) -> tuple[DatasetManifest, Path]:
-    """Return the manifest and the text file of a dataset. Raises DataError if it is missing or its size is wrong."""
+    """Return the manifest of a dataset and the path of its text.
+
+    Raises DataError if there is no such dataset, or if its text is missing or has the wrong size.
+    """
     store = DatasetStore(data_dir)
     try:
         manifest = store.find(name)
@@ -63,7 +66,10 @@ def require_inside(config: DataConfig, data_dir: Path) -> None:
 
 
 def resolve_local_files(config: DataConfig, data_dir: Path) -> DataConfig:
-    """Return the configuration with absolute paths for files in the working directory that are not in `data_dir`.
+    """Return the configuration with absolute paths for corpora that are files outside `data_dir`.
+
+    A path that exists below `data_dir` is unchanged. Another path is made absolute if the file exists relative to the
+    working directory.
 
     Commands that a user runs in a terminal call this.
     """

@@ -18,7 +18,7 @@ from common.data.tokenizer import END_OF_TEXT_ID
 from common.errors import DataError
 
 PASSES = 4
-"""Number of passes over all documents to find enough different prompts, before prompts are repeated."""
+"""Number of passes over all documents in search of enough different prompts; after them, prompts are repeated."""
 
 
 class PromptPool(StrEnum):
@@ -42,8 +42,8 @@ def document_prompts(
     """Return n prompts of min_tokens to max_tokens tokens, sampled from the beginnings of random documents.
 
     With `pool`, all prompts belong to that pool. The prompts are different, but they repeat if the corpus is too small
-    for n different ones. If no document has a suitable beginning, any position is tried. Raises DataError if no prompt
-    is found at all.
+    for n different ones. If no document has a suitable beginning, prompts may begin at any of the first 2^20 tokens.
+    Raises DataError if no prompt is found at all.
     """
     if not 1 <= min_tokens <= max_tokens:
         raise ValueError(

@@ -37,11 +37,14 @@ class DocumentSource(Protocol):
         ...
 
     def stamp(self) -> dict[str, Any]:
-        """Return cheap values, such as a size, that change whenever the content may have changed; {} if none exist."""
+        """Return values, such as a size, that change whenever the content may have changed; {} if none exist.
+
+        Unlike the digest, they are found without reading the content.
+        """
         ...
 
     def digest(self, heartbeat: Callable[[], None] | None = None) -> str:
-        """Return a digest of the content. This may read all content; `heartbeat` is called regularly meanwhile."""
+        """Return a digest of the content. This may read all content, and calls `heartbeat` regularly."""
         ...
 
     def count(self) -> int | None:
@@ -49,7 +52,7 @@ class DocumentSource(Protocol):
         ...
 
     def documents(self) -> Iterator[str]:
-        """Yield the documents in order, without surrounding white space and without empty ones.
+        """Yield the documents in the order of the source, without surrounding white space and without empty ones.
 
         Raises DataError for a malformed document.
         """
@@ -216,7 +219,7 @@ def validation_source(config: DataConfig, data_dir: Path) -> DocumentSource | No
 
 
 def _local_source(name: str, config: DataConfig, data_dir: Path) -> FileSource | None:
-    """Return the source of a file or a dataset, or None if `name` is neither.
+    """Return the source for a local file or an uploaded dataset, or None if `name` has neither form.
 
     The manifest of a dataset names its text field, so `config.text_field` applies to files only.
     """

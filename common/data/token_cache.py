@@ -67,10 +67,10 @@ def open_cache(
 ) -> TokenCache:
     """Return the cache in `folder`; if there is none, create it with `build(temporary folder)`.
 
-    `expected` holds the values that the header must have. `stamp` and `digest` describe the current source; the digest
-    is computed only if the stamp differs from the recorded one. `heartbeat` is called several times a second while
-    another process builds the cache, and while files are hashed. Raises DataError if the cache is stale or damaged, and
-    StorageError if it cannot be written.
+    `expected` holds the values that the header must have. `stamp` and `digest` return the stamp and the digest of the
+    source as it is now. For an existing cache, `digest` is called only if the stamp differs from the one in the header.
+    `heartbeat` is called several times a second while another process builds the cache, and while files are hashed.
+    Raises DataError if the cache is stale or damaged, and StorageError if it cannot be written.
     """
     if not folder.exists():
         with _writing(folder), _lock(folder, heartbeat):

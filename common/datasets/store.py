@@ -160,7 +160,7 @@ class DatasetStore:
             shutil.rmtree(path, ignore_errors=True)
 
     def sweep(self) -> int:
-        """Remove the folders of uploads and deletions whose processes have died; return their number.
+        """Remove the folders of uploads and deletions whose processes have died; return the number of folders.
 
         It is safe to call while other processes upload and delete.
         """
@@ -175,7 +175,10 @@ class DatasetStore:
         return removed
 
     def sweep_caches(self) -> int:
-        """Delete unfinished token caches of dead processes and return their number. Caches being built are kept."""
+        """Delete unfinished token caches of dead processes, but keep caches that are being built.
+
+        Returns the number of deleted caches.
+        """
         removed = 0
         for path in list((self.data_dir / CACHE).glob(".*.tmp")):
             name = path.name[1:].rsplit(".", 2)[0]

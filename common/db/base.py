@@ -33,6 +33,9 @@ class Base(DeclarativeBase):
 
 
 def one_of(column: str, values: Iterable[str]) -> str:
-    """Return the SQL for a CHECK that `column` is one of `values`; a set is listed in the order of its enumeration."""
+    """Return the SQL for a CHECK that `column` is one of `values`.
+
+    The members of a set are listed in the order in which their enumeration defines them.
+    """
     listed = [word for word in type(next(iter(values))) if word in values] if isinstance(values, Set) else values
     return f"{column} IN ({', '.join(repr(str(value)) for value in listed)})"

@@ -30,7 +30,8 @@ MEMORY_BYTES: Final = 256 * 1024 * 1024
 """Number of bytes that the child may allocate for a page (compressed and decompressed), its dictionary and a batch.
 Most writers make pages of 1 MiB, DuckDB makes pages of up to 100 MB."""
 MOST_NAMES: Final = 13
-"""Largest number of column names in a schema: one more than an error message lists, to know whether there are more."""
+"""Largest number of column names in a schema: one more than an error message lists, so that the reader knows whether
+there are more."""
 
 
 class ColumnSchema(TypedDict):
@@ -47,7 +48,11 @@ class ColumnSchema(TypedDict):
 
 
 class DecodingFailure(TypedDict):
-    """Why decoding failed: lack of memory, a damaged file (with pyarrow's reason), a too long text, or an OSError."""
+    """Why decoding failed.
+
+    memory: too little memory. damaged: a damaged file. long: a text that is too long. system: an
+    OSError.
+    """
 
     kind: Literal["memory", "damaged", "long", "system"]
     reason: str

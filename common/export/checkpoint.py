@@ -58,9 +58,9 @@ def export_checkpoint(
 ) -> ExportResult:
     """Write the model or controller in `source` to `folder` atomically.
 
-    `folder` must be new or empty; with `force` it may also be an older export without other files. Raises NotFoundError
-    and CheckpointError for the source, ConflictError and InvalidInputError for the folder, InvalidInputError for a
-    controller in the format hf, StorageError if a file cannot be written.
+    `folder` must be new or empty; with `force` it may also be a folder that contains only an older export. Raises
+    NotFoundError and CheckpointError for the source, ConflictError and InvalidInputError for the folder,
+    InvalidInputError for a controller in the format hf, StorageError if a file cannot be written.
     """
     folder = folder.absolute()
     require_writable_target(folder, source, force=force)

@@ -23,8 +23,9 @@ LIST_FILE = ".tidal-export.json"
 def require_writable_target(folder: Path, source: Path, *, force: bool) -> None:
     """Raise an error if `folder` must not be written.
 
-    Raises ConflictError if the folder is not empty. With `force`, an older export without other files may be replaced.
-    Raises InvalidInputError if the path is not a folder, or if it is or contains `source`.
+    Raises ConflictError if the folder is not empty. With `force`, a folder that contains only an older export is
+    accepted, because it may be replaced. Raises InvalidInputError if the path is not a folder, or if it is or contains
+    `source`.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InvalidInputError(f"{folder}: this is not a folder; give a folder that is new or empty")
@@ -93,7 +94,7 @@ def write_folder(
 
 
 def _read_file_list(folder: Path) -> dict[str, Any] | None:
-    """Return names and sizes from the folder's list of files, or None without a readable list."""
+    """Return names and sizes from the folder's list of files, or None if there is no readable list."""
     try:
         files = json.loads((folder / LIST_FILE).read_bytes())["files"]
     except (OSError, ValueError, LookupError, TypeError):

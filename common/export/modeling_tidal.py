@@ -118,7 +118,10 @@ class TidalBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, cos, sin, mask, modulation, cache, total):
-        """`mask` (B, 1, T, total) bool, None for plain causal attention; `cache` may be None."""
+        """Return the output (B, T, D) for x (B, T, D). `total` is T plus the number of cached positions.
+
+        `mask` is (B, 1, T, total) bool; None means plain causal attention. `cache` may be None.
+        """
         B, T, D = x.shape
         h = self.ln1(x)
         projected = (self.q_proj(h), self.k_proj(h), self.v_proj(h))
@@ -265,7 +268,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         if inputs_embeds is not None and past == 0:
             return {"inputs_embeds": inputs_embeds, **inputs}
         if attention_mask is not None and attention_mask.shape[1] > input_ids.shape[1]:
-            # The cache begins with embeddings, or with tokens of an earlier call, which input_ids does not contain.
+            # The cache begins with embeddings or with tokens of an earlier call; input_ids contains neither of them.
             new = max(attention_mask.shape[1] - past, 1)
         else:
             new = max(input_ids.shape[1] - past, 1)
@@ -279,7 +282,8 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _check_context(self, position_ids, total, attention_mask):
         limit = self.rope_cos.shape[0]
-        # Without padding, comparing the length is enough. With padding, the host has to wait for the device.
+        # Without padding, comparing the length is enough. With padding, the positions are needed, so the host waits for
+        # the device.
         if total > limit and (attention_mask is None or int(position_ids.max()) >= limit):
             raise ValueError(
                 f"{total} tokens do not fit into the model's context of {limit}; "

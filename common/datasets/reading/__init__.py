@@ -43,9 +43,11 @@ BLOCK_BYTES = 1 << 20
 
 
 def reader_of(kind: str, text_field: str, where: str, path: Path, *, limit_bytes: int | None = None) -> Reader:
-    """Return the reader of a format. `where` names the file in errors; `finish` may read the whole file at `path`.
+    """Return a reader for the format `kind`.
 
-    `limit_bytes` limits the decoded text of formats that are compressed themselves; beyond it TooMuchText is raised.
+    `where` names the file in errors. `path` is where the complete file will be when the reader's `finish` is called.
+
+    `limit_bytes` limits the decoded text of a parquet file; beyond it TooMuchText is raised.
     """
     if kind == "txt":
         return TextReader(where)

@@ -56,7 +56,7 @@ def _values(column: Any) -> list[str | None]:
 
 
 def _slices(column: Any) -> Iterator[Any]:
-    """Yield parts of a column with at most SLICE_BYTES, or with a single row."""
+    """Yield the column in parts of at most SLICE_BYTES; a row or a dictionary array is not split further."""
     for chunk in getattr(column, "chunks", ()):
         yield from _slices(chunk)
     if hasattr(column, "chunks"):

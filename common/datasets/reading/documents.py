@@ -43,7 +43,7 @@ class Reader(ABC):
         """The bytes so far, until there are enough to recognise the kind of file; None afterwards."""
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """Yield the documents that end within the next bytes."""
+        """Yield the documents that end within `data`, the next bytes of the file."""
         if self._head is not None:
             self._head += data
             if len(self._head) < HEAD_BYTES:
@@ -66,7 +66,7 @@ class Reader(ABC):
 
     @abstractmethod
     def _read(self, data: bytes) -> Iterator[str]:
-        """Yield the texts that end within the next bytes of the file. They may be blank or too long."""
+        """Yield the texts that end within `data`, the next bytes of the file. They may be blank or too long."""
 
     @abstractmethod
     def _end(self) -> Iterator[str]:

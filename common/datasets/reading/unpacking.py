@@ -26,7 +26,7 @@ class Unpacker:
         self._member: zlib._Decompress | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the decompressed contents of the next bytes; raise DataError if the gzip is damaged."""
+        """Decompress `data`, the next bytes of the file. Raises DataError if the gzip is damaged."""
         if self._start is not None:
             self._start += data
             if len(self._start) < len(GZIP_MAGIC):
@@ -35,8 +35,8 @@ class Unpacker:
         if self._member is None:
             yield data
         else:
-            # Pass small parts. zlib copies the rest of its input at the end of each member, which may have only 20
-            # bytes.
+            # Pass the input to zlib in small parts: at the end of each member, zlib copies the rest of its input, and a
+            # member may have only 20 bytes.
             for start in range(0, len(data), PART_BYTES):
                 yield from self._unpack(data[start : start + PART_BYTES])
 

@@ -26,7 +26,7 @@ class Analysis(Base):
     """The identifier: `ana_` followed by 16 random characters."""
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
-    """The job that computed the analysis; each job has at most one, however many attempts it needs."""
+    """The job that computed the analysis; a job has at most one analysis, even after several attempts."""
     kind: Mapped[str]
     name: Mapped[str | None]
     request: Mapped[dict[str, Any]] = mapped_column(JSON())

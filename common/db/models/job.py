@@ -105,12 +105,13 @@ class Job(Base):
     """The kind of process that changes the status: api, claimer, owner or reaper. Each UPDATE of the status sets this
     column.
 
-    The trigger checks it against the table of transitions and then sets it to NULL."""
+    The trigger checks this column against the table of transitions and then sets it to NULL."""
     desired_state: Mapped[str] = mapped_column(server_default=text("'run'"))
     desired_at: Mapped[datetime | None]
     """Time at which the current desired state was set. The grace period of a stop begins at this time."""
     cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
-    """Whether the stop was requested as cancel: SIGKILL follows at the end of the grace period, without SIGTERM."""
+    """True after a cancel request: if the trainer has not stopped at the end of the grace period, it gets SIGKILL at
+    once."""
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
     """Number of attempts so far, which is also the fencing token of the current attempt."""
     lease_owner: Mapped[str | None]
@@ -123,7 +124,7 @@ class Job(Base):
     checkpoint_ref: Mapped[str | None]
     """The newest registered checkpoint, `<experiment id>/checkpoints/<name>`."""
     checkpoint_step: Mapped[int | None]
-    """The highest registered step."""
+    """The highest step of the job's registered checkpoints."""
     not_before: Mapped[datetime | None]
 
     progress_step: Mapped[int | None]
