@@ -1,6 +1,6 @@
 """The queue of the requests that the engine has received and not started yet.
 
-It takes them from Redis and loads their models. A separate thread loads models. Therefore a new checkpoint delays
+The queue takes the requests from Redis and loads their models in a separate thread. Therefore a new checkpoint delays
 neither running sequences nor requests whose models are already loaded. A request stays in Redis, where it can expire,
 until a slot may be free for it. Decoding is in `services.generator.engine`.
 """
@@ -25,7 +25,7 @@ from services.generator.model_cache import ModelCache
 WAIT_SECONDS = 0.02
 """Longest time in seconds for which an idle engine waits for a model to load.
 
-A new request may be delayed by the same time.
+A request that arrives during this wait is delayed until the wait ends.
 """
 
 Models = Future[tuple[DecodingModel, GatingPolicy | None]]
@@ -147,7 +147,7 @@ class AdmissionQueue:
         return None
 
     def wait(self) -> None:
-        """Wait until the models of one request are loaded, but at most `WAIT_SECONDS`."""
+        """Wait until the models of any of the loading requests are loaded, but at most `WAIT_SECONDS`."""
         wait([loading.models for loading in self.loading], WAIT_SECONDS, FIRST_COMPLETED)
 
     def release(self, request_id: str) -> None:
@@ -170,8 +170,8 @@ class AdmissionQueue:
     def _models_if_loaded(self, request: GenerationRequest) -> Models | None:
         """Return the request's models as a finished future, or None if they are not loaded or cannot be read.
 
-        In the second case the caller passes the request to the loader thread, which loads the models or reports the
-        error.
+        If this returns None, the caller passes the request to the loader thread, which loads the models or reports why
+        they cannot be read.
         """
         try:
             found = self._models.get_if_loaded(request.checkpoint, request.rl_checkpoint, request.id)

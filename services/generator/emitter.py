@@ -1,12 +1,12 @@
 """Sends the events of all requests to Redis.
 
-Each api process reads its events from its own stream; it is called a reader here. The emitter sends in its own thread,
-so that the engine continues to decode while it waits for Redis. Each call to Redis sends all queued events, in one
-stream entry per reader. If Redis is slow, more events are queued between two calls, and the entries become larger. When
-`BACKLOG` batches are queued, the engine waits. The same call to Redis checks which clients have disconnected and which
-api processes have ended. Once a second the emitter also sends a beacon to each reader: an entry without events. It
-lists the active requests of the reader and contains the number of the newest entry, from which the reader can detect
-that an entry was lost.
+An api process is called a reader here. Each reader has its own stream in Redis. The emitter sends in its own thread, so
+that the engine continues to decode while the emitter waits for Redis. Each call to Redis sends all queued events, in
+one stream entry per reader. If Redis is slow, more events are queued between two calls, and the entries become larger.
+When `BACKLOG` batches are queued, the engine waits. The same call to Redis checks which clients have disconnected and which
+api processes have ended. Once a second the emitter also sends a beacon to each reader: an entry without events. A
+beacon lists the active requests of the reader and contains the number of the newest entry for the reader. From this
+number the reader can detect that an entry was lost.
 
 While Redis does not answer, the emitter repeats the call for `RESEND_SECONDS`. Then it drops the entries, because by
 then the api has answered its clients with an error. Every entry has a number, by which readers detect repeated and lost
@@ -53,7 +53,7 @@ BEACON_SECONDS = 1.0
 BEACONS_AFTER_SECONDS = 10.0
 """Time in seconds for which a reader still receives beacons after its last entry.
 
-From a beacon it detects a lost entry.
+From a beacon the reader detects that its last entry was lost.
 """
 RESEND_SECONDS = 5.0
 """Time in seconds for which the emitter tries to send an entry while Redis does not answer."""
@@ -67,8 +67,8 @@ WATCH_SECONDS = 0.2
 class FinalEvent:
     """The last event of a request.
 
-    The emitter calls `event`, so that the decoding thread does not have to build the event. If `large` is true, a
-    separate thread calls it, so that other events do not wait for it.
+    `event` builds the event. The emitter's thread calls `event`, so that the decoding thread does not have to. If
+    `large` is true, another thread calls `event`, so that the events of other requests do not wait for it.
     """
 
     request_id: str
@@ -287,8 +287,8 @@ class Emitter:
         ended_readers: set[str] = set()
         if check_presence:
             present = {reader: count > 0 for reader, (_, count) in zip(readers, answers.pop(), strict=True)}
-            # An interruption of this engine's own subscription may also have interrupted the subscriptions of the
-            # readers; the check is then not valid.
+            # If this engine's own subscription was interrupted, the subscriptions of the readers may have been
+            # interrupted at the same time. In that case, this check proves nothing about the readers.
             unchanged = subscription if self._presence.subscription == subscription else None
             ended_readers = self._absences.record_check(present, unchanged, now)
             if ended_readers:

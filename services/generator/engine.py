@@ -27,7 +27,7 @@ from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_PROMPT, EVENT_
 log = get_logger(__name__)
 
 MAX_PREFILL_SEQUENCES = 16
-"""Number of sequences that may join in one step; then no further request joins until the next step.
+"""Number of sequences that may join in one step. All further requests wait for the next step.
 
 A larger number would delay the running sequences.
 

@@ -40,7 +40,9 @@ ENGINE_SETTINGS = (
     "generator_slots",
     "presence_seconds",
 )
-"""Settings that the child receives as environment variables. It does not read `.env`, which contains further secrets.
+"""Settings that the child receives as environment variables.
+
+The child does not read the file `.env`, because that file contains further secrets.
 """
 ENGINE_ENVIRONMENT = {
     # Use huge pages also for torch's allocations (`common.generation.cpu.huge_pages`). This has no effect before glibc
@@ -68,7 +70,7 @@ LAST_RESTART_SECONDS = 10.0
 FINISH_SECONDS = 3.0
 """Longest time in seconds for which `close` waits for requests in progress."""
 EXIT_SECONDS = 3.0
-"""Time in seconds after which a child that does not exit when its channel is closed is killed with SIGKILL."""
+"""Time in seconds from the closing of the channel to SIGKILL, for a child that has not exited by then."""
 
 
 class EngineHost:
@@ -102,7 +104,7 @@ class EngineHost:
         return len(self._handed_over)
 
     def hand_over(self, request_id: str, sequences: int = 1) -> bool:
-        """Hand a request for `sequences` sequences over to the child; if none runs, the next child gets the request.
+        """Hand a request for `sequences` sequences over to the child; if no child runs, the next one gets the request.
 
         Return False if the host is closing. Otherwise block until the child has a free slot, and return True. While
         this call blocks, the next request stays in the queue in Redis, where another generator may take it.
@@ -208,7 +210,10 @@ class EngineHost:
                 self._changed.notify_all()
 
     def _send(self, request_id: str) -> None:
-        """Send a request to the child. If none runs, the next child gets the request. The caller must hold the lock."""
+        """Send a request to the child; if no child runs, the next one gets the request.
+
+        The caller must hold the lock.
+        """
         if self._channel is not None:
             try:
                 self._channel.send("generate", request_id)

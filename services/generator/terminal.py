@@ -1,8 +1,9 @@
 """`python -m services.generator.terminal`: generates one text without any service, for `tidal generate --local`.
 
-It reads one JSON object from stdin: {"checkpoint": path, "policy": path or null, "prompt": text, and the parameters of
-`common.generation.generate`}. It writes JSON lines to stdout: {"event": "token" | "done" | "error", "data": {…}};
-`services.generator.wire` builds the data. Ctrl-C or a closed stdout ends the process at once.
+It reads one JSON object from stdin. The keys `checkpoint` and `policy` contain paths (`policy` may be null), and
+`prompt` contains the text. All other keys are keyword arguments of `common.generation.generate`. It writes JSON lines
+to stdout, each with the keys `event` and `data`. The event is "token", "done" or "error"; its data is built by
+`services.generator.wire`. Ctrl-C or a closed stdout ends the process at once.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ log = get_logger(__name__)
 class OutboxRelay:
     """Publishes rows until `stop` is set.
 
-    `poll_seconds` is the longest time between two polls, and therefore also the longest time until it notices `stop`.
+    `poll_seconds` is the longest time between two polls, and therefore also the longest time until the relay notices
+    `stop`.
     """
 
     def __init__(

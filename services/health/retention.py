@@ -25,8 +25,7 @@ from common.logging import get_logger
 
 ROUND_SECONDS = 3600.0
 LEFTOVER_SECONDS = 3600.0
-"""Age in seconds from which an unfinished file or deletion is a leftover, because no running process still works on it.
-"""
+"""Minimum age in seconds of a leftover. No process works on an unfinished file or deletion for so long."""
 CHECK_SECONDS = 10.0
 """Seconds between two checks of the free space."""
 EARLY_SECONDS = 60.0

@@ -1,10 +1,11 @@
 """The sweep loop: every `reaper_seconds`, it does one sweep of the job queue and then sends a heartbeat.
 
-A sweep (`common.jobs.sweep.run_sweep`) requeues jobs whose worker was lost and repeats notifications. The next sweep
-begins earlier if a lease, or the waiting time of a stale job, ends earlier; jobs of a lost worker then do not wait for
-the interval. The heartbeat contains the time of the last successful sweep, from which `healthcheck` detects that sweeps
-fail. After an outage of the database or a suspension of this process, the reaper acts only once the database has
-answered for `reaper_contact_seconds` without a break (`DatabaseContact`).
+A sweep (`common.jobs.sweep.run_sweep`) requeues jobs whose worker was lost and repeats notifications. If a lease, or
+the waiting time of a stale job, ends before the next sweep is due, the next sweep begins at that end. Jobs of a lost
+worker are therefore requeued without a delay of up to `reaper_seconds`. The heartbeat contains the time of the last
+successful sweep, from which `healthcheck` detects that sweeps fail. After an outage of the database or a suspension of
+this process, the reaper acts only once the database has answered for `reaper_contact_seconds` without a break
+(`DatabaseContact`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from common.redis.publisher import RedisPublisher
 from tidal_client.vocabulary import utc_text
 
 MARGIN_SECONDS = 0.02
-"""Delay in seconds from the end of a lease to the sweep, because a lease expires only after its end."""
+"""Delay in seconds from the end of a lease to the sweep. Exactly at the end, the lease would still count as valid."""
 
 log = get_logger(__name__)
 

@@ -108,7 +108,7 @@ def migrate(settings: Settings) -> int:
 def lend(folder: Path, settings: Settings) -> int:
     """Run PostgreSQL and Valkey of `folder`, without the services, until stdin ends.
 
-    Meanwhile no stack can start in this folder.
+    No stack can start in this folder while the two servers run.
     """
     with stack_lock(folder), ExitStack() as stops:
         addresses = {

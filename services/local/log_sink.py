@@ -161,7 +161,7 @@ class _Repeats:
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """{line with its numbers replaced: (number of such lines that may be written, time when it was computed)}."""
+        """{line with its numbers replaced: (how many more such lines may be written, time when this was computed)}."""
         self._left_out = 0
         self._since = 0.0
 

@@ -43,7 +43,7 @@ class EmbeddedServer:
         self.reused = False
         """Whether the last `start()` used a server that was already running."""
         self.aside: Path | None = None
-        """Where `start()` moved the data of a deleted folder with the same path; None if there was no such data."""
+        """Path to which `start()` moved the data of an earlier, deleted folder with the same path; None otherwise."""
 
     @property
     def state(self) -> ServerState:
@@ -160,7 +160,7 @@ class EmbeddedServer:
     def _remove_leftovers(self) -> None:
         """Remove processes and files that would prevent a start.
 
-        A crash leaves them behind, or a deleted folder with the same path.
+        They come from a crash, or from a server whose folder had the same path and was deleted.
         """
 
     def _prepare(self) -> None:
@@ -232,8 +232,8 @@ def has_working_directory(process: Any, folder: Path) -> bool:
 def end_stray_processes(names: Sequence[str], folder: Path, signals: Sequence[signal.Signals]) -> None:
     """End processes whose name is in `names` and whose working directory is `folder`.
 
-    The folder may have been deleted and created again since they started. `signals` are sent in order, one second
-    apart, until all processes have ended.
+    All of them get the first signal in `signals`. Those that have not ended a second later get the next signal, and so
+    on. A process may have been started in an earlier folder with the same path, which was deleted since.
     """
     strays = [p for p in psutil.process_iter(["name"]) if p.info["name"] in names and has_working_directory(p, folder)]
     for number in signals:

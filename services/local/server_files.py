@@ -1,9 +1,9 @@
 """Files of the embedded servers, except the data itself: port and password, locks, and the location of the data.
 
 The file with port and password has mode 0600. PostgreSQL refuses to run as root; if this process runs as root,
-PostgreSQL runs as the user `nobody`, who cannot read folders inside a folder with mode 0700. Therefore its data is then
-stored below /var/lib/tidal, together with a copy of PostgreSQL's programs if `nobody` cannot read the original. The
-file `location` in the server's folder contains the path of the data.
+PostgreSQL runs as the user `nobody`, who cannot read folders inside a folder with mode 0700. In this case, PostgreSQL's
+data is stored below /var/lib/tidal, together with a copy of PostgreSQL's programs if `nobody` cannot read the original.
+The file `location` in the server's folder contains the path of the data.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def move_aside(home: Path) -> Path | None:
 def unused_data() -> list[tuple[Path, int]]:
     """Return (path, size in bytes) of each data folder in SHARED_HOME that no server uses any more.
 
-    Such data was moved aside, or its server's folder was deleted.
+    A data folder is unused if it was moved aside, or if the folder of its server was deleted.
     """
     found: list[tuple[Path, int]] = []
     if os.geteuid() != 0 or not SHARED_HOME.is_dir():
@@ -242,7 +242,7 @@ def readable_program(folder: Path, account: Account | None) -> Path:
             temporary.rename(home)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if not copied.is_dir():  # If it exists, another process has made the copy at the same time.
+            if not copied.is_dir():  # Otherwise another process has just made the copy.
                 raise StorageError(f"cannot copy PostgreSQL to {home}: {error}") from error
     return copied
 

@@ -158,7 +158,8 @@ class StackSupervisor:
     def _server(self, name: str, setting: str, server: EmbeddedServer) -> str:
         """Return the URL of a server.
 
-        It is the URL in the setting if that is set; otherwise start the embedded server and return its URL.
+        If the environment or `.env` sets `setting` to a URL, return that URL. Otherwise start the embedded server
+        `server` and return its URL.
         """
         if setting in self.settings.model_fields_set:
             self._log(f"{server.name}: using the server in TIDAL_{setting.upper()}")

@@ -1,4 +1,4 @@
-"""The entry point of the trainer: as the child of a supervisor, or without services with `--local`.
+"""The entry point `python -m services.trainer`: the child of a supervisor or, with `--local`, a program of its own.
 
 The connection to the supervisor is opened before torch is imported, because the import takes seconds.
 """

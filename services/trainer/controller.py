@@ -1,6 +1,7 @@
-"""Controller jobs: training and ablation. The callers resolve the paths.
+"""Controller jobs: training and ablation.
 
-Both the handlers of a worker's trainer and `--local` call these functions. The training loop is in
+The functions are called by `services.trainer.handlers` for jobs of a worker, and by `services.trainer.local` for `tidal
+train`. Their arguments are paths, not references to checkpoints. The training loop is in
 `common.rl.train_controller`.
 """
 

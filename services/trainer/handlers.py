@@ -109,7 +109,7 @@ def ablation(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
 
 
 def analysis(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
-    """Analyse the modulation of samples for given prompts; a controller chooses it, or it is fixed or random."""
+    """Analyse samples for given prompts, generated with a modulation that a controller chooses, or fixed or random."""
     from services.trainer import trajectories
 
     payload = AnalysisPayload.model_validate(job.payload)

@@ -1,7 +1,7 @@
-"""Language model jobs: pretraining and evaluation. The callers resolve the paths.
+"""Language model jobs: pretraining and evaluation.
 
-Both the handlers of a worker's trainer and `--local` call these functions. The training loop is in
-`common.training.pretrain`.
+The functions are called by `services.trainer.handlers` for jobs of a worker, and by `services.trainer.local` for `tidal
+train`. Their arguments are paths, not references to checkpoints. The training loop is in `common.training.pretrain`.
 """
 
 from __future__ import annotations

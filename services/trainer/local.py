@@ -1,7 +1,8 @@
 """Training without services: `python -m services.trainer --local lm|rl --config … --out …`, called by `tidal train`.
 
-It does the same work as a job of a worker, but reports to a terminal. `--out` is the folder of the experiment; the same
-command resumes from the newest checkpoint there. Exit statuses: 0 completed, 1 failed, 3 stopped with a checkpoint.
+It does the same work as a job of a worker, but reports to a terminal. The option `--out` names the folder of the
+experiment. If that folder already contains checkpoints, the training resumes from the newest one. Exit statuses:
+0 completed, 1 failed, 3 stopped with a checkpoint.
 """
 
 from __future__ import annotations
@@ -158,9 +159,9 @@ def _existing(path: Path) -> Path:
 
 
 def _resume_source(options: argparse.Namespace) -> Path | None:
-    """Return the checkpoint folder that `--resume-from` names, or None.
+    """Return the checkpoint folder that `--resume-from` names; None without this option.
 
-    Checkpoints in `--out` take precedence over it.
+    If the folder `--out` already contains checkpoints, the training resumes from the newest of those instead.
     """
     if options.resume_from is None:
         return None

@@ -70,7 +70,7 @@ class SupervisedHooks(DiskHooks):
         super().__init__(reserve, writer)
         self.lifeline = lifeline
         self.finishing = False
-        """True once only the last message remains to be sent. After it, the supervisor may close the socket."""
+        """True once only the last message remains to be sent, after which the supervisor may close the socket."""
         self._channel = channel
         self._attempt = attempt
         self._phase = "starting"
@@ -117,8 +117,8 @@ class SupervisedHooks(DiskHooks):
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Queue metrics for the writer and log them.
 
-        In every attempt after the first one, the first call also rewinds the metrics of earlier attempts; it may come
-        from a validation before the first step.
+        In every attempt after the first one, the first call of this method or of `report_progress` rewinds the metrics
+        of earlier attempts. A validation before the first step calls this method before `report_progress`.
         """
         self._rewind(step)
         self._writer.add(kind, step, values)
@@ -145,9 +145,10 @@ class SupervisedHooks(DiskHooks):
         return self._request
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
-        """Report a wait for disk space; None reports its end, with the phase before the wait.
+        """Report that the training waits for disk space, or, if `shortage` is None, that the wait is over.
 
-        The supervisor does not kill a waiting trainer, because these reports show that it is alive.
+        After the wait, the phase before the wait continues. The supervisor does not kill a waiting trainer, because
+        these reports show that the trainer is alive.
         """
         if shortage is None:
             self._send(PhaseEntered(name=self._phase))
@@ -237,9 +238,9 @@ class SupervisedHooks(DiskHooks):
         self.lifeline.wait()
         with self._save_lock:
             save = self._save
-        self._emergency_thread = None  # From here on, a later request starts another thread.
+        self._emergency_thread = None  # A request from now on starts another thread.
         request = self._request
-        assert request is not None  # This thread was started by a request.
+        assert request is not None  # A stop request has started this thread.
         # Without `save` there is nothing to save yet. After "complete", the training ends by itself.
         if save is None or request is StopRequest.COMPLETE:
             return
@@ -277,8 +278,9 @@ class SupervisedHooks(DiskHooks):
 
 
 def _ends_without_failing(error: TidalError, request: StopRequest) -> bool:
-    """Return whether a checkpoint that could not be written must not fail the job.
+    """Return False if the job fails because `error` prevented its last checkpoint, True if the attempt just ends.
 
-    A full disk never fails the job. Any other error of the disk fails the job only if a pause was requested.
+    A full disk never fails the job. Any other error of the disk fails the job only if a pause was requested. All other
+    errors fail the job.
     """
     return isinstance(error, DiskFullError) or (isinstance(error, StorageError) and request is not StopRequest.PAUSE)

@@ -106,7 +106,10 @@ def sample_of(generation: Generation) -> GeneratedSample:
 
 
 def _group_by_settings(groups: list[SampleGroup]) -> dict[tuple[str, float], list[int]]:
-    """Return {(gating mode, modulation): indices of its groups}. Groups with the same key may share a batch."""
+    """Return {(gating mode, modulation): indices of the groups with these settings}.
+
+    Samples of groups with the same settings may be generated in one batch.
+    """
     indices: defaultdict[tuple[str, float], list[int]] = defaultdict(list)
     for number, group in enumerate(groups):
         indices[group.gating_mode, group.modulation].append(number)

@@ -43,7 +43,7 @@ class Ending:
     message: str = ""
     """The error message of the job; empty without a fault."""
     killed: KillReason | None = None
-    """The reason for which the supervisor killed the trainer, unless that is a fault."""
+    """The reason for which the supervisor killed the trainer; None for NO_PROGRESS, which is a fault."""
 
 
 def classify(

@@ -26,7 +26,9 @@ log = get_logger(__name__)
 
 OPEN_PATH = "/healthcheck"
 REMOVED_PATHS = ("/login",)
-"""Paths that are removed. Flower's login handler creates an object of another class, so the guard could not protect it.
+"""Paths that `guard` removes from Flower's table.
+
+Flower's login handler creates an object of another class, which would not contain the guard.
 """
 HEADERS = {
     "X-Frame-Options": "DENY",
@@ -52,7 +54,7 @@ def guard(handlers: list[Any], settings: dict[str, Any], access: FlowerAccess) -
     Both arguments are changed in place.
     """
     handlers[:] = [_guarded_entry(entry, access) for entry in handlers if not path_of(entry).startswith(REMOVED_PATHS)]
-    # Tornado itself adds the handlers for the folder of static files, with the class in the settings.
+    # The handler for static files is not in the table: Tornado adds it later and takes its class from the settings.
     settings["static_handler_class"] = _guarded(StaticFileHandler, access)
 
 

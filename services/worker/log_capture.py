@@ -40,7 +40,7 @@ BACKLOG_BYTES = 1024 * 1024
 A trainer that waits for the disk writes little.
 """
 CLOSE_SECONDS = 2.0
-"""Longest time in seconds for which `close` waits for the end of the pipe, and then again for Redis.
+"""Longest time in seconds for which `close` waits for the end of the pipe. Afterwards it waits as long for Redis.
 
 A grandchild may hold the pipe open, and Redis may not answer.
 """

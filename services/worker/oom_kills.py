@@ -3,7 +3,7 @@
 The counter of this process's memory cgroup is used (version 2: memory.events, version 1: memory.oom_control). It covers
 all processes of the cgroup, which includes the trainer. If there is no such counter, the counter of the whole machine
 in /proc/vmstat is used. In a container without a cgroup namespace, the cgroup's files are directly at the mount point
-and not at the path in /proc/self/cgroup; therefore both are tried.
+and not at the path in /proc/self/cgroup; therefore both places are tried.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from statistics import median
 WINDOW_SECONDS = 60.0
 """Minimum length in seconds of the interval over which the pace is measured."""
 FACTOR = 10.0
-"""The limit for the time without a message between steps, as a multiple of the median interval between messages."""
+"""Between steps, a trainer may send no message for this multiple of the median interval between its messages."""
 WARM_UP = 20
-"""Number of measured intervals from which the median is used. With fewer intervals, the limit of a phase applies."""
+"""With at least this number of measured intervals, their median is used. Until then, the limit for a phase applies."""
 
 
 class ProgressMeter:

@@ -114,7 +114,7 @@ class Worker:
         return "the worker is shutting down"
 
     def _return_notification(self, queue: str) -> None:
-        """Send the notification again. This worker shuts down, and all other workers may be waiting for one."""
+        """Send the notification again, because this worker shuts down and another worker may be waiting for one."""
         try:
             with self._sessions.begin() as session:
                 add_notifications(session, queue)
@@ -125,7 +125,7 @@ class Worker:
     def drain(self) -> None:
         """Claim no further jobs, and stop the running ones. Does not wait for their end.
 
-        They write a checkpoint and return to the queue.
+        The running jobs write a checkpoint and return to the queue.
         """
         self._draining.set()
         with self._lock:

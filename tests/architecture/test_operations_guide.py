@@ -1,4 +1,4 @@
-"""docs/operations.md explains all statuses, desired states, events and error codes that the code writes, no others."""
+"""docs/operations.md explains exactly the statuses, desired states, events and error codes that the code writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tidal_client.vocabulary import TERMINAL, DesiredState, JobStatus
 
 GUIDE = (PROJECT_ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 WRITERS = ("add_event", "write_event", "_free_slot", "_record")
-"""Functions that write an event. Their third argument is its name."""
+"""Functions that write an event. Their third argument is the name of the event."""
 STATUS_EVENTS = {"starting", "running", "completing"}
 """Events that are named after the new status (`common.jobs.ownership.transition`)."""
 
@@ -84,7 +84,7 @@ def test_a_new_event_would_be_found(source: str) -> None:
 def test_every_status_and_desired_state_is_explained() -> None:
     assert explained("What each status means") == set(JobStatus)
     assert all(f"`{state}`" in section("What each status means") for state in DesiredState)
-    assert len(TERMINAL) == 3  # The guide contains: "The last three are final".
+    assert len(TERMINAL) == 3  # The guide says of the statuses: "The last three are final".
 
 
 def test_every_error_code_of_a_job_is_explained() -> None:

@@ -93,8 +93,8 @@ def test_eight_windows_share_one_stream_and_each_gets_every_event_once(
         assert len(pages[3 - 1].evaluate("window.seen")) == 20
         pages[3 - 1].evaluate("window.dispatchEvent(new Event('pageshow'))")
         all_received(wanted)
-        # If its epoch key is missing, the api concludes that Redis was emptied. It resets every stream, which then
-        # continues.
+        # If the epoch key is missing in Redis, the api concludes that Redis was emptied, and resets every stream. After
+        # the event `reset`, each window still receives new events.
         client.delete(EPOCH)
         for page in pages:
             page.wait_for_function("() => window.seen[0] === 'reset'")

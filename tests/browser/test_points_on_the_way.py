@@ -83,7 +83,7 @@ def test_a_run_that_is_compared_goes_on(site: Site, visit: Visit, running: dict[
     expect(page.get_by_text("1 of the runs was deleted.")).to_be_visible()
     chart = page.locator("section[aria-label='Loss: training']")
     expect(chart.locator(".legend button")).to_have_count(2)
-    # The legend shows this step, because the other training has more steps.
+    # The legend shows the last step of this training, because the other training has more steps.
     newest = chart.locator(".legend button", has_text="Spring tide").locator("small")
     first = newest.inner_text()
     assert re.fullmatch(r"at \d+", first)

@@ -59,7 +59,7 @@ function Metrics({ chart }) {
   const notes = [];
   for (const [i, id] of ids.entries()) {
     const state = states[i];
-    if (!state) continue; // never true here, but the type checker does not know that
+    if (!state) continue; // no element is missing, but the type checker does not know that
     if (state.error) {
       const { status, message } = state.error;
       notes.push(status === 404 ? `Experiment ${id} does not exist.` : `Experiment ${id}: ${message}`);
@@ -93,7 +93,8 @@ function Metrics({ chart }) {
 }
 
 /**
- * Returns the experiments with their shared stores. The component renders again when points change.
+ * Returns, for each id, the experiment and the store of its points, or null while they are loading. Charts of the same
+ * experiment share one store. The component renders again when points change.
  *
  * @typedef {{found: Api.Experiment, store: SeriesStore, error?: undefined} | {error: Ui.Failure}} State
  * @param {string[]} ids

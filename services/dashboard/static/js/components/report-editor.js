@@ -47,7 +47,7 @@ export function ReportEditor({ draft, now }) {
     text.setRangeText(BLOCK, text.selectionStart, text.selectionStart);
     draft.change({ markdown: text.value });
     text.focus();
-    text.setSelectionRange(begin, begin + "EXPERIMENT".length); // typed text replaces the selected placeholder
+    text.setSelectionRange(begin, begin + "EXPERIMENT".length); // so that typing replaces the placeholder
   };
   /** @param {KeyboardEvent} event */
   const onKey = (event) => {

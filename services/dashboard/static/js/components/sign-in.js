@@ -1,5 +1,5 @@
-// The sign-in dialog. Without a token, the dashboard is read-only; if the server requires a token for reading, it shows
-// nothing.
+// The sign-in dialog. Without a token, users can read the dashboard but change nothing. If the server requires a token
+// for reading, the dashboard shows no data without one.
 import { html, useState } from "../lib/html.js";
 import { useStore } from "../lib/store.js";
 import { signIn, signOut } from "../lib/api.js";

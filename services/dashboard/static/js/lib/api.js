@@ -3,15 +3,15 @@ import { createStore } from "./store.js";
 import { session, signInOpen, forget, keepToken, token } from "./session.js";
 
 /**
- * The address of the page, below which the API is. All views share one document, so this is correct also behind a proxy
- * that adds a path.
+ * The address of the page. The paths of the API are relative to this address. All views share one document, so the
+ * address is also correct behind a proxy that adds a path.
  */
 export const base = new URL(".", document.baseURI);
 /** @param {string} path */
 export const url = (path) => new URL(path.replace(/^\//, ""), base).href;
 
 /**
- * Whether the server answered the last request: "online" or "offline".
+ * A store with the value "online" if the server answered the last request, otherwise "offline".
  */
 export const connection = createStore(/** @type {"online" | "offline"} */ ("online"));
 
@@ -75,8 +75,8 @@ export class Problem extends Error {
    */
   constructor(status, body) {
     const { detail = "", errors: [first, ...more] = [] } = body;
-    // For an invalid body, `detail` names only the first invalid field, and by its dotted path. The message therefore
-    // lists all invalid fields with readable names.
+    // For an invalid body, `detail` contains only the first invalid field, and calls it by its dotted path. The
+    // message of this error therefore lists all invalid fields with readable names.
     const raw = first && detail.startsWith(first.location);
     super((raw ? [first, ...more].map(findingText).join("; ") : detail) || body.title || `HTTP status ${status}`);
     this.status = status;
@@ -88,7 +88,7 @@ export class Problem extends Error {
 }
 
 /**
- * Returns whether a later retry may succeed, because the server did not answer or a part of it is unavailable.
+ * Returns true if the same request may succeed later: the server did not answer, or a part of it is unavailable.
  *
  * @param {Ui.Failure | null | undefined} error
  */
@@ -100,7 +100,7 @@ export const isTemporary = (error) => [0, 502, 503, 504].includes(error?.status 
  * @property {unknown} [body]
  * @property {Record<string, string>} [headers]
  * @property {AbortSignal} [signal]
- * @property {string | null} [as] token to send instead of the one of the session
+ * @property {string | null} [as] the token to send; default: the token of the signed-in user
  * @param {string} path
  * @param {Options} [options]
  */

@@ -62,7 +62,10 @@ function makeDraft(path, found) {
     timer = setTimeout(save, pause);
   };
 
-  /** Saves the text, or waits for a request that is running. Never throws, because an error only changes the state. */
+  /**
+   * Saves the text. If a request is already running, only waits for that request. Never throws, because an error only
+   * changes the state.
+   */
   function save() {
     clearTimeout(timer);
     busy ??= send().finally(() => {
@@ -91,7 +94,7 @@ function makeDraft(path, found) {
     if (error.status === 409) {
       const stored = await get(path).catch(() => null);
       if (stored) return update({ state: "conflict", error, stored });
-      update({ state: "offline", error }); // the next attempt to save loads the stored text
+      update({ state: "offline", error }); // the next attempt to save tries again to load it
       later(AGAIN_MS);
     } else if (error.status === 401) {
       update({ state: "signed-out", error });

@@ -8,7 +8,7 @@ function decoded(part) {
   try {
     return decodeURIComponent(part);
   } catch {
-    return null; // only possible for an invalid percent encoding, which no address of the dashboard contains
+    return null; // The percent encoding is invalid. No link of the dashboard contains such a part.
   }
 }
 

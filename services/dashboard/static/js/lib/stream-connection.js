@@ -10,7 +10,7 @@ const SILENCE_MS = 45_000;
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
 const SETTLE_MS = 20;
-const ABSENT_MS = 150_000; // longer than two pings of a hidden window, whose timers run only once a minute
+const ABSENT_MS = 150_000; // longer than two pauses between pings of a hidden window, which can send one ping a minute
 
 /**
  * Yields each event of a response as {id, event, data}. For a comment, `event` is "comment".
@@ -89,8 +89,8 @@ class StreamConnection {
   }
 
   /**
-   * Adds a window or component that follows a topic. Returns the id of the event after which it receives events, or
-   * null if that is not known yet.
+   * Adds a window or component that follows a topic. Returns the id of the last event that the window or component
+   * does not receive, or null if that id is not known yet.
    *
    * @param {string} name
    * @param {string | null} since
@@ -116,7 +116,8 @@ class StreamConnection {
   }
 
   /**
-   * Reconnects with the current topics. The old connection is closed first, so that it changes no positions any more.
+   * Reconnects with the current topics. The old connection is closed first, so that its events no longer change the
+   * positions (`at`) of the topics.
    */
   restart() {
     this.aborter?.abort();

@@ -116,7 +116,10 @@ function bodyOf(form) {
 
 /** @param {string} name */
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-/** Names of the fields in the request, and their names in a job (`config.…`). Errors of the API refer to either. */
+/**
+ * Names of the fields in a request for an analysis, and their names in a job (`config.…`). An error of the API contains
+ * the first or the second name, depending on what was sent.
+ */
 const FIELDS = [
   "kind",
   "checkpoint",

@@ -27,14 +27,14 @@ export function Experiment({ id }) {
   /** @type {Api.ExperimentPath} */
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const state = useLoad((signal) => get(path, signal), [id]);
-  const early = useMemo(() => readPoints(path), [id]); // loaded in parallel with the experiment
+  const early = useMemo(() => readPoints(path), [id]); // does not wait for the experiment
   return html`<${Loaded} state=${state} rows=${6}
     >${(found) => html`<${View} found=${found} path=${path} state=${state} early=${early} />`}<//
   >`;
 }
 
 /**
- * Loads both kinds of metrics. The caller handles a failure.
+ * Loads the points of all kinds of metrics (`KINDS`). The caller handles a failure.
  *
  * @param {Api.ExperimentPath} path
  */
@@ -142,8 +142,8 @@ function View({ found, path, state, early }) {
 }
 
 /**
- * Returns the status and the progress of the experiment, and keeps them and the points in the store up to date from the
- * stream of the experiment.
+ * Returns the status and the progress of the experiment, and adds new points to the store. The stream of the experiment
+ * keeps all of this up to date.
  *
  * @typedef {object} Live
  * @property {string} status
@@ -202,7 +202,7 @@ function useLive(found, path, state, early) {
       },
       checkpoint: () => setNow((old) => ({ ...old, checkpoints: old.checkpoints + 1 })),
       "log-lines": () => newLines.set((count) => count + 1),
-      reset: () => loadWithRetries().catch(() => {}), // `load` shows the error
+      reset: () => loadWithRetries().catch(() => {}), // `load` has shown the error
     };
     /** @type {Points | null} */
     let first = early;

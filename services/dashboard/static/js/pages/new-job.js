@@ -74,7 +74,7 @@ function Form({ params, configs, texts, groups, before }) {
   const key = draftOf(params, kind);
   const [kept] = useState(() => {
     /** @type {Draft | undefined} */
-    const sent = history.state?.draft; // set if the user submitted the form and then went back
+    const sent = history.state?.draft; // exists if the user submitted the form and then went back
     if (sent) history.replaceState(null, "");
     return sent ?? /** @type {Draft | null} */ (recall(key));
   });
@@ -148,7 +148,7 @@ function Form({ params, configs, texts, groups, before }) {
     next.delete("data.validation_source");
     if (value && value !== base.flat?.get("data.source")) {
       next.set("data.source", value);
-      // The validation corpus belongs to the previous training corpus.
+      // The validation corpus in the file belongs to the training corpus in the file, which is replaced here.
       if (base.flat?.get("data.validation_source")) next.set("data.validation_source", null);
     }
     return setChanges(next);
