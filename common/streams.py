@@ -26,7 +26,10 @@ def shows_unicode(encoding: str) -> bool:
 
 
 def as_typed(argument: str) -> str:
-    """Decode a command-line argument as UTF-8 if the locale could not; return any other argument unchanged."""
+    """Decode a command-line argument as UTF-8 if the encoding of the locale could not decode it.
+
+    Any other argument is returned unchanged.
+    """
     try:
         return argument.encode("ascii", "surrogateescape").decode("utf-8") if not argument.isascii() else argument
     except UnicodeError:

@@ -198,7 +198,7 @@ def _split(command: str) -> list[str]:
 
 
 def _check_tidal(words: list[str], command: click.Command) -> Iterator[str]:
-    """Yield the first part of a `tidal` command that does not exist.
+    """Yield the first subcommand in a `tidal` command that does not exist, or the options that do not exist.
 
     In the command, `a|b` stands for several subcommands.
     """
@@ -219,8 +219,10 @@ def _check_tidal(words: list[str], command: click.Command) -> Iterator[str]:
 
 
 def check_routes(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
-    """Yield the paths below /api and /v1, and the HTTP methods written before such a path, that the OpenAPI document
-    lacks."""
+    """Yield each path below /api or /v1 that the OpenAPI document lacks.
+
+    If an HTTP method is written before a path, yield the path also if the document has it without this method.
+    """
     for line, code in [*document.inline, *document.commands]:
         found = re.search(r"(?:^|[\s\"'])(?:https?://[^/\s]*)?((?:/api|/v1)(?:/[\w{}<>$./\[\]-]*)?)", code)
         if found is None or code.startswith("location "):

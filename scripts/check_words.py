@@ -26,7 +26,8 @@ TOP_FILES = (
     *("Dockerfile", "Dockerfile.gpu", "alembic.ini"),
 )
 LEFT_OUT = ("docs/glossary.md", "docs/decisions/0019-", "scripts/check_words.py", "tests/unit/scripts/test_check_words")
-"""Files about the words themselves, which are not searched. Neither are CHANGELOG.md, vendored files and test data."""
+"""Beginnings of the paths of files that are not searched, because these files are about the words themselves. `files`
+also skips vendored files and test data."""
 WORD_PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
 
 

@@ -3,7 +3,7 @@
 `make compose-check` runs it after `docker compose up -d --wait`. It needs Docker and the `.env` of the project; the
 variable COMPOSE replaces the command `docker compose`. It submits one small training, restarts every service in turn
 while the job runs and prints one line per check. The exit status is 1 when a check fails. The script neither builds nor
-starts the project. Of the networks, it checks which containers join them, but not their firewall rules.
+starts the project. It checks which networks each container joins, but not the firewall rules of these networks.
 """
 
 from __future__ import annotations

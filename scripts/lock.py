@@ -23,7 +23,7 @@ prefix."""
 
 
 def main() -> int:
-    """Write both files. If uv fails, exit with uv's status."""
+    """Write the files of EXTRAS. If uv fails, exit with uv's status."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         build: list[str] = tomllib.load(file)["build-system"]["requires"]
     for name, extras in EXTRAS.items():
@@ -60,7 +60,7 @@ def split(text: str) -> list[str]:
 
 
 def depends_on_index(entry: str) -> bool:
-    """Return whether the files of the entry's package differ between torch's indexes."""
+    """Return whether torch's package indexes for CPU and for CUDA have different files of the entry's package."""
     name = entry.partition("==")[0].partition("[")[0]
     return any(name.startswith(known) if known.endswith("-") else name == known for known in INDEX_DEPENDENT)
 

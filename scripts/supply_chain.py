@@ -27,10 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 VENDORED = ROOT / "services" / "dashboard" / "static" / "vendor" / "manifest.json"
 EXTRAS = ("local", "torch")
 SERVICES = ("pypi", "osv")
-"""Advisory services of pip-audit. Each is queried only about the packages for which the services before it did not
-answer."""
+"""Advisory services of pip-audit. The first service is queried about all packages, each later one only about packages
+for which no earlier one answered."""
 SERVICE_SECONDS = 300
-"""Maximum duration of one run of pip-audit."""
+"""Maximum duration of one run of pip-audit, in seconds."""
 LICENCES = (
     *("0BSD", "Apache", "BSD", "BSL-1.0", "CC0", "CNRI-Python", "HPND", "ISC", "LGPL", "MIT", "MPL", "Mozilla"),
     *("NVIDIA", "PSF", "Python", "Unlicense", "Zlib", "ZPL"),

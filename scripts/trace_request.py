@@ -9,11 +9,11 @@ prints the files in the order in which the request reached them:
 * `generate`: from a prompt at `POST /api/generate` to the tokens at the client.
 
 WAYS lists the relays: functions that pass a request to another process or thread, or that end it. A file is on the way
-of a request if one of its functions was on the call stack when a relay was called. `--all` also lists the files whose
-functions were called for the request but had returned by then, such as checks and queries. These are functions that
-were called during the request, and never or seldom while the stack was idle (for `metric`: while the trainer reported
-nothing). Calls during an import and code of other libraries are not counted. The script takes about three minutes.
-`--read FOLDER` evaluates an earlier run again.
+of a request if one of its functions was on the call stack when a relay was called. `--all` also lists files whose
+functions were called for the request, but had returned before a relay was called, such as checks and queries. A call
+during the request counts as a call for the request if the function is never or seldom called while the stack is idle
+(for `metric`: while the trainer reports nothing). Calls during an import and code of other libraries are not counted.
+The script takes about three minutes. `--read FOLDER` evaluates an earlier run again.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ SETTLE_SECONDS = 3.0
 """Pause after a request, in which processes finish their work for it. Calls in this time are not counted for any
 request."""
 SELDOM = 3.0
-"""A ratio. A function that an idle stack calls as well is listed only if the request calls it more than SELDOM times as
-often as an idle stack does in the same time."""
+"""A ratio. If an idle stack calls a function as well, the function is listed only if it is called during the request
+more than SELDOM times as often as in an equally long time of the idle stack."""
 FIRST_STEP = "common/training/pretrain.py:_take_step"
 BETWEEN_SECONDS = 4.0
 """Approximate time between two metrics of the job that `metric` follows. The calls between them count as those of an
@@ -83,8 +83,8 @@ WAYS = {
 """Maps each kind of request to its relays: functions that pass the request to another process or thread, or that end
 it."""
 PROCESSES = {"common/redis/shipper.py:StreamShipper._send": "services.trainer"}
-"""Maps a relay to a text; only processes whose command contains this text count for it. A worker ships log lines with
-the same function."""
+"""Maps a relay to a text; only calls in processes whose command contains this text count as calls of the relay. A
+worker calls the same function to send log lines."""
 TINY: dict[str, Any] = {
     "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
     "data": {"source": "builtin:stories", "max_documents": 200},

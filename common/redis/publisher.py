@@ -1,8 +1,8 @@
 """Publishes to Redis: notifications of workers as Celery messages, job-updates in streams, changed desired states.
 
-Celery is used only as a producer (no worker, no result backend). Every call has a timeout of a few seconds. It raises
-UnavailableError when Redis does not answer, ValueError for a message that Redis will never accept. Each thread needs
-its own publisher, which owns its connections.
+Celery is used only as a producer (no worker, no result backend). Every call has a timeout of a few seconds. A call
+raises UnavailableError when Redis does not answer, and ValueError for a message that Redis will never accept. Each
+thread needs its own publisher, which owns its connections.
 """
 
 from __future__ import annotations

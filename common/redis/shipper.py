@@ -1,9 +1,10 @@
 """Sends the complete lines of growing files to Redis streams: each line exactly once, also after lost connections.
 
-The files hold the data; this module only keeps the position up to which it was sent. Each batch of entries and the new
-position are written in one MULTI, so after a lost connection the position in Redis shows whether the last batch
-arrived. If Redis was emptied and has no position, the position in memory is used, and readers restart from the archive.
-Errors of Redis are never raised. The caller writes the files and decides when to send.
+The data stay in the files; this module only keeps the position up to which they were sent. Each batch of entries and
+the new position are written in one MULTI, so after a lost connection the position in Redis shows whether the last batch
+arrived. If Redis was emptied and has no position, sending continues at the position in memory, and readers of the
+streams read the earlier lines from the files. Errors of Redis are never raised. The caller writes the files and decides
+when to send.
 """
 
 from __future__ import annotations
@@ -67,7 +68,10 @@ class StreamShipper:
         return self._position
 
     def ship(self, files: Sequence[Path], *, force: bool = False) -> bool:
-        """Send all new lines; return whether that succeeded. `force` ignores the delay after an earlier failure."""
+        """Send all new lines; return False if they could not be sent.
+
+        After a failure, a call returns False at once until a delay has passed. With `force`, it tries again at once.
+        """
         if not force and time.monotonic() < self._retry_at:
             return False
         try:

@@ -1,4 +1,4 @@
-"""Parses and checks fenced blocks ```chart, which describe a chart in YAML or JSON; each kind of chart has a model.
+"""Parses and checks fenced blocks ```chart, which describe a chart in YAML or JSON; each kind has a Pydantic model.
 
     {"experiments": ["<id>"], "metrics": ["Losses/Total", "Losses/Validation"], "title": "Loss", "logScale": true}
     {"kind": "ablation", "experiment": "<id>", "quantity": "total", "paired": true}
@@ -75,7 +75,7 @@ class TrajectoryChart(_Chart):
 
 
 class SweepChart(_Chart):
-    """A line chart of a measure of texts (such as the word count) over the modulation 0, 0.5 and 1, by prompt."""
+    """A line chart with one line per prompt: a measure such as the word count at modulation 0, 0.5 and 1."""
 
     kind: Literal["sweep"]
     analysis: AnalysisId

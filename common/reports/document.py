@@ -1,4 +1,4 @@
-"""Exports a report as a single HTML file, or as Markdown with tables of the charts' end values.
+"""Exports a report as a single HTML file, or as Markdown with a table of values after each chart.
 
 The HTML page has no script and loads nothing; its content security policy allows only its own style sheet. It follows
 the light or dark theme of the reader's system and can be printed. The caller passes a function `figure_of`, which reads
@@ -121,7 +121,7 @@ def html_document(
 
 
 def markdown_document(title: str, markdown: str, figure_of: FigureOf) -> str:
-    """Return the report as Markdown, in which a table of its end values follows the block of each chart."""
+    """Return the report as Markdown. The block of each chart is followed by a table of the chart's values."""
     lines = markdown.split("\n")
     at, out = 0, [f"# {literal(title)}", ""]
     for part in render_parts(markdown):

@@ -1,4 +1,4 @@
-"""The contents of charts, which are lines or bars with labels, and tables of their end values."""
+"""The contents of charts (lines or bars with labels), and tables of the last values of lines and the values of bars."""
 
 from __future__ import annotations
 

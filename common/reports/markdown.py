@@ -55,9 +55,9 @@ Part = HtmlPart | ChartPart | ProblemPart
 
 
 def render_parts(markdown: str, *, views: bool = True) -> list[Part]:
-    """Return the parts of a report in order; raises no errors.
+    """Return the parts of a report from its beginning to its end; raises no errors.
 
-    With `views`, links to views of the dashboard are kept.
+    With `views`, links to views of the dashboard are kept; otherwise, their text replaces them.
     """
     parser = _PARSERS[views]
     env: dict[str, Any] = {}
@@ -129,7 +129,7 @@ def _allowed(url: str) -> bool:
 
 
 def _link_open(self: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
-    """Render a link whose target is not sent the address of this page (no referrer)."""
+    """Render a link so that the browser does not send the address of this page (the referrer) to the linked site."""
     if not str(tokens[idx].attrGet("href") or "").startswith("#"):
         tokens[idx].attrSet("rel", "noopener noreferrer")
     return self.renderToken(tokens, idx, options, env)

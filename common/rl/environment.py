@@ -82,9 +82,9 @@ class DecodingEnvironment:
         self._restart(torch.ones(self.num_envs, dtype=torch.bool, device=self.device), fresh=True)
 
     def refill(self, steps: int) -> None:
-        """Prefill the prompts that `steps` steps with episodes of full length need, and one more per sequence.
+        """Prefill the prompts that `steps` steps need if every episode has full length, and one more per sequence.
 
-        If many episodes terminate early, the pool is used again from its beginning.
+        If episodes terminate early and more prompts are needed, the pool is used again from its beginning.
         """
         rounds = -(-steps // self.episode_length) + 1
         self._pool = self._prefill(self._sample_prompts(rounds * self.num_envs))
@@ -104,7 +104,10 @@ class DecodingEnvironment:
         return Transition(step.components, next_observation, terminated, truncated)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return copies of the state from which the environment can continue exactly, except the pool of prompts."""
+        """Return a copy of the state from which the environment can continue exactly.
+
+        The copy does not contain the pool of prompts, which `refill` builds again.
+        """
         d = self.decoder
         state = {
             "keys": d.cache.keys,
@@ -123,7 +126,10 @@ class DecodingEnvironment:
         return copies
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a result of `state_dict`; call `refill` afterwards. Raises ValueError if its shapes differ."""
+        """Restore a result of `state_dict`; call `refill` afterwards.
+
+        Raises ValueError if the saved tensors have other shapes than those of this environment.
+        """
         d = self.decoder
         if state["keys"].shape != d.cache.keys.shape or state["logits"].shape != d.logits.shape:
             raise ValueError(

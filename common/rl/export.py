@@ -40,7 +40,10 @@ def write_policy(state: ControllerState, directory: Path) -> Path:
 
 
 def write_points(points: Sequence[Mapping[str, float]], directory: Path) -> Path:
-    """Write {"points": [one mapping per iteration]} to `rl_metrics/rl_training_metrics.json`. Raises StorageError."""
+    """Write `points`, one mapping per iteration, to `rl_metrics/rl_training_metrics.json` under the key "points".
+
+    Raises StorageError.
+    """
     path = directory / METRICS_FILE
     write_atomic(path, lambda temporary: write_json(temporary, {"points": [dict(point) for point in points]}))
     return path

@@ -133,7 +133,7 @@ def ppo_update(
     r) of Schulman's note "Approximating KL divergence"; clip_fraction is the share of transitions with |r − 1| >
     clip_range. Here, r is the probability ratio of new and old policy. Loss and gradient norm are checked before each
     step of the optimiser; this check is the only synchronisation with the device per minibatch. Raises DivergedError if
-    one of them is not finite.
+    the loss or the gradient norm is not finite.
     """
     sums: Tensor | None = None
     updates = 0

@@ -64,7 +64,10 @@ def prepare_training(
 
 
 def resume_from_checkpoint(state: ControllerState, hooks: TrainingHooks) -> None:
-    """Resume from the newest intact checkpoint, if any. Report damaged checkpoints, and why the resume is not exact."""
+    """Resume from the newest intact checkpoint, if any.
+
+    Report damaged checkpoints and, if training cannot continue bit-exactly, the reasons.
+    """
     manager = state.writer.manager
     info = newest_intact_checkpoint(manager, hooks)
     if info is None:

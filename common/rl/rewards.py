@@ -1,9 +1,9 @@
 """Computes the reward of a decoding step: five components and their weighted sum, for one token or a batch.
 
 `step_reward` is the readable definition in plain floats. Rollouts use `reward_components`, which computes the same
-components for B sequences on the device. Both score the distribution after repetition penalty and temperature, but
-before top-p and top-k (the scored distribution). Tokens are sampled from the distribution after top-p and top-k (the
-sampling distribution).
+components for B sequences on the device. Both functions score the distribution after repetition penalty and
+temperature, but before top-p and top-k (the scored distribution). Tokens are sampled from the distribution after top-p
+and top-k (the sampling distribution).
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def reward_weights(config: RewardConfig) -> tuple[float, ...]:
 
 
 def without_components(weights: Sequence[float], *names: str) -> tuple[float, ...]:
-    """Return `weights` with those of the components `names` set to 0, and the others scaled to keep the sum.
+    """Return `weights` with those of the components `names` set to 0.
+
+    The others are scaled so that the sum stays the same.
 
     Raises ValueError for an unknown name, and if no weight above 0 remains.
     """

@@ -119,7 +119,10 @@ def constrained_weights(weights: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def hinge_cost(diversity: Tensor, threshold: float = 0.55) -> Tensor:
-    """Return the cost max(0, threshold − diversity), whose sum the cost critic predicts; any shape."""
+    """Return the cost of each step, max(0, threshold − diversity), for a tensor of any shape.
+
+    The cost critic predicts the sum of these costs over the rest of an episode.
+    """
     return (threshold - diversity).clamp_min(0)
 
 

@@ -37,7 +37,7 @@ class ControllerCounters:
     seconds: float = 0.0
     """Training time in seconds over all attempts."""
     finished: bool = False
-    """Whether training has ended, so that only the policy file and the ablation are left to do."""
+    """True once the last iteration is finished. Only the policy file and the ablation then remain."""
     best_evaluation: float | None = None
     """Highest reward of an evaluation so far; None before the first one."""
     episode: EpisodeMean = field(default_factory=EpisodeMean)
@@ -83,7 +83,7 @@ class ControllerState(Resumable):
     def take_iteration(self, update: Callable[[], dict[str, float]], transitions: int) -> dict[str, float]:
         """Run `update`, which changes the policy and returns its metrics; count the iteration and mark the state.
 
-        If `update` raises, the policy may be changed only in part, so no further checkpoint is written.
+        If `update` raises, it may have changed only a part of the policy, so no further checkpoint is written.
         """
         with self._lock:
             try:

@@ -1,9 +1,9 @@
 """Trains a controller for a language model's checkpoint, writes the policy and runs the ablation.
 
 An iteration collects a rollout, computes advantages, runs the PPO epochs and reports metrics. The entropy coefficient
-and the learning rate are constant within an iteration; they follow the finished share of the transitions, or the used
-share of `max_seconds` if it is larger. Run it with `tidal train rl --config … --out …`. Homeostasis, constrained mode
-and gate training have formulas in `common.rl.schedules`, but are not used here.
+and the learning rate are constant within an iteration; they depend on the finished share of the transitions or on the
+used share of `max_seconds`, whichever is larger. Run it with `tidal train rl --config … --out …`. Homeostasis,
+constrained mode and gate training have formulas in `common.rl.schedules`, but are not used here.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def optimizer_steps(optimizer: torch.optim.Optimizer) -> int:
 
 
 _METRIC_OF = {"the PPO loss": names.POLICY_LOSS, "the gradient norm": names.RL_GRADIENT_NORM}
-"""{`DivergedError.quantity`: name of the metric that records the value that is not finite}."""
+"""Maps `DivergedError.quantity` to the name of the metric under which the value that is not finite is recorded."""
 
 
 def _check_finite(point: Mapping[str, float]) -> None:
@@ -192,7 +192,10 @@ class _ControllerTraining:
         self.started_at = self.saved_at = time.monotonic()
 
     def iterate(self) -> StopRequest | None:
-        """Iterate until transitions or time are used up and return None, or until a stop request and return it."""
+        """Run iterations until transitions or time are used up, then return None.
+
+        If a stop request arrives earlier, return the request.
+        """
         ppo, counters = self.config.ppo, self.state.counters
         while counters.step < ppo.total_steps:
             wait_at_boundary(self.hooks, self.state)

@@ -1,10 +1,11 @@
 """Waits in the phase `waiting_for_disk` while a disk has less free space than its reserve.
 
-A training calls `wait_at_boundary` between two steps. If disk space is short, this function saves the state if it fits
-into the reserve, so that a pause, a stop or a crash of the worker loses no step. Then it waits until there is space
-again or a stop request arrives. If the disk became full while a checkpoint was written, that checkpoint is written
-before the next step. `wait_for_disk` is for work without a state to save, `write_when_disk_has_space` for files that
-are written once. `common.disk` measures the free space; the hooks report the wait.
+A training calls `wait_at_boundary` between two steps. If disk space is short, this function first saves the state,
+provided that it fits into the reserve; then a pause, a stop or a crash of the worker during the wait loses no step.
+After that, it waits until there is space again or a stop request arrives. If the disk became full while a checkpoint
+was written, that checkpoint is written before the next step. `wait_for_disk` is for work without a state to save,
+`write_when_disk_has_space` for files that are written once. `common.disk` measures the free space; the hooks report the
+wait.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def write_when_disk_has_space(
 def wait_to_retry_write(hooks: TrainingHooks, reason: str) -> StopRequest | None:
     """Wait after a write failed with `reason`.
 
-    Return None once a retry may succeed; end early on a stop request and return it.
+    Return None once a retry may succeed. If a stop request arrives earlier, return the request.
     """
     refused = hooks.disk_refused(reason)
     with _waiting_for_disk(hooks, refused, EVERY_REQUEST) as disk_wait:
@@ -131,14 +132,14 @@ def wait_to_retry_write(hooks: TrainingHooks, reason: str) -> StopRequest | None
 def wait_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
     """Wait while the disk has too little space; return the time spent in seconds.
 
-    Before the wait, saves the last finished step if it fits into the reserve. Returns early on any stop request, which
-    the caller handles as usual. Checks the disk at most once a second.
+    Before the wait, saves the state after the last finished step if this state fits into the reserve. Returns early on
+    any stop request, which the caller handles as usual. Checks the disk at most once a second.
     """
     shortage = _shortage(hooks, state)
     if shortage is None:
         return 0.0
-    # The wait is reported before a running save ends, because a large checkpoint may take longer than the time limit of
-    # a step.
+    # Report the wait before `wait_until_idle`: a large checkpoint that is being written may take longer than the time
+    # limit of a step.
     hooks.waiting_for_disk(shortage)
     state.writer.wait_until_idle()  # a running write uses space, and the removal of old checkpoints frees some
     shortage = _shortage(hooks, state)
@@ -209,7 +210,7 @@ def _fits(state: Savable, shortage: Shortage) -> bool:
 def _save(state: Savable) -> bool:
     try:
         info = state.save()
-    except StorageError as error:  # the training waits and retries after any error of the disk, instead of failing
+    except StorageError as error:  # after any disk error, the training waits and retries
         log.error("the last step cannot be saved and stays in memory until the disk has space", reason=error.message)
         return False
     log.info("the last step was saved before the wait for disk space", checkpoint=info.name)

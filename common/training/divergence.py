@@ -28,8 +28,9 @@ def withdraw_and_explain(
     """Withdraw the checkpoints of the diverged state and return the error to raise instead of `error`.
 
     `number` is the number of the checkpoints that hold the diverged state. If the training started from a checkpoint of
-    another experiment, `started_from` is its path and `first_number` the number of that start. `when` is a phrase such
-    as "at update 12", and `change` advises which setting to change. No thread may write checkpoints during the call.
+    another experiment, `started_from` is the path of that checkpoint and `first_number` the number at which this
+    training started. `when` is a phrase such as "at update 12", and `change` advises which setting to change. No thread
+    may write checkpoints during the call.
     """
     hooks.phase("verifying checkpoints")
     withdrawn = manager.withdraw(number)

@@ -1,7 +1,8 @@
 """Computes validation loss, perplexity and sample texts of a language model, during training and at its end.
 
-Validation reads the held-out tokens in order, in non-overlapping chunks of the context length, and uses no randomness:
-two validations of the same weights give the same loss. The comparison of controllers is in `common.rl.ablation`.
+Validation reads the held-out tokens from the first to the last, in non-overlapping chunks of the context length, and
+uses no randomness: two validations of the same weights give the same loss. The comparison of controllers is in
+`common.rl.ablation`.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def validation_values(loss: float) -> dict[str, float]:
 def generate_samples(model: TransformerLM, config: EvaluationConfig) -> list[dict[str, Any]]:
     """Generate a continuation of each configured prompt without gating, with the same seeds at every call.
 
-    Each entry is {"prompt", "generated" (the continuation as text), "tokens" (their number)}.
+    Each entry has the keys "prompt", "generated" (the continuation as text) and "tokens" (the number of generated
+    tokens).
     """
     packed = DecodingModel(model)
     return [_sample(packed, prompt, number, config) for number, prompt in enumerate(config.prompts)]

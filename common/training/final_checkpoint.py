@@ -1,9 +1,10 @@
 """Writes the last checkpoint of a training, and decides what happens when the write fails.
 
-If there is no other checkpoint, a pause would lose the work, so it ends with an error. If the reason is a full disk,
-the worker returns the job to the queue, to start again when there is space. Stop and drain are obeyed even without a
-checkpoint, and a training that ends by itself still tries to write its final files. In both cases, the event
-`checkpoint_failed` is reported.
+If the write fails and there is no older checkpoint, the stop request decides. A pause would lose the work, so the
+training ends with an error; if the disk is full, the worker then returns the job to the queue, to start again when
+there is space. A request to stop or drain is obeyed even without a checkpoint. A training that has taken all its steps,
+or was requested to complete, still tries to write its final files. Except for a pause, the event `checkpoint_failed` is
+reported.
 """
 
 from __future__ import annotations

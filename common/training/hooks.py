@@ -130,7 +130,7 @@ class TrainingHooks(Protocol):
         """
 
     def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
-        """Return a shortage for a write that failed with `reason` on a full disk, even if it shows free space."""
+        """Return a shortage for a write that failed with `reason` on a full disk, even if the disk shows free space."""
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
         """Report that the training waits for disk space. Called every few seconds during the phase `waiting_for_disk`.

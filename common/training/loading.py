@@ -136,13 +136,13 @@ class _LoadingThread(Generic[T]):
         return self._results[0]
 
     def progress(self, step: str, done: int, total: int | None) -> None:
-        """Report progress; called by the function.
+        """Report progress; the function that runs in the thread calls this.
 
-        With the step "fetch", it announces a call that reports no progress.
+        The step "fetch" announces a download, during which the library reports no progress.
         """
         if self.abandoned.is_set():
             raise _Abandoned
-        if step == "tokenise":  # only this step writes to the disk; an existing cache can be read from a full disk
+        if step == "tokenise":  # only tokenising writes to the disk; reading a cache works on a full disk
             self._wait_for_space()
             if self.abandoned.is_set():
                 raise _Abandoned

@@ -77,7 +77,7 @@ class LocalHooks(DiskHooks):
         self._writer.close()
 
     def request(self, request: StopRequest) -> None:
-        """Record a stop request from a signal handler; raise KeyboardInterrupt if there already is one."""
+        """Record a stop request from a signal handler; raise KeyboardInterrupt if an earlier one is recorded."""
         if self._request is not None:
             raise KeyboardInterrupt
         self._request = request

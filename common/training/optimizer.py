@@ -52,7 +52,7 @@ def take_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) ->
 
 
 def skip_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, norm: float) -> None:
-    """Clear the gradients without an update of the weights, because the `norm` of the gradients is not finite.
+    """Clear the gradients and leave the weights unchanged, because the `norm` of the gradients is not finite.
 
     Scaled fp16 gradients sometimes overflow, at the start of a training at nearly every step; the scaler then halves
     its scale and training continues. Raises DivergedError if scaling cannot be the cause: there is no scaler, the

@@ -59,7 +59,10 @@ class PretrainingRun:
         return min(1.0, self.seconds / limit) if limit else 0.0
 
     def early_stop_request(self) -> StopRequest | None:
-        """Return the current stop request, and store it in `stopped_by`, if it ends training without a final model."""
+        """Return the current stop request if it ends training without a final model, and store it in `stopped_by`.
+
+        Otherwise, return None.
+        """
         request = self.hooks.requested_stop()
         if request is None or request is StopRequest.COMPLETE:
             return None

@@ -1,10 +1,10 @@
 """Pretraining of the language model: from a configuration and a corpus to a checkpointed, evaluated, saved model.
 
 Training resumes from the newest intact checkpoint in `<directory>/checkpoints`. A stop request is obeyed at the next
-micro-batch. Loss and gradient norm are checked at every update, before it changes a weight; if one of them is not
-finite, the training ends without saving. A checkpoint is written once the next update has shown that its weights still
-give a finite loss. A training uses one device. With `max_seconds` a resume is not bit-exact, because the learning rate
-depends on the clock. Run it with `tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
+micro-batch. Loss and gradient norm are checked at every update, before the update changes a weight; if one of them is
+not finite, the training ends without saving. A checkpoint is written once the next update has shown that its weights
+still give a finite loss. A training uses one device. With `max_seconds` a resume is not bit-exact, because the learning
+rate depends on the clock. Run it with `tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _take_step(run: PretrainingRun) -> _Update | None:
 
 
 def _random_modulation(batch: int, fraction: float) -> Tensor | None:
-    """Return, for a share `fraction` of the micro-batches, a uniform modulation (B, 1) in [0, 1]; otherwise None.
+    """Return a random modulation (B, 1), uniform in [0, 1], with probability `fraction`; otherwise None.
 
     Training with random modulation makes the gates respond to it.
     """
@@ -258,7 +258,10 @@ def _validate(run: PretrainingRun) -> bool:
 
 
 def _save_when_due(run: PretrainingRun) -> None:
-    """Save the last step in the background if a checkpoint is due; its weights have already given a finite loss."""
+    """If a checkpoint is due, save the state after the last step in the background.
+
+    The current update has already computed a finite loss with the weights of this state.
+    """
     every, step = run.config.checkpoint, run.state.counters.step
     if step == run.first_step:
         return
@@ -300,11 +303,11 @@ _METRIC_OF = {
     "the gradient norm": names.GRADIENT_NORM,
     "the validation loss": names.VALIDATION_LOSS,
 }
-"""{`DivergedError.quantity`: name of the metric that records the value that is not finite}."""
+"""Maps `DivergedError.quantity` to the name of the metric under which the value that is not finite is recorded."""
 
 
 def _finish(run: PretrainingRun, directory: Path) -> bool:
-    """Evaluate and write the final model. Return False if a stop request arrives before both are finished."""
+    """Evaluate and write the final model. Return False if a stop request arrives before all files are written."""
     try:
         _save_finished(run)
         return write_final_model(

@@ -1,6 +1,6 @@
 """Makes it possible to save the state of a training at any moment, from any thread.
 
-At each point from which a training can be resumed, it calls `mark`, which copies its state except weights and
+At each point from which a training can be resumed, the training calls `mark`, which copies the state except weights and
 optimiser. Weights change only under the lock, in a block that ends with another call of `mark`. So a checkpoint always
 holds the marked state, even if another thread writes it while the training computes. The subclasses in
 `common.training.training_state` and `common.rl.state` define the contents of the state and call `mark`.
@@ -49,7 +49,7 @@ class Resumable(ABC):
     def _describe(
         self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any], score: Score | None, *, copied: bool
     ) -> TrainingSnapshot:
-        """Return the marked state with these weights and optimiser state; `copied` means that they are host copies."""
+        """Return the marked state with these weights and optimiser state; `copied` means that both are host copies."""
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -79,10 +79,11 @@ class Resumable(ABC):
             return self.writer.write_final(self._key(), self._capture)
 
     def write_final_and_block(self) -> CheckpointInfo | None:
-        """Do the same as `write_final`, but in another thread, and keep the lock, so that training cannot continue.
+        """Write the last checkpoint from another thread than the training's, and keep the lock.
 
-        The process must end afterwards. Returns None when the training is ending and has written, or is writing, its
-        last checkpoint.
+        Training therefore cannot continue, and the process must end afterwards. If the write fails, the function
+        returns or raises the same as `write_final`. It returns None when the training is ending and has written, or is
+        writing, its last checkpoint.
         """
         self._lock.acquire()
         if self._leaving:

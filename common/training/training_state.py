@@ -118,12 +118,11 @@ class TrainingState(Resumable):
         self._save_in_background(None if validation_loss is None else Score("validation loss", validation_loss))
 
     def restore(self, info: CheckpointInfo, *, own: bool = True) -> list[str]:
-        """Load a checkpoint and return the reasons why the continuation is not bit-exact; without any, the list is
-        empty.
+        """Load a checkpoint. Return the reasons why training cannot continue bit-exactly from it, if any.
 
-        `own` is False for a checkpoint of another experiment. The experiment of this training then writes its own copy,
-        and the flag `finished`, the training time and `validations_without_gain` are reset. Raises CheckpointError if
-        the checkpoint is damaged or does not fit the model.
+        `own` is False for a checkpoint of another experiment. The state is then written again as a checkpoint of this
+        experiment, and the flag `finished`, the training time and `validations_without_gain` are reset. Raises
+        CheckpointError if the checkpoint is damaged or does not fit the model.
         """
         weights, state = self.writer.manager.load(info, self.compute.device)
         try:
@@ -184,7 +183,8 @@ class TrainingState(Resumable):
                 "finished": counters["finished"],
             },
             score=score,
-            # The manager copies a state only while training continues, and then the loss of these weights is finite.
+            # A state is copied only in `save_in_background`, which is called after these weights have given a finite
+            # loss.
             proven=copied or counters["validated_step"] == counters["step"],
         )
 

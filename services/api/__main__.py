@@ -43,7 +43,8 @@ def main() -> int:
         sys.stdout.write(f"No TIDAL_AUTH_TOKEN is set; this run accepts the token: {token}\n")
         sys.stdout.flush()
     server = make_server(app, settings)
-    # After it has stopped, uvicorn raises the signal again. Ignore it then, because a requested stop must exit with 0.
+    # When a signal has stopped uvicorn, uvicorn raises this signal again. Ignore the second one, because a requested
+    # stop must exit with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     # Garbage collections skip frozen objects. All objects loaded so far live as long as the process; freezing them
@@ -63,9 +64,9 @@ def listen(settings: Settings) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sys.platform == "linux":
-        # Each connection inherits this option: the kernel drops a peer that has acknowledged no data for this time. If
-        # the process closed the connection instead, the close would wait for the peer to read the rest. The time is
-        # twice the limit for stream clients; therefore the api itself drops a slow stream client first, and counts it.
+        # Each connection inherits this option: the kernel drops a peer that has acknowledged no data for this time. An
+        # ordinary close by the process would wait for the peer to read the rest. The time is twice the limit for stream
+        # clients. Therefore the api drops a slow stream client, and counts it, before the kernel does.
         timeout_ms = round(2000 * settings.stream_client_seconds)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
     try:

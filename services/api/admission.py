@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.api.errors import problem
 
 HEALTH = frozenset({"/healthz", "/readyz"})
-"""Paths that are answered even at the limit. Such a request can still connect, because `connections` reserves
+"""Paths that are answered even at the limit. A client can still connect to request them, because `connections` reserves
 connections above the limit."""
 
 

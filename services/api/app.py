@@ -96,8 +96,8 @@ def create_app(settings: Settings, token: str) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # A stream that begins before the epoch of the event ids is in Redis would be reset once. Therefore write the
-        # epoch first; Redis may be unavailable.
+        # Write the epoch of the event ids to Redis before any stream begins, because a stream that begins earlier
+        # would be reset once. If Redis is unavailable, the api starts without it.
         with suppress(RedisError):
             await context.hub.ensure_epoch()
         with suppress(OSError):
@@ -120,7 +120,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
         # A request for /api/jobs/ gets a 404. With a redirect, some clients would lose the token.
         redirect_slashes=False,
     )
-    app.root_path = settings.root_path.rstrip("/")  # the URL is correct whether or not the proxy removes the prefix
+    app.root_path = settings.root_path.rstrip("/")  # a proxy may remove this prefix or keep it
     app.state.context = context
     app.add_middleware(BodyLimit, streams=frozenset({("POST", datasets.PATH)}))
     app.add_middleware(Admission, limit=context.limits.connections)

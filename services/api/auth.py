@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 
 class Scope(StrEnum):
-    """The scopes of a token; each scope includes the ones before it."""
+    """The scopes of a token, from the smallest to the largest; each scope includes all smaller ones."""
 
     READ = "read"
     SUBMIT = "submit"
@@ -67,8 +67,9 @@ def is_loopback(host: str) -> bool:
 
 
 def administrator_token(settings: Settings) -> tuple[str, bool]:
-    """Return the token that clients must send, and whether this function generated it, because the caller then prints
-    it.
+    """Return the token that clients must send, and True if this function generated the token.
+
+    The caller prints a generated token.
 
     Raises ConfigError when `TIDAL_AUTH_TOKEN` is shorter than 8 characters, or is not set although other machines can
     reach the service.

@@ -1,8 +1,9 @@
 """Time-outs that count only the time in which this process ran.
 
 A process may be suspended: by SIGSTOP, in a frozen container, or on a sleeping laptop. When it continues, every
-ordinary timer has expired before the process reads its sockets, and work whose result has arrived would be cancelled.
-The functions here divide a wait into slices. Each slice counts with its nominal length, however late it ends.
+ordinary timer has expired before the process reads its sockets, and with such timers, work whose result has already
+arrived would be cancelled. The functions here divide a wait into slices. Each slice counts with its nominal length,
+however late it ends.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 The cap is the smaller of `TIDAL_MAX_CONNECTIONS` and the number that the descriptor limit of the process allows. At the
 cap, a new connection replaces the one that has been idle longest. A connection without a running request is idle, even
 if it has sent part of a header. If every connection runs a request, the api closes a connection whose client neither
-sends the body nor reads the reply. If there is no such connection, the new one is accepted above the cap, because
-`admission` must still answer its request: 200 for health checks, 503 for all others. Time limits use a clock that stops
-while the event loop is blocked. No client is therefore disconnected for a delay of the api. `http_connection` tracks
-what each connection waits for.
+sends the body nor reads the reply. If there is no such connection, the new connection is accepted above the cap,
+because `admission` must still answer the request of the new client: 200 for health checks, 503 for all others. Time
+limits use a clock that stops while the event loop is blocked. No client is therefore disconnected for a delay of the
+api. `http_connection` tracks what each connection waits for.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ DESCRIPTORS_PER_CONNECTION = 2
 MIN_CONNECTIONS = 8
 """Lower bound of the cap on connections, even if the process may open only a few file descriptors."""
 SPARE = 64
-"""Number of connections that may wait to send a request, even above the cap when all others run a request. A new
-connection is closed only after SPARE later connections were accepted; therefore a health check is read even during a
-flood."""
+"""Number of connections that may wait to send a request, even above the cap when all other connections run a request. A
+new connection is closed only after SPARE later connections were accepted; therefore a health check is read even during
+a flood."""
 MAX_CANDIDATES = 64
 """Maximum number of transfers among which the most stalled one is searched."""
 STALLED_SECONDS = 5.0
@@ -54,8 +54,10 @@ class LimitedConnection(Protocol):
         """Close the connection. If a request has begun and timed out, send a 408 reply first."""
 
     def stalled_for(self) -> float:
-        """Return the seconds by which the body lags behind the minimum rate; while a reply is sent, those since its
-        last progress."""
+        """Return by how many seconds the body lags behind the minimum rate.
+
+        While a reply is sent, return the seconds since the client last read a part of the reply.
+        """
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,11 @@ class Connections:
         self.time = 0.0
         """A clock in seconds. Every sweep advances it, without the time in which the event loop was blocked."""
         self.draining = False
-        """True while the server shuts down. A connection that is accepted meanwhile is closed at once."""
+        """True while the server shuts down. A connection that is accepted during the shutdown is closed at once."""
         self._metrics = metrics
         self._open: set[LimitedConnection] = set()
-        # Dictionaries keep the insertion order: the first connection has been idle, or without progress, for the
-        # longest time.
+        # Dictionaries keep the insertion order. The first connection of `_idle` has been idle for the longest time,
+        # that of `_transfers` without progress for the longest time.
         self._idle: dict[LimitedConnection, None] = {}
         self._transfers: dict[LimitedConnection, None] = {}
         self._swept_at: float | None = None

@@ -148,7 +148,7 @@ def from_tidal_error(error: TidalError, *, request_id: str | None = None) -> JSO
 
 
 def from_database_error(error: SQLAlchemyError) -> TidalError | None:
-    """Return a TidalError if the database is unavailable, not migrated or full, or cannot store a value.
+    """Return a TidalError if the database is unavailable, not migrated or full, or if it cannot store a value.
 
     Returns None for other errors, which are bugs.
     """

@@ -10,8 +10,9 @@ no longer arrive, the generation ends with an error within seconds. The reasons 
 
 Each engine numbers its entries in the stream; a gap shows that entries were lost. A request counts as lost if it is
 neither in Redis nor marked as begun, and no engine reports that it works on the request. A generation does not fail
-when this process, Redis or an engine was idle, suspended or slow for a while: no key expires meanwhile, and time in
-which this process was suspended does not count. `operations.generate` processes the events and enforces deadlines.
+when this process, Redis or an engine was idle, suspended or slow for a while: no key in Redis expires during that time,
+and time in which this process was suspended does not count. `operations.generate` processes the events and enforces
+deadlines.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Mailbox:
         self.handed_over = False
         """Whether the request has been written to Redis."""
         self.given_up = False
-        """Whether this process has ended the generation with an error. The engine may still work on it."""
+        """Whether this process has ended the generation with an error. The engine may still be generating."""
         self.checks_without_trace = 0
         """Number of consecutive checks that found no trace of the request."""
         self._ready: list[EngineEvent] = []
@@ -131,7 +132,7 @@ class Generations:
 
     @contextmanager
     def follow(self, request_id: str) -> Iterator[Mailbox]:
-        """Yield a mailbox for the events of a request; `new_id` has returned its id.
+        """Yield a mailbox for the events of the request `request_id`, an id that `new_id` has returned.
 
         The caller sets `handed_over` after it has written the request to Redis.
         """
@@ -145,7 +146,7 @@ class Generations:
     async def cancel(self, request_id: str) -> None:
         """Request that the engine stops the generation.
 
-        While Redis does not answer, the reader retries in the background.
+        If Redis does not answer, the task that reads the stream sends this request again later.
         """
         try:
             await within(2.0, self._cancel([request_id]))
@@ -246,12 +247,13 @@ class Generations:
     def _accept(self, engine: str, number: int, *, beacon: bool) -> bool:
         """Return whether an entry is new.
 
-        If entries before it were lost, end the generations of the engine with an error. A beacon, which only reports
-        the engine's requests, repeats the number of the entry before it; every other entry has the next number.
+        If earlier entries of the engine were lost, end the engine's generations with an error. A beacon, which only
+        names the requests that the engine works on, has the same number as the entry before the beacon; every other
+        entry has the next number.
         """
         last = self._last_numbers.get(engine, 0)
         if number <= last and not beacon:
-            return False  # repeated, because Redis did not reply to the engine the first time
+            return False  # the engine sent it twice, because it got no reply from Redis at first
         self._last_numbers[engine] = max(number, last)
         if number > last + (not beacon):
             # The lost entries may also belong to requests whose engine is not known yet.
@@ -281,8 +283,11 @@ class Generations:
             self._fail(lost, UnavailableError("the generator was lost; try again", code="generator_lost"))
 
     async def _check_requests(self) -> None:
-        """Look for the requests whose engine is unknown: in Redis, or marked as begun by an engine; otherwise they are
-        lost."""
+        """Find out whether the requests whose engine is unknown still exist.
+
+        A request exists if it is in Redis, or if an engine has marked it as begun. A request that is not found in
+        CHECKS_UNTIL_LOST consecutive checks is lost.
+        """
         silent = {
             key: mailbox for key, mailbox in self._mailboxes.items() if mailbox.handed_over and not mailbox.engine
         }

@@ -120,8 +120,10 @@ class HttpConnection(H11Protocol):
         return None
 
     def stalled_for(self) -> float:
-        """Return the seconds by which the body lags behind the minimum rate; while a reply is sent, those since its
-        last progress."""
+        """Return by how many seconds the body lags behind the minimum rate.
+
+        While a reply is sent, return the seconds since the client last read a part of the reply.
+        """
         if self._waiting_for == "body":
             self._reduce_balance()
             return self._time_limits.body_seconds - self._balance
@@ -179,7 +181,10 @@ class HttpConnection(H11Protocol):
             self._connections.mark_busy(self)
 
     def _reduce_balance(self) -> None:
-        """Subtract the time since the last call from the balance, unless the api itself was not reading then."""
+        """Subtract the time since the last call from the balance.
+
+        If the api itself does not read at present, this time is not subtracted.
+        """
         now = self._connections.time
         client_waits = self.flow.read_paused or self.cycle.waiting_for_100_continue
         if not client_waits:

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-"""Values of the label `method`. HTTP allows any word as a method, but every label value stays in memory, so others are
-counted as `other`."""
+"""Values of the label `method`. HTTP allows any word as a method, but every label value stays in memory, so all other
+methods are counted as `other`."""
 
 
 class HttpMetrics:

@@ -20,7 +20,7 @@ class UniqueKeysRoute(APIRoute):
     """A route that answers 422 to a body with a repeated key; use it as `APIRouter(route_class=UniqueKeysRoute)`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler of the base class; it receives a request whose body must not contain repeated keys."""
+        """Return the handler of the base class, which in addition answers 422 to a body with a repeated key."""
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:

@@ -23,7 +23,7 @@ ENDED: dict[str, str] = {
 
 
 def overview_sections(facts: ExperimentFacts) -> list[ReportSection]:
-    """Return the sections of the overview in order."""
+    """Return the sections of the overview, from the first to the last."""
     found = [ReportSection("What it is", _what(facts)), ReportSection("Configuration", _configuration(facts))]
     found.append(ReportSection("Progress", _progress(facts)))
     if facts.type in (ExperimentType.LM, ExperimentType.RL):

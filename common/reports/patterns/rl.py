@@ -1,4 +1,4 @@
-"""The report template rl-analysis: how a controller learned and sets the modulation, and if it beat its baselines."""
+"""The report template rl-analysis: how a controller learned, how it modulates, and whether it beat its baselines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONSTANT_SPREAD = 0.01
 
 
 def rl_sections(facts: ExperimentFacts) -> list[ReportSection]:
-    """Return the sections of the analysis, the verdict first."""
+    """Return the sections of the report; the verdict comes first."""
     found = [ReportSection("Did the controller beat its baselines?", ablation.blocks(facts))]
     if facts.type == ExperimentType.ABLATION:
         return found

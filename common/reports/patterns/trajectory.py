@@ -12,7 +12,7 @@ from common.reports.words import code, format_time, literal, markdown_table, num
 MOST_ANALYSES = 8
 MOST_PROMPTS = 20
 MOST_CHARTS = 2
-"""Largest number of trajectories of one analysis that are shown as charts."""
+"""Largest number of prompts of one analysis for which a chart of the modulation at each token is shown."""
 SIGNAL = "modulation"
 MEASURES = {"wordCount": "Words", "uniqueWordRatio": "Share of different words", "charCount": "Characters"}
 
