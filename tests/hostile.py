@@ -39,7 +39,7 @@ def parquet_bombs() -> dict[str, tuple[bytes, str]]:
 
 
 def packed(*parts: tuple[bytes, int]) -> Iterator[bytes]:
-    """Yield gzip data in blocks. Each part is (text, number of its repetitions)."""
+    """Yield the gzip data of all `parts` in blocks. A part (text, n) stands for n repetitions of the text."""
     packer = zlib.compressobj(9, wbits=31)
     for text, times in parts:
         block = text * max(1, min(times, MIB // len(text)))

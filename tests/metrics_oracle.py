@@ -24,8 +24,8 @@ def read_metrics(
 ) -> list[MetricPoint]:
     """Return the points of `kind` in the experiment folder `directory`, sorted by step.
 
-    `keys` keeps only the values with these names, and drops points without any of them. `after_step` keeps only later
-    steps. `last` keeps only the given number of newest points.
+    `keys` keeps only the values with these names, and drops points that have none of these values. `after_step` keeps
+    only later steps. `last` keeps only the given number of newest points.
     """
     by_step: dict[int, MetricPoint] = {}
     rewinds: dict[int, int] = {}

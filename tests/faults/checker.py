@@ -80,7 +80,7 @@ def check(history: History) -> list[str]:
 
 
 def _ends(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
-    """Check that the last event, and no other, has a terminal status, and that the job has the same status."""
+    """Check that only the last event has a terminal status, and that the row of the job has this status."""
     if job.status not in TERMINAL:
         yield f"not terminal, it is {job.status}"
     if job.leased and job.status not in LEASED:
@@ -187,7 +187,7 @@ def _states(attempt: int, runs: list[StepRun], chain: dict[int, str]) -> Iterato
 
 
 def _metrics(history: History, job: JobRow, steps: list[StepRun]) -> Iterator[str]:
-    """Check that each step has one valid point, from the last attempt that executed it; readers must get the same."""
+    """Check that archive and charts have one valid point per step, from the last attempt that executed the step."""
     lines = history.metrics.get(job.id, ())
     if not lines or not steps:
         return

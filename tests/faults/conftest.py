@@ -1,7 +1,7 @@
 """Fixtures of the fault tests (seed, timers, processes), and a summary of the 31 faults at the end of the run.
 
-The specification lists 31 faults; the names of their tests contain the numbers in that list. `--fault-seed N` (or
-SEED=N) sets the seed of the random numbers. `--full` (or FULL=1) selects the timers of production
+The specification lists 31 faults; the name of a test contains the numbers of the faults that it injects.
+`--fault-seed N` (or SEED=N) sets the seed of the random numbers. `--full` (or FULL=1) selects the timers of production
 instead of the shortened ones.
 """
 
@@ -71,7 +71,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all tests in this folder as `fault`, so that `-m "core_fault or not fault"` deselects the long ones."""
+    """Mark all tests in this folder as `fault`.
+
+    With `-m "core_fault or not fault"`, pytest runs only the core tests here.
+    """
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -89,7 +92,10 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print how many faults were injected and survived. A fault counts if all its tests have passed."""
+    """Print how many faults were injected and survived.
+
+    A fault counts as survived if all tests of this fault have passed.
+    """
     stats = terminalreporter.stats
     passed = _numbers(report.nodeid for report in stats.get("passed", []) if report.when == "call")
     broken = _numbers(report.nodeid for kind in ("failed", "error") for report in stats.get(kind, []))

@@ -1,4 +1,4 @@
-"""The processes of a fault test. They use the timers of this run; at the end, all jobs must have ended correctly."""
+"""Runs the processes of a fault test with the timers of this run. At the end, all jobs must have ended correctly."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.integration.worker.fleet import Fleet
 class FaultFleet(Fleet):
     """Runs the processes of a fault test.
 
-    `with FaultFleet(…) as fleet` starts the health process; the test starts workers, and the fixture calls `finish`.
-    Code in the test process should use `settings`, which contain the shortened timers. If a test sets `limits`, the
-    limits are checked as well.
+    `with FaultFleet(…) as fleet` starts the health process; the test starts workers, and the fixture `fleet` calls
+    `finish` after the test. Code in the test process should use `settings`, which contain the shortened timers.
+    `limits` is {job type: number of jobs that may run at the same time}; the checker checks these limits too.
     """
 
     def __init__(
@@ -40,7 +40,10 @@ class FaultFleet(Fleet):
         self.timers = timers
         self.limits: dict[str, int] = {"lm-training": 1}
         self.checked = True
-        """Whether the fixture checks the history. Tests with a seeded bug set this to False and check it themselves."""
+        """Whether the fixture checks the history.
+
+        Tests with a seeded bug set this to False and check the history themselves.
+        """
         self.streams = False
         """Whether the streams in Redis are checked as well. Only tests that do not disturb Redis set this to True."""
 

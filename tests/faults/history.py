@@ -202,7 +202,7 @@ def _segment(path: Path) -> tuple[int, int]:
 
 
 def _final(folder: Path, registered: Mapping[Path, tuple[int, str | None]]) -> Final | None:
-    """Return the final model; None if none is registered, or if the file is not JSON: a real trainer wrote it."""
+    """Return the final model; None if it is not registered, not on the disk, or not written by a fake trainer."""
     path = folder / "model.pth"
     if folder not in registered or not path.exists():
         return None

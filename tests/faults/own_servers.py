@@ -1,7 +1,7 @@
 """Servers for a single test, for faults that kill them, and a function that runs the api.
 
-A test module that kills a server overrides the fixture `redis_url` or `database_url` with one of these. Single
-connections are interrupted with `tests.faults.proxy`.
+A test module that kills a server overrides the fixture `redis_url` or `database_url` with the URL of one of these
+servers. Single connections are interrupted with `tests.faults.proxy`.
 """
 
 from __future__ import annotations

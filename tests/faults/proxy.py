@@ -44,7 +44,10 @@ class TcpProxy:
 
     @classmethod
     def of_url(cls, url: str) -> Self:
-        """Return a proxy for the server in `url`. Its own `url` is the same, but with the address of the proxy."""
+        """Return a proxy for the server in `url`.
+
+        The `url` of the proxy is the same URL with the address of the proxy.
+        """
         parts = urlsplit(url)
         assert parts.hostname is not None and parts.port is not None, "the URL needs host and port"
         proxy = cls(parts.hostname, parts.port)

@@ -1,6 +1,7 @@
-"""Faults 1 and 2 of 31: the api is killed after a commit and before it publishes, or before the commit.
+"""Faults 1 and 2 of 31: the api is killed while it handles a submission.
 
-In the second case the client repeats its request.
+In fault 1, it has committed the job and not yet published the notification. In fault 2, it has not committed the job,
+and the client repeats its request.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Faults 3 and 4 of 31: a notification is lost with its worker; Redis is emptied while fifty jobs wait."""
+"""Faults 3 and 4 of 31: a worker is killed and its notification is lost; Redis is emptied while fifty jobs wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tests.faults.timers import STARTUP_SECONDS
 WAITING = 50
 """Number of jobs that are waiting when Redis is emptied."""
 RUN = 8
-"""Number of these jobs that run to their end. The others are cancelled, because each run needs a process."""
+"""Number of the waiting jobs that run to their end.
+
+The other waiting jobs are cancelled, because each run needs a process.
+"""
 
 
 def test_fault_03_a_notification_lost_with_its_worker_is_repeated(

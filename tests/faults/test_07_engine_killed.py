@@ -24,7 +24,9 @@ from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
 from tidal_client.sse import read_events
 
 ENGINE_SECONDS = 60.0
-"""Limit of this test in seconds for a new engine, which must import torch first. The specification has no limit for it.
+"""Longest time in seconds that this test waits for a new engine, which must import torch first.
+
+The specification has no limit for it.
 """
 
 

@@ -1,7 +1,7 @@
 """Faults 7 (first half) and 8: kill -9 of a trainer alone, and of its whole process group.
 
-Fault 7 also concerns processes that the trainer has started. Its second half, the generator's engine, is in
-`test_07_engine_killed`.
+Fault 7 also concerns processes that the trainer has started. The second half of fault 7, a killed engine process of the
+generator, is in `test_07_engine_killed`.
 """
 
 from __future__ import annotations

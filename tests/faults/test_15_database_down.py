@@ -1,4 +1,4 @@
-"""Fault 15 of 31: PostgreSQL is killed and down for two leases; no job is stale too early, every job runs once."""
+"""Fault 15 of 31: PostgreSQL is killed and stays down for two lease times. Every job runs once and is never stale."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def moves_in(transaction: bytes) -> Moves:
 
 
 class Terminator:
-    """Terminates the backend twice per transition: before its first COMMIT, and after its second one."""
+    """For each transition, terminates the backend before the first COMMIT that contains it and after the second."""
 
     def __init__(self) -> None:
         self.tries: dict[Moves, int] = {}

@@ -1,9 +1,9 @@
 """Fault 24 of 31: in every attempt, the kernel kills the trainer because memory runs out.
 
-In the variant "kernel", both workers run in a memory cgroup with a limit. The trainer allocates more than that, and the
-kernel kills it. In the variant "counter file", the worker reads the kernel's counter from a file of the test; the
-trainer increments the counter and then sends SIGKILL to itself. If no cgroup can be created, the variant "kernel" also
-uses a counter file; the output of the test shows which one was used.
+In the variant "kernel", both workers run in a memory cgroup with a limit. The trainer allocates more than the limit,
+and the kernel kills it. In the variant "counter file", the worker reads the kernel's counter from a file of the test;
+the trainer increments the counter and then sends SIGKILL to itself. If no cgroup can be created, the variant "kernel"
+also uses a counter file; the output of the test shows which one was used.
 """
 
 from __future__ import annotations

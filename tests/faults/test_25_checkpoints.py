@@ -19,9 +19,9 @@ from tests.integration.acceptance.stack import long_job
 REAL_TRAINER = {"TIDAL_TRAINER_COMMAND": f"{sys.executable} -m services.trainer"}
 CONFIG = {**long_job(), "checkpoint": {"every_steps": 5}}
 STARTING_SECONDS = 60.0
-"""Limit of these tests in seconds for the start of a trainer, because importing torch takes long on a busy machine.
+"""Longest time in seconds that these tests wait for the start of a trainer.
 
-The specification has no limit for it.
+Importing torch takes long on a busy machine. The specification has no limit for the start.
 """
 
 

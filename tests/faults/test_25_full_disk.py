@@ -37,7 +37,7 @@ LONGER_SECONDS = PHASE_SECONDS + 3
 It is longer than PHASE_SECONDS, after which the worker kills a trainer that sends no message.
 """
 PATIENCE = 90.0
-"""Limit of these tests in seconds for a trainer that has to import torch on a busy machine."""
+"""Longest time in seconds that these tests wait for a trainer, which has to import torch on a busy machine."""
 SAME = (names.LOSS, names.LEARNING_RATE, names.GRADIENT_NORM)
 
 

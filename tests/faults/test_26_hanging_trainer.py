@@ -12,7 +12,7 @@ from tests.faults.timers import REAL, Timers
 from tests.integration.worker.fleet import LONG
 
 WARM_UP = 20
-"""Number of measured intervals between steps after which the worker's limit depends on them."""
+"""From this number of measured intervals between steps on, the worker computes its time limit for a step from them."""
 
 
 def test_fault_26_a_hanging_trainer_is_killed_and_its_job_retried(

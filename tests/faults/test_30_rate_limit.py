@@ -37,7 +37,7 @@ def burst(client: httpx.Client, caller: str, answered: Callable[[int], None] = l
     """Send all requests of one client at once.
 
     Return the numbers of requests that were accepted, refused, and accepted because Redis did not answer in time. The
-    checkpoint does not exist, so an accepted request fails with that error.
+    requests name a checkpoint that does not exist, so an accepted request fails with `invalid_input`.
     """
 
     async def one(http: httpx.AsyncClient) -> httpx.Response:

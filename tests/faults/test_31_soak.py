@@ -42,7 +42,7 @@ def test_fault_31_random_histories_of_the_transition_code_are_valid(seed: int, d
     limits = {"lm_training_concurrency": LIMIT, "other_concurrency": LIMIT}
 
     class Judged(Histories):
-        """The random histories of the integration test, but the checker checks each of them as well."""
+        """Runs the random histories of the integration test; the checker also checks each history at its end."""
 
         def teardown(self) -> None:
             super().teardown()

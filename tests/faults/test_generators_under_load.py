@@ -28,7 +28,10 @@ from tidal_client.sse import read_events
 from tidal_client.wire.generation_event import EVENT_TOKEN
 
 READY_SECONDS = 90.0
-"""Limit of these tests in seconds until a new engine serves requests. The engine has to import torch first."""
+"""Longest time in seconds that these tests wait until a new engine serves requests.
+
+The engine has to import torch first.
+"""
 SLOTS = 8
 QUEUE_LIMIT = 60
 FREED_SECONDS = 2.0

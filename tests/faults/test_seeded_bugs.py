@@ -99,7 +99,7 @@ def test_seeded_bug_a_reaper_that_does_not_wait_for_the_lease_is_found(fleet: Fa
     fleet.worker("second", plan=LONG)
     fleet.wait_for(lambda: " ready." in fleet.log("second").read_text(), "the second worker", fleet.timers.patience)
     fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
-    fleet.processes["first"].send_signal(signal.SIGSTOP)  # Its trainer continues until the lease is too old.
+    fleet.processes["first"].send_signal(signal.SIGSTOP)  # The worker's trainer continues until the lease is too old.
     fleet.wait_steps(job_id, 2, attempt=2, seconds=fleet.timers.patience)
     assert found(fleet, "after its lease had ended")
     assert found(fleet, "running → pending by the reaper is not in the table")

@@ -1,4 +1,4 @@
-"""After kill -9 during a write, the previous complete checkpoint exists, and a token cache can be built."""
+"""After kill -9, the last complete checkpoint still exists, and an interrupted token cache can be built again."""
 
 from __future__ import annotations
 

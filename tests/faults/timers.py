@@ -12,7 +12,7 @@ from common.config import Settings
 STARTUP_SECONDS = 15.0
 """Time in seconds to start a Python process on a busy machine.
 
-It is added to the limits of the specification after those were doubled.
+It is added to the doubled limits of the specification.
 """
 
 

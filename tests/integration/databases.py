@@ -1,8 +1,8 @@
 """A pool of databases for tests: each test gets a migrated database without rows.
 
-Copying the template takes 0.15 s, and dropping a database forces a checkpoint of PostgreSQL. Therefore the next test
-gets the emptied database of an earlier test if no process is connected to it any more and its schema, settings and
-revision are those of the template. Otherwise the database is dropped.
+Copying the template takes 0.15 s, and dropping a database forces a checkpoint of PostgreSQL. Therefore the database of
+an earlier test is emptied and given to the next test. It is dropped instead if a process is still connected to it, or
+if its schema, settings or revision differ from those of the template.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Stack:
     def end(self, *names: str) -> list[str]:
         """Send SIGTERM to the processes and wait up to 30 s for their end.
 
-        Processes that still run are killed. Return the names of these.
+        Processes that still run are killed. Return the names of the killed processes.
         """
         ending = {name: self.processes.pop(name) for name in names}
         for process in ending.values():

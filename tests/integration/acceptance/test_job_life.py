@@ -1,4 +1,7 @@
-"""The life of a job in the real system, with all ways in which it can end. The tests observe it through the api."""
+"""The life of a job in the real system, with all ways in which it can end.
+
+The tests observe the job through the api.
+"""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 The stack is that of `tidal up` with its own PostgreSQL and Valkey, at log level debug. Every secret is a text that the
 test can recognise (a mark). Jobs run, fail and are killed, texts are generated, and requests and logins are rejected.
 Then the test searches for the marks in everything that others may see: log files, database rows, replies, metrics,
-Flower's pages, and the command lines and environments of all processes. It also checks file permissions. It does not
-search Redis, because prompts are sent to the engine through its streams, nor the results of analyses that a user has
-stored.
+Flower's pages, and the command lines and environments of all processes. It also checks file permissions. The test does
+not search Redis, because prompts are sent to the engine through streams in Redis. It does not search stored results of
+analyses either.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CLOUD, HUB = "mark-cloud-5b", "mark-hub-6a"
 PROMPT = "mark-prompt-77"
 MARKS = {TOKEN, FLOWER, DATABASE, REDIS, CLOUD, HUB, PROMPT}
 MAY_KNOW = {
-    "supervisor": MARKS - {DATABASE, REDIS, PROMPT},  # its environment is that of the user
+    "supervisor": MARKS - {DATABASE, REDIS, PROMPT},  # it has the environment of the user who starts the stack
     "api": {TOKEN, DATABASE, REDIS},
     "worker": {DATABASE, REDIS, HUB},
     "health": {DATABASE, REDIS},
@@ -96,7 +96,7 @@ def wait(what: str, check: Callable[[], bool]) -> None:
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Create a stack's folder that everybody can read, as earlier versions did.
 
-    It contains passwords of the servers that the test has chosen.
+    The folder contains passwords for PostgreSQL and Valkey that the test has chosen.
     """
     path = tmp_path / "stack"
     (path / "logs").mkdir(parents=True)
@@ -302,9 +302,9 @@ def _logs(folder: Path) -> dict[str, str]:
 
 
 def _open_to_others(folder: Path) -> list[str]:
-    """Return the paths whose mode gives access to other users; only `folder` if its own mode does.
+    """Return the paths in `folder` whose mode gives access to other users.
 
-    The model that the test has written does not count.
+    If the mode of `folder` itself does, return only `folder`. The model that the test has written does not count.
     """
     if stat.S_IMODE(folder.stat().st_mode) & 0o077:
         return [str(folder)]

@@ -119,7 +119,7 @@ class Resources:
         return ValidRequest({"experiment_id": self.lm}, {"name": "renamed", "tags": ["a"], "notes": "b"})
 
     def _ended(self) -> str:
-        """Return the id of a cancelled job's experiment that contains a file of weights."""
+        """Create an experiment of a cancelled job, write a file of weights into it, and return the experiment's id."""
         job = self.api.submit()
         self.api.admin.post(f"/api/jobs/{job['id']}/cancel").raise_for_status()
         (self.api.experiment_folder(job["experimentId"]) / "model.safetensors").write_bytes(b"weights")

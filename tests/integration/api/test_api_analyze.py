@@ -122,8 +122,8 @@ def test_the_statistics_of_a_batch_follow_from_its_modulations(api: Api, engine:
     assert (strategy["globalMean"], strategy["globalStd"]) == pytest.approx(
         (statistics.fmean(means), statistics.pstdev(means))
     )
-    # Of all bootstrap resamples of the three values, one with only the smallest and the largest has the largest
-    # variance.
+    # The upper bound below is the largest variance of any bootstrap resample of the three means: of one that contains
+    # only the smallest and the largest mean.
     low, high = spread["confidenceIntervals"]["betweenPromptVar"]
     assert 0 <= low <= spread["betweenPromptVar"] <= high <= (max(means) - min(means)) ** 2 * 2 / 9 + 1e-12
 

@@ -81,7 +81,10 @@ Behind = Callable[..., AbstractContextManager[tuple[httpx.Client, Nginx]]]
 
 @pytest.fixture
 def behind(serve: RunApi, tmp_path: Path) -> Behind:
-    """Return a function for `with behind(prefix_removed=True) as (client, nginx):`; the client uses nginx at /tidal."""
+    """Return a function that runs the api behind nginx at /tidal.
+
+    Example: `with behind(prefix_removed=True) as (client, nginx):`.
+    """
 
     @contextmanager
     def run(*, prefix_removed: bool = False) -> Iterator[tuple[httpx.Client, Nginx]]:

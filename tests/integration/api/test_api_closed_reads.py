@@ -26,7 +26,10 @@ WRONG = {"Authorization": "Bearer a-guess-of-somebody"}
 
 
 def requests(resources: Resources) -> list[tuple[str, str, str, ValidRequest]]:
-    """Return a request that succeeds with the token for every operation, as (label, method, path, other parts)."""
+    """Return one request per operation, as (label, method, path, other parts).
+
+    With the token, each request succeeds.
+    """
     found = []
     for path, operations in resources.api.admin.get("/openapi.json").json()["paths"].items():
         for method in operations:

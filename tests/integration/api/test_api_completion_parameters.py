@@ -111,7 +111,11 @@ def test_the_parts_of_an_echoed_stream_join_to_the_complete_reply(client: openai
 
 
 def test_a_character_of_two_tokens_is_sent_in_one_part(client: openai.OpenAI) -> None:
-    """The bias makes the two tokens of a character alternate, because each generated token gets a penalty of 2."""
+    """The model must generate the two tokens of the character alternately.
+
+    The logit bias excludes all other tokens, and each generated token gets a penalty of 2 that makes the other one
+    likelier.
+    """
     character = "\u2603"
     first, second = load_tokenizer().encode_ordinary(character)
     arguments: dict[str, Any] = {

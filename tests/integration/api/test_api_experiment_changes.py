@@ -1,4 +1,4 @@
-"""Experiments are named, tagged, annotated and deleted; a deletion removes rows and files unless a job needs them."""
+"""Experiments are named, tagged, annotated and deleted. An experiment that a job needs cannot be deleted."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_a_short_interruption_loses_no_event(serve: RunApi, engine: Engine, redi
         engine.event(request.id, "token", {"index": 0, "text": "a"}, number=1)
         assert cut.wait(10)
         engine.event(request.id, "token", {"index": 1, "text": "b"}, number=2)
-        # Written twice, because the first write got no reply.
+        # The engine writes the event twice, as after a write that got no reply.
         engine.event(request.id, "token", {"index": 1, "text": "b"}, number=2)
         engine.event(request.id, "done", reply_of(request), number=3)
 

@@ -100,7 +100,10 @@ def test_held_connections_do_not_affect_other_clients(settings: Settings, tmp_pa
 def test_running_out_of_descriptors_is_logged_briefly_and_ends_with_the_shortage(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """The connection limit keeps some descriptors free, so the test lowers the process's limit of descriptors."""
+    """The api's connection limit always keeps some descriptors free.
+
+    To use them up, the test lowers the limit of descriptors of the running process.
+    """
     settings.experiments_dir.mkdir(exist_ok=True)
     log = tmp_path / "api.log"
     with limited_api(settings, log) as url, ExitStack() as stack:

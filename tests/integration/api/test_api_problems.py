@@ -1,4 +1,4 @@
-"""Every error is a problem document, whichever layer detects it."""
+"""Every error reply is a problem document, whichever part of the api detects the error."""
 
 from __future__ import annotations
 

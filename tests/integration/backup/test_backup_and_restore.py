@@ -122,7 +122,7 @@ def test_an_attempt_that_still_runs_somewhere_may_not_write_after_a_restore(
     restore(tmp_path / "saved.tar", elsewhere)
     engine = make_engine(elsewhere.database_url)
     try:
-        for attempt in (1, 2):  # attempt 1 is in the backup; attempt 2 may have been claimed after it
+        for attempt in (1, 2):  # attempt 1 is in the backup; attempt 2 may be claimed after the backup
             with pytest.raises(LeaseLostError), session_factory(engine).begin() as session:
                 renew(session, job_id, attempt, elsewhere)
     finally:

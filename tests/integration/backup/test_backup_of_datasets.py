@@ -1,4 +1,4 @@
-"""A backup contains the datasets but no links, which are reported; a restore replaces datasets only with --force."""
+"""A backup contains the datasets; links are left out and reported. A restore replaces datasets only with --force."""
 
 from __future__ import annotations
 

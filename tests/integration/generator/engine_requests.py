@@ -48,7 +48,7 @@ def request(client: redis.Redis, request_id: str, **fields: Any) -> str:
 def events(client: redis.Redis, request_id: str) -> list[tuple[str, dict[str, Any]]]:
     """Return the events of a request.
 
-    These request ids contain no name of an api process, so each request has its own stream.
+    The request ids of these tests contain no name of an api process, so each request has its own stream.
     """
     entries = client.xrange(keys.generate_stream(request_id))
     return [(part.event, json.loads(part.data)) for _, fields in entries for part in read_entry(fields)]

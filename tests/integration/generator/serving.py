@@ -17,7 +17,7 @@ CAPACITY = 2**30
 
 
 class Serving:
-    """Runs an engine. `finished` lists the ids of the requests whose last event was sent, in order."""
+    """Runs an engine. `finished` lists the ids of the requests in the order in which their last events were sent."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Many concurrent requests over a real Redis: the reply of each, waiting requests, and freed slots."""
+"""Many concurrent requests over a real Redis: the reply to each request, waiting requests, and freed slots."""
 
 from __future__ import annotations
 
@@ -121,10 +121,10 @@ def test_the_last_event_is_built_outside_the_decoding_thread_and_a_large_one_in_
 
 
 def test_only_the_requests_of_a_killed_api_process_are_ended(serving: Serving, redis_client: redis.Redis) -> None:
-    """Only the requests of the killed process end.
+    """Of three api processes, only the requests of the killed one end.
 
-    One api process is alive and one is killed. A third has no subscription yet, as while it reconnects. Redis is
-    flushed in between, which must not count as the end of any process.
+    One process stays alive. Another one has no subscription, like a process that is reconnecting to Redis. Redis is
+    flushed during the test, which must not count as the end of any process.
     """
     lives, killed = redis_client.pubsub(), redis_client.pubsub()
     lives.subscribe(keys.presence("lives"))

@@ -17,7 +17,7 @@ def store(desk: Desk) -> ArtifactStore:
 
 
 def furnish(desk: Desk, store: ArtifactStore, job_id: str) -> Path:
-    """Write the files that a training leaves, of which logs and metrics have 300 bytes; return the folder."""
+    """Write the files that a training leaves, and return the folder. Its logs and metrics have 300 bytes in total."""
     folder = store.experiment(desk.job(job_id).experiment_id)
     for name in (
         "logs/1.log",

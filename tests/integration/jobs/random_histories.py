@@ -182,7 +182,7 @@ class Histories(RuleBasedStateMachine):
 
 
 def _runs(values: list[str]) -> list[tuple[str, int]]:
-    """Return each run of equal values with its length; a status repeats if an update does not change it."""
+    """Return each run of equal values with its length; a status is repeated if an update does not change it."""
     runs: list[tuple[str, int]] = []
     for value in values:
         if runs and runs[-1][0] == value:

@@ -235,7 +235,7 @@ def test_only_the_owning_attempt_registers_files(desk: Desk) -> None:
     for statement in (
         insert.format(1),
         insert.format(3),
-        # In a row of attempt 1, which no longer owns the job.
+        # This row belongs to attempt 1, which no longer owns the job.
         "UPDATE checkpoints SET sha256 = '66' WHERE name = 'model.pth'",
         "UPDATE checkpoints SET attempt = 3",
     ):

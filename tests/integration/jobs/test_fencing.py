@@ -63,7 +63,7 @@ def test_an_old_attempt_writes_nothing(
 
 
 def test_files_of_a_newer_attempt_are_not_overwritten_by_an_older_one(desk: Desk) -> None:
-    """The same holds if the old owner resumes after the new one has finished."""
+    """Attempt 1 writes nothing, neither while attempt 2 owns the job nor after attempt 2 has completed it."""
     job_id = desk.bring(S.RUNNING)
     desk.do(register_artifact, job_id, 1, name="model.pth", kind="model", sha256="01")
     desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="01")

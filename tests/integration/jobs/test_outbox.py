@@ -1,4 +1,4 @@
-"""The outbox: all committed messages are published in order, even if Redis or a relay fails."""
+"""The outbox: all committed messages are published in the order of their ids, even if Redis or a relay fails."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def test_after_its_own_suspension_the_reaper_waits_for_the_owners(
     settings = desk.settings.model_copy(update={"lease_seconds": 60.0, "reaper_seconds": 5.0})
     clock = Clock()
     contact = DatabaseContact(max_answer_gap(settings), clock)
-    for _ in range(6):  # six sweeps at the normal interval
+    for _ in range(6):  # six sweeps of the health process at the normal interval
         run_sweep(engine, quiet, settings, contact=contact)
         clock.now += 5
     assert contact.settled(settings.reaper_contact_seconds)

@@ -1,4 +1,4 @@
-"""A backup runs the servers of a stopped stack: meanwhile that stack cannot start, and afterwards the servers stop."""
+"""A backup starts the servers of a stopped stack. The stack cannot start until the backup has stopped them again."""
 
 from __future__ import annotations
 

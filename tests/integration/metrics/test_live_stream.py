@@ -1,4 +1,4 @@
-"""The live stream contains every point once and in order, even if Redis fails or restarts."""
+"""The live stream contains every point once, in the order of the steps, even if Redis fails or restarts."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Step:
 
 
 class Fleet:
-    """The worker and health processes of a test, by name; they end with the `with` block."""
+    """The worker and health processes of a test. Each has a name. They are ended at the end of the `with` block."""
 
     def __init__(
         self,

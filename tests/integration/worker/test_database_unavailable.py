@@ -48,7 +48,7 @@ def test_the_ending_is_written_when_the_database_returns_after_the_lease(
         assert [step.step for step in fleet.steps(job_id)] == list(range(1, 26))
         assert [item.name for item in fleet.artifacts(job_id)][-1] == "model.pth"
         events = fleet.event_names(job_id)
-        # Writes that were submitted during the outage are executed in order.
+        # Writes that were submitted during the outage are executed in the order of submission.
         assert [name for name in events if name in ("running", "completing", "artifact", "completed")] == [
             "running",
             "completing",

@@ -1,4 +1,4 @@
-"""Trajectory analysis equals the original's numbers and the results of Python's standard library."""
+"""The analysis of modulations equals the original's numbers and the results of Python's standard library."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_batch_intervals_belong_to_their_figures() -> None:
     for figures in (spread, strategy):
         for name, (low, high) in figures["confidenceIntervals"].items():
             assert low <= figures[name] <= high
-    assert spread["confidenceIntervals"]["betweenPromptVar"][1] < 0.07  # the bound suits a variance but not a mean
+    assert spread["confidenceIntervals"]["betweenPromptVar"][1] < 0.07  # a mean would exceed this bound
 
 
 def test_sweep_counts_words_and_takes_differences() -> None:

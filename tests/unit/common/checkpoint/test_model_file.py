@@ -87,7 +87,7 @@ def test_an_exported_file_loads_strictly_by_the_originals_names(parity: Path, tm
 
 
 class _Compiled(torch.nn.Module):
-    """Has the model as the attribute that torch.compile's wrapper uses."""
+    """Wraps a model in the attribute `_orig_mod`, as torch.compile does."""
 
     def __init__(self, model: TransformerLM) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Checkpoints are written in the background, one at a time; the final write waits; a full disk ends no training."""
+"""Checkpoints are written one at a time, in the background except the final one; a full disk ends no training."""
 
 from __future__ import annotations
 

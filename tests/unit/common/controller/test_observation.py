@@ -56,7 +56,10 @@ sequences = st.lists(st.lists(st.integers(0, 5), max_size=25), min_size=1, max_s
 @settings(deadline=None, max_examples=60)
 @given(sequences, st.integers(0, 25))
 def test_running_counts_equal_counting_from_the_start(rows: list[list[int]], prompt_length: int) -> None:
-    """Of each row, some tokens arrive as the prompt and the others one by one; the rows end at different times."""
+    """Of each row, some tokens arrive as the prompt and the remaining tokens one by one.
+
+    The rows end at different times.
+    """
     prompts = [row[:prompt_length] for row in rows]
     history = TokenHistory.of(prompts, vocab_size=6, extra_capacity=25)
     for step in range(25):
@@ -103,7 +106,11 @@ def test_a_prompt_longer_than_the_history_is_refused() -> None:
 
 @pytest.mark.parametrize(("width", "size"), [(16, 0), (24, 1), (53, 2)])
 def test_chunks_of_narrow_models(width: int, size: int) -> None:
-    """A state narrower than 24 gives zeros, a chunk of one value has deviation 0, and the remainder is not used."""
+    """The hidden state is split into 24 chunks of equal size.
+
+    Chunks are zeros if the state has fewer than 24 values. A chunk of one value has the deviation 0. Values after the
+    last chunk are not used.
+    """
     hidden = torch.arange(width, dtype=torch.float32)
     got = build_observation([1], torch.zeros(5), hidden, step=0, episode_length=1)
     means = [sum(range(i * size, (i + 1) * size)) / size if size else 0.0 for i in range(24)]

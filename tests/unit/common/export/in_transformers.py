@@ -1,4 +1,7 @@
-"""Runs in a process without Tidal: `in_transformers.py FOLDER INPUTS RESULTS`."""
+"""Loads an exported folder with transformers, in a process without Tidal, and saves what the model computes.
+
+Usage: `in_transformers.py FOLDER INPUTS RESULTS`. INPUTS contains token ids, modulations and lengths.
+"""
 
 import sys
 from typing import Any

@@ -224,7 +224,7 @@ def test_int8_logits_are_near_those_of_the_model() -> None:
 
 
 def test_the_text_ends_before_a_stop_string_that_spans_tokens(tokenizer: tiktoken.Encoding) -> None:
-    """Tokens are bytes. The stop string is part of the completion that the model generates without it."""
+    """Tokens are bytes. The stop string is part of the completion that the model generates without a stop string."""
     model = tiny_model(context_length=64)
     full_text = generate(model, "ab", max_tokens=30, seed=3, tokenizer=tokenizer).text
     stop = full_text[10:13]

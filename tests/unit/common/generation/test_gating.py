@@ -82,7 +82,7 @@ def test_the_policy_sees_step_history_and_its_last_action() -> None:
 
 
 def test_a_long_prompt_does_not_widen_the_token_tensor_of_the_others() -> None:
-    """Without a policy, a slot keeps only the distinct tokens; a policy needs all, because it uses their counts."""
+    """Without a policy, a slot keeps only the distinct tokens. A policy uses the counts of tokens, so it needs all."""
     actor, (logits, hidden) = policy(), states(3)
     long = [number % 7 * number % 5 for number in range(LONG_SEQUENCE + 40)]
     learned = GenerationSettings(gating_mode="learned", policy=actor, max_tokens=10)

@@ -110,7 +110,10 @@ def test_temperature_0_takes_the_likeliest_token_each_time(tokenizer: tiktoken.E
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_row_does_not_depend_on_its_batch(tokenizer: tiktoken.Encoding, mode: str) -> None:
-    """Prompts of different lengths, one of them empty, exceed the context window and give the same tokens alone."""
+    """Each prompt gives the same tokens in a batch as alone.
+
+    All sequences exceed the context window; one prompt is empty.
+    """
     model, settings = tiny_model(), GenerationSettings(max_tokens=40, gating_mode=mode, policy=reacting_policy())
     prompts: list[list[int]] = [[1, 2, 3], [], list(range(60)), [7]]
     together = generate_batch(model, prompts, settings, seeds=[3, 4, 5, 6], tokenizer=tokenizer)
@@ -161,7 +164,7 @@ def test_end_of_text_stops_and_is_not_part_of_the_text(tokenizer: tiktoken.Encod
 
 
 def test_an_empty_prompt_starts_a_new_document(tokenizer: tiktoken.Encoding) -> None:
-    """The model reads end-of-text, which is not penalised, because it is not part of the empty sequence."""
+    """For an empty prompt, the model reads end-of-text. It gets no penalty, because it is not part of the sequence."""
     model = tiny_model()
     result = generate(model, "", max_tokens=1, seed=5, tokenizer=tokenizer)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Which chart blocks are accepted, and which are rejected with an error that names the line."""
+"""Valid chart blocks are accepted; invalid ones are rejected with an error that names the line."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of an uninterrupted training, with which the tests compare others."""
+    """Return the folder of an uninterrupted training, with which the tests compare other trainings."""
     directory = tmp_path_factory.mktemp("whole")
     run_training(directory)
     return directory

@@ -33,7 +33,7 @@ FROM_HOST = {"lift_fresh", "lift_fresh_copy", "from_file"}
 def test_every_text_equals_that_of_the_cpu_engine(
     tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int, ahead: int
 ) -> None:
-    """Covers all gating modes, filters, sliding windows, stop strings, sequences that change slots, and a late host."""
+    """Covers gating modes, filters, sliding windows, stop strings, changed slots, and launches ahead of the host."""
     model = DecodingModel(tiny_model(gates_trained=gates_trained, end_of_text_bias=9.0))
     plain = generate_texts(DecodingEngine(model), tokenizer, seed, joins=25)
     texts = generate_texts(DeviceEngine(model, ahead=ahead), tokenizer, seed, joins=25)
@@ -207,7 +207,7 @@ def test_a_capture_that_fails_is_logged_once_and_steps_go_on(
 
 
 def test_bfloat16_between_the_layers_stays_close_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without oneDNN, because its blocked weights exist only on the CPU."""
+    """The bfloat16 model runs without oneDNN's blocked weights, because these exist only on the CPU."""
     made = tiny_model(gates_trained=True)
     settings = [
         GenerationSettings(max_tokens=4, top_k=1, gating_mode="fixed"),

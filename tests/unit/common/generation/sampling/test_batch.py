@@ -119,7 +119,7 @@ def test_the_largest_are_found_without_sorting(count: int, blocks: int, rest: in
 
 @pytest.mark.parametrize("row_filter", [CandidateFilter.FULL_DISTRIBUTION, CandidateFilter.TOP_P])
 def test_a_row_without_finite_logits_leaves_its_neighbours_alone(row_filter: CandidateFilter) -> None:
-    """The sampled token is still in the vocabulary, and its log-probability is not finite."""
+    """The row without finite logits gets a token of the vocabulary, with a log-probability that is not finite."""
     generator = torch.Generator().manual_seed(3)
     logits, uniform = torch.randn(3, 60, generator=generator), torch.rand(3, generator=generator)
     parameters = DecodingParameterRows(torch.ones(3), torch.full((3,), 60), torch.full((3,), 0.9), torch.ones(3))

@@ -143,7 +143,7 @@ def test_every_row_equals_the_slow_implementation(
 
 
 def abs_edge(scored: list[float], top_p: float) -> bool:
-    """Return whether rounding may change which of two tokens is likelier, or whether top-p keeps a token."""
+    """Return whether rounding may change the result: the order of two tokens, or the tokens that top-p keeps."""
     ordered = torch.tensor(sorted(scored, reverse=True), dtype=torch.float64)
     cumulative = torch.softmax(ordered, 0).cumsum(0)
     tied = bool(((ordered[:-1] - ordered[1:]) < 1e-5).any())
