@@ -1,10 +1,10 @@
 """Limits repeated log lines: the first ones are written, further ones are counted, and one line reports the count.
 
 Lines of exactly the same text form a group with its own limit. A warning or an error also counts towards the group of
-its event, whatever the values, and towards the group of all warnings and errors of its logger. These groups keep a
-flood of different lines from pushing older ones out of the log. Exceptions are grouped by type and by the place that
-raised them. Information lines with different values are never left out. The count is written within a minute, and when
-the process ends. Raw output of programs that do not log is limited by `services.local.log_sink`.
+its event, whatever the values, and towards the group of all warnings and errors of its logger. The groups of events and
+loggers keep a flood of different warnings from pushing older lines out of the log. Exceptions are grouped by type and
+by the place that raised them. Information lines with different values are never left out. The count is written within a
+minute, and when the process ends. Raw output of programs that do not log is limited by `services.local.log_sink`.
 """
 
 from __future__ import annotations
@@ -185,8 +185,8 @@ def _groups_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance
     error_type, place = _exception(fields.get("exc_info") or record.exc_info)
     if fields:
         event = str(fields.get("event", ""))[:FIELD_CHARACTERS]
-        # Warnings that differ only in the request id count as the same line. Information lines may be about the request
-        # itself.
+        # Warnings that differ only in the request id count as the same line. Information lines with different request
+        # ids count as different lines, because they may be about the request itself.
         varies = (*_VARIES, "event", "level", "service", *(("request_id",) if warning else ()))
         values = tuple(f"{name}={value!s:.{FIELD_CHARACTERS}}" for name, value in fields.items() if name not in varies)
     else:
@@ -204,7 +204,7 @@ def _groups_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance
 
 
 def _exception(given: Any) -> tuple[str, str]:
-    """Return type and place of an exception in any form that logging accepts, or two empty strings without one."""
+    """Return type and place of the exception `given`, in any form that logging accepts; two empty strings for none."""
     error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
     if not isinstance(error, BaseException):
         return "", ""

@@ -79,7 +79,8 @@ class Continuation:
         result.truncated = truncated
         if self.settings.score_prompt:
             # An end-of-text token that replaces an empty prompt has no score. Equal prompts are scored once, with the
-            # largest number of alternatives that any of them requests.
+            # largest number of alternatives that any of them requests; here each sequence gets the number that it
+            # requests.
             count = self.settings.top_log_probs
             own_scores = [score._replace(alternatives=score.alternatives[:count]) for score in scores or []]
             result.prompt_scores = own_scores if result.prompt_token_ids else []

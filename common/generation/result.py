@@ -26,11 +26,11 @@ class TokenStep:
     """One generated token.
 
     `log_prob` and `entropy` (nats) belong to the scored distribution, after penalty and temperature and before the
-    filters; `sampling_entropy` belongs to the distribution sampled from. `modulation` is None in mode `none`, and
-    `top_k` is None if there was no top-k filter. `text` may be empty when the token ends inside a character, or when
-    the text may be the beginning of a stop string. `start` is the number of complete characters before this token.
-    `alternatives` are the most likely tokens of the scored distribution with their log-probabilities, in descending
-    order.
+    filters; `sampling_entropy` belongs to the distribution sampled from. `modulation` is None in the gating mode
+    `none`, and `top_k` is None if there was no top-k filter. `text` may be empty when the token ends inside a
+    character, or when the text may be the beginning of a stop string. `start` is the number of complete characters
+    before this token. `alternatives` are the most likely tokens of the scored distribution with their
+    log-probabilities, in descending order.
     """
 
     token_id: int

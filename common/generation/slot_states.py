@@ -1,9 +1,9 @@
 """The sampling state of every slot of a running batch, as tensors: parameters, seed, modulation and token history.
 
 Each decoding parameter of a slot is low + m · span. In mode `none` the span is 0, so that one formula is valid for all
-modes. The parameters change only when sequences join or are removed, except in the modes `random` and `learned`. Slots
-0..n−1 are in use; when a sequence is removed, the sequence in the last slot moves to its slot. The model is run in
-`window`; texts and results are in `continuation`.
+modes. In the modes `random` and `learned`, the parameters change with each token. In the other modes they change only
+when sequences join or are removed. Slots 0..n−1 are in use; when a sequence is removed, the sequence in the last slot
+moves to its slot. The model is run in `window`; texts and results are in `continuation`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CAPACITY_STEP = 512
 DISTINCT_FROM = 512
 """Number of prompt tokens above which only the distinct tokens are kept, which suffice for the repetition penalty."""
 LONG_SEQUENCE = 2048
-"""Number of tokens above which sequences are penalised and counted one by one, because in a common tensor each sequence
-takes as much time as the longest."""
+"""Number of tokens above which a sequence is processed by itself when the repetition penalty is applied and n-grams are
+counted. In a common tensor, every sequence would take as much time as the longest."""
 _NOISE_STEPS = 32
 """Number of steps for which noise is computed in advance. The noise is computed anew when sequences join or are
 removed."""

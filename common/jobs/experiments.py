@@ -2,9 +2,9 @@
 
 A name is `YYYYMMDD-HHMMSS-commit_<short>-config_<hex>`: the time of the database (UTC), the Git commit of this
 installation or `nogit`, and the first ten hex digits of a SHA-256. For language models the hash covers the
-configuration file, as the trainer writes it with `common.config.dump_yaml`. Controllers have `-rl_<hex>` instead, with
-the hash of rl_config.yaml; the other types have `-<type>_<hex>`, with the hash of the whole payload. If a name is taken
-already, `-2`, `-3`, … is appended.
+configuration file, as the trainer writes it with `common.config.dump_yaml`. The name of a controller ends with
+`-rl_<hex>` and the hash covers rl_config.yaml. For every other type, the name ends with `-<type>_<hex>` and the hash
+covers the whole payload. If a name is taken already, `-2`, `-3`, … is appended.
 """
 
 from __future__ import annotations

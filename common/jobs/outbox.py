@@ -5,8 +5,8 @@
 
 Each message is delivered at least once: if a relay dies between publishing and its commit, the messages are published
 again. Repeated notifications do no harm. The publisher recognises a repeated job-update by the id of its row and drops
-it. Only one relay works at a time, in the order of the ids, and all rows of a job are inserted under its row lock, so
-the updates of a job arrive in the order of their commits.
+it. Only one relay works at a time and publishes the rows in the order of their ids. All rows of a job are inserted
+under the lock of the job's row, so the updates of a job arrive in the order of their commits.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@
 The quarantine (`quarantine_seconds`) is the time in which the worker may still recover a stale job by renewing its
 lease. The reaper acts only after the lease has expired, and compares attempts under row locks. After the database was
 unavailable, or the reaper itself was suspended, the reaper does nothing until the database has answered without a break
-for `reaper_contact_seconds`. The workers were probably cut off as well, and need this time to renew their leases.
+for `reaper_contact_seconds`. In such an outage, the workers were probably cut off as well, and need this time to renew
+their leases.
 """
 
 from __future__ import annotations

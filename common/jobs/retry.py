@@ -36,7 +36,10 @@ USER = frozenset({Fault.USER_ERROR, Fault.CUDA_OOM})
 
 @dataclass(frozen=True)
 class RetryDecision:
-    """The consequence of a fault: pending after `delay_seconds` if `retry`, else failed, with these fault counters."""
+    """The consequence of a fault for the job, with the new values of the fault counters.
+
+    If `retry` is true, the job returns to the queue and may start after `delay_seconds`. Otherwise it has failed.
+    """
 
     retry: bool
     infra_restarts: int

@@ -58,7 +58,8 @@ class NewJob:
     """With `parent_id`, the checkpoint to start from instead of the newest: `<experiment id>/checkpoints/<name>`. The
     caller checks that it exists and belongs to the parent's experiment."""
     wait: bool = True
-    """If false, raise ConflictError instead of queueing the job when the concurrency limit of its type is reached."""
+    """If false, the job is refused with ConflictError when the concurrency limit of its type is reached. If true, it
+    waits."""
     idempotency_key: str | None = None
     body_hash: str | None = None
     """Hexadecimal SHA-256 of the request body; if None, `digest` is computed from the other fields."""

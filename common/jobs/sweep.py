@@ -65,7 +65,7 @@ def run_sweep(
 
     `contact` keeps the reaper inactive after the database was unavailable or this process was suspended. Without
     `contact` (a single sweep by hand), the reaper is inactive until the PostgreSQL server has been up for
-    `reaper_contact_seconds`. If Redis is unavailable, the work that needs it waits for the next sweep. Raises the
+    `reaper_contact_seconds`. If Redis is unavailable, the work that needs Redis is left to the next sweep. Raises the
     errors of the database.
     """
     idle_limit = idle_transaction_limit(max(0.5, settings.lease_seconds / 6))

@@ -127,7 +127,7 @@ def read_table(
         by_attempt.setdefault(block.attempt, []).append(block)
         rewinds.update(block.rewinds)
     parts: list[tuple[Block, Mask]] = []
-    # For each later attempt: its lowest step, highest step and all steps.
+    # For each attempt after the present one: its lowest step, its highest step and all its steps.
     later_steps: list[tuple[int, int, Steps]] = []
     for attempt in sorted(by_attempt, reverse=True):
         blocks = by_attempt[attempt]

@@ -46,8 +46,8 @@ class ClientOptions:
     max_connections: int | None = None
     """Largest number of simultaneous connections; None means the default of redis-py."""
     pool_wait: float | None = None
-    """Longest time to wait for a free connection if all are in use; None means no wait. For asynchronous clients
-    only."""
+    """Longest time to wait for a free connection if all are in use; None means no wait. Only asynchronous clients use
+    it."""
 
 
 COMMANDS = ClientOptions(answer_timeout=5.0, connect_timeout=5.0, idle_check=CHECK_SECONDS)

@@ -2,7 +2,7 @@
 
 The heartbeat of a worker holds its host, device, memory and present job. It is only displayed; the lease decides
 whether a worker still owns its job. The heartbeat of the health process holds the time of the last successful sweep, so
-that a failing reaper is noticed; `common.redis.publisher` writes it.
+that a failing reaper is noticed; `common.redis.publisher` writes this heartbeat.
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ HEALTH_QUEUE: Final = "health"
 """Queue for sweeps (`common.jobs.sweep`) that an operator requests while the health process is down."""
 
 EVENT_METRICS = "metrics"
-"""data: {"points": [{"step", "time", "attempt", "values": {name: number}}]}, one entry per flush."""
+"""data: {"points": [{"step", "time", "attempt", "values": {name: number}}]}, one stream entry per flush of
+`MetricsWriter`."""
 EVENT_RL_METRICS = "rl-metrics"
-"""The same data as EVENT_METRICS, but for controller training."""
+"""data: the same as for EVENT_METRICS, with the metrics of controller training."""
 EVENT_REWIND = "rewind"
 """data: {"attempt", "step"}. This attempt resumes after `step`, so later points of earlier attempts are void."""
 EVENT_STATUS = "status"
@@ -43,7 +44,7 @@ HEALTH = "tidal:health"
 COUNTERS = "tidal:counters"
 """Hash of counters of the processes that have no `/metrics` endpoint themselves."""
 METRICS_DROPPED = "metricsDropped"
-"""Field of COUNTERS: number of points that every `MetricsWriter` has lost."""
+"""Field of COUNTERS: number of points that all instances of `MetricsWriter` have lost together."""
 GENERATE_TTL_SECONDS = 120
 """Time to live of the marks of begun and cancelled generate requests. No generation takes longer."""
 GENERATE_STREAM_SECONDS = 3600

@@ -205,7 +205,7 @@ class StaticBatch:
 
     @torch.inference_mode()
     def remove(self, owners: Sequence[Hashable]) -> None:
-        """Free the slots of these owners. Their tokens in in-flight steps are ignored."""
+        """Free the slots of these owners. Tokens that in-flight steps sample for these owners are ignored."""
         removed = [self._slot_by_owner.pop(owner) for owner in owners]
         if not removed:
             return

@@ -8,7 +8,7 @@ kernels.
 
 All graphs share one memory pool, because replays run one after the other on one stream and nothing in the pool is
 needed between two replays. Everything that is needed later is in the `StaticState`. When a capture fails, a warning is
-logged once, and all later steps launch their kernels one by one, as all steps on a CPU do. `batch` decides when to
+logged once, and all later steps launch their kernels one by one. On a CPU, all steps do so. `batch` decides when to
 launch a step.
 """
 
