@@ -21,7 +21,8 @@ from tidal_client.vocabulary import LEASED, JobStatus, JobType
 
 TOO_MANY_WAITING: Final = "too_many_waiting"
 RETRY_SECONDS = 60.0
-"""The `Retry-After` of a refused submission in seconds, because usually a job begins or ends every few minutes."""
+"""The `Retry-After` of a refused submission in seconds. Usually a job begins or ends every few minutes, so a shorter
+wait would rarely help."""
 SERIALISE_BELOW = 256
 """Submissions are serialised when at most this number of further jobs may wait. With more room, concurrent submissions
 cannot reach the limit, because each holds a database connection, and the server allows about 200."""
