@@ -57,7 +57,7 @@ def run(quick: bool) -> list[Row]:
     print(f"held-out loss over {tokens} tokens: float32 {exact:.5f}, int8 {small:.5f} nats", file=sys.stderr)
     return [
         Row(
-            "int8, change of validation loss",
+            "change of the validation loss with int8 weights",
             "nats",
             abs(small - exact),
             BOUND,

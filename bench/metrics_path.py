@@ -73,7 +73,15 @@ def _rows(server: ValkeyServer, folder: Path, steps: int, outage_seconds: float)
     )
     in_archive, in_stream = _points_lost_while_killed(server, folder, outage_seconds)
     return [
-        Row("CPU of the training thread per point, mean", "µs", cpu, PROMISED_MICROSECONDS, "promise", 1.0, "at most"),
+        Row(
+            "CPU time of the training thread per point, mean",
+            "µs",
+            cpu,
+            PROMISED_MICROSECONDS,
+            "promise",
+            1.0,
+            "at most",
+        ),
         _zero("read and write system calls in add", calls),
         _zero("audit events in add", events),
         Row(

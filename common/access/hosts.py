@@ -35,7 +35,7 @@ def parse_hosts(text: str) -> list[str]:
 
 
 class KnownHosts:
-    """The host names that a server answers to: this machine's names, those in `allowed`, and `listens_on`."""
+    """The host names that a server answers to: the machine's names, the list `allowed`, and `listens_on`."""
 
     def __init__(self, allowed: str = "", *, listens_on: str = "") -> None:
         names = parse_hosts(allowed)

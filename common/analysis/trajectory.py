@@ -55,7 +55,7 @@ class AlignedToken(TypedDict):
 
 
 class Extremes(TypedDict):
-    """The tokens with the highest and the lowest modulations, both in ascending order."""
+    """The tokens with the highest and those with the lowest modulations. Both lists ascend in modulation."""
 
     highTokens: list[AlignedToken]
     lowTokens: list[AlignedToken]

@@ -1,10 +1,10 @@
 """Creates a backup while services run.
 
 The rows are saved before the files. Because services write a file before the row that refers to it, all files of the
-saved rows exist when the files are saved, except for checkpoints that were pruned in the meantime. With the opposite
-order, a backup could contain a finished job without its model. Saved checkpoints may be newer than the rows, which does
-no harm: an attempt resumes from the newest intact checkpoint on disk. Each dataset is saved completely or not at all.
-Symbolic links are not saved but reported.
+saved rows exist when the files are saved. The exceptions are checkpoints that a training has pruned after the rows were
+saved. With the opposite order, a backup could contain a finished job without its model. Saved checkpoints may be newer
+than the rows, which does no harm: an attempt resumes from the newest intact checkpoint on disk. Each dataset is saved
+completely or not at all. Symbolic links are not saved but reported.
 """
 
 from __future__ import annotations

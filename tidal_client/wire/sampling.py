@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from ..vocabulary import NEUTRAL_MODULATION, Gating, GatingMode
 
 MIN_TEMPERATURE: Final = 0.001
-"""Lowest temperature other than 0, which selects the most likely token instead of sampling."""
+"""Lowest temperature other than 0. Temperature 0 does not sample but selects the most likely token."""
 MAX_TEMPERATURE: Final = 100.0
 MIN_REPETITION_PENALTY: Final = 0.01
 MAX_REPETITION_PENALTY: Final = 100.0
@@ -46,7 +46,7 @@ StopString = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_
 
 
 class SamplingParameters(BaseModel):
-    """The sampling parameters of one completion, within the bounds that can be computed."""
+    """The sampling parameters of one completion. The bounds are the widest with which a completion can be computed."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -77,7 +77,7 @@ DEFAULTS: Final = SamplingParameters()
 
 
 class SamplingRequest(SamplingParameters):
-    """The sampling parameters of an HTTP request, within the narrower bounds of requests."""
+    """The sampling parameters of an HTTP request. Some bounds are narrower than those of `SamplingParameters`."""
 
     max_tokens: MaxTokens = DEFAULTS.max_tokens
     top_k: TopK | None = DEFAULTS.top_k

@@ -70,7 +70,7 @@ def test_only_services_that_need_the_database_reach_it() -> None:
 
 
 def fake_docker(folder: Path, text: str) -> dict[str, str]:
-    """Return an environment in which `docker` runs the shell command `text`, because tests have no network."""
+    """Return an environment in which the shell command `text` replaces `docker`, because tests have no network."""
     folder.mkdir(exist_ok=True)
     program = folder / "docker"
     program.write_text(f"#!/bin/sh\n{text}\n")

@@ -1,4 +1,4 @@
-"""Values that are not finite are never written, older files with such values are skipped, and fp16 skips overflows."""
+"""NaN and infinity are never written, a file that contains them is never used, and fp16 skips overflowing steps."""
 
 from __future__ import annotations
 

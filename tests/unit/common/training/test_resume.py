@@ -43,7 +43,7 @@ def reference(
     data_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
-    """Return the weights and losses of the uninterrupted training with which others are compared."""
+    """Return the weights and losses of an uninterrupted training, with which tests compare resumed ones."""
     if not uninterrupted:
         directory, hooks = tmp_path_factory.mktemp("reference"), recorder()
         assert pretrain(make_config(), directory, hooks, data_dir=data_dir) is Outcome.COMPLETED

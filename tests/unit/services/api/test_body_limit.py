@@ -20,7 +20,7 @@ async def reads_all(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def ask(limit: BodyLimit, *blocks: int, end: asyncio.Event | None = None) -> None:
-    """Send a request with a block of each size in `blocks`; the body ends when `end` is set."""
+    """Pass a request to `limit`. Its body has one block per size in `blocks`, and ends when `end` is set or at once."""
     messages: list[Message] = [{"type": "http.request", "body": bytes(size), "more_body": True} for size in blocks]
 
     async def receive() -> Message:

@@ -1,4 +1,4 @@
-"""A snapshot begins after it is requested, and concurrent requests share one."""
+"""A snapshot begins after it is requested, and concurrent requests share one snapshot."""
 
 from __future__ import annotations
 

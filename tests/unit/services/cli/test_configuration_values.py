@@ -1,4 +1,4 @@
-"""`--set` and YAML files are parsed into nested values."""
+"""YAML files and the values of the option `--set` are parsed and combined into nested values."""
 
 from __future__ import annotations
 

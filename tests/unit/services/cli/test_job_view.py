@@ -50,7 +50,7 @@ def test_the_time_limit_counts_from_the_first_step() -> None:
     assert view.fraction == pytest.approx(0.25)
     assert view.seconds_left == pytest.approx(75.0)
     view.apply(StreamEvent("status", {"step": 1, "etaSeconds": 900.0}))
-    assert view.seconds_left == pytest.approx(75.0)  # the time limit ends the training before the steps do
+    assert view.seconds_left == pytest.approx(75.0)  # the time limit is reached before the last step
     view.apply(points(5000))
     assert view.fraction == pytest.approx(0.5)  # half of the steps are done, but only a quarter of the time is over
     now[0] = 1200.0
@@ -65,7 +65,7 @@ def test_a_status_is_printed_once_and_quiet_ones_are_not() -> None:
         for status, attempt in (("provisioning", 1), ("starting", 1), ("running", 1), ("running", 1), ("running", 2))
     ]
     assert lines == [[], [], ["running"], [], ["running (attempt 2)"]]
-    assert view.job.payload is not None  # events of type job-update have no payload
+    assert view.job.payload is not None  # kept, although events of type job-update have no payload
 
 
 def test_a_failure_shows_its_reason() -> None:

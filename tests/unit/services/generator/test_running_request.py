@@ -1,4 +1,4 @@
-"""Running requests with several choices, before their first token."""
+"""A request for several choices: its prompt is processed only once, and its number of tokens is limited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--local` trains without a service and prints to the terminal."""
+"""`python -m services.trainer --local` trains without other services and prints to the terminal."""
 
 from __future__ import annotations
 

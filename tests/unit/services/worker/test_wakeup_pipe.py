@@ -16,7 +16,7 @@ def is_set(wakeup: WakeupPipe) -> bool:
 def test_it_stays_set_until_it_is_cleared_however_often_it_was_set() -> None:
     wakeup = WakeupPipe()
     assert not is_set(wakeup)
-    for _ in range(100_000):  # more often than a pipe has bytes of capacity
+    for _ in range(100_000):  # more bytes than a pipe can hold
         wakeup.set()
     assert is_set(wakeup)
     wakeup.clear()
