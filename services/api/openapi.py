@@ -14,7 +14,7 @@ from services.api.schemas.completions import ErrorReply
 from services.api.schemas.problems import PROBLEM_TYPE, REF, problem_responses, problem_schemas
 
 OPEN = ("/api/session",)
-"""Operations that never need a token. A wrong token gets the same reply as no token."""
+"""Paths that never need a token. A request with a wrong token gets the same reply as a request without a token."""
 LIKE_READS = ("/api/generate", "/api/analyze-trajectories", "/v1/completions")
 """POST operations that change nothing; they need a token only if reads need one."""
 ALWAYS_UP = ("/healthz",)
@@ -25,7 +25,7 @@ _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 def complete_document(document: dict[str, Any], *, reads_closed: bool) -> None:
     """Add security, statuses and error schemas to `document`.
 
-    With `reads_closed`, it states that reads need a token as well.
+    If `reads_closed` is true, the document states that read requests need a token, too.
     """
     schemas = document["components"]["schemas"]
     schemas.update(problem_schemas())
@@ -42,7 +42,7 @@ def complete_document(document: dict[str, Any], *, reads_closed: bool) -> None:
             responses = {
                 status: response
                 for status, response in operation["responses"].items()
-                if response.get("description") != "Validation Error"  # FastAPI's error format, never sent
+                if response.get("description") != "Validation Error"  # FastAPI's own error format, which is never sent
             }
             for status, response in problem_responses(*_statuses(path, operation)).items():
                 responses.setdefault(str(status), response)

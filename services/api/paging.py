@@ -1,7 +1,7 @@
 """Pages of lists, newest first, and their cursors: opaque strings that contain the sort position of the last row.
 
-Rows that are added meanwhile neither repeat nor hide other rows. The cursors of logs are positions in files
-(`operations.logs`).
+Rows that are added between two requests do not cause other rows to be repeated or left out. The cursors of logs are
+positions in files (`operations.logs`).
 """
 
 from __future__ import annotations

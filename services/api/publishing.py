@@ -1,8 +1,8 @@
 """Publishes outbox messages to Redis directly after a commit, in a thread, so that no request waits for Redis.
 
 A request writes notifications and job updates to the outbox in its transaction. Messages that this thread cannot
-publish are published by the relay in the health process. If requests commit while the thread publishes, it publishes
-once more afterwards.
+publish are published by the relay in the health process. If requests commit while the thread publishes, the thread
+publishes once more afterwards.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ from services.api.awake import within
 from services.api.http_metrics import HttpMetrics
 
 # KEYS[1]: the bucket. ARGV: the capacity, and the microseconds per token. Returns whether the request is allowed, the
-# number of remaining tokens, and the microseconds until the next token. The level of the bucket is stored as the
-# microseconds that a refill to it takes; rounding then loses no fraction of a token.
+# number of remaining tokens, and the microseconds until the next token. The level of the bucket is stored in
+# microseconds, namely as the time in which an empty bucket fills to this level. Rounding then loses no fraction of a
+# token.
 _SCRIPT = """
 local capacity, per_token = tonumber(ARGV[1]), tonumber(ARGV[2])
 local clock = redis.call('TIME')
@@ -70,7 +71,8 @@ class RateLimitDecision:
 
 
 class TooManyRequests(RateLimitedError):
-    """Raised for 429, with the rate-limit headers. `hint` follows the message and names another way for the caller."""
+    """Raised for 429, with the rate-limit headers. `hint` is added to the message and names another remedy than
+    waiting."""
 
     def __init__(self, decision: RateLimitDecision, hint: str) -> None:
         super().__init__(
@@ -117,7 +119,8 @@ class RateLimiter:
             try:
                 decisions = list(await within(ANSWER_WITHIN_SECONDS, self._call([client for client, _ in batch])))
             except (RedisError, OSError, TimeoutError):
-                # Requests that arrived during the failed call have waited almost as long, so they are allowed as well.
+                # Requests that arrived during the failed call have waited almost as long as those in the call, so they
+                # are allowed as well.
                 batch, self._waiting = batch + self._waiting, []
                 decisions = [None] * len(batch)
             for (_, future), decision in zip(batch, decisions, strict=True):

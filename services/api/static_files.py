@@ -2,9 +2,9 @@
 
 Comments that fill a whole line are removed from scripts, which saves a tenth of their size. Line numbers do not change.
 `index.html` is changed in three ways. It preloads every script, so that a browser requests all of them at once. It
-links a single style sheet, which contains all style sheets of the original. Its URLs contain a digest of all files, so
-that a browser may cache the files for ever. Changes of the files take effect at the next request for `index.html`.
-Routing and response headers are in `routes/dashboard.py`.
+links a single style sheet, which contains all style sheets that the original file links. Its URLs contain a digest of
+all files, so that a browser may cache the files for ever. Changes of the files take effect at the next request for
+`index.html`. Routing and response headers are in `routes/dashboard.py`.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def local_store() -> ArtifactStore:
 
 
 def is_path(text: str) -> bool:
-    """Return whether `text` is a path on this machine instead of a reference."""
+    """Return True if `text` is a path on this machine, False if it is a reference."""
     path = Path(text).expanduser()
     return path.exists() or (path.name in ALIASES and path.parent.is_dir() and len(path.parts) > 1)
 

@@ -80,7 +80,8 @@ def run(folder: Path, *, experiment_id: str | None, name: str | None) -> ImportR
 
 
 def _fill(folder: Path, staging: Path, done: ImportResult) -> dict[str, Any]:
-    """Copy the files to `staging`, convert those that need it, and return the configuration of the experiment."""
+    """Copy the files to `staging`, convert configurations and metrics, and return the configuration of the
+    experiment."""
     staging.mkdir()
     sources = [path for path in sorted(folder.glob("*.pth")) if path.is_file() and not path.is_symlink()]
     sources += [path for name in COPIED if (path := folder / name).is_file()]

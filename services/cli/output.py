@@ -38,7 +38,7 @@ STATUS_STYLES: dict[str, str] = {
     "stopped": "dim",
 }
 _UNSAFE = re.compile("[\x7f-\x9f\ud800-\udfff]")
-"""Characters that `json` does not escape although they could control a terminal or cannot be encoded."""
+"""Characters that the module `json` does not escape, although they could control a terminal or cannot be encoded."""
 SCALE = ((70, 130, 240), (150, 150, 150), (225, 85, 50))
 """Colours of modulation 0 (blue), 0.5 (grey) and 1 (vermilion). Their contrast is at least 2.9:1 on white and 5:1 on
 black."""

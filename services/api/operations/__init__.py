@@ -1,4 +1,4 @@
 """The operations behind the endpoints, one file per resource.
 
-These functions use a database session, the store or Redis.
+Each operation uses a database session, the artifact store or Redis.
 """

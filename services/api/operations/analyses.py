@@ -31,7 +31,7 @@ def analyses_page(
 ) -> AnalysisList:
     """Return a page of analyses, newest first. Raises NotFoundError.
 
-    With `derived`, the page includes the analyses of jobs that used a checkpoint of this experiment.
+    If `derived` is true, the page also contains the results of analysis jobs that used a checkpoint of this experiment.
     """
     find_experiment(session, experiment_id)
     mine = Analysis.experiment_id == experiment_id
@@ -95,7 +95,8 @@ def delete_analysis(session: Session, analysis_id: str) -> None:
 
 
 def delete_analyses(session: Session, experiment_id: str) -> int:
-    """Delete all analyses of an experiment and return their number. Raises the same errors as `delete_analysis`."""
+    """Delete all analyses of an experiment and return how many there were. Raises the same errors as
+    `delete_analysis`."""
     find_experiment(session, experiment_id)
     jobs = session.scalars(
         select(Analysis.job_id).where(Analysis.experiment_id == experiment_id, Analysis.job_id.is_not(None))
@@ -106,7 +107,7 @@ def delete_analyses(session: Session, experiment_id: str) -> int:
 
 
 def _require_ended(session: Session, jobs: list[str]) -> None:
-    """Raise ConflictError if one of the jobs has not ended, because it may save its analysis again."""
+    """Raise ConflictError if one of the jobs has not ended, because that job may save its analysis again."""
     if not jobs:
         return
     query = select(Job.id, Job.status).where(Job.id.in_(jobs), Job.finished_at.is_(None)).order_by(Job.id)

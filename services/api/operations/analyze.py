@@ -1,6 +1,7 @@
-"""Immediate analyses: generates the texts with the generator's engine and analyses them with `common.analysis`.
+"""Runs analyses while the client waits: generates the texts with the generator's engine and analyses them.
 
-`analyses` saves results. Analyses that are too long for an open connection run as jobs.
+`common.analysis` computes the results, and `operations.analyses` saves them. Analyses that are too long for an open
+connection run as jobs.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class PreparedAnalysis:
 def prepare_analysis(store: ArtifactStore, request: AnalyzeRequest) -> PreparedAnalysis:
     """Check a request and return the analysis to run.
 
-    Raises InvalidInputError with the invalid field. Its code is `analysis_too_long` if the analysis must run as a job.
+    Raises InvalidInputError, which names the invalid field. The code of the error is `analysis_too_long` if the
+    analysis must run as a job.
     """
     values = request.model_dump(exclude={"checkpoint", "rl_checkpoint", "stream"})
     try:
@@ -154,7 +156,10 @@ class _Progress:
 
 
 def _batches(parts: Sequence[SampleGroup]) -> Iterator[list[int]]:
-    """Yield groups of consecutive part numbers. The parts of one group need at most `TEXTS_AT_ONCE` texts together."""
+    """Divide `parts` into groups of consecutive parts, and yield the indices of each group.
+
+    All parts of a group need at most `TEXTS_AT_ONCE` texts together. A part that alone needs more is its own group.
+    """
     numbers: list[int] = []
     texts = 0
     for number, part in enumerate(parts):
@@ -206,7 +211,7 @@ def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
 
 
 def _with_request_locations(error: ConfigError) -> InvalidInputError:
-    """Return the same error, with the locations that the fields have in the request body."""
+    """Return the error of a configuration as an error of the request, with the locations of the fields in the body."""
     findings = [
         {
             **item,

@@ -1,7 +1,7 @@
 """Deletes the database row of a checkpoint, unless a job that has not ended needs the checkpoint.
 
-The caller then deletes the files. If the process dies in between, a repeated request deletes the files.
-`experiment_changes` deletes whole experiments.
+The caller then deletes the files. If the process dies after the row is deleted but before the files are deleted, a
+repeated request deletes the files. `experiment_changes` deletes whole experiments.
 """
 
 from __future__ import annotations

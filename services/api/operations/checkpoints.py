@@ -59,8 +59,8 @@ def file_to_send(store: ArtifactStore, experiment_id: str, name: str, form: Form
     """Return the path of the file to download: a final model in the given format, or the weights of a training
     checkpoint.
 
-    Only files that `checkpoint_files` lists can be downloaded. Raises NotFoundError. Its code is `format_not_available`
-    if the file does not exist in this format; the api does not convert files.
+    Only files that `checkpoint_files` lists can be downloaded. Raises NotFoundError. The code of the error is
+    `format_not_available` if the checkpoint exists, but not in this format, because the api does not convert files.
     """
     path = store.resolve(f"{experiment_id}/{name}")
     known = store.checkpoint_files(experiment_id)
@@ -89,8 +89,8 @@ def file_to_send(store: ArtifactStore, experiment_id: str, name: str, form: Form
 def check_reference(store: ArtifactStore, reference: str, *, location: str, policy: bool) -> str:
     """Return a reference from a request as `<id>/<file>`, with aliases resolved.
 
-    With `policy`, the checkpoint must be a controller, otherwise a language model. Raises InvalidInputError for a
-    checkpoint of the other kind, and if there is no such checkpoint.
+    If `policy` is true, the checkpoint must be a controller; if it is false, a language model. Raises InvalidInputError
+    if the checkpoint is of the wrong kind or does not exist.
     """
     try:
         path = store.resolve(reference.strip())

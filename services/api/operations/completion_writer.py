@@ -1,7 +1,8 @@
 """Converts the engine's events to completions in OpenAI's format; there is one writer per HTTP request.
 
-Choices are numbered across all prompts. The log-probability of a token is sent with the text in which the token begins;
-a stream therefore contains neither text nor tokens of a stop string. `completions` receives the events.
+Choices are numbered across all prompts. In a stream, the log-probability of a token is sent together with the part of
+the text in which the token begins. A stream therefore contains neither the text of a stop string, which is never sent,
+nor the tokens that begin in it. `completions` receives the events.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ class CompletionWriter:
         return self._completion(choices, usage=self._usage())
 
     def stream_parts(self, prompt: int, event: EngineEvent) -> list[Completion]:
-        """Return the parts of a stream for an event of one prompt. The events of a prompt must be in order."""
+        """Return the parts to stream for an event of prompt number `prompt`.
+
+        The events of a prompt must be passed in the order in which the engine sent them.
+        """
         first = prompt * self.request.n
         if event.name == EVENT_PROMPT:
             data, choices = read_prompt(event.data), []
@@ -98,8 +102,8 @@ class CompletionWriter:
         else:
             choices = []
             for index, reply in enumerate(self._written(read_done(event.data)), first):
-                # This text was held back, because it could have been the beginning of a stop string or of an incomplete
-                # character.
+                # Send the rest of the text. It was held back, because it could have been the beginning of a stop string
+                # or of an incomplete character.
                 choices.append(self._choice(index, [], reply["text"][len(self._running[index].text) :]))
                 choices[-1].finish_reason = _finish_reason(reply)
         return [self._completion([choice]) for choice in choices]
@@ -131,7 +135,10 @@ class CompletionWriter:
         return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
     def _log_probs(self, prompt: PromptEvent | None, tokens: Sequence[Token], before: int) -> Logprobs | None:
-        """Return the log-probabilities of a prompt and of the text that begins after `before` characters."""
+        """Return the log-probabilities of the prompt's tokens, if `prompt` is given, and then of `tokens`.
+
+        `before` is the number of characters of the choice before the generated text.
+        """
         if self.request.logprobs is None:
             return None
         read = prompt["tokens"] if prompt else []
@@ -155,7 +162,10 @@ class CompletionWriter:
 
 
 def _begins_in(token: Token, text: str) -> bool:
-    """Return whether the token begins in `text`. A token of a stop string, or of text that may become one, does not."""
+    """Return whether the token begins in `text`.
+
+    A token does not begin in `text` if it begins in a stop string, or in text that may still become a stop string.
+    """
     return "start" not in token or int(token["start"]) < len(text)
 
 

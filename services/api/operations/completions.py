@@ -85,7 +85,8 @@ async def collect_replies(
 ) -> list[list[EngineEvent]]:
     """Return the `prompt` and `done` events of each prompt.
 
-    If the generation for one prompt fails, all others are stopped. Raises the errors of `generation_events`.
+    If the generation for one prompt fails, the generations for all other prompts are stopped. Raises the errors of
+    `generation_events`.
     """
     found: list[list[EngineEvent]] = [[] for _ in prepared]
     async with aclosing(merged_events(context, prepared, is_disconnected)) as following:
@@ -109,7 +110,7 @@ async def merged_events(
             async with aclosing(generation_events(context, request, is_disconnected)) as following:
                 async for event in following:
                     arrived.put_nowait((number, event))
-        except Exception as error:  # the code that takes events from the queue below raises it again
+        except Exception as error:  # the loop below, which reads the queue, raises the error again
             arrived.put_nowait((number, error))
         else:
             arrived.put_nowait((number, None))
@@ -152,7 +153,7 @@ def find_model(session: Session, store: ArtifactStore, name: str) -> Model:
         for checkpoint in checkpoints.experiment_checkpoints(session, store, experiment_id).checkpoints:
             if checkpoint.reference == reference:
                 return _model(checkpoint)
-    # The checkpoint is in the store, but the database has no such experiment.
+    # The checkpoint is in the store, but its experiment is not in the database.
     return Model(id=reference, created=int(_weights(store, reference).st_mtime))
 
 

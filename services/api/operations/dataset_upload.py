@@ -71,14 +71,16 @@ async def store_upload(
 ) -> tuple[DatasetManifest, bool]:
     """Store the body as a dataset; return its manifest and whether it is new.
 
-    `announced` is the length of the body if the client sends it. `decoders` limits how many parquet files are decoded
-    at the same time, because each needs memory. `services.api.http_connection` limits how long a client may pause.
-    Raises DataError with the place in the body, TooLargeError, ConflictError, StorageError, and the exception that
-    `blocks` raises when the client disconnects. After any error, no unfinished files remain.
+    `announced` is the length of the body that the client announced; None if it announced none. `decoders` limits how
+    many parquet files are decoded at the same time, because decoding needs memory. `services.api.http_connection`
+    limits how long a client may pause. Raises DataError with the place in the body, TooLargeError, ConflictError,
+    StorageError, and the exception that `blocks` raises when the client disconnects. After any error, no unfinished
+    files remain.
     """
     limit, reserve = settings.dataset_max_mb * MIB, settings.disk_reserve_mb * MIB
     if announced is not None:
-        # Compressed text is longer than its body, so the dataset needs at least as much space as the body.
+        # If the body is compressed, the text is longer than the body. The dataset therefore needs at least as much
+        # space as the body.
         await run_in_threadpool(_require_room, store, announced, limit, reserve)
     intake = await run_in_threadpool(
         DatasetIntake,
@@ -102,7 +104,7 @@ async def store_upload(
 
 
 async def _gathered(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the same bytes in blocks of about 1 MiB.
+    """Yield the bytes of `blocks` in larger blocks of about 1 MiB.
 
     The caller then switches to a thread once per block, not once per packet.
     """

@@ -1,7 +1,7 @@
 """Datasets: the files in the data folder, with the jobs that tokenise them and the experiments that use them.
 
-The database has no table of datasets. The folder defines which datasets exist, and their jobs are found by the payload
-(docs/decisions/0063). `dataset_upload` stores uploads.
+The database has no table of datasets. The folder defines which datasets exist. The jobs of a dataset are those whose
+payload names the dataset (docs/decisions/0063). `dataset_upload` stores uploads.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def get_dataset(session: Session, store: DatasetStore, name: str) -> DatasetDeta
 def ensure_tokenised(
     session: Session, settings: Settings, store: DatasetStore, manifest: DatasetManifest
 ) -> DatasetUploaded:
-    """Return the dataset, and the job that tokenises it and has not ended.
+    """Return the dataset, and the unfinished job that tokenises it.
 
-    If there are neither tokens nor such a job, submit one. The job is None if the tokens exist, or if no job can be
-    submitted because too many are waiting.
+    If there are neither tokens nor an unfinished job, submit a new job. The returned job is None if the tokens exist,
+    or if no job can be submitted because too many jobs are waiting.
     """
     lock_dataset(session, manifest.name, shared=False)
     job = _newest_jobs(session, [manifest]).get(manifest.name)
@@ -116,7 +116,7 @@ def _status(job: Job | None) -> DatasetStatus:
 
 
 def _newest_jobs(session: Session, manifests: Iterable[DatasetManifest]) -> dict[str, Job]:
-    """Return {name of a dataset: newest job that tokenises it}. Jobs for an earlier content of a dataset are
+    """Return {name of a dataset: newest job that tokenises it}. Jobs that tokenise an earlier content of a dataset are
     ignored."""
     current = {manifest.name: manifest.sha256 for manifest in manifests}
     if not current:

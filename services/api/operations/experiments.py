@@ -67,7 +67,7 @@ def experiments_page(
 
 
 def experiment_tags(session: Session) -> TagList:
-    """Return all tags of experiments, except those of type dataset."""
+    """Return the tags of all experiments whose type is not dataset."""
     found = select(func.unnest(Experiment.tags)).where(Experiment.type != ExperimentType.DATASET).distinct()
     return TagList(tags=sorted(session.scalars(found)))
 

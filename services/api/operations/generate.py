@@ -38,9 +38,9 @@ log = get_logger(__name__)
 RETRY_SECONDS = 5.0
 """Seconds after which a client may retry when the queue is full (`Retry-After`)."""
 CHECK_SECONDS = 0.25
-"""Number of seconds between checks whether the client is still connected."""
+"""Seconds between two checks of whether the client is still connected."""
 LARGE_CHARACTERS = 100_000
-"""A reply with more characters than this is built in a thread, because that takes some milliseconds."""
+"""A reply with more characters than this is built in a thread, because building it takes some milliseconds."""
 
 T = TypeVar("T")
 IsDisconnected = Callable[[], Awaitable[bool]]
@@ -52,7 +52,7 @@ class ClientDisconnected(Exception):
 
 
 class QueueFull(RateLimitedError):
-    """Raised when more requests wait than generators can begin within the time limit (429)."""
+    """Raised when the number of waiting requests has reached `generate_queue_limit` (429)."""
 
     code = "generation_queue_full"
 
@@ -100,7 +100,8 @@ async def event_batches(
                 limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
                 remaining = limit - waited.seconds
                 if remaining <= 0 and not started and not await _withdraw(context, request):
-                    # An engine has taken the request. Without `stream`, it sends nothing before the complete reply.
+                    # The request could not be withdrawn, because an engine has taken it. If the reply is not streamed,
+                    # the engine sends no event before the complete reply.
                     started = True
                     continue
                 if remaining <= 0:
@@ -128,7 +129,7 @@ async def event_batches(
             raise
         finally:
             if not finished or mailbox.given_up:
-                # Shielded, because this runs while the response is being cancelled: its client has disconnected.
+                # This is shielded, because the response may be being cancelled after its client has disconnected.
                 with anyio.CancelScope(shield=True):
                     await context.generations.cancel(request.id)
 
@@ -146,8 +147,7 @@ async def generation_events(
 async def _hand_over(context: Context, request: GenerationRequest, mailbox: Mailbox) -> None:
     """Enqueue the request.
 
-    Raises QueueFull when more requests wait than generators can begin within the time limit, and UnavailableError when
-    Redis fails.
+    Raises QueueFull when `generate_queue_limit` requests are already waiting, and UnavailableError when Redis fails.
     """
     generations = context.generations
     try:

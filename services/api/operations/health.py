@@ -26,7 +26,8 @@ REDIS_SECONDS = 2.0
 
 
 async def readiness(context: Context) -> Ready:
-    """Check all resources concurrently. One that does not answer is reported as not ok; no exception is raised."""
+    """Check all resources concurrently. A resource that does not answer is reported as not ok; no exception is
+    raised."""
     (database, schema), redis, store, disk, sweeps = await asyncio.gather(
         run_in_threadpool(_database, context),
         _redis(context),
@@ -69,9 +70,9 @@ async def _redis(context: Context) -> Part:
 
 
 async def _sweeps(context: Context) -> Part:
-    """Check that the reaper's sweeps run.
+    """Check that the periodic sweeps of the health service run.
 
-    They are not required: without them, lost jobs are not requeued, but requests are still served.
+    The api is ready even if they do not run: lost jobs are then not requeued, but requests are still served.
     """
     try:
         async with asyncio.timeout(REDIS_SECONDS):
@@ -96,7 +97,7 @@ def _store(root: Path) -> Part:
 def _disk(settings: Settings) -> Part:
     """Check the disk reserve.
 
-    It is not required: with less free space, trainings wait and uploads fail, but other requests are still served.
+    The api is ready even with less free space: trainings then wait and uploads fail, but other requests are served.
     """
     reserve = DiskReserve(
         {"experiments": settings.experiments_dir, "data": settings.data_dir}, settings.disk_reserve_mb * MIB

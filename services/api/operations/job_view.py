@@ -1,5 +1,5 @@
-"""Converts rows of jobs to replies: the document of `job-update` events, plus the signals that the job accepts and its
-queue position."""
+"""Converts rows of jobs to replies. A reply has the fields of a `job-update` event, and in addition the signals that
+the job accepts and its queue position."""
 
 from __future__ import annotations
 

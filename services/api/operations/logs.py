@@ -1,8 +1,10 @@
-"""Reads the log of a job, page by page or as a whole, from the files `<experiment>/logs/<attempt>.log` in order.
+"""Reads the log of a job, page by page or as a whole, from the files `<experiment>/logs/<attempt>.log`, in the order of
+the attempts.
 
-A cursor is `<attempt>-<byte offset>-<line number>`, so that the next page begins at the offset without reading the file
-before it. An incomplete line is returned only once it is complete. A search reads a limited number of bytes per page;
-therefore a page may be empty although more lines follow its cursor. Live lines are in the job's stream instead.
+A cursor is `<attempt>-<byte offset>-<line number>`, so that the next page begins at the offset, and nothing before the
+offset is read again. An incomplete line is returned only once it is complete. A search reads a limited number of bytes
+per page; therefore a page may be empty although more lines follow its cursor. The job's stream sends new lines while
+the job runs.
 """
 
 from __future__ import annotations
@@ -75,8 +77,8 @@ def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool, sear
 
 
 def complete_log(folder: Path) -> Iterator[bytes]:
-    """Yield the current content of the logs of all attempts, unchanged. If there are several, a heading precedes
-    each."""
+    """Yield the current content of the logs of all attempts, unchanged. If there are several attempts, a heading
+    precedes the log of each."""
     attempts = _attempts(folder)
     for attempt in attempts:
         if len(attempts) > 1:

@@ -14,8 +14,8 @@ from common.metrics import downsample, metric_names, read_table
 from tidal_client.wire.metrics import MetricPointReply, MetricsReply, Point
 
 LARGE_BYTES = 16 * 1024 * 1024
-"""Size in bytes from which an index counts as large. To read an index, a process needs memory of about twice this
-size."""
+"""An index with at least this number of bytes counts as large. To read an index, a process needs about twice the size
+of the index as memory."""
 _large = threading.BoundedSemaphore(2)
 """Limits how many large indexes are read at the same time."""
 
@@ -71,8 +71,8 @@ def read_metrics(
 
 @contextmanager
 def limit_large_reads(index: Path) -> Iterator[None]:
-    """Limit concurrent reads of large indexes: wait while the maximum number is being read. Small indexes never
-    wait."""
+    """Limit concurrent reads of large indexes: wait while the maximum number of large indexes is already being read.
+    Small indexes never wait."""
     try:
         large = index.stat().st_size >= LARGE_BYTES
     except OSError:

@@ -32,7 +32,7 @@ from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, JobStatus
 
 REDIS_SECONDS = 2.0
 LOOK_BACK = 50
-"""Number of entries of an experiment's stream, from the newest backwards, in which the newest metrics are searched."""
+"""The newest value of each metric is searched in this number of newest entries of an experiment's stream."""
 MAX_TRAININGS = 100
 """Maximum number of running trainings whose speed is reported."""
 

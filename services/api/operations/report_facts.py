@@ -124,8 +124,11 @@ def read_optional_result(store: ArtifactStore, experiment_id: str, name: str) ->
 
 
 def series_ends(store: ArtifactStore, experiment_id: str) -> tuple[dict[str, MetricSummary], dict[str, int]]:
-    """Return {metric: first, last, lowest and highest value} for each described metric, computed from all points; and
-    {metric: first step with a value that is not finite}."""
+    """Return two mappings, each keyed by the name of a described metric.
+
+    The first contains the first, last, lowest and highest value of the metric, computed from all points. The second
+    contains the first step at which the value was not finite; a metric that was always finite is not in it.
+    """
     folder = store.experiment(experiment_id)
     found: dict[str, MetricSummary] = {}
     diverged: dict[str, int] = {}
@@ -167,7 +170,7 @@ def _ends(steps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Metr
 def _analyses(session: Session, experiment_id: str) -> tuple[list[AnalysisFacts], int]:
     """Return the newest analyses with their results, and the number of all analyses.
 
-    Both include the analyses of jobs that used the experiment's checkpoints.
+    The list and the number include the analyses of jobs that used a checkpoint of the experiment.
     """
     made = select(Experiment.id).where(
         Experiment.type == ExperimentType.ANALYSIS, Experiment.source_experiment_id == experiment_id
@@ -190,7 +193,7 @@ def _defaults(context: Context) -> dict[str, Any]:
 def _read_defaults(context: Context, name: str, load: Callable[..., LMConfig | RLConfig]) -> dict[str, Any]:
     """Return the values of the shipped configuration file, which the dashboard also uses for comparison.
 
-    Without a file, return the defaults of the code; if the file is invalid, nothing.
+    If the file does not exist, return the default values of the code. If the file is invalid, return an empty mapping.
     """
     try:
         path = find_config(context.settings.config_dir, name)

@@ -1,6 +1,6 @@
 """Reports: database rows with Markdown.
 
-A caller can change a report only if the request contains its newest version. `report_facts` generates reports, and
+A request that changes a report must contain the report's newest version number. `report_facts` generates reports, and
 `report_figures` exports them.
 """
 
@@ -52,7 +52,7 @@ def get_report(session: Session, report_id: str) -> ReportReply:
 
 
 def create_report(session: Session, body: ReportRequest, *, pattern: str | None = None) -> ReportReply:
-    """Store a new report. Raises InvalidInputError for an invalid chart, with its line."""
+    """Store a new report. Raises InvalidInputError, which names the line, for an invalid chart."""
     charts = check_charts(body.markdown)
     values = {
         "id": new_id(REPORT_ID),

@@ -70,7 +70,8 @@ _SPECIFIC = frozenset({"config_path", "rl_config_path", "config", "data", "check
 
 
 def submit_job(context: Context, request: JobRequest, idempotency_key: str | None) -> tuple[JobDetail, bool]:
-    """Submit the job that `request` describes, or return the job that was already submitted with the same key.
+    """Submit the job that `request` describes, or return the job that was already submitted with the same
+    Idempotency-Key.
 
     The second value is True if the job existed already. A repeated request returns its job even if files named in the
     request have changed since. Therefore errors in these files are raised only for a new key. Raises the errors of
@@ -192,8 +193,10 @@ def _analysis(context: Context, request: JobRequest, checkpoint: str, config: An
 
 
 def _resumed_payload(parent: Job, request: JobRequest) -> JobPayload:
-    """Return the payload of the job to resume, with the overrides of `config`, which must not change the shape of the
-    model."""
+    """Return the payload of the job to resume, changed by the `config` of the request.
+
+    The changes must not concern the shape of the model.
+    """
     for field in ("config_path", "rl_config_path", "checkpoint", "data"):
         if field in request.model_fields_set:
             raise _invalid(field, "a resumed job uses the value of the job that it resumes; leave it out")
@@ -214,10 +217,10 @@ def _resumed_payload(parent: Job, request: JobRequest) -> JobPayload:
 
 
 def _resume_source(context: Context, request: JobRequest) -> tuple[Job, str | None]:
-    """Return the job to resume from, and the checkpoint if the request names one; otherwise None, for the newest.
+    """Return the job to resume from, and the checkpoint that the request names; None means the newest checkpoint.
 
-    `resumeFrom` is the id of a job, the id of an experiment, which means its newest job, or a checkpoint:
-    `<experiment id>/<file>`.
+    `resumeFrom` is the id of a job, the id of an experiment, or a checkpoint `<experiment id>/<file>`. For an
+    experiment or a checkpoint, the job is the newest one of the experiment.
     """
     assert request.resume_from is not None
     named, start = request.resume_from.removeprefix("experiments/"), None
@@ -259,7 +262,7 @@ def _checkpoint(context: Context, request: JobRequest) -> str:
 def _inherited(context: Context, request: JobRequest, checkpoint: str) -> LMConfig:
     """Return the configuration with which the model was trained.
 
-    If it is unknown, return that of `configPath`, or the default.
+    If this configuration cannot be read, return the one that `configPath` names; without `configPath`, the default.
     """
     folder = context.store.experiment(checkpoint.split("/", 1)[0])
     for name in ("config.yaml", "base_config.yaml"):
@@ -321,6 +324,6 @@ def _invalid(field: str, message: str) -> InvalidInputError:
 
 
 def body_hash(request: JobRequest) -> str:
-    """Return a hash of the content of the body. Whitespace and the order of keys do not change it."""
+    """Return a hash of the content of the body. Whitespace and the order of keys do not change the hash."""
     body = request.model_dump(mode="json", exclude_unset=True)
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -40,7 +40,7 @@ async def analyze_trajectories(
 ) -> Response:
     """Generates texts from the prompts and analyses their modulation.
 
-    Needs a token only if reads need one, and is rate-limited like generation; one analysis counts as one request.
+    Needs a token only if reads need one, and is rate-limited like generation; one analysis counts as one generation.
     Answers 422 `analysis_too_long` if the analysis must run as a job, and 422 `empty_trajectory` if no token was
     generated for a prompt. With `stream`, sends `progress` events, then `done` with the whole result.
     """

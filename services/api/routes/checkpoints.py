@@ -24,7 +24,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 def list_all(session: SessionDep, context: ContextDep, limit: Limit = 50, cursor: Cursor = None) -> CheckpointOverview:
     """Returns checkpoints, grouped by experiment, newest experiment first.
 
-    Each is marked as a language model or a controller.
+    Each checkpoint is marked as a language model or a controller.
     """
     return checkpoints.checkpoint_overview(
         session, context.store, limit=limit, cursor=cursor, root_path=context.settings.root_path.rstrip("/")

@@ -1,6 +1,7 @@
 """`/`: the dashboard's page and its files, which need no token. The page requests its data from the api with the token.
 
-The handlers are coroutines and not run in threads: the files are in memory, and a page requests fifty of them at once.
+The handlers are coroutines, so they do not run in threads: the files are in memory, and a page requests fifty files at
+once.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ DOCUMENT_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-"""Headers of files that a browser can show as documents. Scripts and styles are sent without them, which saves 15 kB
-per page."""
+"""Headers of files that a browser can show as documents. Scripts and styles are sent without these headers, which saves
+15 kB per page."""
 DOCUMENTS = ("text/html", "image/svg+xml")
 IMMUTABLE = CACHE_FOREVER
 REVALIDATE = "no-cache"

@@ -82,7 +82,7 @@ def list_experiments(
 
 @router.get("/tags", summary="List the tags of all experiments")
 def list_tags(session: SessionDep) -> TagList:
-    """Returns all tags of experiments, except those of type dataset.
+    """Returns the tags of all experiments whose type is not dataset.
 
     The list of experiments can be filtered by each tag.
     """
@@ -171,7 +171,7 @@ async def get_rl_metrics(
 ) -> Response:
     """Returns the metrics of a controller's training, downsampled like the metrics of pretraining.
 
-    Here a step is one environment step.
+    In these metrics, a step is one environment step.
     """
     return await _metrics(context, experiment_id, "rl-metrics", keys, mode, window, max_points, from_step, to_step)
 

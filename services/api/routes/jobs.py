@@ -130,10 +130,10 @@ def get_logs(
         str | None, Query(max_length=200, description="Return only lines that contain this text, ignoring case.")
     ] = None,
 ) -> LogPage:
-    """Returns the output of the trainer, all attempts in order.
+    """Returns the output of the trainer, oldest attempt first.
 
-    Request the cursor of the last page later to get the lines written since then. A page of a search may contain fewer
-    lines than `limit`; continue with its cursor until `complete` is true.
+    To get the lines that were written after the last page, request its cursor later. A page of a search may contain
+    fewer lines than `limit`; continue with its cursor until `complete` is true.
     """
     job = jobs.find_job(session, job_id)
     folder = context.store.experiment(job.experiment_id) / "logs"
@@ -182,10 +182,9 @@ def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
     responses=problem_responses(404, 409),
 )
 def cancel_job(job_id: str, context: ContextDep) -> JobDetail:
-    """Cancelling is like the signal stop, and kills the trainer after a grace period. Pending and paused
-    jobs end at once.
+    """Stops the job like the signal stop, and kills the trainer after a grace period.
 
-    The trainer is killed only if it has not ended by then.
+    The trainer is killed only if it has not ended when the grace period is over. Pending and paused jobs end at once.
     """
     with context.sessions.begin() as session:
         found = jobs.detail(session, context.outlook, request_cancel(session, job_id))

@@ -30,8 +30,8 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     **problem_responses(404, 503),
 }
 BRIEF = "/brief"
-"""Suffix of a topic name. With it, `log-lines` events contain only the position of the lines, not the lines
-themselves."""
+"""Suffix of a topic name. If a topic name ends with it, `log-lines` events contain only the position of the lines, not
+the lines themselves."""
 Since = Annotated[
     str | None,
     Query(

@@ -61,7 +61,7 @@ class AnalyzeRequest(Request):
     """For kind batch: whether to add 95 % confidence intervals, computed from 1,000 bootstrap resamples of the
     prompts."""
     include_extreme_values: bool = False
-    """For kinds single and batch: whether to add a sweep over the same prompts."""
+    """For kinds single and batch: whether to add the result of kind sweep for the same prompts."""
     stream: bool = False
     """Whether to answer with server-sent events: `progress`, then `done` with the whole result, or `error`."""
 

@@ -55,7 +55,8 @@ class CompletionRequest(StrictRequest):
     model: Name
     """The language model, by its id in `/v1/models`, or `<experiment id>/best`, `latest`, `final`."""
     prompt: Text | list[Text] | Tokens | list[Tokens] = ""
-    """A text, a list of token ids, or a list of several of either; an empty prompt starts from end-of-text."""
+    """A text, a list of texts, a list of token ids, or a list of lists of token ids. An empty prompt starts from the
+    end-of-text token."""
     max_tokens: int = Field(16, ge=0, le=MAX_NEW_TOKENS)
     """Maximum number of new tokens per text. With 0, no text is generated; `echo` with `logprobs` then returns the
     log-probabilities of the prompt."""
@@ -78,8 +79,8 @@ class CompletionRequest(StrictRequest):
     stream_options: StreamOptions | None = None
     """Only allowed with `stream`."""
     best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    """Number of texts to generate per prompt. The n texts with the highest log-probability per token are returned.
-    Above n, not allowed with `stream`."""
+    """Number of texts to generate per prompt. The n texts with the highest log-probability per token are returned. A
+    number greater than n is not allowed with `stream`."""
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     """Subtracted from the logits of tokens that the text already contains."""
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
@@ -254,7 +255,7 @@ class Completion(BaseModel):
     created: int
     model: str
     system_fingerprint: str
-    """Changes with the model's file and the version of Tidal; the same seed may then generate another text."""
+    """Identifies the model's file and the version of Tidal. If it changes, the same seed may generate another text."""
     choices: list[Choice]
     usage: Usage | None = None
 

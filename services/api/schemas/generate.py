@@ -19,8 +19,8 @@ class _Text(Request):
     checkpoint: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
     """The language model: `<experiment id>/<file>`, or `<experiment id>/best`, `latest`, `final`."""
     prompt: str = Field("", max_length=MAX_PROMPT_CHARACTERS)
-    """The text to continue. Of a prompt that does not fit into the model's context window, only the last tokens are
-    used: one fewer than the context length. An empty prompt starts from end-of-text."""
+    """The text to continue. If it is too long for the model's context window of n tokens, only its last n - 1 tokens
+    are used. An empty prompt starts from the end-of-text token."""
 
 
 class GenerateRequest(SamplingRequest, _Text):

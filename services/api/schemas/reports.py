@@ -59,7 +59,7 @@ class GenerateReportRequest(Request):
     experiment_id: ExperimentId | None = None
     """The experiment to report on."""
     experiment_ids: list[ExperimentId] = Field([], max_length=MAX_EXPERIMENTS)
-    """Several experiments to report on and to compare; give it instead of experimentId."""
+    """Several experiments to report on and to compare; a request contains either this field or experimentId."""
     title: Title | None = None
     """null generates a title from the pattern and the experiment."""
 

@@ -2,8 +2,8 @@
 
 A process may serve a thousand clients, so a client has no timer, queue or task group of its own. Instead, one monitor
 task per process serves all clients. It drops a client whose socket has been full for `send_seconds`, and regularly
-wakes all streams, because a stream without events must send a keep-alive comment. The events are in `hub`; cursors and
-snapshots are in `sse`.
+wakes all streams, because a stream without events must send a keep-alive comment. The module `hub` reads the events,
+and `sse` handles cursors and snapshots.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class LiveStream(Response):
             self.sending_since = sent_at = now
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             self.sending_since = None
-            if self._ended:  # only possible if `end` was called and the cancellation was lost
+            if self._ended:  # `end` was called, but its cancellation had no effect
                 return
         self.sending_since = clock()
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -17,13 +17,13 @@ from common.redis.keys import EVENT_LOG_LINES
 Fields = dict[str, str]
 StreamId = tuple[int, int]
 ORIGIN: StreamId = (0, 0)
-"""Stream id before that of every entry."""
+"""A stream id that is less than the id of every entry."""
 
 
 def parse_id(text: str) -> StreamId:
     """Parse an id such as `1700000000000-3`.
 
-    Without the part from the dash on, the second number is 0. Raises ValueError.
+    If the text has no dash and second number, the second number is 0. Raises ValueError.
     """
     first, _, second = text.strip().partition("-")
     parts = first, second or "0"
@@ -44,7 +44,8 @@ class StreamEntry:
     id: StreamId
     encoded: bytes
     brief: bytes
-    """The event for clients that requested no log lines: equal to `encoded`, except that `log-lines` has no lines."""
+    """The event for clients that requested no log lines. For `log-lines`, it is `encoded` without the lines; for all
+    other events, it is equal to `encoded`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class StreamPosition:
 def encode_sse(stream_id: str | None, event: str, data: str) -> bytes:
     """Return the bytes of a server-sent event."""
     if "\n" not in data and "\r" not in data:
-        # This is the usual case, because JSON has no line breaks. It is much faster than the general encoder below,
+        # This is the usual case, because JSON has no line breaks. This code is much faster than the general code below,
         # which takes as long as all other work for a token.
         head = "" if stream_id is None else f"id: {stream_id}\n"
         return f"{head}event: {event}\ndata: {data}\n\n".encode()
@@ -79,7 +80,7 @@ def entry_of(raw_id: str, fields: Fields) -> StreamEntry:
 def _without_lines(data: str) -> str:
     """Return the data of a `log-lines` event without the lines.
 
-    It keeps `next`, the number of the first line after them.
+    The returned data contains `next`, the number of the line after the removed lines.
     """
     try:
         page = json.loads(data)

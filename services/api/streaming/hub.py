@@ -1,4 +1,4 @@
-"""Gives all clients of a stream its entries through one Redis reader. A client neither misses nor repeats an entry.
+"""Gives all clients of a stream its entries through one Redis reader. No client misses an entry or gets an entry twice.
 
 The reader of a `Topic` uses one blocking XREAD and keeps the newest entries in a ring buffer. Each client has only a
 cursor, which is the id of the last entry that it received. It receives entries from the ring buffer if the ring
@@ -67,7 +67,8 @@ return epoch
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The stream could not continue at the cursor. It continues after `position`, so the caller sends a snapshot."""
+    """The stream could not continue at the cursor. The caller must send a snapshot; the stream then continues after
+    `position`."""
 
     position: StreamId
     reason: str
@@ -130,9 +131,9 @@ class StreamHub:
     async def follow(self, key: str, cursor: StreamId, epoch: str = "") -> AsyncGenerator[list[StreamEntry] | Reset]:
         """Yield all entries after `cursor` in batches, in order and without duplicates, until `close` is called.
 
-        An empty batch means that `wake` was called and there are no new entries. `epoch` must be given if `cursor`
-        comes from `position` or `epoch_of`. An empty `epoch` means that a client sent the cursor, so the cursor is
-        checked first.
+        An empty batch means that `wake` was called and there are no new entries. If `cursor` or its epoch comes from
+        the method `position` or `epoch_of`, pass the epoch that this method returned. An empty `epoch` means that a
+        client sent the cursor, so the cursor is checked first.
         """
         count = FIRST_PAGE
         waited = False
@@ -200,7 +201,7 @@ class StreamHub:
     async def _read(self, topic: Topic) -> None:
         """Publish the entries of the stream to the topic.
 
-        Restart the topic if Redis was emptied; retry while it is unavailable.
+        Restart the topic if Redis was emptied; retry while Redis is unavailable.
         """
         last: StreamId = ORIGIN
         checked_at = 0.0
@@ -231,7 +232,7 @@ class StreamHub:
     async def _check_cursor(self, key: str, cursor: StreamId, known: str) -> tuple[Reset | None, str]:
         """Return (reset, current epoch). `reset` is None if the stream can continue at the cursor.
 
-        `known` is the epoch for which the cursor was already checked; empty if it was never checked.
+        `known` is the epoch for which the cursor was already checked; empty if the cursor was never checked.
         """
         epoch = await self.ensure_epoch()
         info = await self._info(key)

@@ -1,4 +1,5 @@
-"""Takes the snapshots of the current state with which streams begin. Clients that connect at the same time share one.
+"""Takes the snapshots of the current state with which streams begin. Clients that connect at the same time share a
+snapshot.
 
 Without sharing, a thousand clients that connect at once (after a restart, or after Redis was emptied) would read the
 same rows a thousand times. A client only gets a snapshot that was begun after its request, because an older one may
@@ -29,7 +30,7 @@ class StreamSnapshot:
 
 
 class StreamSnapshots:
-    """Takes one snapshot at a time per stream. All clients that requested one before it begins share it."""
+    """Takes one snapshot at a time per stream. All clients that wait when a snapshot begins get this snapshot."""
 
     def __init__(self, position: Callable[[str], Awaitable[StreamPosition]]) -> None:
         self._position = position
@@ -52,6 +53,6 @@ class StreamSnapshots:
     async def _make(self, key: str, make: StateReader) -> StreamSnapshot:
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
-            del self._next[key]  # later requests need a later snapshot
+            del self._next[key]  # requests from now on need a later snapshot
             position = await self._position(key)
             return StreamSnapshot(position, json.dumps(await make()))

@@ -2,9 +2,9 @@
 
 The cursor is the event id in `Last-Event-ID` (or `?since=`); the stream begins after this event. Without a cursor, the
 stream begins with a `snapshot` event, whose id is the position of the snapshot. If the stream cannot continue at the
-cursor, it sends a `reset` event and then a snapshot. One response may contain several streams. The id of every other
-event is its Redis stream id. A stream without events sends a comment about every 15 s. A client whose socket stays full
-for `stream_client_seconds` is dropped (`clients`). A shutdown ends all streams.
+cursor, it sends a `reset` event and then a snapshot. The id of an event that comes from an entry of the stream is the
+Redis id of the entry. One response may contain several streams. A stream without events sends a comment about every
+15 s. A client whose socket stays full for `stream_client_seconds` is dropped (`clients`). A shutdown ends all streams.
 """
 
 from __future__ import annotations

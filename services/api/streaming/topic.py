@@ -29,7 +29,8 @@ class Topic:
         self.clients = 0
         self.ring: deque[StreamEntry] = deque()
         self.base: StreamId | None = None
-        """The ring contains all newer entries than this id. None until the reader has its start position."""
+        """The ring contains all entries that are newer than this id. None until the reader has determined its start
+        position."""
         self.epoch = ""
         """The epoch of the Redis data from which the ring was read."""
         self.reader: asyncio.Task[None] | None = None

@@ -216,7 +216,7 @@ class _AnalysisRequest:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Return the fields that are not None. The server uses its defaults for the others."""
+        """Return the fields that are not None. The server uses its defaults for the fields that are None here."""
         return {name: value for name, value in self.fields.items() if value is not None}
 
 
@@ -241,7 +241,11 @@ def _build_request(
     gating: ModulatedGating,
     fields: dict[str, Any],
 ) -> _AnalysisRequest:
-    """Return the request. The controller defaults to the newest; the model to that of the controller or the newest."""
+    """Return the request.
+
+    The default controller is the newest one. The default model is the one for which the controller was trained; if no
+    controller is used, the newest one.
+    """
     if gating is GatingMode.LEARNED:
         try:
             policy = policy or newest_checkpoint(client, "rl")
@@ -313,7 +317,7 @@ def _bar() -> Iterator[Any]:
 def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
     """Return the prompts of the command line and then the non-blank lines of the file.
 
-    If there are none, return PROMPTS.
+    If there is neither a prompt nor a file, return PROMPTS.
     """
     lines = []
     if file is not None:

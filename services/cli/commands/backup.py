@@ -1,8 +1,9 @@
 """`tidal backup` and `tidal restore`: save all data of an installation to one file, and restore it.
 
 If TIDAL_DATABASE_URL is set, as in a container of the compose file, the commands use the database, Redis and folders
-that the environment names. Otherwise they use those of the local stack. If the stack is not running, they start its
-database and Redis for this purpose. Backups are written and restored by `common.backup`.
+that the environment names. Otherwise they use the database, Redis and folders of the local stack. If the stack is not
+running, the commands start its database and Redis until the backup or the restore has finished. Backups are written and
+restored by `common.backup`.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def retention(
 def _settings() -> Settings:
     """Return the settings of the environment.
 
-    If they name no database and the local stack is running, use its addresses.
+    If they name no database and the local stack is running, use the addresses and the folder of the stack.
     """
     instance, settings = read_instance(), get_settings()
     if "database_url" in settings.model_fields_set or instance is None:

@@ -166,7 +166,8 @@ def _wait(client: Client, job_id: str) -> None:
 
 
 def _name_for(file: Path) -> str:
-    """Return a valid dataset name derived from the file name. Print it if it differs from the file name."""
+    """Return a valid dataset name derived from the file name. Print the dataset name if it differs from the file
+    name."""
     plain, kind = split_name(file.name)
     if kind is None and (problem := file_name_problem(file.name)) is not None:
         raise InvalidInputError(f"{file}: {problem}")

@@ -205,7 +205,8 @@ command.__doc__ = (command.__doc__ or "") + EXAMPLES
 def local_source(
     checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
 ) -> GenerationSource:
-    """Start the generation in a child process. Raises NotFoundError if a file or a finished experiment is missing."""
+    """Start the generation in a child process. Raises NotFoundError if a named file does not exist, or if none is named
+    and no experiment has finished."""
     model = checkpoint_path(checkpoint) if checkpoint else local_generation.newest_checkpoint(policy=False)
     controller = None
     if learned:
@@ -227,7 +228,8 @@ def api_source(
 
 
 def follow(source: GenerationSource, view: TokenView, *, quiet: bool) -> Generation:
-    """Print tokens with `view` unless `quiet`, and return the reply. Raises UnavailableError if it is not complete."""
+    """Print tokens with `view` unless `quiet`, and return the reply. Raises UnavailableError if the reply is not
+    complete."""
     with closing(source.events) as events:
         for event in events:
             if event.name == EVENT_TOKEN and not quiet:

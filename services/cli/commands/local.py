@@ -22,7 +22,8 @@ from tidal_client import LocalInstance, instance_folder, read_instance
 from tidal_client.local_instance import read_state_file
 
 START_SECONDS = 150.0
-"""Longest wait in seconds until the stack is ready. It must be longer than that of the supervisor for its processes."""
+"""Longest wait in seconds until the stack is ready. It must be longer than the time that the supervisor waits for its
+processes."""
 
 Port = Annotated[int | None, typer.Option("--port", help="Port of the API; 0 for any free port. [default: 4400]")]
 FlowerPort = Annotated[
@@ -134,7 +135,7 @@ def up_arguments(
 def port_to_use(port: int | None) -> int:
     """Return `port` if it is given, else the port in the settings.
 
-    If that is in use, return 0, which means any free port.
+    If the port in the settings is in use, return 0, which means any free port.
     """
     if port is not None:
         return port
@@ -174,7 +175,7 @@ def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
 def wait_until_ready(process: subprocess.Popen[bytes], seconds: float = START_SECONDS) -> LocalInstance:
     """Wait until the stack is ready, and return it.
 
-    Raises UnavailableError with the reason if `process` ends before.
+    Raises UnavailableError with the reason if `process` ends first.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -45,7 +45,7 @@ class SteeringCommand:
         return not job.ended if self.name == CANCEL else self.name in job.signals
 
     def is_settled(self, job: Job) -> bool:
-        """Return whether waiting can end: the job has fulfilled the request, or it has ended and never will."""
+        """Return whether waiting can end: the job has fulfilled the request, or has ended without fulfilling it."""
         return job.ended or job.status in self.target_statuses
 
 
@@ -106,7 +106,7 @@ def cancel(
 def steer(
     name: str, ids: Sequence[str] | None, *, every: bool, yes: bool, wait: bool, url: str | None, token: str | None
 ) -> None:
-    """Send the request to the jobs, print what happens, and wait for it if `wait` is true.
+    """Send the request to the jobs and print what happens. If `wait` is true, wait until it has happened.
 
     Exits with status 1 if a job did not accept the request, or ended without fulfilling it.
     """

@@ -150,9 +150,9 @@ def _run(
 
 
 def _cancel_old_demo_jobs(client: Client) -> None:
-    """Cancel jobs of an interrupted demonstration, which would run before the new ones.
+    """Cancel the jobs that an interrupted demonstration left behind. They would run before the jobs of this one.
 
-    The new stack has no other user yet.
+    Call this only on a stack that has just been started, because then no other demonstration uses the stack.
     """
     for job in client.jobs(tag=TAG, limit=100):
         if not job.ended:
@@ -160,7 +160,7 @@ def _cancel_old_demo_jobs(client: Client) -> None:
 
 
 def _pretrain(client: Client, instance: LocalInstance, corpus: DemoCorpus, values: dict[str, Any]) -> Job:
-    """Pretrain the model and return the job. If the corpus cannot be used, repeat this with its replacement."""
+    """Pretrain the model and return the job. If the corpus cannot be used, pretrain on its replacement."""
     _title(2, "Pretraining a language model", "lm-training")
     while True:
         out.print(f"      corpus: {corpus.description}", soft_wrap=True)
@@ -179,7 +179,7 @@ def _pretrain(client: Client, instance: LocalInstance, corpus: DemoCorpus, value
 def _train(client: Client, job_type: str, label: str, config: dict[str, Any], **fields: Any) -> Job:
     """Submit a job and wait until it has completed.
 
-    Raises UnavailableError with the last log lines if it ends otherwise.
+    Raises UnavailableError with the last log lines if the job ends in any other status.
     """
     job = client.submit_job(job_type, config=config, name=f"demo: {label}", tags=[TAG], **fields)
     ended = watch(client, job, label=f"      {label}", console=out).job
@@ -246,7 +246,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()  # this also ends the services, but not PostgreSQL and Valkey
+        process.kill()  # its services end with it, but PostgreSQL and Valkey do not
         process.wait()
         subprocess.run([sys.executable, "-m", "services.local", "down"], env=stack_environment())
 

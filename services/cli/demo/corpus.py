@@ -17,9 +17,10 @@ from services.cli.commands.doctor import HUB_CORPUS, hub_reachable
 from services.cli.output import format_size
 
 MOST_OF_NAME = 40
-"""Maximum number of characters of a file's name, counted from its end, that the name of its link contains."""
+"""The name of the link to a file ends with at most this number of last characters of the file's name."""
 HUB_DOCUMENTS = 50_000
-"""Number of documents used of the corpus from the Hugging Face hub. A training of some minutes reads fewer."""
+"""Number of documents used of the corpus from the Hugging Face hub. A training of some minutes reads fewer
+documents."""
 
 
 @dataclass(frozen=True)

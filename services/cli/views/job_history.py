@@ -31,7 +31,7 @@ class Attempt:
 
 
 def attempts(events: Sequence[JobEvent]) -> list[Attempt]:
-    """Return the attempts of a job in order. `events` are all events of the job, oldest first."""
+    """Return the attempts of a job, oldest first. `events` are all events of the job, oldest first."""
     found: list[Attempt] = []
     for event in events:
         if event.event == "claimed":

@@ -1,7 +1,7 @@
 // The charts of an experiment: their titles, units and metrics (common/metrics/names.py explains the metrics).
 //
-// A comparison of runs shows only the lines with `main`. A metric that is in no chart of the catalogue gets a chart of
-// its own.
+// A comparison of runs shows only the lines in which `main` is set. A metric that is in no chart of the catalogue gets
+// a chart of its own.
 
 /** Types of experiments that have metrics by step, so that charts can show and compare them. */
 export const PLOTTED = ["lm", "rl"];

@@ -2,8 +2,8 @@
 import { smooth } from "./series.js";
 
 /**
- * Returns {lines, bands, diverged} of one experiment for `chart`. Behind each smoothed line, `lines` contains the line
- * before smoothing. `weight` in [0, 1) is the strength of the smoothing.
+ * Returns {lines, bands, diverged} of one experiment for `chart`. For each smoothed line, `lines` also contains the
+ * unsmoothed line, which is drawn behind it. `weight` in [0, 1) is the strength of the smoothing.
  *
  * @param {Ui.ChartSpec} chart
  * @param {import("./series.js").SeriesStore} store

@@ -1,11 +1,11 @@
-// Stores the points of one experiment by metric name. They are loaded once and then extended by the events of the
-// stream.
+// Stores the points of one experiment, keyed by kind and name of the metric. The points are loaded once; events of the
+// stream then add points.
 //
-// A null value means that the value was not finite, because the training diverged. It is not drawn, but `diverged`
-// returns its step. A point may arrive twice, because the stream begins a little before the end of the loaded points.
-// From its first step on, an attempt of the job replaces the points of earlier attempts. While a chart is zoomed,
-// points of higher resolution (`refine`) replace the thinned points. Listeners are notified of changes at most once in
-// 200 ms.
+// A null value means that the value was not finite, because the training diverged. A null value is not drawn, but
+// `diverged` returns the step of the first one. A point may arrive twice, because the stream begins a little before the
+// end of the loaded points. From its first step on, an attempt of the job replaces the points of earlier attempts.
+// While a chart is zoomed, points of higher resolution (`refine`) replace the thinned points. Listeners are notified of
+// changes at most once in 200 ms.
 
 /** @type {Api.Kind[]} */
 export const KINDS = ["metrics", "rl-metrics"];
@@ -55,7 +55,7 @@ export class SeriesStore {
   }
 
   /**
-   * Replaces the points of the zoomed range by those of a reply; removes them if the reply is null.
+   * Replaces the points of the zoomed range by those of a reply; removes the points if the reply is null.
    *
    * @param {Api.Kind} kind
    * @param {Api.Metrics | null} reply
@@ -227,7 +227,8 @@ function thin(line) {
 }
 
 /**
- * Returns the exponential moving average with bias correction, as in Adam. `weight` in [0, 1) is that of the past.
+ * Returns the exponential moving average with bias correction, as in Adam. `weight` in [0, 1) is the weight of the
+ * earlier values.
  *
  * @param {number[]} values
  * @param {number} weight

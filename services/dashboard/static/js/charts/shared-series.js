@@ -16,7 +16,7 @@ let streams = 0;
 
 /**
  * Returns {store, found}. The promise `found` resolves to the experiment when its points are in `store`. `release` must
- * be called when they are no longer needed.
+ * be called when the points are no longer needed.
  *
  * @param {string} id
  */
@@ -88,7 +88,7 @@ async function reload(path, store) {
 }
 
 /**
- * Returns the first step at which a metric was not finite; the metric may be of either kind.
+ * Returns the first step at which a metric was not finite. The metric may be of kind `metrics` or `rl-metrics`.
  *
  * @param {SeriesStore} store
  * @param {string} name
@@ -97,7 +97,7 @@ export const divergedAt = (store, name) =>
   KINDS.map((kind) => store.diverged(kind, name)).find((step) => step !== undefined);
 
 /**
- * Returns the points of a metric of either kind.
+ * Returns the points of a metric, which may be of kind `metrics` or `rl-metrics`.
  *
  * @param {SeriesStore} store
  * @param {string} name

@@ -5,7 +5,7 @@ import { count, number } from "../lib/format.js";
 
 /** @type {Record<string, number>} */
 export const COLOURS = { learned: 1, random: 2, fixed: 3 };
-const OWN_FIELDS = ["total", "modulation", "length"]; // the other quantities are components of the reward
+const OWN_FIELDS = ["total", "modulation", "length"]; // every other quantity is in `row.components`
 
 /**
  * @param {Api.AblationRow} row

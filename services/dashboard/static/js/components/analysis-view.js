@@ -1,5 +1,5 @@
-// Shows the result of an analysis: the trajectory of each prompt, the comparison of prompts, and the texts by
-// modulation.
+// Shows the result of an analysis: the course of the modulation in the texts of each prompt, the comparison of prompts,
+// and the texts at each constant modulation.
 import { html } from "../lib/html.js";
 import { count, duration, number } from "../lib/format.js";
 import { ChartCard } from "../charts/chart-card.js";

@@ -47,7 +47,7 @@ function parse(text, initial) {
 
 /**
  * Edits a configuration. `flat` is the base configuration, and `changes` are the settings that the user changed.
- * `findings` are the errors of the whole form; in them, the names of settings begin with `config.`.
+ * `findings` are the errors of the whole form; the names of the settings in `findings` begin with `config.`.
  *
  * @param {{flat: Ui.Flat, changes: Ui.Flat, setChanges: (changes: Ui.Flat) => void, findings: Ui.Findings}} props
  */

@@ -1,8 +1,7 @@
-// Shows the log of a job, with all attempts in order, and follows it while the job runs. The search covers the loaded
-// lines.
+// Shows the log of a job, oldest attempt first, and follows it while the job runs. The search covers the loaded lines.
 //
-// Lines are loaded only as pages of the API. Events of the stream only announce that there are new lines. The
-// document contains only the visible lines. Long lines are wrapped after a fixed number of characters, so that the
+// Lines are loaded only as pages of the API, because events of the stream announce new lines without containing them.
+// The document contains only the visible lines. Long lines are wrapped after a fixed number of characters, so that the
 // number of rows can be computed.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/html.js";
 import { get, isTemporary, query } from "../lib/api.js";
@@ -18,7 +17,7 @@ const RELOAD_MS = 250;
 const WRAP = "tidal.log-wrap";
 const PADDING = 24;
 const GUTTER = 12;
-const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g; // two columns wide
+const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g; // two columns per character
 const TAB = 4; // width of a tab in columns; must be the same as in the style sheet
 
 /**

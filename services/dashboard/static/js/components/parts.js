@@ -62,7 +62,7 @@ export function phaseText({ phase, disk }) {
 }
 
 /**
- * Returns whether the trainer began or ended waiting for disk space between two states.
+ * Returns true if the trainer waits for disk space in only one of the two states.
  *
  * @param {Api.LiveProgress | null} before
  * @param {Api.LiveProgress | null} after
@@ -71,8 +71,8 @@ export const beganOrEndedWaiting = (before, after) =>
   (before?.phase === WAITING_FOR_DISK) !== (after?.phase === WAITING_FOR_DISK);
 
 /**
- * Shows a progress bar and the step; before the first step, only the phase. `type` is that of the job or experiment,
- * and `ended` is its status.
+ * Shows a progress bar and the step; before the first step, only the phase. `type` is the type of the job or
+ * experiment, and `ended` is the status of the job: once the job has ended, the bar is not shown.
  *
  * @param {{progress: Api.LiveProgress | null, type: string, quiet?: boolean, ended?: string}} props
  */
@@ -234,7 +234,8 @@ export function Field({ label, hint, wrong, children }) {
 export function Tabs({ tabs, active, onChange, label }) {
   const list = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
-    // On a narrow screen, the tabs scroll sideways. `scrollIntoView` could also scroll the page vertically.
+    // On a narrow screen, the tabs scroll sideways. `scrollIntoView` is not used, because it could also scroll the page
+    // vertically.
     const strip = list.current;
     const chosen = strip?.querySelector('[aria-selected="true"]');
     if (!strip || !(chosen instanceof HTMLElement)) return;
