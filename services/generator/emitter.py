@@ -3,8 +3,8 @@
 An api process is called a reader here. Each reader has its own stream in Redis. The emitter sends in its own thread, so
 that the engine continues to decode while the emitter waits for Redis. Each call to Redis sends all queued events, in
 one stream entry per reader. If Redis is slow, more events are queued between two calls, and the entries become larger.
-When `BACKLOG` batches are queued, the engine waits. The same call to Redis checks which clients have disconnected and which
-api processes have ended. Once a second the emitter also sends a beacon to each reader: an entry without events. A
+When `BACKLOG` batches are queued, the engine waits. The same call to Redis checks which clients have disconnected and
+which api processes have ended. Once a second the emitter also sends a beacon to each reader: an entry without events. A
 beacon lists the active requests of the reader and contains the number of the newest entry for the reader. From this
 number the reader can detect that an entry was lost.
 
@@ -196,7 +196,7 @@ class Emitter:
     def _encode_large(self, batch: EventBatch) -> None:
         """Encode the large last events of `batch` in a separate thread, which queues each of them as a batch.
 
-        Meanwhile, the emitter continues to send tokens and beacons.
+        The emitter's own thread continues to send tokens and beacons while a large event is encoded.
         """
 
         def encode(end: FinalEvent) -> None:

@@ -29,7 +29,8 @@ def write_rl_config(directory: Path, config: RLConfig, lm_checkpoint: Path) -> N
 def write_metadata(directory: Path, kind: str, source_checkpoint: str | None) -> None:
     """Write `metadata.json`.
 
-    Its source experiment is the first part of the reference `source_checkpoint`, or null if that is an absolute path.
+    `source_experiment_id` is the experiment in the reference `source_checkpoint`; null without such a reference, or if
+    `source_checkpoint` is an absolute path.
     """
     source = None
     if source_checkpoint and not Path(source_checkpoint).is_absolute():
@@ -44,7 +45,7 @@ def write_metadata(directory: Path, kind: str, source_checkpoint: str | None) ->
 
 
 def find_config_file(lm_checkpoint: Path) -> Path | None:
-    """Return the `config.yaml` of the experiment that contains `checkpoint`, or None if there is none."""
+    """Return the `config.yaml` of the experiment that contains `lm_checkpoint`; None if there is no such file."""
     for folder in lm_checkpoint.parents[:2]:
         if (folder / "config.yaml").is_file():
             return folder / "config.yaml"

@@ -2,9 +2,9 @@
 
 `python -m services.worker` runs this command. Celery's signals control the worker. `worker_init` ends the process if
 the schema of the database is not up to date, before the worker consumes any message. `worker_shutting_down` drains the
-worker, and `worker_shutdown` closes it. Celery's pool must be `threads`: with it, the drain begins at once while a task
-is still running; with `prefork` it would not. Celery's settings are in `common.redis.celery_settings`, the tasks are in
-`services.worker.tasks`.
+worker, and `worker_shutdown` closes it. Celery's pool must be `threads`: with this pool, the drain begins at once even
+if a task is still running; with the pool `prefork`, it would not begin at once. Celery's settings are in
+`common.redis.celery_settings`, the tasks are in `services.worker.tasks`.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ class LogCapture:
         except OSError as error:
             if not is_full(error):
                 raise
-            # The trainer is started nevertheless. It waits for free space itself, in the phase `waiting_for_disk`.
+            # A full disk must not prevent the start of the trainer, which waits for free space by itself (in the phase
+            # `waiting_for_disk`).
             log.warning("the disk is full; the log is kept in memory", path=str(path), error=str(error))
         self._read_fd, self.write_fd = os.pipe()
         self._stop = threading.Event()

@@ -28,7 +28,7 @@ const unsaved = new Map(); // path -> draft that was not saved when the user lef
 export function createDraft(path, found) {
   const before = unsaved.get(path);
   unsaved.delete(path);
-  // The draft may have been saved after `found` was requested; then it is newer than `found`.
+  // If the draft was saved after `found` was requested, the draft is newer than `found`.
   return before && (before.unsaved() || before.now.get().version > found.version) ? before : makeDraft(path, found);
 }
 

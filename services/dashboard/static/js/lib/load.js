@@ -1,5 +1,5 @@
-// Provides the hook `useLoad`, which loads data for a view. After a failure, it loads again when the server answers
-// again.
+// Provides the hook `useLoad`, which loads data for a view. After a temporary failure, `useLoad` repeats the request
+// until it succeeds.
 import { useCallback, useEffect, useRef, useState } from "./html.js";
 import { connection, isTemporary } from "./api.js";
 import { session } from "./session.js";

@@ -71,7 +71,7 @@ function receive({ topic, name, data, id, online, refused, again }) {
     try {
       if (name) subscription.onEvent(.../** @type {Api.StreamEvent} */ ([name, parsed]));
     } catch (error) {
-      reportError(error); // not thrown, so that the other listeners still get the event
+      reportError(error); // The error is not thrown, so that all other listeners still get the event.
     }
   }
 }

@@ -210,11 +210,16 @@ function subscribe(member, subs) {
 }
 
 /**
- * Adds a window, and returns the function that receives its messages. A message {address, token, subs: {key: [topic,
- * since]}} replaces all subscriptions of the window; its token must always be the same. Any other message is a ping.
- * `post` sends messages to the window: {topic, name, data, id} is an event, {topic, id} the position of a topic,
- * {online} whether the server answers, {refused: status} an HTTP error, {again: true} a request to send the
- * subscriptions again, and {again: false} the reply to a ping.
+ * Adds a window, and returns the function that receives the messages of the window. A message with `subs` replaces all
+ * subscriptions of the window; `subs` maps a key to [topic, since]. The `token` of a window must always be the same. A
+ * message without `subs` is a ping. `post` sends messages to the window. These are:
+ *
+ * - {topic, name, data, id}: an event of a topic
+ * - {topic, id}: the position of a topic
+ * - {online}: whether the server answers
+ * - {refused}: the status of an HTTP error
+ * - {again: true}: the reply to a ping if the window must send its subscriptions again
+ * - {again: false}: the reply to any other ping
  *
  * @param {(message: Ui.ConnectionMessage) => void} post
  * @returns {(message: Ui.ConnectionRequest) => void}

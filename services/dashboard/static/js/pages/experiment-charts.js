@@ -73,7 +73,8 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
 }
 
 /**
- * Shows the zoomed range as two number fields, so that the user can zoom on touch screens, with a keyboard and exactly.
+ * Shows the zoomed range as two number fields. With these, the user can zoom on touch screens or with a keyboard, and
+ * can enter an exact range.
  *
  * @param {{range: Ui.Range | null, zoom: Ui.Zoom}} props
  */
