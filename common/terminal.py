@@ -23,7 +23,7 @@ _PICTURES = {
     0x7F: "␡",
     **dict.fromkeys((*range(0x80, 0xA0), *range(0xD800, 0xE000)), "�"),
 }
-"""{code point: printable character} for the control characters (C0, delete, C1) and for unpaired surrogates."""
+"""Maps the code points of control characters (C0, delete, C1) and unpaired surrogates to printable characters."""
 
 
 UNLIMITED = 100_000

@@ -176,8 +176,8 @@ def check_variables(document: Document, tree: Tree) -> Iterator[tuple[int, str]]
 
 
 def check_commands(document: Document, tree: Tree) -> Iterator[tuple[int, str]]:
-    """Yield the make targets, the commands and options of `tidal`, and the options without a command that do not
-    exist."""
+    """Yield what does not exist: make targets, commands and options of `tidal`, and options written without a
+    command."""
     for line, code in [*document.inline, *document.commands]:
         for target in re.findall(r"(?:^|&& |; )make ([a-z][a-z-]*)", code):
             if target not in tree.targets:

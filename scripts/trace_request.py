@@ -120,8 +120,8 @@ class Passed:
 Buckets = dict[str, list[float]]
 """Maps a time bucket to [number of calls, time of the first call]."""
 Trace = dict[str, Any]
-"""The counts of one process. `calls` is {function: buckets}; `stacks` is {relay: {function on its call stack:
-buckets}}."""
+"""The counts of one process. `calls` maps each function to its buckets. `stacks` maps each relay to the functions on
+its call stack, and each of these functions to its buckets."""
 
 
 def main() -> int:
@@ -288,7 +288,8 @@ def generate(http: httpx.Client, model: str) -> None:
 
 
 def metric_times(http: httpx.Client, experiment: str) -> list[float]:
-    """Wait for `metrics` events until two arrive more than two seconds apart; return the times of arrival."""
+    """Wait until two successive `metrics` events arrive more than two seconds apart; return the arrival times of all
+    events."""
     times: list[float] = []
     with http.stream("GET", f"/api/stream?topic=experiments/{experiment}/brief") as reply:
         for line in reply.iter_lines():

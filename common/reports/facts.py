@@ -67,22 +67,22 @@ class ExperimentFacts:
     attempts: int = 0
     error: str | None = None
     config: Mapping[str, Any] | None = None
-    """The configuration as {name with dots: value}; None if no configuration is stored."""
+    """Maps the name of each setting, such as `training.max_steps`, to its value; None if no configuration is stored."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """The default configuration, in the same form."""
+    """Maps the name of each setting to its default value."""
     metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
-    """{metric name (`common.metrics.names`): summary of its finite values}."""
+    """Maps the name of each metric (`common.metrics.names`) to a summary of its finite values."""
     diverged: Mapping[str, int] = field(default_factory=dict)
-    """{metric name: first step at which its value was not finite}; only metrics with such values."""
+    """Maps the name of each metric that was ever NaN or infinite to the first step at which it was."""
     checkpoints: Sequence[CheckpointFacts] = ()
     evaluation: Mapping[str, Any] | None = None
     """Contents of evaluation_results.json."""
     ablation: Mapping[str, Any] | None = None
     """Contents of ablation_results.json."""
     analyses: Sequence[AnalysisFacts] = ()
-    """Saved analyses, newest first; their number may be below `analyses_total`."""
+    """The newest saved analyses, newest first. The experiment may have more (`analyses_total`)."""
     analyses_total: int = 0
-    """Number of all saved analyses."""
+    """Number of all saved analyses of the experiment."""
 
     @property
     def diverged_at(self) -> int | None:

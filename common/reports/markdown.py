@@ -184,4 +184,4 @@ def _remove_view_links(state: Any) -> None:
 
 
 _PARSERS = {views: _make_parser(views=views) for views in (True, False)}
-"""{value of `views`: parser}. The parsers keep no state between texts, so threads can share them."""
+"""Maps each value of `views` to its parser. The parsers keep no state between texts, so threads can share them."""

@@ -128,7 +128,7 @@ def end_of_text(model: TransformerLM) -> int | None:
 
 
 def compared_policies(policy: GatingPolicy, fixed_modulation: float) -> dict[str, ModulationChoice]:
-    """Return {name in the results: policy} for the three compared policies."""
+    """Return the three compared policies, keyed by their names in the results."""
     return {
         GatingMode.LEARNED: lambda observation, _: policy.act(observation, deterministic=True).action,
         GatingMode.RANDOM: lambda _, noise: noise[:, None],

@@ -56,8 +56,8 @@ def compare_episodes(
 ) -> dict[str, Any]:
     """Return the content of `ablation_results.json`.
 
-    `results` is {policy: quantities of its n episodes, (n, 8) in the order of `QUANTITIES`}; `prompts` holds the n
-    prompts. Episodes of equal prompts are averaged first, because they are not independent.
+    `results` maps the name of each policy to the quantities of its n episodes, (n, 8), in the order of `QUANTITIES`.
+    `prompts` holds the n prompts. Episodes of equal prompts are averaged first, because they are not independent.
     """
     c = config.ablation
     episodes = len(prompts)

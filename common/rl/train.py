@@ -41,7 +41,7 @@ from common.training.starting_point import has_checkpoints
 from tidal_client.vocabulary import GatingMode
 
 EVALUATION_SEED = 9_000_000
-"""Seed of the noise in the evaluations during training; every evaluation uses the same."""
+"""Seed of the noise in the evaluations during training; every evaluation uses this seed."""
 
 
 def train_controller(

@@ -36,7 +36,8 @@ class DiskHooks:
     def flush_metrics(self) -> None:
         """Write all metrics so far to disk.
 
-        Raises DiskFullError when the disk is full, StorageError for any other error; the metrics then stay in memory.
+        Raises DiskFullError when the disk is full, StorageError for any other error. After either error, the metrics
+        stay in memory.
         """
         if not self._writer.flush():
             kind = StorageError if self._writer.refusal is None else DiskFullError

@@ -19,8 +19,8 @@ diverged."""
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov and Hutter, 2019) for the trainable parameters of `model`.
 
-    The learning rate is set at every step (`set_learning_rate`). The fused kernel is used, which takes 5 instead of 39
-    ms for 6.4 M parameters on two cores, because it reads every parameter once.
+    The learning rate is set at every step (`set_learning_rate`). The fused kernel is used. For 6.4 M parameters on two
+    cores, it takes 5 ms and the default code 39 ms, because the fused one reads every parameter only once.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

@@ -78,7 +78,7 @@ class _Strings(ast.NodeVisitor):
         super().generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        """Visit an expression statement, unless it is a docstring, which `generic_visit` has already collected."""
+        """Visit an expression statement, but skip docstrings, which `generic_visit` has already collected."""
         if not isinstance(node.value, ast.Constant):
             self.generic_visit(node)
 

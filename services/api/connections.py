@@ -32,12 +32,12 @@ SPARE = 64
 new connection is closed only after SPARE later connections were accepted; therefore a health check is read even during
 a flood."""
 MAX_CANDIDATES = 64
-"""Maximum number of transfers among which the most stalled one is searched."""
+"""Maximum number of transfers that are compared to find the most stalled one."""
 STALLED_SECONDS = 5.0
 """At the cap, a connection whose body or reply has made no progress for STALLED_SECONDS may be closed."""
 MAX_SECONDS_PER_SWEEP = 0.5
-"""Maximum seconds by which one sweep (`Connections.sweep`) advances the clock; after a longer gap, the event loop was
-blocked."""
+"""Maximum seconds by which one sweep (`Connections.sweep`) advances the clock. A longer gap between two sweeps means
+that the event loop was blocked."""
 MACOS_DESCRIPTORS = 10_240
 """OPEN_MAX of macOS, the highest soft limit that macOS accepts even if the hard limit is unlimited."""
 

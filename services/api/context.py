@@ -68,7 +68,7 @@ class Context:
     outlook: Outlook
     sizes: SizeCache
     decoders: asyncio.Semaphore
-    """Held while a parquet upload is decoded; other uploads wait for it."""
+    """Held while a parquet upload is decoded; further parquet uploads wait until it is free."""
 
     async def close(self) -> None:
         """End all streams and close all connections."""

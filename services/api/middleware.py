@@ -212,9 +212,10 @@ class BodyLimit:
             self.held -= max(0, seen - SMALL_BYTES)
 
     async def _discard(self, receive: Receive) -> None:
-        """Read at most eight times the limit.
+        """Read and discard the rest of a body that is too large, at most eight times the limit.
 
-        A client that sends its whole body before it reads then receives the reply instead of a connection reset.
+        A client that sends its whole body before it reads anything then receives the reply. Without this, it would see
+        a connection reset.
         """
         seen = 0
         while seen < 8 * self.limit:
@@ -232,7 +233,7 @@ def _path(scope: Scope) -> str:
 def _template(scope: Scope) -> str:
     """Return the path pattern of the route (`/api/jobs/{job_id}`).
 
-    With paths, every id would become a label value of the metrics.
+    The metrics use the pattern as a label. With the path itself, every id would become a label value.
     """
     path = getattr(scope.get("route"), "path", None)
     return str(path) if path else "(none)"
