@@ -57,12 +57,12 @@ def load_rows(
 ) -> None:
     """Fill the empty tables from `folder`, and invalidate earlier attempts of jobs that have not ended.
 
-    Each of these jobs gets a higher attempt number, a restart count of 0, and an event `restored`. Raises StorageError
-    if the number of rows loaded into a table differs from the number saved.
+    Each of these jobs gets a higher attempt number (see ATTEMPTS), a restart count of 0, and an event `restored`.
+    Raises StorageError if the number of rows loaded into a table differs from the number saved.
     """
     with engine.begin() as connection:
         cursor = _driver(connection).cursor()
-        for name in tables:  # the triggers check changes by services and would reject loaded rows
+        for name in tables:  # the triggers check status changes by services, and would reject the rows to load
             cursor.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(sql.Identifier(name)))
         for name, table in tables.items():
             statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(name), _column_list(table.columns))

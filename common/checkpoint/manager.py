@@ -71,7 +71,7 @@ class SkippedCheckpoint:
 
 
 class CheckpointManager:
-    """The checkpoints of one experiment. One process may write at a time; others may read at any time."""
+    """The checkpoints of one experiment. Only one process at a time may write; all may read at any time."""
 
     def __init__(self, directory: Path, *, keep_last: int, keep_every: int | None = None, prefix: str = "step") -> None:
         self.directory = Path(directory)
@@ -90,7 +90,7 @@ class CheckpointManager:
         meta: Mapping[str, Any],
         before_publish: Callable[[], None] | None = None,
     ) -> CheckpointInfo:
-        """Write a checkpoint; call `before_publish` once it is complete, just before the rename that publishes it.
+        """Write a checkpoint. When all its files are complete, call `before_publish`, then rename the folder.
 
         Raises StorageError if a write fails; incomplete files are then removed, and older checkpoints are unchanged.
         Raises DivergedError if the weights or `state["optimizer"]` are not finite, and TypeError if `state` contains a

@@ -58,7 +58,9 @@ def load_model(
 
 
 def save_model(model: TransformerLM, path: str | Path) -> Path:
-    """Write the model atomically as `.safetensors`, or as `.pth` for the original project, and write its manifest.
+    """Write the model atomically, in the format that the suffix of `path` names, and write its manifest.
+
+    `.safetensors` is Tidal's format; the original project can read `.pth`.
 
     Raises CheckpointError for another suffix, DivergedError if the weights are not finite, StorageError if a write
     fails.

@@ -71,12 +71,12 @@ def migrate_gates(state: Mapping[str, Tensor], column: int, where: str) -> tuple
 
 
 def infer_config(state: Mapping[str, Tensor], where: str, **known: Any) -> ModelConfig:
-    """Infer the configuration from the shapes of the tensors; `known` fields take precedence.
+    """Infer the configuration from the shapes of the tensors; fields in `known` replace inferred ones.
 
-    The vocabulary and model width D are those of the embedding, context length and head width those of rope_cos; the
-    number of heads is D / head width, and the width of the feed-forward layer is that of ffn.0. Dropout and rotary base
-    do not affect shapes and have their defaults; the rotary tables are read from the file. Raises CheckpointError if
-    the shapes are not those of a valid model.
+    The token embedding gives the size of the vocabulary and the model width D. rope_cos gives the context length and
+    the head width, and the number of heads is D / head width. ffn.0 gives the width of the feed-forward layer. Dropout
+    and the rotary base do not affect shapes, so the configuration has their defaults; this does not matter for the
+    rotary tables, which are read from the file. Raises CheckpointError if the shapes are not those of a valid model.
     """
     blocks = {int(match[1]) for match in map(_BLOCK.match, state) if match}
     shapes: dict[str, tuple[int, int]] = {}

@@ -6,10 +6,10 @@ the pending one. If only the pending one is the best so far, the newer one is sk
 waits for the current write and then writes its last state synchronously.
 
 A failed write does not end a training. It is reported as the event `checkpoint_failed`, and older checkpoints are kept.
-If the disk is full, `refusal` is set, and the training waits (`common.training.disk_wait`) until a call of `write`
-succeeds. If the snapshot that could not be written because the disk was full is the best so far, the next call of
-`write` writes it before its own snapshot. After any other failure, a new snapshot is due after `RETRY_SECONDS`.
-`common.checkpoint.manager` writes the files.
+If a write fails because the disk is full, `refusal` is set, and the training waits (`common.training.disk_wait`) until
+a call of `write` succeeds. If the snapshot that could not be written because the disk was full is the best so far, the
+next call of `write` writes it before its own snapshot. After any other failure, a new snapshot is due after
+`RETRY_SECONDS`. `common.checkpoint.manager` writes the files.
 """
 
 from __future__ import annotations
@@ -93,7 +93,10 @@ class CheckpointWriter:
 
     @property
     def retry_is_due(self) -> bool:
-        """Whether `retry_seconds` have passed since the latest failure and no snapshot is pending or being written."""
+        """Whether a new snapshot is due because the latest write failed.
+
+        True if `retry_seconds` have passed since the failure, and no snapshot is pending or being written.
+        """
         with self._changed:
             if self._pending is not None or self._writing is not None:
                 return False

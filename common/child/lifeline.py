@@ -1,11 +1,11 @@
 """Ends a child whose supervisor has ended, and suspends a child whose lease may have expired.
 
 The supervisor is the worker that started the child and renews the lease of its job. When the supervisor ends, the child
-receives SIGKILL (PR_SET_PDEATHSIG) or reads end of file on the channel; either ends the child. When the supervisor is
-suspended and does not renew the lease, `Lifeline` suspends the child. Both processes measure the age of the last
-renewal with `lease_clock`, which includes the time that the machine sleeps. For example, after a laptop has slept for
-an hour the last renewal is an hour old, and the child waits until the worker has renewed the lease. Only the database
-decides whether a lease has expired (`common.jobs.sql`).
+receives SIGKILL (PR_SET_PDEATHSIG) or reads end of file on the channel; each of the two ends the child. When the
+supervisor does not renew the lease, for example because it is suspended, `Lifeline` suspends the child. Both processes
+measure the age of the last renewal with `lease_clock`, which includes the time that the machine sleeps. For example,
+after a laptop has slept for an hour the last renewal is an hour old, and the child waits until the worker has renewed
+the lease. Only the database decides whether a lease has expired (`common.jobs.sql`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Lifeline:
     """
 
     def __init__(self, pause_after_seconds: float, renewed_at: float | None = None) -> None:
-        """`renewed_at` is the `lease_clock` of the last renewal before the child started; None means now."""
+        """`renewed_at` is the `lease_clock()` at the last renewal before the child started; None means now."""
         self._pause_after = pause_after_seconds
         self._renewed_at = lease_clock() if renewed_at is None else renewed_at
         self._held = False

@@ -59,7 +59,7 @@ class Start(_Message):
     pause_after_seconds: float = 40.0
     """The child suspends itself when the last lease renewal it knows of is more than this number of seconds old."""
     disk_reserve_bytes: int = 0
-    """The child waits while the disk of experiments or data has fewer free bytes; 0 disables the check."""
+    """The child waits while the disk of experiments or data has fewer free bytes than this; 0 disables the check."""
     renewed_at: float | None = None
     """`lease_clock()` of the last lease renewal before this message; None means the time at which the child starts."""
 
@@ -141,7 +141,10 @@ class CheckpointsKept(_Message):
 
 
 class CheckpointsWithdrawn(_Message):
-    """No training may resume from the checkpoints `names`, because training diverged; paths as in `CheckpointsKept`."""
+    """Training diverged after the checkpoints `names`, so no training may resume from them.
+
+    `names` are paths relative to the experiment's folder.
+    """
 
     type: Literal["withdrawn"] = "withdrawn"
     names: list[str]

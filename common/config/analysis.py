@@ -1,7 +1,8 @@
-"""The configuration of a trajectory analysis: prompts, choice of the modulation, and what is computed.
+"""The configuration of a trajectory analysis: the prompts, how the modulation is chosen, and what is computed.
 
-`POST /api/analyze-trajectories` and jobs of type analysis use it. The request or job names the checkpoints. The api has
-lower limits for an analysis that it answers at once.
+`common.analysis.trajectory` defines trajectories. `POST /api/analyze-trajectories` and jobs of type analysis use this
+configuration. The request or job names the checkpoints. The api has lower limits for an analysis that it answers at
+once.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ OTHER_VARIABLES: Final[dict[str, str]] = {
     "TIDAL_CHROMIUM": "tests: path of the Chromium to use",
     "TIDAL_REQUIRE_BROWSER": "tests: fail instead of skip if there is no browser",
 }
-"""{name: meaning} of variables that are not settings: they are read by commands, compose, tests, or before the
-settings."""
+"""{name: meaning} of variables that are not settings: commands, compose or tests read them, or Tidal reads them before
+the settings."""
 INTERNAL_VARIABLES: Final = frozenset({"TIDAL_CHILD_FD", "TIDAL_PARENT_PID", "TIDAL_FAKE_TRAINER", WARNED_NAMES})
 
 

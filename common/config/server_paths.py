@@ -1,8 +1,9 @@
 """Replaces paths in texts for remote clients, because these texts must not reveal the layout of the server's disks.
 
 `ServerPaths(settings).hidden(text)` replaces the path of each known folder by a short name. A file of the artifact
-store becomes `experiments/<id>/model.pth`, and the home folder becomes `~`. Paths outside the known folders are
-shortened only with `shorten_unknown`. Logs and terminal commands show whole paths.
+store becomes `experiments/<id>/model.pth`, and the home folder becomes `~`. With `shorten_unknown`, a path outside the
+known folders is shortened to its last part; without it, such a path stays as it is. Logs and terminal commands show
+whole paths.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ServerPaths:
         self._known = re.compile(f"{_BEFORE}({alternatives}){_AFTER}")
 
     def hidden(self, text: str, *, shorten_unknown: bool = False) -> str:
-        """Return `text` with known paths replaced. `shorten_unknown` shortens other paths to their last part."""
+        """Return `text` with the paths of known folders replaced. `shorten_unknown` shortens all other paths."""
         text = self._known.sub(lambda found: self._names[found.group(1)], text)
         if shorten_unknown and "/" in text:
             addresses = [found.span() for found in _URL.finditer(text)]

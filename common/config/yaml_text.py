@@ -134,7 +134,7 @@ def read_mapping(path: Path, *, name: str | None = None) -> dict[str, Any]:
 
 
 def write_yaml(value: Any, *, unicode: bool = True) -> str:
-    """Return `value` as YAML, from which `parse_yaml` reads an equal value with the same order of keys.
+    """Return `value` as YAML, from which `parse_yaml` reads an equal value, with keys in the same order.
 
     The result is ASCII unless `unicode` is true.
     """
@@ -218,8 +218,8 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     _INT: lambda text: int(text, 0) if text[:2] in ("0o", "0x") else int(text),
     _FLOAT: lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
 }
-"""{tag: function that converts the text of a scalar to its value}. The functions raise ValueError or KeyError if an
-explicit tag does not match the text."""
+"""{tag: function that converts the text of a scalar to its value}. A function raises ValueError or KeyError if the
+document gives a scalar a tag that its text does not fit."""
 
 
 def _unknown_tag(node: yaml.Node) -> ConfigError:

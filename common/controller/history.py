@@ -62,7 +62,7 @@ class TokenHistory:
         prompts = torch.where(positions < lengths[:, None], prompts, ABSENT)
         tokens = torch.full_like(self.tokens, ABSENT)
         tokens[:, :P] = prompts
-        # Padding sets an extra last column, which is dropped afterwards.
+        # Padding sets an extra last column of `seen`, which is dropped afterwards.
         seen = torch.zeros((B, self.vocab_size + 1), dtype=torch.bool, device=prompts.device)
         seen.scatter_(1, torch.where(prompts == ABSENT, self.vocab_size, prompts), True)
         seen = seen[:, : self.vocab_size]

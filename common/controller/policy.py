@@ -112,7 +112,7 @@ class GatingPolicy(nn.Module):
                 nn.init.orthogonal_(_output_layer(head).weight, gain=output_gain)
 
     def forward(self, observation: Tensor) -> PolicyOutput:
-        """Return the distribution parameters and values for observation (B, 64)."""
+        """Return the parameters of the distributions and the critics' values for `observation` (B, 64)."""
         features = self.feature_extractor(observation)
         first, second = self._distribution(self.actor(features))
         cost_value = None if self.cost_critic_head is None else self.cost_critic_head(features).squeeze(-1)
@@ -145,8 +145,8 @@ class GatingPolicy(nn.Module):
     def act_rows(self, observation: Tensor, uniform: Tensor, sample_mask: Tensor | None) -> Tensor:
         """Return actions (B, 1) for observations (B, 64), each row independently of the others.
 
-        Where `sample_mask` (B,) bool is true, the action is the quantile of the distribution at `uniform` (B,) in
-        [0, 1). Elsewhere, or everywhere with `sample_mask` None, it is the mode.
+        Where `sample_mask` (B,) bool is true, the action is the quantile of the distribution at `uniform` (B,) in [0,
+        1). Where it is false, the action is the mode; if `sample_mask` is None, every action is the mode.
         """
         return self.actions_from_head(self.actor(self.feature_extractor(observation)), uniform, sample_mask)
 
@@ -163,7 +163,7 @@ class GatingPolicy(nn.Module):
         return torch.where(sample_mask[:, None], action.clamp(ACTION_MIN, ACTION_MAX), mode)
 
     def evaluate(self, observation: Tensor, action: Tensor) -> PolicyEvaluation:
-        """Return the log-probability of `action` (B, 1), the entropy of the distribution and the values.
+        """Return the log-probability of `action` (B, 1), the entropy of the distribution and the critics' values.
 
         The results are differentiable.
         """

@@ -32,7 +32,7 @@ Progress = Callable[[str, int, int | None], None]
 """A progress callback: (activity, number of finished documents, number of all documents or None if unknown).
 
 The activity "fetch" is reported once before a call of Hugging Face's library, which may take hours without further
-reports. "wait" and "tokenise" are reported frequently.
+reports. "wait" (another process builds the cache, or files are hashed) and "tokenise" are reported frequently.
 """
 BATCH_DOCUMENTS = 512
 """Largest number of documents that are tokenised as one batch."""

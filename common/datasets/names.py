@@ -1,8 +1,8 @@
 """Checks the names of corpora: `builtin:stories`, an uploaded dataset, a file, or owner/name of a Hugging Face dataset.
 
 The name of an uploaded dataset cannot be a path, a file name or the name of a Hugging Face dataset. `data.source:
-my-stories` is therefore unambiguous, and no name of a dataset refers to a file outside its folder. `common.data.places`
-checks which folders files may be in.
+my-stories` is therefore unambiguous, and the name of an uploaded dataset never refers to a file outside the dataset's
+folder. `common.data.places` checks which folders files may be in.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ def decode_column(path: Path, column: str) -> Iterator[Frame]:
                 yield frame
             return
         except DecodingFailed as error:
-            # If no schema was received, reading the footer took too much memory, so smaller batches do not help.
+            # If no schema was received, reading the footer already took too much memory, so smaller batches do not
+            # help.
             if error.failure["kind"] != "memory" or not announced or most_rows == BATCHES[-1]:
                 error.failure["row"] = max(row, error.failure["row"])
                 raise

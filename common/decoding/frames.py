@@ -50,8 +50,7 @@ class ColumnSchema(TypedDict):
 class DecodingFailure(TypedDict):
     """Why decoding failed.
 
-    memory: too little memory. damaged: a damaged file. long: a text that is too long. system: an
-    OSError.
+    memory: too little memory. damaged: a damaged file. long: a text that is too long. system: an OSError.
     """
 
     kind: Literal["memory", "damaged", "long", "system"]

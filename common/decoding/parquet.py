@@ -36,7 +36,7 @@ BUFFER_BYTES = 1 << 20
 
 
 def main() -> None:
-    """Send the column and then a frame with the result."""
+    """Send the schema, the texts of the column, and then an ERROR or DONE frame."""
     path, request = sys.argv[1], json.loads(sys.argv[2])
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # keep output of libraries out of the frames

@@ -78,7 +78,7 @@ def rotate(x, cos, sin):
 
 
 class TidalGate(nn.Module):
-    """Multiplies x (B, T, D) by sigmoid(MLP(m)), m (B, 1 or T, gate_dim); returns x unchanged if m is None."""
+    """Multiplies x (B, T, D) by sigmoid(MLP(m)) for m (B, 1 or T, gate_dim). If m is None, x stays unchanged."""
 
     def __init__(self, config):
         super().__init__()

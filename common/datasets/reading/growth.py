@@ -1,8 +1,8 @@
 """Limits the amount of text that a compressed file may contain, because a few hundred bytes can hold any amount.
 
-Real text does not compress to a hundredth of its size. A file whose text exceeds both a hundred times its size and 256
-MiB is refused; uploads are also subject to the server's limit. The memory that decompression takes is limited in
-`unpacking` and `common.decoding`.
+Real text does not compress to a hundredth of its size. A file is refused if its text is larger than 256 MiB and larger
+than a hundred times the file; uploads are also subject to the server's limit. The memory that decompression takes is
+limited in `unpacking` and `common.decoding`.
 """
 
 from __future__ import annotations

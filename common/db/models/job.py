@@ -1,7 +1,8 @@
 """Table `jobs`: what each job has to do, and its state. The pending rows of this table are the queue.
 
 Statuses are plain text. The CHECKs enforce the rules about a single row. A trigger, created by the migrations, enforces
-the rules about changes: the transitions, who may write each of them, and that only a claim increases `attempt`.
+the rules about changes: which transitions of the status exist, which kind of process may make each of them, and that
+only a claim increases `attempt`.
 """
 
 from __future__ import annotations
