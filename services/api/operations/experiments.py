@@ -145,8 +145,8 @@ def read_config(session: Session, store: ArtifactStore, experiment_id: str) -> C
 
 
 def read_result(store: ArtifactStore, experiment_id: str, name: str) -> ResultReply:
-    """Return the content of a result file. Raises NotFoundError until the job has written the file, and
-    StorageError."""
+    """Return the content of a result file. Raises NotFoundError until the job has written the file, and StorageError if
+    the file does not contain a JSON object."""
     value = store.read_json(experiment_id, name)
     if not isinstance(value, dict):
         raise StorageError(f"{experiment_id}/{name} does not contain a JSON object; run the job again")

@@ -176,7 +176,7 @@ async def _withdraw(context: Context, request: GenerationRequest) -> bool:
 
 async def _enqueue(context: Context, request: GenerationRequest) -> None:
     settings, generations = context.settings, context.generations
-    # The requests that this process is enqueuing count too; the requests that other api processes are enqueuing do not.
+    # Requests that this process is just enqueuing are counted, too. Those of other api processes cannot be counted yet.
     generations.enqueuing += 1
     try:
         if await context.redis.llen(GENERATE_QUEUE) + generations.enqueuing > settings.generate_queue_limit:

@@ -308,8 +308,8 @@ def _build_section(kind: type[S], values: Mapping[str, Any], overrides: Mapping[
 
 
 def _with_request_locations(error: ConfigError, where: str = "config") -> ConfigError:
-    """Return the same error, with the locations that the fields have in the request body and without paths of the
-    server."""
+    """Return the error of a configuration as an error of the request: with the locations of the fields in the body, and
+    without paths of the server."""
     findings = [
         {**item, "location": ".".join(part for part in ("body", where, item["location"]) if part)}
         for item in error.errors

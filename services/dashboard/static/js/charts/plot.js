@@ -47,7 +47,8 @@ export const same = (a, b) =>
   a.length === b.length && a[0] === b[0] && a.at(-1) === b.at(-1) && a[a.length >> 1] === b[a.length >> 1];
 
 /**
- * Removes the grid lines between powers of ten on a logarithmic axis, unless no power of ten is visible.
+ * Removes the grid lines between powers of ten on a logarithmic axis. If no power of ten is visible, all lines are
+ * kept.
  *
  * @param {(number | null)[]} splits
  */

@@ -27,7 +27,7 @@ function sections(flat, search, { wrong }) {
 
 /**
  * Converts typed text to a value. Numbers and valid JSON are parsed, empty text means null, and other text is a string.
- * If `initial` is a string, the value is a string, too, unless the text is `null`.
+ * If `initial` is a string, only the text `null` means null, and all other text is a string.
  *
  * @param {string} text
  * @param {unknown} initial

@@ -78,7 +78,8 @@ function useLines(jobId, newLines) {
 }
 
 /**
- * Returns whether long lines are wrapped, and a function that changes it. The choice is stored on this device.
+ * Returns true if long lines are wrapped, and a function that changes this setting. The setting is stored on this
+ * device.
  *
  * @returns {[wrap: boolean, change: (on: boolean) => void]}
  */

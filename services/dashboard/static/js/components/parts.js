@@ -112,8 +112,8 @@ const minute = createStore(0);
 setInterval(() => document.hidden || minute.set((count) => count + 1), 20_000);
 
 /**
- * Shows how long ago a time was, and keeps this up to date. `show` can be another format. The tooltip shows the exact
- * time.
+ * Shows how long ago a time was, and keeps this up to date. `show` is the function that formats the time. The tooltip
+ * shows the exact time.
  *
  * @param {{at: string | null | undefined, show?: (iso: string) => string}} props
  */
