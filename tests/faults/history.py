@@ -214,5 +214,5 @@ def _final(folder: Path, registered: Mapping[Path, tuple[int, str | None]]) -> F
 
 
 def _monotonic(at: datetime) -> float:
-    """Return the time of the database on the monotonic clock. The database runs on this host."""
+    """Convert a time of the database to seconds on the monotonic clock. The database runs on this host."""
     return at.timestamp() - (time.time() - time.monotonic())

@@ -68,6 +68,6 @@ class MemoryGroup:
 
 
 def _own_groups() -> dict[str, str]:
-    """Return {controller: cgroup path} of this process. The key of version 2 is ""."""
+    """Return {controller: cgroup path} of this process. The path of cgroup version 2 has the key ""."""
     lines = Path(f"/proc/{os.getpid()}/cgroup").read_text().splitlines() if ROOT.exists() else []
     return {name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")}

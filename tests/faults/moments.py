@@ -24,8 +24,7 @@ from tests.integration.worker.fleet import LONG
 TAKEOVER_REST = 10.0
 """Time in seconds for the parts of a takeover that no timer covers: notification, claim and start of the trainer.
 
-A takeover lasts from kill -9 of a worker to the next attempt; in production, it may take 95 s.
-
+A takeover lasts from kill -9 of a worker to the next attempt; in production, a takeover may take up to 95 s.
 """
 BEYOND_PENDING = ("provisioning", "starting", "running")
 
@@ -79,7 +78,7 @@ def trainers_of(worker: int) -> list[psutil.Process]:
 
 
 def heartbeat_of(client: redis.Redis, pid: int) -> dict[str, str]:
-    """Return the heartbeat of the worker with this process id; empty if there is no heartbeat."""
+    """Return the heartbeat of the worker with this process id; an empty mapping if there is no heartbeat."""
     for name in client.zrange(keys.WORKERS, 0, -1):
         beat = {str(field): str(value) for field, value in client.hgetall(keys.heartbeat(str(name))).items()}
         if beat.get("pid") == str(pid):

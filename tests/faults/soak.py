@@ -171,7 +171,7 @@ def _submit(fleet: FaultFleet, number: int, rng: random.Random) -> None:
 
 
 def _end(plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random) -> None:
-    """Bring all jobs to their end: resume paused jobs, cancel those that pause afterwards, and wait."""
+    """Bring all jobs to their end: resume paused jobs, cancel jobs that pause afterwards, and wait."""
     with fleet.sessions() as session:
         paused = session.scalars(select(Job.id).where(Job.status == "paused")).all()
     for job_id in paused:

@@ -17,7 +17,7 @@ from tests.faults.timers import Timers
 def timers(timers: Timers) -> Timers:
     """Return timers with a lease of at least 6 s.
 
-    With it, even a busy machine has enough time for a renewal after an outage of half a lease.
+    With this lease, even a busy machine has enough time for a renewal after an outage of half a lease.
     """
     return replace(
         timers,

@@ -177,7 +177,7 @@ def events_of(sessions: sessionmaker[Session], job_id: str) -> list[JobEvent]:
 
 
 def end(sessions: sessionmaker[Session], job_id: str) -> None:
-    """Unless the job has ended, cancel it: first as the api, then as its owner."""
+    """Cancel the job if it has not ended: first as the api, then as the owner of the job."""
     with sessions.begin() as session:
         if session.get_one(Job, job_id).finished_at is None:
             request_cancel(session, job_id)

@@ -41,8 +41,7 @@ def test_fault_18_wrong_clocks_neither_end_nor_extend_a_lease(
     assert float(heartbeat_of(redis_client, pid)["at"]) == pytest.approx(time.time() + first, abs=60), (
         "the clock is really wrong"
     )
-    # After this time, which is longer than a lease with its quarantine, a process that compares clocks would have
-    # acted.
+    # This is longer than a lease with its quarantine. A process that compared wall clocks would have acted by then.
     fleet.wait_for(lambda: time.monotonic() - running_since > 1.5 * timers.after_lease, "some time", 200)
     assert fleet.statuses(job_id) == ["pending", "provisioning", "starting", "running"]
     assert redis_client.exists(HEALTH), "the health process shows itself"

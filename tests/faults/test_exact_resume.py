@@ -223,7 +223,7 @@ def compare(kind: Kind, folder: Path, *, from_step: int = -1) -> None:
 
 
 def same_bits(expected: Any, found: Any, where: str) -> Iterator[str]:
-    """Compare two values recursively, and yield the path of each leaf that is equal. Fail at the first difference."""
+    """Compare two values recursively, and fail at the first difference. Yield the path of each compared leaf."""
     if isinstance(expected, Tensor):
         assert torch.equal(expected, found), where
         yield where

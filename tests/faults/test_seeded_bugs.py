@@ -74,8 +74,8 @@ def test_seeded_bug_a_late_acknowledgement_that_runs_a_job_twice_is_found(
     fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
 
     redis_client.client_kill_filter(_type="normal", skipme=True)
-    # A busy worker may not notice that its connection was closed. Then its message would be delivered again only after
-    # an hour. This notification makes the worker claim again at once.
+    # A busy worker may not notice that its connection was closed. The message that it was waiting for would then be
+    # delivered again only after an hour. The notification below makes the worker claim again at once.
     publisher = RedisPublisher(fleet.settings.redis_url)
     publisher.notify_worker("training")
     publisher.close()

@@ -20,7 +20,7 @@ true_datetime = datetimes.datetime
 
 
 class _Kind(type):
-    """Makes isinstance accept objects of the original class, which C code creates."""
+    """Makes isinstance accept objects of the original `datetime`, because C code still creates such objects."""
 
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, true_datetime)

@@ -165,7 +165,7 @@ class Stack:
         return self.job(job_id)
 
     def wait_for(self, what: str, check: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until `check()` is true. If that takes too long, fail with the last lines of all logs."""
+        """Wait until `check()` is true. After the time limit, fail with the last lines of all logs."""
         until = time.monotonic() + seconds
         while not check():
             if time.monotonic() > until:

@@ -117,7 +117,7 @@ def test_an_idle_stream_and_the_board_of_workers_go_on(stack: Stack, redis_clien
     heard: list[str] = []
 
     def listen() -> None:
-        # At its end, the test closes the client while the thread may still use it.
+        # When the test ends, it closes the client, which this thread may still be using.
         with suppress(httpx.HTTPError), stack.http.stream("GET", "/api/jobs/stream", timeout=READY_SECONDS) as reply:
             for event in read_events(reply):
                 heard.append(json.dumps(event.data))

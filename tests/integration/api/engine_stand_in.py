@@ -40,7 +40,7 @@ class Engine:
         )
 
     def until_cancelled(self, request_id: str) -> None:
-        """Wait until the api cancels the request, then set the event `left`."""
+        """Wait until the api cancels the request, then set `left`, for which the test waits."""
         while not self._stop.is_set() and not self.redis.exists(keys.generate_cancelled(request_id)):
             self._stop.wait(0.01)
         self.left.set()

@@ -33,7 +33,7 @@ RANDOM = {"checkpoint": MODEL, "gatingMode": "random", "maxTokens": 9}
 
 
 class RealEngine:
-    """An engine in the test process. A thread passes it the requests that a Celery worker would take."""
+    """An engine in the test process. A thread hands requests to the engine, as a Celery worker would."""
 
     def __init__(self, url: str, experiments: Path) -> None:
         self.ids: list[str] = []
@@ -166,7 +166,10 @@ def test_a_job_and_an_immediate_analysis_have_the_same_result(api: Api, engine: 
 
 
 def figures(result: Any) -> Any:
-    """Remove the elapsed time and round numbers, because results with another batch size may differ in the last bit."""
+    """Return the result of an analysis without the elapsed time and with rounded numbers, for comparison.
+
+    With another batch size, the numbers may differ in the last bit.
+    """
     if isinstance(result, dict):
         return {key: figures(value) for key, value in result.items() if key != "elapsedMs"}
     if isinstance(result, list):

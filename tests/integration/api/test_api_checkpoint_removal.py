@@ -1,4 +1,4 @@
-"""Deleting a checkpoint removes its database row and its files, unless a job that has not ended needs it."""
+"""Deleting a checkpoint removes its database row and its files. It is refused if an unfinished job needs them."""
 
 from __future__ import annotations
 

@@ -87,7 +87,8 @@ def test_nothing_is_read_written_or_generated_without_the_token(
             assert not [name for name in secret if name in reply.text], path
         for path in PAGES:
             reply = api.http.get(path, headers=headers)
-            # The examples in the API reference contain ordinary file names, so FILES are not searched for.
+            # The examples in the API reference contain ordinary file names, so the texts in FILES are not searched for
+            # there.
             shown = [name for name in secret - FILES if name in reply.text]
             assert reply.status_code in (200, 307, 404) and not shown, path
         after = api.admin.get("/api/jobs").json(), sorted(api.settings.experiments_dir.rglob("*"))

@@ -161,7 +161,10 @@ def test_a_client_that_expects_100_continue_sends_its_body_after_it(serve: RunAp
 
 
 def test_a_body_refused_early_does_not_hold_its_connection(serve: RunApi) -> None:
-    """The server closes the connection of a client that gets a 404 before it has sent its body and never sends it."""
+    """The client announces a body, gets a 404 before it has sent the body, and never sends it.
+
+    The server must then close the connection.
+    """
     with (
         serve(request_body_seconds=0.5) as api,
         connected(api.url, half_body("/nowhere", 10_000)) as client,

@@ -23,7 +23,7 @@ def api(serve: RunApi, redis_url: str) -> Iterator[Api]:
 
 
 GROUPS = ("/api/jobs", "/api/experiments", "/api/(datasets|reports|analyses)", "(?!/api/(jobs|exp|dat|rep|analyses))")
-"""Regular expressions that group the paths: each path matches exactly one, and no group takes long to test."""
+"""Regular expressions that group the paths: each path matches exactly one of them, and no group takes long to test."""
 
 
 @pytest.mark.parametrize("paths", GROUPS)

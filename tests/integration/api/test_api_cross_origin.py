@@ -22,7 +22,7 @@ def api(serve: RunApi) -> Iterator[Api]:
 
 
 def preflight(api: Api, path: str, method: str, origin: str) -> httpx.Response:
-    """Send a preflight request as a browser does, which never contains the token."""
+    """Send a preflight request. As in a browser, it never contains the token."""
     asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": SENT}
     return api.http.options(path, headers={"Origin": origin, **asked})
 

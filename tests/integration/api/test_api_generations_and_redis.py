@@ -95,7 +95,7 @@ def test_a_connection_lost_while_the_request_is_sent_has_the_same_code(
 
 
 def test_a_short_interruption_loses_no_event(serve: RunApi, engine: Engine, redis_url: str) -> None:
-    """The connections are reset during a generation, and the client gets all events written meanwhile."""
+    """The connections to Redis are reset during a generation; the client still gets every event once."""
     cut = threading.Event()
 
     def write(engine: Engine, request: GenerationRequest) -> None:

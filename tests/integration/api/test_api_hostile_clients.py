@@ -1,6 +1,6 @@
 """An api process with few file descriptors serves clients while hundreds of other connections are held open.
 
-`bench.hostile_clients` measures this with many more connections.
+`bench.hostile_clients` measures the same with many more connections.
 """
 
 from __future__ import annotations

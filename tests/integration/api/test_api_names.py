@@ -49,7 +49,8 @@ def test_invalid_names_in_paths(api: Api, experiment: str) -> None:
                     target = target.replace(f"{{{name}}}", experiment)
                 with api.admin.stream(method, target, json={}, timeout=20) as reply:
                     requests_sent += 1
-                    # Clients remove ".." and " " from paths, so these requests may reach a list.
+                    # Clients remove ".." and " " from paths, so these requests may reach an operation that lists
+                    # resources.
                     assert reply.status_code < 500, (method, target, reply.read())
                     if value in LONG:
                         assert reply.status_code >= 400, (method, target)

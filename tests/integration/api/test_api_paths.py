@@ -57,7 +57,7 @@ def broken(api: Api) -> dict[str, str]:
 def test_checkpoints_that_cannot_be_loaded_are_named_by_their_reference(
     api: Api, broken: dict[str, str], redis_url: str, tmp_path: Path
 ) -> None:
-    """The engine's error text reaches clients through all of these endpoints; it must contain no server path."""
+    """Replies, streams and the OpenAI endpoints pass on the engine's error text, which must contain no server path."""
     generator = Generator(redis_url, api.settings.experiments_dir)
     try:
         for name, reference in broken.items():

@@ -1,4 +1,4 @@
-"""Streams lose and repeat no event; a client whose position is no longer stored gets a reset."""
+"""Streams lose and repeat no event; a client whose position is no longer stored gets the event `reset`."""
 
 from __future__ import annotations
 

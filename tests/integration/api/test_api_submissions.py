@@ -1,4 +1,4 @@
-"""Submissions over HTTP: repeated idempotency keys, slow files, a dataset that is deleted meanwhile, limits of tags."""
+"""Submissions over HTTP: repeated idempotency keys, slow files, a dataset that is deleted at the same time, tags."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def test_requests_of_clients_that_disconnect_while_waiting_for_slots_are_dropped
 
 
 def test_small_requests_pass_a_large_one_but_not_for_ever(serving: Serving, redis_client: redis.Redis) -> None:
-    """Six sequences (the number of slots) may overtake the large request; after that, the large request is next."""
+    """Six sequences (the number of slots) may overtake the large request; after these, the large request is next."""
     serving.engine.submit(request(redis_client, "long", max_tokens=200))
     step_until(serving, has_events(redis_client, "long"))
     serving.engine.submit(request(redis_client, "large", n=6, max_tokens=2))

@@ -192,9 +192,8 @@ def test_slots_of_disconnected_clients_go_to_waiting_requests(serving: Serving, 
     """Six long requests fill the slots. When their clients disconnect, the seventh request is answered."""
     for number in range(6):
         serving.engine.submit(request(redis_client, f"long{number}", max_tokens=4096, stream=True))
-    while (
-        sum(len(batch.active) for batch in serving.engine.batches.values()) < 6
-    ):  # the loader has not loaded the model yet
+    # Run steps until the model is loaded and the slots are filled.
+    while sum(len(batch.active) for batch in serving.engine.batches.values()) < 6:
         serving.engine.step()
     serving.engine.submit(request(redis_client, "next", max_tokens=2))
     for _ in range(3):
@@ -229,7 +228,7 @@ def test_a_fault_of_one_batch_leaves_the_other_running(
     serving.engine.submit(request(redis_client, "good", max_tokens=400))
     serving.engine.submit(request(redis_client, "bad", checkpoint=OTHER, max_tokens=400))
     broken = None
-    while broken is None:  # the loader has not loaded the model yet
+    while broken is None:  # until the model is loaded
         serving.engine.step()
         broken = next((batch for model, batch in serving.engine.batches.items() if model.config.d_model == 16), None)
 

@@ -16,7 +16,7 @@ class RecordingPublisher:
         self.changed_jobs: list[str] = []
         self.outage: UnavailableError | None = None
         self.fail_after: int | None = None
-        """Number of calls that succeed before all later ones fail; None means that no call fails."""
+        """Number of calls that succeed; all later calls fail. None means that no call fails."""
 
     def notify_worker(self, queue: str) -> None:
         self._check()

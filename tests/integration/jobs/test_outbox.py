@@ -79,7 +79,7 @@ def test_a_repeated_row_adds_nothing(desk: Desk, engine: Engine, redis_url: str,
     job_id = desk.submit()
     publisher = RedisPublisher(redis_url)
     relay(engine, publisher)
-    # The connection was lost before the relay could commit.
+    # The relay lost its connection before it could commit.
     desk.sql("UPDATE outbox SET published_at = NULL WHERE kind = 'job-update'")
     assert relay(engine, publisher) == 1
     assert len(documents(redis_client, keys.job_stream(job_id))) == 1

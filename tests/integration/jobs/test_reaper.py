@@ -171,7 +171,7 @@ def test_after_an_outage_nothing_is_marked_until_the_database_has_answered_for_a
     age(desk, second)
     contact.record_outage()
     assert run_sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
-    desk.do(renew, second, 1, desk.settings)  # its owner could still renew the lease
+    desk.do(renew, second, 1, desk.settings)  # the owner can still renew the lease
     clock.now += 20
     assert run_sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
     assert desk.status(second) == "running"

@@ -1,4 +1,4 @@
-"""Retention deletes only logs and metrics, and only those of jobs that ended long ago and that no other job reads."""
+"""Retention deletes only logs and metrics of jobs that ended long ago. It keeps those that another job reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corpus files must be below the data folder, except in commands that a user runs in a terminal."""
+"""Corpus files must be below the data folder. Commands that a user runs in a terminal may also read other files."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def continuation(
 def test_a_text_is_the_same_alone_and_among_others_that_join_and_leave(
     tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int, precision: str
 ) -> None:
-    """Sequences with all kinds of settings join at random steps, context windows slide, and some are cancelled."""
+    """Sequences with all kinds of settings join at random steps. Their windows slide; some sequences are cancelled."""
     rng = random.Random(seed)
     # The action of a policy depends on the batch in the seventh decimal place, and int8 may amplify the difference.
     kinds = [sequence for sequence in KINDS if precision == "float32" or sequence.policy is None]

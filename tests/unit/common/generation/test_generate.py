@@ -175,12 +175,12 @@ def test_an_empty_prompt_starts_a_new_document(tokenizer: tiktoken.Encoding) -> 
 
 
 def test_a_full_window_drops_its_oldest_half(tokenizer: tiktoken.Encoding) -> None:
-    """The context window holds 8 tokens: a prompt of three and five more. The ninth token slides it."""
+    """The context window holds 8 tokens: a prompt of three and five more. The ninth token slides the window."""
     model = tiny_model(context_length=8)
     result = generate(model, [1, 2, 3], max_tokens=7, repetition_penalty=1.0, seed=2, tokenizer=tokenizer)
     sequence = [1, 2, 3, *result.token_ids]
     assert result.truncated == 4
-    # The last token was sampled with the context sequence[4:9].
+    # The last token was sampled when the context window contained sequence[4:9].
     with torch.no_grad():
         logits = model(torch.tensor([sequence[4:9]]))[:, -1]
     entropy = torch.distributions.Categorical(logits=logits / 0.8).entropy()

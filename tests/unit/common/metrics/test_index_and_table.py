@@ -32,7 +32,7 @@ def index_of(folder: Path) -> Path:
 def write_run(folder: Path, seed: int, attempts: int) -> None:
     """Write attempts that repeat steps.
 
-    Some have a rewind, gaps, values that are not finite, or two lines per step.
+    Some attempts have a rewind, gaps, values that are not finite, or two lines per step.
     """
     rng = random.Random(seed)
     step = 0

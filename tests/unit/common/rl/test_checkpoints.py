@@ -1,4 +1,4 @@
-"""A controller training keeps its best iteration, skips damaged checkpoints, and reports a resume that is not exact."""
+"""A controller training keeps its best iteration, skips damaged checkpoints, and reports an inexact resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`DeviceEngine`, run on the CPU, gives the same completions as `DecodingEngine` and never waits within a step."""
+"""`DeviceEngine`, run on the CPU, gives the same completions as `DecodingEngine`. Its steps never wait."""
 
 from __future__ import annotations
 
