@@ -100,7 +100,7 @@ class LogSink:
     def lost(self, name: str) -> int:
         """Return the number of lines of the process `name` that could not be written to its file.
 
-        After the file reports the number, counting begins again at 0.
+        Once this number has been written to the file, counting begins again at 0.
         """
         return self._lost.get(name, 0)
 

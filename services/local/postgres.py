@@ -91,12 +91,12 @@ class PostgresServer(EmbeddedServer):
         return process if process is not None and has_working_directory(process, data) else None
 
     def _remove_leftovers(self) -> None:
-        # After the main process was killed, a busy backend may keep running. Its shared memory would prevent a new
-        # start.
+        # If the main process was killed, a busy backend (the process of one session) may still run. The shared memory
+        # of the backend would prevent a new start.
         data = self.data
         end_stray_processes(("postgres",), data, (signal.SIGQUIT, signal.SIGKILL))
-        # Now no process uses the folder. The file must be deleted, because PostgreSQL would not start if the process id
-        # in it belonged to a zombie or to another process.
+        # Now no process uses the folder. `postmaster.pid` must be deleted, because PostgreSQL would not start if the
+        # process id in this file belonged to a zombie or to another process.
         (data / "postmaster.pid").unlink(missing_ok=True)
 
     def _launch(self) -> subprocess.Popen[bytes]:

@@ -1,7 +1,7 @@
 """Fixtures of the browser tests: one real stack and one Chromium for all tests.
 
-Without a Chromium the tests are skipped; with `TIDAL_REQUIRE_BROWSER=1` (set by `.ci/run`) they fail. Screenshots are
-written to `artefacts/browser/`.
+If no Chromium is installed, the tests are skipped, or fail if `TIDAL_REQUIRE_BROWSER=1` is set, as `.ci/run` does.
+Screenshots are written to `artefacts/browser/`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Site(Stack):
     first: str
     """Id of the experiment of a pretraining that has really run and completed."""
     seeded: dict[str, str]
-    """{name: id} of the experiments that were written without a training."""
+    """{name: id} of the experiments whose data was written by `add_experiment` and not by a training."""
 
     @property
     def url(self) -> str:

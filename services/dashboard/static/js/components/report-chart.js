@@ -142,8 +142,8 @@ const nothing = (ids) => ids.map(() => null);
 const fresh = new Map();
 
 /**
- * Returns the reply of the API for `path`, or null if the result does not exist. Calls for the same path within 3 s share
- * one request.
+ * Returns the reply of the API for `path`, or null if the result does not exist. Calls for the same path within 3 s
+ * share one request.
  *
  * @param {ResultPath} path
  */
