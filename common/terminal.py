@@ -4,7 +4,7 @@ Texts of models, prompts, jobs and logs are printed literally. Markup has no eff
 newline and tab is shown as its Unicode picture (`\\x1b` as ␛), also in a pipe. Therefore no text can move the cursor,
 clear the screen or rename the window. Output that is not a terminal is neither wrapped nor cut. On a terminal, tables
 break lines only between words, so that an id can be copied. JSON output does not need this module, because JSON escapes
-such characters.
+control characters.
 """
 
 from __future__ import annotations

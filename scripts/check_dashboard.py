@@ -1,7 +1,7 @@
 """Check the dashboard's code: its formatting, its lint rules, and its types against the OpenAPI document.
 
-`make check` runs this with the Python of `.venv`. `--fix` formats the code instead of reporting wrong formatting. npm
-installs the tools into `.venv/dashboard`, in the versions and with the hashes of
+`make check` runs this with the Python of `.venv`. With `--fix`, the script formats the code; without it, the script
+reports wrong formatting. npm installs the tools into `.venv/dashboard`, in the versions and with the hashes of
 `services/dashboard/checks/package-lock.json`; npm and Node.js come from a Python package of the extra `dashboard`.
 Running or serving the dashboard needs none of these tools. Each run generates the types of the API's requests and
 replies from the OpenAPI document. The log of the last installation is `.venv/dashboard/install.log`.

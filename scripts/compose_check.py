@@ -162,8 +162,8 @@ def compose(*arguments: str) -> str:
 def run(*command: str, check: bool = True) -> str:
     """Run a command and return its standard output.
 
-    Raises RuntimeError with its standard error if the command fails; with `check=False`, returns standard output and
-    standard error instead.
+    Raises RuntimeError with the command's standard error if the command fails. With `check=False`, returns standard
+    output followed by standard error, also if the command fails.
     """
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if check and done.returncode:

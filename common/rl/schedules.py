@@ -110,7 +110,9 @@ def diversity_homeostasis(
 
 
 def constrained_weights(weights: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the reward weights of the constrained mode: 0 for diversity and repetition, the others scaled to sum 1.
+    """Return the reward weights of the constrained mode.
+
+    The weights of diversity and repetition are 0; all other weights are scaled so that their sum is 1.
 
     Raises ValueError if no weight above 0 remains.
     """

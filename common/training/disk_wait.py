@@ -259,8 +259,8 @@ def _waiting_for_disk(
 ) -> Iterator[_DiskWait]:
     """Report the start of a wait, and its end even after an exception.
 
-    Calls `first` before the event `waiting_for_disk` and adds the result to the event. So a step that the event reports
-    as saved is on disk.
+    Calls `first`, which may save the last step, and adds its result to the event `waiting_for_disk`. Because the event
+    is reported after this call, a step that it reports as saved is on disk.
     """
     started = time.monotonic()
     disk_wait = _DiskWait(hooks, obeyed)

@@ -1,9 +1,9 @@
 """Opens the corpus of a job, and reports during long phases that the training is alive.
 
-Downloading or tokenising a large corpus, or waiting for another process that does so, can take hours. Meanwhile, a
-request to stop or drain must be obeyed within a second, even if a library does not return, and the supervisor must not
-kill a training that is healthy but silent. So a second thread does the work while the training's thread checks for stop
-requests. A pause is obeyed only if there is a checkpoint to resume from.
+Downloading or tokenising a large corpus, or waiting for another process that does so, can take hours. During these
+hours, a request to stop or drain must be obeyed within a second, even if a library does not return, and the supervisor
+must not kill a training that is healthy but silent. So a second thread does the work while the training's thread checks
+for stop requests. A pause is obeyed only if there is a checkpoint to resume from.
 """
 
 from __future__ import annotations

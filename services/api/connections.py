@@ -101,7 +101,7 @@ class Connections:
     def __init__(self, limits: Limits, metrics: HttpMetrics) -> None:
         self.limits = limits
         self.time = 0.0
-        """A clock in seconds. Every sweep advances it, without the time in which the event loop was blocked."""
+        """A clock in seconds that every sweep advances. Time in which the event loop was blocked is not counted."""
         self.draining = False
         """True while the server shuts down. A connection that is accepted during the shutdown is closed at once."""
         self._metrics = metrics

@@ -171,7 +171,7 @@ def from_database_error(error: SQLAlchemyError) -> TidalError | None:
 def findings(errors: Sequence[Any]) -> list[dict[str, str]]:
     """Convert Pydantic's errors to findings, which do not contain the input.
 
-    Only the first 50 are converted; one more finding gives the number of the others.
+    Only the first 50 errors are converted; one more finding gives the number of errors that were left out.
     """
     found = []
     first, others = first_of(errors)

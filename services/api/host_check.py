@@ -1,7 +1,7 @@
 """ASGI middleware that answers 421 to a request with an unknown `Host`, to prevent DNS rebinding.
 
 `common.access.hosts` defines the known names. Health endpoints accept any name, because load balancers and container
-checks use various names, and these replies contain nothing private.
+checks use various names, and the replies of health endpoints contain nothing private.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ class _Reply:
 class BodyTooLarge(HTTPException):
     """Raised when a body is too large.
 
-    It is an HTTPException, because FastAPI's body parser passes only those on unchanged.
+    It is an HTTPException, because FastAPI's body parser passes only an HTTPException on unchanged.
     """
 
     def __init__(self, limit: int) -> None:
