@@ -55,8 +55,8 @@ class AdmissionQueue:
     """The requests that the engine has not started yet, in two queues.
 
     `waiting` contains the ids of requests that are still in Redis; `loading` contains the requests that were taken from
-    Redis. `name` is the name of the engine. When a request is taken, this name is stored in Redis, so that the api knows
-    which engine took the request.
+    Redis. `name` is the name of the engine. When a request is taken, this name is stored in Redis, so that the api
+    knows which engine took the request.
     """
 
     def __init__(self, redis: Redis, models: ModelCache) -> None:

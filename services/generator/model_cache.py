@@ -1,8 +1,8 @@
 """A cache of loaded language models and policies, limited by their total size in memory.
 
 When the limit is exceeded, the least recently used models and policies are evicted. A file is loaded again when its
-modification time has changed, because a running training may replace the file. Only files in the artifact store can be loaded. One thread loads
-files; any thread may get and release files that are loaded.
+modification time has changed, because a running training may replace the file. Only files in the artifact
+store can be loaded. One thread loads files; any thread may get and release files that are loaded.
 """
 
 from __future__ import annotations
