@@ -145,7 +145,7 @@ def _executions(steps: list[StepRun], moves: list[EventRow]) -> Iterator[str]:
 
 
 def _resumes(steps: list[StepRun], events: list[EventRow]) -> Iterator[str]:
-    """Check that each attempt loads the newest checkpoint, and that its first step is the next one after it."""
+    """Check that each attempt loads the newest checkpoint and begins with the step after that checkpoint."""
     saved: dict[int, int] = {}
     loaded: dict[int, int] = {}
     skipped: set[int] = set()

@@ -63,7 +63,7 @@ def wait_for_ever() -> None:
 
 
 class Mute(OutboxThread):
-    """Ends the process when it is notified of a commit."""
+    """A relay that ends the process instead of publishing, as soon as the api notifies the relay of a commit."""
 
     def wake(self) -> None:
         die()

@@ -1,4 +1,4 @@
-"""A memory cgroup (version 1 or 2) for one test. In it, the kernel really kills processes when memory runs out.
+"""A memory cgroup (version 1 or 2) for one test. In such a group, the kernel kills processes when memory runs out.
 
 `MemoryGroup.make` returns None if no cgroup can be created (without root, or with a read-only /sys).
 """
@@ -26,7 +26,10 @@ class MemoryGroup:
 
     @classmethod
     def make(cls, limit_bytes: int) -> Self | None:
-        """Create a cgroup inside that of this process, or at the root. Return None if neither is possible."""
+        """Create a cgroup inside that of this process, or at the root.
+
+        Return None if a cgroup can be created in neither place.
+        """
         own = _own_groups()
         for mount, path, limit, counter in (
             (ROOT / "memory", own.get("memory"), "memory.limit_in_bytes", "memory.oom_control"),

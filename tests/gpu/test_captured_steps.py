@@ -1,4 +1,4 @@
-"""The engine on a GPU: captured steps equal steps without a CUDA graph, never wait, and leak no memory."""
+"""The engine on a GPU: captured steps equal steps without a CUDA graph, do not wait, and leak no memory."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_a_trainer_that_reads_them_stays_below_the_same_limit(
 ) -> None:
     files = {f"{name}.parquet": (data, words) for name, (data, words) in bombs.items()}
     for name, (parts, words) in LINES.items():
-        # The upload limit does not apply to trainers: the reader would read all 400 MiB block by block.
+        # Without the limit of uploads, the reader would accept text.txt and read all 400 MiB of it block by block.
         if name != "text.txt":
             files[f"{name}.gz"] = (b"".join(packed(*parts)), words)
     for name, (data, words) in files.items():

@@ -39,7 +39,7 @@ def done_within(future: Future[httpx.Response], seconds: float) -> bool:
 def test_only_clients_of_the_lost_engine_get_an_error(
     api: Api, engine: Engine, redis_client: redis.Redis, checkpoint: str, stream: bool
 ) -> None:
-    """The presence subscription of an engine ends with its process; the api checks it periodically."""
+    """The presence subscription of an engine ends with its process. The api periodically checks the subscription."""
     alive, killed = redis_client.pubsub(), redis_client.pubsub()
     alive.subscribe(keys.presence("alive"))
     killed.subscribe(keys.presence("killed"))

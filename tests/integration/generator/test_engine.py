@@ -48,7 +48,7 @@ def wait_until_started(client: redis.Redis, request_id: str) -> None:
 
 
 def presence_subscriptions(client: redis.Redis, name: str) -> int:
-    """Return the number of Redis subscriptions that show the presence of a process: 1 while it runs, otherwise 0."""
+    """Return the number of presence subscriptions with this name in Redis: 1 while the process runs, otherwise 0."""
     [(_, count)] = client.pubsub_numsub(keys.presence(name))
     return int(count)
 

@@ -34,7 +34,10 @@ def health(database_url: str, redis_url: str) -> Iterator[subprocess.Popen[bytes
 
 
 def next_status(client: redis.Redis, last: str, wanted: str) -> str:
-    """Read the stream of job events from `last` up to a job-update with the status `wanted`; return its position."""
+    """Read the stream of job events from `last` up to a job-update with the status `wanted`.
+
+    Return the position of this job-update.
+    """
     deadline = time.monotonic() + 60  # a process starts slowly on a busy machine
     while True:
         answer: Any = client.xread({keys.JOBS_STREAM: last}, block=5000, count=1)

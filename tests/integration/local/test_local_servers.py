@@ -1,4 +1,4 @@
-"""After a restart, the embedded servers are found again; they lose no data and leave no process behind."""
+"""The embedded servers can be stopped, killed and started again without losing data or leaving processes behind."""
 
 from __future__ import annotations
 

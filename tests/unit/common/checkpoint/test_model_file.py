@@ -1,4 +1,4 @@
-"""All formats of the original load to the same numbers, Tidal's survive a round trip, and bad files are rejected."""
+"""All formats of the original give the same numbers, Tidal's own format loses nothing, bad files are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The function that maps modulation to decoding parameters."""
+"""The modulation is mapped to the right decoding parameters (temperature, top-k, top-p, repetition penalty)."""
 
 from __future__ import annotations
 

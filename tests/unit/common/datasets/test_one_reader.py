@@ -161,7 +161,7 @@ def test_features_of_the_hub_that_are_no_text_are_refused(hub: Hub) -> None:
 
 @pytest.fixture
 def no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Without pyarrow, as in the slim image of the api."""
+    """Make pyarrow impossible to import, as in the slim image of the api."""
     for name in [name for name in sys.modules if name.split(".")[0] == "pyarrow"]:
         monkeypatch.setitem(sys.modules, name, None)
     yield

@@ -1,4 +1,7 @@
-"""`DeviceEngine`, run on the CPU, gives the same completions as `DecodingEngine`. Its steps never wait."""
+"""`DeviceEngine`, run on the CPU, gives the same completions as `DecodingEngine`.
+
+Its steps never wait for the device.
+"""
 
 from __future__ import annotations
 
