@@ -256,7 +256,7 @@ def test_resuming_keeps_the_configuration_and_names_the_parent(api: Api) -> None
     assert (live.status_code, live.json()["code"]) == (409, "job_is_live")
     api.admin.post(f"/api/jobs/{job['id']}/cancel")
     bare = api.admin.post("/api/jobs", json=body)
-    assert (bare.status_code, "left no checkpoint" in bare.json()["detail"]) == (422, True)
+    assert (bare.status_code, "has no checkpoint to resume from" in bare.json()["detail"]) == (422, True)
     reference = f"{job['experimentId']}/checkpoints/step-000000005"
     with api.context.sessions.begin() as session:
         session.get_one(Job, job["id"]).checkpoint_ref = reference

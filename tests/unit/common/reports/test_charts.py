@@ -35,7 +35,7 @@ BAD = [
     ("experiments: [a]\nmetrics: [m]\nlogscale: true", "unknown key 'logscale'; the keys are title, kind"),
     ("experiments: [../etc]\nmetrics: [m]", "experiments.0"),
     ("experiments: [a, a]\nmetrics: [m]", "twice"),
-    ("experiments: [a, b, c]\nmetrics: [l, m, n]", "more than 8 lines"),
+    ("experiments: [a, b, c]\nmetrics: [l, m, n]", "exceeds 8 lines"),
     ("experiments: [1]\nmetrics: [m]", "experiments.0"),
     ("kind: ablation\nexperiment: a\nquantity: beauty", "quantity"),
     ("kind: trajectory\nanalysis: ana_abc\nprompt: 0", "prompt"),

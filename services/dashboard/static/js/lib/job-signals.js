@@ -28,7 +28,7 @@ export const JOB_SIGNALS = [
     icon: "finish",
     ask: true,
   },
-  { name: "stop", text: "write a checkpoint and cancel the job.", icon: "stop", ask: true },
+  { name: "stop", text: "write a checkpoint, then cancel the job.", icon: "stop", ask: true },
   {
     name: "cancel",
     text: "is like the signal stop, and kills the trainer after a grace period. Pending and paused jobs end at once.",
