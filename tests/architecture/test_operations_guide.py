@@ -84,7 +84,7 @@ def test_a_new_event_would_be_found(source: str) -> None:
 def test_every_status_and_desired_state_is_explained() -> None:
     assert explained("What each status means") == set(JobStatus)
     assert all(f"`{state}`" in section("What each status means") for state in DesiredState)
-    assert len(TERMINAL) == 3  # The guide says of the statuses: "The last three are final".
+    assert len(TERMINAL) == 3  # The guide contains: "The last three are final".
 
 
 def test_every_error_code_of_a_job_is_explained() -> None:

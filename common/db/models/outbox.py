@@ -30,8 +30,7 @@ class Outbox(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     kind: Mapped[str]
-    """doorbell: a notification for the workers of a queue. job-update: a change of a job, for its event streams. wish:
-    a changed desired state of a job, for its worker."""
+    """One of OUTBOX_KINDS: a notification for the workers of a queue, a job-update, or a changed desired state."""
     queue: Mapped[str | None]
     job_id: Mapped[str | None]
     """No foreign key, because the message is kept when its job is deleted."""

@@ -18,7 +18,7 @@ BEAT, WORSE, NOT = "beat", "did worse than", "did not beat"
 
 
 def blocks(facts: ExperimentFacts) -> list[str]:
-    """Return the section as blocks of Markdown; if there is no ablation, the only block is a sentence that says so."""
+    """Return the section as blocks of Markdown; if there is no ablation, the only block is a sentence about that."""
     found = facts.ablation
     if found is None:
         return ["This experiment has no ablation, so it is not known whether a controller helps."]
