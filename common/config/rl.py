@@ -41,7 +41,7 @@ class Range(Section):
 
 
 class ModulationConfig(Section):
-    """The map from a modulation in [0, 1] to sampling parameters."""
+    """The map from a modulation in [0, 1] to the decoding parameters."""
 
     base_temperature: float = Field(1.0, gt=0)
     """The sampling temperature is this value multiplied by `temperature`."""

@@ -1,7 +1,7 @@
 """Checks whether the database has the current schema, and migrates it (`tidal db migrate`).
 
 The health process and the training workers call `wait_for_schema(engine, stop)` when they start. Two processes may call
-`upgrade(url)` at the same time, because the environment of the migrations takes an advisory lock.
+`upgrade(url)` at the same time, because `migrations/env.py` takes an advisory lock.
 """
 
 from __future__ import annotations
