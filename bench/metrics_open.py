@@ -3,7 +3,7 @@
 `MetricsWriter` writes the metrics files, so that their index is like that of a real training. The cold time is that of
 the first request to an api that has just started; the warm time is the median of ten requests. The index is then
 deleted. The time of the next request, which rebuilds the index, and the api's memory are printed to standard error. The
-reference is the promised 1 s.
+reference is the documented limit of 1 s.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from common.metrics import MetricsWriter
 
 PROMISED_SECONDS = 1.0
 AT_ONCE = 50_000
-"""Number of points between two flushes, which keep the writer's bounded queue from overflowing."""
+"""The writer is flushed after this number of points, so that its bounded queue does not overflow."""
 
 
 def run(quick: bool) -> list[Row]:

@@ -53,7 +53,8 @@ class Section(BaseModel):
             if kinds & {int, float} and bool not in kinds:
                 raise ValueError(f"expected a number, got {str(value).lower()}")
         elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-            # PostgreSQL's JSON columns return the float 1e30 as an integer, which is therefore valid for a float field.
+            # A float field accepts larger integers, because PostgreSQL's JSON columns return the float 1e30 as an
+            # integer.
             is_valid_float = float in kinds and abs(value) <= LARGEST_FLOAT
             if not is_valid_float:
                 raise ValueError("the number does not fit into 64 bits; use a smaller one")

@@ -89,7 +89,7 @@ def build_observations(
     present = window != ABSENT
     alike = window[:, :, None] == window[:, None, :]
     position = torch.arange(RECENT, device=device)
-    repeats_earlier = (alike & (position < position[:, None])).any(2)  # torch.tril would take 60 µs
+    repeats_earlier = (alike & (position < position[:, None])).any(2)  # faster than torch.tril (60 µs)
     recent_count = n.clamp(1, RECENT)
     unique = ((present > repeats_earlier).sum(1) / recent_count).masked_fill_(n < 1, 1.0)
     most_common = alike.sum(2).mul_(present).amax(1) / recent_count
@@ -112,7 +112,8 @@ def _entropy(logits: Tensor) -> Tensor:
     """Return the entropy in nats of softmax(logits) over the last dimension; impossible tokens (−inf) add 0."""
     logits = logits.float()
     largest = logits.amax(-1, keepdim=True)
-    # Like `exponentials`, but with one operation fewer: the exponential of the largest logit need not be exactly 1.
+    # Like `exponentials`, but one operation fewer. The exponential of the largest logit may differ slightly from 1; the
+    # entropy tolerates this.
     weights = torch.add(largest * -LOG2_E, logits, alpha=LOG2_E).exp2_()
     mass = weights.sum(-1)
     # ln Z − Σ p·x. For impossible tokens 0 · −∞ is NaN, which `nansum` ignores.
@@ -135,6 +136,6 @@ def _chunk_statistics(hidden: Tensor) -> Tensor:
     if size == 1:
         return torch.cat([chunks[:, :, 0], torch.zeros_like(chunks[:, :, 0])], dim=1)
     mean = chunks.mean(2)
-    # torch.std takes three times as long for rows of ten.
+    # torch.std takes three times as long for chunks of ten values.
     deviation = (chunks - mean[:, :, None]).square().sum(2).div(size - 1).sqrt()
     return torch.cat([mean, deviation], dim=1)

@@ -79,5 +79,5 @@ def content_problem(head: bytes, kind: str) -> str | None:
             return f"this is {name}, not a parquet file; {advice}"
         return f"this is {name}, not {'text' if kind == 'txt' else 'JSON Lines'}; {advice}"
     if kind == "parquet":
-        return "not a parquet file: it does not begin with PAR1; write it again, or select its actual format"
+        return "not a parquet file: it does not begin with PAR1; convert it to parquet, or select its actual format"
     return None

@@ -48,7 +48,7 @@ class SchemaStatus:
             return f"database is at revision {self.revision}, this version needs {self.head}; run `tidal db migrate`"
         return (
             f"database is at revision {self.revision}, which this version (head {self.head}) does not know; "
-            "update Tidal, or connect it to its own database"
+            "update Tidal, or set TIDAL_DATABASE_URL to another database"
         )
 
 

@@ -94,7 +94,8 @@ def _blocks(markdown: str) -> Iterator[ChartPart | ProblemPart]:
             continue
         number += 1
         if token.level:
-            yield ProblemPart("a chart cannot be inside a list or a quotation; move it to the margin", _line(token), "")
+            message = "a chart cannot be inside a list or a quotation; move it below, without indentation"
+            yield ProblemPart(message, _line(token), "")
         else:
             yield _chart_part(token, lines, number)
 

@@ -29,7 +29,7 @@ class StopRequest(StrEnum):
 
 
 class Outcome(StrEnum):
-    """The ways in which a training ends if it does not fail."""
+    """How a training ends if it does not fail: completed, paused, stopped or drained."""
 
     COMPLETED = "completed"
     PAUSED = "paused"
@@ -46,7 +46,7 @@ _OUTCOMES = {
 
 
 def outcome_of(request: StopRequest) -> Outcome:
-    """Return the outcome of a training that has obeyed `request`."""
+    """Return how a training ends that obeys `request`: completed, paused, stopped or drained."""
     return _OUTCOMES[request]
 
 
@@ -99,9 +99,10 @@ class TrainingHooks(Protocol):
         """Return the current stop request, or None."""
 
     def before_checkpoint(self) -> None:
-        """Write the metrics so far to disk, then wait while suspended; called before a checkpoint becomes visible.
+        """Write the metrics so far to disk, then block as `wait_while_suspended` does.
 
-        Raises StorageError when the metrics cannot be written; the checkpoint is then not published.
+        Training calls this before a checkpoint becomes visible. Raises StorageError when the metrics cannot be written;
+        the checkpoint is then not published.
         """
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
@@ -142,8 +143,9 @@ class TrainingHooks(Protocol):
         """Offer a function that saves the last finished step, for a stop that cannot wait for a micro-batch to end.
 
         The program that runs the training may call `save` once, from any thread, and must end the process afterwards,
-        because training does not continue. `save` reports the checkpoint, and returns None if the training is already
-        ending. It raises StorageError when there is no checkpoint at all. `offer_checkpoint(None)` withdraws the offer.
+        because training does not continue. `save` reports the checkpoint and returns it. It returns None if the
+        training is already ending, and raises StorageError when there is no checkpoint at all.
+        `offer_checkpoint(None)` withdraws the offer.
         """
 
     def wait_while_suspended(self) -> None:

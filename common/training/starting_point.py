@@ -34,7 +34,7 @@ def restore_start(
     newest = newest_intact_checkpoint(manager, hooks) if resume else None
     if newest is not None:
         _resume(state, newest, hooks, own=True)
-        # The checkpoint is reported again, because the process that wrote it may have died before its report.
+        # The checkpoint is reported again, because the process that wrote it may have died before it reported it.
         hooks.checkpoint_saved(newest)
         # No older checkpoint is removed yet, because only the next update shows whether training can continue from this
         # one.

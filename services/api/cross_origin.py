@@ -37,7 +37,8 @@ class CrossOrigin(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"),
-            allow_headers=("*",),  # clients send headers of their own, for example OpenAI's client X-Stainless-*
+            # Any header is allowed, because clients add their own: OpenAI's client, for example, adds X-Stainless-*.
+            allow_headers=("*",),
             allow_private_network=True,
             expose_headers=READABLE_HEADERS,
         )

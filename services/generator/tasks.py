@@ -1,7 +1,7 @@
 """The Celery task of the generator. Its arguments are ids and numbers, never prompts.
 
-The task for a sweep of the job queue belongs to the training workers (`services.worker.tasks`), because the generator
-has no access to the database.
+The task that does the work of the health process once is in `services.worker.tasks`. It is a task of the training
+workers, because the generator has no access to the database.
 """
 
 from __future__ import annotations

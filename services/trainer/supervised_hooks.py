@@ -238,10 +238,10 @@ class SupervisedHooks(DiskHooks):
         self.lifeline.wait()
         with self._save_lock:
             save = self._save
-        self._emergency_thread = None  # A request from now on starts another thread.
+        self._emergency_thread = None  # A stop request that arrives from now on starts another thread.
         request = self._request
-        assert request is not None  # A stop request has started this thread.
-        # Without `save` there is nothing to save yet. After "complete", the training ends by itself.
+        assert request is not None  # This thread is started only after a stop request.
+        # If `save` is None, the training has nothing to save now. After "complete", the training ends by itself.
         if save is None or request is StopRequest.COMPLETE:
             return
         self._emergency_thread = threading.current_thread()
@@ -257,7 +257,8 @@ class SupervisedHooks(DiskHooks):
                 return
             self.event("checkpoint_failed", reason=error.message, left_with=None)
         except Exception as error:
-            # The main thread waits for the lock that this thread holds, so the process must end.
+            # `save` keeps the lock of the training even after an error. The main thread would wait for it for ever, so
+            # the process must end.
             from services.trainer.failures import classify_failure
 
             log.exception("the emergency checkpoint failed")
@@ -265,20 +266,21 @@ class SupervisedHooks(DiskHooks):
             self._send(Failed(code=failure.code, message=failure.message, kind=failure.kind))
             self._end_process(EXIT_FAILED)
             return
-        # A newer request may have arrived in the meantime. "Complete" is ignored, because this attempt stops early.
+        # A newer request may have arrived in the meantime. "Complete" is ignored, because this attempt ends without an
+        # evaluation and a final model.
         if self._request is not None and self._request is not StopRequest.COMPLETE:
             request = self._request
         log.info("the attempt was stopped in the middle of a step", request=request.value)
         self.finish()
-        # A paused job needs a checkpoint to resume from. Without one, the attempt is drained, and the job returns to
-        # the queue.
+        # A paused job needs a checkpoint to resume from. Without one, the attempt ends as drained, so that the job
+        # returns to the queue.
         paused_without_checkpoint = request is StopRequest.PAUSE and info is None
         self._send(Finished(outcome=(Outcome.DRAINED if paused_without_checkpoint else outcome_of(request)).value))
         self._end_process(EXIT_FINISHED)
 
 
 def _ends_without_failing(error: TidalError, request: StopRequest) -> bool:
-    """Return False if the job fails because `error` prevented its last checkpoint, True if the attempt just ends.
+    """Return False if the job fails because `error` prevented its last checkpoint, otherwise True.
 
     A full disk never fails the job. Any other error of the disk fails the job only if a pause was requested. All other
     errors fail the job.

@@ -31,7 +31,7 @@ EXIT_SECONDS = 5.0
 def trainer_command(configured: str) -> list[str]:
     """Return the command line of a trainer.
 
-    If `configured` is empty, it is `services.trainer` in this Python.
+    If `configured` is empty, the command runs `services.trainer` with the Python interpreter of this process.
     """
     return shlex.split(configured) if configured else [sys.executable, "-m", "services.trainer"]
 

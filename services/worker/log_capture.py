@@ -37,7 +37,7 @@ PIPE_BYTES = 1024 * 1024
 BACKLOG_BYTES = 1024 * 1024
 """Maximum number of bytes of output that are kept in memory while the disk is full.
 
-A trainer that waits for the disk writes little.
+This is enough, because a trainer prints little while it waits for free disk space.
 """
 CLOSE_SECONDS = 2.0
 """Longest time in seconds for which `close` waits for the end of the pipe. Afterwards it waits as long for Redis.
@@ -192,7 +192,8 @@ class LogCapture:
             self._lines_waiting.clear()
             try:
                 if not self._shipper.ship([self.path]):
-                    self._lines_waiting.set()  # Redis does not answer. The shipper itself delays the next attempt.
+                    # Redis does not answer. Try again; `ship` returns at once until its delay has passed.
+                    self._lines_waiting.set()
             except Exception:
                 log.exception("log lines could not be sent")
 

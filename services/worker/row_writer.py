@@ -88,5 +88,5 @@ class RowWriter:
                     message = "the database does not answer; the write is repeated until it succeeds"
                     log.warning(message, error=str(error).splitlines()[0])
                 if self._abandoned.wait(backoff.next()):
-                    self._given_up = True  # All further writes would wait for the same database.
+                    self._given_up = True  # The remaining writes would fail in the same way.
                     raise

@@ -106,7 +106,7 @@ def test_back_undoes_tabs_filters_searches_and_choices_and_each_view_has_a_title
     expect(page.get_by_label("Compare Slow cosine")).to_be_checked()
     page.go_back()
     expect(page.get_by_label("Compare Slow cosine")).not_to_be_checked()
-    page.go_back()  # All typing is one entry in the history.
+    page.go_back()  # All typing in the search field is one entry in the browser's history.
     expect(search).to_have_value("")
     expect(page.get_by_label("All types")).to_have_value("lm")
     page.go_back()

@@ -1,8 +1,9 @@
 """A proxy for PostgreSQL that terminates the backend at a COMMIT: before the COMMIT is sent, or after it was executed.
 
-In the second case the transaction is committed, but the client gets no reply. Every write by the owner of a job must
-tolerate that the outcome of a commit is unknown. For the proxy, a transaction consists of all messages since the last
-COMMIT or ROLLBACK. Partitions and latency are in `tests.faults.proxy`. TLS is not supported.
+In the second case the transaction is committed, but the client gets no reply. A client that loses its connection at a
+COMMIT therefore cannot know whether it was executed; every write by the owner of a job must tolerate this. For the
+proxy, a transaction consists of all messages since the last COMMIT or ROLLBACK. Partitions and latency are in
+`tests.faults.proxy`. TLS is not supported.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class CommitProxy:
             "dbname": "postgres",
         }
         self.met: list[When] = []
-        """The terminations so far. "done" is added only when the server has confirmed the commit."""
+        """One entry for each termination so far. It is "done" only if the server has confirmed the commit."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="commit proxy", daemon=True)
         self._thread.start()

@@ -40,9 +40,9 @@ class FaultFleet(Fleet):
         self.timers = timers
         self.limits: dict[str, int] = {"lm-training": 1}
         self.checked = True
-        """Whether the fixture checks the history.
+        """Whether the fixture calls `finish` after the test, and requires that `violations` returns none.
 
-        Tests with a seeded bug set this to False and check the history themselves.
+        Tests with a seeded bug set this to False and call `violations` themselves.
         """
         self.streams = False
         """Whether the streams in Redis are checked as well. Only tests that do not disturb Redis set this to True."""
@@ -85,7 +85,7 @@ class FaultFleet(Fleet):
     def history(self, *, accepted: Collection[str] = (), limits: Mapping[str, int] | None = None) -> History:
         """Return the history of all jobs in this database.
 
-        Jobs that were submitted with this fleet are added to `accepted`.
+        Besides the jobs in `accepted`, the history treats all jobs that this object has submitted as accepted.
         """
         url = self.settings.redis_url.get_secret_value()
         with redis.Redis.from_url(url, decode_responses=True, socket_timeout=10) as client:
@@ -98,5 +98,5 @@ class FaultFleet(Fleet):
             )
 
     def violations(self) -> list[str]:
-        """Return the violations that the checker finds in the history."""
+        """Return the violations that the checker finds in the history of all jobs."""
         return check(self.history())

@@ -37,7 +37,7 @@ from tests.faults.timers import REAL, SHORT, Timers
 
 CONCURRENCY = 3
 DOUBLE = ("at the same time", "two executions", "terminal events", "begins twice")
-"""Parts of sentences of the checker. A violation that contains one of them means that a job ran or ended twice."""
+"""A violation whose text contains one of these phrases means that a job ran or ended twice."""
 LOST = ("lost, it was accepted", "not terminal")
 
 
@@ -157,7 +157,7 @@ def _run(
 
 def _submit(fleet: FaultFleet, number: int, rng: random.Random) -> None:
     """Submit one job. If no reply arrives, the loop calls this again with the same idempotency key."""
-    # With this seed, a repeated submission contains the same plan.
+    # The seed depends on `number`, so that a repeated submission contains the same plan.
     plan_rng = random.Random(f"{fleet.timers.scale} {number}")
     plan = {"steps": plan_rng.randint(20, 160), "step_seconds": 0.03, "every": plan_rng.choice([5, 10, 20])}
     plan |= {

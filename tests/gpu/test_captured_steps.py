@@ -1,4 +1,7 @@
-"""The engine on a GPU: captured steps equal steps without a CUDA graph, do not wait, and leak no memory."""
+"""The engine on a GPU: steps captured as CUDA graphs give the same numbers as other steps.
+
+Launching steps does not wait for the device, and memory does not grow.
+"""
 
 from __future__ import annotations
 

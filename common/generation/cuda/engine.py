@@ -4,8 +4,8 @@
 
 The device samples and decodes up to `ahead` tokens per sequence before the host has read the first of them. The host
 assembles the texts, finds stop strings and removes ended sequences; tokens sampled after the end of a sequence are
-discarded. The results are those of `DecodingEngine`, because the noise is a function of seed and step. Steps are in
-`step`, and `batch` launches them.
+discarded. The results are those of `DecodingEngine`, because the random numbers of a token depend only on the seed and
+the step of its sequence. Steps are in `step`, and `batch` launches them.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class DeviceEngine:
 
     @property
     def captured(self) -> int:
-        """Number of step shapes with a captured graph."""
+        """Number of captured CUDA graphs, one per step shape."""
         return self._batch.steps.captured
 
     def join(self, continuations: Sequence[Continuation]) -> None:

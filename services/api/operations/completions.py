@@ -52,7 +52,7 @@ def prepare_completions(context: Context, request: CompletionRequest) -> list[Ge
             top_k=request.top_k,
             top_p=request.top_p,
             repetition_penalty=request.repetition_penalty,
-            # The engine adds the number of the choice to the seed of its prompt.
+            # The engine adds 0, 1, … to this seed for the choices of the prompt. So no two texts have the same seed.
             seed=None if request.seed is None else (request.seed + number * request.texts_per_prompt) % 2**63,
             gating_mode=request.mode,
             modulation=DEFAULTS.modulation if request.modulation is None else request.modulation,

@@ -70,9 +70,9 @@ async def _redis(context: Context) -> Part:
 
 
 async def _sweeps(context: Context) -> Part:
-    """Check that the periodic sweeps of the health service run.
+    """Check that the health process does its periodic work: reaper, outbox and retention.
 
-    The api is ready even if they do not run: lost jobs are then not requeued, but requests are still served.
+    The api is ready even if it does not: lost jobs are then not requeued, but requests are still served.
     """
     try:
         async with asyncio.timeout(REDIS_SECONDS):

@@ -98,8 +98,8 @@ async def _open(context: Context, source: StreamSource) -> AsyncGenerator[bytes]
     epoch = context.hub.epoch_of(key, cursor) if cursor is not None else None
     first = f"retry: {RETRY_MILLISECONDS}\n\n".encode()
     if cursor is None or epoch is None:
-        # If there is a cursor, the snapshot is only taken to check that the stream exists. A cursor in the ring buffer
-        # proves that it exists.
+        # If there is a cursor, the snapshot is taken only to check that the stream exists. If the hub knows the cursor,
+        # the stream exists, and no snapshot is needed.
         snapshot = await context.snapshots.take(key, source.state)
         if cursor is None:
             cursor, epoch = snapshot.position.id, snapshot.position.epoch

@@ -41,7 +41,7 @@ class Display(Protocol):
 
 
 def watch(client: Client, job: Job, *, label: str | None = None, console: Console = err) -> JobView:
-    """Follow `job` until it has ended or is paused, and return its view.
+    """Follow `job` until it has ended or is paused, and return its last state.
 
     Ctrl-C raises KeyboardInterrupt and does not affect the job. Raises UnavailableError if the api does not respond for
     PATIENCE_SECONDS.
@@ -136,7 +136,7 @@ class _BarDisplay:
 
 
 class _LineDisplay:
-    """Prints a line for each remark and a progress line every LINE_SECONDS, for logs and pipes."""
+    """Prints a line for each call of `remark`, and a progress line every LINE_SECONDS, for logs and pipes."""
 
     def __init__(self, view: JobView, title: str, console: Console) -> None:
         self._view = view

@@ -66,7 +66,7 @@ def record_progress(session: Session, job_id: str, attempt: int, *, step: int, *
 
 
 def claim_what_runs(session: Session, *arguments: Any) -> Job | None:
-    """Claim the next pending job. If there is none, return a running job, as if its message had come again."""
+    """Claim the next pending job. If there is none, return a running job, as if its message had been sent again."""
     job = claim_job(session, *arguments)
     return job or session.scalars(select(Job).where(Job.status.in_(ACTIVE)).limit(1)).one_or_none()
 

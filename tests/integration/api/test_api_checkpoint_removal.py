@@ -1,4 +1,4 @@
-"""Deleting a checkpoint removes its database row and its files. It is refused if an unfinished job needs them."""
+"""Deleting a checkpoint removes its database row and its files. This is refused while an unfinished job needs it."""
 
 from __future__ import annotations
 

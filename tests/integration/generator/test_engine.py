@@ -40,7 +40,7 @@ def engine(redis_url: str, experiments: Path) -> Iterator[Serving]:
 
 
 def wait_until_started(client: redis.Redis, request_id: str) -> None:
-    """Wait for the first event of a request; beacons do not count."""
+    """Wait for the first event of a request. A beacon, which the engine sends every second, is not an event."""
     until = time.monotonic() + 20
     while not events(client, request_id):
         assert time.monotonic() < until

@@ -112,7 +112,8 @@ def test_the_experiment_is_named_by_time_commit_and_configuration(desk: Desk) ->
 
 
 def test_experiments_of_one_second_get_a_suffix(desk: Desk) -> None:
-    with desk.sessions.begin() as session:  # now() has the same value within a transaction
+    # Within one transaction, now() always returns the same time, so the three ids contain the same second.
+    with desk.sessions.begin() as session:
         new = NewJob(type=LM, payload={"config": {}})
         names = [enqueue_job(session, new).experiment_id for _ in range(3)]
     assert names[1:] == [f"{names[0]}-2", f"{names[0]}-3"]

@@ -1,4 +1,4 @@
-"""Repeated log lines are counted, new ones are written, and no line can control a terminal or forge a line."""
+"""Repeated log lines are counted, new ones are written, and no line can control a terminal or look like two."""
 
 from __future__ import annotations
 

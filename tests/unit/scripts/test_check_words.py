@@ -1,4 +1,4 @@
-"""Words that the glossary replaces are found in prose and in identifiers, except in the listed contexts."""
+"""Words that the glossary replaces by others are found in prose and in identifiers, except in the listed contexts."""
 
 from __future__ import annotations
 

@@ -62,9 +62,10 @@ def continuation(
 def test_a_text_is_the_same_alone_and_among_others_that_join_and_leave(
     tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int, precision: str
 ) -> None:
-    """Sequences with all kinds of settings join at random steps. Their windows slide; some sequences are cancelled."""
+    """Sequences with different settings join at random steps. Their context windows slide; some are cancelled."""
     rng = random.Random(seed)
-    # The action of a policy depends on the batch in the seventh decimal place, and int8 may amplify the difference.
+    # With int8, no sequence has a policy: its action depends on the batch in the seventh decimal place, and int8 may
+    # amplify this difference.
     kinds = [sequence for sequence in KINDS if precision == "float32" or sequence.policy is None]
     model = DecodingModel(tiny_model(gates_trained=gates_trained), precision=precision)
     sequences = [
@@ -219,7 +220,7 @@ def test_int8_logits_are_near_those_of_the_model() -> None:
         sequences = model(ids)[0]
     for position in range(3, 6):
         found, _ = packed.decode(ids[0, position : position + 1], cache, None)
-        # The logits have a standard deviation of 4.4.
+        # The tolerance is small, because the logits have a standard deviation of 4.4.
         torch.testing.assert_close(found[0], sequences[position], atol=0.3, rtol=0)
 
 

@@ -54,7 +54,7 @@ class Listener(NullHooks):
 def run_training(
     directory: Path, config: RLConfig | None = None, hooks: Listener | None = None
 ) -> tuple[Outcome, Listener]:
-    """Train a policy for the toy model in `directory`; return the outcome and the hooks."""
+    """Train a policy for the toy model in `directory`; return how the training ended, and the hooks."""
     hooks = hooks or Listener()
     outcome = train_policy(config or toy_config(), toy_model(), toy_corpus(), directory, hooks, end_token=END)
     return outcome, hooks

@@ -37,7 +37,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def full_for(looks: int, shortage: Shortage = FULL, *, after: int = 0) -> Callable[[], Shortage | None]:
-    """Return a function that reports no shortage `after` times, then `shortage` `looks` times, and then none again."""
+    """Return a function that returns None in `after` calls, then `shortage` in `looks` calls, and then always None."""
     answers: Iterator[Shortage | None] = iter([None] * after + [shortage] * looks)
     return lambda: next(answers, None)
 
@@ -173,7 +173,7 @@ def test_a_stop_request_ends_the_loading_of_a_corpus_whichever_thread_reads_it_f
     monkeypatch.setattr(loading, "open_corpus", opened)
     hooks = recorder(find_shortage=lambda: FULL)
     main = threading.current_thread()
-    # The thread that waits for disk space receives the stop request before the main thread does.
+    # Only threads other than the main thread see the stop request.
     hooks.requested_stop = lambda: request_ if threading.current_thread() is not main else None
     with pytest.raises(StoppedWhileLoading) as stopped:
         load_corpus(DataConfig(source="builtin:stories", max_documents=1100), tmp_path, hooks)

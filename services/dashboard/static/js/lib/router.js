@@ -8,7 +8,7 @@ function decoded(part) {
   try {
     return decodeURIComponent(part);
   } catch {
-    return null; // The percent encoding is invalid. No link of the dashboard contains such a part.
+    return null; // The percent encoding is invalid; links of the dashboard are always valid.
   }
 }
 
