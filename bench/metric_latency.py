@@ -1,8 +1,8 @@
 """Measure the delay from adding a metric in a trainer to its arrival at an SSE client.
 
 A point passes through the writer thread, Redis, the api and HTTP. A `MetricsWriter` in this process acts as the
-trainer, so that both times are from one clock. The reference is the promised 250 ms. Because the writer flushes every
-200 ms, it alone delays a point by 100 ms on average.
+trainer, so that both times are from one clock. The documented limit is 250 ms. Because the writer flushes every 200 ms,
+it alone delays a point by 100 ms on average.
 """
 
 from __future__ import annotations

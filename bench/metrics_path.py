@@ -41,8 +41,8 @@ BLOCK_STEPS = 100
 RESAMPLES = 10_000
 VALUES = {"Losses/Total": 2.0, "Learning Rate": 1e-3, "Gradient Norm": 0.5, "Tokens/Second": 1e5, "Epoch/Progress": 0.1}
 WALL_BOUND = 1.1
-"""The largest accepted ratio of wall times. It is not a promise: on a shared machine the ratio varies by several
-percent."""
+"""The largest accepted ratio of wall times. It is not guaranteed, because on a shared machine the ratio varies by
+several percent."""
 NO_AUDIT = ("object.__getattr__", "sys._getframe", "builtins.id")
 
 
@@ -67,7 +67,7 @@ def _rows(server: ValkeyServer, folder: Path, steps: int, outage_seconds: float)
     found = sorted(statistics.median(random.Random(n).choices(ratios, k=len(ratios))) for n in range(RESAMPLES // 10))
     low, high = found[int(0.025 * len(found))], found[int(0.975 * len(found))]
     print(
-        f"wall time with over without metrics, {len(ratios)} pairs of {BLOCK_STEPS} steps: "
+        f"wall time with metrics / without metrics, {len(ratios)} pairs of {BLOCK_STEPS} steps: "
         f"{statistics.median(ratios):.4f} [{low:.4f}, {high:.4f}]; longest add with Redis suspended {longest:.2f} ms",
         file=sys.stderr,
     )
@@ -129,7 +129,7 @@ def _cpu_per_point(writer: MetricsWriter, step: Callable[[], None], count: int) 
         begun = time.thread_time_ns()
         empty += time.thread_time_ns() - begun
         before = _io()
-        base = _io() - before  # the system calls of reading the counter, which are subtracted
+        base = _io() - before  # `_io` itself makes these system calls; they are subtracted
         armed[0] = True
         begun = time.thread_time_ns()
         writer.add("metrics", number, VALUES)

@@ -11,7 +11,7 @@ This module only computes delays; the caller waits. It adds no jitter and does n
 from __future__ import annotations
 
 _MOST_DOUBLINGS = 60
-"""Most doublings that are computed, so that the power is a finite float after any number of failures."""
+"""Largest number of doublings that are computed, so that the power is a finite float after any number of failures."""
 
 
 def doubled(first: float, longest: float, times: int) -> float:

@@ -4,7 +4,7 @@ it.
 A reference is `experiments/<id>/<file>` or `<id>/<file>`; `<id>/best`, `<id>/latest` and `<id>/final` refer to
 checkpoints of the experiment. Files outside the store are never read or written: absolute paths, `..` and symbolic
 links that lead out of it are rejected. Names are POSIX paths relative to the experiment's folder. Object stores are not
-supported. The contents of checkpoints are in `common.checkpoint`.
+supported. `common.checkpoint` reads and writes checkpoints.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from common.files import parse_json, path_problem, shortened
 
 ALIASES = ("best", "latest", "final")
 ALIAS_TRIES = 5
-"""Most attempts to resolve an alias. An attempt fails if a training deletes the checkpoint that it has found."""
+"""Largest number of attempts to resolve an alias. One fails if a training deletes the checkpoint that it has found."""
 _EXPERIMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MODEL_SUFFIXES = (".safetensors", ".pth")
 _POLICY_PREFIX = "rl_checkpoint"

@@ -59,8 +59,8 @@ def create_backup(
 
     With `datasets`, uploaded datasets are saved as well; other files below `data_dir` are never saved. `total` is
     called with the expected size of the backup in bytes, `progress` with the number of bytes written since its last
-    call. Raises ConflictError if `target` exists, UnavailableError if the tables do not have this version's revision,
-    and StorageError if a file cannot be read or written.
+    call. Raises ConflictError if `target` exists, UnavailableError if the schema of the database is not that of
+    this version of Tidal, and StorageError if a file cannot be read or written.
     """
     if target.exists():
         raise ConflictError(f"{target} already exists and is not replaced; choose another name")

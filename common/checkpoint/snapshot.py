@@ -28,7 +28,7 @@ class TrainingSnapshot:
     number: int
     """Number in the folder's name: the optimiser step, or the iteration of a controller training."""
     step: int
-    """Number in reports to the hooks: the optimiser step, or the transitions of a controller training so far."""
+    """The step that the hooks receive: the optimiser step, or the transitions of a controller training so far."""
     key: Hashable
     """Identifies the state: two snapshots with equal keys hold the same state."""
     weights: Mapping[str, Tensor]

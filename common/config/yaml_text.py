@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=f"nested more than {MOST_LEVELS} levels deep", problem_mark=mark)
         self.nodes += 1
-        if self.nodes > 2 * MOST_VALUES:  # check while nodes, including keys, are composed, because they take memory
+        if self.nodes > 2 * MOST_VALUES:  # a value and its key are two nodes; check here, before all are in memory
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES} values", problem_mark=mark)
         if not self.aliases and self.check_event(yaml.AliasEvent):

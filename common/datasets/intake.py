@@ -112,7 +112,7 @@ class DatasetIntake:
             self._file.write(block)
 
     def _count_documents(self) -> int | None:
-        """Return the number of documents; None for a parquet file if pyarrow is not installed here."""
+        """Return the number of documents; None for a parquet file if this process cannot import pyarrow."""
         try:
             for _ in self._reader.finish():
                 pass

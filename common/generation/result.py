@@ -53,7 +53,7 @@ class EffectiveSettings:
 
     Temperature, top-k, top-p and repetition penalty are those of the request in mode `none` and those of the modulation
     in mode `fixed`. In the modes `random` and `learned` these four are None, because they change with each token (see
-    `Generation.trajectory`); their bases are in `modulation_config`.
+    `Generation.trajectory`); the map from the modulation to these values is `modulation_config`.
     """
 
     gating_mode: GatingMode

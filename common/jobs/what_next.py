@@ -102,7 +102,7 @@ def _disk(job: Job, shortage: str) -> str:
     details = f": {shortage}" if shortage else ""
     return (
         f"The job waits for free space on a disk{details}. Free some space; the job then continues by itself within "
-        "seconds and repeats no step. Pause and stop work while it waits."
+        "seconds and repeats no step. The job can be paused or stopped while it waits."
     )
 
 

@@ -46,7 +46,7 @@ class MetricIndex:
         """Size of the file in bytes when it was read."""
 
     def blocks(self, names: Collection[str] | None = None) -> Iterator[Block]:
-        """Yield all points with the columns `names`, or all columns if it is None; append missing blocks to the index.
+        """Yield all points with the columns `names` (None means all columns); append missing blocks to the index.
 
         The blocks of one attempt are in the order of the archive; blocks of different attempts may alternate.
         """

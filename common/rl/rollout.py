@@ -1,7 +1,7 @@
 """Collects one rollout: T steps of B environments under a policy, kept on the device until it is complete.
 
-The values of the observations that follow each step in its own episode are computed in one pass at the end. So GAE can
-also bootstrap from truncated steps and from the last step of the rollout.
+At the end, the critic evaluates in one pass the observation that follows each step in the same episode. So GAE can also
+bootstrap from truncated steps and from the last step of the rollout.
 """
 
 from __future__ import annotations

@@ -118,5 +118,8 @@ class Resumable(ABC):
 
 
 def environment_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return texts that name the differences between two environments, which prevent a bit-exact resume."""
+    """Return the differences between two environments (torch version, device, corpus and others) as texts.
+
+    Each difference prevents a bit-exact resume.
+    """
     return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]

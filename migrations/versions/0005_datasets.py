@@ -25,7 +25,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DELETE FROM experiments WHERE type = 'dataset'")  # their jobs are deleted by cascade
+    op.execute("DELETE FROM experiments WHERE type = 'dataset'")  # also deletes their jobs (ON DELETE CASCADE)
     for table, condition in OLD_TYPES.items():
         _check_type(table, condition)
 

@@ -113,7 +113,8 @@ ContextDep = Annotated[Context, Depends(context_of)]
 async def anyone(request: Request, context: ContextDep, credentials: Credentials) -> Caller | None:
     """Return the caller for a valid token, otherwise None.
 
-    A wrong token counts as a rejection, because clients sign in here.
+    `GET /api/session`, with which clients check their token, uses this dependency. Therefore a wrong token is logged
+    and may be answered late, as at an endpoint that needs a token.
     """
     caller = _caller(context, credentials)
     if caller is None and "authorization" in request.headers:

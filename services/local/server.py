@@ -233,7 +233,7 @@ def end_stray_processes(names: Sequence[str], folder: Path, signals: Sequence[si
     """End processes whose name is in `names` and whose working directory is `folder`.
 
     All of them get the first signal in `signals`. Those that have not ended a second later get the next signal, and so
-    on. A process may have been started in an earlier folder with the same path, which was deleted since.
+    on. This includes processes that were started in an earlier folder with the same path, which was deleted since.
     """
     strays = [p for p in psutil.process_iter(["name"]) if p.info["name"] in names and has_working_directory(p, folder)]
     for number in signals:

@@ -242,7 +242,7 @@ def readable_program(folder: Path, account: Account | None) -> Path:
             temporary.rename(home)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if not copied.is_dir():  # Otherwise another process has just made the copy.
+            if not copied.is_dir():  # If it exists, another process has just made the copy.
                 raise StorageError(f"cannot copy PostgreSQL to {home}: {error}") from error
     return copied
 

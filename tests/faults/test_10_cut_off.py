@@ -54,7 +54,7 @@ def test_fault_10_a_worker_cut_off_for_long_suspends_its_trainer_and_its_old_wri
         wait_next_attempt(fleet, job_id, 2 * takeover_seconds(timers) - (time.monotonic() - cut_at))
         strike_while_stepping(fleet, job_id, rng, attempt=2)
         remaining = CUT_OFF_SECONDS * timers.scale - (time.monotonic() - cut_at)
-        time.sleep(max(0.0, remaining))  # cut off for CUT_OFF_SECONDS (scaled) in total
+        time.sleep(max(0.0, remaining))  # the worker is cut off for `CUT_OFF_SECONDS * scale` in total
         proxy.heal()
         wait_refused(fleet, "first", 30)
         before = fleet.steps(job_id)

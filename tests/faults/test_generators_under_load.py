@@ -1,7 +1,8 @@
 """Further faults: clients disconnect, there are too many clients, and one of two generators is killed.
 
-The api, both generators and their engines are real; the model is tiny. There are no jobs, so the checker is not used.
-Each client is either served or refused, and a slot becomes free within a second after its client has disconnected.
+The api, both generators and their engines are real; the model is tiny. There are no jobs, so
+`tests.faults.checker`, which checks jobs, is not used. Each client is either served or refused, and a slot becomes free
+within a second after its client has disconnected.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ The engine has to import torch first.
 SLOTS = 8
 QUEUE_LIMIT = 60
 FREED_SECONDS = 2.0
-"""Longest allowed time in seconds until a slot is free again: twice the time that the guide promises."""
+"""Longest allowed time in seconds until a slot is free again: twice the limit in docs/generation.md."""
 LONG = 2500
 SETTINGS = {
     "TIDAL_GENERATOR_THREADS": "1",

@@ -71,7 +71,7 @@ class OpenEnum:
 
 
 def _member_factory(enum_type: type[StrEnum]) -> Callable[[str], StrEnum]:
-    """Return a function that creates a member of `enum_type` from an unknown value, its value and name."""
+    """Return a function that creates a member of `enum_type`, whose value and name are the given unknown value."""
 
     def make(value: str) -> StrEnum:
         member = str.__new__(enum_type, value)

@@ -13,7 +13,7 @@ class Alive(Reply):
 
 
 class Part(Reply):
-    """A dependency of the api, with its state."""
+    """A part that the api depends on, with its state."""
 
     ok: bool
     detail: str

@@ -18,7 +18,7 @@ from tidal_client.vocabulary import ACTIVE, LEASED, RESUMABLE, TERMINAL, Desired
 
 
 class Job(Base):
-    """One job: its type and payload, its status, its lease, its progress and its outcome."""
+    """One job: its type and payload, its status, its lease, its progress, and how it ended."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -138,7 +138,7 @@ class Job(Base):
 
     idempotency_key: Mapped[str | None]
     idempotency_hash: Mapped[str | None]
-    """SHA-256 of the request body. This column and the key are cleared after 24 h."""
+    """SHA-256 of the request body. This column and `idempotency_key` are cleared after 24 h."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]

@@ -46,7 +46,7 @@ class LogitAdjustments:
         self._update_indices()
 
     def remove(self, slot: int, last: int) -> None:
-        """Remove the adjustments of `slot`, and give it those of slot `last`, whose sequence moves there."""
+        """Remove the adjustments of `slot`. The sequence of slot `last` moves to `slot`, and so do its adjustments."""
         if not self._slots:
             return
         if slot in self._slots:

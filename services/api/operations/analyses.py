@@ -68,7 +68,8 @@ def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisReques
         )
     result: dict[str, Any] = body.result.model_dump(mode="python", by_alias=True)
     if not all_finite(result):
-        raise InvalidInputError.at("body.result", "it contains a number that is not finite; send the reply unchanged")
+        problem = "it contains a number that is not finite; send the reply of the analysis unchanged"
+        raise InvalidInputError.at("body.result", problem)
     find_experiment(session, experiment_id)
     row = session.scalars(
         insert(Analysis)

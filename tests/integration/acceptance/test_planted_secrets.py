@@ -42,7 +42,7 @@ CLOUD, HUB = "mark-cloud-5b", "mark-hub-6a"
 PROMPT = "mark-prompt-77"
 MARKS = {TOKEN, FLOWER, DATABASE, REDIS, CLOUD, HUB, PROMPT}
 MAY_KNOW = {
-    "supervisor": MARKS - {DATABASE, REDIS, PROMPT},  # it has the environment of the user who starts the stack
+    "supervisor": MARKS - {DATABASE, REDIS, PROMPT},  # inherits the environment of the user who starts the stack
     "api": {TOKEN, DATABASE, REDIS},
     "worker": {DATABASE, REDIS, HUB},
     "health": {DATABASE, REDIS},

@@ -84,5 +84,5 @@ def test_existing_jobs_return_to_the_queue_and_a_repeated_submission_gets_its_jo
 def test_far_from_the_limit_submissions_do_not_wait_for_each_other(desk: Desk) -> None:
     with desk.sessions.begin() as slow:
         lock_waiting(slow)
-        desk.do(enqueue_job, new(), few(desk, SERIALISE_BELOW + 10))  # would fail with a lock timeout if it waited
+        desk.do(enqueue_job, new(), few(desk, SERIALISE_BELOW + 10))  # waiting would end with a lock timeout
         assert waiting(desk) == 1, "the job is committed while another session holds the lock"

@@ -71,7 +71,7 @@ def test_a_damaged_checkpoint_that_was_passed_over_is_not_counted_among_the_newe
     assert newest is not None and newest.step == 2
     manager.rename_damaged(manager.skipped[0])
     assert manager.prune() == ["step-000000001", "step-000000002"]
-    # A manager of a later attempt does not know what the first manager has skipped.
+    # A manager of a later attempt does not know which checkpoint the first one has skipped.
     later = CheckpointManager(tmp_path, keep_last=2)
     save(later, 3)
     assert later.prune() == ["step-000000002", "step-000000003"]

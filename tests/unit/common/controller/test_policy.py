@@ -1,4 +1,4 @@
-"""The policy agrees with the original's numbers, numerical integrals and torch's distributions."""
+"""The policy agrees with numbers of the original implementation, numerical integrals and torch's distributions."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ def test_initial_weights_are_orthogonal_with_the_documented_gains() -> None:
 
 @pytest.mark.parametrize("distribution", ["beta", "gaussian"])
 def test_collected_log_probability_equals_the_evaluated_one(distribution: str) -> None:
-    """If both are equal, PPO's ratio is 1 before the first update. This must also hold for clamped actions."""
+    """If both are equal, PPO's ratio, exp(evaluated - collected), is 1 before the first update.
+
+    This must also hold for clamped actions.
+    """
     policy = GatingPolicy(PolicyConfig(distribution=distribution))
     if distribution == "gaussian":
         torch.nn.init.constant_(policy.log_std, 2.0)  # so wide that many actions are clamped

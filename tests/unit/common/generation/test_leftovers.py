@@ -1,4 +1,4 @@
-"""Ended sequences leave no values in a batch that reach later sequences, and no memory."""
+"""Values of ended sequences do not reach later sequences of the same batch, and their memory is freed."""
 
 from __future__ import annotations
 

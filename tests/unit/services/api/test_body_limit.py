@@ -20,7 +20,10 @@ async def reads_all(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def ask(limit: BodyLimit, *blocks: int, end: asyncio.Event | None = None) -> None:
-    """Pass a request to `limit`. Its body has one block per size in `blocks`, and ends when `end` is set or at once."""
+    """Pass a request to `limit`. Its body has one block per size in `blocks`.
+
+    The body ends when `end` is set; if `end` is None, it ends after the last block.
+    """
     messages: list[Message] = [{"type": "http.request", "body": bytes(size), "more_body": True} for size in blocks]
 
     async def receive() -> Message:

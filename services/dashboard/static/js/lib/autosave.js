@@ -94,7 +94,7 @@ function makeDraft(path, found) {
     if (error.status === 409) {
       const stored = await get(path).catch(() => null);
       if (stored) return update({ state: "conflict", error, stored });
-      update({ state: "offline", error }); // the next attempt to save tries again to load it
+      update({ state: "offline", error }); // the next attempt to save loads `stored` again
       later(AGAIN_MS);
     } else if (error.status === 401) {
       update({ state: "signed-out", error });

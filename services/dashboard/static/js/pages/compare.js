@@ -124,7 +124,8 @@ async function loadPoints({ path, store }, signal) {
 }
 
 /**
- * Every few seconds, reloads the runs that have not ended. Streams would send more points than the charts show.
+ * Every few seconds, reloads the runs that have not ended. Streams are not used, because they would send more
+ * points than the charts show.
  *
  * @param {Ui.Load<Run[]>} state
  */
@@ -217,7 +218,7 @@ function SharedCharts({ runs }) {
     [runs],
   );
   const labels = labelled(runs);
-  // A catalogue chart with several quantities is split into one chart per quantity.
+  // A chart of `catalog.js` that shows several quantities is split into one chart per quantity.
   const single = charts.flatMap((chart) => {
     const lines = chart.lines.filter((line) => runs.some((run) => run.store.get(chart.kind, line.name)?.x.length));
     return lines.map((line) => ({

@@ -41,9 +41,9 @@ def expected(settings: GenerationSettings, generated: list[int]) -> list[float]:
 @hypothesis_settings(deadline=None, max_examples=80)
 @given(st.lists(st.one_of(adjusted_settings, st.integers(0, 5)), max_size=20))
 def test_slots_keep_their_own_adjustments_while_others_join_and_leave(changes: list[GenerationSettings | int]) -> None:
-    """An element of `changes` is a setting that joins in a new slot, or the number of a slot to remove.
+    """An element of `changes` is either the settings of a sequence that joins, or the number of a slot to remove.
 
-    After each change, every slot gets a token.
+    After each change, a token is appended to the sequence of every slot.
     """
     adjustments = LogitAdjustments(VOCABULARY)
     slots: list[tuple[GenerationSettings, list[int]]] = []
