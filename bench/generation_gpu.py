@@ -38,7 +38,7 @@ PEER_BATCHES = (1, 64, 512)
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure all batch sizes; when `quick` only 1 and 64, without compilation. Return no rows if there is no GPU."""
+    """Measure all batch sizes, or with `quick` only 1 and 64 and no compiled steps. Return no rows without a GPU."""
     if not torch.cuda.is_available():
         print("there is no CUDA device, so nothing is measured", file=sys.stderr)
         return []
@@ -79,7 +79,7 @@ def run(quick: bool) -> list[Row]:
 
 
 def row(name: str, ours: float, reference: float, reference_name: str, bound: float) -> Row:
-    """Return a row in tokens/s. With bound 0 the row cannot fail, so its ratio is only a report."""
+    """Return a row in tokens/s. A row with `bound` 0 only reports its ratio and cannot fail."""
     return Row(name, "tokens/s", ours, reference, reference_name, bound, "at least")
 
 
@@ -91,7 +91,10 @@ def print_progress(line: str) -> None:
 def tokens_per_second(
     model: DecodingModel, batch: int, *, graphs: bool = True, compiled: bool = False
 ) -> tuple[float, list[float]]:
-    """Return the tokens/s and the seconds of each step in the second round. The first round captures and compiles."""
+    """Return the tokens/s and the seconds of each step.
+
+    Runs two rounds and measures only the second, because the first one also captures and compiles the steps.
+    """
     settings = [GenerationSettings(max_tokens=NEW_TOKENS, ignore_end_of_text=True, **SAMPLING)] * batch
     prompts, owners, times = make_prompts(batch), list(range(batch)), list[float]()
     rows = StaticBatch(model, slots=batch, graphs=graphs, compiled=compiled)

@@ -96,7 +96,7 @@ def running() -> dict[str, Distribution]:
         try:
             package = distribution(name)
         except PackageNotFoundError:
-            continue  # it is needed only on another platform, or by an extra that is not installed
+            continue  # the package is needed only on another platform, or by an extra that is not installed
         found[name] = package
         for text in package.requires or ():
             needed = Requirement(text)

@@ -1,4 +1,4 @@
-"""Counts wrong tokens and passwords per client address, and delays replies after ten of them within a minute.
+"""Counts wrong secrets (tokens, passwords) per client address. After ten within a minute, replies are delayed.
 
 A correct secret is never counted or delayed, even from an address that has sent wrong ones. The delay doubles with each
 wrong secret. If too many replies are already delayed, a request with a wrong secret gets status 429 at once. The counts
@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from common.backoff import doubled
 
 FREE = 10
-"""Number of wrong secrets per address and interval of WINDOW_SECONDS that are answered without a delay."""
+"""Number of wrong secrets from one address that are answered without a delay in each interval of WINDOW_SECONDS."""
 WINDOW_SECONDS = 60.0
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 4.0
 MOST_WAITING = 4
-"""Most replies to one address that may be delayed at the same time."""
+"""Largest number of replies to one address that may be delayed at the same time."""
 MOST_WAITING_TOGETHER = 16
-"""Most replies to all addresses that may be delayed at the same time; each one occupies a connection."""
+"""Largest number of replies that may be delayed at the same time, to all addresses; each occupies a connection."""
 MOST_ADDRESSES = 4096
-"""Most addresses whose counts are kept; the least recently seen address is dropped first."""
+"""Largest number of addresses whose counts are kept; the least recently seen address is dropped first."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Rejections:
 
     @contextmanager
     def waiting(self, rejection: Rejection) -> Iterator[None]:
-        """Count a delayed reply to the rejection's address while the block runs."""
+        """While the block runs, count one more delayed reply to the address of `rejection`."""
         record = self._records.get(rejection.address)
         self._waiting += 1
         if record is not None:
@@ -96,7 +96,8 @@ class Rejections:
             yield
         finally:
             self._waiting -= 1
-            # If a new interval has begun during the block, `count` has copied `waiting` to a new record.
+            # If a new interval has begun during the block, `count` has replaced the record by a new one, which has the
+            # same `waiting`.
             current = self._records.get(rejection.address, record)
             if current is not None and current.waiting > 0:
                 current.waiting -= 1
@@ -105,7 +106,7 @@ class Rejections:
 def address_group(address: str) -> str:
     """Return the key under which `address` is counted: an IPv4 address, or the /64 network of an IPv6 address."""
     host, colon, port = address.partition(":")
-    # Some proxies append the client's port, which changes with every connection.
+    # Some proxies append the client's port. It is removed, because it changes with every connection.
     if colon and port.isdigit() and "." in host:
         address = host
     try:

@@ -42,7 +42,7 @@ WITHDRAWN = "withdrawn"
 """Name of a marker file in the folder of the best checkpoint. It means that training diverged after this checkpoint:
 the model is usable, but no training resumes from this checkpoint automatically."""
 DAMAGED_PREFIX = ".damaged-"
-"""Prefix of the new name of a renamed checkpoint folder: the checkpoint is damaged, or training diverged after it."""
+"""Prefix that is added to the name of a checkpoint folder if it is damaged or training diverged after it."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class CheckpointManager:
         write_best(self.directory, best)
 
     def rename_damaged(self, skipped: SkippedCheckpoint) -> None:
-        """Rename a damaged folder, so that it is neither used nor counted by the retention. Errors are ignored."""
+        """Rename a folder, so that it is not used and the retention does not count it. OSErrors are ignored."""
         with contextlib.suppress(OSError):
             (self.directory / skipped.name).rename(self.directory / f"{DAMAGED_PREFIX}{skipped.name}")
 
@@ -181,10 +181,10 @@ class CheckpointManager:
         return found
 
     def latest(self, *, before: int | None = None) -> CheckpointInfo | None:
-        """Return the newest intact checkpoint that was not withdrawn, or None.
+        """Return the newest intact checkpoint after which training has not diverged, or None.
 
-        With `before`, consider only checkpoints with smaller numbers. `skipped` then lists the folders that are newer
-        than the result and are not returned because they are damaged or their weights are not finite.
+        With `before`, consider only checkpoints whose number is smaller than `before`. Afterwards, `skipped` lists the
+        folders that are newer than the result but are damaged or have weights that are not finite.
         """
         self.skipped = []
         for path in reversed(self._folders()):

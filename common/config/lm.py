@@ -16,8 +16,8 @@ from tidal_client.wire.sampling import RepetitionPenalty, Temperature
 
 MAX_NAME_LENGTH: Final = 128
 MAX_VERSION_LENGTH: Final = 64
-"""Most characters of a model's name and of its version. The limits keep the names of all files and folders that contain
-name and version, including temporary files and exports, within 255 bytes."""
+"""Largest numbers of characters of a model's name and version. With these limits, the names of all files and folders
+that contain name and version, including temporary files and exports, have at most 255 bytes."""
 _FILE_NAME_PART: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -71,9 +71,9 @@ class ModelConfig(Section):
 
 
 MOST_SOURCE = 4096
-"""Most characters of the name of a corpus, which may be a path: the limit of Linux for paths."""
+"""Largest number of characters of the name of a corpus. It is the limit of Linux for paths; a name may be a path."""
 MOST_TEXT_FIELD = 200
-"""Most characters of `text_field`, the name of a column."""
+"""Largest number of characters of `text_field`, the name of a column."""
 
 
 class DataConfig(Section):

@@ -73,7 +73,7 @@ class DecodingEngine:
         first: dict[tuple[int, GatingMode], int] = {}
         for continuation, prompt_scores in zip(continuations, scores, strict=True):
             prompt, settings, slot = continuation.result.prompt_token_ids, continuation.settings, len(self.active)
-            # The choices of one request share one list of token ids.
+            # The choices of one request share one list of token ids, so `id` finds sequences with the same prompt.
             copy_from = first.setdefault((id(prompt), settings.gating_mode), slot)
             self._slots.join(prompt, settings, continuation.seed, copy_from=None if copy_from == slot else copy_from)
             self._logit_adjustments.join(len(self.active), continuation.settings)

@@ -160,7 +160,8 @@ class SlotStates:
         n = len(self)
         long_slots = [slot for slot, length in enumerate(self._lengths) if length >= LONG_SEQUENCE]
         self._lengths = [length + 1 for length in self._lengths]
-        # Only policies read the counts, and a sequence never changes its policy.
+        # Only policies read the counts of tokens. A sequence without a policy never gets one later, so no counts are
+        # needed if no sequence has a policy.
         if not self._learned:
             self._history.prefix(n, max(self._lengths)).append_uncounted(tokens)
         elif not long_slots:

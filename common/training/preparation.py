@@ -45,7 +45,7 @@ class PretrainingRun:
     overflowing_since: int | None = None
     """Step at which the current series of fp16 gradients that are not finite began; None after a finite gradient."""
     stopped_by: StopRequest | None = None
-    """The newest stop request to end without a final model. It is kept even if the user withdraws the request later."""
+    """The newest stop request that ends training without a final model. It is kept even if the user withdraws it."""
 
     @property
     def seconds(self) -> float:

@@ -59,8 +59,8 @@ def _scan(source: str, file: str) -> Iterator[Passage]:
 
 
 def _template(source: str, begin: int) -> tuple[int, str, list[tuple[int, str]]]:
-    """Return the end of a template literal, its text with `{…}` for each expression, and each expression with its
-    start."""
+    """Return the end of a template literal, its text with `{…}` in place of each expression, and the start and text of
+    each expression."""
     position, text, inside = begin, "", list[tuple[int, str]]()
     while position < len(source) and source[position] != "`":
         if source.startswith("${", position):

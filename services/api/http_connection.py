@@ -57,7 +57,7 @@ class HttpConnection(H11Protocol):
         self._since = connections.time
         """Time at which the wait for a header began; in other states, the time of the last byte sent or received."""
         self._unsent = 0
-        """Number of bytes in the write buffer when this number was last seen to change."""
+        """Number of bytes in the write buffer at the last check; it does not change while the client reads nothing."""
         self._balance = 0.0
         """Seconds that the api may still wait for the client to send more of the body."""
         self._balance_at = connections.time

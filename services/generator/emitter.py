@@ -132,7 +132,8 @@ class Emitter:
         self._entry_numbers: dict[str, int] = {}
         """{reader: number of its newest entry}.
 
-        Entries are never removed, because readers ignore a number that they have seen.
+        A reader is never removed from this mapping. Otherwise its numbers would begin again at 1, and it would ignore
+        them as repeated.
         """
         self._sent_at: dict[str, float] = {}
         """{reader: time of its last entry}, only for the readers that receive beacons."""

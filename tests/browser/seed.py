@@ -1,4 +1,4 @@
-"""Finished experiments without a training: writes the same database rows and archives as the import and the trainer."""
+"""Creates finished experiments without training: writes the same database rows and archives as import and trainer."""
 
 from __future__ import annotations
 

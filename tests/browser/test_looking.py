@@ -1,4 +1,4 @@
-"""Pages for reading: comparison, charts, results and texts. They also work without a token and are accessible."""
+"""Comparisons, charts, results and texts in the browser. The pages also work without a token and are accessible."""
 
 from __future__ import annotations
 

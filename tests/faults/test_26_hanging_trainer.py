@@ -12,14 +12,14 @@ from tests.faults.timers import REAL, Timers
 from tests.integration.worker.fleet import LONG
 
 WARM_UP = 20
-"""From this number of measured intervals between steps on, the worker computes its time limit for a step from them."""
+"""Number of measured intervals between steps that the worker needs to compute its time limit for a step."""
 
 
 def test_fault_26_a_hanging_trainer_is_killed_and_its_job_retried(
     fleet: FaultFleet, timers: Timers, rng: random.Random, redis_client: redis.Redis
 ) -> None:
     late = rng.randint(WARM_UP + 10, 60)
-    if timers == REAL:  # hang late, because the limit is half an hour before WARM_UP intervals
+    if timers == REAL:  # hang late, because the time limit is half an hour until WARM_UP intervals are measured
         at, limit = late, fleet.settings.no_progress_seconds
     else:
         at, limit = rng.choice([(rng.randint(2, WARM_UP - 2), 4.0), (late, 2.0)])

@@ -9,8 +9,8 @@ from common.datasets.kinds import GZIP_MAGIC
 from common.errors import DataError
 
 UNPACK_BYTES = 1024 * 1024
-"""Largest number of bytes that one step of decompression yields, because a small file may contain any amount of
-text."""
+"""Largest number of bytes that one step of decompression yields. The limit is needed because a small file may
+decompress to any amount of text."""
 
 PART_BYTES = 16 * 1024
 """Number of bytes of input that are decompressed in one step."""
@@ -45,7 +45,7 @@ class Unpacker:
         if self._start:
             yield self._begin()
         if self._member is not None and not self._member.eof:
-            raise DataError(f"{self._where}: the gzip is cut off; pack it again")
+            raise DataError(f"{self._where}: the gzip is cut off; compress the text again")
 
     def _begin(self) -> bytes:
         start, self._start = self._start or b"", None
@@ -63,7 +63,7 @@ class Unpacker:
             try:
                 block = self._member.decompress(data, UNPACK_BYTES)
             except zlib.error as error:
-                raise DataError(f"{self._where}: the gzip is damaged ({error}); pack it again") from None
+                raise DataError(f"{self._where}: the gzip is damaged ({error}); compress the text again") from None
             data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             if block:
                 yield block

@@ -37,8 +37,8 @@ from tidal_client.vocabulary import GatingMode
 MIN_SPAN = 32
 MIN_CANDIDATES = 64
 SHRINK_FROM = 4
-"""An empty batch is allocated anew if its capacity exceeds the needed capacity by more than this factor, because a step
-counts n-grams over the whole capacity."""
+"""If the capacity of an empty batch exceeds the needed capacity by more than this factor, a smaller batch is allocated.
+This makes steps faster, because a step counts n-grams over the whole capacity."""
 JOIN_AT_ONCE = 64
 """Largest number of prompts that are prefilled together, through one temporary cache."""
 
@@ -50,7 +50,7 @@ class SequenceSlot:
     owner: Hashable
     settings: GenerationSettings
     tokens_read: int
-    """Number of tokens (of the prompt, and sampled) that the model has read or reads in a launched step."""
+    """Number of prompt tokens and sampled tokens that the model has read after all steps launched so far."""
     tokens_cached: int
     """Number of the tokens counted in `tokens_read` that are in the cache, that is, in the context window."""
     start_tokens: int
@@ -70,8 +70,8 @@ class InFlightStep:
     most_likely: tuple[Tensor, Tensor] | None
     """Ids and log-probabilities of the most likely tokens, if they were requested."""
     dropped: dict[Hashable, int]
-    """{owner: number of tokens that its context window has dropped so far} for the windows that slid before this
-    launch."""
+    """{owner: number of tokens that its context window has dropped so far}, only for the sequences whose full context
+    window dropped tokens right before this launch."""
     event: torch.cuda.Event | None
 
     def wait(self) -> None:
@@ -114,7 +114,7 @@ class StaticBatch:
 
     @property
     def can_launch(self) -> bool:
-        """Whether a slot has tokens for which no step has been launched."""
+        """Whether any slot may still generate tokens for which no step has been launched yet."""
         return any(slot.tokens_left > 0 for slot in self._slots.values())
 
     def allocate_logit_adjustments(self) -> None:
@@ -263,7 +263,8 @@ class StaticBatch:
         positions = torch.arange(kept, device=state.device)
         for first in range(0, len(full), JOIN_AT_ONCE):
             part = full[first : first + JOIN_AT_ONCE]
-            # All inputs after the dropped half are tokens of the sequence, so they can be read from its history.
+            # The history lacks an end-of-text token that replaced an empty prompt. This token was the first input, so
+            # it is in the dropped half, and the history has all inputs of the other half.
             starts = [self._slots[number].tokens_read - kept - self._slots[number].start_tokens for number in part]
             tokens = state.history.tokens[state.send(part)]
             ids = tokens.gather(1, state.send(starts)[:, None] + positions)

@@ -86,7 +86,7 @@ def _progress(facts: ExperimentFacts) -> list[str]:
         steps = f" at step {count(facts.step)} of {count(facts.total_steps)}"
     else:
         steps = f" at step {count(facts.step)}"
-    text = f"{begin}{steps}." if facts.status != IMPORTED else f"{begin}; its progress was not recorded here."
+    text = f"{begin}{steps}." if facts.status != IMPORTED else f"{begin}, so Tidal has not recorded its progress."
     if facts.attempts > 1:
         text += f" It took {facts.attempts} attempts."
     blocks = [text]

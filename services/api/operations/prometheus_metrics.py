@@ -32,7 +32,7 @@ from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, JobStatus
 
 REDIS_SECONDS = 2.0
 LOOK_BACK = 50
-"""The newest value of each metric is searched in this number of newest entries of an experiment's stream."""
+"""Number of entries at the end of an experiment's stream in which the newest value of each metric is searched for."""
 MAX_TRAININGS = 100
 """Maximum number of running trainings whose speed is reported."""
 
@@ -79,7 +79,7 @@ def _database(context: Context, registry: CollectorRegistry) -> list[str]:
     disk = Gauge("tidal_jobs_waiting_for_disk", "Jobs that wait for disk space", registry=registry)
     disk.set(waiting_for_disk or 0)
     Gauge("tidal_outbox_unpublished", "Messages not yet published to Redis", registry=registry).set(waiting or 0)
-    lease = Gauge("tidal_leases", "Jobs with a lease of a worker", ["state"], registry=registry)
+    lease = Gauge("tidal_leases", "Jobs that a worker has leased", ["state"], registry=registry)
     lease.labels("valid").set(leases.get(True, 0))
     lease.labels("expired").set(leases.get(False, 0))
     return list(running)

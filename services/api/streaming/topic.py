@@ -32,7 +32,7 @@ class Topic:
         """The ring contains all entries that are newer than this id. None until the reader has determined its start
         position."""
         self.epoch = ""
-        """The epoch of the Redis data from which the ring was read."""
+        """Identifies the Redis data from which the ring was read; it changes when Redis is emptied."""
         self.reader: asyncio.Task[None] | None = None
         self.stop_timer: asyncio.TimerHandle | None = None
         """Timer that stops the reader if the stream still has no clients; None if it was never started."""

@@ -55,7 +55,8 @@ def backup(
     without_datasets: Annotated[
         bool,
         typer.Option(
-            "--without-datasets", help="Do not save datasets. Restored jobs then need them in the data folder."
+            "--without-datasets",
+            help="Do not save datasets. After a restore, jobs find only datasets that are already in the data folder.",
         ),
     ] = False,
 ) -> None:
@@ -96,8 +97,8 @@ def restore(
         bool,
         typer.Option(
             "--force",
-            help="Delete the existing jobs. Move existing experiments, and datasets whose text differs, to another "
-            "folder.",
+            help="Delete the existing jobs. Move existing experiments, and datasets whose text differs from the "
+            "backup, to another folder.",
         ),
     ] = False,
     keep_files: Annotated[

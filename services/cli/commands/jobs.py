@@ -176,7 +176,7 @@ def queue(
 
 @app.command()
 def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = None) -> None:
-    """Show a job: its state, what happens next and when, its attempts and its history."""
+    """Show a job: its state, what happens next and when, its attempts and its past events."""
     with connect(url, token) as client:
         job = _find(client, job_id)
         if as_json:

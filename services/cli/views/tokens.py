@@ -88,7 +88,7 @@ class TokenView:
             self._begun = False
 
     def print_summary(self, reply: Generation, source: str) -> None:
-        """Print the number of tokens, the speed, the seed and the sampling parameters on stderr."""
+        """Print the number of tokens, the speed, the seed and the decoding parameters on stderr."""
         rate = 1000 * reply.tokens_generated / reply.elapsed_ms if reply.elapsed_ms else 0.0
         parts = [plural(reply.tokens_generated, "token"), f"{rate:.0f} tokens/s", *effective(reply, self._mode), source]
         if reply.truncated:
@@ -125,7 +125,7 @@ def legend() -> Text:
 
 
 def effective(reply: Generation, mode: str) -> list[str]:
-    """Return texts with the seed, the mode and the sampling parameters that the generation used."""
+    """Return texts with the seed, the mode and the decoding parameters that the generation used."""
     values = reply.effective
     names = {"temperature": "temperature", "topK": "top-k", "topP": "top-p", "repetitionPenalty": "penalty"}
     given = [f"{name} {values[key]:.4g}" for key, name in names.items() if values.get(key) not in (None, 1.0)]

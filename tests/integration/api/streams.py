@@ -19,7 +19,7 @@ def add(client: redis.Redis, key: str, number: int, event: str = "metrics") -> s
 
 @pytest.fixture
 def path(api: Api, redis_client: redis.Redis) -> str:
-    """Create an experiment and return the URL path of its stream; the first entry reports the submission of the job."""
+    """Submit a job; return the URL path of its experiment's stream, whose first entry reports the submission."""
     experiment = api.submit()["experimentId"]
     assert redis_client.xread({experiment_stream(experiment): "0"}, block=5000)
     return f"/api/experiments/{experiment}/stream"
@@ -32,7 +32,7 @@ def key(path: str) -> str:
 
 
 def shows(api: Api, line: str) -> bool:
-    """Wait up to 20 s until /metrics contains `line`; the server notices a closed connection only after a delay."""
+    """Return whether /metrics contains `line` within 20 s; the server may notice a closed connection late."""
     deadline = time.monotonic() + 20
     while line not in api.http.get("/metrics").text:
         if time.monotonic() > deadline:

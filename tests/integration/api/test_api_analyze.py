@@ -122,8 +122,8 @@ def test_the_statistics_of_a_batch_follow_from_its_modulations(api: Api, engine:
     assert (strategy["globalMean"], strategy["globalStd"]) == pytest.approx(
         (statistics.fmean(means), statistics.pstdev(means))
     )
-    # The upper bound below is the largest variance of any bootstrap resample of the three means: of one that contains
-    # only the smallest and the largest mean.
+    # `high` is at most the largest variance that a bootstrap resample of the three means can have. A resample that
+    # contains only the smallest and the largest mean has this variance.
     low, high = spread["confidenceIntervals"]["betweenPromptVar"]
     assert 0 <= low <= spread["betweenPromptVar"] <= high <= (max(means) - min(means)) ** 2 * 2 / 9 + 1e-12
 

@@ -17,7 +17,7 @@ from tidal_client.vocabulary import JobStatus
 
 
 def bring_to_running(api: Api, job_id: str) -> int:
-    """Claim the next job, assert that it is this one, set it to running as a worker does, and return the attempt
+    """Claim the next job, which must be `job_id`, set it to running as a worker does, and return the attempt
     number."""
     with api.context.sessions.begin() as session:
         job = claim_job(session, "training", "worker-1", api.settings)

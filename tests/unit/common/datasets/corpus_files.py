@@ -51,7 +51,7 @@ def named(*columns: tuple[str, list[Any]]) -> bytes:
 
 
 def _reported() -> dict[str, tuple[bytes, Expected]]:
-    """Return the files of bug reports with the documents that the plain library of each format reads from them."""
+    """Return files from bug reports with the expected error, or the documents that the format's own library reads."""
     read = {path.name: path.read_bytes() for path in sorted(CASES.iterdir()) if path.suffix in SUFFIXES}
     expected: dict[str, Expected] = {
         "plain.txt": [text.strip() for text in read["plain.txt"].decode().split("<|endoftext|>")],

@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of an uninterrupted training, with which the tests compare other trainings."""
+    """Return the folder of an uninterrupted training, whose weights a resumed training must reproduce."""
     directory = tmp_path_factory.mktemp("whole")
     run_training(directory)
     return directory
@@ -41,7 +41,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(how: str, tmp_path: Path, un
 
 
 def test_a_different_number_of_threads_is_reported(tmp_path: Path) -> None:
-    torch.set_num_threads(1)  # an earlier test may have changed it
+    torch.set_num_threads(1)  # an earlier test may have changed the number of threads
     run_training(tmp_path, hooks=Listener(StopRequest.PAUSE, 12))
     torch.set_num_threads(2)
     try:

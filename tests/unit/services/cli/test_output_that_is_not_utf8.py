@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Write no log."""
+        """Log no requests."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""How an attempt ended follows from the trainer's exit status and messages: its outcome, or the kind of failure."""
+"""The trainer's exit status and messages show whether an attempt completed, was stopped early, or failed and why."""
 
 from __future__ import annotations
 
