@@ -2,8 +2,8 @@
 
 One page lists 200 experiments, and the other has charts of a million points. The time runs from the start of the
 navigation to the frame that shows all 200 rows or the first chart. The server has answered a request before, and the
-browser's cache is empty. Each figure is the median of five. The references are the promised 1 s for the list and 1.5 s
-for the chart. The size is the number of compressed bytes that a browser with an empty cache receives for the
+browser's cache is empty. Each figure is the median of five. The references are the documented limits: 1 s for the list
+and 1.5 s for the chart. The size is the number of compressed bytes that a browser with an empty cache receives for the
 dashboard's own files, including HTTP headers. Needs Chromium.
 """
 

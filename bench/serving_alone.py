@@ -26,7 +26,7 @@ from common.generation import Continuation, DecodingEngine, DecodingModel, Gener
 NICE = 10
 """Nice value of the generator in a local stack without a GPU."""
 JOIN = 16
-"""Most sequences that join the batch in one step, as in `services.generator.engine`."""
+"""Largest number of sequences that join the batch in one step, as in `services.generator.engine`."""
 
 
 def generate(model: DecodingModel, request: dict[str, Any]) -> dict[str, Any]:

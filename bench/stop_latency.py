@@ -2,10 +2,10 @@
 
 A step of `configs/base_config.yaml` has 32 micro-batches, each of which takes about a minute on two cores. Every
 request therefore reaches the trainer during a micro-batch. It passes through api, PostgreSQL, worker and trainer, and
-the measurement ends with the event `checkpoint` of the job. The reference is the promised 15 s. Two settings differ
-from the defaults, without an effect on the duration of a step: the corpus is `builtin:stories`, which needs no network,
-and a validation has one batch, so that the first step starts soon. During the first step AdamW has no moments to write
-yet; the second figure of `bench.checkpoint_stall` includes them.
+the measurement ends with the event `checkpoint` of the job. The reference is the documented limit of 15 s. Two
+settings differ from the defaults, without an effect on the duration of a step: the corpus is `builtin:stories`, which
+needs no network, and a validation has one batch, so that the first step starts soon. During the first step AdamW has no
+moments to write yet; the second figure of `bench.checkpoint_stall` includes them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tidal_client.client import Client
 
 PROMISED_SECONDS = 15.0
 LIMIT_SECONDS = 900.0
-"""Most seconds to wait for a condition. The longest wait is for the first step, after tokenisation and a validation."""
+"""Longest wait for a condition. The first step takes longest, because tokenisation and a validation precede it."""
 INTO_STEP_SECONDS = 5.0
 
 

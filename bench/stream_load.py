@@ -21,7 +21,7 @@ from datetime import datetime
 
 PATIENCE_SECONDS = 20.0
 AT_ONCE = 50
-"""Most connections that are being opened at the same time."""
+"""Largest number of connections that are being opened at the same time."""
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ def installed() -> bool:
         print(
             f"{LOG.read_text()[-2000:]}\n"
             f"The tools that check the dashboard cannot be installed; the whole log is {LOG}.\n"
-            "They come from the npm registry. Check that it can be reached, then run this again. To use another one, "
-            "set npm's `registry` or the variable NPM_CONFIG_REGISTRY.",
+            "They come from the npm registry. Check that the registry can be reached, then run the checks again. To "
+            "use another registry, set npm's `registry` or the variable NPM_CONFIG_REGISTRY.",
             file=sys.stderr,
         )
         return False

@@ -1,4 +1,4 @@
-"""A slow reader of an experiment's metrics, with which tests compare `common.metrics.read_table`.
+"""A slow reader of an experiment's metrics. Tests compare the results of `common.metrics.read_table` with its results.
 
 It reads the files line by line and uses no index. For each step, the point of the highest attempt counts. A rewind line
 invalidates the later points of earlier attempts. An incomplete last line, which a killed writer leaves, is skipped.

@@ -174,7 +174,7 @@ def _convert_lm(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     _round_effective_batch(values, notes)
     notes.append(
         "the original pretrains with Adam, without weight decay and without modulation; set training.weight_decay and "
-        "training.modulation_fraction to 0 for the same training"
+        "training.modulation_fraction to 0 to train in the same way"
     )
     return _checked(LMConfig, values), notes
 

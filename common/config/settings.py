@@ -101,9 +101,9 @@ class Settings(BaseSettings):
     shell."""
 
     max_connections: int = Field(4096, ge=16, le=100_000)
-    """Most open connections of the api; up to half of them may be event streams. The limit is lower if the process may
-    open fewer than about twice as many file descriptors. At the limit the api closes the connection that has been idle
-    longest; if none is idle, it answers a new connection with 503."""
+    """Maximum number of open connections of the api; up to half of them may be event streams. The limit is lower if the
+    process may open fewer than about twice as many file descriptors. At the limit the api closes the connection that
+    has been idle longest; if none is idle, it answers a new connection with 503."""
     request_header_seconds: float = Field(10.0, gt=0, le=3600)
     """Seconds within which the header of a request must arrive, counted from the start of the connection, or from the
     first byte of a later request on it. After that the api answers 408."""
@@ -145,9 +145,10 @@ class Settings(BaseSettings):
     """Time after SIGTERM in which a worker may write a checkpoint and release its job."""
     no_progress_seconds: float = Field(120.0, gt=0)
     """Time without progress after which a trainer is killed and its job is tried again. If 10 times the median duration
-    of its micro-batches is longer, that is the limit."""
+    of its micro-batches is longer, this longer time applies."""
     phase_seconds: float = Field(1800.0, gt=0)
-    """The same limit for phases such as compile, evaluation and checkpoint, and during the first 20 micro-batches."""
+    """Limit like TIDAL_NO_PROGRESS_SECONDS, for phases such as compile, evaluation and checkpoint, and for the first 20
+    micro-batches."""
     trainer_command: str = ""
     """Command line that starts a trainer. By default it is the worker's Python with `-m services.trainer`."""
     log_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
@@ -157,8 +158,8 @@ class Settings(BaseSettings):
     uploads are refused. With less than twice this value, the health service applies TIDAL_RETENTION_DAYS at once. 0
     disables the reserve."""
     max_waiting_jobs: int = Field(500, ge=1)
-    """Most waiting jobs per token, including jobs whose `notBefore` is in the future. The api rejects further
-    submissions with 429."""
+    """Maximum number of waiting jobs per token, including jobs whose `notBefore` is in the future. The api rejects
+    further submissions with 429."""
     retention_days: float = Field(0.0, ge=0)
     """Days after the end of a job after which the health service deletes logs and metrics of its experiment; 0 means
     never. Models, checkpoints, results and database rows are kept."""
@@ -169,12 +170,12 @@ class Settings(BaseSettings):
     """How often a job is tried again after a Python error or a CUDA out-of-memory error; 0 means that it fails at the
     first one."""
     lm_training_concurrency: int = Field(1, ge=0)
-    """Most lm-training jobs that run at the same time on all workers together; 0 means no limit."""
+    """Maximum number of lm-training jobs that run at the same time on all workers together; 0 means no limit."""
     rl_training_concurrency: int = Field(1, ge=0)
-    """Most rl-training jobs that run at the same time on all workers together; 0 means no limit."""
+    """Maximum number of rl-training jobs that run at the same time on all workers together; 0 means no limit."""
     other_concurrency: int = Field(4, ge=0)
-    """Most jobs of each of the types evaluation, ablation, analysis and dataset that run at the same time; 0 means no
-    limit."""
+    """Maximum number of jobs of each of the types evaluation, ablation, analysis and dataset that run at the same time;
+    0 means no limit."""
 
     generate_queue_seconds: float = Field(30.0, gt=0)
     """Seconds after which the api answers a queued generate request with 503."""
@@ -190,22 +191,22 @@ class Settings(BaseSettings):
     generator_device: str = "auto"
     """Device of the engine: cpu, cuda, cuda:N, or auto, which prefers an available GPU."""
     generator_gpu_mb: int | None = Field(None, ge=64)
-    """Most GPU memory that the engine may use, in MiB; None means no limit."""
+    """Maximum GPU memory that the engine may use, in MiB; None means no limit."""
     generator_models_mb: int = Field(1024, ge=1)
-    """Most memory for loaded language models, in MiB. The least recently used model is unloaded first."""
+    """Maximum memory for loaded language models, in MiB. The least recently used model is unloaded first."""
     generator_precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     """Number format of the engine's matrix products; auto means bfloat16 on a GPU and float32 on a CPU. int8 is faster
     on a CPU for few sequences at once."""
     generator_slots: int = Field(64, ge=1, le=4096)
-    """Most sequences that one engine generates at once; further requests stay in the queue."""
+    """Maximum number of sequences that one engine generates at once; further requests stay in the queue."""
     generate_queue_limit: int = Field(256, ge=1)
-    """Most generate requests in the queue; the api rejects further ones with 429."""
+    """Maximum number of generate requests in the queue; the api rejects further ones with 429."""
     rate_limit_capacity: int = Field(5, ge=1)
-    """Most generate requests that clients without a token may send in a burst, counted per address."""
+    """Maximum number of generate requests that clients without a token may send in a burst, counted per address."""
     rate_limit_refill_seconds: float = Field(6.0, gt=0)
     """Seconds after which a client without a token may send one more generate request."""
     token_rate_limit_capacity: int = Field(0, ge=0)
-    """Most generate requests that clients with the same token may send in a burst; 0 means no limit."""
+    """Maximum number of generate requests that clients with the same token may send in a burst; 0 means no limit."""
     token_rate_limit_refill_seconds: float = Field(1.0, gt=0)
     """Seconds after which clients with the same token may send one more generate request, if there is a limit."""
     stream_max_length: int = Field(20_000, ge=100)
@@ -217,7 +218,8 @@ class Settings(BaseSettings):
     stop_budget_seconds: float = Field(
         12.0, gt=0, validation_alias=AliasChoices("TIDAL_STOP_BUDGET_SECONDS", "TIDAL_STOP_BUDGET")
     )
-    """Most seconds that `tidal up` takes from Ctrl-C to its end. TIDAL_STOP_BUDGET is another name of the variable."""
+    """Maximum number of seconds that `tidal up` takes from Ctrl-C to its end. TIDAL_STOP_BUDGET is another name of the
+    variable."""
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -1,13 +1,13 @@
 """The writes of a lease's owner: transitions, the end of the attempt, events and progress.
 
 Every function takes `(job_id, attempt)`, locks the row, and raises LeaseLostError when another attempt owns the job;
-the caller must then stop at once and write nothing more. Every call may be repeated when the outcome of a commit is
-unknown: if the status was already written, nothing happens.
+the caller must then stop at once and write nothing more. A caller that does not know whether its commit succeeded may
+repeat the call: if the status was already written, nothing happens.
 
 `complete_job`, `pause_job`, `release_job` and `fail_job` end the attempt and return the status that was written. The
-status depends on the desired state, which is read under the lock: a stop request overrides every outcome, and if a
-pause request has been withdrawn, the job returns to the queue. These functions must be called only after the child
-process has ended.
+status depends on the desired state, which is read under the lock: on a stop request each of these functions cancels the
+job, and if a pause request has been withdrawn, `pause_job` returns the job to the queue. These functions must be called
+only after the child process has ended.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def record_progress(
 
 
 def _already_written(session: Session, job_id: str, attempt: int, *targets: JobStatus) -> bool:
-    """Return whether this attempt has already written one of `targets` in a commit whose outcome was unknown."""
+    """Return whether this attempt has already written one of `targets`; the call then repeats an earlier one."""
     try:
         job = lock(session, job_id)
     except NotFoundError:

@@ -1,7 +1,7 @@
 """The protocol between api and generator for one generation, through Redis.
 
     api      SET tidal:generate:request:<id> (JSON of `GenerationRequest`, expires when it is too late to begin),
-             then the Celery task `tidal.generate.handover` with the id, and n as `texts`
+             then the Celery task `tidal.generate.handover` with the id and the number of completions
     engine   XADD tidal:stream:generate:<reader> (`common.redis.generation_events`): the events of
              `tidal_client.wire.generation_event`
     api      SET tidal:generate:cancelled:<id> when its client has disconnected or a deadline has passed

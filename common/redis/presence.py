@@ -2,7 +2,7 @@
 
 Every api process and every engine subscribes to its own channel (`keys.presence`) while it runs. When the process dies,
 the kernel closes its connection, and Redis drops the subscription. The subscription remains if the process is idle,
-suspended or slow, or if all keys are deleted. A key with a time to live would not do, because it would expire while a
+suspended or slow, or if all keys are deleted. A key with a time to live would not work, because it would expire while a
 process is suspended, and FLUSHALL would delete it. `PUBSUB NUMSUB` counts the subscribers; nothing is ever published.
 
 A process counts as dead when it was present before and absent in several checks in a row. An interruption of the
@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 MISSES = 2
-"""Number of successive checks in which a process must be absent to count as dead. A single absence may only be a broken
-connection."""
+"""Number of successive checks in which a process must be absent to count as dead. A single absence may mean only that a
+connection broke."""
 
 
 class AbsenceDetector:
@@ -40,8 +40,8 @@ class AbsenceDetector:
         """Process the result of a check and return the processes that are dead.
 
         `present` is {process: whether it was subscribed} for all processes that were checked; processes that are
-        missing from it are forgotten. `subscription` is the number of the observer's own subscription, counted from its
-        start, or None while it has none.
+        missing from it are forgotten. `subscription` tells how often the observer has subscribed since its start; it is
+        None while the observer is not subscribed.
         """
         outdated = now - self._checked_at > 3 * self._seconds
         if outdated or subscription is None or subscription != self._subscription:

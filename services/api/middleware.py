@@ -214,8 +214,8 @@ class BodyLimit:
     async def _discard(self, receive: Receive) -> None:
         """Read and discard the rest of a body that is too large, at most eight times the limit.
 
-        A client that sends its whole body before it reads anything then receives the reply. Without this, it would see
-        a connection reset.
+        A client that sends its whole body before it reads anything then receives the reply. Otherwise the client would
+        see a connection reset.
         """
         seen = 0
         while seen < 8 * self.limit:

@@ -88,7 +88,9 @@ def down(folder: Path) -> int:
         supervisor = psutil.Process(instance.pid)
         supervisor.send_signal(signal.SIGTERM)
         if not wait_until_ended(supervisor, DOWN_SECONDS):
-            supervisor.kill()  # The supervisor's children end with it. The servers keep running and are stopped below.
+            # The kernel ends the services with the supervisor. PostgreSQL and Valkey keep running until they are
+            # stopped below.
+            supervisor.kill()
             wait_until_ended(supervisor, 5.0)
     for server in (PostgresServer(folder / "postgres"), ValkeyServer(folder / "valkey")):
         if server.folder.exists():

@@ -39,7 +39,7 @@ def tokenise_corpus(payload: DatasetPayload, hooks: TrainingHooks, *, data_dir: 
     except StoppedWhileLoading as stop:
         return outcome_of(stop.request)
     documents = len(corpus.documents("train")) + len(corpus.documents("validation"))
-    # The numbers are stored only for the default settings, because other settings lead to other tokens.
+    # The token counts are stored only for the default settings, because other settings lead to other tokens.
     if payload.sha256 is not None and is_dataset_name(name) and payload.data == DataConfig(source=name):
         record = TokenRecord(
             sha256=payload.sha256,

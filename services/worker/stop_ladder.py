@@ -45,7 +45,7 @@ class StopLadder:
     def request(self, request: RequestKind, now: float, *, cancel: bool = False, stepping: bool = True) -> None:
         """Record a request. The supervisor calls this repeatedly while the desired state is unchanged.
 
-        A request that is milder than an earlier one is ignored. A milder drain still sets the deadline of a drain. A
+        A request that is milder than an earlier one is ignored, except that a drain always sets its deadline. A
         repeated request never moves a deadline to a later time. `stepping` is true once the child has reached its
         first training step; until then, a pause has no deadline.
         """

@@ -2,8 +2,8 @@
 
 DIES_AT selects the point. `before_commit`: the api has inserted a job and not committed the transaction.
 `before_publish`: the api has committed the transaction and published nothing. `in_reap`: the reaper has made its
-changes and not committed them; it creates the file DIES_MARK and waits to be killed. `in_lock`: the reaper has the lock
-for sweeps; it creates DIES_MARK and waits for ever.
+changes and not committed them; it creates the file DIES_MARK and waits to be killed. `in_lock`: the reaper has the
+advisory lock that lets only one reaper act at a time; it creates DIES_MARK and waits for ever.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def reap_and_wait(*arguments: Any) -> Reaped:
 
 
 def lock_and_wait(*arguments: Any) -> bool:
-    """Keep the lock for sweeps and do nothing, like a process that hangs."""
+    """Keep the advisory lock of the reaper and do nothing, like a process that hangs."""
     if try_lock(*arguments):
         wait_for_ever()
     return False

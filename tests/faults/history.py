@@ -52,7 +52,8 @@ class EventRow:
 class StepRun:
     """A step that an attempt executed.
 
-    `began` and `ended` are in seconds on the monotonic clock. `state` is the fake trainer's chain of hashes.
+    `began` and `ended` are in seconds on the monotonic clock. `state` is the fake trainer's state after the step: a
+    hash of the state before the step and the number of the step.
     """
 
     job: str

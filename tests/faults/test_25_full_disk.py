@@ -1,8 +1,8 @@
 """Fault 25 of 31: the disk of the experiments becomes full during a training.
 
-The training waits and loses or repeats no step. PostgreSQL, Valkey, worker and trainer are real. A job that waited for
-the disk must end with exactly the losses and weights of a job that did not wait, even if the job is paused or its
-worker is killed during the wait.
+The training waits for free space, and neither loses nor repeats a step. PostgreSQL, Valkey, worker and trainer are
+real. A job that waited must end with exactly the losses and weights of a job that did not wait, even if the job is
+paused or its worker is killed during the wait.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REAL_TRAINER = f"{sys.executable} -m services.trainer"
 CONFIG: dict[str, Any] = {**long_job(STEPS), "checkpoint": {"every_steps": 100, "keep_last": 2}}
 NO_PROGRESS_SECONDS, PHASE_SECONDS = 2.0, 15.0
 LONGER_SECONDS = PHASE_SECONDS + 3
-"""Duration of a wait in seconds.
+"""Seconds for which a test lets a job wait for free space.
 
 It is longer than PHASE_SECONDS, after which the worker kills a trainer that sends no message.
 """
@@ -49,7 +49,7 @@ def disk(settings: Settings) -> Iterator[SmallDisk]:
 
 @pytest.fixture
 def waiting(disk: SmallDisk, fleet: FaultFleet) -> Iterator[str]:
-    """Return the id of a job whose trainer has executed about forty steps and waits for the disk."""
+    """Return the id of a job whose trainer has executed about forty steps and waits for free space."""
     job_id = fleet.submit(payload={"config": CONFIG})
     start(fleet, disk)
     wait_until_it_waits(fleet, disk, job_id)
@@ -123,7 +123,7 @@ def finished(fleet: FaultFleet, job_id: str) -> Job:
 
 
 def undisturbed(fleet: FaultFleet) -> str:
-    """Run the same job on a disk with free space and return its id."""
+    """Run a job with the configuration `CONFIG` on a disk with free space, and return the id of the job."""
     reference = fleet.submit(payload={"config": CONFIG})
     finished(fleet, reference)
     return reference

@@ -29,7 +29,7 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def redis_url(server: ValkeyServer) -> str:
-    """Return the URL of this test's own server. All fixtures use it."""
+    """Return the URL of `server`. This fixture overrides the common one, so that all other fixtures use `server`."""
     return server.url
 
 

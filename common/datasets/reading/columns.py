@@ -79,7 +79,8 @@ def _texts(column: Any, field: str, where: str, first_row: int) -> Iterator[str]
                 value.as_py()
             except UnicodeDecodeError as error:
                 raise DataError(
-                    f"{where}: row {row:,}: '{field}' is not UTF-8 ({error.reason}); write the column again"
+                    f"{where}: row {row:,}: '{field}' is not UTF-8 ({error.reason}); "
+                    "encode the column as UTF-8 and write the file again"
                 ) from None
         raise
     yield from (text for text in values if text is not None)

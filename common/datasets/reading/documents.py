@@ -88,7 +88,7 @@ class Reader(ABC):
 def is_blank(text: str) -> bool:
     """Return whether a text has no visible character."""
     if text and unicodedata.category(text[0]) not in _INVISIBLE:
-        return False  # faster, and usually enough
+        return False  # decides most cases, and faster than the checks below
     return text.isspace() or _invisible_pattern().fullmatch(text) is not None
 
 

@@ -75,7 +75,8 @@ class ParquetReader(Reader):
                 yield frame.payload[begin:end].decode()
             except UnicodeDecodeError as error:  # parquet writers may store invalid UTF-8
                 raise self.error(
-                    f"row {row:,}: '{self._field}' is not UTF-8 ({error.reason}); write the column again"
+                    f"row {row:,}: '{self._field}' is not UTF-8 ({error.reason}); "
+                    "encode the column as UTF-8 and write the file again"
                 ) from None
             begin = end
 

@@ -100,8 +100,8 @@ async def event_batches(
                 limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
                 remaining = limit - waited.seconds
                 if remaining <= 0 and not started and not await _withdraw(context, request):
-                    # The request could not be withdrawn, because an engine has taken it. If the reply is not streamed,
-                    # the engine sends no event before the complete reply.
+                    # The request could not be withdrawn, because an engine has taken it. From now on the limit is
+                    # `generate_total_seconds`, although no event has arrived yet.
                     started = True
                     continue
                 if remaining <= 0:
@@ -129,7 +129,8 @@ async def event_batches(
             raise
         finally:
             if not finished or mailbox.given_up:
-                # This is shielded, because the response may be being cancelled after its client has disconnected.
+                # The shield lets the engine be told even if this task is cancelled, for example because the client has
+                # disconnected.
                 with anyio.CancelScope(shield=True):
                     await context.generations.cancel(request.id)
 

@@ -151,7 +151,7 @@ class LiveStream(Response):
             self.sending_since = sent_at = now
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             self.sending_since = None
-            if self._ended:  # `end` was called, but its cancellation had no effect
+            if self._ended:  # `end` was called, but something suppressed its CancelledError
                 return
         self.sending_since = clock()
         await send({"type": "http.response.body", "body": b"", "more_body": False})

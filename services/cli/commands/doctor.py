@@ -245,7 +245,7 @@ def hub() -> CheckResult:
     address = os.environ.get("HF_ENDPOINT", HUB)
     if hub_reachable():
         return CheckResult("Hub", "ok", f"{address} is reachable")
-    fix = "corpora cannot be downloaded from it; use builtin:stories or a local file (make demo DATA=path)"
+    fix = "corpora cannot be downloaded from the hub; use builtin:stories or a local file (make demo DATA=path)"
     return CheckResult("Hub", "warning", f"{address} does not respond within {HUB_SECONDS:g} s", fix)
 
 

@@ -63,7 +63,8 @@ def command(
         typer.Option(
             "--out",
             "-o",
-            help="Folder to write. Default: NAME-FORMAT in the current folder, where NAME is that of the checkpoint.",
+            help="Folder to write. Default: NAME-FORMAT in the current folder, where NAME is the name of the "
+            "checkpoint.",
         ),
     ] = None,
     force: Annotated[

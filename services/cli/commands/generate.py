@@ -113,8 +113,8 @@ def command(
             "--top-p",
             min=0,
             max=1,
-            help="Sample only from the most likely tokens whose probabilities sum to this value, above 0 (only with "
-            "--gating none).",
+            help="Sample only from the most likely tokens whose probabilities sum to this value, which must be above 0 "
+            "(only with --gating none).",
         ),
     ] = None,
     repetition_penalty: Annotated[

@@ -136,7 +136,7 @@ def test_half_a_surrogate_pair_is_rejected_anywhere_in_a_body(api: Api) -> None:
 
 
 def test_half_a_surrogate_pair_outside_the_body_causes_no_server_error(api: Api) -> None:
-    half = "%ED%A0%80"  # half of a surrogate pair in the byte pattern of UTF-8
+    half = "%ED%A0%80"  # half of a surrogate pair, as UTF-8 would encode it if it were allowed
     for path in (
         f"/api/jobs/{half}",
         f"/api/jobs?tag={half}&experimentId={half}",

@@ -30,6 +30,7 @@ class Histories(RuleBasedStateMachine):
     """Random actions on the jobs of one database. A subclass in the test sets `desk`, `limit` and `most`."""
 
     desk: Desk
+    """Submits and claims jobs, and reads the database."""
     limit: int
     """Maximum number of leased jobs of one type."""
     most: dict[str, int]
@@ -182,7 +183,10 @@ class Histories(RuleBasedStateMachine):
 
 
 def _runs(values: list[str]) -> list[tuple[str, int]]:
-    """Return each run of equal values with its length; a status is repeated if an update does not change it."""
+    """Return (value, length) for each run of equal values.
+
+    A status occurs several times in a row if a job was updated without a change of its status.
+    """
     runs: list[tuple[str, int]] = []
     for value in values:
         if runs and runs[-1][0] == value:

@@ -200,7 +200,7 @@ def test_the_relay_process_publishes_within_a_quarter_of_a_second(desk: Desk, en
         assert publisher.came.wait(4), "woken by the poll, not by the commit"
         delays.append(time.perf_counter() - began)
     stop.set()
-    desk.submit()  # its notification wakes the relay, which then sees `stop`
+    desk.submit()  # the notification of this job wakes the relay, which then sees `stop`
     thread.join(10)
     assert not thread.is_alive()
     assert sorted(delays)[3] < 0.25

@@ -1,4 +1,4 @@
-"""Checkpoints are written one at a time, in the background except the final one; a full disk ends no training."""
+"""Checkpoints are written one at a time, all but the last in the background; a full disk does not end a training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS = 30.0
 
 @dataclass
 class Listener:
-    """Records all reports. While `gate` is not set, the writer waits just before the rename."""
+    """Records all reports of the writer. While `gate` is not set, the writer waits just before the rename."""
 
     folder: Path
     gate: threading.Event = field(default_factory=threading.Event)

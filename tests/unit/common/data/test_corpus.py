@@ -257,7 +257,7 @@ def test_a_hub_data_set_that_decodes_to_too_much_is_refused(tmp_path: Path, monk
 
     def load(name: str, split: str) -> Any:
         for size in asked:
-            bytearray(size)  # counts toward the memory limit even if no page of it is used
+            bytearray(size)  # an array counts toward the memory limit even if none of its pages is used
         return datasets.Dataset.from_dict({"text": STORIES})
 
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: ["train"])
@@ -266,7 +266,7 @@ def test_a_hub_data_set_that_decodes_to_too_much_is_refused(tmp_path: Path, monk
         open_("someone/bomb", tmp_path)
     asked.pop()
     assert documents_of(open_("someone/bomb", tmp_path), "train")
-    bytearray(5 * 2**30)  # must not raise MemoryError, because the limit has ended
+    bytearray(5 * 2**30)  # must not raise MemoryError, because the memory limit applies only while a corpus is opened
 
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_end_of_text_stops_and_is_not_part_of_the_text(tokenizer: tiktoken.Encod
 
 
 def test_an_empty_prompt_starts_a_new_document(tokenizer: tiktoken.Encoding) -> None:
-    """For an empty prompt, the model reads end-of-text. It gets no penalty, because it is not part of the sequence."""
+    """For an empty prompt, the model reads end-of-text. This token is not part of the sequence and gets no penalty."""
     model = tiny_model()
     result = generate(model, "", max_tokens=1, seed=5, tokenizer=tokenizer)
     with torch.no_grad():
@@ -175,7 +175,7 @@ def test_an_empty_prompt_starts_a_new_document(tokenizer: tiktoken.Encoding) -> 
 
 
 def test_a_full_window_drops_its_oldest_half(tokenizer: tiktoken.Encoding) -> None:
-    """The context window holds 8 tokens: a prompt of three and five more. The ninth token slides the window."""
+    """The context window holds 8 tokens: the prompt of three and five more. For the ninth, four are dropped."""
     model = tiny_model(context_length=8)
     result = generate(model, [1, 2, 3], max_tokens=7, repetition_penalty=1.0, seed=2, tokenizer=tokenizer)
     sequence = [1, 2, 3, *result.token_ids]

@@ -1,4 +1,4 @@
-// A select element. If the current value is not among the options, it is added to them.
+// A select element. If the current value is not among the options, an option for it is shown as well.
 import { html } from "../lib/html.js";
 import { Field } from "./parts.js";
 

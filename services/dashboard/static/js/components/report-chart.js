@@ -194,8 +194,10 @@ function AblationChart({ chart }) {
           colour: chart.paired ? 1 : (COLOURS[name] ?? 8),
         }))
         .filter((row) => Number.isFinite(row.mean));
-      if (!rows.length)
-        return html`<${Missing} title=${title} notes=${["This ablation does not contain this quantity."]} lone />`;
+      if (!rows.length) {
+        const note = `The ablation of experiment ${chart.experiment} has no values of ${what}.`;
+        return html`<${Missing} title=${title} notes=${[note]} lone />`;
+      }
       return html`<section class="card stack tight" aria-label=${title}>
         <h3>${title}</h3>
         <${Bars} rows=${rows} zero signed=${chart.paired} />
