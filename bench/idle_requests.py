@@ -70,8 +70,8 @@ WAYS: dict[str, Callable[[httpx.Client], tuple[int, str]]] = {
 def _tokens_of(reply: dict[str, Any]) -> tuple[int, str]:
     """Return the number of tokens and the finish reason of a reply of `/api/generate`.
 
-    A request of `/api/generate` cannot forbid the end-of-text token. If the model sampled this token, the generation is
-    reported as complete.
+    A request of `/api/generate` cannot forbid the end-of-text token. If the model samples this token early, the
+    generation is nevertheless correct, so the result is (TOKENS, "length") as for a generation of TOKENS tokens.
     """
     if reply["finishReason"] == "stop" and reply["tokensGenerated"] == len(reply["trajectory"]):
         return TOKENS, "length"

@@ -1,7 +1,7 @@
 """Measure how long `tidal up` takes until the api is ready, with a new and with an existing folder, and how long a stop
 takes.
 
-The reference is the promised 15 s for each.
+The reference is the documented limit of 15 s for each.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 A local stack with default timers runs the pretraining of `tidal demo`, and a second worker of the same queue waits for
 jobs. Once the first worker has registered a checkpoint, the worker, its trainer and all processes that they have
 started are killed at once, as when a host loses power. The durations of the phases, taken from the database times of
-the job's events, are printed to standard error. The reference is the promised 95 s.
+the job's events, are printed to standard error. The reference is the documented limit of
+95 s.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def _takeover() -> float:
             _wait_for(stack, job_id, "checkpoint", 1, START_LIMIT_SECONDS)
             standby = _start_standby(stack)
             victim = _worker(stack)
-            # Suspend the stack's supervisor, which would start the worker again.
+            # Suspend the stack's supervisor, which would otherwise start the worker again.
             os.kill(stack.process.pid, signal.SIGSTOP)
             killed_at = time.time()
             _kill_host(victim)

@@ -159,7 +159,7 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
             try:
                 events = self._follow_topic(f"experiments/{experiment_id}/brief", since=since)
                 yield next(events)
-            except NotFoundError:  # the experiment is unknown, or the api is an older one without brief topics
+            except NotFoundError:  # unknown experiment, or an older api, which has no topic `…/brief`
                 pass
             else:
                 yield from events

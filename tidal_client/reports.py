@@ -13,7 +13,7 @@ class ReportCalls(ApiConnection):
     """Methods of `Client` for reports."""
 
     def report_patterns(self) -> list[PatternReply]:
-        """Return the patterns (templates) that `generate_report` accepts."""
+        """Return the report templates. `generate_report` takes the name of one of them as `pattern`."""
         return self._get(PatternList, "/api/reports/patterns").patterns
 
     def generate_report(self, pattern: str, experiments: Sequence[str], *, title: str | None = None) -> ReportReply:

@@ -19,7 +19,7 @@ SETTING = "TIDAL_ALLOWED_HOSTS"
 _NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _PORT = re.compile(r":\d{0,5}")
 _SHOWN = 80
-"""Most characters of an unknown name that an error message repeats."""
+"""Maximum number of characters of an unknown name that an error message repeats."""
 
 
 def parse_hosts(text: str) -> list[str]:

@@ -25,10 +25,10 @@ from common.logging import get_logger
 log = get_logger(__name__)
 
 COPY_FIRST_BYTES = 8 * 1024 * 1024
-"""Files of up to this size in bytes are copied to memory or a temporary file first, because another process may change
-their size while they are saved."""
+"""Files of up to this size in bytes are first copied to memory or a temporary file, because another process may change
+their size while they are saved. Larger files are saved directly."""
 PASSES = 5
-"""Most passes over one experiment; each pass saves the files that appeared during the previous one."""
+"""Maximum number of passes over one experiment; each pass saves the files that appeared during the previous one."""
 CHECKPOINT = "manifest.json"
 """Name of the file that marks a checkpoint folder, which is saved completely or not at all."""
 
@@ -73,7 +73,7 @@ class SavedFiles:
         return [path for name in self._datasets.names() if not self._is_link(path := self._datasets.root / name)]
 
     def _add_experiment(self, archive: ArchiveWriter, folder: Path) -> None:
-        """Add all files, newest checkpoints first, because the oldest may be pruned in the meantime."""
+        """Add all files. The newest checkpoints come first, so that checkpoints pruned in the meantime are old ones."""
         done: set[Path] = set()
         for _ in range(PASSES):
             new = [unit for unit in self._units(folder) if not done.issuperset(unit)]

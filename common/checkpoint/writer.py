@@ -1,9 +1,9 @@
 """Writes checkpoints in the background during training, and the last one when the training ends.
 
-A checkpoint interrupts training only for the copy to host memory (`common.checkpoint.snapshot`); a thread serialises,
-hashes, flushes and renames. At most one snapshot is being written and at most one is pending. A newer snapshot replaces
-the pending one. If only the pending one is the best so far, the newer one is skipped instead. A training that ends
-waits for the current write and then writes its last state synchronously.
+A checkpoint interrupts training only for the copy to host memory (`common.checkpoint.snapshot`); a thread serialises
+and hashes the copy, flushes the files to disk and renames their folder. At most one snapshot is being written and at
+most one is pending. A newer snapshot replaces the pending one. If only the pending one is the best so far, the newer
+one is skipped instead. A training that ends waits for the current write and then writes its last state synchronously.
 
 A failed write does not end a training. It is reported as the event `checkpoint_failed`, and older checkpoints are kept.
 If a write fails because the disk is full, `refusal` is set, and the training waits (`common.training.disk_wait`) until
@@ -103,12 +103,12 @@ class CheckpointWriter:
             return self._failed_at is not None and time.monotonic() - self._failed_at >= self._retry_seconds
 
     def adopt(self, info: CheckpointInfo, key: Hashable) -> None:
-        """Record that the training resumes from the checkpoint `info`, which holds the state `key`."""
+        """Record that the training resumes from the checkpoint `info`. `key` identifies the state that it contains."""
         with self._changed:
             self._newest = (key, info)
 
     def has_state(self, key: Hashable) -> bool:
-        """Return whether the state `key` is on disk, being written or pending."""
+        """Return whether the state that `key` identifies is on disk, being written or pending."""
         with self._changed:
             queued = (self._pending, self._writing)
             return self._is_newest(key) or any(snapshot is not None and snapshot.key == key for snapshot in queued)
@@ -134,7 +134,7 @@ class CheckpointWriter:
             return True
 
     def write(self, key: Hashable, capture: Callable[[], TrainingSnapshot]) -> CheckpointInfo:
-        """Write the state `key` to disk and return its checkpoint. `capture` returns the snapshot to write.
+        """Write the state that `key` identifies, and return its checkpoint. `capture` returns the snapshot to write.
 
         Waits for the current write. A pending snapshot, which is older, is written first if it is the best so far and
         dropped otherwise. Raises StorageError if the write fails; older checkpoints are then unchanged.

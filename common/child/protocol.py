@@ -141,7 +141,7 @@ class CheckpointsKept(_Message):
 
 
 class CheckpointsWithdrawn(_Message):
-    """Training diverged after the checkpoints `names`, so no training may resume from them.
+    """Training diverged with the weights of the checkpoints `names`; resumed from one of them, it would diverge again.
 
     `names` are paths relative to the experiment's folder.
     """

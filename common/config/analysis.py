@@ -72,7 +72,7 @@ class AnalysisConfig(Section):
         if self.kind == "sweep" and self.samples_per_prompt > 1:
             raise ValueError("a sweep generates one sample per prompt and modulation; set samples per prompt to 1")
         if self.kind == "sweep" and self.include_extreme_values:
-            raise ValueError("a sweep already includes the extreme values; do not set include extreme values")
+            raise ValueError("a sweep already includes the extreme values; leave 'include extreme values' off")
         if self.kind != "batch" and self.bootstrap:
             raise ValueError(f"bootstrap is only for kind batch; do not set it for kind {self.kind}")
         if self.token_limit > MAX_TOKENS:

@@ -75,7 +75,7 @@ def _start_generator(**_: Any) -> None:
 
 def _begin_shutdown(**_: Any) -> None:
     # Celery sends `worker_shutdown` only after the threads of its pool have returned, but one of them may be blocked in
-    # `hand_over`. Therefore it must be released now.
+    # `hand_over`. Therefore that thread must be released now.
     get_generator().host.begin_shutdown()
 
 

@@ -167,7 +167,7 @@ class StackSupervisor:
         server.start()
         self._servers[name] = server
         if server.aside is not None:
-            self._log(f"{server.name}: data of a deleted folder with this path was moved to {server.aside}")
+            self._log(f"{server.name}: the data of an earlier, deleted {self.folder} was moved to {server.aside}")
         self._log(f"{server.name} {'already runs' if server.reused else 'started'} on port {server.port}")
         return server.url
 
@@ -270,7 +270,7 @@ class StackSupervisor:
                         self._log(f"{child.spec.name} did not end in {child.spec.stop_seconds:g} s and was killed")
                 self._step()
         finally:
-            with ExitStack() as stops:  # runs each step even if another one fails
+            with ExitStack() as stops:  # runs all callbacks even if one of them fails
                 stops.callback(self._sink.close)
                 stops.callback(self._log, "everything has stopped")
                 stops.callback((self.folder / STATE_FILE).unlink, missing_ok=True)

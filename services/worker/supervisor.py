@@ -306,8 +306,9 @@ def _write_ending(session: Session, job_id: str, attempt: int, ending: Ending, s
     """Write how the attempt ended, and return the status that the job has afterwards.
 
     Call this after the child has ended. The desired state in the job's row takes precedence (`common.jobs.ownership`):
-    a stop request overrides every outcome, and if a pause was withdrawn, the job returns to the queue. Raises
-    LeaseLostError if another attempt owns the job.
+    on a stop request the job becomes cancelled, even if the attempt completed, paused or failed; if the attempt paused
+    but the pause request was withdrawn, the job returns to the queue. Raises LeaseLostError if another attempt owns the
+    job.
     """
     if ending.fault is not None:
         return fail_job(session, job_id, attempt, ending.fault, ending.message, code=ending.code, settings=settings)

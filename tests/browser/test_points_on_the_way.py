@@ -39,7 +39,7 @@ def steps_of(page: Page, title: str) -> list[int]:
 
 
 def reported(site: Site, experiment_id: str, **query: Any) -> list[int]:
-    """Return the steps with a loss from the api, without downsampling."""
+    """Request the training loss from the api without downsampling, and return its steps."""
     values = {"mode": "historical", "maxPoints": 50_000, "keys": "Losses/Total", **query}
     reply = site.http.get(f"/api/experiments/{experiment_id}/metrics", params=values).raise_for_status().json()
     assert reply["totalPoints"] < 50_000
@@ -83,7 +83,7 @@ def test_a_run_that_is_compared_goes_on(site: Site, visit: Visit, running: dict[
     expect(page.get_by_text("1 of the runs was deleted.")).to_be_visible()
     chart = page.locator("section[aria-label='Loss: training']")
     expect(chart.locator(".legend button")).to_have_count(2)
-    # The legend shows the last step of this training, because the other training has more steps.
+    # The legend shows each training's last step, because the two trainings have different steps.
     newest = chart.locator(".legend button", has_text="Spring tide").locator("small")
     first = newest.inner_text()
     assert re.fullmatch(r"at \d+", first)

@@ -1,8 +1,8 @@
-"""Checks the history of all jobs against the promises of the specification. There is one rule per promise.
+"""Checks whether all jobs of a test kept the guarantees of the specification. There is one rule per guarantee.
 
-`check(history)` depends only on its argument. It returns a sentence for each violation, and an empty list for a valid
-history. This module imports nothing from the product, not even the table of transitions, so that it also finds mistakes
-there. The history is read in `tests.faults.history`.
+`check(history)` depends only on its argument: the recorded events, steps, metrics and files of all jobs, which
+`tests.faults.history` reads. It returns a sentence for each violation, so an empty list means that there is none. This
+module imports nothing from the product, not even the table of transitions, so that it also finds mistakes in the table.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def timers(request: pytest.FixtureRequest) -> Timers:
 
 @pytest.fixture
 def desk(sessions: sessionmaker[Session], settings: Settings) -> Desk:
-    """Return a helper with which a test calls the transition code in this process."""
+    """Return a helper with which a test changes the status of jobs from this process, without a worker or an api."""
     return Desk(sessions, settings)
 
 
@@ -158,7 +158,10 @@ def fleet(
     seed: int,
     request: pytest.FixtureRequest,
 ) -> Iterator[FaultFleet]:
-    """Run the health process. After the test, wait until all jobs have ended, and check their history."""
+    """Run the health process, and let the test start other processes.
+
+    After the test, wait until all jobs have ended, and check what they recorded (`tests.faults.checker`).
+    """
     with FaultFleet(settings, sessions, tmp_path, timers) as fleet:
         yield fleet
         passed = request.node.stash.get(PASSED, False)

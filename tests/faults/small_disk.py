@@ -1,7 +1,8 @@
 """A disk that a test can fill: a file system of 300 MB. Only root may mount it.
 
 Without root, the folder is on the disk of the machine. Then the disk reserve is set slightly below the free space, and
-`fill` writes a file that is larger than the difference. Trainings then wait for the disk although no write fails.
+`fill` writes a file that is larger than the difference. Trainings then wait for free space,
+although no write fails.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def test_fault_03_a_notification_lost_with_its_worker_is_repeated(
     fleet.worker("second")
     began = time.monotonic()
     fleet.wait_status(job_id, "completed", seconds=fleet.timers.patience)
-    # The first sweep after outbox_seconds repeats a lost notification.
+    # The reaper's first round after outbox_seconds sends a lost notification again.
     assert time.monotonic() - began < 2 * (fleet.timers.outbox_seconds + fleet.timers.reaper_seconds + STARTUP_SECONDS)
     assert fleet.event_names(job_id).count("claimed") == 1
 

@@ -1,4 +1,4 @@
-"""The checker accepts a valid history, and finds a violation of each rule in an invalid one.
+"""The checker accepts a valid `History` of jobs, and finds the violation in invalid ones, for each rule.
 
 Real processes with bugs are in `test_seeded_bugs.py`.
 """
@@ -89,12 +89,12 @@ def test_a_valid_history_passes() -> None:
 
 
 def events_with(index: int, *replacement: EventRow) -> History:
-    """Return the valid history with a changed event at `index`, and without the outbox."""
+    """Return VALID with `replacement` in place of the event at `index`, and without published statuses."""
     return replace(VALID, events=(*EVENTS[:index], *replacement, *EVENTS[index + 1 :]), published={})
 
 
 def steps_with(*steps: StepRun) -> History:
-    """Return the valid history with other executed steps, and without metrics."""
+    """Return VALID with `steps` as the executed steps, and without metrics."""
     return replace(VALID, steps=steps, metrics={}, series={}, streams={})
 
 

@@ -1,7 +1,7 @@
 """The sampling parameters of a generation, with their defaults and bounds.
 
-The api, the engine, the generation settings and the command line use `SamplingParameters`. `SamplingRequest` adds the
-narrower bounds of an HTTP request. For `/v1`, the api defines OpenAI's defaults instead.
+The api, the engine, `common.generation.settings` and the command line use `SamplingParameters`. `SamplingRequest` adds
+the narrower bounds of an HTTP request. For `/v1`, the api uses OpenAI's defaults instead.
 """
 
 from __future__ import annotations

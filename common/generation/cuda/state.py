@@ -55,7 +55,8 @@ class StaticState:
         """Number of tokens that may still be sampled in each slot."""
         self.history = TokenHistory(slots, capacity, c.vocab_size, device=device)
         self.table = floats(COLUMNS, dtype=torch.float64)
-        self.table[:, :SPANS] = 1.0  # the logits of unused slots are divided by a temperature, too
+        # Unused slots need a temperature other than 0, because a step divides their logits by it.
+        self.table[:, :SPANS] = 1.0
         self.constant_parameters = floats(SPANS) + 1.0
         """Temperature, top-k, top-p and repetition penalty of slots whose modulation is constant (modes `none` and
         `fixed`)."""

@@ -1,7 +1,7 @@
 """`/`: the dashboard's page and its files, which need no token. The page requests its data from the api with the token.
 
-The handlers are coroutines, so they do not run in threads: the files are in memory, and a page requests fifty files at
-once.
+A page requests fifty files at once. A thread for each request would only cost time, because the files are in memory.
+Therefore the handlers are coroutines, which do not run in threads.
 """
 
 from __future__ import annotations

@@ -187,8 +187,8 @@ async def _metrics(
     from_step: int | None,
     to_step: int | None,
 ) -> Response:
-    # Read the position in the stream before the files, because each point is written to the file before it is added to
-    # the stream.
+    # Read the position in the stream before the files. Each point is written to a file before it is added to the
+    # stream, so the files then contain all points up to this position.
     try:
         cursor = format_id((await context.hub.position(experiment_stream(experiment_id))).id)
     except RedisError:

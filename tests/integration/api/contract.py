@@ -1,4 +1,4 @@
-"""Tests the api against its OpenAPI document: schemathesis sends requests that the document allows and forbids.
+"""Tests the api against its OpenAPI document: schemathesis sends valid and invalid requests.
 
 A reply must not be a server error, and the document must list its status for the operation. One request in four is sent
 as generated. In the other three, ids are replaced by ids of existing `Resources`, or the whole body is replaced by a

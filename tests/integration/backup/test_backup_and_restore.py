@@ -64,7 +64,7 @@ def test_jobs_of_every_kind_go_on_after_a_restore(
         fleet.wait_steps(running, 20)  # the backup does not disturb the worker
         assert fleet.job(running).attempt == 1
         before = history(sessions)
-        fleet.cancel(waiting)  # happens after the backup, so the restore loses it
+        fleet.cancel(waiting)  # not in the backup, so this job is pending after the restore
         fleet.signal(running, "stop")
         fleet.wait_status(running, "cancelled")
     assert saved.jobs == 4

@@ -6,7 +6,7 @@ import os
 
 
 def environment(database_url: str, redis_url: str) -> dict[str, str]:
-    """Return the environment of this process, changed to these two URLs and to intervals of less than a second."""
+    """Return the environment of this process with `database_url`, `redis_url`, and intervals below one second."""
     return {
         **os.environ,
         "TIDAL_DATABASE_URL": database_url,

@@ -202,7 +202,7 @@ def test_a_url_and_its_password_must_agree(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TIDAL_REDIS_URL_PASSWORD", "p@ss")
     with pytest.raises(ConfigError, match="TIDAL_REDIS_URL_PASSWORD is set but TIDAL_REDIS_URL is not; set both"):
         read_settings()
-    monkeypatch.setenv("TIDAL_REDIS_URL", "redis://:p%40ss@h:1/0")  # as a parent process passes it to its child
+    monkeypatch.setenv("TIDAL_REDIS_URL", "redis://:p%40ss@h:1/0")  # what a child gets from its parent process
     assert read_settings().redis_url.get_secret_value() == "redis://:p%40ss@h:1/0"
     monkeypatch.setenv("TIDAL_REDIS_URL", "redis://:other@h:1/0")
     with pytest.raises(

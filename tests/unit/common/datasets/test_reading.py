@@ -126,7 +126,8 @@ def test_a_long_document_is_let_go_while_it_comes(monkeypatch: pytest.MonkeyPatc
     taken = 0
     for _ in range(100):
         taken += sum(len(text) for text in reader.feed(b"x" * 100))
-    assert taken == 9000  # the reader keeps 1000 characters, among which it may still find the best place to cut
+    # The reader keeps the last 1000 characters, because it may still find a better place to cut among them.
+    assert taken == 9000
     assert sum(len(text) for text in reader.finish()) == 1000
 
 

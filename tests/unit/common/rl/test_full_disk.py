@@ -19,9 +19,9 @@ FULL = Shortage("experiments", 700 * MIB, 1024 * MIB, 1024 * MIB)
 
 
 class FullDisk(Listener):
-    """Hooks that report a full disk for `looks` checks after the first iteration.
+    """Hooks that report a full disk in the first `looks` checks after the first iteration.
 
-    After four reports that the training waits, they return the stop request `request`, if there is one.
+    Once the training has reported four times that it waits, they return the stop request `request`, if it is not None.
     """
 
     def __init__(self, looks: int, request: StopRequest | None = None) -> None:

@@ -80,7 +80,7 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(tmp_path: Path,
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of an uninterrupted training, with which tests compare interrupted ones."""
+    """Return the folder of an uninterrupted training. Tests compare interrupted trainings with it."""
     directory = tmp_path_factory.mktemp("whole")
     run_training(directory)
     return directory

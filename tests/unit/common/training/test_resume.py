@@ -27,7 +27,7 @@ CALLS_PER_STEP = 4
 
 @pytest.fixture(scope="module")
 def uninterrupted() -> dict[str, Any]:
-    """Final weights and losses of an uninterrupted training, which `reference` fills in once."""
+    """Return a dict. `reference` stores the results of an uninterrupted training in it, once for all tests."""
     return {}
 
 
@@ -43,7 +43,7 @@ def reference(
     data_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
-    """Return the weights and losses of an uninterrupted training, with which tests compare resumed ones."""
+    """Return the weights and losses of an uninterrupted training. Tests compare resumed trainings with them."""
     if not uninterrupted:
         directory, hooks = tmp_path_factory.mktemp("reference"), recorder()
         assert pretrain(make_config(), directory, hooks, data_dir=data_dir) is Outcome.COMPLETED

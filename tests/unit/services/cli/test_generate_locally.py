@@ -1,4 +1,4 @@
-"""`tidal generate` with a local file prints the library's completion, needs no service, and ends on Ctrl-C."""
+"""`tidal generate` with a local file prints the same text as the library, needs no service, and ends on Ctrl-C."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ const RELOAD_MS = 250;
 const WRAP = "tidal.log-wrap";
 const PADDING = 24;
 const GUTTER = 12;
-const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g; // two columns per character
+const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g; // characters of two columns
 const TAB = 4; // width of a tab in columns; must be the same as in the style sheet
 
 /**
@@ -216,7 +216,7 @@ export function LogView({ jobId, newLines, live }) {
     return live
       ? html`<${Empty} title="No lines yet"><p>The output of the trainer will appear here.</p><//>`
       : html`<${Empty} title="The log is empty"
-          ><p>The trainer printed nothing, or the log was deleted because of its age; the history shows which.</p><//
+          ><p>The trainer printed nothing, or the log was deleted because of its age. See the tab History.</p><//
         >`;
   }
   const first = Math.max(0, topLine - 20);

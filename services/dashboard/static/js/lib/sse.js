@@ -62,7 +62,7 @@ function receive({ topic, name, data, id, online, refused, again }) {
     if (name === "reset") subscription.since = null;
     else if (name === "error") follows.delete(key);
     else if (!name)
-      // A message without name is the position of a topic that another window already follows.
+      // A message without a name contains only the current position in a topic that another window already follows.
       subscription.since ??= id ?? null;
     else if (id) {
       if (subscription.since && !before(subscription.since, id)) continue;

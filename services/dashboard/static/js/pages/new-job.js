@@ -148,7 +148,8 @@ function Form({ params, configs, texts, groups, before }) {
     next.delete("data.validation_source");
     if (value && value !== base.flat?.get("data.source")) {
       next.set("data.source", value);
-      // The validation corpus in the file belongs to the training corpus in the file, which is replaced here.
+      // The validation corpus in the file belongs to the training corpus in the file. The user has replaced the
+      // training corpus, so the validation corpus is removed.
       if (base.flat?.get("data.validation_source")) next.set("data.validation_source", null);
     }
     return setChanges(next);
