@@ -39,7 +39,7 @@ NEAR_TIE = 1e-4
 
 def run(quick: bool) -> list[Row]:
     """Measure all rows, with fewer tokens and rounds when `quick`."""
-    if "GOMP_SPINCOUNT" not in os.environ:  # libraries read these variables only when a program starts
+    if "GOMP_SPINCOUNT" not in os.environ:  # OpenMP and the allocator read their variables only when a program starts
         command = [sys.executable, "-m", "bench.generation", "--json", *(["--quick"] if quick else [])]
         environment = ENGINE_ENVIRONMENT | with_compute_environment(os.environ)
         output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)

@@ -37,7 +37,7 @@ OPENED_PER_SECOND = 1500
 """Connections opened per second. At a higher rate, new connections would wait in the kernel, because asyncio needs
 about 0.3 ms to accept one."""
 AGAIN_PER_SECOND = 200
-"""Most connections per second that are reopened after the server has closed them."""
+"""Largest number of connections per second that are reopened after the server has closed them."""
 DESCRIPTORS = 256
 STREAM_CLIENTS = 10
 POINTS_PER_SECOND = 10.0

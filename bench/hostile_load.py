@@ -21,7 +21,7 @@ HALF_BODY = (
     b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
 )
 TURN_SECONDS = 0.05
-"""Most seconds that one call of `turn` waits for socket events."""
+"""Longest time in seconds that one call of `turn` waits for socket events."""
 
 
 class Load:
@@ -45,7 +45,10 @@ class Load:
         self._selector.register(client, selectors.EVENT_WRITE, first)
 
     def turn(self, seconds: float) -> list[bytes]:
-        """Wait up to `seconds` for socket events. Return `first` of each connection that the server closed."""
+        """Wait up to `seconds` for socket events.
+
+        For each connection that the server closed, return the bytes that `open` got as `first`.
+        """
         closed = []
         for key, events in self._selector.select(seconds):
             client, first = key.fileobj, key.data

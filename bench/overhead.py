@@ -1,11 +1,11 @@
 """Measure the CPU time of all services during a training, and the CPU time that supervision adds to a training step.
 
 The first figure is the CPU time (user and system) of all processes of a local stack except the trainer, divided by wall
-time, during the pretraining of `tidal demo`. At most 3 % of one core is promised. The second figure is the trainer's
-CPU time per step. Its reference is `bench.bare_loop`, a plain torch loop with the same model in another process. The
-two processes take turns of a few seconds; SIGSTOP suspends one while the other runs, so that both turns of a pair have
-the same conditions. The confidence interval is a bootstrap over the pairs. Checkpoints are an hour apart, and each
-process computes with one thread. CPU seconds of each process are printed to standard error.
+time, during the pretraining of `tidal demo`. The documented limit is 3 % of one core. The second figure is the
+trainer's CPU time per step. Its reference is `bench.bare_loop`, a plain torch loop with the same model in another
+process. The two processes take turns of a few seconds; SIGSTOP suspends one while the other runs, so that both turns of
+a pair have the same conditions. The confidence interval is a bootstrap over the pairs. Checkpoints are an hour apart,
+and each process computes with one thread. CPU seconds of each process are printed to standard error.
 """
 
 from __future__ import annotations
@@ -175,7 +175,10 @@ def _alternate(supervised: _Runner, bare: _Runner, pairs: int) -> list[tuple[flo
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> Row:
-    """Return a row that fails only if the whole confidence interval of the ratio is above 1."""
+    """Return the result row of the CPU time per step.
+
+    The row counts as failed only if the whole confidence interval of the ratio is above 1.
+    """
     rng = random.Random(1)
     resampled = sorted(_ratio_of_means(rng.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
     low, high = resampled[RESAMPLES // 40], resampled[-RESAMPLES // 40]

@@ -43,7 +43,7 @@ def main() -> int:
     if not (VENV / "bin" / "pip").exists():
         free = shutil.disk_usage(ROOT).free / 1e9
         if free < NEEDED_GB:
-            return fail(f"the disk of {ROOT} has {free:.1f} GB free, but the environment needs up to {NEEDED_GB} GB")
+            return fail(f"the disk of {ROOT} has {free:.1f} GB free, but .venv needs up to {NEEDED_GB} GB")
         print_line("[1/3] creating .venv")
         made = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True)
         if made.returncode:
@@ -59,7 +59,7 @@ def main() -> int:
         if pip(title, arguments):
             return fail(LOG.read_text()[-2000:] + f"\ninstallation failed; the full output of pip is in {LOG}")
     stamp.write_text(" ".join([wanted.hexdigest(), *extras]))
-    print_line(f"environment ready in {time.monotonic() - started:.0f} s")
+    print_line(f".venv is ready after {time.monotonic() - started:.0f} s")
     return 0
 
 

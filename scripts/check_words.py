@@ -44,7 +44,7 @@ WORDS = (
     Word("doorbells?|rung", "notification, notify"),
     Word("tell|tells|told|telling", "report, return, log, send, encode"),
     Word("say|says|said", "report, return, log, send, encode"),
-    Word("nobody", "the party that is meant: no client, no worker"),
+    Word("nobody", "what is missing: no client, no worker"),
     Word("gone", "disconnected, missing, removed, unavailable"),
     Word("(?<!in[ -])flights?", "in-flight step"),
     Word("draw|draws|drew|drawn", "sample"),
@@ -52,7 +52,7 @@ WORDS = (
     Word("lam", "gae_lambda"),
     Word("pg loss", "policy_loss"),
     Word("owner ids?", "attempt, lease owner"),
-    Word("watchdogs?", "heartbeat (worker), stale (lease past), reaper"),
+    Word("watchdogs?", "heartbeat (worker), stale (lease expired), reaper"),
     Word("inference loops?", "prefill, decode"),
     Word("stop flags?", "stop request, desired state"),
 )

@@ -17,13 +17,13 @@ from common.analysis.stats import Summary, bootstrap_interval, mean, summarise, 
 from common.errors import InvalidInputError
 
 SIGNAL = "modulation"
-"""Key of the modulation, the only signal, in the results."""
+"""Name of the only signal, the modulation. The results use it as a key."""
 WINDOWS = 4
 """Number of consecutive parts ("windows") into which a trajectory is divided."""
 PHASE_T = 2.0
 """A phase change is reported where |Welch's t| between neighbouring windows is above this value."""
 EXTREME_SHARE = 10
-"""The results list the 1 / EXTREME_SHARE of the tokens with the highest modulations, and as many with the lowest."""
+"""One in EXTREME_SHARE tokens is listed as having a high modulation, and as many as having a low one."""
 SWEEP_KEYS = ("0.0", "0.5", "1.0")
 """The fixed modulations that `analyze_sweep` compares, as keys of its results."""
 
@@ -185,7 +185,9 @@ def analyze_sweep(texts: Mapping[str, str]) -> SweepAnalysis:
     """
     missing = [key for key in SWEEP_KEYS if key not in texts]
     if missing:
-        raise InvalidInputError(f"the sweep needs texts at {', '.join(SWEEP_KEYS)}; {', '.join(missing)} is missing")
+        raise InvalidInputError(
+            f"`texts` must have a text for each modulation ({', '.join(SWEEP_KEYS)}); {', '.join(missing)} is missing"
+        )
     statistics = {key: _text_statistics(texts[key]) for key in SWEEP_KEYS}
     low, high = statistics["0.0"], statistics["1.0"]
     deltas = {

@@ -1,4 +1,4 @@
-"""Runs the decoding child, and restarts it with smaller batches if it ran out of memory.
+"""Runs the child process that decodes a Parquet file, with smaller batches if it ran out of memory.
 
     for frame in decode_column(path, "text"):
         ...                                # SCHEMA, then TEXTS; may raise DecodingFailed

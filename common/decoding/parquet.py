@@ -42,7 +42,7 @@ def main() -> None:
     os.dup2(2, 1)  # keep output of libraries out of the frames
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     import pyarrow as pa
-    import pyarrow.parquet as pq  # before the limit is set, so that the library's own memory does not count
+    import pyarrow.parquet as pq  # imported before `limit_memory`, so that its own memory does not count
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)

@@ -72,7 +72,7 @@ class Window:
         for source, count in zip(sources, counts, strict=True):
             if count is not None:
                 to_score[source] = max(count, to_score[source] or 0)
-        # An `append` has followed every `remove`, so the first rows belong to the slots in use.
+        # `append` was called after every `remove`, so row i of `logits` and `hidden` belongs to slot i.
         existing = self.logits[:base], self.hidden[:base]
         (logits, hidden), scores = self._prefill_in_parts(base, list(index_by_prompt), to_score)
         if len(index_by_prompt) < len(prompts):
@@ -104,8 +104,9 @@ class Window:
         self.logits, self.hidden = self.model.decode(tokens, self._cache, scales)
 
     def remove(self, slot: int, *, clear: bool = False) -> None:
-        """Free a slot and move the last sequence into it. `logits` and `hidden` do not move, so `append` must follow.
+        """Free a slot and move the last sequence into it.
 
+        `logits` and `hidden` are not moved and are therefore wrong until the next `append`, which computes them again.
         `clear` must be set for a slot whose logits are not finite.
         """
         self._cache.remove(slot, clear=clear)

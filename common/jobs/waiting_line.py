@@ -28,7 +28,7 @@ HORIZON = 100
 """Number of waiting jobs per type whose start is predicted; predictions for jobs further back would be useless."""
 
 CountWorkers = Callable[[str], int | None]
-"""Returns the number of running workers of a queue; None if it is unknown."""
+"""A function that returns the number of running workers of a queue; None if it is unknown."""
 
 
 @dataclass(frozen=True)

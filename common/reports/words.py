@@ -1,4 +1,4 @@
-"""Formats numbers, times and texts from outside for Markdown, and escapes what could be read as markup."""
+"""Formats numbers, times and untrusted texts for Markdown, and escapes what could be read as markup."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def clipped(text: str, most: int) -> str:
 
 
 def code(text: str, *, cell: bool = False) -> str:
-    """Return a text as inline code on one line; `cell` escapes bars, which would end the cell of a table."""
+    """Return a text as inline code on one line. With `cell`, bars are escaped, as they would end a table cell."""
     flat = clipped(text, 300)
     flat = flat.replace("|", "\\|") if cell else flat
     longest = max((len(run) for run in re.findall("`+", flat)), default=0)

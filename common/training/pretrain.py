@@ -49,9 +49,9 @@ def pretrain(
 
     `directory` is the experiment's folder. With `resume` the training continues from its newest intact checkpoint.
     Without such a checkpoint, it starts from `initial_checkpoint` (a checkpoint folder restores the training state, a
-    file only the weights) or from new weights. The outcome COMPLETED means that the final model and
-    `evaluation_results/evaluation_results.json` are written. Every other outcome leaves a checkpoint. Only a training
-    that was stopped or drained while the corpus was tokenised leaves none.
+    file only the weights) or from new weights. If the function returns COMPLETED, the final model and
+    `evaluation_results/evaluation_results.json` are written. A training that was paused, stopped or drained leaves a
+    checkpoint, unless the request arrived while the corpus was tokenised.
 
     Raises ConfigError, DataError, CheckpointError and StorageError. Raises DivergedError, which names a checkpoint to
     resume, if a loss, a gradient norm or a validation loss is not finite.

@@ -59,7 +59,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("analyses")
-    op.execute("DELETE FROM experiments WHERE type = 'analysis'")  # the cascade deletes their jobs
+    op.execute("DELETE FROM experiments WHERE type = 'analysis'")  # ON DELETE CASCADE also deletes their jobs
     for table, condition in OLD_TYPES.items():
         _check_type(table, condition)
 

@@ -28,9 +28,9 @@ DESCRIPTORS_PER_CONNECTION = 2
 MIN_CONNECTIONS = 8
 """Lower bound of the cap on connections, even if the process may open only a few file descriptors."""
 SPARE = 64
-"""Number of connections that may wait to send a request, even above the cap when all other connections run a request. A
-new connection is closed only after SPARE later connections were accepted; therefore a health check is read even during
-a flood."""
+"""Number of connections that may be open without a request even if running requests reach the cap. When there are more,
+the one that has been idle longest is closed. A new connection therefore stays open until SPARE later ones were
+accepted, so that the api can read a health check even during a flood of connections."""
 MAX_CANDIDATES = 64
 """Maximum number of transfers that are compared to find the most stalled one."""
 STALLED_SECONDS = 5.0
@@ -106,8 +106,8 @@ class Connections:
         """True while the server shuts down. A connection that is accepted during the shutdown is closed at once."""
         self._metrics = metrics
         self._open: set[LimitedConnection] = set()
-        # Dictionaries keep the insertion order. The first connection of `_idle` has been idle for the longest time,
-        # that of `_transfers` without progress for the longest time.
+        # Dictionaries keep the insertion order. The first connection of `_idle` is the one that has been idle longest;
+        # the first one of `_transfers` has made no progress for the longest time.
         self._idle: dict[LimitedConnection, None] = {}
         self._transfers: dict[LimitedConnection, None] = {}
         self._swept_at: float | None = None

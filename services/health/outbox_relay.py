@@ -21,7 +21,7 @@ from common.logging import get_logger
 
 LISTEN = sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL))
 WAITING = sql.SQL("SELECT EXISTS (SELECT FROM outbox WHERE published_at IS NULL)")
-"""The query of a poll. It is ten times faster than a transaction that locks the rows."""
+"""The query that looks for unpublished rows. It is ten times faster than a transaction that locks the rows."""
 
 log = get_logger(__name__)
 

@@ -39,7 +39,7 @@ class PostgresServer(EmbeddedServer):
     """
 
     name = "PostgreSQL"
-    # PostgreSQL calls this a "fast shutdown": all sessions are ended, and the files are consistent.
+    # On SIGINT, PostgreSQL ends all sessions and leaves consistent files ("fast shutdown").
     _stop_signal = signal.SIGINT
 
     def __init__(

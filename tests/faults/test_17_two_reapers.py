@@ -1,4 +1,4 @@
-"""Fault 17 of 31: one of two reapers is killed or suspended while it works; the other one does the work once."""
+"""Fault 17 of 31: one of two reapers is killed or suspended while it works; the other one acts exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fault 31 of 31: a short soak test with all kinds of faults, and random histories of the transition code.
+"""Fault 31 of 31: a short soak test with all kinds of faults, and random sequences of actions on jobs.
 
 The long soak test (200 jobs, 30 minutes) is `python -m tests.faults.soak`, or `make faults FULL=1`.
 """
@@ -42,7 +42,7 @@ def test_fault_31_random_histories_of_the_transition_code_are_valid(seed: int, d
     limits = {"lm_training_concurrency": LIMIT, "other_concurrency": LIMIT}
 
     class Judged(Histories):
-        """Runs the random histories of the integration test; the checker also checks each history at its end."""
+        """Runs random actions as the integration test does; after each sequence, the checker reads the database."""
 
         def teardown(self) -> None:
             super().teardown()

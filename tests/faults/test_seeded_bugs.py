@@ -1,8 +1,8 @@
 """Real processes run with a known bug, and the checker must find each bug.
 
-The bugs are in `tests.faults.bugs`. The triggers in the database would refuse most writes of the bugs. They are
-disabled first, because the checker must find the bugs without their help. The rules of the checker are tested one by
-one in `test_checker.py`.
+The bugs are in `tests.faults.bugs`. The triggers in the database would refuse most writes of the bugs.
+Therefore the triggers are disabled, because the checker must find the bugs without their help. The rules of the checker
+are tested one by one in `test_checker.py`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ OPEN = "CREATE OR REPLACE FUNCTION {}_guard() RETURNS trigger LANGUAGE plpgsql A
 
 
 def open_guards(fleet: FaultFleet) -> None:
-    """Disable the triggers that refuse invalid writes, and the fixture's check of the history.
+    """Disable the triggers that refuse invalid writes, and the check that the fixture `fleet` makes after a test.
 
-    The test itself checks it.
+    The test itself runs the checker.
     """
     fleet.checked = False
     with fleet.sessions.begin() as session:

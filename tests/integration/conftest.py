@@ -24,7 +24,7 @@ TEMPLATE = "tidal_template"
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A temporary PostgreSQL server. Durability is off, because no test interrupts its power."""
+    """A temporary PostgreSQL server. Durability is off, because no test simulates a power failure."""
     server = PostgresServer(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off", "full_page_writes": "off"})
     server.start()
     yield server

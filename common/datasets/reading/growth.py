@@ -36,5 +36,5 @@ class Growth:
         if self._done > self._most:
             raise DataError(
                 f"{self._where}: {self._size:,} bytes unpack to more than {self._most / 2**20:,.0f} MiB of text, but "
-                "real text is not so repetitive; write the file again, or provide it uncompressed as .txt or .jsonl"
+                "real text is not so repetitive; if the text is correct, provide it uncompressed as .txt or .jsonl"
             )

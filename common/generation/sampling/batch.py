@@ -153,7 +153,7 @@ def apply_repetition_penalty(logits: Tensor, tokens: Tensor, penalty: Tensor, *,
     """Apply the repetition penalty to logits (n, V), in place.
 
     For each of the tokens (n, S), a positive logit is divided by penalty (n,), and any other logit is multiplied by it.
-    `equal_lengths` promises that no token is negative.
+    With `equal_lengths`, no token may be negative.
     """
     if tokens.shape[1] == 0:
         return

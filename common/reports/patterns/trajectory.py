@@ -93,8 +93,8 @@ def _across_prompts(batch: Mapping[str, Any]) -> list[str]:
     rows = [
         _row("Variance between prompts", between, spread, "betweenPromptVar"),
         _row("Variance within prompts", within, spread, "withinPromptVar"),
-        _row("Mean of the prompts", strategy.get("globalMean"), strategy, "globalMean"),
-        _row("Standard deviation of the prompts", strategy.get("globalStd"), strategy, "globalStd"),
+        _row("Mean of the prompts' means", strategy.get("globalMean"), strategy, "globalMean"),
+        _row("Standard deviation of the prompts' means", strategy.get("globalStd"), strategy, "globalStd"),
     ]
     blocks = [markdown_table(["Across prompts", "Value", "95 % interval"], rows, right=(1, 2))]
     if isinstance(between, int | float) and isinstance(within, int | float):

@@ -102,7 +102,7 @@ def delete_report(session: Session, report_id: str) -> None:
 
 
 def pattern_list() -> PatternList:
-    """Return the patterns, that is, the templates from which reports can be generated."""
+    """Return the templates from which reports can be generated."""
     return PatternList(
         patterns=[PatternReply.model_validate({"name": item.name, "about": item.about}) for item in PATTERNS.values()]
     )

@@ -56,7 +56,7 @@ def create(
     If the concurrency limit of the job type is reached, the job waits in the queue (`queuePosition`); with `queue`
     false, the reply is 409. Answers 429 `too_many_waiting` when `TIDAL_MAX_WAITING_JOBS` jobs are already waiting.
     """
-    require_schema(context.engine)  # an outdated database schema could store the job with another meaning
+    require_schema(context.engine)  # with an outdated database schema, the stored job could have another meaning
     if dry_run:
         response.status_code = 200
         return submission.predict_job(context, body)

@@ -1,4 +1,4 @@
-"""Describes problem documents for the OpenAPI document. `tidal_client.wire.problem` defines their type."""
+"""Describes error replies (problem documents) in the OpenAPI document. Their type is in `tidal_client.wire.problem`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REF = "#/components/schemas/{model}"
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the argument `responses` of a route for these statuses."""
+    """Return the argument `responses` of a route that answers errors with `statuses`."""
     content = {PROBLEM_TYPE: {"schema": {"$ref": REF.format(model="Problem")}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 

@@ -17,7 +17,7 @@ from services.cli.commands.doctor import HUB_CORPUS, hub_reachable
 from services.cli.output import format_size
 
 MOST_OF_NAME = 40
-"""The name of the link to a file ends with at most this number of last characters of the file's name."""
+"""Largest number of characters, counted from its end, that the name of a file contributes to the name of its link."""
 HUB_DOCUMENTS = 50_000
 """Number of documents used of the corpus from the Hugging Face hub. A training of some minutes reads fewer
 documents."""

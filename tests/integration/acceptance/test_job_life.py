@@ -41,7 +41,7 @@ def stack(control_plane: Stack) -> Iterator[Stack]:
     """A stack that has no workers at the beginning of the test, and no jobs that a worker could claim."""
     yield control_plane
     for job in control_plane.http.get("/api/jobs").raise_for_status().json()["jobs"]:
-        if job["status"] not in TERMINAL:  # only possible if the test has failed
+        if job["status"] not in TERMINAL:  # a job has not ended only if the test has failed
             control_plane.http.post(f"/api/jobs/{job['id']}/cancel")
     killed = control_plane.end(*set(control_plane.processes) - {"api", "health"})
     assert not killed, f"{killed} did not stop within 30 s of SIGTERM; see {control_plane.folder}"

@@ -120,7 +120,7 @@ def test_a_flood_of_guesses_is_rejected_without_affecting_the_right_token(
     guesses = [threading.Thread(target=guess) for _ in range(20)]
     for thread in guesses:
         thread.start()
-    while len(replies) < 20 - rejections.MOST_WAITING:  # MOST_WAITING requests are still delayed
+    while len(replies) < 20 - rejections.MOST_WAITING:  # then only MOST_WAITING requests are still delayed
         time.sleep(0.01)
     assert api.http.post("/api/jobs/x/cancel", headers=BEARER).status_code == 404
     with openai.OpenAI(base_url=f"{api.url}/v1", api_key=BEARER["Authorization"][7:], max_retries=0) as client:

@@ -35,7 +35,7 @@ class Serving:
         self.engine = Engine(self.admission, self.emitter, slots=slots, total_seconds=total_seconds)
 
     def handle(self, *request_ids: str) -> None:
-        """Submit these requests at once, and run the engine until all are answered."""
+        """Submit all requests at once, and run the engine until all are answered."""
         for request_id in request_ids:
             self.engine.submit(request_id)
         try:

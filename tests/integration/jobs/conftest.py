@@ -1,4 +1,4 @@
-"""The fixture `desk`: a `Desk` for the jobs of a new database."""
+"""The fixture `desk`, with which tests submit, claim and read jobs in a new database."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from tests.integration.jobs.desk import Desk
 
 @pytest.fixture
 def desk(sessions: sessionmaker[Session], settings: Settings) -> Desk:
-    """Return a `Desk` for a database that contains only the jobs of this test."""
+    """Return shortcuts for submitting, claiming and reading jobs. The database contains only jobs of this test."""
     return Desk(sessions, settings)

@@ -213,7 +213,7 @@ def test_lost_notifications_of_pending_jobs_are_repeated(desk: Desk, engine: Eng
     # Too early: notifications count as lost only after some seconds.
     assert run_sweep(engine, quiet, desk.settings).notifications == 0
     desk.sql("UPDATE jobs SET updated_at = now() - interval '16 seconds'")
-    assert run_sweep(engine, quiet, desk.settings).notifications == 4  # four is the limit of the type
+    assert run_sweep(engine, quiet, desk.settings).notifications == 4  # at most 4 evaluations may run
     assert quiet.notified == ["training"] * 4
     assert run_sweep(engine, quiet, desk.settings).notifications == 0  # the notifications are still in the queue
 

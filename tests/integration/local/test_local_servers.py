@@ -157,7 +157,7 @@ def test_a_folder_that_was_deleted_can_be_made_anew(kind: type[EmbeddedServer], 
             assert home not in [path for path, _ in unused_data()]
             second.stop()
             shutil.rmtree(home)
-            aside.rename(home)  # the data still exists and accepts the old password
+            aside.rename(home)  # the old data, with which the server accepts the old password
             write_state(folder / "server.json", old)
             third = PostgresServer(folder)
             third.start()
@@ -177,7 +177,7 @@ def test_a_busy_backend_of_a_killed_postmaster_is_no_obstacle(postgres: Postgres
     sleeper.start()
     postmaster = postgres.pid
     assert postmaster is not None
-    os.kill(backend, signal.SIGSTOP)  # a stopped backend does not notice that the postmaster has ended
+    os.kill(backend, signal.SIGSTOP)  # a suspended backend does not notice that the postmaster has ended
     os.kill(postmaster, signal.SIGKILL)
     try:
         postgres.start()

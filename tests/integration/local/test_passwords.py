@@ -29,14 +29,14 @@ COMPOSE = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text(encodin
 
 
 def passed(service: str) -> dict[str, str]:
-    """Return the environment that compose gives a service, with `password` in place of the variables of `.env`."""
+    """Return the environment variables that compose gives a service, with PASSWORD for the variables of `.env`."""
     given = COMPOSE[service]["environment"]
     return {name: PASSWORD if str(value).startswith("${") else str(value) for name, value in given.items() if value}
 
 
 @pytest.fixture
 def odd_role(postgres: PostgresServer, empty_database_url: str) -> Iterator[str]:
-    """Return the database URL for a role with this password."""
+    """Create a role whose password is PASSWORD, and return its database URL without the password."""
     url = make_url(empty_database_url)
     with psycopg.connect(
         host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database, autocommit=True

@@ -19,7 +19,7 @@ ODD_TEXT = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg · 🐈"
 
 
 class Chunks(httpx.SyncByteStream):
-    """A response body that arrives in these chunks."""
+    """A response body that arrives chunk by chunk."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = chunks

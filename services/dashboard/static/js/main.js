@@ -1,4 +1,4 @@
-// The entry point of the dashboard. It shows the page for the current address inside the frame.
+// The entry point of the dashboard. It shows the page for the current address inside `Shell`.
 import { Component, html, render, useEffect, useLayoutEffect } from "./lib/html.js";
 import { Problem, refreshSession } from "./lib/api.js";
 import { route, useTitle } from "./lib/router.js";
@@ -53,7 +53,7 @@ function pageOf({ parts, page }) {
 }
 
 /**
- * If a page fails to render, shows the error inside the frame until the address changes.
+ * If a page fails to render, shows the error in place of the page until the address changes.
  *
  * @extends {Component<{at: string, children: Ui.Children}, {error?: Ui.Failure, at?: string}>}
  */

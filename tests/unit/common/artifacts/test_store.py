@@ -150,7 +150,7 @@ def test_a_training_that_prunes_meanwhile_disturbs_no_listing(store: ArtifactSto
             made.mkdir()
             for name in ("weights.safetensors", "training_state.pt", "manifest.json"):
                 (made / name).write_text("{}")
-            # `CheckpointManager.prune` deletes in the same order.
+            # `CheckpointManager.prune` also deletes the manifest first.
             (made / "manifest.json").unlink()
             shutil.rmtree(made)
 

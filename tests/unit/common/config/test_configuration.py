@@ -1,4 +1,4 @@
-"""Configurations are checked on construction, errors name the key and the fix, and the guide matches the code."""
+"""Configurations are checked on construction, errors name the key and the fix, and the docs match the code."""
 
 from __future__ import annotations
 

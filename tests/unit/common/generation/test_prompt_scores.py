@@ -1,4 +1,4 @@
-"""Log-probabilities of a prompt equal those from the logits of the unpacked model."""
+"""The log-probabilities that the engine returns for a prompt equal those from the logits of `TransformerLM`."""
 
 from __future__ import annotations
 

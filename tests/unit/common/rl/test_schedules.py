@@ -1,4 +1,7 @@
-"""Schedules and adaptive coefficients equal the original, or numbers computed by hand where the original is wrong."""
+"""Schedules and adaptive coefficients equal those of the original project.
+
+Where the original project is wrong, they equal numbers computed by hand.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ export function useLoad(load, deps, { every = 0 } = {}) {
     return () => stops.forEach((stop) => stop());
   }, [state.error]);
   useEffect(() => {
-    // While the server does not answer, these requests detect when it answers again.
+    // While the server does not answer, a request every 2 s detects when it answers again.
     const pause = isTemporary(state.error) ? 2000 : every;
     if (!pause) return undefined;
     const timer = setInterval(() => !document.hidden && again(), pause);
