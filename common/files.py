@@ -31,7 +31,8 @@ bytes."""
 def path_problem(name: str) -> str | None:
     """Return why no file can have this name or relative path, or None if a file can have it.
 
-    Check a name from outside with it before using the name as a path, which could raise OSError or ValueError.
+    Check every name from outside with this function first; using an impossible name as a path could raise OSError or
+    ValueError.
     """
     if "\0" in name:
         return "contains a NUL character"

@@ -73,7 +73,7 @@ def save_model(model: TransformerLM, path: str | Path) -> Path:
     sidecar = _sidecar(path)
     if path.suffix not in (".safetensors", ".pth"):
         raise CheckpointError(
-            f"{path}: a model is saved as .safetensors or .pth, not with {path.suffix or 'no suffix'}"
+            f"{path}: a model file needs the suffix .safetensors or .pth, found {path.suffix or 'none'}"
         )
 
     def write(temporary: Path) -> None:

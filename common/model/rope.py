@@ -1,7 +1,7 @@
 """Rotary position embedding (Su et al., arXiv 2104.09864) in the half-split layout of the original checkpoints.
 
 The rotation is `x · cos + r(x) · sin` with r([a, b]) = [−b, a] on the two halves of a head and angle(pos, i) = pos ·
-theta^(−2i/K). Positions beyond the trained context are not supported.
+theta^(−2i/K), where K is the width of a head. Positions beyond the trained context are not supported.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str,
             if message["event"] == EVENT_DONE:
                 return
         raise UnavailableError(
-            f"the generation ended before the text was complete (exit status {process.wait()}); see above"
+            f"the generation ended before the text was complete (exit status {process.wait()}); "
+            "its output above shows the reason"
         )
     finally:
         process.kill()

@@ -46,7 +46,7 @@ class RunningRequest:
             logit_bias=tuple(request.logit_bias.items()),
         )
         prompt = _encode_request_prompt(request, model)
-        # All choices have the same prompt, so only the first one computes its scores.
+        # All choices have the same prompt, so only the first choice computes the scores of the prompt.
         without_scores = settings.model_copy(update={"score_prompt": False})
         self.choices = [
             Continuation(

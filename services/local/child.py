@@ -24,7 +24,7 @@ LAUNCHER = Path(__file__).with_name("launch.py")
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 HEALTHY_SECONDS = 60.0
-"""Run time in seconds after which a process that ends is restarted with the shortest delay again."""
+"""A process that ends after running for at least this number of seconds is restarted with the shortest delay."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Histories(RuleBasedStateMachine):
         self.ended: dict[str, str] = {}
 
     def owner(self, function: Any, owned: tuple[str, int], *arguments: Any, **named: Any) -> None:
-        """Call `function` as the owner of an attempt; assert that a write of an outdated attempt is rejected."""
+        """Call `function` as the owner of an attempt; if the attempt is outdated, assert that the call is rejected."""
         job_id, attempt = owned
         if self.desk.job(job_id).attempt == attempt:
             self.attempt(function, job_id, attempt, *arguments, **named)

@@ -67,7 +67,7 @@ def test_a_stop_request_is_obeyed_during_a_long_library_call(
     (tmp_path / "cache").mkdir()
     lock = tmp_path / "cache" / f"{_cache_name(STORIES)}.lock"
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # simulates another process that builds the cache
+        fcntl.flock(file, fcntl.LOCK_EX)  # this test acts as another process that builds the cache
         with pytest.raises(StoppedWhileLoading):
             load_corpus(STORIES, tmp_path, hooks)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [lock.name]

@@ -65,7 +65,7 @@ def test_a_status_is_printed_once_and_quiet_ones_are_not() -> None:
         for status, attempt in (("provisioning", 1), ("starting", 1), ("running", 1), ("running", 1), ("running", 2))
     ]
     assert lines == [[], [], ["running"], [], ["running (attempt 2)"]]
-    assert view.job.payload is not None  # kept, although events of type job-update have no payload
+    assert view.job.payload is not None  # the view keeps the payload, although job-update events have none
 
 
 def test_a_failure_shows_its_reason() -> None:

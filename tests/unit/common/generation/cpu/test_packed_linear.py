@@ -1,4 +1,4 @@
-"""Packed layers compute nearly the results of the original layer, and no row influences another."""
+"""Packed layers compute almost the same results as the original layers, and no row influences another."""
 
 from __future__ import annotations
 
