@@ -1,4 +1,4 @@
-"""The contents of charts (lines or bars with labels), and tables of the last values of lines and the values of bars."""
+"""The contents of charts: lines or bars with labels. `end_values` returns the values of a chart as a table."""
 
 from __future__ import annotations
 
