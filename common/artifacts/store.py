@@ -48,7 +48,7 @@ class ArtifactFile:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A final file, or a checkpoint folder with a manifest, from which a model or policy can be loaded.
+    """A file with a final model or policy, or a checkpoint folder with a manifest.
 
     `kind` is "final" or "step". `policy` is true for controllers and false for language models. `best` is true for the
     checkpoint that `best.json` names.
@@ -158,7 +158,7 @@ class ArtifactStore:
         return sorted(_existing(_walk(folder), folder), key=lambda file: file.name)
 
     def checkpoint_files(self, experiment_id: str) -> list[CheckpointFile]:
-        """Return the final files, then the checkpoint folders with a manifest, newest step first.
+        """Return the files of final models and policies, then the checkpoint folders with a manifest, newest first.
 
         Files that are deleted while this method runs, for example because a training prunes checkpoints, are omitted.
         """

@@ -24,7 +24,7 @@ MOST_FILE_NAME_BYTES = 255
 """Largest number of bytes in a file name, as the file systems of Linux and macOS allow."""
 MOST_SHOWN = 200
 """Largest number of characters of a name that an error message quotes."""
-FORMS = f"{BUILTIN_STORIES}, a dataset, a {', '.join(SUFFIXES)} file, or owner/name of a Hugging Face dataset"
+FORMS = f"{BUILTIN_STORIES}, an uploaded dataset, a {', '.join(SUFFIXES)} file, or owner/name on the Hugging Face Hub"
 RULE = f"use 1 to {MOST_NAME} letters, digits, '.', '_' and '-', first a letter or digit, without a file suffix"
 
 

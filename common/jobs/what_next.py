@@ -79,7 +79,7 @@ def _stale(job: Job, now: datetime, settings: Settings) -> str:
         remaining = span(quarantine_end - now)
         parts.append(f"The worker may still recover; otherwise, in {remaining}, the job {_outcome(job, settings)}.")
     else:
-        parts.append(f"At the next sweep, the job {_outcome(job, settings)}.")
+        parts.append(f"At the reaper's next pass, the job {_outcome(job, settings)}.")
         if (now - quarantine_end).total_seconds() > OVERDUE_SECONDS + settings.reaper_contact_seconds:
             parts.append(HEALTH_OVERDUE)
     return " ".join(parts)
@@ -113,7 +113,7 @@ def _lease(job: Job, now: datetime, settings: Settings) -> str:
     since_renewal = settings.lease_seconds - remaining
     if remaining < 0:
         late = f" {HEALTH_OVERDUE}" if -remaining > OVERDUE_SECONDS + settings.reaper_contact_seconds else ""
-        return f"Its lease expired {span(-remaining)} ago; the next sweep marks the job as stale.{late}"
+        return f"Its lease expired {span(-remaining)} ago; the reaper soon marks the job as stale.{late}"
     if since_renewal <= 2.5 * settings.lease_renew_seconds:
         return ""
     until_pause = settings.trainer_pause_seconds - since_renewal

@@ -53,7 +53,7 @@ class ClientOptions:
 COMMANDS = ClientOptions(answer_timeout=5.0, connect_timeout=5.0, idle_check=CHECK_SECONDS)
 """Options for short commands of callers that can wait some seconds, such as the publisher and checks of Redis."""
 WORKER_COMMANDS = ClientOptions(answer_timeout=2.0, connect_timeout=2.0)
-"""Options for threads of workers, which must not block for long and retry failed commands themselves."""
+"""Options for threads of workers. They retry failed commands themselves, and must not be blocked for long."""
 DISPLAY_READS = ClientOptions(answer_timeout=0.5, connect_timeout=0.5)
 """Options for reads whose result is only displayed; without an answer, the caller continues."""
 LONG_COMMAND = ClientOptions(answer_timeout=10.0, connect_timeout=5.0)

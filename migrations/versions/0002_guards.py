@@ -1,6 +1,6 @@
 """Let the database enforce status transitions and the fencing of checkpoints, and refuse changes of events.
 
-Revision 0002. Each UPDATE that changes the status of a job sets the column `moved_by` to the writer, for example worker
+Revision 0002. Each UPDATE that changes the status of a job sets the column `moved_by` to the writer, for example owner
 or reaper. The trigger checks (old status, new status, writer) against the table in common.jobs.status and clears the
 column. docs/decisions/0034 explains why.
 """

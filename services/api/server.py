@@ -34,7 +34,7 @@ ACCEPT_AGAIN_SECONDS = 0.05
 
 
 class ApiServer(uvicorn.Server):
-    """A uvicorn server that limits its connections, and closes the stream hub before it waits for open requests."""
+    """A uvicorn server that limits its connections, and ends all streams before it waits for open requests."""
 
     def __init__(self, config: uvicorn.Config, context: Context, connections: Connections) -> None:
         super().__init__(config)

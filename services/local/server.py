@@ -93,7 +93,7 @@ class EmbeddedServer:
             self._remove_leftovers()
             home = self._home()
             if home != self.folder and not (self.folder / "server.json").exists():
-                # The data cannot be used, because its password was in the deleted folder.
+                # An earlier folder with this path was deleted, and with it the password of the data in `home`.
                 self.aside = move_aside(home)
             old = self._state or read_state(self.folder / "server.json")
             port = choose_port(self._wanted_port, old.port if old else None, name=self.name)

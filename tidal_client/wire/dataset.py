@@ -18,8 +18,8 @@ class DatasetReply(Reply):
 
     name: str
     status: Annotated[DatasetStatus, OpenEnum()]
-    """With `uploaded`, no job tokenises the dataset at present. With `tokenising`, a job runs. With `ready`, the tokens
-    exist. With `failed`, `error` contains the reason."""
+    """With `uploaded`, no job tokenises the dataset at present. With `tokenising`, a job does so. With `ready`, the
+    tokens exist. With `failed`, `error` contains the reason."""
     format: Annotated[DatasetFormat, OpenEnum()]
     text_field: str
     """For jsonl and parquet: name of the field or column that contains the text."""
