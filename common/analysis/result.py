@@ -28,7 +28,7 @@ _SEED_RANGE = 2**63
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """Samples of one prompt, to be generated with the same settings and with the seeds `seed`, `seed` + 1, …"""
+    """Samples of one prompt. They have the same gating mode and modulation, and the seeds `seed`, `seed` + 1, …"""
 
     prompt: str
     gating_mode: GatingMode

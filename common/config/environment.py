@@ -88,7 +88,7 @@ def warn_of_renamed(
 
 
 def _not_yet_warned(names: Collection[str], environ: MutableMapping[str, str]) -> list[str]:
-    """Return those `names`, sorted, that `environ` does not yet record as warned about, and record them there."""
+    """Return, sorted, those `names` that are not yet in the variable WARNED_NAMES of `environ`; add them to it."""
     warned = set(environ.get(WARNED_NAMES, "").split(",")) - {""}
     new = set(names) - warned
     if new:

@@ -74,7 +74,7 @@ class ChunkLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a result of `state_dict`. Raises DataError if its data, context length or seed differ."""
+        """Continue from a result of `state_dict`. Raises DataError if it is of other data, context length or seed."""
         current = self.state_dict()
         differing = [key for key in ("seed", "num_chunks", "length") if state.get(key) != current[key]]
         if differing:

@@ -135,13 +135,13 @@ def _export_policy(
 
 
 def origin(source: Path) -> str:
-    """Return a short origin of the source: experiment and file if it is in an experiment's folder, else its name."""
+    """Return where `source` comes from: `<experiment>/<file>`, or its name if it is not in an experiment's folder."""
     experiment = experiment_folder(source)
     return source.name if experiment is None else f"{experiment.name}/{source.relative_to(experiment).as_posix()}"
 
 
 def find_evaluation(source: Path) -> Mapping[str, Any] | None:
-    """Return the evaluation results in the source's experiment if they belong to this file, otherwise None."""
+    """Return the evaluation results of `source` from the experiment that contains it; None if there are none."""
     experiment = experiment_folder(source)
     return None if experiment is None else huggingface.read_evaluation(experiment, source.stem)
 

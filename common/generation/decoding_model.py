@@ -50,7 +50,7 @@ class DecodingModel:
         self.device = model.device
         self.precision = Precision(precision)
         self._embedding = model.token_embeddings.weight.detach()
-        # The first half of the tables is enough, because both halves of a head have the same frequencies.
+        # The second half of the rotary tables is not needed, because it equals the first half.
         half = self.config.head_dim // 2
         self._rotations = torch.complex(model.rope_cos[:, :half].float(), model.rope_sin[:, :half].float())
         self._layers = self._packed(model, self.precision)

@@ -93,7 +93,7 @@ class MetricsWriter:
                 )
         self._indexes = {kind: MetricIndex(directory, kind) for kind in keys.METRIC_KINDS}
         self._indexed = dict.fromkeys(keys.METRIC_KINDS, 1)
-        """{kind: number of segments when its index was last updated}."""
+        """{kind: number of segments of this kind when its index was last updated}."""
         self._stream_behind = False
         """Whether the archive has lines that were not yet sent to the Redis streams."""
         self._disk_failed = False

@@ -20,8 +20,8 @@ HELP_ARGUMENTS = {"help", "description", "epilog", "short_help"}
 OUTPUT_CALLS = {"print", "echo", "rule", "prompt", "confirm", "secho", "_print", "assemble", "Text"}
 DIRECTIVE = re.compile(r"#\s*(!|noqa|type:|pragma|fmt:|ruff:|mypy:|-\*-)")
 NO_PLAIN_TEXTS = ("tests/", "migrations/", "common/data/stor")
-"""Beginnings of the paths of files in which every string that is not a message is data: test data, SQL, or a sentence
-of the built-in corpus."""
+"""Beginnings of the paths of files whose strings of the kind "text" are not collected, because they are data: test
+data, SQL, or sentences of the built-in corpus."""
 PROGRAM_TEXT = re.compile(
     r"\s*(set transaction|select|insert into|update|delete from|create|alter|drop|with)\b(?-i:[^.]*$)"
     r"|\s*(from|import|def|class)\b(?-i:[^.]*$)"

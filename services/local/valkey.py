@@ -65,8 +65,8 @@ class ValkeyServer(EmbeddedServer):
             "save": '""',
             "appendonly": "yes",
             "appendfsync": "everysec",
-            # With this, Valkey detects within half a minute that a client's host has lost power
-            # (`common.redis.presence`).
+            # With this option, Valkey detects within half a minute that a client's host has lost power. The presence
+            # of processes depends on this (`common.redis.presence`).
             "tcp-keepalive": "15",
             "maxmemory": "1gb",
             "maxmemory-policy": "noeviction",

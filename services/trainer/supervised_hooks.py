@@ -128,7 +128,7 @@ class SupervisedHooks(DiskHooks):
         """Report progress to the supervisor, at most five times a second.
 
         The first call also reports that the training is running, and rewinds the metrics of earlier attempts. Progress
-        that was not sent because of the limit is sent with the next phase or at the end.
+        that this limit has held back is sent with the next phase or at the end.
         """
         if not self._running:
             self._running = True

@@ -40,9 +40,9 @@ BACKLOG_BYTES = 1024 * 1024
 This is enough, because a trainer prints little while it waits for free disk space.
 """
 CLOSE_SECONDS = 2.0
-"""Longest time in seconds for which `close` waits for the end of the pipe. Afterwards it waits as long for Redis.
+"""`close` waits at most this number of seconds for the end of the pipe, and then at most as many seconds for Redis.
 
-A grandchild may hold the pipe open, and Redis may not answer.
+Both waits need a limit, because a grandchild may hold the pipe open, and Redis may not answer.
 """
 
 
@@ -123,7 +123,7 @@ class LogCapture:
         poller = select.poll()
         poller.register(self._read_fd, select.POLLIN | select.POLLHUP)
         read_after_stop = 0
-        while read_after_stop < PIPE_BYTES:  # A grandchild may never stop writing, but `close` must end.
+        while read_after_stop < PIPE_BYTES:  # A limit, because a grandchild may never stop writing.
             if not poller.poll(200):
                 if self._stop.is_set():
                     return

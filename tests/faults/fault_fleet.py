@@ -1,4 +1,4 @@
-"""Runs the processes of a fault test with the timers of this run. At the end, all jobs must have ended correctly."""
+"""Runs the processes of a fault test with given timers. At the end, all jobs must have ended correctly."""
 
 from __future__ import annotations
 

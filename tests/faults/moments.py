@@ -24,7 +24,7 @@ from tests.integration.worker.fleet import LONG
 TAKEOVER_REST = 10.0
 """Time in seconds for the parts of a takeover that no timer covers: notification, claim and start of the trainer.
 
-A takeover lasts from kill -9 of a worker to the next attempt; in production, a takeover may take up to 95 s.
+A takeover lasts from the loss of a worker to the first step on another one (`takeover_seconds`).
 """
 BEYOND_PENDING = ("provisioning", "starting", "running")
 

@@ -57,7 +57,7 @@ def new_engine(model: DecodingModel, *, slots: int = 1) -> BatchEngine:
 
 
 class DeviceEngine:
-    """One running batch over one model; not thread-safe. `graphs` and `compiled` are as in `GraphSteps`."""
+    """One running batch over one model; not thread-safe. `graphs` and `compiled` are passed to `GraphSteps`."""
 
     def __init__(
         self,

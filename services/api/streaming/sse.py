@@ -54,7 +54,7 @@ def parse_cursor(given: str, location: str) -> StreamId:
 
 @dataclass(frozen=True, slots=True)
 class StreamSource:
-    """One requested stream: its Redis key, the client's cursor, and the function that reads the state of a snapshot."""
+    """One requested stream: its Redis key, the client's cursor, and the function that reads the data of a snapshot."""
 
     key: str
     cursor: StreamId | None
@@ -66,7 +66,7 @@ class StreamSource:
 async def stream(context: Context, source: StreamSource) -> LiveStream:
     """Return the response that sends one stream.
 
-    Raises what `source.state` raises, and RedisError (503), before the first byte.
+    Raises the errors of `source.state`, and RedisError (503), but none after the first byte has been sent.
     """
     context.stream_clients.require_room()
     return LiveStream(await _open(context, source), context.stream_clients)
@@ -76,7 +76,7 @@ async def streams(context: Context, sources: Mapping[str, StreamSource]) -> Live
     """Return one response for several streams. A `topic` event names the stream to which the next events belong.
 
     For a stream that does not exist, the response contains an `error` event; the other streams continue. Raises
-    RedisError and errors that affect all streams (503) before the first byte.
+    RedisError and errors that affect all streams (503), but none after the first byte has been sent.
     """
     context.stream_clients.require_room()
     opened = await asyncio.gather(*(_open_or_error(context, source) for source in sources.values()))

@@ -67,7 +67,7 @@ def sweep() -> None:
         return
     reaped = done.reaped
     out.print(
-        f"{reaped.stale} marked stale, {reaped.requeued} back in the queue, {reaped.cancelled} cancelled, "
+        f"Jobs: {reaped.stale} marked stale, {reaped.requeued} back in the queue, {reaped.cancelled} cancelled, "
         f"{reaped.failed} failed; {done.notifications} notifications sent, {done.published} messages published."
     )
 

@@ -75,7 +75,8 @@ class Documented:
 
     def _note(self, method: str, path: str, status: int) -> None:
         operation = self._document()["paths"].get(path, {}).get(method.lower())
-        # 500 comes from faults that tests inject; 204 is also logged for a client that has disconnected.
+        # 500 and 204 need not be documented: 500 comes from faults that tests inject, and a client that has
+        # disconnected is recorded with 204.
         if operation is not None and str(status) not in operation["responses"] and status not in (204, 500):
             self._surprises.add(f"{method} {path}: {status}")
 

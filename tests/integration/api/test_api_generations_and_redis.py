@@ -34,7 +34,7 @@ def ask(api: Api, *, stream: bool) -> httpx.Response:
 
 
 def outcome(reply: httpx.Response) -> str:
-    """Return "done", or the code of the error."""
+    """Return "done" if the reply is complete, otherwise the code of its error."""
     if reply.status_code != 200:
         return str(reply.json()["code"])
     if not reply.headers["content-type"].startswith("text/event-stream"):

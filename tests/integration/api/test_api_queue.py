@@ -53,7 +53,7 @@ def test_the_queue_contains_waiting_jobs_limits_and_workers(api: Api, redis_clie
     predicted, updated = (datetime.fromisoformat(time) for time in (job_view["predictedStart"], job_view["updatedAt"]))
     assert 290 < (predicted - updated).total_seconds() < 330
     behind = api.http.get(f"/api/jobs/{second['id']}").json()
-    assert (behind["queuePosition"], behind["predictedStart"]) == (2, None)  # no job has finished yet
+    assert (behind["queuePosition"], behind["predictedStart"]) == (2, None)  # no finished job from which to estimate
     page = {job["id"]: job["predictedStart"] for job in api.http.get("/api/jobs").json()["jobs"]}
     assert page[running["id"]] is None and page[first["id"]] is not None
 

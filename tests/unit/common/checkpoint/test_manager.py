@@ -140,7 +140,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_the_old_checkpoint(tmp_path: 
     manager = CheckpointManager(tmp_path, keep_last=1)
     fill(manager, 1)
     big = {"w": torch.zeros(200_000)}
-    for limit in (100_000, 810_000):  # the first limit is reached in the weights, the second one in the state
+    for limit in (100_000, 810_000):  # full within the weights file, then within the state file
         with largest_file(limit), pytest.raises(StorageError, match="what was written before is intact"):
             manager.save(2, big, {"exp_avg": torch.zeros(300_000)}, meta={})
     latest = manager.latest()

@@ -182,7 +182,7 @@ def test_a_packed_model_gives_the_logits_of_the_model_with_and_without_gates(tok
 
 @pytest.mark.parametrize("gates_trained", [False, True])
 def test_int8_results_equal_those_of_a_batch_of_one_to_the_last_bit(gates_trained: bool) -> None:
-    """With bfloat16 activations, a difference in the last bit would grow over the steps.
+    """int8 layers round their inputs to bfloat16, so a difference in the last bit would grow over the steps.
 
     Prompt lengths and modulations differ between the sequences.
     """
