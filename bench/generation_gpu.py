@@ -185,7 +185,7 @@ def product_rate(device: torch.device) -> float:
 
 
 def seconds_of(work: Callable[[], object], times: int = 20) -> float:
-    """Call `work` several times (`times`) and return its median seconds, measured by CUDA events."""
+    """Return the median seconds of `times` calls of `work`, measured by CUDA events."""
     work()
     make_event: Any = torch.cuda.Event
     found = []
@@ -200,7 +200,7 @@ def seconds_of(work: Callable[[], object], times: int = 20) -> float:
 
 
 def step_seconds(model: DecodingModel, batch: int, bandwidth: float, rate: float) -> float:
-    """Return the physical lower limit, in seconds, of a step in the middle of a sequence."""
+    """Return the physical lower limit, in seconds, of the step after which half of the new tokens are generated."""
     c = model.config
     layer = 4 * c.d_model * c.d_model + 2 * c.d_model * c.ffn_dim
     multiplied = c.num_layers * layer + c.d_model * c.vocab_size

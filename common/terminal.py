@@ -61,7 +61,7 @@ class WholeWordTable(Table):
 def _column_widths(available: int, smallest: list[int], largest: list[int]) -> list[int]:
     """Return column widths between `smallest` and `largest`.
 
-    Columns that need the least extra width are served first.
+    Columns that need the least width beyond `smallest` get it first.
     """
     widths, remaining = list(smallest), available - sum(smallest)
     order = sorted(range(len(largest)), key=lambda index: largest[index] - smallest[index])

@@ -59,7 +59,7 @@ class CheckpointInfo:
     size_bytes: int
     """Total size of weights and training state in bytes."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """Kind of the checkpoint ("lm" or "rl"), configuration of the model, and similar values."""
+    """Kind of the checkpoint ("lm" or "rl"), configuration of the model, and other values that describe it."""
 
 
 @dataclass(frozen=True)

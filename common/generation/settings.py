@@ -31,7 +31,7 @@ class GenerationSettings(SamplingParameters):
 
     `modulation_config`: the modulation map; None means the policy's own map in mode `learned`, else the default map.
     `sample_actions`: whether the learned modulation is sampled; otherwise it is the policy's deterministic action.
-    `episode_length`: number of tokens that entry 58 of the observation is divided by; None means `max_tokens`.
+    `episode_length`: entry 58 of the observation is the number of tokens divided by this; None means `max_tokens`.
     `ignore_end_of_text`: whether generation continues after the end-of-text token.
     `stop`: strings at which the text ends; the string that is found first is not part of the text.
     `top_log_probs`: number of most likely tokens that are returned with each token.
@@ -66,7 +66,7 @@ class GenerationSettings(SamplingParameters):
             raise InvalidInputError("gating mode learned needs a controller; give a policy, or choose another mode")
         if self.policy is not None and self.policy.observation_dim != OBSERVATION_DIM:
             raise InvalidInputError(
-                f"the controller needs {self.policy.observation_dim} observed values, not {OBSERVATION_DIM}. "
+                f"the controller needs {self.policy.observation_dim} observed values, but gets {OBSERVATION_DIM}. "
                 "Choose a controller that was trained with this version"
             )
         if self.gating_mode is not GatingMode.NONE:

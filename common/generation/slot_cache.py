@@ -156,7 +156,7 @@ class SlotCache:
         self.lengths.pop()
 
     def _lines_of_first_positions(self) -> Tensor:
-        """Return the index of position 0 of each slot and head in the (slots·H·capacity, K) view, (slots, H)."""
+        """Return (slots, H): the index of position 0 of each slot and head in the view (slots·H·capacity, K)."""
         _, slots, heads, capacity, _ = self.keys.shape
         return (torch.arange(slots * heads, device=self.keys.device) * capacity).view(slots, heads)
 

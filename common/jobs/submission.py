@@ -199,7 +199,10 @@ def _parent_checkpoint(session: Session, parent_id: str, job_type: JobType, *, n
     if parent is None:
         raise NotFoundError(f"resumeFrom: there is no job {parent_id!r}")
     if parent.finished_at is None:
-        raise ConflictError(f"resumeFrom: job {parent_id} is {parent.status}; signal it instead", code="job_is_live")
+        raise ConflictError(
+            f"resumeFrom: job {parent_id} is {parent.status}, but must have ended; send a paused job the signal resume",
+            code="job_is_live",
+        )
     if parent.type != job_type or job_type not in RESUMABLE:
         raise InvalidInputError(
             f"resumeFrom: {with_article(job_type)} job cannot resume from {with_article(parent.type)} job"

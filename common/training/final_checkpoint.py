@@ -2,7 +2,7 @@
 
 If the write fails and there is no older checkpoint, the stop request decides. A pause would lose the work, so the
 training ends with an error; if the disk is full, the worker then returns the job to the queue, to start again when
-there is space. A request to stop or drain is obeyed even without a checkpoint. A training that has taken all its steps,
+the disk has free space. A request to stop or drain is obeyed even without a checkpoint. A training that has taken all its steps,
 or was requested to complete, still tries to write its final files. Except for a pause, the event `checkpoint_failed` is
 reported.
 """
@@ -29,7 +29,7 @@ class FinalSavable(Savable, Protocol):
 
 
 def save_finished_state(state: Savable, hooks: TrainingHooks) -> None:
-    """Save the state of a training whose steps have ended, as soon as the disk has space.
+    """Save the state of a training whose steps have ended, as soon as the disk has free space.
 
     Raises StoppedWaiting on a stop request during the wait, StorageError for any other error of the disk.
     """
@@ -40,10 +40,10 @@ def save_finished_state(state: Savable, hooks: TrainingHooks) -> None:
 def write_final_checkpoint(
     state: FinalSavable, hooks: TrainingHooks, request: StopRequest | None
 ) -> StopRequest | None:
-    """Write the last checkpoint and return the stop request that then applies.
+    """Write the last checkpoint and return the stop request that the training then obeys.
 
-    Waits for disk space only if `request` does not end the training early; a stop request during that wait replaces
-    `request`.
+    If `request` does not end the training early, waits until the disk has free space. A stop request that arrives
+    during this wait is returned in place of `request`.
     """
     if request in (None, StopRequest.COMPLETE):
         try:

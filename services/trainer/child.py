@@ -84,7 +84,7 @@ def _execute(channel: Channel, start: Start) -> int:
         outcome = handler(job, JobPaths(store, Path(start.data_dir)), hooks)
     except DiskFullError as error:
         # The disk became full at a point where the work cannot wait. The job returns to the queue, and its next attempt
-        # first waits for space.
+        # first waits until the disk has free space.
         hooks.event("checkpoint_failed", reason=error.message, left_with=None)
         wait_to_retry_write(hooks, error.message)
         return _report_outcome(channel, hooks, Outcome.DRAINED)

@@ -155,7 +155,10 @@ def _given() -> bool:
 
 @contextmanager
 def _places() -> Iterator[BackupLocations]:
-    """Yield the locations of database, Redis and folders. Servers started for this purpose run until the block ends."""
+    """Yield the locations of database, Redis and folders.
+
+    If the local stack is not running, its database and Redis are started, and run until the block ends.
+    """
     settings, instance = get_settings(), read_instance()
     if _given():
         yield BackupLocations(

@@ -29,7 +29,7 @@ def command(
     Only the owner can read the file (mode 0600). Keep it out of version control.
     """
     if path.exists() and not force:
-        raise ConflictError(f"{path} already exists and was not changed; --force replaces the file with its secrets")
+        raise ConflictError(f"{path} already exists and was not changed; --force replaces the file and its secrets")
     chosen = profile or ("gpu" if Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists() else "cpu")
     if chosen not in ("gpu", "cpu"):
         raise typer.BadParameter(f"{chosen} is neither gpu nor cpu", param_hint="--profile")

@@ -1,4 +1,4 @@
-"""Chunks cover the token stream once per epoch and resume exactly; prompt pools share no prompts."""
+"""The loader yields each chunk of tokens once per epoch and resumes exactly; prompt pools share no prompts."""
 
 from __future__ import annotations
 

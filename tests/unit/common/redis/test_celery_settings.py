@@ -1,4 +1,4 @@
-"""Celery knows all of Tidal's settings and flags. tests/integration/jobs/test_celery_delivery.py tests the delivery."""
+"""Celery knows all settings that Tidal gives it. tests/integration/jobs/test_celery_delivery.py tests the delivery."""
 
 from __future__ import annotations
 

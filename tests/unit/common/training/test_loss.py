@@ -1,4 +1,4 @@
-"""The loss in chunks and its gradients equal the cross-entropy of the full logits."""
+"""The loss that is computed in chunks and its gradients equal the cross-entropy of the full logits."""
 
 from __future__ import annotations
 
