@@ -4,7 +4,7 @@ The first figure is the time for which training is interrupted while a checkpoin
 moments of AdamW to host memory (367 MB). Its reference is a numpy copy of the same arrays into new memory, because the
 speed of the memory limits both copies. The benchmark alternates between checkpoints and reference copies. The second
 figure is the time to write a whole checkpoint synchronously, which has to end before a training can stop. Its reference
-is the 15 s promised for a stop.
+is the time limit of 15 s for a stop.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def run(quick: bool) -> list[Row]:
             "s",
             max(written),
             STOP_PROMISE_SECONDS,
-            "promised longest time of a stop",
+            "time limit for a stop",
             0.6,
             "at most",
         ),

@@ -27,7 +27,7 @@ _TEXTS = tuple(f"os error {number})" for number in ALL_FULL)
 
 
 def is_full(error: OSError) -> bool:
-    """Return whether a write failed for lack of space, so that the same write can succeed later."""
+    """Return whether a write failed because there was no space. The same write can succeed later."""
     return error.errno in ALL_FULL or any(text in str(error) for text in _TEXTS)
 
 

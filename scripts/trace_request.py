@@ -83,8 +83,8 @@ WAYS = {
 """Maps each kind of request to its relays: functions that pass the request to another process or thread, or that end
 it."""
 PROCESSES = {"common/redis/shipper.py:StreamShipper._send": "services.trainer"}
-"""Maps a relay to a text; only calls in processes whose command contains this text count as calls of the relay. A
-worker calls the same function to send log lines."""
+"""Maps a relay to a text; only calls in processes whose command contains this text count as calls of the relay.
+Calls of `_send` in a worker are thus left out, because they send log lines, not metrics."""
 TINY: dict[str, Any] = {
     "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
     "data": {"source": "builtin:stories", "max_documents": 200},
@@ -131,7 +131,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--all", action="store_true", help="also list the files that these files call, such as checks and queries"
+        "--all", action="store_true", help="also list files that the request only calls, such as checks and queries"
     )
     parser.add_argument("--read", type=Path, metavar="FOLDER", help="evaluate the earlier run that is in this folder")
     chosen = parser.parse_args()

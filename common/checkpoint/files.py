@@ -1,4 +1,4 @@
-"""Reads and writes single files, and stays safe when the process crashes, the disk is full or a file is malicious.
+"""Reads and writes single files of checkpoints, with protection against crashes, full disks and malicious files.
 
 The `write_*` functions write a file in place and flush it to the disk. For an atomic write, their callers use a
 temporary name and rename the file (`common.files.write_atomic`). Reading never runs code from the file.

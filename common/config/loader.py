@@ -22,9 +22,10 @@ from common.errors import ConfigError, omitted_findings
 
 S = TypeVar("S", bound=BaseModel)
 MOST_SHOWN = 100
-"""Most characters of an invalid value or key that an error message contains."""
+"""Largest number of characters of an invalid value or key in an error message."""
 MOST_NAMED = 10
-"""Most findings in the message of a ConfigError. Its attribute `errors` has up to MOST_FINDINGS findings."""
+"""Largest number of findings in the message of a ConfigError. Its attribute `errors` may list more of them: up to
+`common.errors.MOST_FINDINGS`."""
 
 
 def load_lm_config(
@@ -50,7 +51,7 @@ def build(
 ) -> S:
     """Return the section with these values after merging in `overrides`.
 
-    Raises ConfigError, which contains all findings and `where`.
+    Raises ConfigError. Its message begins with `where`, and its attribute `errors` lists the findings.
     """
     try:
         return section.model_validate(merge(values, overrides or {}))

@@ -121,7 +121,7 @@ class EpisodeConfig(Section):
     """The lengths of episodes and of their prompts. A prompt is the beginning of a document of the corpus."""
 
     max_length: int = Field(50, ge=1)
-    """Most tokens that are generated per episode."""
+    """Largest number of tokens that are generated per episode."""
     prompt_min_tokens: int = Field(3, ge=1)
     """Smallest number of tokens of a prompt."""
     prompt_max_tokens: int = Field(10, ge=1)

@@ -1,7 +1,7 @@
 """Finds the file or dataset that a corpus name refers to, and checks that it is inside the data folder.
 
 A relative path must not lead outside the data folder. A job must not name an absolute path outside it either. The
-syntax of corpus names is in `common.datasets.names`, and reading is in `source`.
+syntax of corpus names is in `common.datasets.names`; `common.data.source` reads a corpus.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def require_hub_name(name: str) -> None:
 def _resolve(source: str, data_dir: Path) -> Path:
     """Return the absolute path with links resolved.
 
-    Raises DataError if the system cannot resolve it: an unknown user's home, a loop of links, a NUL character.
+    Raises DataError if the system cannot resolve it, for example because it contains a loop of links, a NUL character
+    or the home of an unknown user.
     """
     try:
         return (data_dir / Path(source).expanduser()).resolve()

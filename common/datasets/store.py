@@ -81,7 +81,8 @@ class DatasetStore:
         except FileNotFoundError:
             raise NotFoundError(f"there is no dataset {name!r}") from None
         except (OSError, ValidationError) as error:
-            raise NotFoundError(f"dataset {name!r}: {MANIFEST_FILE} cannot be read; upload it again") from error
+            message = f"dataset {name!r}: {MANIFEST_FILE} cannot be read; upload the dataset again"
+            raise NotFoundError(message) from error
 
     def text(self, manifest: DatasetManifest) -> Path:
         """Return the path of a dataset's text."""
@@ -193,7 +194,10 @@ class DatasetStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one process at a time create or sweep folders, so that no sweep sees a new folder before it is locked."""
+        """Let only one process at a time create or sweep folders.
+
+        Otherwise `sweep` could remove a new folder before its creator has locked it.
+        """
         with (self.root / LOCK).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -227,8 +231,8 @@ class DatasetStore:
             )
         if (existing.format, existing.text_field) != (new.format, new.text_field):
             raise ConflictError(
-                f"dataset {new.name!r} has this content as {existing.format} with the text in "
-                f"'{existing.text_field}'; delete it first, or choose another name"
+                f"dataset {new.name!r} already exists with this content, but in the format {existing.format} and with "
+                f"the text in '{existing.text_field}'; delete it first, or choose another name"
             )
         return existing
 

@@ -99,7 +99,7 @@ def write_tokenizer(folder: Path, context_length: int) -> None:
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": context_length,
-        "padding_side": "left",  # because generation continues at the last position
+        "padding_side": "left",  # because new tokens follow the last position of a row
     }
     _write_json(folder / "tokenizer_config.json", {**settings, **special})
 

@@ -268,7 +268,8 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         if inputs_embeds is not None and past == 0:
             return {"inputs_embeds": inputs_embeds, **inputs}
         if attention_mask is not None and attention_mask.shape[1] > input_ids.shape[1]:
-            # The cache begins with embeddings or with tokens of an earlier call; input_ids contains neither of them.
+            # The cache begins with embeddings, or with tokens of an earlier call, which input_ids does not contain.
+            # Therefore the number of new tokens follows from the length of the attention mask.
             new = max(attention_mask.shape[1] - past, 1)
         else:
             new = max(input_ids.shape[1] - past, 1)
@@ -282,8 +283,8 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _check_context(self, position_ids, total, attention_mask):
         limit = self.rope_cos.shape[0]
-        # Without padding, comparing the length is enough. With padding, the positions are needed, so the host waits for
-        # the device.
+        # `total` includes padding. If it exceeds the limit, padded rows may still fit. Only their positions show this,
+        # and reading the positions makes the host wait for the device.
         if total > limit and (attention_mask is None or int(position_ids.max()) >= limit):
             raise ValueError(
                 f"{total} tokens do not fit into the model's context of {limit}; "

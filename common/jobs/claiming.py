@@ -35,7 +35,8 @@ def claim_job(session: Session, queue: str, owner: str, settings: Settings) -> J
 
     The caller must commit at once, and may start to work only after the commit.
     """
-    # This count takes no lock. A job that frees a slot later sends a notification, so another claim follows.
+    # This count takes no lock, so it may be outdated. A slot that was taken meanwhile is noticed under the lock below;
+    # a job that frees a slot sends a notification, so that another claim follows.
     open_types = set(free_slots(session, settings, JobType))
     while open_types:
         job = _best(session, queue, open_types)

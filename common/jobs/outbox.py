@@ -67,7 +67,7 @@ def add_owner_notification(session: Session, job: Job) -> None:
 
 
 def _add(session: Session, *rows: dict[str, Any]) -> None:
-    # One round trip, because other claims wait while these rows are written.
+    # One round trip, because the transaction may hold the lock of a job type, for which other claims wait.
     session.execute(insert(Outbox).returning(func.pg_notify(CHANNEL, "")), list(rows))
 
 

@@ -33,8 +33,8 @@ METRIC_KINDS = (EVENT_METRICS, EVENT_RL_METRICS)
 
 JOBS_STREAM = "tidal:stream:jobs"
 EPOCH = "tidal:epoch"
-"""Key of `<Redis time in ms>-<random>`, which is set whenever it is missing. A changed value shows that Redis was
-emptied."""
+"""Key whose value is `<Redis time in ms>-<random>`. If the key is missing, it is set to a new value; a changed value
+therefore shows that Redis was emptied."""
 DESIRED_STATE_CHANNEL = "tidal:wishes"
 """Pub/sub channel; a message is the id of a job whose desired_state has changed."""
 WORKERS = "tidal:workers"
@@ -74,7 +74,7 @@ def generate_request(request_id: str) -> str:
 
 
 def generate_stream(request_id: str) -> str:
-    """Return the key of the stream with the events of a request: the stream of the reader that the id names."""
+    """Return the key of the stream with a request's events. The id begins with the name of the stream's reader."""
     return f"tidal:stream:generate:{request_id.partition('.')[0]}"
 
 

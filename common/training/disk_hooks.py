@@ -21,7 +21,7 @@ class DiskHooks:
         self._writer = writer
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
-        """See `TrainingHooks.disk_shortage`. Metrics that could not be written to a full disk are a shortage, too."""
+        """See `TrainingHooks.disk_shortage`. Also returns a shortage if metrics could not be written to a full disk."""
         disks = (EXPERIMENTS, DATA) if data else (EXPERIMENTS,)
         found = self._reserve.shortage(*disks, next_write_bytes=next_write_bytes)
         refusal = self._writer.refusal

@@ -47,7 +47,7 @@ PAGE = 100
 """Maximum number of entries per XREAD. An entry contains the events of one step of an engine."""
 CHECK_SECONDS = 1.0
 CHECKS_UNTIL_LOST = 3
-"""Number of consecutive checks without a trace of a request after which it counts as lost. An engine that works on a
+"""A request counts as lost after this number of consecutive checks that found no trace of it. An engine that works on a
 request reports it within a second, even if the mark in Redis was deleted."""
 RETRY_SECONDS = 0.25
 DRAIN_SECONDS = 3.0
@@ -192,8 +192,8 @@ class Generations:
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
-        # A failed attempt counts for at most the duration of one XREAD, because this process may have been suspended
-        # during it.
+        # One lap of this timer counts for at most the duration of one XREAD, because during a longer lap this process
+        # may have been suspended. The time of a timeout, which does not include a suspension, is added below.
         unavailable = AwakeTimer(BLOCK_MILLISECONDS / 1000)
         checked_at = clock()
         redis_answers = True
@@ -256,7 +256,7 @@ class Generations:
             return False  # the engine sent it twice, because it got no reply from Redis at first
         self._last_numbers[engine] = max(number, last)
         if number > last + (not beacon):
-            # The lost entries may also belong to requests whose engine is not known yet.
+            # Requests whose engine is not known yet end as well, because the lost entries may belong to them.
             lost = [mailbox for mailbox in self._mailboxes.values() if mailbox.engine in (engine, "")]
             log.warning("Redis has lost entries of an engine", engine=engine, entries=number - last, requests=len(lost))
             self._fail(lost, _answer_lost())

@@ -10,7 +10,11 @@ import sys
 
 
 def main() -> int:
-    """Execute one job. Return 0 after an outcome, 1 after a failure, 2 for an invalid command line."""
+    """Execute one job and return the exit status.
+
+    A child returns 0 if the job was completed, paused, stopped or drained. With `--local`, 0 means completed and 3
+    stopped. In both cases, 1 means a failure and 2 an invalid start.
+    """
     # Waiting OpenMP threads must not spin: with other load on the machine, that makes a training 4 times slower
     # (docs/decisions/0007). OpenMP reads this variable when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,8 +1,8 @@
-"""Classifies how a trainer ended: with an outcome that it reported, or with a fault.
+"""Classifies how a trainer ended: completed, paused, stopped or drained (the outcomes), killed, or with a fault.
 
-The kind of fault determines how often the job is retried. An outcome that the trainer reported counts only if its exit
-status is 0. This module uses no clock and no database. Processes that the kernel killed are counted in
-`services.worker.oom_kills`; the job's row is written in `services.worker.supervisor`.
+The kind of fault determines how often the job is retried. The trainer reports its outcome, which counts only if the
+exit status of the trainer is 0. This module uses no clock and no database. Processes that the kernel killed are counted
+in `services.worker.oom_kills`; the job's row is written in `services.worker.supervisor`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Ending:
     message: str = ""
     """The error message of the job; empty without a fault."""
     killed: KillReason | None = None
-    """The reason for which the supervisor killed the trainer; None for NO_PROGRESS, which is a fault."""
+    """The reason for which the supervisor killed the trainer. For NO_PROGRESS, `fault` is set instead."""
 
 
 def classify(

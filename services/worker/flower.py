@@ -1,9 +1,9 @@
 """`python -m services.worker.flower`: runs Flower, read-only and behind a login (user "tidal").
 
 Flower shows Celery's messages and workers; jobs are shown in the dashboard. Address and password come from
-TIDAL_FLOWER_HOST, TIDAL_FLOWER_PORT and TIDAL_FLOWER_PASSWORD, not from the command line, because other users can see
-it. Flower's own read-only mode leaves endpoints that publish tasks open. Therefore this module removes those endpoints;
-`services.worker.flower_guard` protects the remaining ones.
+TIDAL_FLOWER_HOST, TIDAL_FLOWER_PORT and TIDAL_FLOWER_PASSWORD, not from the command line, because other users of the
+machine can see command lines. Flower's own read-only mode leaves endpoints that publish tasks open. Therefore this
+module removes those endpoints; `services.worker.flower_guard` protects the remaining ones.
 """
 
 from __future__ import annotations

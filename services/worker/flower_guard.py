@@ -28,7 +28,8 @@ OPEN_PATH = "/healthcheck"
 REMOVED_PATHS = ("/login",)
 """Paths that `guard` removes from Flower's table.
 
-Flower's login handler creates an object of another class, which would not contain the guard.
+Flower's login handler creates an object of another class. That class would not contain the guard, so these paths would
+not be protected.
 """
 HEADERS = {
     "X-Frame-Options": "DENY",

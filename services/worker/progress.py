@@ -12,7 +12,7 @@ from statistics import median
 WINDOW_SECONDS = 60.0
 """Minimum length in seconds of the interval over which the pace is measured."""
 FACTOR = 10.0
-"""Between steps, a trainer may send no message for this multiple of the median interval between its messages."""
+"""Between steps, a trainer is overdue after this multiple of the median interval between its messages."""
 WARM_UP = 20
 """With at least this number of measured intervals, their median is used. Until then, the limit for a phase applies."""
 
@@ -101,7 +101,7 @@ class ProgressWatch:
         self._last_message_at = now
 
     def limit(self) -> float:
-        """Return the longest time in seconds for which the trainer may send no message at present."""
+        """Return the seconds without a message after which the trainer is overdue at present."""
         if not self._stepping or len(self._intervals) < WARM_UP:
             return self._phase_limit
         return max(self._floor, FACTOR * median(self._intervals))

@@ -1,4 +1,4 @@
-"""Servers for a single test, for faults that kill them, and a function that runs the api.
+"""Servers that belong to a single test, which may kill them, and a function that runs the api.
 
 A test module that kills a server overrides the fixture `redis_url` or `database_url` with the URL of one of these
 servers. Single connections are interrupted with `tests.faults.proxy`.
@@ -25,7 +25,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 @contextmanager
 def valkey_of_its_own(folder: Path) -> Iterator[ValkeyServer]:
-    """Run a Valkey with an append-only file, which the test may kill."""
+    """Run a Valkey that the test may kill. It has an append-only file, so its data survives."""
     server = ValkeyServer(folder)
     server.start()
     try:
@@ -66,7 +66,7 @@ def kill_9(server: ValkeyServer | PostgresServer) -> None:
 
 @contextmanager
 def running_api(fleet: FaultFleet, **environment: str) -> Iterator[httpx.Client]:
-    """Run the api as a process of the fleet; when it is ready, yield a client with the administrator's token."""
+    """Run the api as a process of `fleet`; when it is ready, yield a client with the administrator's token."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

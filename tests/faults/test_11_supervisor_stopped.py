@@ -34,7 +34,7 @@ def test_fault_11_the_trainer_of_a_stopped_supervisor_is_suspended_and_the_old_a
     assert max(s.time for s in steps if s.attempt == 1) < min(s.time for s in steps if s.attempt == 2)
     strike_while_stepping(fleet, job_id, rng, attempt=2)
     remaining = STOPPED_SECONDS * timers.scale - (time.monotonic() - stopped_at)
-    time.sleep(max(0.0, remaining))  # suspended for STOPPED_SECONDS (scaled) in total
+    time.sleep(max(0.0, remaining))  # then the suspension has lasted STOPPED_SECONDS (scaled)
     fleet.processes["first"].send_signal(signal.SIGCONT)
     wait_refused(fleet, "first", 30)
     count = sum(step.attempt == 2 for step in fleet.steps(job_id))

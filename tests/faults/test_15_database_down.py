@@ -33,7 +33,7 @@ def database_url(server: PostgresServer) -> str:
 
 @pytest.fixture
 def timers(timers: Timers) -> Timers:
-    """Return timers with which a job's owner, who retries every second, renews the lease before the reaper acts."""
+    """Return timers with which a supervisor, which retries every second, renews its lease before the reaper acts."""
     return replace(timers, reaper_contact_seconds=max(5.0, timers.reaper_contact_seconds))
 
 

@@ -41,7 +41,8 @@ SELECT md5(concat(
 """
 """A query that hashes everything in a database that a test could change, except rows.
 
-The hash includes object ids; they detect recreated objects, because a copy has the same ids as its template.
+The hash includes object ids. A copy has the same ids as its template, but an object that a test drops and creates again
+gets a new id.
 """
 
 _EMPTY = """

@@ -19,8 +19,7 @@ from common.errors import ConfigError
 from common.generation.cpu.huge_pages import in_huge_pages
 
 LEAST_BIAS = -1e30
-"""A finite replacement of −inf in biases. Like that of −inf, its exponential is 0, but its product with 0 is 0, not
-NaN."""
+"""A finite value that replaces −inf in biases. The exponential of either value is 0, but −inf times 0 would be NaN."""
 ROWS_EXPECTED = 64
 """Number of rows for which oneDNN's blocked layout is optimised. It is equally fast for 2 rows and for 500."""
 
@@ -105,8 +104,9 @@ class BFloat16Linear(PackedLinear):
 class Int8Linear(PackedLinear):
     """An int8 layer: symmetric weights with one scale per output, activations and products rounded to bfloat16.
 
-    Only the weights are quantised. Activations have no scale, so rows cannot affect each other. The layer is meant for
-    one row, where reading the weights takes most of the time. For more than about 6 rows, float32 is faster.
+    Only the weights are quantised. Quantised activations could share a scale; without one, rows cannot affect each
+    other. The layer is meant for one row, where reading the weights takes most of the time. For more than about 6
+    rows, float32 is faster.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:

@@ -119,7 +119,7 @@ def _pick_modulation(state: StaticState, shape: StepShape, uniform: Tensor) -> T
 def _sample(
     state: StaticState, shape: StepShape, parameters: DecodingParameterRows, uniform: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return token, log-probability, entropy, and entropy of the distribution sampled from, each (n,)."""
+    """Return token, log-probability, and the entropies of the distribution before and after the filters, each (n,)."""
     n = shape.slots
     logits = state.logits[:n]
     V = logits.shape[1]
@@ -181,9 +181,9 @@ def _decode(
     n, D, H = shape.slots, model.config.d_model, model.config.num_heads
     embedding, rotations, layers, final_norm, head = model.packed_weights
     slots = state.slot_numbers[:n]
-    # Only inactive slots can be full.
+    # An inactive slot can have a full context window; the limit keeps its index inside the cache.
     at = state.cache_lengths[:n].clamp(max=state.context - 1)
-    if torch.compiler.is_compiling():  # torch.compile cannot fuse complex numbers
+    if torch.compiler.is_compiling():  # torch.compile cannot fuse operations on complex numbers
         rotation: Tensor | tuple[Tensor, Tensor] = state.cos[at][:, None, None], state.sin[at][:, None, None]
     else:
         rotation = rotations[at][:, None, None]

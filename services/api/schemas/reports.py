@@ -32,7 +32,8 @@ class ReportRequest(Request):
     markdown: Markdown
     """CommonMark with tables; charts are fenced blocks `chart` (docs/reports.md). Raw HTML is shown as text."""
     experiment_ids: list[ExperimentId] | None = Field(None, max_length=50)
-    """The experiments that the report is about. The experiments of its charts are added. null keeps the stored list."""
+    """The experiments that the report is about. Those in its charts are always included. In a change, null keeps the
+    stored list."""
 
 
 class ReportChange(ReportRequest):
@@ -61,7 +62,7 @@ class GenerateReportRequest(Request):
     experiment_ids: list[ExperimentId] = Field([], max_length=MAX_EXPERIMENTS)
     """Several experiments to report on and to compare; a request contains either this field or experimentId."""
     title: Title | None = None
-    """null generates a title from the pattern and the experiment."""
+    """If null, the title is derived from the pattern and the experiment."""
 
     @model_validator(mode="after")
     def _has_experiments(self) -> Self:

@@ -35,7 +35,9 @@ def upload(
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--format", "-f", help="Format of a file with another suffix: txt, jsonl or parquet."),
+        typer.Option(
+            "--format", "-f", help="Format of the file: txt, jsonl or parquet. [default: derived from the suffix]"
+        ),
     ] = None,
     text_field: Annotated[
         str | None,

@@ -150,7 +150,7 @@ def _run(
 
 
 def _cancel_old_demo_jobs(client: Client) -> None:
-    """Cancel the jobs that an interrupted demonstration left behind. They would run before the jobs of this one.
+    """Cancel the jobs that an interrupted demonstration left behind, because they would run before the new jobs.
 
     Call this only on a stack that has just been started, because then no other demonstration uses the stack.
     """
@@ -160,7 +160,7 @@ def _cancel_old_demo_jobs(client: Client) -> None:
 
 
 def _pretrain(client: Client, instance: LocalInstance, corpus: DemoCorpus, values: dict[str, Any]) -> Job:
-    """Pretrain the model and return the job. If the corpus cannot be used, pretrain on its replacement."""
+    """Pretrain the model and return the job. If this fails, try again with `corpus.replacement`, if there is one."""
     _title(2, "Pretraining a language model", "lm-training")
     while True:
         out.print(f"      corpus: {corpus.description}", soft_wrap=True)
@@ -246,7 +246,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()  # its services end with it, but PostgreSQL and Valkey do not
+        process.kill()  # the supervisor's services end with it, but PostgreSQL and Valkey do not
         process.wait()
         subprocess.run([sys.executable, "-m", "services.local", "down"], env=stack_environment())
 

@@ -60,7 +60,8 @@ def names(resources: Resources) -> set[str]:
 def test_nothing_is_read_written_or_generated_without_the_token(
     serve: RunApi, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rejections, "FREE", 10_000)  # no delays here; test_api_hosts_and_wrong_tokens tests them
+    # Requests with a wrong token are not delayed in this test; test_api_hosts_and_wrong_tokens tests the delays.
+    monkeypatch.setattr(rejections, "FREE", 10_000)
     with serve(require_auth_for_reads=True, rate_limit_capacity=1_000_000) as api:
         resources = Resources(api)
         found = requests(resources)

@@ -1,4 +1,4 @@
-"""Submissions over HTTP: repeated idempotency keys, slow files, a dataset that is deleted at the same time, tags."""
+"""Submissions over HTTP: repeated idempotency keys, slow reads of files, a dataset that is deleted meanwhile, tags."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_lock_of_an_idempotency_key_is_not_held_while_files_are_read(api: Ap
             quick = api.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG}, headers=key)
             pipe.write(b"data:\n  source: builtin:stories\n")
         assert quick.status_code == 201, quick.text
-        # During the first submission, the second one used the same key with another body.
+        # The slow submission is refused, because the quick one has used the same key with another body meanwhile.
         assert (slow.result(timeout=30).status_code, slow.result().json()["code"]) == (422, "idempotency_key_reused")
 
 

@@ -1,8 +1,8 @@
 """Random actions of users, current and outdated owners, and the reaper produce only valid sequences of job events.
 
 The checks read only the database. Every event starts at the status at which the previous event ended, and its
-transition is in the specification. A terminal status is final, each claim increments the attempt, and the limits hold.
-The outbox publishes the same status changes as the events.
+transition is in the specification. A terminal status is final, each claim increments the attempt, and no type has
+more leased jobs than its limit. The outbox publishes the same status changes as the events.
 """
 
 from __future__ import annotations

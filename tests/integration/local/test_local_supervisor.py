@@ -54,7 +54,7 @@ def test_a_second_ctrl_c_kills_at_once(start: Start) -> None:
     running.process.send_signal(signal.SIGINT)
     running.wait_for("stopping, which takes at most")
     running.stop()
-    assert "was killed" not in running.output  # the supervisor did not wait for the time limit
+    assert "was killed" not in running.output  # this would be printed after the time limit of a process
     assert not still_running(tree)
 
 

@@ -1,4 +1,4 @@
-"""A launched child finds its channel and its parent, and `close` ends all processes that it has started."""
+"""A launched child is connected to its parent, and `close` ends the child and all processes that it has started."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_the_same_again_changes_nothing_and_other_text_is_refused(store: Dataset
     assert not created and again == first
     with pytest.raises(ConflictError, match="another dataset 'sea'"):
         upload(store, TEXT + b".")
-    with pytest.raises(ConflictError, match="has this content as txt"):
+    with pytest.raises(ConflictError, match="but in the format txt"):
         lines = b'{"text": "a"}'
         upload(store, lines, name="both")
         upload(store, lines, name="both", kind="jsonl")

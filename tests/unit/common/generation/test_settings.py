@@ -1,4 +1,4 @@
-"""Generation settings have the api's defaults and reject impossible values with errors of Tidal."""
+"""Generation settings have the api's defaults, and impossible values raise InvalidInputError."""
 
 from __future__ import annotations
 

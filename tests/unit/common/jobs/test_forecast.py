@@ -1,4 +1,4 @@
-"""Predicted starts equal those of a simulation second by second, and examples that were computed by hand."""
+"""Predicted starts equal those of a simulation in steps of one second, and those of examples computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model agrees with the original's numbers, and decoding with the KV cache agrees with full forward passes."""
+"""The model's results equal those of the original project; decoding with the KV cache equals full forward passes."""
 
 from __future__ import annotations
 

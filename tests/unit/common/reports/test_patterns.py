@@ -149,7 +149,7 @@ def test_a_report_states_that_a_controller_won_and_no_more() -> None:
     [
         ({"random": (0.5, 0.25), "fixed": (0.0, 0.25)}, "did not beat all of its baselines"),
         ({"random": (0.5, 0.25), "fixed": (-0.5, 0.25)}, "it beat random; it did worse than fixed"),
-        # The interval of the difference to random contains 0; that of the difference to fixed begins at 0.
+        # The interval of learned − random contains 0; that of learned − fixed begins at 0.
         ({"random": (0.125, 0.25), "fixed": (0.25, 0.25)}, "did not beat its baselines"),
     ],
 )

@@ -65,7 +65,7 @@ def test_the_store_of_a_stopped_stack_is_found_unless_another_is_given(
     (folder / "home").mkdir()
     (folder / "experiments").rename(folder / "home" / "experiments")
     with pytest.raises(NotFoundError, match="no such experiment"):
-        checkpoint_path("first/best")  # searched only in the folder that TIDAL_EXPERIMENTS_DIR names
+        checkpoint_path("first/best")  # only the folder in TIDAL_EXPERIMENTS_DIR is searched
     monkeypatch.delenv("TIDAL_EXPERIMENTS_DIR")
     get_settings.cache_clear()
     assert checkpoint_path("first/best") == folder / "home/experiments/first/checkpoints/step-000000001"

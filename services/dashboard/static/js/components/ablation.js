@@ -5,7 +5,7 @@ import { count, number } from "../lib/format.js";
 
 /** @type {Record<string, number>} */
 export const COLOURS = { learned: 1, random: 2, fixed: 3 };
-const OWN_FIELDS = ["total", "modulation", "length"]; // every other quantity is in `row.components`
+const OWN_FIELDS = ["total", "modulation", "length"]; // fields of `row`; the others are in `row.components`
 
 /**
  * @param {Api.AblationRow} row
@@ -73,7 +73,7 @@ export function Ablation({ result }) {
 }
 
 /**
- * Shows horizontal bars with confidence intervals. Their numbers are beside them, for readers who cannot see the bars.
+ * Shows horizontal bars with confidence intervals, and beside each bar its numbers, for readers who cannot see it.
  *
  * @param {{rows: ({name: string, colour: number} & Api.Interval)[], zero?: boolean, signed?: boolean}} props
  */

@@ -89,8 +89,8 @@ class StreamConnection {
   }
 
   /**
-   * Adds a window or component that follows a topic. Returns the id of the last event that the window or component
-   * does not receive, or null if that id is not known yet.
+   * Adds a window or component that follows a topic and has its events up to the id `since`. The window or component
+   * will receive the events after the returned id, which is null if it is not known yet.
    *
    * @param {string} name
    * @param {string | null} since

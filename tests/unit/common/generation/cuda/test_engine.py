@@ -36,7 +36,7 @@ FROM_HOST = {"lift_fresh", "lift_fresh_copy", "from_file"}
 def test_every_text_equals_that_of_the_cpu_engine(
     tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int, ahead: int
 ) -> None:
-    """Covers gating modes, filters, sliding windows, stop strings, changed slots, and launches ahead of the host."""
+    """Covers gating modes, filters, stop strings, full context windows, reused slots, and steps launched in advance."""
     model = DecodingModel(tiny_model(gates_trained=gates_trained, end_of_text_bias=9.0))
     plain = generate_texts(DecodingEngine(model), tokenizer, seed, joins=25)
     texts = generate_texts(DeviceEngine(model, ahead=ahead), tokenizer, seed, joins=25)
@@ -88,7 +88,7 @@ def test_a_step_neither_waits_for_the_device_nor_takes_numbers_from_the_host(
     model = DecodingModel(tiny_model(gates_trained=True), precision=precision)
     batch = batch_of(model, [kind for kind in KINDS if kind.max_tokens])
     forbidden = ForbiddenOperations()
-    # Inference mode would hide the parts of composite operations.
+    # In inference mode, `forbidden` would not see the parts of composite operations.
     plainly = torch.no_grad()(inspect.unwrap(static_step))
 
     def watched(state: Any, shape: Any) -> None:
