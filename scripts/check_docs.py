@@ -51,7 +51,7 @@ OTHER_NAMES = {
     *("server_name", "gzip_types", "worker_connections", "save_pretrained", "extra_body"),
     *("BadRequestError", "RateLimitError", "AuthenticationError", "InternalServerError"),
 }
-"""Names from nginx and from the packages openai and transformers that occur in the guides."""
+"""Names in the guides that come from nginx, openai or transformers, so they need not exist in Tidal's code."""
 
 
 class Tree:
@@ -111,7 +111,7 @@ class Tree:
 
     @cached_property
     def routes(self) -> list[tuple[set[str], re.Pattern[str]]]:
-        """Return methods and pattern of every path of the api."""
+        """Return (HTTP methods, regular expression) of every path of the api."""
         document: dict[str, Any] = create_app(Settings(_env_file=None), "unused").openapi()
         return [
             ({method.upper() for method in methods}, re.compile(re.sub(r"\{[^}]*\}", "[^/]+", path)))

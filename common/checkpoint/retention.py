@@ -17,7 +17,7 @@ class CheckpointRetention:
     keep_last: int
     """How many of the newest intact checkpoints to keep; checkpoints with the same number count as one."""
     keep_every: int | None = None
-    """Checkpoints whose number is a multiple of `keep_every` are kept as well; None keeps no further checkpoints."""
+    """Checkpoints whose number is a multiple of `keep_every` are kept as well. With None, this rule does not apply."""
 
     def __post_init__(self) -> None:
         if self.keep_last < 1:

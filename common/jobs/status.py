@@ -20,7 +20,7 @@ class StatusWriter(StrEnum):
     CLAIMER = "claimer"
     """The worker that claims a pending job."""
     OWNER = "owner"
-    """The holder of the lease, fenced by `attempt`."""
+    """The worker that holds the lease. A write with an outdated `attempt` is refused."""
     REAPER = "reaper"
     """The reaper, only after the lease has expired."""
 

@@ -152,9 +152,9 @@ def play_episodes(
 ) -> NDArray[np.float64]:
     """Run one episode per prompt and policy; return the means per token of `QUANTITIES`, (policies, prompts, 8).
 
-    The noise of prompt i comes from `seed + i`. It has one number per token for sampling and one for the policy, and is
-    the same for all policies and batch sizes. `on_step(number of sequences)` is called after each step of a batch and
-    may raise to abort.
+    The random numbers of prompt i come from `seed + i`: for each token, one for sampling and one for the policy. They
+    are the same for all policies and batch sizes. `on_step(number of sequences)` is called after each step of a batch
+    and may raise to abort.
     """
     length = config.episode.max_length
     noise = torch.stack(

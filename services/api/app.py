@@ -96,8 +96,8 @@ def create_app(settings: Settings, token: str) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Write the epoch of the event ids to Redis before any stream begins, because a stream that begins earlier
-        # would be reset once. If Redis is unavailable, the api starts without it.
+        # Write the epoch of the event ids to Redis before any stream begins, because writing it later would reset the
+        # streams that have already begun. If Redis is unavailable, the api starts without an epoch.
         with suppress(RedisError):
             await context.hub.ensure_epoch()
         with suppress(OSError):

@@ -223,7 +223,7 @@ def _metrics(history: History, job: JobRow, steps: list[StepRun]) -> Iterator[st
 
 
 def _rewinds(lines: Iterable[MetricLine], steps: list[StepRun]) -> Iterator[str]:
-    """Check that each attempt after the first one writes a `rewind` before its first point."""
+    """Check that each attempt after the first one writes a line `rewind` before its first point."""
     first = {attempt: runs[0].step for attempt, runs in _by_attempt(steps).items()}
     rewound: dict[int, int] = {}
     seen: set[int] = set()

@@ -46,7 +46,7 @@ StopString = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_
 
 
 class SamplingParameters(BaseModel):
-    """The sampling parameters of one completion. The bounds are the widest with which a completion can be computed."""
+    """The sampling parameters of one completion. The bounds allow all values that make a completion possible."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 

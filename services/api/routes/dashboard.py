@@ -69,7 +69,7 @@ def _send(request: Request, found: StaticFile | None, caching: str) -> Response:
     if found is None:
         raise NotFoundError(f"there is no file {request.url.path}")
     headers = {**HEADERS, "Cache-Control": caching}
-    if caching != IMMUTABLE:  # browsers do not revalidate immutable files
+    if caching != IMMUTABLE:  # a browser never revalidates immutable files, so they need no ETag
         headers["ETag"] = found.etag
     if found.content_type.startswith(DOCUMENTS):
         headers.update(DOCUMENT_HEADERS)

@@ -42,7 +42,7 @@ def test_a_job_that_diverged_resumes_from_the_checkpoint_before(desk: Desk) -> N
     for step in (5, 10):
         desk.do(register_checkpoint, job_id, 1, name=f"step-{step}", step=step, sha256="00")
     names = ["checkpoints/step-10"]
-    for _ in range(2):  # twice, because the reply to the first commit may be lost
+    for _ in range(2):  # a worker repeats the call if the reply to its commit was lost
         desk.do(withdraw_checkpoints, job_id, 1, names=names, newest="checkpoints/step-5", newest_step=5)
     assert _names(desk) == ["checkpoints/step-5"]
     job = desk.job(job_id)

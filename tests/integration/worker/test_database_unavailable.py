@@ -28,8 +28,8 @@ def test_the_ending_is_written_when_the_database_returns_after_the_lease(
     settings: Settings, sessions: sessionmaker[Session], tmp_path: Path
 ) -> None:
     url = settings.database_url.get_secret_value()
-    # With these timers, the trainer can end by itself during the outage, and the owner can write before the reaper
-    # acts.
+    # With these timers, the trainer is not suspended during the outage, so it ends by itself; and after the outage the
+    # reaper waits long enough for the owner to write first.
     timers = {"TIDAL_TRAINER_PAUSE_SECONDS": "60", "TIDAL_REAPER_CONTACT_SECONDS": "10"}
     with (
         TcpProxy.of_url(url) as proxy,

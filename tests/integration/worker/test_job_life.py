@@ -84,7 +84,7 @@ def test_pause_frees_the_slot_and_resume_continues_at_the_next_step(fleet: Fleet
 
 def test_a_pause_during_the_preparation_waits_for_the_first_safe_point(fleet: Fleet) -> None:
     job_id = fleet.submit()
-    # The preparation takes longer than the grace period, and the steps are short enough for a busy machine.
+    # The preparation takes longer than the grace period of 4 s. A step ends within it even on a busy machine.
     fleet.worker(plan={**LONG, "prepare_seconds": 5.0}, TIDAL_STOP_GRACE_SECONDS="4", TIDAL_KILL_GRACE_SECONDS="4")
     fleet.wait_status(job_id, "starting")
     fleet.signal(job_id, "pause")

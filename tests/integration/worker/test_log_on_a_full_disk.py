@@ -43,7 +43,7 @@ def test_output_during_a_full_disk_is_in_the_log_once_there_is_space(disk: Small
     write(capture, LINES)
     assert not path.exists() or path.stat().st_size < sum(map(len, LINES))
     disk.empty()
-    wait_until_in(path, LINES[-1])  # no further output of the trainer is needed
+    wait_until_in(path, LINES[-1])  # the lines are written although no further line arrives
     write(capture, LINES)
     capture.close()
     assert path.read_text() == "".join(LINES + LINES)

@@ -196,8 +196,8 @@ def test_time_limits_end_training_as_complete(tmp_path: Path) -> None:
 def test_the_policy_learns_the_modulation_that_the_reward_favours(
     tmp_path: Path, target: float, direction: int
 ) -> None:
-    # Only the sampling entropy is rewarded: a target near 0 favours a low modulation, and one near ln 30 = 3.4 a high
-    # one.
+    # The reward depends only on how close the sampling entropy is to `target`. A target near 0 favours a low
+    # modulation, and a target near ln 30 = 3.4 a high one.
     config = toy_config(
         reward={
             "perplexity_weight": 0,

@@ -14,7 +14,7 @@ VERSION_1 = "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n"
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """Return a folder like /proc of a machine without cgroups that has killed seven processes for lack of memory."""
+    """Return a folder like /proc of a machine without cgroups whose kernel killed seven processes to free memory."""
     (tmp_path / "proc" / "self").mkdir(parents=True)
     (tmp_path / "proc" / "vmstat").write_text("pgfault 12\noom_kill 7\n")
     return tmp_path / "proc"
