@@ -89,8 +89,8 @@ class Engine:
                 for refused in self._admission.take(min(room, MAX_PREFILL_SEQUENCES)):
                     self._refuse(refused.request_id, refused.error)
         except RedisError as error:
-            # None of the requests was taken. They are dropped here; the api answers their clients when its deadlines
-            # pass.
+            # None of the requests was taken. They are dropped here, and the api sends their clients an error
+            # when its deadlines pass.
             untaken = list(self._admission.waiting)
             self._admission.waiting.clear()
             log.warning("requests could not be taken from Redis", requests=len(untaken), error=str(error))

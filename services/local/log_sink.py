@@ -41,7 +41,7 @@ SAME_LINES = 100
 Lines are similar if they differ only in numbers.
 """
 SECONDS_PER_LINE = 3.0
-"""Time in seconds after which one more similar line may be written, once `SAME_LINES` were written."""
+"""After `SAME_LINES` similar lines, one more may be written each time this number of seconds has passed."""
 MOST_KINDS = 1000
 """Number of groups of similar raw lines that are remembered per process; the oldest one is dropped."""
 COUNT_SECONDS = 60.0

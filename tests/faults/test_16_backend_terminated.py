@@ -41,7 +41,7 @@ def moves_in(transaction: bytes) -> Moves:
 
 
 class Terminator:
-    """For each transition, terminates the backend before the first COMMIT that contains it and after the second."""
+    """For each transition, terminates the backend before its first COMMIT and after its second COMMIT."""
 
     def __init__(self) -> None:
         self.tries: dict[Moves, int] = {}

@@ -72,7 +72,7 @@ def test_half_of_a_full_window_goes_at_once() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.one_of(st.lists(tokens, min_size=1, max_size=9), st.integers(0, 5)), max_size=16))
 def test_slots_that_join_and_leave_do_not_change_others(changes: list[list[int] | int]) -> None:
-    """An element of `changes` is a prompt that joins, or the number of a slot to remove.
+    """A list in `changes` is a prompt that joins; a number is a slot that is removed if it is occupied.
 
     A token is decoded after each change.
     """
