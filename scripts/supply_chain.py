@@ -38,7 +38,7 @@ LICENCES = (
 """The licence of a package must contain one of these words. They name permissive licences, and licences such as LGPL
 and MPL that bind only the package itself."""
 COPYLEFT = re.compile(r"(?<!L)GPL|(?<!Lesser )General Public")
-"""The licence of a package must not match this pattern, because it would bind all of Tidal."""
+"""The licence of a package must not match this pattern, because such a licence would apply to all of Tidal."""
 
 
 def main() -> int:

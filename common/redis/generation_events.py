@@ -32,7 +32,7 @@ EVENTS = "events"
 NUMBER = "number"
 ALIVE = "alive"
 MAX_ENTRIES = 4096
-"""Largest number of entries in a stream, in case its api process does not read. Entries that were read are deleted."""
+"""Largest number of entries in a stream. It is reached only if the api process does not read and delete them."""
 
 PIECE = 16
 """Lists with more items than this limit are encoded item by item."""

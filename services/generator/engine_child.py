@@ -2,7 +2,7 @@
 
 The main thread decodes all sequences together; in each step, it generates one token for every sequence. A second thread
 reads the socket to the worker. When the socket closes, the worker has ended, and this process exits at once, even
-during a generation. A third thread loads models, and a fourth one writes to Redis. After a fault of the accelerator the
+during a generation. A third thread loads models, and a fourth one writes to Redis. If the accelerator fails, the
 process exits with status 1, and the worker starts a new one (`services.generator.engine_host`). TIDAL_GENERATOR_THREADS
 sets the number of torch's threads.
 """
