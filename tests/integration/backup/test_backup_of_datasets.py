@@ -201,5 +201,5 @@ def test_the_commands_name_what_they_leave_out(settings: Settings, elsewhere: Se
     assert done.returncode == 1 and "a different text: tales" in done.stderr
     done = tidal(elsewhere, "restore", str(tmp_path / "with.tar"), "--force")
     assert done.returncode == 0 and "1 dataset." in done.stdout, done.stderr
-    assert "The previous datasets are in" in done.stdout
+    assert "The previous datasets were moved to" in done.stdout
     assert text_of(elsewhere, "tales") == TEXT

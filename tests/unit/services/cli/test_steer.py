@@ -106,7 +106,9 @@ def test_all_means_those_that_take_it_and_needs_a_yes(api: Api) -> None:
     api.statuses = {"a": ["running"], "b": ["paused"], "c": ["completed"], "d": ["pending"]}
     refused = tidal("cancel", "--all")
     assert isinstance(refused.exception, InvalidInputError)
-    assert "would cancel 3 jobs; add --yes" in refused.exception.message
+    assert (
+        "would cancel 3 jobs; there is no terminal to ask for confirmation, so add --yes" in refused.exception.message
+    )
     assert api.asked == []
     assert tidal("resume", "--all", "--yes").exit_code == 0
     assert api.asked == [("b", "resume")]

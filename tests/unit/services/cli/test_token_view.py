@@ -76,7 +76,9 @@ def test_the_effective_parameters_are_described_in_words() -> None:
     plain = {"seed": 3, "temperature": 0.8, "topK": 50, "topP": 1.0, "repetitionPenalty": 1.2}
     assert effective(reply(effective=plain), "none") == ["seed 3", "none (temperature 0.8, top-k 50, penalty 1.2)"]
     fixed = {"modulation": 0.7, "temperature": 1.49, "gatesFed": False}
-    assert effective(reply(effective=fixed), "fixed") == ["fixed 0.7 (temperature 1.49, gates off, not trained)"]
+    assert effective(reply(effective=fixed), "fixed") == [
+        "fixed 0.7 (temperature 1.49, gates off, because they were not trained)"
+    ]
     sampled = [{"modulation": 0.25}, {"modulation": 0.75}]
     assert effective(reply(trajectory=sampled), "learned") == ["learned (modulation 0.25 to 0.75, mean 0.50)"]
 
