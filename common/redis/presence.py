@@ -40,8 +40,8 @@ class AbsenceDetector:
         """Process the result of a check and return the processes that are dead.
 
         `present` is {process: whether it was subscribed} for all processes that were checked; processes that are
-        missing from it are forgotten. `subscription` tells how often the observer has subscribed since its start; it is
-        None while the observer is not subscribed.
+        missing from it are forgotten. `subscription` is the number of times that the observer has subscribed since its
+        start, or None while it is not subscribed.
         """
         outdated = now - self._checked_at > 3 * self._seconds
         if outdated or subscription is None or subscription != self._subscription:

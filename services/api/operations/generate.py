@@ -129,8 +129,8 @@ async def event_batches(
             raise
         finally:
             if not finished or mailbox.given_up:
-                # The shield lets the engine be told even if this task is cancelled, for example because the client has
-                # disconnected.
+                # The shield lets the cancellation reach the engine even if this task is cancelled, for example because
+                # the client has disconnected.
                 with anyio.CancelScope(shield=True):
                     await context.generations.cancel(request.id)
 

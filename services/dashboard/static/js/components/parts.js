@@ -50,7 +50,7 @@ const COUNTED = { dataset: "document", rl: "transition", "rl-training": "transit
 const WAITING_FOR_DISK = "waiting_for_disk";
 
 /**
- * Returns the phase of a trainer as text. While the trainer waits for disk space, `disk` says how much is missing.
+ * Returns the phase of a trainer as text. While the trainer waits for disk space, `disk` contains how much is missing.
  *
  * @param {Api.LiveProgress} progress
  */
