@@ -179,8 +179,6 @@ class RLConfig(Section):
 
     @model_validator(mode="after")
     def _has_a_reward(self) -> Self:
-        r = self.reward
-        total = r.perplexity_weight + r.diversity_weight + r.sampling_weight + r.repetition_weight + r.coherence_weight
-        if total <= 0:
+        if sum(getattr(self.reward, f"{name}_weight") for name in REWARD_COMPONENTS) <= 0:
             raise ValueError("all reward weights are 0; set at least one weight above 0")
         return self
