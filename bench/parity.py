@@ -1,4 +1,4 @@
-"""Compare numbers that Tidal computes with those of the original implementation in `tests/data/parity`.
+"""Compare the numbers of Tidal with those of the original implementation in `tests/data/parity`.
 
 For each group of numbers, such as logits or rewards, the largest difference must be at most 1e-4 (float32 on the CPU).
 The last row compares the number of parameters of the default model.

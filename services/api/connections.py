@@ -65,8 +65,8 @@ class Limits:
     """How many connections and streams may be open at once."""
 
     connections: int
-    """Maximum number of running requests, including streams. It is also the cap on open connections, not counting the
-    SPARE ones that may wait to send a request."""
+    """Maximum number of requests that run at the same time, including streams. Open connections without a request count
+    towards the same limit, but `SPARE` of them are always allowed, even beyond it."""
 
     @property
     def streams(self) -> int:

@@ -170,7 +170,7 @@ def processes(
     jobs = with_database(broker, servers)
     api = {**jobs, "TIDAL_AUTH_TOKEN": stack_secrets.token}
     worker = {**own_environment(os.environ, hub=True), **jobs}
-    # A process that must not use the database gets a placeholder. It overrides a database URL in the file `.env`.
+    # A process that must not use the database gets a placeholder as its database URL, which overrides one in `.env`.
     without_database = {**broker, "TIDAL_DATABASE_URL": NO_DATABASE}
     generator = {**without_database, **({"TIDAL_GENERATOR_THREADS": "1"} if cpu_only else {})}
     flower = {

@@ -83,7 +83,7 @@ def test_a_run_that_is_compared_goes_on(site: Site, visit: Visit, running: dict[
     expect(page.get_by_text("1 of the runs was deleted.")).to_be_visible()
     chart = page.locator("section[aria-label='Loss: training']")
     expect(chart.locator(".legend button")).to_have_count(2)
-    # The legend shows each training's last step, because the two trainings have different steps.
+    # The last points of the two trainings are at different steps, so the legend shows each step ("at 120").
     newest = chart.locator(".legend button", has_text="Spring tide").locator("small")
     first = newest.inner_text()
     assert re.fullmatch(r"at \d+", first)

@@ -85,7 +85,7 @@ class FaultFleet(Fleet):
     def history(self, *, accepted: Collection[str] = (), limits: Mapping[str, int] | None = None) -> History:
         """Return the history of all jobs in this database.
 
-        Besides the jobs in `accepted`, the history treats all jobs that this object has submitted as accepted.
+        `History.accepted` contains the jobs that this object has submitted, and those in `accepted`.
         """
         url = self.settings.redis_url.get_secret_value()
         with redis.Redis.from_url(url, decode_responses=True, socket_timeout=10) as client:

@@ -227,7 +227,7 @@ def _too_late(total: float | None, waited: float) -> UnavailableError:
 def _engine_error(data: str) -> TidalError:
     failure = read_error(data)
     error = TidalError(failure.get("message") or "the generator failed", code=failure.get("code") or "generation")
-    status = failure.get("status")  # an engine of another version may omit these keys
+    status = failure.get("status")  # an engine of another version may omit message, code and status
     error.status = status if isinstance(status, int) and 400 <= status <= 599 else 500
     return error
 

@@ -29,7 +29,7 @@ COMPOSE = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text(encodin
 
 
 def passed(service: str) -> dict[str, str]:
-    """Return the environment variables that compose gives a service, with PASSWORD for the variables of `.env`."""
+    """Return the environment that docker-compose.yml sets for a service; values from `.env` (`${…}`) are PASSWORD."""
     given = COMPOSE[service]["environment"]
     return {name: PASSWORD if str(value).startswith("${") else str(value) for name, value in given.items() if value}
 

@@ -27,7 +27,7 @@ CALLS_PER_STEP = 4
 
 @pytest.fixture(scope="module")
 def uninterrupted() -> dict[str, Any]:
-    """Return a dict. `reference` stores the results of an uninterrupted training in it, once for all tests."""
+    """Return an empty dictionary that all tests of this file share. `reference` fills it when it is first used."""
     return {}
 
 
