@@ -147,7 +147,7 @@ function NewReportDialog({ chosen, onClose }) {
       }
       <${Field}
         label="Title"
-        hint=${form.pattern ? "If you leave this empty, the title is made from the template and the experiment" : undefined}
+        hint=${form.pattern ? "If you leave this empty, the title names template and experiment" : undefined}
         wrong=${found.wrong("title")}
       >
         ${(props) =>

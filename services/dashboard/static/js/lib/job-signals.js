@@ -33,6 +33,7 @@ export const JOB_SIGNALS = [
     name: "cancel",
     text: "is like the signal stop, and kills the trainer after a grace period. Pending and paused jobs end at once.",
     icon: "cross",
+    own: true,
     ask: true,
     danger: true,
   },
