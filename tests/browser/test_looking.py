@@ -74,11 +74,11 @@ def test_a_text_streams_in_colour_and_two_panels_share_prompt_and_seed(site: Sit
 
 def test_an_analysis_runs_is_saved_and_opened_again(site: Site, visit: Visit) -> None:
     page = visit("#/analysis")
-    page.get_by_label("Modulation").select_option("random")
+    page.get_by_label("Modulation", exact=True).select_option("random")
     page.get_by_label("Tokens per sample").fill("8")
     page.get_by_label("Also compare texts").check()
     page.get_by_role("button", name="Analyse").click()
-    expect(page.get_by_text("Variance between prompts")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("cell", name="Variance between prompts")).to_be_visible(timeout=60_000)
     assert page.locator(".trajectory").count() == 3
     assert page.locator(".sweep-text").count() == 9
     page.get_by_role("button", name="Save", exact=True).click()
