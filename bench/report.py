@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Row:
-    """One measured figure, its reference and the bound for ours / reference."""
+    """A measured figure (`ours`), the figure it is compared with (`reference`), and the bound of their ratio."""
 
     name: str
     unit: str

@@ -68,7 +68,7 @@ _DISK_FULL = "53100"
 
 
 class ErrorResponse(JSONResponse):
-    """A JSON response for an error.
+    """Sends the document of an error as JSON.
 
     Text that is not valid Unicode, for example in a file name, is written with escapes.
     """

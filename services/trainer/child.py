@@ -35,10 +35,7 @@ def run_child() -> int:
     die_with_parent()
     configure("trainer")
     if CHILD_FD_VARIABLE not in os.environ:
-        print(  # noqa: T201 (there is no supervisor to report to)
-            "services.trainer is started by a worker; to train without services, run: tidal train lm|rl",
-            file=sys.stderr,
-        )
+        sys.stderr.write("services.trainer is started by a worker; to train without services, run: tidal train lm|rl\n")
         return 2
     channel = Channel.from_environment()
     try:

@@ -24,7 +24,7 @@ class WakeupPipe:
         return self._reader
 
     def set(self) -> None:
-        """End the current wait of the waiting thread or, if it does not wait now, its next wait."""
+        """Wake the thread that waits for `fileno()`. If no thread is waiting, the next wait returns at once."""
         with self._lock:
             if not (self._set or self._closed):
                 self._set = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,11 +52,20 @@ def test_output_during_a_full_disk_is_in_the_log_once_there_is_space(disk: Small
 
 def test_output_beyond_the_backlog_is_counted(disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_capture, "BACKLOG_BYTES", 1000)
+    all_stored = threading.Event()
+    store = LogCapture._store
+
+    def store_and_report(capture: LogCapture, data: bytes) -> None:
+        store(capture, data)
+        if capture.tail.endswith(LINES[-1].strip()):
+            all_stored.set()
+
+    monkeypatch.setattr(LogCapture, "_store", store_and_report)
     disk.fill(leave_mb=0)
     path = disk.folder / "1.log"
     capture = LogCapture(path, attempt=1)
     write(capture, LINES)
-    time.sleep(0.5)  # time for the capturing thread to read the lines
+    assert all_stored.wait(20)
     disk.empty()
     capture.close()
     kept, _, lost = path.read_text().rpartition("\n[tidal] ")
