@@ -47,7 +47,6 @@ matches, the scalar is text."""
 class _Loader(yaml.SafeLoader):
     """Parses a text into nodes, which `_NodeReader` converts to values."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as in the base class
     levels = 0
     nodes = 0
     aliases = True
@@ -67,6 +66,9 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.levels -= 1
         return node
+
+
+_Loader.yaml_implicit_resolvers = {}  # without those of YAML 1.1; `_SCALARS` replaces them
 
 
 class _Dumper(yaml.SafeDumper):

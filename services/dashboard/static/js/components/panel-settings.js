@@ -4,7 +4,7 @@ import { Choice } from "./choice.js";
 import { Field } from "./parts.js";
 
 const MODES = {
-  none: "None: sampling parameters are set below",
+  none: "None: the parameters below",
   fixed: "Fixed modulation",
   random: "Random modulation per token",
   learned: "Learned: a controller",
