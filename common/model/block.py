@@ -6,14 +6,48 @@ The submodules have the names that the original's checkpoint files use.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import gelu, linear
 
 from common.config.lm import ModelConfig
 from common.model.attention import cached_attention, causal_attention, merge_heads, split_heads
+from common.model.dropout import DropoutBits, add_after_dropout, dropout
 from common.model.gate import DynamicGate
 from common.model.kv_cache import KVCache
 from common.model.rope import apply_rotary
+from common.model.training_attention import integers_needed, training_attention
+
+
+class BlockBits(NamedTuple):
+    """The random integers for the dropout of one block in one forward pass, each int16."""
+
+    attention: Tensor
+    """For the attention probabilities of each sequence, (B, n)."""
+    attended: Tensor
+    """For the result of the attention, (B, T, D)."""
+    ffn_hidden: Tensor
+    """For the activations of the feed-forward network, (B, T, F)."""
+    ffn_output: Tensor
+    """For the result of the feed-forward network, (B, T, D)."""
+
+    @classmethod
+    def take(cls, bits: DropoutBits, config: ModelConfig, B: int, T: int) -> Self:
+        """Take the integers for a block and input (B, T, D)."""
+        D = config.d_model
+        return cls(
+            bits.take(B, integers_needed(T, config.num_heads)),
+            bits.take(B, T, D),
+            bits.take(B, T, config.ffn_dim),
+            bits.take(B, T, D),
+        )
+
+    @staticmethod
+    def count(config: ModelConfig, B: int, T: int) -> int:
+        """Return the number of integers that `take` takes."""
+        return B * (integers_needed(T, config.num_heads) + T * (2 * config.d_model + config.ffn_dim))
 
 
 class TransformerBlock(nn.Module):
@@ -46,6 +80,26 @@ class TransformerBlock(nn.Module):
         q, k, v = self._project(x, cos, sin)
         attended = causal_attention(q, k, v, dropout=self.dropout_p if self.training else 0.0)
         return self._finish(x, attended, modulation)
+
+    def train_on_cpu(
+        self, x: Tensor, cos: Tensor, sin: Tensor, modulation: Tensor | None, bits: BlockBits | None
+    ) -> Tensor:
+        """Return the same as `forward` in training mode, computed in the fastest way for a CPU.
+
+        `bits` replace torch's random numbers; None means no dropout. The two dropouts after the feed-forward network
+        are one: an element is kept if both keep it, and the gate between them only scales.
+        """
+        h, p = self.ln1(x), self.dropout_p
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        qkv = linear(h, torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections]))
+        attended = training_attention(qkv, cos, sin, self.num_heads, None if bits is None else bits.attention, p)
+        y = self.attn_gate(self.out_proj(attended), modulation)
+        x = x + y if bits is None else add_after_dropout(x, y, bits.attended, p)
+        hidden = gelu(self.ffn[0](self.ln2(x)))
+        if bits is not None:
+            hidden = dropout(hidden, bits.ffn_hidden, p)
+        y = self.ffn_gate(self.ffn[3](hidden), modulation)
+        return x + y if bits is None else add_after_dropout(x, y, bits.ffn_output, 1.0 - (1.0 - p) ** 2)
 
     def prefill(
         self,

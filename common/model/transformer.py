@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from common.config.lm import ModelConfig
-from common.model.block import TransformerBlock
+from common.model.block import BlockBits, TransformerBlock
+from common.model.dropout import DropoutBits, dropout
 from common.model.gate import DynamicGate
 from common.model.kv_cache import KVCache
 from common.model.rope import rope_tables
@@ -74,11 +75,27 @@ class TransformerLM(nn.Module):
         """Return the states (B, T, D) after the final layer norm; arguments and errors are as in `forward`."""
         B, T = self._check(input_ids, self.config.context_length)
         m = self._modulation(modulation, B)
-        x = self.dropout(self.token_embeddings(input_ids))
         cos, sin = self.rope_cos[:T], self.rope_sin[:T]
-        for block in self.transformer_blocks:
-            x = block(x, cos, sin, m)
+        if self.training and self.device.type == "cpu":
+            x = self._train_on_cpu(input_ids, cos, sin, m)
+        else:
+            x = self.dropout(self.token_embeddings(input_ids))
+            for block in self.transformer_blocks:
+                x = block(x, cos, sin, m)
         return cast(Tensor, self.final_layer_norm(x))
+
+    def _train_on_cpu(self, input_ids: Tensor, cos: Tensor, sin: Tensor, m: Tensor | None) -> Tensor:
+        c, (B, T) = self.config, input_ids.shape
+        x: Tensor = self.token_embeddings(input_ids)
+        if c.dropout == 0.0:
+            for block in self.blocks:
+                x = block.train_on_cpu(x, cos, sin, m, None)
+            return x
+        bits = DropoutBits(x.numel() + c.num_layers * BlockBits.count(c, B, T))
+        x = dropout(x, bits.take(B, T, c.d_model), c.dropout)
+        for block in self.blocks:
+            x = block.train_on_cpu(x, cos, sin, m, BlockBits.take(bits, c, B, T))
+        return x
 
     def project(self, hidden: Tensor) -> Tensor:
         """Return logits (…, V) for states (…, D)."""
