@@ -74,7 +74,7 @@ class RetentionLoop:
             before = free_bytes(self._store.root)
             leftovers = self._store.discard_leftovers(LEFTOVER_SECONDS)
             leftovers += self._store.discard_unfinished(LEFTOVER_SECONDS)
-            leftovers += self._datasets.sweep() + self._datasets.sweep_caches()
+            leftovers += self._datasets.remove_abandoned() + self._datasets.remove_abandoned_caches()
             expired = delete_expired_archives(self._engine, self._store, self._days) if self._days > 0 else []
             if leftovers or expired:
                 log.info(

@@ -119,7 +119,7 @@ class Worker:
             with self._sessions.begin() as session:
                 add_notifications(session, queue)
         except SQLAlchemyError as error:
-            message = "a notification could not be sent again; the next sweep sends it"
+            message = "a notification could not be sent again; the next maintenance pass sends it"
             log.warning(message, error=str(error).splitlines()[0])
 
     def drain(self) -> None:

@@ -1,6 +1,6 @@
 """The timers of a run of fault tests: shortened by default, those of production with FULL=1.
 
-Deadlines are computed from the timers. `tests.integration.worker.fleet` starts processes with these timers.
+Deadlines are computed from the timers. `tests.integration.worker.workers` starts processes with these timers.
 """
 
 from __future__ import annotations
