@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from common.child.lifeline import lease_clock
+from common.child.lease_guard import lease_clock
 from common.config import Settings
 from common.db import Job, database_unavailable
 from common.errors import TidalError

@@ -13,7 +13,7 @@ import threading
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from common.child.lifeline import lease_clock
+from common.child.lease_guard import lease_clock
 from common.config import Settings
 from common.db import database_unavailable, make_engine, session_factory
 from common.errors import JobFailed

@@ -83,7 +83,7 @@ def test_a_nearly_full_disk_starts_a_round_before_the_hour_is_over(
     assert young.is_dir(), "a trainer may still be writing this checkpoint"
     assert names(folder) == ALL, "without retention a full disk deletes no files of a job"
     assert sum("nearly full" in line["event"] for line in log) == 1
-    assert all(line["early"] for line in log if line["event"] == "tidied up")
+    assert all(line["early"] for line in log if line["event"] == "old data was removed")
 
 
 def test_with_retention_old_files_are_deleted_at_once(
