@@ -78,16 +78,16 @@ def run(quick: bool) -> list[Row]:
             valkey.remove()
             postgres.remove()
     return [
-        _promise(
+        _limit_row(
             f"claim while {WAITING} jobs wait, {CLAIMERS} processes, p50", _percentile(claimed, 50), CLAIM_MILLISECONDS
         ),
-        _promise(
+        _limit_row(
             f"claim while {WAITING} jobs wait, {CLAIMERS} processes, p99", _percentile(claimed, 99), CLAIM_MILLISECONDS
         ),
         *(_compared_with("claim", claimed, bare, "plain update and commit", percent, 10.0) for percent in (50, 99)),
         _compared_with("claim with concurrency limits", limited, claimed, "claim without limits", 50, 6.0),
         *(
-            _promise(f"page of {PAGE} jobs {where}, p{percent}", _percentile(seconds, percent), PAGE_MILLISECONDS)
+            _limit_row(f"page of {PAGE} jobs {where}, p{percent}", _percentile(seconds, percent), PAGE_MILLISECONDS)
             for where, seconds in (("by a direct call", inside), ("over HTTP", outside))
             for percent in (50, 99)
         ),
@@ -99,8 +99,8 @@ def _compared_with(name: str, ours: list[float], reference: list[float], what: s
     return Row(label, "ms", _percentile(ours, percent), _percentile(reference, percent), what, bound, "at most")
 
 
-def _promise(name: str, ours: float, bound: float) -> Row:
-    return Row(name, "ms", ours, bound, "promise", 1.0, "at most")
+def _limit_row(name: str, ours: float, bound: float) -> Row:
+    return Row(name, "ms", ours, bound, "limit", 1.0, "at most")
 
 
 def _percentile(values: list[float], percent: int) -> float:

@@ -41,10 +41,10 @@ AGAIN_PER_SECOND = 200
 DESCRIPTORS = 256
 STREAM_CLIENTS = 10
 POINTS_PER_SECOND = 10.0
-PROMISED_SECONDS = 1.0
-PROMISED_LINES = 100.0
-PROMISED_METRICS_KB = 100.0
-PROMISED_REPLY_KB = 64.0
+LIMIT_SECONDS = 1.0
+LIMIT_LINES = 100.0
+LIMIT_METRICS_KB = 100.0
+LIMIT_REPLY_KB = 64.0
 KEYS = 60_000
 STARTED = re.compile(r"http://127\.0\.0\.1:\d+")
 LIMITED = (
@@ -115,12 +115,12 @@ def _attack(name: str, instance: LocalInstance, url: str, log: Path, seconds: fl
     )
     broken = found["resets"] + found["reconnections"] + len(found["broken"])
     return [
-        _at_most(f"{name}: /healthz, longest response time", "s", health.longest(), PROMISED_SECONDS),
+        _at_most(f"{name}: /healthz, longest response time", "s", health.longest(), LIMIT_SECONDS),
         _zero(f"{name}: /healthz requests that failed", "requests", health.failed),
         _zero(f"{name}: event stream, points lost", "points", found["lost"]),
         _zero(f"{name}: event stream, points received twice", "points", found["duplicate"]),
         _zero(f"{name}: event stream, broken connections", "connections", broken),
-        _at_most(f"{name}: lines in the log", "lines", lines, PROMISED_LINES),
+        _at_most(f"{name}: lines in the log", "lines", lines, LIMIT_LINES),
         _at_most(f"{name}: memory of the api", "MB", memory, 400.0),
     ]
 
@@ -143,10 +143,10 @@ def _measure_sizes(instance: LocalInstance, methods: int) -> list[Row]:
             f"size of /metrics after requests with {methods} invented HTTP methods",
             "kB",
             size / 1000,
-            PROMISED_METRICS_KB,
+            LIMIT_METRICS_KB,
         ),
         _at_most(
-            f"size of the reply to a body with {KEYS} unknown keys", "kB", len(reply.content) / 1000, PROMISED_REPLY_KB
+            f"size of the reply to a body with {KEYS} unknown keys", "kB", len(reply.content) / 1000, LIMIT_REPLY_KB
         ),
     ]
 
@@ -239,7 +239,7 @@ def _zero(name: str, unit: str, found: int) -> Row:
 
 
 def _at_most(name: str, unit: str, value: float, limit: float) -> Row:
-    return Row(name, unit, value, limit, "promise", 1.0, "at most")
+    return Row(name, unit, value, limit, "limit", 1.0, "at most")
 
 
 if __name__ == "__main__":

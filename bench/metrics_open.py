@@ -21,7 +21,7 @@ from bench.local_stack import RunningStack, local_stack
 from bench.report import Row, main
 from common.metrics import MetricsWriter
 
-PROMISED_SECONDS = 1.0
+LIMIT_SECONDS = 1.0
 AT_ONCE = 50_000
 """The writer is flushed after this number of points, so that its bounded queue does not overflow."""
 
@@ -43,8 +43,8 @@ def run(quick: bool) -> list[Row]:
             f"time of a request for a chart of {points:,} points, {name}",
             "s",
             value,
-            PROMISED_SECONDS,
-            "promise",
+            LIMIT_SECONDS,
+            "limit",
             1.0,
             "at most",
         )

@@ -35,7 +35,7 @@ from bench.report import Row, main
 from common.config import load_lm_config
 from common.config.child_environment import child_environment
 
-PROMISED_SHARE = 0.03
+LIMIT_SHARE = 0.03
 WARM_UP_SECONDS = 15.0
 TURN_SECONDS = 5.0
 RESAMPLES = 10_000
@@ -141,7 +141,7 @@ def _share(stack: RunningStack, seconds: float) -> Row:
     for name, value in sorted(used.items(), key=lambda item: -item[1]):
         sys.stderr.write(f"{name:<12} {value:8.2f} CPU s in {wall:.0f} s  {100 * value / wall:6.2f} %\n")
     ours = sum(value for name, value in used.items() if name != TRAINER)
-    return Row("CPU time of all processes except the trainer", "s", ours, wall, "wall time", PROMISED_SHARE, "at most")
+    return Row("CPU time of all processes except the trainer", "s", ours, wall, "wall time", LIMIT_SHARE, "at most")
 
 
 def _start_bare(config: dict[str, Any], stack: RunningStack, steps: Path) -> _Runner:

@@ -52,7 +52,7 @@ def run(quick: bool) -> list[Row]:
                 groups[name] = max(groups.get(name, 0.0), difference)
         count = TransformerLM(ModelConfig()).num_parameters
     rows = [
-        Row(f"largest difference from the original: {name}", "", value, BOUND, "promise", 1.0, "at most")
+        Row(f"largest difference from the original: {name}", "", value, BOUND, "limit", 1.0, "at most")
         for name, value in groups.items()
     ]
     return [*rows, Row("parameters of the default model", "", count, PARAMETERS, "original", 1.0, "at most")]

@@ -37,8 +37,8 @@ from tidal_client.vocabulary import TERMINAL
 
 HOOK = ROOT / "scripts" / "tracing" / "sitecustomize.py"
 IDLE_SECONDS = 35.0
-"""How long the calls of the idle stack are counted. This is longer than the periods of heartbeats and of the reaper's
-sweeps."""
+"""How long the calls of the idle stack are counted. This is longer than the periods of heartbeats and of of
+maintenance passes."""
 SETTLE_SECONDS = 3.0
 """Pause after a request, in which processes finish their work for it. Calls in this time are not counted for any
 request."""

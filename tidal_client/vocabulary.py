@@ -140,7 +140,7 @@ AnalysisKind = Literal["single", "batch", "sweep"]
 CheckpointKind = Literal["training", "model", "policy", "result", "other"]
 """The kind of a registered file: a training checkpoint, from which a job can resume, or a final artifact."""
 ReportPattern = Literal["experiment-overview", "rl-analysis", "trajectory-report", "full-report"]
-"""The template from which a report is generated; the api calls it pattern."""
+"""Names of the report templates; the field of the api is `pattern`."""
 DatasetFormat = Literal["txt", "jsonl", "parquet"]
 """The file format of an uploaded dataset."""
 WAITING_FOR_DISK: Final = "waiting_for_disk"

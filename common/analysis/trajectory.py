@@ -19,9 +19,9 @@ from common.errors import InvalidInputError
 SIGNAL = "modulation"
 """Name of the only signal, the modulation. The results use it as a key."""
 WINDOWS = 4
-"""Number of consecutive parts ("windows") into which a trajectory is divided."""
+"""Number of consecutive parts (quarters) into which a trajectory is divided."""
 PHASE_T = 2.0
-"""A phase change is reported where |Welch's t| between neighbouring windows is above this value."""
+"""A phase change is reported where |Welch's t| between neighbouring quarters is above this value."""
 EXTREME_SHARE = 10
 """One in EXTREME_SHARE tokens is listed as having a high modulation, and as many as having a low one."""
 SWEEP_KEYS = ("0.0", "0.5", "1.0")
@@ -38,7 +38,7 @@ class TrajectoryToken:
 
 
 class PhaseChange(TypedDict):
-    """A significant change of the mean modulation between two neighbouring windows."""
+    """A significant change of the mean modulation between two neighbouring quarters."""
 
     signal: str
     windowBoundary: str
@@ -110,18 +110,18 @@ class SweepAnalysis(TypedDict):
 
 
 def analyze_trajectory(tokens: Sequence[TrajectoryToken]) -> TrajectoryAnalysis:
-    """Return summaries of the trajectory and of its four windows, phase changes, and tokens with extreme modulations.
+    """Return summaries of the trajectory and of its four quarters, phase changes, and tokens with extreme modulations.
 
     Raises InvalidInputError for no tokens.
     """
     if not tokens:
         raise InvalidInputError("a trajectory of 0 tokens cannot be analysed; generate at least one")
     values = [token.modulation for token in tokens]
-    windows = _windows(values)
+    quarters = _quarters(values)
     phases = [
         PhaseChange(signal=SIGNAL, windowBoundary=f"Q{i + 1}→Q{i + 2}", tStatistic=t)
         for i in range(WINDOWS - 1)
-        if abs(t := welch_t(windows[i], windows[i + 1])) > PHASE_T
+        if abs(t := welch_t(quarters[i], quarters[i + 1])) > PHASE_T
     ]
     ascending = sorted(range(len(tokens)), key=values.__getitem__)
     shown = max(1, len(tokens) // EXTREME_SHARE)
@@ -134,7 +134,7 @@ def analyze_trajectory(tokens: Sequence[TrajectoryToken]) -> TrajectoryAnalysis:
 
     return TrajectoryAnalysis(
         signalStats={SIGNAL: summarise(values)},
-        signalEvolution={SIGNAL: [summarise(window) for window in windows]},
+        signalEvolution={SIGNAL: [summarise(quarter) for quarter in quarters]},
         crossSignalCorrelations={},
         phases=phases,
         tokenSignalAlignment={
@@ -198,8 +198,8 @@ def analyze_sweep(texts: Mapping[str, str]) -> SweepAnalysis:
     return SweepAnalysis(statistics=statistics, deltas=deltas)
 
 
-def _windows(values: Sequence[float]) -> list[Sequence[float]]:
-    """Divide n values into four consecutive windows. The first n mod 4 windows have one more value than the others."""
+def _quarters(values: Sequence[float]) -> list[Sequence[float]]:
+    """Divide n values into four consecutive parts. The first n mod 4 parts have one more value than the others."""
     size, longer = divmod(len(values), WINDOWS)
     ends = [0]
     for i in range(WINDOWS):

@@ -6,10 +6,10 @@
     child.close()
 
 The child leads its own session and process group. Environment variables contain the descriptor of the child's end of
-the socketpair and the process id of its parent. If the child calls `common.child.lifeline.die_with_parent`, the kernel
-kills it when the thread that started it ends. Call `launch` from a thread that outlives the child. The messages on the
-channel are in `common.child.protocol` and `services.generator.engine_protocol`. The services of a local stack have no
-channel (`services.local.child`).
+the socketpair and the process id of its parent. If the child calls `common.child.lease_guard.die_with_parent`, the
+kernel kills it when the thread that started it ends. Call `launch` from a thread that outlives the child. The messages
+on the channel are in `common.child.protocol` and `services.generator.engine_protocol`. The services of a local stack
+have no channel (`services.local.child`).
 """
 
 from __future__ import annotations

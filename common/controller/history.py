@@ -56,7 +56,7 @@ class TokenHistory:
         B, P = prompts.shape
         if self.capacity < P:
             raise ValueError(
-                f"prompts of {P} tokens exceed the history's capacity {self.capacity}; create a larger one"
+                f"prompts of {P} tokens exceed the capacity of the token history, {self.capacity}; create a larger one"
             )
         positions = torch.arange(P, device=prompts.device)
         prompts = torch.where(positions < lengths[:, None], prompts, ABSENT)

@@ -6,8 +6,8 @@
         manifest, created = intake.publish()
 
 All methods block and use constant memory. Leaving the `with` block removes an upload that was not published. If the
-process is killed, the kernel releases the lock on the folder of the upload, and `DatasetStore.sweep` removes the folder
-later.
+process is killed, the kernel releases the lock on the folder of the upload, and `DatasetStore.remove_abandoned` removes
+the folder later.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Finds, lists, publishes and deletes the datasets of a data folder, and removes the leftovers of killed processes.
 
 One rename publishes or deletes a dataset. Folders named `.incoming-…` are uploads in progress, those named `.deleted-…`
-are being deleted. The process that writes an upload holds a lock on its folder, so `sweep` removes only unlocked ones.
+are being deleted. The process that writes an upload holds a lock on its folder, so `remove_abandoned` removes only
+unlocked ones.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ class DatasetStore:
         for path in detached:
             shutil.rmtree(path, ignore_errors=True)
 
-    def sweep(self) -> int:
+    def remove_abandoned(self) -> int:
         """Remove the folders of uploads and deletions whose processes have died; return the number of folders.
 
         It is safe to call while other processes upload and delete.
@@ -175,7 +176,7 @@ class DatasetStore:
                     removed += 1
         return removed
 
-    def sweep_caches(self) -> int:
+    def remove_abandoned_caches(self) -> int:
         """Delete unfinished token caches of dead processes, but keep caches that are being built.
 
         Returns the number of deleted caches.
@@ -194,9 +195,9 @@ class DatasetStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let only one process at a time create or sweep folders.
+        """Let only one process at a time create folders or remove abandoned ones.
 
-        Otherwise `sweep` could remove a new folder before its creator has locked it.
+        Otherwise `remove_abandoned` could remove a new folder before its creator has locked it.
         """
         with (self.root / LOCK).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -119,7 +119,8 @@ class AnalysisPayload(JobPayload):
 
     checkpoint: Reference
     rl_checkpoint: Reference | None = None
-    """The controller; required in gating mode learned without a sweep of the modulation, and not allowed otherwise."""
+    """The controller; required in gating mode learned without a sweep over modulation values, and not allowed
+    otherwise."""
     analysis: AnalysisConfig
 
     @property
@@ -132,7 +133,9 @@ class AnalysisPayload(JobPayload):
         if self.analysis.uses_policy and self.rl_checkpoint is None:
             raise ValueError("gating mode learned needs rl_checkpoint; or choose gating mode random or fixed")
         if not self.analysis.uses_policy and self.rl_checkpoint is not None:
-            raise ValueError("rl_checkpoint is used only in gating mode learned without a sweep; leave it out")
+            raise ValueError(
+                "rl_checkpoint is used only in gating mode learned without a sweep over modulation values; leave it out"
+            )
         return self
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from common.child.lifeline import lease_clock
+from common.child.lease_guard import lease_clock
 from common.config import Settings
 from common.db import Job, database_unavailable
 from common.errors import TidalError
@@ -33,8 +33,9 @@ from common.logging import get_logger
 from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
 BATCH = 200
-SLOW_SWEEP_SECONDS = 15.0
-"""Longest duration in seconds of a sweep (`common.jobs.sweep`), reached while Redis does not answer."""
+SLOW_MAINTENANCE_SECONDS = 15.0
+"""Longest duration in seconds of a maintenance pass (`common.jobs.maintenance`), reached while Redis does not
+answer."""
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -77,7 +78,7 @@ def max_answer_gap(settings: Settings) -> float:
 
     With the default settings, an owner that was suspended for this time still has a good part of its lease left.
     """
-    return max(2 * settings.reaper_seconds + SLOW_SWEEP_SECONDS, settings.lease_seconds / 2)
+    return max(2 * settings.reaper_seconds + SLOW_MAINTENANCE_SECONDS, settings.lease_seconds / 2)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Reaped:
 def reap(session: Session, settings: Settings) -> Reaped:
     """Mark jobs with expired leases as stale, then requeue or end the stale jobs whose quarantine is over.
 
-    The caller holds the sweep lock and commits.
+    The caller holds the maintenance lock and commits.
     """
     stale = mark_stale(session)
     outcomes = _apply_to_each(

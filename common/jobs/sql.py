@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Interval, func, literal, select
 from sqlalchemy.orm import Session
 
-SWEEP: Final = 7_310_002
+MAINTENANCE: Final = 7_310_002
 RELAY: Final = 7_310_003
 _TYPE: Final = 7_310_004
 _IDEMPOTENCY: Final = 7_310_005

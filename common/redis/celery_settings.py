@@ -19,7 +19,7 @@ from common.redis.keys import GENERATE_QUEUE, HEALTH_QUEUE, TRAINING_QUEUE
 
 NOTIFY_TASK: Final = "tidal.training.doorbell"
 HANDOVER_TASK: Final = "tidal.generate.handover"
-SWEEP_TASK: Final = "tidal.health.sweep"
+MAINTENANCE_TASK: Final = "tidal.health.sweep"
 
 WORKER_FLAGS: Final = ("--task-events", "--without-gossip", "--without-mingle", "--pool", "threads")
 """Options of every worker. They leave Celery's heartbeats and remote control on, without which Flower shows a worker as
@@ -54,7 +54,7 @@ def celery_settings(redis_url: str | SecretStr) -> dict[str, Any]:
         "task_routes": {
             NOTIFY_TASK: {"queue": TRAINING_QUEUE},
             HANDOVER_TASK: {"queue": GENERATE_QUEUE},
-            SWEEP_TASK: {"queue": HEALTH_QUEUE},
+            MAINTENANCE_TASK: {"queue": HEALTH_QUEUE},
         },
         "task_serializer": "json",
         "accept_content": ["json"],
@@ -89,10 +89,10 @@ def make_producer(name: str, redis_url: str | SecretStr, timeout: float = 5.0) -
     return app
 
 
-def worker_command(app: str, queue: str, arguments: Sequence[str] = (), *, sweeps: bool = False) -> list[str]:
+def worker_command(app: str, queue: str, arguments: Sequence[str] = (), *, health_tasks: bool = False) -> list[str]:
     """Return the command line of a worker of `queue` that runs one task at a time; `app` names its module.
 
-    With `sweeps` the worker also takes the task `tidal.health.sweep`, which needs access to the database.
+    With `health_tasks` the worker also takes the task `tidal.health.sweep`, which needs access to the database.
     """
     return [
         sys.executable,
@@ -109,7 +109,7 @@ def worker_command(app: str, queue: str, arguments: Sequence[str] = (), *, sweep
         "--concurrency",
         "1",
         "--queues",
-        f"{queue},{HEALTH_QUEUE}" if sweeps else queue,
+        f"{queue},{HEALTH_QUEUE}" if health_tasks else queue,
         "--hostname",
         f"{queue}-{secrets.token_hex(3)}@%h",
         *arguments,

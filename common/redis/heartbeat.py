@@ -1,8 +1,8 @@
 """Heartbeats in Redis: writes those of the workers, and evaluates the heartbeat of the health process.
 
 The heartbeat of a worker holds its host, device, memory and present job. It is only displayed; the lease decides
-whether a worker still owns its job. The heartbeat of the health process holds the time of the last successful sweep, so
-that a failing reaper is noticed; `common.redis.publisher` writes this heartbeat.
+whether a worker still owns its job. The heartbeat of the health process holds the time of the last successful
+maintenance pass, so that a failing reaper is noticed; `common.redis.publisher` writes this heartbeat.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from common.redis.live_feed import LiveFeed
 
 MISSED = 3
 """Number of missed heartbeats after which a worker is no longer displayed."""
-SWEEP_FIELDS = ("sweptAt", "trouble")
-"""Fields of the heartbeat of the health process (`keys.HEALTH`) that `sweep_problem` needs."""
-MISSED_SWEEPS = 6
-"""Number of missed sweeps after which `sweep_problem` reports a problem."""
+MAINTENANCE_FIELDS = ("sweptAt", "trouble")
+"""Fields of the heartbeat of the health process (`keys.HEALTH`) that `maintenance_problem` needs."""
+MISSED_PASSES = 6
+"""Number of missed maintenance passes after which `maintenance_problem` reports a problem."""
 MIN_ALARM_AGE_SECONDS = 60.0
-"""Age in seconds of the last sweep below which no problem is reported, so that a database restart raises no alarm."""
+"""Age in seconds of the last maintenance pass below which no problem is reported, so that a database restart raises no
+alarm."""
 
 
 class Heartbeat:
@@ -124,14 +125,15 @@ def device_name(proc: Path = Path("/proc/driver/nvidia/gpus")) -> str:
     return "cpu"
 
 
-def sweep_problem(swept_at: str | None, problem: str | None, reaper_seconds: float) -> str:
-    """Describe the problem with the sweeps of the health process (`common.jobs.sweep`); return "" without one.
+def maintenance_problem(last_pass_at: str | None, problem: str | None, reaper_seconds: float) -> str:
+    """Describe the problem with the maintenance passes of the health process (`common.jobs.maintenance`); return ""
+    without one.
 
-    `swept_at` is the ISO time of the last successful sweep, `problem` the error of the last failed sweep.
+    `last_pass_at` is the ISO time of the last successful pass, `problem` the error of the last failed one.
     """
-    if swept_at is None:
+    if last_pass_at is None:
         return "no health process runs, so jobs of lost workers are not restarted; run python -m services.health"
-    age = (datetime.now(UTC) - datetime.fromisoformat(swept_at)).total_seconds()
-    if age <= max(MIN_ALARM_AGE_SECONDS, MISSED_SWEEPS * reaper_seconds):
+    age = (datetime.now(UTC) - datetime.fromisoformat(last_pass_at)).total_seconds()
+    if age <= max(MIN_ALARM_AGE_SECONDS, MISSED_PASSES * reaper_seconds):
         return ""
-    return f"the last successful sweep was {age:.0f} s ago; the newest error is: {problem or 'no answer'}"
+    return f"the last successful maintenance pass was {age:.0f} s ago; the newest error is: {problem or 'no answer'}"

@@ -12,7 +12,8 @@ from typing import Final
 TRAINING_QUEUE: Final = "training"
 GENERATE_QUEUE: Final = "generate"
 HEALTH_QUEUE: Final = "health"
-"""Queue for sweeps (`common.jobs.sweep`) that an operator requests while the health process is down."""
+"""Queue for maintenance passes (`common.jobs.maintenance`) that an operator requests while the health process is
+down."""
 
 EVENT_METRICS = "metrics"
 """data: {"points": [{"step", "time", "attempt", "values": {name: number}}]}, one stream entry per flush of

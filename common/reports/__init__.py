@@ -22,10 +22,10 @@ from common.reports.document import html_document, markdown_document
 from common.reports.facts import AnalysisFacts, CheckpointFacts, ExperimentFacts, MetricSummary
 from common.reports.figures import Bar, BarFigure, Figure, Line, LineFigure
 from common.reports.markdown import ChartPart, HtmlPart, Part, ProblemPart, check_charts, render_parts
-from common.reports.patterns import PATTERNS, Pattern, generate_report
+from common.reports.templates import TEMPLATES, Template, generate_report
 
 __all__ = [
-    "PATTERNS",
+    "TEMPLATES",
     "AblationChart",
     "AnalysisFacts",
     "Bar",
@@ -41,9 +41,9 @@ __all__ = [
     "MetricSummary",
     "MetricsChart",
     "Part",
-    "Pattern",
     "ProblemPart",
     "SweepChart",
+    "Template",
     "TrajectoryChart",
     "analyses_of",
     "check_charts",

@@ -1,7 +1,7 @@
 """Collect the prose of the code: docstrings, comments, messages and texts that a person reads, each with file and line.
 
-`scripts/sample_prose.py` samples from it and `scripts/check_words.py` searches it. Vendored files, test data,
-directives such as `noqa`, and strings without two words separated by a space are not collected.
+`scripts/sample_prose.py` prints a random sample of it. Vendored files, test data, directives such as `noqa`, program
+text, and strings without two words separated by a space are not collected.
 """
 
 from __future__ import annotations

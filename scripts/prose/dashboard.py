@@ -19,6 +19,8 @@ TOKEN = re.compile(
 REGULAR_EXPRESSION = re.compile(r"(?<=[=(,:!&|?;{\[])\s*/(?![/*])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n])+/[a-z]*")
 CLASS_NAMES = re.compile(r'\b(?:class|d|style|viewBox|points|transform|href)=("[^"]*"|\{…\})')
 TAG = re.compile(r"<(?:[^<>{]|\{…\}|=>)*>")
+NO_PROSE = re.compile(r"[.#[]|width=|color-mix\(|\([a-z-]+: \w+\)$|status save-state")
+"""Beginnings of strings that are selectors, CSS or class names."""
 ATTRIBUTE = re.compile(r'(?<=\s)[\w-]+="([^"]*)"')
 
 
@@ -28,7 +30,8 @@ def dashboard_passages(source: str, file: str) -> list[Passage]:
         source = re.sub(r"<!--(.*?)-->", lambda found: f"/*{found[1]}*/", source, flags=re.DOTALL)
         comments = [found for found in _scan(source, file) if found.kind == "comment"]
         return sorted({*comments, *_markup(re.sub(r"/\*.*?\*/", "", source, flags=re.DOTALL), 1, file)})
-    return sorted(set(_scan(source, file)))
+    found = set(_scan(source, file))
+    return sorted(each for each in found if each.kind == "comment" or not file.endswith(".css"))
 
 
 def _scan(source: str, file: str) -> Iterator[Passage]:
@@ -107,7 +110,7 @@ def _markup(template: str, line: int, file: str) -> Iterator[Passage]:
 
 
 def _text(text: str, line: int, file: str) -> Iterator[Passage]:
-    if TWO_WORDS.search(text) and text[0] not in ".#[" and re.search(r"[A-Z.,:…?]|\s\S+\s", text):
+    if TWO_WORDS.search(text) and not NO_PROSE.match(text) and re.search(r"[A-Z.,:…?]|\s\S+\s", text):
         yield Passage(file, line, "dashboard", " ".join(text.split()))
 
 

@@ -1,8 +1,8 @@
 """Collect the prose of a Python file with `ast` and `tokenize`, for `scripts/prose`.
 
 The kind of a string follows from the call that contains it: a method of a logger, an exception, or a printing function.
-A string outside such calls has the kind "text"; it is collected if it has at least four words and is not in a test. SQL
-is not collected.
+A string outside such calls has the kind "text"; it is collected if it has at least four words and is not in a test.
+Program text, such as SQL or JavaScript, is not collected.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ NO_PLAIN_TEXTS = ("tests/", "migrations/", "common/data/stor")
 """Beginnings of the paths of files whose strings of the kind "text" are not collected, because they are data: test
 data, SQL, or sentences of the built-in corpus."""
 PROGRAM_TEXT = re.compile(
-    r"\s*(set transaction|select|insert into|update|delete from|create|alter|drop|with)\b(?-i:[^.]*$)"
+    r"\s*(<|\||:root|\*\{|```|-H |local |if redis|(GET|POST) \S+ HTTP/|COPY \{\}|--- )"
+    r"|.*=>|\s*(import|from) [\w, ]+;|\s*from [\w.]+ import "
+    r"|\s*(set transaction|select|insert into|update|delete from|create|alter|drop|with)\b(?-i:[^.]*$)"
     r"|\s*(from|import|def|class)\b(?-i:[^.]*$)"
     r"|.*(?-i:\b(IN \(|AND|OR|IS NULL|IS NOT|BEGIN|RETURN)\b)",
     re.IGNORECASE | re.DOTALL,
 )
-"""Strings that match this pattern are SQL or Python, not prose."""
+"""Strings that match this pattern are not prose but SQL, Python, JavaScript, Lua, CSS, markup or an HTTP request."""
 
 
 def python_passages(source: str, file: str) -> list[Passage]:
@@ -98,7 +100,7 @@ class _Strings(ast.NodeVisitor):
     def visit_Constant(self, node: ast.Constant) -> None:
         """Collect a string."""
         if isinstance(node.value, str):
-            self._add_text(node, node.value)
+            self._add_text(node, node.value, node.value)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
         """Collect a formatted string, with the source of its expressions in braces."""
@@ -106,7 +108,8 @@ class _Strings(ast.NodeVisitor):
             part.value if isinstance(part, ast.Constant) else "{" + ast.unparse(getattr(part, "value", part)) + "}"
             for part in node.values
         ]
-        self._add_text(node, "".join(map(str, parts)))
+        plain = [str(part.value) if isinstance(part, ast.Constant) else "{…}" for part in node.values]
+        self._add_text(node, "".join(map(str, parts)), "".join(plain))
 
     def _within(self, kind: str | None, node: ast.AST) -> None:
         if kind is None:
@@ -116,12 +119,13 @@ class _Strings(ast.NodeVisitor):
         (self.generic_visit if isinstance(node, ast.Raise) else self.visit)(node)
         self._kinds.pop()
 
-    def _add_text(self, node: ast.expr, text: str) -> None:
+    def _add_text(self, node: ast.expr, text: str, plain: str) -> None:
+        """Add a string if `plain`, its text with `{…}` in place of each expression, is prose."""
         kind = self._kinds[-1] if self._kinds else "text"
         fragment = len(text.split()) < 4 or self.file.startswith(NO_PLAIN_TEXTS) or PROGRAM_TEXT.match(text)
         if kind == "text" and fragment:
             return
-        if TWO_WORDS.search(text):
+        if TWO_WORDS.search(plain):
             self._add(node, kind, text)
 
     def _add(self, node: ast.expr, kind: str, text: str) -> None:

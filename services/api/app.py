@@ -102,7 +102,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
             await context.hub.ensure_epoch()
         with suppress(OSError):
             # Remove the files of uploads that an earlier process did not finish.
-            await run_in_threadpool(context.datasets.sweep)
+            await run_in_threadpool(context.datasets.remove_abandoned)
         try:
             yield
         finally:

@@ -35,9 +35,9 @@ MAX_CANDIDATES = 64
 """Maximum number of transfers that are compared to find the most stalled one."""
 STALLED_SECONDS = 5.0
 """At the cap, a connection whose body or reply has made no progress for STALLED_SECONDS may be closed."""
-MAX_SECONDS_PER_SWEEP = 0.5
-"""Maximum seconds by which one sweep (`Connections.sweep`) advances the clock. A longer gap between two sweeps means
-that the event loop was blocked."""
+MAX_SECONDS_PER_CHECK = 0.5
+"""Maximum seconds by which one call of `Connections.close_overdue` advances the clock. A longer gap between two calls
+means that the event loop was blocked."""
 MACOS_DESCRIPTORS = 10_240
 """OPEN_MAX of macOS, the highest soft limit that macOS accepts even if the hard limit is unlimited."""
 
@@ -101,7 +101,8 @@ class Connections:
     def __init__(self, limits: Limits, metrics: HttpMetrics) -> None:
         self.limits = limits
         self.time = 0.0
-        """A clock in seconds that every sweep advances. Time in which the event loop was blocked is not counted."""
+        """A clock in seconds that every call of `close_overdue` advances. Time in which the event loop was blocked is
+        not counted."""
         self.draining = False
         """True while the server shuts down. A connection that is accepted during the shutdown is closed at once."""
         self._metrics = metrics
@@ -110,7 +111,7 @@ class Connections:
         # the first one of `_transfers` has made no progress for the longest time.
         self._idle: dict[LimitedConnection, None] = {}
         self._transfers: dict[LimitedConnection, None] = {}
-        self._swept_at: float | None = None
+        self._checked_at: float | None = None
 
     def add(self, connection: LimitedConnection) -> None:
         """Add a new connection; closes another one if the cap is reached."""
@@ -149,14 +150,14 @@ class Connections:
         self._idle.pop(connection, None)
         self._transfers.pop(connection, None)
 
-    def sweep(self, now: float) -> None:
+    def close_overdue(self, now: float) -> None:
         """Close connections that exceed a time limit.
 
         `now` is the time of the event loop; call this several times a second.
         """
-        if self._swept_at is not None:
-            self.time += min(now - self._swept_at, MAX_SECONDS_PER_SWEEP)
-        self._swept_at = now
+        if self._checked_at is not None:
+            self.time += min(now - self._checked_at, MAX_SECONDS_PER_CHECK)
+        self._checked_at = now
         for waiting in (self._idle, self._transfers):
             for connection in list(waiting):
                 reason = connection.overdue(self.time)

@@ -53,7 +53,7 @@ class ApiServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Close connections that exceed a time limit; uvicorn calls this ten times a second."""
-        self._connections.sweep(asyncio.get_running_loop().time())
+        self._connections.close_overdue(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

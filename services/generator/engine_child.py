@@ -19,7 +19,7 @@ import threading
 import torch
 
 from common.artifacts import ArtifactStore
-from common.child.lifeline import die_with_parent
+from common.child.lease_guard import die_with_parent
 from common.config import Settings
 from common.data import load_tokenizer
 from common.errors import ConfigError

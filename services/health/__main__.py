@@ -1,6 +1,6 @@
 """`python -m services.health`: does the periodic work that no other process does.
 
-It runs three loops: the sweep loop of the reaper in the main thread, and the outbox relay and the retention loop in a
+It runs three loops: the maintenance loop in the main thread, and the outbox relay and the retention loop in a
 thread each. SIGTERM and SIGINT end it within about two seconds. It may also be killed at any moment, because every pass
 of a loop is one transaction. Several health processes may run at the same time.
 """
@@ -20,9 +20,9 @@ from common.db import make_engine, wait_for_schema
 from common.errors import ConfigError, TidalError
 from common.logging import configure, get_logger
 from common.redis.publisher import RedisPublisher
+from services.health.maintenance_loop import MaintenanceLoop
 from services.health.outbox_relay import OutboxRelay
 from services.health.retention import RetentionLoop
-from services.health.sweeper import Sweeper
 
 log = get_logger(__name__)
 
@@ -69,11 +69,11 @@ def _run(engine: Engine, settings: Settings, stop: threading.Event) -> None:
     threading.Thread(target=retention.run, name="retention", daemon=True).start()
     log.info(
         "the health process has started",
-        sweep_every_seconds=settings.reaper_seconds,
+        maintenance_every_seconds=settings.reaper_seconds,
         retention_days=settings.retention_days,
     )
     try:
-        Sweeper(engine, publishers[1], settings, stop, published=lambda: relay.published).run()
+        MaintenanceLoop(engine, publishers[1], settings, stop, published=lambda: relay.published).run()
     finally:
         stop.set()
         thread.join(timeout=10)

@@ -1,7 +1,7 @@
 """A health check for containers: `python -m services.health.healthcheck`.
 
-It exits with status 0 if a sweep of the reaper has succeeded recently. Otherwise it exits with 1 and prints the reason
-in one line, for example that the health process is missing or that its sweeps fail.
+It exits with status 0 if a maintenance pass has succeeded recently. Otherwise it exits with 1 and prints the reason
+in one line, for example that the health process is missing or that its maintenance passes fail.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import redis
 
 from common.config import Settings, get_settings
 from common.redis.client import COMMANDS, connect
-from common.redis.heartbeat import SWEEP_FIELDS, sweep_problem
+from common.redis.heartbeat import MAINTENANCE_FIELDS, maintenance_problem
 from common.redis.keys import HEALTH
 
 
@@ -20,12 +20,14 @@ def find_problem(settings: Settings) -> str:
     """Return a description of the problem; "" means that there is no problem."""
     client = connect(settings.redis_url, COMMANDS)
     try:
-        swept_at, error_text = (None if value is None else str(value) for value in client.hmget(HEALTH, SWEEP_FIELDS))
+        last_pass_at, error_text = (
+            None if value is None else str(value) for value in client.hmget(HEALTH, MAINTENANCE_FIELDS)
+        )
     except redis.RedisError as error:
         return f"Redis does not answer: {error}"
     finally:
         client.close()
-    return sweep_problem(swept_at, error_text, settings.reaper_seconds)
+    return maintenance_problem(last_pass_at, error_text, settings.reaper_seconds)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class RetentionLoop:
             EARLY_SHARE * settings.disk_reserve_mb * MIB,
         )
         self._stop = stop
-        self._look_seconds = check_seconds
+        self._check_seconds = check_seconds
 
     def run(self) -> None:
         """Do rounds until `stop` is set, and wait between them."""
@@ -66,7 +66,7 @@ class RetentionLoop:
             if begun_at is None or now - begun_at >= (EARLY_SECONDS if early else ROUND_SECONDS):
                 begun_at = now
                 self.round(early=early)
-            self._stop.wait(self._look_seconds)
+            self._stop.wait(self._check_seconds)
 
     def round(self, *, early: bool = False) -> None:
         """Delete expired and leftover files, and log the number of bytes that became free."""
@@ -74,11 +74,11 @@ class RetentionLoop:
             before = free_bytes(self._store.root)
             leftovers = self._store.discard_leftovers(LEFTOVER_SECONDS)
             leftovers += self._store.discard_unfinished(LEFTOVER_SECONDS)
-            leftovers += self._datasets.sweep() + self._datasets.sweep_caches()
+            leftovers += self._datasets.remove_abandoned() + self._datasets.remove_abandoned_caches()
             expired = delete_expired_archives(self._engine, self._store, self._days) if self._days > 0 else []
             if leftovers or expired:
                 log.info(
-                    "tidied up",
+                    "old data was removed",
                     early=early,
                     leftovers=leftovers,
                     archives=len(expired),

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from common.artifacts import ArtifactStore
-from common.child.lifeline import Lifeline, die_with_parent
+from common.child.lease_guard import LeaseGuard, die_with_parent
 from common.child.protocol import EXIT_FAILED, EXIT_FINISHED, Channel, Failed, Finished, ProtocolError, Start, Stop
 from common.child.socket import CHILD_FD_VARIABLE
 from common.disk import DiskReserve
@@ -62,8 +62,8 @@ def _execute(channel: Channel, start: Start) -> int:
         stream_max_length=start.stream_max_length,
     )
     reserve = DiskReserve({EXPERIMENTS: directory, DATA: Path(start.data_dir)}, start.disk_reserve_bytes)
-    lifeline = Lifeline(start.pause_after_seconds, start.renewed_at)
-    hooks = SupervisedHooks(channel, writer, lifeline, attempt=job.attempt, reserve=reserve)
+    lease_guard = LeaseGuard(start.pause_after_seconds, start.renewed_at)
+    hooks = SupervisedHooks(channel, writer, lease_guard, attempt=job.attempt, reserve=reserve)
     listener = threading.Thread(target=_listen, args=(channel, hooks), name="supervisor", daemon=True)
     listener.start()
     signal.signal(signal.SIGTERM, lambda *_: hooks.request(StopRequest.DRAIN))
@@ -134,4 +134,4 @@ def _listen(channel: Channel, hooks: SupervisedHooks) -> None:
         if isinstance(message, Stop):
             hooks.request(StopRequest(message.request))
         elif message is not None:
-            hooks.lifeline.handle(message)
+            hooks.lease_guard.handle(message)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from common.child.lifeline import Lifeline
+from common.child.lease_guard import LeaseGuard
 from common.child.protocol import (
     EXIT_FAILED,
     EXIT_FINISHED,
@@ -60,7 +60,7 @@ class SupervisedHooks(DiskHooks):
         self,
         channel: Channel,
         writer: MetricsWriter,
-        lifeline: Lifeline,
+        lease_guard: LeaseGuard,
         *,
         attempt: int,
         reserve: DiskReserve | None = None,
@@ -68,7 +68,7 @@ class SupervisedHooks(DiskHooks):
         end_process: Callable[[int], None] = os._exit,
     ) -> None:
         super().__init__(reserve, writer)
-        self.lifeline = lifeline
+        self.lease_guard = lease_guard
         self.finishing = False
         """True once only the last message remains to be sent, after which the supervisor may close the socket."""
         self._channel = channel
@@ -164,7 +164,7 @@ class SupervisedHooks(DiskHooks):
 
     def wait_while_suspended(self) -> None:
         """Block while the lease may have been lost."""
-        self.lifeline.wait()
+        self.lease_guard.wait()
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
         """Store `save`, which the emergency exit calls to write a checkpoint."""
@@ -177,7 +177,7 @@ class SupervisedHooks(DiskHooks):
         An attempt that may have been replaced must not publish a checkpoint.
         """
         self.flush_metrics()
-        self.lifeline.wait()
+        self.lease_guard.wait()
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
         """Report the checkpoints that still exist. The supervisor deletes the database rows of all others."""
@@ -235,7 +235,7 @@ class SupervisedHooks(DiskHooks):
         """Unless the training ends within `urgent_seconds`, save the last finished step and end the process."""
         if self._finished.wait(self._urgent_seconds):
             return
-        self.lifeline.wait()
+        self.lease_guard.wait()
         with self._save_lock:
             save = self._save
         self._emergency_thread = None  # A stop request that arrives from now on starts another thread.

@@ -16,5 +16,5 @@ from common.redis.keys import TRAINING_QUEUE
 
 if __name__ == "__main__":
     apply_umask()
-    command = worker_command("services.worker.celery_app", TRAINING_QUEUE, sys.argv[1:], sweeps=True)
+    command = worker_command("services.worker.celery_app", TRAINING_QUEUE, sys.argv[1:], health_tasks=True)
     os.execv(sys.executable, command)

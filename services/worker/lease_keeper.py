@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from common.child.lifeline import lease_clock
+from common.child.lease_guard import lease_clock
 from common.config import Settings
 from common.db import database_unavailable
 from common.errors import LeaseLostError

@@ -18,7 +18,7 @@ from functools import partial
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.artifacts import ArtifactStore
-from common.child.lifeline import lease_clock
+from common.child.lease_guard import lease_clock
 from common.child.protocol import Ping, ProtocolError, Start, Stop, Suspend
 from common.config import Settings
 from common.config.server_paths import ServerPaths
@@ -37,7 +37,7 @@ from services.worker.log_capture import LogCapture
 from services.worker.oom_kills import oom_kill_count
 from services.worker.progress import ProgressWatch
 from services.worker.row_writer import RowWriter
-from services.worker.stop_ladder import StopAction, StopLadder
+from services.worker.stop_escalation import StopAction, StopEscalation
 from services.worker.wakeup_pipe import WakeupPipe
 from tidal_client.vocabulary import DesiredState, JobStatus
 
@@ -78,7 +78,7 @@ class JobSupervisor:
         now = time.monotonic()
         watch = ProgressWatch(now, floor_seconds=settings.no_progress_seconds, phase_seconds=settings.phase_seconds)
         self._reports = ChildReports(job, self._writer, feed, self._store, watch, now)
-        self._ladder = StopLadder(
+        self._escalation = StopEscalation(
             stop_grace=settings.stop_grace_seconds,
             kill_grace=settings.kill_grace_seconds,
             drain_grace=settings.drain_seconds,
@@ -219,8 +219,8 @@ class JobSupervisor:
     def _seconds_until_due(self, now: float) -> float:
         """Return the seconds after which the loop has to continue even if no message arrives."""
         due = [TICK_SECONDS, self._reports.watch.overdue_at - now]
-        if self._ladder.next_deadline is not None:
-            due.append(self._ladder.next_deadline - now)
+        if self._escalation.next_deadline is not None:
+            due.append(self._escalation.next_deadline - now)
         if not self._suspended:
             due.append(self._keeper.renewed_at + self._settings.trainer_pause_seconds - lease_clock())
         return max(SHORTEST_TICK_SECONDS, min(due))
@@ -244,29 +244,29 @@ class JobSupervisor:
     def _check_stop_requests(self, child: ChildProcess, now: float) -> None:
         requested = self._keeper.requested_state
         if self._drain.is_set():
-            self._ladder.request("drain", now)
+            self._escalation.request("drain", now)
         if requested is not None:
             match requested.desired_state:
                 case DesiredState.STOP:
-                    self._ladder.request("stop", now, cancel=requested.cancel_requested)
+                    self._escalation.request("stop", now, cancel=requested.cancel_requested)
                     if self._reports.status is not JobStatus.STOPPING:
                         self._reports.write_status(JobStatus.STOPPING)
                 case DesiredState.PAUSE:
-                    self._ladder.request("pause", now, stepping=self._reports.status not in _BEFORE_STEPS)
+                    self._escalation.request("pause", now, stepping=self._reports.status not in _BEFORE_STEPS)
                 case DesiredState.COMPLETE:
-                    self._ladder.request("complete", now)
+                    self._escalation.request("complete", now)
                 case DesiredState.RUN:
                     pass
-        match self._ladder.next_action(now):
+        match self._escalation.next_action(now):
             case StopAction.SEND_REQUEST:
-                assert self._ladder.requested is not None
-                child.send(Stop(request=self._ladder.requested))
+                assert self._escalation.requested is not None
+                child.send(Stop(request=self._escalation.requested))
             case StopAction.TERMINATE:
-                details = {"wish": self._ladder.requested}
+                details = {"wish": self._escalation.requested}
                 self._reports.event("sigterm_sent", **details)
                 child.terminate()
             case StopAction.KILL:
-                drained = self._ladder.requested == "drain"
+                drained = self._escalation.requested == "drain"
                 self._kill(child, KillReason.DRAIN if drained else KillReason.STOP_GRACE)
             case None:
                 pass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from common.jobs.sweep import run_single_sweep
-from common.redis.celery_settings import NOTIFY_TASK, SWEEP_TASK
+from common.jobs.maintenance import run_maintenance_once
+from common.redis.celery_settings import MAINTENANCE_TASK, NOTIFY_TASK
 from services.worker.celery_app import app, worker
 
 
@@ -18,10 +18,11 @@ def run_next_job(queue: str) -> str:
     return worker().run_next(queue)
 
 
-def sweep() -> dict[str, Any]:
-    """Do one sweep of the job queue. An operator can send this task while the health process does not run."""
-    return asdict(run_single_sweep())
+def maintain() -> dict[str, Any]:
+    """Do one maintenance pass (see `common.jobs.maintenance`). An operator can send this task while the health process
+    does not run."""
+    return asdict(run_maintenance_once())
 
 
 app.task(run_next_job, name=NOTIFY_TASK)
-app.task(sweep, name=SWEEP_TASK)
+app.task(maintain, name=MAINTENANCE_TASK)

@@ -13,7 +13,7 @@ import threading
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from common.child.lifeline import lease_clock
+from common.child.lease_guard import lease_clock
 from common.config import Settings
 from common.db import database_unavailable, make_engine, session_factory
 from common.errors import JobFailed
@@ -119,7 +119,7 @@ class Worker:
             with self._sessions.begin() as session:
                 add_notifications(session, queue)
         except SQLAlchemyError as error:
-            message = "a notification could not be sent again; the next sweep sends it"
+            message = "a notification could not be sent again; the next maintenance pass sends it"
             log.warning(message, error=str(error).splitlines()[0])
 
     def drain(self) -> None:

@@ -27,7 +27,7 @@ from common.db import Job
 from common.errors import ConflictError, UnavailableError
 from common.redis.publisher import RedisPublisher
 from services.local.servers import PostgresServer, ValkeyServer
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.proxy import TcpProxy
 
 WORKERS = ("worker-1", "worker-2", "worker-3")
@@ -44,18 +44,18 @@ class Chaos:
 
     def __init__(
         self,
-        fleet: FaultFleet,
+        workers: FaultWorkers,
         postgres: PostgresServer,
         valkey: ValkeyServer,
         proxy: TcpProxy,
         rng: random.Random,
         log: Path,
     ) -> None:
-        self._fleet, self._postgres, self._valkey, self._proxy, self._rng = fleet, postgres, valkey, proxy, rng
+        self._workers, self._postgres, self._valkey, self._proxy, self._rng = workers, postgres, valkey, proxy, rng
         self._log = log
         self._began = time.monotonic()
         self._later: list[tuple[float, str, Callable[[], None]]] = []
-        self._publisher = RedisPublisher(fleet.settings.redis_url, timeout=2.0)
+        self._publisher = RedisPublisher(workers.settings.redis_url, timeout=2.0)
         self._leaving = 0
         self.counts: Counter[str] = Counter()
         """{kind of fault: number of injected faults}."""
@@ -96,9 +96,9 @@ class Chaos:
             self._later.remove(entry)
             self._write("healed", entry[1])
             entry[2]()
-        for name in [name for name in self._fleet.processes if "leaving" in name]:
-            if self._fleet.processes[name].poll() is not None:
-                del self._fleet.processes[name]
+        for name in [name for name in self._workers.processes if "leaving" in name]:
+            if self._workers.processes[name].poll() is not None:
+                del self._workers.processes[name]
 
     def heal(self) -> None:
         """End all lasting faults, and start all workers, servers and health processes that are not running."""
@@ -110,7 +110,7 @@ class Chaos:
         self._postgres.start()
         self._valkey.start()
         for name in (*WORKERS, "health"):
-            if not self._fleet.runs(name):
+            if not self._workers.runs(name):
                 self._start(name)
 
     def close(self) -> None:
@@ -119,11 +119,11 @@ class Chaos:
 
     def _start(self, name: str) -> None:
         if name == "health":
-            self._fleet.start("health", "services.health")
+            self._workers.start("health", "services.health")
         elif name == BEHIND_PROXY:
-            self._fleet.worker(name, TIDAL_DATABASE_URL=self._proxy.url)
+            self._workers.worker(name, TIDAL_DATABASE_URL=self._proxy.url)
         else:
-            self._fleet.worker(name)
+            self._workers.worker(name)
 
     def _after(self, seconds: float, what: str, end: Callable[[], None]) -> None:
         self._later.append((time.monotonic() + seconds, what, end))
@@ -141,12 +141,12 @@ class Chaos:
 
     def _kill_worker(self) -> str:
         name = self._worker()
-        self._fleet.kill(name)
+        self._workers.kill(name)
         self._start(name)
         return name
 
     def _kill_trainer(self) -> str | None:
-        trainers = [trainer for name in WORKERS for trainer in self._fleet.trainers(name)]
+        trainers = [trainer for name in WORKERS for trainer in self._workers.trainers(name)]
         if not trainers:
             return None
         trainer = self._rng.choice(trainers)
@@ -158,10 +158,10 @@ class Chaos:
         name = self._worker()
         if self._lasting(name):
             return None
-        process = self._fleet.processes.pop(name)
+        process = self._workers.processes.pop(name)
         process.terminate()
         self._leaving += 1
-        self._fleet.processes[f"{name}-leaving-{self._leaving}"] = process
+        self._workers.processes[f"{name}-leaving-{self._leaving}"] = process
         self._start(name)
         return name
 
@@ -169,8 +169,8 @@ class Chaos:
         name = self._worker()
         if self._lasting(name):
             return None
-        process = self._fleet.processes[name]
-        seconds = self._rng.uniform(0.1, 2.0) * self._fleet.timers.after_lease
+        process = self._workers.processes[name]
+        seconds = self._rng.uniform(0.1, 2.0) * self._workers.timers.after_lease
         process.send_signal(signal.SIGSTOP)
 
         def resume() -> None:
@@ -183,7 +183,7 @@ class Chaos:
     def _partition(self) -> str | None:
         if self._lasting("proxy"):
             return None
-        seconds = self._rng.uniform(0.1, 2.0) * self._fleet.timers.after_lease
+        seconds = self._rng.uniform(0.1, 2.0) * self._workers.timers.after_lease
         how = self._rng.choice(["cut", "silence"])
         (self._proxy.cut if how == "cut" else self._proxy.silence)()
         self._after(seconds, "proxy", self._proxy.heal)
@@ -202,13 +202,13 @@ class Chaos:
         if pid is None:
             return None
         os.kill(pid, signal.SIGKILL)
-        seconds = self._rng.uniform(0.0, 0.5) * self._fleet.timers.lease_seconds
+        seconds = self._rng.uniform(0.0, 0.5) * self._workers.timers.lease_seconds
         self._after(seconds, "valkey", self._valkey.start)
         return f"for {seconds:.1f} s"
 
     def _terminate_backends(self) -> str | None:
         try:
-            with self._fleet.sessions.begin() as session:
+            with self._workers.sessions.begin() as session:
                 ended = session.scalars(
                     text(
                         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -228,21 +228,21 @@ class Chaos:
             os.kill(pid, signal.SIGKILL)
         else:
             self._postgres.stop()
-        seconds = self._rng.uniform(0.0, 1.5) * self._fleet.timers.lease_seconds
+        seconds = self._rng.uniform(0.0, 1.5) * self._workers.timers.lease_seconds
         self._after(seconds, "postgres", self._postgres.start)
         return f"{how} for {seconds:.1f} s"
 
     def _kill_health(self) -> str:
-        self._fleet.kill("health")
+        self._workers.kill("health")
         self._start("health")
         return "health"
 
     def _second_health(self) -> str | None:
-        if self._fleet.runs("health-2"):
+        if self._workers.runs("health-2"):
             return None
-        self._fleet.start("health-2", "services.health")
-        seconds = self._rng.uniform(0.5, 2.0) * self._fleet.timers.after_lease
-        self._after(seconds, "health-2", lambda: self._fleet.kill("health-2"))
+        self._workers.start("health-2", "services.health")
+        seconds = self._rng.uniform(0.5, 2.0) * self._workers.timers.after_lease
+        self._after(seconds, "health-2", lambda: self._workers.kill("health-2"))
         return f"for {seconds:.1f} s"
 
     def _repeat_notifications(self) -> str | None:
@@ -260,7 +260,7 @@ class Chaos:
         if job_id is None:
             return None
         try:
-            send: Any = self._fleet.cancel if name == "cancel" else lambda job: self._fleet.signal(job, name)
+            send: Any = self._workers.cancel if name == "cancel" else lambda job: self._workers.signal(job, name)
             send(job_id)
         except (ConflictError, SQLAlchemyError):
             return None
@@ -268,7 +268,7 @@ class Chaos:
 
     def _some_job(self, statuses: tuple[str, ...]) -> str | None:
         try:
-            with self._fleet.sessions() as session:
+            with self._workers.sessions() as session:
                 jobs = session.scalars(select(Job.id).where(Job.status.in_(statuses)).order_by(Job.id)).all()
         except SQLAlchemyError:
             return None

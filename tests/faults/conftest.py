@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import Settings
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.timers import REAL, SHORT, Timers
 from tests.integration.conftest import (
     database_template,
@@ -34,7 +34,7 @@ from tests.integration.conftest import (
     settings,
     valkey,
 )
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 
 __all__ = [
     "database_template",
@@ -144,31 +144,31 @@ def timers(request: pytest.FixtureRequest) -> Timers:
 
 
 @pytest.fixture
-def desk(sessions: sessionmaker[Session], settings: Settings) -> Desk:
+def job_queue(sessions: sessionmaker[Session], settings: Settings) -> JobQueue:
     """Return a helper with which a test changes the status of jobs from this process, without a worker or an api."""
-    return Desk(sessions, settings)
+    return JobQueue(sessions, settings)
 
 
 @pytest.fixture
-def fleet(
+def workers(
     settings: Settings,
     sessions: sessionmaker[Session],
     tmp_path: Path,
     timers: Timers,
     seed: int,
     request: pytest.FixtureRequest,
-) -> Iterator[FaultFleet]:
+) -> Iterator[FaultWorkers]:
     """Run the health process, and let the test start other processes.
 
     After the test, wait until all jobs have ended, and check what they recorded (`tests.faults.checker`).
     """
-    with FaultFleet(settings, sessions, tmp_path, timers) as fleet:
-        yield fleet
+    with FaultWorkers(settings, sessions, tmp_path, timers) as workers:
+        yield workers
         passed = request.node.stash.get(PASSED, False)
-        if passed and fleet.checked:
-            fleet.finish()
+        if passed and workers.checked:
+            workers.finish()
     if not passed:
         for log in sorted(tmp_path.glob("*.log")):
             sys.stdout.write(f"--- {log.name}\n{log.read_text()[-4000:]}\n")
-    elif fleet.checked:
-        assert fleet.violations() == []
+    elif workers.checked:
+        assert workers.violations() == []

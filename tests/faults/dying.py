@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-import common.jobs.sweep
+import common.jobs.maintenance
 import services.api.context
 import services.api.operations.submission
 from common.jobs.reaper import Reaped, reap
@@ -73,10 +73,10 @@ def main() -> int:
     """Replace the function at the chosen point, then run the process."""
     at = os.environ["DIES_AT"]
     if at == "in_reap":
-        vars(common.jobs.sweep)["reap"] = reap_and_wait
+        vars(common.jobs.maintenance)["reap"] = reap_and_wait
         return health()
     if at == "in_lock":
-        vars(common.jobs.sweep)["try_lock"] = lock_and_wait
+        vars(common.jobs.maintenance)["try_lock"] = lock_and_wait
         return health()
     if at == "before_commit":
         vars(services.api.operations.submission)["enqueue_job"] = submit_and_die

@@ -17,9 +17,9 @@ import redis
 
 from common.child.socket import PARENT_PID_VARIABLE
 from common.redis import keys
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.timers import Timers
-from tests.integration.worker.fleet import LONG
+from tests.integration.worker.workers import LONG
 
 TAKEOVER_REST = 10.0
 """Time in seconds for the parts of a takeover that no timer covers: notification, claim and start of the trainer.
@@ -37,31 +37,31 @@ def takeover_seconds(timers: Timers) -> float:
     return timers.after_lease + TAKEOVER_REST
 
 
-def start_job(fleet: FaultFleet, plan: dict[str, Any] = LONG, **environment: str) -> str:
+def start_job(workers: FaultWorkers, plan: dict[str, Any] = LONG, **environment: str) -> str:
     """Submit a job that the worker "first" starts, and add a worker "second" that can take it over.
 
     Return the job's id.
     """
-    job_id = fleet.submit(plan=plan)
-    fleet.worker("first", None, **environment)
-    fleet.wait_status(job_id, BEYOND_PENDING)
-    fleet.worker("second")
+    job_id = workers.submit(plan=plan)
+    workers.worker("first", None, **environment)
+    workers.wait_status(job_id, BEYOND_PENDING)
+    workers.worker("second")
     return job_id
 
 
-def strike_any_time(fleet: FaultFleet, job_id: str, rng: random.Random) -> None:
+def strike_any_time(workers: FaultWorkers, job_id: str, rng: random.Random) -> None:
     """Wait until a random moment after the claim of the first attempt."""
     if rng.random() < 0.3:
         stage = rng.choice(BEYOND_PENDING)
-        fleet.wait_status(job_id, BEYOND_PENDING[BEYOND_PENDING.index(stage) :])
+        workers.wait_status(job_id, BEYOND_PENDING[BEYOND_PENDING.index(stage) :])
         time.sleep(rng.uniform(0.0, 0.3))  # the delay is random on purpose
     else:
-        strike_while_stepping(fleet, job_id, rng)
+        strike_while_stepping(workers, job_id, rng)
 
 
-def strike_while_stepping(fleet: FaultFleet, job_id: str, rng: random.Random, attempt: int = 1) -> None:
+def strike_while_stepping(workers: FaultWorkers, job_id: str, rng: random.Random, attempt: int = 1) -> None:
     """Wait until the attempt has executed a random number of steps, and then for a random time."""
-    fleet.wait_steps(job_id, rng.randint(1, 25), attempt=attempt)
+    workers.wait_steps(job_id, rng.randint(1, 25), attempt=attempt)
     time.sleep(rng.uniform(0.0, 0.1))  # the delay is random on purpose
 
 
@@ -86,24 +86,24 @@ def heartbeat_of(client: redis.Redis, pid: int) -> dict[str, str]:
     return {}
 
 
-def wait_trainers_ended(fleet: FaultFleet, worker: int, seconds: float) -> None:
+def wait_trainers_ended(workers: FaultWorkers, worker: int, seconds: float) -> None:
     """Wait until all trainers of the worker have ended."""
-    fleet.wait_for(lambda: not trainers_of(worker), f"the end of the trainers of {worker}", seconds)
+    workers.wait_for(lambda: not trainers_of(worker), f"the end of the trainers of {worker}", seconds)
 
 
-def wait_next_attempt(fleet: FaultFleet, job_id: str, seconds: float, attempt: int = 2) -> None:
+def wait_next_attempt(workers: FaultWorkers, job_id: str, seconds: float, attempt: int = 2) -> None:
     """Wait until `attempt` has executed its first step."""
-    fleet.wait_steps(job_id, 1, attempt=attempt, seconds=seconds)
+    workers.wait_steps(job_id, 1, attempt=attempt, seconds=seconds)
 
 
-def finish(fleet: FaultFleet, job_id: str, seconds: float = 30) -> None:
+def finish(workers: FaultWorkers, job_id: str, seconds: float = 30) -> None:
     """Send "complete" to a job that would not end by itself, and wait until it has completed."""
-    fleet.wait_status(job_id, "running", seconds)
-    fleet.signal(job_id, "complete")
-    fleet.wait_status(job_id, "completed", seconds)
+    workers.wait_status(job_id, "running", seconds)
+    workers.signal(job_id, "complete")
+    workers.wait_status(job_id, "completed", seconds)
 
 
-def wait_refused(fleet: FaultFleet, worker: str, seconds: float) -> None:
+def wait_refused(workers: FaultWorkers, worker: str, seconds: float) -> None:
     """Wait until the worker has logged the loss of its lease and its trainers have ended."""
-    fleet.wait_for(lambda: "status=None" in fleet.log(worker).read_text(), f"the refusal of {worker}", seconds)
-    wait_trainers_ended(fleet, fleet.processes[worker].pid, seconds)
+    workers.wait_for(lambda: "status=None" in workers.log(worker).read_text(), f"the refusal of {worker}", seconds)
+    wait_trainers_ended(workers, workers.processes[worker].pid, seconds)

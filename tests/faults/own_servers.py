@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from services.local.servers import PostgresServer, ValkeyServer
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 
 TOKEN = "fault-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -65,12 +65,12 @@ def kill_9(server: ValkeyServer | PostgresServer) -> None:
 
 
 @contextmanager
-def running_api(fleet: FaultFleet, **environment: str) -> Iterator[httpx.Client]:
-    """Run the api as a process of `fleet`; when it is ready, yield a client with the administrator's token."""
+def running_api(workers: FaultWorkers, **environment: str) -> Iterator[httpx.Client]:
+    """Run the api as a process of `workers`; when it is ready, yield a client with the administrator's token."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    fleet.start(
+    workers.start(
         "api",
         "services.api",
         TIDAL_HOST="127.0.0.1",
@@ -86,16 +86,16 @@ def running_api(fleet: FaultFleet, **environment: str) -> Iterator[httpx.Client]
             return False
 
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=BEARER, timeout=30) as client:
-        fleet.wait_for(ready, "the api")
+        workers.wait_for(ready, "the api")
         yield client
 
 
-def submit_over_http(fleet: FaultFleet, client: httpx.Client, **body: Any) -> str:
+def submit_over_http(workers: FaultWorkers, client: httpx.Client, **body: Any) -> str:
     """Submit a job, assert that the reply has the status 201, and return the job's id."""
     reply = client.post("/api/jobs", json={"type": "lm-training", **body})
     assert reply.status_code == 201, reply.text
     job_id = str(reply.json()["id"])
-    fleet.submitted.append(job_id)
+    workers.submitted.append(job_id)
     return job_id
 
 

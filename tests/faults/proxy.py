@@ -1,7 +1,7 @@
 """A TCP proxy on loopback between a process and a server, which tests can cut, silence or slow down.
 
     with TcpProxy.of_url(database_url) as proxy:
-        fleet.worker(TIDAL_DATABASE_URL=proxy.url)
+        workers.worker(TIDAL_DATABASE_URL=proxy.url)
         proxy.cut()       # connections are reset, new ones refused at once
         proxy.silence()   # no data passes, but no connection is reset (a partition)
         proxy.heal()      # data passes again; connections that have lost data are reset

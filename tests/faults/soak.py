@@ -31,7 +31,7 @@ from common.db import Job, make_engine, session_factory, upgrade
 from services.local.servers import PostgresServer, ValkeyServer
 from tests.faults.chaos import Chaos
 from tests.faults.checker import check
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.proxy import TcpProxy
 from tests.faults.timers import REAL, SHORT, Timers
 
@@ -100,14 +100,14 @@ def soak(plan: Plan, folder: Path, print_progress: Callable[[str], None] = lambd
         )
         engine = make_engine(settings.database_url, pool_size=5)
         with TcpProxy.of_url(postgres.url) as proxy:
-            fleet = FaultFleet(settings, session_factory(engine), folder, plan.timers)
-            fleet.concurrency(CONCURRENCY)
-            with fleet:
+            workers = FaultWorkers(settings, session_factory(engine), folder, plan.timers)
+            workers.concurrency(CONCURRENCY)
+            with workers:
                 rng = random.Random(plan.seed)
-                chaos = Chaos(fleet, postgres, valkey, proxy, rng, log)
+                chaos = Chaos(workers, postgres, valkey, proxy, rng, log)
                 try:
-                    _run(plan, fleet, chaos, rng, print_progress)
-                    history = fleet.history()
+                    _run(plan, workers, chaos, rng, print_progress)
+                    history = workers.history()
                 finally:
                     chaos.close()
         engine.dispose()
@@ -132,72 +132,72 @@ def soak(plan: Plan, folder: Path, print_progress: Callable[[str], None] = lambd
 
 
 def _run(
-    plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random, print_progress: Callable[[str], None]
+    plan: Plan, workers: FaultWorkers, chaos: Chaos, rng: random.Random, print_progress: Callable[[str], None]
 ) -> None:
     chaos.start_workers()
     start = time.monotonic()
     submissions = sorted(rng.uniform(0.0, 0.75 * plan.seconds) for _ in range(plan.jobs))
     next_fault = rng.expovariate(1.0 / plan.fault_every)
     reported_at = 0.0
-    while (now := time.monotonic() - start) < plan.seconds or len(fleet.submitted) < plan.jobs:
+    while (now := time.monotonic() - start) < plan.seconds or len(workers.submitted) < plan.jobs:
         chaos.tick()
-        if len(fleet.submitted) < plan.jobs and submissions[len(fleet.submitted)] <= now:
-            _submit(fleet, len(fleet.submitted), rng)
+        if len(workers.submitted) < plan.jobs and submissions[len(workers.submitted)] <= now:
+            _submit(workers, len(workers.submitted), rng)
         if next_fault <= now < plan.seconds:
             chaos.strike()
             next_fault = time.monotonic() - start + rng.expovariate(1.0 / plan.fault_every)
         if now - reported_at >= 1.0:
             reported_at = now
-            print_progress(_line(plan, fleet, chaos, now))
+            print_progress(_line(plan, workers, chaos, now))
         time.sleep(0.05)  # polling interval
     chaos.heal()
     print_progress("healed; waiting until every job has ended")
-    _end(plan, fleet, chaos, rng)
+    _end(plan, workers, chaos, rng)
 
 
-def _submit(fleet: FaultFleet, number: int, rng: random.Random) -> None:
+def _submit(workers: FaultWorkers, number: int, rng: random.Random) -> None:
     """Submit one job. If no reply arrives, the loop calls this again with the same idempotency key."""
     # The seed depends on `number`, so that a repeated submission contains the same plan.
-    plan_rng = random.Random(f"{fleet.timers.scale} {number}")
+    plan_rng = random.Random(f"{workers.timers.scale} {number}")
     plan = {"steps": plan_rng.randint(20, 160), "step_seconds": 0.03, "every": plan_rng.choice([5, 10, 20])}
     plan |= {
         "completing_seconds": plan_rng.choice([0.0, 0.0, 0.5]),
         "begin_seconds": plan_rng.choice([0.0, 0.0, 0.0, 1.5]),
     }
     try:
-        fleet.submit(plan, idempotency_key=f"soak-{number}", priority=plan_rng.randint(-2, 2))
+        workers.submit(plan, idempotency_key=f"soak-{number}", priority=plan_rng.randint(-2, 2))
     except SQLAlchemyError:
         return
 
 
-def _end(plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random) -> None:
+def _end(plan: Plan, workers: FaultWorkers, chaos: Chaos, rng: random.Random) -> None:
     """Bring all jobs to their end: resume paused jobs, cancel jobs that pause afterwards, and wait."""
-    with fleet.sessions() as session:
+    with workers.sessions() as session:
         paused = session.scalars(select(Job.id).where(Job.status == "paused")).all()
     for job_id in paused:
-        fleet.signal(job_id, "resume")
+        workers.signal(job_id, "resume")
     deadline = time.monotonic() + 2 * plan.timers.patience + 3.0 * plan.jobs
     while time.monotonic() < deadline:
         chaos.tick()
-        with fleet.sessions() as session:
+        with workers.sessions() as session:
             left = dict(session.execute(select(Job.id, Job.status).where(Job.finished_at.is_(None))).all())
         for job_id, status in left.items():
             if status == "paused":  # This pause was requested before the faults were ended.
-                fleet.cancel(job_id)
+                workers.cancel(job_id)
         if not left:
             return
         time.sleep(0.2)
     # Raise no error here, because the checker reports jobs that have not ended.
 
 
-def _line(plan: Plan, fleet: FaultFleet, chaos: Chaos, now: float) -> str:
+def _line(plan: Plan, workers: FaultWorkers, chaos: Chaos, now: float) -> str:
     try:
-        with fleet.sessions() as session:
+        with workers.sessions() as session:
             counts = dict(session.execute(select(Job.status, func.count()).group_by(Job.status)).all())
     except SQLAlchemyError:
         return f"{now:4.0f} / {plan.seconds:.0f} s · Postgres is away"
     status_counts = " · ".join(f"{status} {count}" for status, count in sorted(counts.items()))
-    submitted = f"{len(fleet.submitted)} / {plan.jobs} jobs"
+    submitted = f"{len(workers.submitted)} / {plan.jobs} jobs"
     return f"{now:4.0f} / {plan.seconds:.0f} s · {submitted} · faults {chaos.counts.total()} · {status_counts}"
 
 

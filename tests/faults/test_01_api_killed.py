@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 
 from common.db import Job
 from services.local.servers import free_port
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 
 TOKEN = "token-of-this-test"
 BODY = {"type": "lm-training", "config": {"data": {"source": "builtin:stories"}}}
@@ -25,16 +25,16 @@ BODY = {"type": "lm-training", "config": {"data": {"source": "builtin:stories"}}
 class Api:
     """The api process of a test. A restarted api has the same port."""
 
-    def __init__(self, fleet: FaultFleet) -> None:
-        self.fleet, self.port = fleet, free_port()
+    def __init__(self, workers: FaultWorkers) -> None:
+        self.workers, self.port = workers, free_port()
 
     def start(self, dies_at: str | None = None) -> None:
         environment = {"TIDAL_HOST": "127.0.0.1", "TIDAL_PORT": str(self.port), "TIDAL_AUTH_TOKEN": TOKEN}
         if dies_at is None:
-            self.fleet.start("api", "services.api", **environment)
+            self.workers.start("api", "services.api", **environment)
         else:
-            self.fleet.start("api", "tests.faults.dying", DIES_AT=dies_at, **environment)
-        self.fleet.wait_for(self.ready, "the api to be ready", 60)
+            self.workers.start("api", "tests.faults.dying", DIES_AT=dies_at, **environment)
+        self.workers.wait_for(self.ready, "the api to be ready", 60)
 
     def ready(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -49,40 +49,40 @@ class Api:
         return None
 
     def died(self) -> bool:
-        return self.fleet.processes["api"].wait(20) == -signal.SIGKILL
+        return self.workers.processes["api"].wait(20) == -signal.SIGKILL
 
 
-def jobs_of(fleet: FaultFleet) -> int:
-    with fleet.sessions() as session:
+def jobs_of(workers: FaultWorkers) -> int:
+    with workers.sessions() as session:
         return session.scalar(select(func.count()).select_from(Job)) or 0
 
 
-def test_fault_01_a_job_committed_by_an_api_that_published_nothing_is_run(fleet: FaultFleet) -> None:
-    fleet.processes["health"].terminate()
-    fleet.processes["health"].wait(20)
-    fleet.worker()
-    api = Api(fleet)
+def test_fault_01_a_job_committed_by_an_api_that_published_nothing_is_run(workers: FaultWorkers) -> None:
+    workers.processes["health"].terminate()
+    workers.processes["health"].wait(20)
+    workers.worker()
+    api = Api(workers)
     api.start("before_publish")
     assert api.submit() is None and api.died()
-    with fleet.sessions() as session:
+    with workers.sessions() as session:
         job_id = session.scalars(select(Job.id)).one()
-    assert fleet.statuses(job_id) == ["pending"]
-    fleet.start("health", "services.health")
-    fleet.wait_status(job_id, "completed", seconds=fleet.timers.patience)
-    assert fleet.job(job_id).attempt == 1
+    assert workers.statuses(job_id) == ["pending"]
+    workers.start("health", "services.health")
+    workers.wait_status(job_id, "completed", seconds=workers.timers.patience)
+    assert workers.job(job_id).attempt == 1
 
 
-def test_fault_02_a_request_repeated_after_the_api_died_is_one_job(fleet: FaultFleet, rng: random.Random) -> None:
-    fleet.worker()
-    api, key = Api(fleet), str(uuid.UUID(int=rng.getrandbits(128)))
+def test_fault_02_a_request_repeated_after_the_api_died_is_one_job(workers: FaultWorkers, rng: random.Random) -> None:
+    workers.worker()
+    api, key = Api(workers), str(uuid.UUID(int=rng.getrandbits(128)))
     deaths = ["before_commit", *rng.choices(["before_commit", "before_publish"], k=1)]
     for dies_at in deaths:
         api.start(dies_at)
         assert api.submit(key) is None and api.died()
-        assert jobs_of(fleet) == (dies_at == "before_publish")
+        assert jobs_of(workers) == (dies_at == "before_publish")
     api.start()
     replies = [api.submit(key) for _ in range(3)]
     ids = {reply.json()["id"] for reply in replies if reply is not None and reply.status_code == 201}
     assert len(ids) == 1 and None not in replies
-    assert jobs_of(fleet) == 1
-    fleet.wait_status(ids.pop(), "completed", seconds=fleet.timers.patience)
+    assert jobs_of(workers) == 1
+    workers.wait_status(ids.pop(), "completed", seconds=workers.timers.patience)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.moments import (
     finish,
     start_job,
@@ -23,15 +23,15 @@ TRAINER_DIES_SECONDS = 2.0
 
 @pytest.mark.core_fault
 def test_fault_06_the_trainer_dies_with_its_worker_and_another_worker_continues(
-    fleet: FaultFleet, timers: Timers, rng: random.Random
+    workers: FaultWorkers, timers: Timers, rng: random.Random
 ) -> None:
-    job_id = start_job(fleet)
-    strike_any_time(fleet, job_id, rng)
-    worker = fleet.processes["first"].pid
-    fleet.kill("first")
+    job_id = start_job(workers)
+    strike_any_time(workers, job_id, rng)
+    worker = workers.processes["first"].pid
+    workers.kill("first")
     killed_at = time.monotonic()
-    wait_trainers_ended(fleet, worker, 2 * TRAINER_DIES_SECONDS)
-    wait_next_attempt(fleet, job_id, 2 * takeover_seconds(timers) - (time.monotonic() - killed_at))
-    assert fleet.statuses(job_id).count("stale") == 1
-    assert fleet.job(job_id).attempt == 2
-    finish(fleet, job_id)
+    wait_trainers_ended(workers, worker, 2 * TRAINER_DIES_SECONDS)
+    wait_next_attempt(workers, job_id, 2 * takeover_seconds(timers) - (time.monotonic() - killed_at))
+    assert workers.statuses(job_id).count("stale") == 1
+    assert workers.job(job_id).attempt == 2
+    finish(workers, job_id)

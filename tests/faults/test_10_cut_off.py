@@ -12,7 +12,7 @@ import time
 import pytest
 import redis
 
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.moments import (
     finish,
     heartbeat_of,
@@ -37,55 +37,55 @@ def cut(proxy: TcpProxy, rng: random.Random) -> None:
 
 
 def test_fault_10_a_worker_cut_off_for_long_suspends_its_trainer_and_its_old_writes_are_refused(
-    fleet: FaultFleet, timers: Timers, rng: random.Random, redis_client: redis.Redis
+    workers: FaultWorkers, timers: Timers, rng: random.Random, redis_client: redis.Redis
 ) -> None:
-    with TcpProxy.of_url(fleet.environment["TIDAL_DATABASE_URL"]) as proxy:
-        job_id = start_job(fleet, TIDAL_DATABASE_URL=proxy.url)
-        strike_while_stepping(fleet, job_id, rng)
-        worker = fleet.processes["first"].pid
+    with TcpProxy.of_url(workers.environment["TIDAL_DATABASE_URL"]) as proxy:
+        job_id = start_job(workers, TIDAL_DATABASE_URL=proxy.url)
+        strike_while_stepping(workers, job_id, rng)
+        worker = workers.processes["first"].pid
         cut(proxy, rng)
         cut_at = time.monotonic()
-        fleet.wait_for(
+        workers.wait_for(
             lambda: heartbeat_of(redis_client, worker).get("suspended") == "true",
             "the suspension",
             2 * timers.trainer_pause_seconds,
             job_id,
         )
-        wait_next_attempt(fleet, job_id, 2 * takeover_seconds(timers) - (time.monotonic() - cut_at))
-        strike_while_stepping(fleet, job_id, rng, attempt=2)
+        wait_next_attempt(workers, job_id, 2 * takeover_seconds(timers) - (time.monotonic() - cut_at))
+        strike_while_stepping(workers, job_id, rng, attempt=2)
         remaining = CUT_OFF_SECONDS * timers.scale - (time.monotonic() - cut_at)
         time.sleep(max(0.0, remaining))  # the worker is cut off for `CUT_OFF_SECONDS * scale` in total
         proxy.heal()
-        wait_refused(fleet, "first", 30)
-        before = fleet.steps(job_id)
-        fleet.wait_steps(job_id, sum(step.attempt == 2 for step in before) + 5, attempt=2)
-        assert fleet.job(job_id).attempt == 2
-        finish(fleet, job_id)
+        wait_refused(workers, "first", 30)
+        before = workers.steps(job_id)
+        workers.wait_steps(job_id, sum(step.attempt == 2 for step in before) + 5, attempt=2)
+        assert workers.job(job_id).attempt == 2
+        finish(workers, job_id)
         # The worker whose writes were refused must be able to run other jobs.
-        fleet.processes["second"].terminate()
-        fleet.processes["second"].wait(20)
-        after = fleet.submit(plan={"steps": 3})
-        fleet.wait_status(after, "completed")
+        workers.processes["second"].terminate()
+        workers.processes["second"].wait(20)
+        after = workers.submit(plan={"steps": 3})
+        workers.wait_status(after, "completed")
 
 
 @pytest.mark.core_fault
 def test_fault_22_a_cancelled_job_ends_although_its_worker_is_cut_off(
-    fleet: FaultFleet, timers: Timers, rng: random.Random
+    workers: FaultWorkers, timers: Timers, rng: random.Random
 ) -> None:
-    with TcpProxy.of_url(fleet.environment["TIDAL_DATABASE_URL"]) as proxy:
-        job_id = start_job(fleet, TIDAL_DATABASE_URL=proxy.url)
-        strike_while_stepping(fleet, job_id, rng)
-        worker = fleet.processes["first"].pid
+    with TcpProxy.of_url(workers.environment["TIDAL_DATABASE_URL"]) as proxy:
+        job_id = start_job(workers, TIDAL_DATABASE_URL=proxy.url)
+        strike_while_stepping(workers, job_id, rng)
+        worker = workers.processes["first"].pid
         cut(proxy, rng)
         time.sleep(rng.uniform(0.0, timers.trainer_pause_seconds))  # the delay is random on purpose
-        fleet.cancel(job_id)
+        workers.cancel(job_id)
         healed_early = rng.random() < 0.3
         if healed_early:
             time.sleep(rng.uniform(0.0, timers.lease_renew_seconds))
             proxy.heal()
         bound = timers.after_lease
-        fleet.wait_status(job_id, "cancelled", 2 * bound + timers.stop_grace_seconds)
+        workers.wait_status(job_id, "cancelled", 2 * bound + timers.stop_grace_seconds)
         proxy.heal()
-        wait_trainers_ended(fleet, worker, 30)
-        assert fleet.statuses(job_id)[-2:] in (["stopping", "cancelled"], ["stale", "cancelled"])
-        assert fleet.job(job_id).attempt == 1
+        wait_trainers_ended(workers, worker, 30)
+        assert workers.statuses(job_id)[-2:] in (["stopping", "cancelled"], ["stale", "cancelled"])
+        assert workers.job(job_id).attempt == 1

@@ -9,20 +9,20 @@ import signal
 
 import psutil
 
-from tests.faults.fault_fleet import FaultFleet
-from tests.integration.worker.fleet import LONG
+from tests.faults.fault_workers import FaultWorkers
+from tests.integration.worker.workers import LONG
 
 
-def test_fault_11_a_trainer_that_starts_under_a_stopped_supervisor_is_suspended_in_time(fleet: FaultFleet) -> None:
-    late = 0.9 * fleet.timers.trainer_pause_seconds
-    job_id = fleet.submit()
-    fleet.worker("first", plan={**LONG, "begin_seconds": late})
-    fleet.wait_for(lambda: bool(fleet.trainers("first")), "the trainer", 60)
-    fleet.processes["first"].send_signal(signal.SIGSTOP)
-    [trainer] = fleet.trainers("first")
-    fleet.worker("second", plan=LONG)
-    fleet.wait_steps(job_id, 3, attempt=2, seconds=fleet.timers.patience)
-    fleet.processes["first"].send_signal(signal.SIGCONT)
+def test_fault_11_a_trainer_that_starts_under_a_stopped_supervisor_is_suspended_in_time(workers: FaultWorkers) -> None:
+    late = 0.9 * workers.timers.trainer_pause_seconds
+    job_id = workers.submit()
+    workers.worker("first", plan={**LONG, "begin_seconds": late})
+    workers.wait_for(lambda: bool(workers.trainers("first")), "the trainer", 60)
+    workers.processes["first"].send_signal(signal.SIGSTOP)
+    [trainer] = workers.trainers("first")
+    workers.worker("second", plan=LONG)
+    workers.wait_steps(job_id, 3, attempt=2, seconds=workers.timers.patience)
+    workers.processes["first"].send_signal(signal.SIGCONT)
     assert psutil.wait_procs([trainer], timeout=20)[1] == []
-    fleet.signal(job_id, "stop")
-    fleet.wait_status(job_id, "cancelled", seconds=fleet.timers.patience)
+    workers.signal(job_id, "stop")
+    workers.wait_status(job_id, "cancelled", seconds=workers.timers.patience)

@@ -12,7 +12,7 @@ import pytest
 
 from common.db import upgrade
 from services.local.servers import PostgresServer
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.own_servers import kill_9, postgres_of_its_own
 from tests.faults.timers import Timers
 
@@ -38,24 +38,24 @@ def timers(timers: Timers) -> Timers:
 
 
 def test_fault_15_the_database_down_for_two_leases_and_every_job_runs_once(
-    fleet: FaultFleet, server: PostgresServer, rng: random.Random
+    workers: FaultWorkers, server: PostgresServer, rng: random.Random
 ) -> None:
-    timers = fleet.timers
+    timers = workers.timers
     steps = int(2 * timers.lease_seconds / 0.05)
-    running = fleet.submit(plan={"steps": steps, "step_seconds": 0.05})
-    waiting = fleet.submit(plan={"steps": 3})
-    fleet.worker()
-    fleet.wait_steps(running, 3, seconds=timers.patience)
+    running = workers.submit(plan={"steps": steps, "step_seconds": 0.05})
+    waiting = workers.submit(plan={"steps": 3})
+    workers.worker()
+    workers.wait_steps(running, 3, seconds=timers.patience)
     time.sleep(rng.uniform(0.0, timers.lease_renew_seconds))  # The delay is random on purpose, between two renewals.
-    experiment = fleet.experiment(running)
+    experiment = workers.experiment(running)
     kill_9(server)
     time.sleep(2 * timers.lease_seconds)
     suspended = (experiment / "steps.jsonl").read_text().count("\n")
     server.start()
-    fleet.wait_status(running, "completed", seconds=2 * timers.patience + steps * 0.05)
-    fleet.wait_status(waiting, "completed", seconds=timers.patience)
+    workers.wait_status(running, "completed", seconds=2 * timers.patience + steps * 0.05)
+    workers.wait_status(waiting, "completed", seconds=timers.patience)
     assert suspended < steps, "it trained on without a lease"
     for job_id in (running, waiting):
-        assert fleet.event_names(job_id).count("claimed") == 1
-        assert not {"stale", "restarted"} & set(fleet.event_names(job_id)), "judged before its owner could answer"
-    assert [step.step for step in fleet.steps(running)] == list(range(1, steps + 1))
+        assert workers.event_names(job_id).count("claimed") == 1
+        assert not {"stale", "restarted"} & set(workers.event_names(job_id)), "judged before its owner could answer"
+    assert [step.step for step in workers.steps(running)] == list(range(1, steps + 1))

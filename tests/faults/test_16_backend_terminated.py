@@ -22,9 +22,9 @@ from common.jobs.signals import request_cancel, request_signal
 from services.worker.row_writer import RowWriter
 from tests.faults.checker import check
 from tests.faults.commit_proxy import CommitProxy, When
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.history import read_history
-from tests.integration.worker.fleet import LONG
+from tests.integration.worker.workers import LONG
 from tidal_client.vocabulary import JobStatus, JobType, Signal
 
 Moves = tuple[tuple[str, str], ...]
@@ -62,27 +62,27 @@ class Terminator:
         return {move for moves, tries in self.tries.items() if tries >= 2 for move in moves}
 
 
-def test_fault_16_the_backend_terminated_at_each_transition_of_a_life(fleet: FaultFleet) -> None:
+def test_fault_16_the_backend_terminated_at_each_transition_of_a_life(workers: FaultWorkers) -> None:
     terminator = Terminator()
-    patience = 3 * fleet.timers.patience
-    with CommitProxy(fleet.settings.database_url.get_secret_value(), terminator) as proxy:
-        fleet.kill("health")
-        fleet.start("health", "services.health", TIDAL_DATABASE_URL=proxy.url)
-        fleet.worker(TIDAL_DATABASE_URL=proxy.url)
-        whole = fleet.submit(plan={"steps": 20})
-        fleet.wait_status(whole, "completed", seconds=patience)
-        ended = fleet.submit(plan={**LONG, "step_seconds": 0.05})
-        fleet.wait_status(ended, "running", seconds=patience)
-        fleet.signal(ended, "pause")
-        fleet.wait_status(ended, "paused", seconds=patience)
-        fleet.signal(ended, "resume")
-        fleet.wait_status(ended, "running", seconds=patience)
-        fleet.signal(ended, "stop")
-        fleet.wait_status(ended, "cancelled", seconds=patience)
+    patience = 3 * workers.timers.patience
+    with CommitProxy(workers.settings.database_url.get_secret_value(), terminator) as proxy:
+        workers.kill("health")
+        workers.start("health", "services.health", TIDAL_DATABASE_URL=proxy.url)
+        workers.worker(TIDAL_DATABASE_URL=proxy.url)
+        whole = workers.submit(plan={"steps": 20})
+        workers.wait_status(whole, "completed", seconds=patience)
+        ended = workers.submit(plan={**LONG, "step_seconds": 0.05})
+        workers.wait_status(ended, "running", seconds=patience)
+        workers.signal(ended, "pause")
+        workers.wait_status(ended, "paused", seconds=patience)
+        workers.signal(ended, "resume")
+        workers.wait_status(ended, "running", seconds=patience)
+        workers.signal(ended, "stop")
+        workers.wait_status(ended, "cancelled", seconds=patience)
         # The processes must shut down before the proxy is closed.
         for name in ("worker", "health"):
-            fleet.processes[name].terminate()
-            assert fleet.processes[name].wait(20) == 0
+            workers.processes[name].terminate()
+            assert workers.processes[name].wait(20) == 0
     assert {"before", "done"} == set(proxy.met)
     assert terminator.survived >= {
         ("pending", "provisioning"),
@@ -94,7 +94,7 @@ def test_fault_16_the_backend_terminated_at_each_transition_of_a_life(fleet: Fau
         ("running", "stopping"),
         ("stopping", "cancelled"),
     }
-    assert {step.step for step in fleet.steps(whole)} == set(range(1, 21))
+    assert {step.step for step in workers.steps(whole)} == set(range(1, 21))
 
 
 Write = Callable[[Session, str], object]

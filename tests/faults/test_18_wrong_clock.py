@@ -10,10 +10,10 @@ import pytest
 import redis
 
 from common.redis.keys import HEALTH
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.moments import finish, heartbeat_of, strike_while_stepping, takeover_seconds, wait_next_attempt
 from tests.faults.timers import Timers
-from tests.integration.worker.fleet import LONG, ROOT
+from tests.integration.worker.workers import LONG, ROOT
 
 SHIFT_SECONDS = 600.0
 SHIFTED_CLOCK = Path(__file__).with_name("shifted_clock")
@@ -25,31 +25,31 @@ def shifted(seconds: float) -> dict[str, str]:
 
 
 def test_fault_18_wrong_clocks_neither_end_nor_extend_a_lease(
-    fleet: FaultFleet, timers: Timers, rng: random.Random, redis_client: redis.Redis
+    workers: FaultWorkers, timers: Timers, rng: random.Random, redis_client: redis.Redis
 ) -> None:
     signs = rng.choice([(1, -1, 1), (-1, 1, -1), (1, 1, -1), (-1, -1, 1)])
     first, second, health = (sign * SHIFT_SECONDS for sign in signs)
-    fleet.kill("health")
-    fleet.start("health", "services.health", **shifted(health))
-    job_id = fleet.submit(plan=LONG)
-    fleet.worker("first", None, **shifted(first))
-    fleet.wait_status(job_id, "running")
+    workers.kill("health")
+    workers.start("health", "services.health", **shifted(health))
+    job_id = workers.submit(plan=LONG)
+    workers.worker("first", None, **shifted(first))
+    workers.wait_status(job_id, "running")
     running_since = time.monotonic()
-    fleet.worker("second", None, **shifted(second))
-    pid = fleet.processes["first"].pid
-    fleet.wait_for(lambda: "at" in heartbeat_of(redis_client, pid), "a heartbeat")
+    workers.worker("second", None, **shifted(second))
+    pid = workers.processes["first"].pid
+    workers.wait_for(lambda: "at" in heartbeat_of(redis_client, pid), "a heartbeat")
     assert float(heartbeat_of(redis_client, pid)["at"]) == pytest.approx(time.time() + first, abs=60), (
         "the clock is really wrong"
     )
     # This is longer than a lease with its quarantine. A process that compared wall clocks would have acted by then.
-    fleet.wait_for(lambda: time.monotonic() - running_since > 1.5 * timers.after_lease, "some time", 200)
-    assert fleet.statuses(job_id) == ["pending", "provisioning", "starting", "running"]
+    workers.wait_for(lambda: time.monotonic() - running_since > 1.5 * timers.after_lease, "some time", 200)
+    assert workers.statuses(job_id) == ["pending", "provisioning", "starting", "running"]
     assert redis_client.exists(HEALTH), "the health process shows itself"
-    strike_while_stepping(fleet, job_id, rng)
-    fleet.kill("first")
+    strike_while_stepping(workers, job_id, rng)
+    workers.kill("first")
     killed_at = time.monotonic()
-    wait_next_attempt(fleet, job_id, 2 * takeover_seconds(timers))
+    wait_next_attempt(workers, job_id, 2 * takeover_seconds(timers))
     assert time.monotonic() - killed_at > timers.lease_seconds - 2 * timers.lease_renew_seconds, (
         "the lease was waited for"
     )
-    finish(fleet, job_id)
+    finish(workers, job_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.moments import (
     finish,
     start_job,
@@ -15,41 +15,41 @@ from tests.faults.moments import (
     wait_trainers_ended,
 )
 from tests.faults.timers import Timers
-from tests.integration.worker.fleet import LONG
+from tests.integration.worker.workers import LONG
 
 RESUMED_SECONDS = 30.0
 
 
 def test_fault_19_a_drained_job_is_resumed_elsewhere_within_thirty_seconds(
-    fleet: FaultFleet, timers: Timers, rng: random.Random
+    workers: FaultWorkers, timers: Timers, rng: random.Random
 ) -> None:
-    job_id = start_job(fleet)
-    strike_any_time(fleet, job_id, rng)
-    first = fleet.processes["first"]
+    job_id = start_job(workers)
+    strike_any_time(workers, job_id, rng)
+    first = workers.processes["first"]
     first.terminate()
-    wait_next_attempt(fleet, job_id, 2 * RESUMED_SECONDS)
+    wait_next_attempt(workers, job_id, 2 * RESUMED_SECONDS)
     assert first.wait(2 * timers.drain_seconds) == 0
-    steps = fleet.steps(job_id)
+    steps = workers.steps(job_id)
     last = max((step.step for step in steps if step.attempt == 1), default=0)
     assert next(step.step for step in steps if step.attempt == 2) == last + 1, "a drain costs no step"
-    assert "stale" not in fleet.statuses(job_id)
-    assert fleet.job(job_id).infra_restarts == 0
-    finish(fleet, job_id)
+    assert "stale" not in workers.statuses(job_id)
+    assert workers.job(job_id).infra_restarts == 0
+    finish(workers, job_id)
 
 
 def test_fault_20_a_cancel_during_a_drain_takes_precedence(
-    fleet: FaultFleet, timers: Timers, rng: random.Random
+    workers: FaultWorkers, timers: Timers, rng: random.Random
 ) -> None:
     deaf = rng.random() < 0.5
-    job_id = start_job(fleet, {**LONG, "deaf": deaf})
-    strike_while_stepping(fleet, job_id, rng)
-    first = fleet.processes["first"]
+    job_id = start_job(workers, {**LONG, "deaf": deaf})
+    strike_while_stepping(workers, job_id, rng)
+    first = workers.processes["first"]
     first.terminate()
     time.sleep(rng.uniform(0.0, 0.3))  # the delay is random on purpose
-    fleet.cancel(job_id)
+    workers.cancel(job_id)
     bound = timers.stop_grace_seconds + timers.reaper_seconds
-    fleet.wait_status(job_id, "cancelled", 2 * bound + 5)
+    workers.wait_status(job_id, "cancelled", 2 * bound + 5)
     assert first.wait(2 * timers.drain_seconds) == 0
     for name in ("first", "second"):
-        wait_trainers_ended(fleet, fleet.processes[name].pid, 5)
-    assert fleet.statuses(job_id).count("cancelled") == 1
+        wait_trainers_ended(workers, workers.processes[name].pid, 5)
+    assert workers.statuses(job_id).count("cancelled") == 1

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.memory_group import MemoryGroup
 from tests.faults.timers import Timers
-from tests.integration.worker.fleet import LONG, ROOT
+from tests.integration.worker.workers import LONG, ROOT
 from tidal_client.vocabulary import JobType
 
 LIMIT_MIB = 600
@@ -43,31 +43,31 @@ def memory(request: pytest.FixtureRequest) -> Iterator[MemoryGroup | None]:
 
 
 def test_fault_24_a_job_that_runs_out_of_memory_fails_at_the_third_time_and_others_continue(
-    memory: MemoryGroup | None, fleet: FaultFleet, timers: Timers, rng: random.Random, tmp_path: Path
+    memory: MemoryGroup | None, workers: FaultWorkers, timers: Timers, rng: random.Random, tmp_path: Path
 ) -> None:
     payload = {"checkpoint": "20260101-000000-model/model.pth", "data": {"source": "builtin:stories"}, "evaluation": {}}
-    other = fleet.submit(plan={"steps": 300}, type=JobType.EVALUATION, payload=payload)
+    other = workers.submit(plan={"steps": 300}, type=JobType.EVALUATION, payload=payload)
     # The trainer is killed before its first checkpoint, because a checkpoint would reset the retry budget.
     at = rng.randint(1, 4)
     counter = tmp_path / "counters" / "proc" / "vmstat"
     counter.parent.mkdir(parents=True)
     counter.write_text("pgfault 12345\noom_kill 0\n")
     ending = f"counter:{counter}" if memory is None else f"memory:{2 * LIMIT_MIB}"
-    greedy = fleet.submit(plan={**LONG, "ending": ending, "at": at})
+    greedy = workers.submit(plan={**LONG, "ending": ending, "at": at})
     counter_environment = {
         "PYTHONPATH": f"{COUNTERS_FROM_FILE}:{ROOT}",
         "TIDAL_TEST_COUNTERS": str(tmp_path / "counters"),
     }
     for name in ("first", "second"):
-        process = fleet.start(name, "services.worker", **({} if memory is not None else counter_environment))
+        process = workers.start(name, "services.worker", **({} if memory is not None else counter_environment))
         if memory is not None:
             memory.add(process.pid)
-    job = fleet.wait_status(greedy, "failed", 2 * BACKOFF_SECONDS + timers.patience)
+    job = workers.wait_status(greedy, "failed", 2 * BACKOFF_SECONDS + timers.patience)
     assert memory is None or memory.oom_kills == ATTEMPTS
     assert (job.attempt, job.error_code, job.infra_restarts) == (ATTEMPTS, "out_of_memory", ATTEMPTS)
     assert "memory" in str(job.error_message)
-    fleet.wait_status(other, "completed", 60)
-    assert fleet.job(other).attempt == 1
-    after = fleet.submit(plan={"steps": 3})
-    fleet.wait_status(after, "completed", 30)
-    assert all(process.poll() is None for process in fleet.processes.values()), "no worker died with it"
+    workers.wait_status(other, "completed", 60)
+    assert workers.job(other).attempt == 1
+    after = workers.submit(plan={"steps": 3})
+    workers.wait_status(after, "completed", 30)
+    assert all(process.poll() is None for process in workers.processes.values()), "no worker died with it"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from common.checkpoint import CheckpointManager
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.moments import trainers_of
 from tests.faults.timers import Timers
 from tests.integration.acceptance.stack import long_job
@@ -25,23 +25,23 @@ Importing torch takes long on a busy machine. The specification has no limit for
 """
 
 
-def folder_of(fleet: FaultFleet, job_id: str) -> Path:
-    return fleet.experiment(job_id) / "checkpoints"
+def folder_of(workers: FaultWorkers, job_id: str) -> Path:
+    return workers.experiment(job_id) / "checkpoints"
 
 
-def complete_checkpoints(fleet: FaultFleet, job_id: str) -> list[str]:
+def complete_checkpoints(workers: FaultWorkers, job_id: str) -> list[str]:
     """Return the names of a job's complete checkpoints, oldest first."""
-    return [info.name for info in CheckpointManager(folder_of(fleet, job_id), keep_last=3).list()]
+    return [info.name for info in CheckpointManager(folder_of(workers, job_id), keep_last=3).list()]
 
 
-def registered(fleet: FaultFleet, job_id: str) -> int:
-    return fleet.event_names(job_id).count("checkpoint")
+def registered(workers: FaultWorkers, job_id: str) -> int:
+    return workers.event_names(job_id).count("checkpoint")
 
 
-def wait_half_written(fleet: FaultFleet, job_id: str, rng: random.Random) -> None:
+def wait_half_written(workers: FaultWorkers, job_id: str, rng: random.Random) -> None:
     """Wait until the trainer is writing a checkpoint."""
     deadline = time.monotonic() + 30
-    while not any(folder_of(fleet, job_id).glob(".tmp-*")):
+    while not any(folder_of(workers, job_id).glob(".tmp-*")):
         assert time.monotonic() < deadline, "no checkpoint was written"
         time.sleep(0.001)
     time.sleep(rng.uniform(0.0, 0.01))  # the delay is random on purpose
@@ -59,26 +59,26 @@ def damage(checkpoint: Path, rng: random.Random) -> None:
 
 
 def test_fault_25_a_damaged_newest_checkpoint_is_skipped_with_an_event(
-    fleet: FaultFleet, timers: Timers, rng: random.Random
+    workers: FaultWorkers, timers: Timers, rng: random.Random
 ) -> None:
-    job_id = fleet.submit(payload={"config": CONFIG})
-    fleet.worker("first", None, **REAL_TRAINER)
-    fleet.wait_for(lambda: registered(fleet, job_id) >= 3, "three checkpoints", STARTING_SECONDS, job_id)
-    wait_half_written(fleet, job_id, rng)
-    worker = fleet.processes["first"].pid
-    fleet.kill("first")
-    fleet.wait_for(lambda: not trainers_of(worker), "the end of the trainer", 10)
-    *_, older, newest = complete_checkpoints(fleet, job_id)
-    damage(folder_of(fleet, job_id) / newest, rng)
-    fleet.worker("second", None, **REAL_TRAINER)
-    fleet.wait_for(
-        lambda: fleet.job(job_id).attempt == 2 and fleet.job(job_id).status == "running",
+    job_id = workers.submit(payload={"config": CONFIG})
+    workers.worker("first", None, **REAL_TRAINER)
+    workers.wait_for(lambda: registered(workers, job_id) >= 3, "three checkpoints", STARTING_SECONDS, job_id)
+    wait_half_written(workers, job_id, rng)
+    worker = workers.processes["first"].pid
+    workers.kill("first")
+    workers.wait_for(lambda: not trainers_of(worker), "the end of the trainer", 10)
+    *_, older, newest = complete_checkpoints(workers, job_id)
+    damage(folder_of(workers, job_id) / newest, rng)
+    workers.worker("second", None, **REAL_TRAINER)
+    workers.wait_for(
+        lambda: workers.job(job_id).attempt == 2 and workers.job(job_id).status == "running",
         "the second attempt",
         timers.patience + STARTING_SECONDS,
         job_id,
     )
-    events = {event.event: event.details for event in fleet.events(job_id) if event.attempt == 2}
+    events = {event.event: event.details for event in workers.events(job_id) if event.attempt == 2}
     assert events["checkpoint_skipped"]["checkpoint"] == newest
     assert events["resumed"]["step"] == int(older.removeprefix("step-").split(".")[0])
-    fleet.signal(job_id, "stop")
-    fleet.wait_status(job_id, "cancelled", STARTING_SECONDS)
+    workers.signal(job_id, "stop")
+    workers.wait_status(job_id, "cancelled", STARTING_SECONDS)

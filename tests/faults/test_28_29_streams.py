@@ -18,7 +18,7 @@ import redis
 
 from common.redis.keys import experiment_stream
 from services.api.streaming.topic import RING
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.own_servers import metric, running_api
 from tests.faults.proxy import TcpProxy
 from tests.integration.api.conftest import StreamEvent, events_of
@@ -36,10 +36,10 @@ The measured growth is 65 MiB. It was 360 to 500 MiB when the size of batches wa
 
 
 @pytest.fixture
-def client(fleet: FaultFleet) -> Iterator[httpx.Client]:
+def client(workers: FaultWorkers) -> Iterator[httpx.Client]:
     """Run the api as a process and yield a client for it."""
-    patience = max(3.0, 30.0 * fleet.timers.scale)
-    with running_api(fleet, TIDAL_STREAM_CLIENT_SECONDS=str(patience)) as client:
+    patience = max(3.0, 30.0 * workers.timers.scale)
+    with running_api(workers, TIDAL_STREAM_CLIENT_SECONDS=str(patience)) as client:
         yield client
 
 
@@ -53,12 +53,12 @@ def follow(client: httpx.Client, path: str, cursor: str | None, count: int) -> I
 
 
 def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicate(
-    fleet: FaultFleet, client: httpx.Client, redis_client: redis.Redis, rng: random.Random
+    workers: FaultWorkers, client: httpx.Client, redis_client: redis.Redis, rng: random.Random
 ) -> None:
-    job_id = fleet.submit(plan={"steps": 100, "step_seconds": 0.02})
-    key = experiment_stream(fleet.job(job_id).experiment_id)
-    path = f"/api/experiments/{fleet.job(job_id).experiment_id}/stream"
-    fleet.worker()  # A real job writes to the same stream.
+    job_id = workers.submit(plan={"steps": 100, "step_seconds": 0.02})
+    key = experiment_stream(workers.job(job_id).experiment_id)
+    path = f"/api/experiments/{workers.job(job_id).experiment_id}/stream"
+    workers.worker()  # A real job writes to the same stream.
     total = 2500
 
     def write() -> None:
@@ -66,7 +66,7 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
             data = json.dumps({"n": number, "text": "x" * (number % 700)})
             redis_client.xadd(key, {"event": "blob", "data": data})
             if number % 100 == 0:
-                fleet.job(job_id)  # This call gives other processes time to run.
+                workers.job(job_id)  # This call gives other processes time to run.
 
     seen: list[str] = []
     with TcpProxy.of_url(str(client.base_url)) as proxy, httpx.Client(base_url=proxy.url, timeout=30) as through:
@@ -75,7 +75,7 @@ def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicat
         cursor = snapshot.id
         writer = threading.Thread(target=write)
         writer.start()
-        while fleet.job(job_id).status != "completed" or writer.is_alive() or cursor != newest(redis_client, key):
+        while workers.job(job_id).status != "completed" or writer.is_alive() or cursor != newest(redis_client, key):
             breaks_at = rng.randrange(1, 51) if rng.random() < 0.3 else 51
             try:
                 for number, event in enumerate(follow(through, path, cursor, 50), start=1):
@@ -157,12 +157,12 @@ def read_slowly(port: int, path: str, bytes_per_second: int, stop: threading.Eve
 
 
 def test_fault_29_slow_and_half_open_clients_cost_little_memory_and_do_not_delay_the_exit(
-    fleet: FaultFleet, client: httpx.Client, redis_client: redis.Redis, rng: random.Random
+    workers: FaultWorkers, client: httpx.Client, redis_client: redis.Redis, rng: random.Random
 ) -> None:
-    job_id = fleet.submit()
-    key = experiment_stream(fleet.job(job_id).experiment_id)
-    path = f"/api/experiments/{fleet.job(job_id).experiment_id}/stream"
-    api = psutil.Process(fleet.processes["api"].pid)
+    job_id = workers.submit()
+    key = experiment_stream(workers.job(job_id).experiment_id)
+    path = f"/api/experiments/{workers.job(job_id).experiment_id}/stream"
+    api = psutil.Process(workers.processes["api"].pid)
     total, blob = 3000, "x" * 5000
 
     def write(first: int, last: int) -> None:
@@ -194,16 +194,18 @@ def test_fault_29_slow_and_half_open_clients_cost_little_memory_and_do_not_delay
                     break
         writer.join()
         assert prompt == list(range(total)), "a slow client cost a prompt one its events"
-        fleet.wait_for(lambda: metric(client, "tidal_sse_clients") == 0, "slow clients dropped", fleet.timers.patience)
+        workers.wait_for(
+            lambda: metric(client, "tidal_sse_clients") == 0, "slow clients dropped", workers.timers.patience
+        )
         silent.open(60)  # These clients are still connected at SIGTERM.
         time.sleep(rng.uniform(0.0, 1.0))
         highest = max(highest, api.memory_info().rss)
         asked_at = time.monotonic()
-        fleet.processes["api"].terminate()
-        status = fleet.processes["api"].wait(4 * EXIT_SECONDS)
+        workers.processes["api"].terminate()
+        status = workers.processes["api"].wait(4 * EXIT_SECONDS)
         took = time.monotonic() - asked_at
     slow.join()
-    fleet.cancel(job_id)
+    workers.cancel(job_id)
     assert status == 0
     assert took < 2 * EXIT_SECONDS
     assert highest - before < ROOM, f"{before / MIB:.0f} MiB before, {highest / MIB:.0f} MiB at the highest"

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from services.local.servers import ValkeyServer
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.faults.own_servers import kill_9, metric, running_api, valkey_of_its_own
 
 REQUESTS = 200
@@ -64,11 +64,11 @@ def burst(client: httpx.Client, caller: str, answered: Callable[[int], None] = l
 
 
 def test_fault_30_the_limit_is_exact_until_redis_dies_and_requests_are_counted_afterwards(
-    fleet: FaultFleet, server: ValkeyServer, rng: random.Random
+    workers: FaultWorkers, server: ValkeyServer, rng: random.Random
 ) -> None:
     # Only one token per hour is added, so the number of accepted requests is the capacity of the bucket.
     with running_api(
-        fleet,
+        workers,
         TIDAL_TRUSTED_PROXIES="127.0.0.1",
         TIDAL_RATE_LIMIT_CAPACITY=str(CAPACITY),
         TIDAL_RATE_LIMIT_REFILL_SECONDS="3600",
@@ -86,6 +86,6 @@ def test_fault_30_the_limit_is_exact_until_redis_dies_and_requests_are_counted_a
         assert burst(client, "192.0.2.3") == (REQUESTS, 0, REQUESTS)
 
         server.start()
-        fleet.wait_for(lambda: client.get("/readyz").status_code == 200, "Redis back", 30)
+        workers.wait_for(lambda: client.get("/readyz").status_code == 200, "Redis back", 30)
         let_in, refused, unjudged = burst(client, "192.0.2.4")
         assert let_in - unjudged == CAPACITY and refused > 0

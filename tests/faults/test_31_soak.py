@@ -17,7 +17,7 @@ from tests.faults.checker import check
 from tests.faults.history import read_history
 from tests.faults.soak import Plan, soak
 from tests.faults.timers import SHORT
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 from tests.integration.jobs.random_histories import Histories
 
 LIMIT = 2
@@ -38,7 +38,9 @@ def test_fault_31_jobs_under_random_faults_all_end_once(seed: int, tmp_path: Pat
 
 
 @pytest.mark.timeout(300)
-def test_fault_31_random_histories_of_the_transition_code_are_valid(seed: int, desk: Desk, tmp_path: Path) -> None:
+def test_fault_31_random_histories_of_the_transition_code_are_valid(
+    seed: int, job_queue: JobQueue, tmp_path: Path
+) -> None:
     limits = {"lm_training_concurrency": LIMIT, "other_concurrency": LIMIT}
 
     class Judged(Histories):
@@ -46,11 +48,13 @@ def test_fault_31_random_histories_of_the_transition_code_are_valid(seed: int, d
 
         def teardown(self) -> None:
             super().teardown()
-            history = read_history(self.desk.sessions, tmp_path, limits={"lm-training": LIMIT, "evaluation": LIMIT})
+            history = read_history(
+                self.job_queue.sessions, tmp_path, limits={"lm-training": LIMIT, "evaluation": LIMIT}
+            )
             assert check(history) == []
 
     Judged.limit, Judged.most = LIMIT, {}
-    Judged.desk = Desk(desk.sessions, desk.settings.model_copy(update=limits))
+    Judged.job_queue = JobQueue(job_queue.sessions, job_queue.settings.model_copy(update=limits))
     run_state_machine_as_test(
         hypothesis.seed(seed)(Judged),
         settings=hypothesis.settings(

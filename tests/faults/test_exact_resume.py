@@ -28,7 +28,7 @@ from common.child.protocol import ChildJob
 from common.config import LMConfig, RLConfig
 from common.training.hooks import NullHooks, Outcome
 from services.trainer.handlers import HANDLERS, JobPaths
-from tests.faults.fault_fleet import FaultFleet
+from tests.faults.fault_workers import FaultWorkers
 from tests.metrics_oracle import read_metrics
 from tidal_client.vocabulary import JobType
 
@@ -74,21 +74,21 @@ TIMED = ("Iterations/Second", "Tokens/Second", "steps_per_second")
 
 
 @pytest.fixture
-def corpus(fleet: FaultFleet) -> None:
-    """Write a corpus to the data folder as words.txt, and make the workers of `fleet` start the real trainer."""
-    fleet.environment["TIDAL_TRAINER_COMMAND"] = f"{sys.executable} -m services.trainer"
+def corpus(workers: FaultWorkers) -> None:
+    """Write a corpus to the data folder as words.txt, and make the processes of `workers` start the real trainer."""
+    workers.environment["TIDAL_TRAINER_COMMAND"] = f"{sys.executable} -m services.trainer"
     chooser = random.Random(7)
     documents = [" ".join(chooser.choices(WORDS, k=chooser.randint(12, 24))) + "." for _ in range(60)]
-    fleet.settings.data_dir.mkdir(parents=True, exist_ok=True)
-    (fleet.settings.data_dir / "words.txt").write_text("\n<|endoftext|>\n".join(documents), encoding="utf-8")
+    workers.settings.data_dir.mkdir(parents=True, exist_ok=True)
+    (workers.settings.data_dir / "words.txt").write_text("\n<|endoftext|>\n".join(documents), encoding="utf-8")
 
 
 class Kind:
     """What differs between the tests of language model training and of controller training."""
 
-    def __init__(self, fleet: FaultFleet, job_type: JobType) -> None:
-        self.fleet, self.job_type = fleet, job_type
-        self.store = ArtifactStore(fleet.settings.experiments_dir)
+    def __init__(self, workers: FaultWorkers, job_type: JobType) -> None:
+        self.workers, self.job_type = workers, job_type
+        self.store = ArtifactStore(workers.settings.experiments_dir)
         self.lm = job_type is JobType.LM_TRAINING
         self.metrics = "metrics" if self.lm else "rl-metrics"
         self.unit = 1 if self.lm else TRANSITIONS // STEPS
@@ -110,7 +110,7 @@ class Kind:
             job_id="job_here", attempt=1, job_type=job_type.value, experiment_id=experiment_id, payload=payload
         )
         hooks = Archive()
-        paths = JobPaths(self.store, self.fleet.settings.data_dir)
+        paths = JobPaths(self.store, self.workers.settings.data_dir)
         assert HANDLERS[job_type.value](job, paths, hooks) is Outcome.COMPLETED
         folder = self.store.experiment(experiment_id)
         (folder / "points.json").write_text(json.dumps(hooks.points))
@@ -135,7 +135,7 @@ class Kind:
 
     def steps(self, job_id: str, attempt: int) -> list[int]:
         """Return the steps of all points that the attempt has written to the archive so far."""
-        points = read_metrics(self.fleet.experiment(job_id), self.metrics)
+        points = read_metrics(self.workers.experiment(job_id), self.metrics)
         return [point.step for point in points if point.attempt == attempt]
 
 
@@ -151,47 +151,47 @@ class Archive(NullHooks):
 
 @pytest.mark.parametrize("job_type", [JobType.LM_TRAINING, JobType.RL_TRAINING])
 def test_a_training_killed_at_three_random_steps_has_the_same_bits(
-    job_type: JobType, fleet: FaultFleet, corpus: None, rng: random.Random
+    job_type: JobType, workers: FaultWorkers, corpus: None, rng: random.Random
 ) -> None:
-    kind = Kind(fleet, job_type)
-    job_id = fleet.submit(type=job_type, payload=kind.payload)
-    fleet.worker()
+    kind = Kind(workers, job_type)
+    job_id = workers.submit(type=job_type, payload=kind.payload)
+    workers.worker()
     fifth = STEPS // 5
     killed_at: list[int] = []
     for attempt in (1, 2, 3):
         wanted = rng.randint(fifth * attempt, fifth * attempt + fifth // 2) * kind.unit
-        fleet.wait_for(lambda: max(kind.steps(job_id, attempt), default=-1) >= wanted, f"step {wanted}", 90, job_id)  # noqa: B023
-        [trainer] = real_trainers(fleet)
+        workers.wait_for(lambda: max(kind.steps(job_id, attempt), default=-1) >= wanted, f"step {wanted}", 90, job_id)  # noqa: B023
+        [trainer] = real_trainers(workers)
         os.kill(trainer.pid, signal.SIGKILL)
         psutil.wait_procs([trainer], timeout=10)
         killed_at.append(max(kind.steps(job_id, attempt)))
-    job = fleet.wait_status(job_id, "completed", 120)
+    job = workers.wait_status(job_id, "completed", 120)
     assert job.attempt == 4
-    resumed = [event.details["step"] for event in fleet.events(job_id) if event.event == "resumed" and event.details]
+    resumed = [event.details["step"] for event in workers.events(job_id) if event.event == "resumed" and event.details]
     assert len(resumed) == 3 and all(step <= killed for step, killed in zip(resumed, killed_at, strict=True))
-    assert "resume_inexact" not in fleet.event_names(job_id)
-    compare(kind, fleet.experiment(job_id))
+    assert "resume_inexact" not in workers.event_names(job_id)
+    compare(kind, workers.experiment(job_id))
     sys.stdout.write(f"{job_type}: killed at {killed_at}, resumed at {resumed}\n")
 
 
 @pytest.mark.parametrize("job_type", [JobType.LM_TRAINING, JobType.RL_TRAINING])
 def test_a_training_stopped_and_resumed_as_a_new_job_has_the_same_bits(
-    job_type: JobType, fleet: FaultFleet, corpus: None, rng: random.Random
+    job_type: JobType, workers: FaultWorkers, corpus: None, rng: random.Random
 ) -> None:
-    kind = Kind(fleet, job_type)
-    parent = fleet.submit(type=job_type, payload=kind.payload)
-    fleet.worker()
+    kind = Kind(workers, job_type)
+    parent = workers.submit(type=job_type, payload=kind.payload)
+    workers.worker()
     wanted = rng.randint(STEPS // 4, STEPS // 2) * kind.unit
-    fleet.wait_for(lambda: max(kind.steps(parent, 1), default=-1) >= wanted, f"step {wanted}", 90, parent)
-    fleet.signal(parent, "stop")
-    stopped = fleet.wait_status(parent, "cancelled", 60)
+    workers.wait_for(lambda: max(kind.steps(parent, 1), default=-1) >= wanted, f"step {wanted}", 90, parent)
+    workers.signal(parent, "stop")
+    stopped = workers.wait_status(parent, "cancelled", 60)
     assert stopped.checkpoint_ref is not None and stopped.checkpoint_step is not None
-    child = fleet.submit(type=job_type, payload=kind.payload, parent_id=parent)
-    finished = fleet.wait_status(child, "completed", 120)
+    child = workers.submit(type=job_type, payload=kind.payload, parent_id=parent)
+    finished = workers.wait_status(child, "completed", 120)
     assert finished.parent_id == parent and finished.experiment_id != stopped.experiment_id
-    [resumed] = [event for event in fleet.events(child) if event.event == "resumed"]
+    [resumed] = [event for event in workers.events(child) if event.event == "resumed"]
     assert resumed.details is not None and resumed.details["step"] == stopped.checkpoint_step
-    compare(kind, fleet.experiment(child), from_step=stopped.checkpoint_step)
+    compare(kind, workers.experiment(child), from_step=stopped.checkpoint_step)
     sys.stdout.write(f"{job_type}: stopped at {stopped.checkpoint_step}, resumed as {child}\n")
 
 
@@ -240,9 +240,9 @@ def same_bits(expected: Any, found: Any, where: str) -> Iterator[str]:
         yield where
 
 
-def real_trainers(fleet: FaultFleet) -> list[psutil.Process]:
+def real_trainers(workers: FaultWorkers) -> list[psutil.Process]:
     """Return the processes of the worker's trainer."""
-    worker = psutil.Process(fleet.processes["worker"].pid)
+    worker = psutil.Process(workers.processes["worker"].pid)
     return [child for child in worker.children(recursive=True) if "services.trainer" in child.cmdline()]
 
 

@@ -16,114 +16,116 @@ import redis
 from sqlalchemy import text
 
 from common.redis.publisher import RedisPublisher
-from tests.faults.fault_fleet import FaultFleet
-from tests.integration.worker.fleet import LONG
+from tests.faults.fault_workers import FaultWorkers
+from tests.integration.worker.workers import LONG
 
 pytestmark = pytest.mark.core_fault
 
 OPEN = "CREATE OR REPLACE FUNCTION {}_guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NEW; END $$"
 
 
-def open_guards(fleet: FaultFleet) -> None:
-    """Disable the triggers that refuse invalid writes, and the check that the fixture `fleet` makes after a test.
+def open_guards(workers: FaultWorkers) -> None:
+    """Disable the triggers that refuse invalid writes, and the check that the fixture `workers` makes after a test.
 
     The test itself runs the checker.
     """
-    fleet.checked = False
-    with fleet.sessions.begin() as session:
+    workers.checked = False
+    with workers.sessions.begin() as session:
         session.execute(text(OPEN.format("jobs", "NEW.moved_by := NULL;")))
         session.execute(text(OPEN.format("checkpoints", "")))
 
 
-def buggy_worker(fleet: FaultFleet, name: str, bug: str) -> None:
+def buggy_worker(workers: FaultWorkers, name: str, bug: str) -> None:
     plan = json.dumps({**LONG, "step_seconds": 0.05})
-    fleet.start(name, "tests.faults.bugs.worker", TIDAL_FAKE_TRAINER=plan, SEEDED_BUG=bug)
+    workers.start(name, "tests.faults.bugs.worker", TIDAL_FAKE_TRAINER=plan, SEEDED_BUG=bug)
 
 
-def found(fleet: FaultFleet, words: str) -> bool:
+def found(workers: FaultWorkers, words: str) -> bool:
     """Return whether the checker reports a violation that contains `words`.
 
     All violations are printed, so that pytest shows them if the test fails.
     """
-    violations = fleet.violations()
+    violations = workers.violations()
     sys.stdout.write("\n".join(violations) + "\n")
     return any(words in violation for violation in violations)
 
 
-def test_seeded_bug_an_owner_that_forgets_the_attempt_is_found(fleet: FaultFleet) -> None:
-    open_guards(fleet)
-    job_id = fleet.submit()
-    buggy_worker(fleet, "first", "no_fencing")
-    fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
-    buggy_worker(fleet, "second", "no_fencing")
-    fleet.processes["first"].send_signal(signal.SIGSTOP)
-    fleet.wait_steps(job_id, 3, attempt=2, seconds=fleet.timers.patience)
-    before = sum(step.attempt == 1 for step in fleet.steps(job_id))
-    fleet.processes["first"].send_signal(signal.SIGCONT)
-    fleet.wait_steps(job_id, before + 3, attempt=1, seconds=fleet.timers.patience)
-    assert found(fleet, "attempts 1 and 2 executed steps at the same time")
+def test_seeded_bug_an_owner_that_forgets_the_attempt_is_found(workers: FaultWorkers) -> None:
+    open_guards(workers)
+    job_id = workers.submit()
+    buggy_worker(workers, "first", "no_fencing")
+    workers.wait_steps(job_id, 6, seconds=workers.timers.patience)
+    buggy_worker(workers, "second", "no_fencing")
+    workers.processes["first"].send_signal(signal.SIGSTOP)
+    workers.wait_steps(job_id, 3, attempt=2, seconds=workers.timers.patience)
+    before = sum(step.attempt == 1 for step in workers.steps(job_id))
+    workers.processes["first"].send_signal(signal.SIGCONT)
+    workers.wait_steps(job_id, before + 3, attempt=1, seconds=workers.timers.patience)
+    assert found(workers, "attempts 1 and 2 executed steps at the same time")
 
 
 def test_seeded_bug_a_late_acknowledgement_that_runs_a_job_twice_is_found(
-    fleet: FaultFleet, redis_client: redis.Redis
+    workers: FaultWorkers, redis_client: redis.Redis
 ) -> None:
-    open_guards(fleet)
-    job_id = fleet.submit()
+    open_guards(workers)
+    job_id = workers.submit()
     for name in ("first", "second"):
-        buggy_worker(fleet, name, "late_ack")
-    fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
+        buggy_worker(workers, name, "late_ack")
+    workers.wait_steps(job_id, 6, seconds=workers.timers.patience)
 
     redis_client.client_kill_filter(_type="normal", skipme=True)
     # A busy worker may not notice that its connection was closed. The message that it was waiting for would then be
     # delivered again only after an hour. The notification below makes the worker claim again at once.
-    publisher = RedisPublisher(fleet.settings.redis_url)
+    publisher = RedisPublisher(workers.settings.redis_url)
     publisher.notify_worker("training")
     publisher.close()
 
     def runs_twice() -> bool:
-        steps = [step.step for step in fleet.steps(job_id)]
+        steps = [step.step for step in workers.steps(job_id)]
         return len(steps) > len(set(steps))
 
-    fleet.wait_for(runs_twice, "a second execution", fleet.timers.patience, job_id)
-    assert found(fleet, "twice: two executions of one attempt")
+    workers.wait_for(runs_twice, "a second execution", workers.timers.patience, job_id)
+    assert found(workers, "twice: two executions of one attempt")
 
 
-def test_seeded_bug_a_reaper_that_does_not_wait_for_the_lease_is_found(fleet: FaultFleet) -> None:
-    open_guards(fleet)
-    fleet.processes["health"].terminate()
-    fleet.processes["health"].wait(20)
-    fleet.start("health", "tests.faults.bugs.health")
-    job_id = fleet.submit()
-    fleet.worker("first", plan=LONG)
-    fleet.wait_for(lambda: fleet.job(job_id).attempt == 1, "the claim", fleet.timers.patience)
-    fleet.worker("second", plan=LONG)
-    fleet.wait_for(lambda: " ready." in fleet.log("second").read_text(), "the second worker", fleet.timers.patience)
-    fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
-    fleet.processes["first"].send_signal(signal.SIGSTOP)  # The worker's trainer continues until the lease is too old.
-    fleet.wait_steps(job_id, 2, attempt=2, seconds=fleet.timers.patience)
-    assert found(fleet, "after its lease had ended")
-    assert found(fleet, "running → pending by the reaper is not in the table")
+def test_seeded_bug_a_reaper_that_does_not_wait_for_the_lease_is_found(workers: FaultWorkers) -> None:
+    open_guards(workers)
+    workers.processes["health"].terminate()
+    workers.processes["health"].wait(20)
+    workers.start("health", "tests.faults.bugs.health")
+    job_id = workers.submit()
+    workers.worker("first", plan=LONG)
+    workers.wait_for(lambda: workers.job(job_id).attempt == 1, "the claim", workers.timers.patience)
+    workers.worker("second", plan=LONG)
+    workers.wait_for(
+        lambda: " ready." in workers.log("second").read_text(), "the second worker", workers.timers.patience
+    )
+    workers.wait_steps(job_id, 6, seconds=workers.timers.patience)
+    workers.processes["first"].send_signal(signal.SIGSTOP)  # The worker's trainer continues until the lease is too old.
+    workers.wait_steps(job_id, 2, attempt=2, seconds=workers.timers.patience)
+    assert found(workers, "after its lease had ended")
+    assert found(workers, "running → pending by the reaper is not in the table")
 
 
-def test_seeded_bug_a_checkpoint_that_is_not_written_atomically_is_found(fleet: FaultFleet) -> None:
-    open_guards(fleet)
-    fleet.environment["TIDAL_TRAINER_COMMAND"] = f"{sys.executable} -m tests.faults.bugs.torn_trainer"
-    job_id = fleet.submit()
-    fleet.worker(plan=LONG)
-    manifest = fleet.experiment(job_id) / "checkpoints" / "step-000000010" / "state"
-    fleet.wait_for(lambda: manifest.exists() and manifest.stat().st_size > 0, "half a checkpoint", 60, job_id)
-    [trainer] = fleet.trainers(module="tests.faults.bugs.torn_trainer")
+def test_seeded_bug_a_checkpoint_that_is_not_written_atomically_is_found(workers: FaultWorkers) -> None:
+    open_guards(workers)
+    workers.environment["TIDAL_TRAINER_COMMAND"] = f"{sys.executable} -m tests.faults.bugs.torn_trainer"
+    job_id = workers.submit()
+    workers.worker(plan=LONG)
+    manifest = workers.experiment(job_id) / "checkpoints" / "step-000000010" / "state"
+    workers.wait_for(lambda: manifest.exists() and manifest.stat().st_size > 0, "half a checkpoint", 60, job_id)
+    [trainer] = workers.trainers(module="tests.faults.bugs.torn_trainer")
     trainer.kill()
-    fleet.wait_steps(job_id, 2, attempt=2, seconds=fleet.timers.patience)
-    assert found(fleet, "was in a wrong state after step 11")
+    workers.wait_steps(job_id, 2, attempt=2, seconds=workers.timers.patience)
+    assert found(workers, "was in a wrong state after step 11")
 
 
-def test_seeded_bug_an_api_that_writes_the_status_of_a_leased_job_is_found(fleet: FaultFleet) -> None:
-    open_guards(fleet)
-    job_id = fleet.submit()
-    fleet.worker(plan=LONG)
-    fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
-    with fleet.sessions.begin() as session:
+def test_seeded_bug_an_api_that_writes_the_status_of_a_leased_job_is_found(workers: FaultWorkers) -> None:
+    open_guards(workers)
+    job_id = workers.submit()
+    workers.worker(plan=LONG)
+    workers.wait_steps(job_id, 6, seconds=workers.timers.patience)
+    with workers.sessions.begin() as session:
         session.execute(
             text(
                 "UPDATE jobs SET status = 'cancelled', desired_state = 'stop', finished_at = now(), lease_owner = NULL,"
@@ -138,5 +140,5 @@ def test_seeded_bug_an_api_that_writes_the_status_of_a_leased_job_is_found(fleet
             ),
             {"id": job_id},
         )
-    fleet.wait_for(lambda: not fleet.trainers(), "the trainer's end", fleet.timers.patience)
-    assert found(fleet, "running → cancelled by the api is not in the table")
+    workers.wait_for(lambda: not workers.trainers(), "the trainer's end", workers.timers.patience)
+    assert found(workers, "running → cancelled by the api is not in the table")

@@ -1,6 +1,6 @@
 """The timers of a run of fault tests: shortened by default, those of production with FULL=1.
 
-Deadlines are computed from the timers. `tests.integration.worker.fleet` starts processes with these timers.
+Deadlines are computed from the timers. `tests.integration.worker.workers` starts processes with these timers.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Timers:
         return self.lease_seconds + self.quarantine_seconds + 2 * self.reaper_seconds
 
     @property
-    def stop_ladder(self) -> float:
+    def stop_escalation(self) -> float:
         """Longest time in seconds from a stop request to SIGKILL."""
         return self.desired_state_poll_seconds + self.stop_grace_seconds + self.kill_grace_seconds
 
@@ -62,7 +62,7 @@ class Timers:
 
         It is enough for an expired lease, a stop and a start.
         """
-        return 2 * (self.after_lease + self.stop_ladder) + self.outbox_seconds + 2 * STARTUP_SECONDS
+        return 2 * (self.after_lease + self.stop_escalation) + self.outbox_seconds + 2 * STARTUP_SECONDS
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables that set these timers in a process."""

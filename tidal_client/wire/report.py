@@ -14,7 +14,7 @@ class ReportSummary(Reply):
     id: str
     title: str
     pattern: Annotated[ReportPattern, OpenEnum()] | None = None
-    """The pattern (template) from which the report was generated; null if a user wrote the report."""
+    """The template from which the report was generated; null if a user wrote the report."""
     experiment_ids: list[str]
     """The experiments that the report is about; some may have been deleted."""
     version: int
@@ -36,14 +36,14 @@ class ReportList(Reply):
 
 
 class PatternReply(Reply):
-    """A pattern: a template from which reports can be generated."""
+    """A template from which reports can be generated."""
 
     name: Annotated[ReportPattern, OpenEnum()]
     about: str
 
 
 class PatternList(Reply):
-    """All patterns for reports."""
+    """All report templates."""
 
     patterns: list[PatternReply]
 

@@ -15,7 +15,7 @@ from common.config import Settings
 from common.db import schema_status
 from common.disk import MIB, DiskReserve
 from common.logging import get_logger
-from common.redis.heartbeat import SWEEP_FIELDS, sweep_problem
+from common.redis.heartbeat import MAINTENANCE_FIELDS, maintenance_problem
 from common.redis.keys import HEALTH
 from services.api.context import Context
 from tidal_client.wire.health import Part, Ready
@@ -28,12 +28,12 @@ REDIS_SECONDS = 2.0
 async def readiness(context: Context) -> Ready:
     """Check all resources concurrently. A resource that does not answer is reported as not ok; no exception is
     raised."""
-    (database, schema), redis, store, disk, sweeps = await asyncio.gather(
+    (database, schema), redis, store, disk, maintenance = await asyncio.gather(
         run_in_threadpool(_database, context),
         _redis(context),
         run_in_threadpool(_store, context.store.root),
         run_in_threadpool(_disk, context.settings),
-        _sweeps(context),
+        _maintenance(context),
     )
     parts = {
         "database": database,
@@ -41,7 +41,7 @@ async def readiness(context: Context) -> Ready:
         "redis": redis,
         "store": store,
         "disk": disk,
-        "sweeps": sweeps,
+        "sweeps": maintenance,
     }
     return Ready(ready=all(part.ok for part in parts.values() if part.required), parts=parts)
 
@@ -69,17 +69,17 @@ async def _redis(context: Context) -> Part:
     return Part(ok=True, detail="ok")
 
 
-async def _sweeps(context: Context) -> Part:
+async def _maintenance(context: Context) -> Part:
     """Check that the health process does its periodic work: reaper, outbox and retention.
 
     The api is ready even if it does not: lost jobs are then not requeued, but requests are still served.
     """
     try:
         async with asyncio.timeout(REDIS_SECONDS):
-            swept_at, trouble = await context.redis.hmget(HEALTH, SWEEP_FIELDS)
+            last_pass_at, trouble = await context.redis.hmget(HEALTH, MAINTENANCE_FIELDS)
     except (RedisError, OSError, TimeoutError):
         return Part(ok=False, required=False, detail="unknown, Redis cannot be reached")
-    wrong = sweep_problem(_decode(swept_at), _decode(trouble), context.settings.reaper_seconds)
+    wrong = maintenance_problem(_decode(last_pass_at), _decode(trouble), context.settings.reaper_seconds)
     return Part(ok=not wrong, required=False, detail=wrong or "ok")
 
 

@@ -96,7 +96,7 @@ async def _redis(context: Context, registry: CollectorRegistry, running: list[st
             pipe.zcard(keys.WORKERS)
             for experiment in running:
                 pipe.xrevrange(keys.experiment_stream(experiment), count=LOOK_BACK)
-            memory, swept_at, dropped, workers, *streams = await pipe.execute()
+            memory, last_pass_at, dropped, workers, *streams = await pipe.execute()
     except (RedisError, OSError, TimeoutError):
         up.set(0)
         return
@@ -106,12 +106,12 @@ async def _redis(context: Context, registry: CollectorRegistry, running: list[st
     limit = Gauge("tidal_redis_memory_limit_bytes", "Memory limit of Redis; 0 means no limit", registry=registry)
     limit.set(memory["maxmemory"])
     Gauge("tidal_workers", "Workers that sent a heartbeat within the last day", registry=registry).set(workers)
-    swept = Gauge(
+    last_pass = Gauge(
         "tidal_reaper_last_success_timestamp_seconds",
-        "Time of the last successful sweep of the reaper; 0 means never",
+        "Time of the last successful maintenance pass of the health process; 0 means never",
         registry=registry,
     )
-    swept.set(datetime.fromisoformat(swept_at).timestamp() if swept_at else 0)
+    last_pass.set(datetime.fromisoformat(last_pass_at).timestamp() if last_pass_at else 0)
     registry.register(
         _Total(
             "tidal_metrics_dropped",

@@ -1,6 +1,6 @@
 """Reads the stored data of experiments for generated reports.
 
-A pattern, the template of a report, uses the data that this module returns. Database rows are read first, then files,
+The template of a report uses the data that this module returns. Database rows are read first, then files,
 so that no session is open while files are read.
 """
 
@@ -21,7 +21,7 @@ from common.errors import InvalidInputError, NotFoundError, TidalError
 from common.metrics import metric_names, names, read_table
 from common.reports import AnalysisFacts, CheckpointFacts, ExperimentFacts, MetricSummary, generate_report
 from common.reports.facts import flat
-from common.reports.patterns.trajectory import MOST_ANALYSES
+from common.reports.templates.trajectory import MOST_ANALYSES
 from services.api.context import Context
 from services.api.operations import checkpoints, experiments, reports
 from services.api.operations.configs import find_config
@@ -64,7 +64,7 @@ def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
     if len(markdown) > MAX_MARKDOWN:
         raise InvalidInputError(
             f"the report would have {len(markdown):,} characters, more than {MAX_MARKDOWN:,}; choose fewer experiments "
-            "or a shorter pattern",
+            "or a template with fewer sections",
             code="report_too_long",
         )
     request = ReportRequest(title=body.title or title[:200], markdown=markdown, experiment_ids=body.experiments)

@@ -29,7 +29,7 @@ from common.reports import (
     markdown_document,
 )
 from common.reports.chart_blocks import MAX_LINES
-from common.reports.patterns.pieces import mapping, mappings
+from common.reports.templates.pieces import mapping, mappings
 from services.api.context import Context
 from services.api.operations import reports
 from services.api.operations.experiments import ABLATION_FILE

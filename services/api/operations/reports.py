@@ -14,7 +14,16 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from common.db import Analysis, Report
 from common.errors import ConflictError, NotFoundError
-from common.reports import PATTERNS, Chart, ChartPart, HtmlPart, analyses_of, check_charts, experiments_of, render_parts
+from common.reports import (
+    TEMPLATES,
+    Chart,
+    ChartPart,
+    HtmlPart,
+    analyses_of,
+    check_charts,
+    experiments_of,
+    render_parts,
+)
 from services.api.paging import newest_page
 from services.api.schemas.reports import ReportChange, ReportRequest
 from tidal_client.vocabulary import REPORT_ID, new_id
@@ -104,7 +113,7 @@ def delete_report(session: Session, report_id: str) -> None:
 def pattern_list() -> PatternList:
     """Return the templates from which reports can be generated."""
     return PatternList(
-        patterns=[PatternReply.model_validate({"name": item.name, "about": item.about}) for item in PATTERNS.values()]
+        patterns=[PatternReply.model_validate({"name": item.name, "about": item.about}) for item in TEMPLATES.values()]
     )
 
 

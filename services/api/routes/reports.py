@@ -36,7 +36,7 @@ def list_reports(
 
 @router.get("/patterns", summary="List the report templates")
 def list_patterns() -> PatternList:
-    """Returns the patterns, that is, the templates from which `POST /api/reports/generate` can generate a report."""
+    """Returns the templates from which `POST /api/reports/generate` can generate a report."""
     return reports.pattern_list()
 
 

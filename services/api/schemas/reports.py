@@ -62,7 +62,7 @@ class GenerateReportRequest(Request):
     experiment_ids: list[ExperimentId] = Field([], max_length=MAX_EXPERIMENTS)
     """Several experiments to report on and to compare; a request contains either this field or experimentId."""
     title: Title | None = None
-    """If null, the title is derived from the pattern and the experiment."""
+    """If null, the title is derived from the template and the experiment."""
 
     @model_validator(mode="after")
     def _has_experiments(self) -> Self:

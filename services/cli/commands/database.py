@@ -54,10 +54,10 @@ def sweep() -> None:
     """
     from sqlalchemy.exc import OperationalError
 
-    from common.jobs.sweep import run_single_sweep
+    from common.jobs.maintenance import run_maintenance_once
 
     try:
-        done = run_single_sweep(_settings())
+        done = run_maintenance_once(_settings())
     except OperationalError as error:
         raise UnavailableError(f"the database is not reachable: {str(error.orig).strip()}") from error
     if not done.acted:

@@ -74,7 +74,7 @@ declare global {
     type JobType = Schemas["JobType"];
     type LogLine = Complete<Schemas["LogLine"]>;
     type Metrics = Complete<Schemas["MetricsReply"]>;
-    type Pattern = Schemas["PatternReply"]["name"];
+    type ReportTemplate = Schemas["PatternReply"]["name"];
     type Progress = Complete<Schemas["JobProgress"]>;
     type Queue = Complete<Schemas["QueueReply"]>;
     type Report = Complete<Schemas["ReportReply"]>;

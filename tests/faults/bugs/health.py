@@ -11,7 +11,7 @@ import sys
 from sqlalchemy import select, true, update
 from sqlalchemy.orm import Session
 
-import common.jobs.sweep
+import common.jobs.maintenance
 from common.config import Settings
 from common.db import Job
 from common.jobs import outbox
@@ -52,5 +52,5 @@ def reap(session: Session, settings: Settings) -> Reaped:
 
 
 if __name__ == "__main__":
-    vars(common.jobs.sweep).update(reap=reap, _anything_to_do=true)
+    vars(common.jobs.maintenance).update(reap=reap, _anything_to_do=true)
     sys.exit(main())

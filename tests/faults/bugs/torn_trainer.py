@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from common.child.lifeline import die_with_parent
+from common.child.lease_guard import die_with_parent
 from tests.integration.worker.fake_trainer import FakeTrainer
 
 SLOW_STEP = 10

@@ -276,7 +276,7 @@ def test_readyz_reports_ready(api: Api) -> None:
     assert api.http.get("/readyz").json()["ready"] is True
 
 
-def test_readyz_and_the_check_of_health_report_missing_sweeps(
+def test_readyz_and_the_check_of_health_report_missing_maintenance_passes(
     api: Api, settings: Settings, redis_client: redis.Redis
 ) -> None:
     ready = api.http.get("/readyz").json()

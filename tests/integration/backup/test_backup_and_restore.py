@@ -18,7 +18,7 @@ from common.db import Analysis, Experiment, Job, JobEvent, downgrade, make_engin
 from common.errors import ConflictError, InvalidInputError, StorageError
 from common.jobs.queue import NewJob, enqueue_job
 from tests.integration.backup.backups import restore, save
-from tests.integration.worker.fleet import Fleet
+from tests.integration.worker.workers import Workers
 from tidal_client.vocabulary import JobType
 
 ENDLESS = {"steps": 1_000_000, "every": 5, "step_seconds": 0.02}
@@ -42,31 +42,31 @@ def test_jobs_of_every_kind_go_on_after_a_restore(
     settings: Settings, sessions: sessionmaker[Session], elsewhere: Settings, tmp_path: Path
 ) -> None:
     backup = tmp_path / "saved.tar"
-    with Fleet(settings, sessions, tmp_path) as fleet:
-        fleet.worker(plan={"steps": 10})
-        finished = fleet.submit()
-        fleet.wait_status(finished, "completed")
-        model = (fleet.experiment(finished) / "model.pth").read_bytes()
-        fleet.kill("worker")
-        fleet.worker(plan=ENDLESS)
-        paused = fleet.submit()
-        fleet.wait_steps(paused, 7)
-        fleet.signal(paused, "pause")
-        fleet.wait_status(paused, "paused")
-        paused_at = fleet.job(paused).checkpoint_step
-        running = fleet.submit()
-        fleet.wait_steps(running, 7)
-        waiting = fleet.submit()
+    with Workers(settings, sessions, tmp_path) as workers:
+        workers.worker(plan={"steps": 10})
+        finished = workers.submit()
+        workers.wait_status(finished, "completed")
+        model = (workers.experiment(finished) / "model.pth").read_bytes()
+        workers.kill("worker")
+        workers.worker(plan=ENDLESS)
+        paused = workers.submit()
+        workers.wait_steps(paused, 7)
+        workers.signal(paused, "pause")
+        workers.wait_status(paused, "paused")
+        paused_at = workers.job(paused).checkpoint_step
+        running = workers.submit()
+        workers.wait_steps(running, 7)
+        waiting = workers.submit()
         with sessions.begin() as session:
-            about = fleet.job(finished).experiment_id
+            about = workers.job(finished).experiment_id
             session.add(Analysis(id="ana_1", experiment_id=about, kind="single", request={}, result={"text": "\x00\\"}))
         saved = save(settings, backup)
-        fleet.wait_steps(running, 20)  # the backup does not disturb the worker
-        assert fleet.job(running).attempt == 1
+        workers.wait_steps(running, 20)  # the backup does not disturb the worker
+        assert workers.job(running).attempt == 1
         before = history(sessions)
-        fleet.cancel(waiting)  # not in the backup, so this job is pending after the restore
-        fleet.signal(running, "stop")
-        fleet.wait_status(running, "cancelled")
+        workers.cancel(waiting)  # not in the backup, so this job is pending after the restore
+        workers.signal(running, "stop")
+        workers.wait_status(running, "cancelled")
     assert saved.jobs == 4
     assert saved.experiments == 3  # the pending job has no files yet
 
@@ -86,24 +86,24 @@ def test_jobs_of_every_kind_go_on_after_a_restore(
             assert old == before[job_id][: len(old)]
             assert last.startswith("100 restored")
         (tmp_path / "elsewhere").mkdir(exist_ok=True)
-        with Fleet(elsewhere, fresh, tmp_path / "elsewhere") as fleet:
-            newest = sorted(fleet.experiment(running).glob("checkpoints/*/manifest.json"))[-1]
+        with Workers(elsewhere, fresh, tmp_path / "elsewhere") as workers:
+            newest = sorted(workers.experiment(running).glob("checkpoints/*/manifest.json"))[-1]
             saved_step = json.loads(newest.read_text())["step"]
-            steps_then = len(fleet.steps(running))
-            fleet.worker(plan={"steps": saved_step + 30, "every": 5})
-            fleet.signal(paused, "resume")
+            steps_then = len(workers.steps(running))
+            workers.worker(plan={"steps": saved_step + 30, "every": 5})
+            workers.signal(paused, "resume")
             for job_id in (running, waiting, paused):
-                fleet.wait_status(job_id, "completed", seconds=60)
-            assert [to for to in fleet.statuses(running) if to in ("stale", "pending")][-2:] == ["stale", "pending"]
-            assert fleet.job(running).attempt == 101
-            later = fleet.steps(running)[steps_then:]
+                workers.wait_status(job_id, "completed", seconds=60)
+            assert [to for to in workers.statuses(running) if to in ("stale", "pending")][-2:] == ["stale", "pending"]
+            assert workers.job(running).attempt == 101
+            later = workers.steps(running)[steps_then:]
             assert (later[0].attempt, later[0].step) == (101, saved_step + 1)
             assert [step.step for step in later] == list(range(saved_step + 1, saved_step + 31))
             assert paused_at is not None
-            resumed = [step.step for step in fleet.steps(paused) if step.attempt > 100]
+            resumed = [step.step for step in workers.steps(paused) if step.attempt > 100]
             assert resumed[0] == paused_at + 1
-            assert (fleet.experiment(finished) / "model.pth").read_bytes() == model
-            assert fleet.statuses(finished).count("completed") == 1
+            assert (workers.experiment(finished) / "model.pth").read_bytes() == model
+            assert workers.statuses(finished).count("completed") == 1
     finally:
         engine.dispose()
 

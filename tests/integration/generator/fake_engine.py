@@ -12,7 +12,7 @@ import threading
 
 import redis
 
-from common.child.lifeline import die_with_parent
+from common.child.lease_guard import die_with_parent
 from common.redis import keys
 from common.redis.generation_events import MAX_ENTRIES, EncodedEvent, entry
 from services.generator.engine_protocol import EngineChannel

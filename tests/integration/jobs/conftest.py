@@ -1,4 +1,4 @@
-"""The fixture `desk`, with which tests submit, claim and read jobs in a new database."""
+"""The fixture `job_queue`, with which tests submit, claim and read jobs in a new database."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import Settings
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 
 
 @pytest.fixture
-def desk(sessions: sessionmaker[Session], settings: Settings) -> Desk:
+def job_queue(sessions: sessionmaker[Session], settings: Settings) -> JobQueue:
     """Return shortcuts for submitting, claiming and reading jobs. The database contains only jobs of this test."""
-    return Desk(sessions, settings)
+    return JobQueue(sessions, settings)

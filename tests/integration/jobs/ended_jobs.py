@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from common.artifacts import ArtifactStore
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 from tidal_client.vocabulary import JobStatus
 
 
 @pytest.fixture
-def store(desk: Desk) -> ArtifactStore:
-    return ArtifactStore(desk.settings.experiments_dir)
+def store(job_queue: JobQueue) -> ArtifactStore:
+    return ArtifactStore(job_queue.settings.experiments_dir)
 
 
-def furnish(desk: Desk, store: ArtifactStore, job_id: str) -> Path:
+def furnish(job_queue: JobQueue, store: ArtifactStore, job_id: str) -> Path:
     """Write the files that a training leaves, and return the folder. Its logs and metrics have 300 bytes in total."""
-    folder = store.experiment(desk.job(job_id).experiment_id)
+    folder = store.experiment(job_queue.job(job_id).experiment_id)
     for name in (
         "logs/1.log",
         "metrics/metrics-1-0.jsonl",
@@ -40,16 +40,16 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def ended(desk: Desk, store: ArtifactStore, status: JobStatus, days: float) -> tuple[str, Path]:
+def ended(job_queue: JobQueue, store: ArtifactStore, status: JobStatus, days: float) -> tuple[str, Path]:
     """Create a job that ended with `status` the given number of `days` ago; return its id and its experiment folder."""
-    job_id = desk.bring(status)
-    age(desk, job_id, days)
-    return job_id, furnish(desk, store, job_id)
+    job_id = job_queue.bring(status)
+    age(job_queue, job_id, days)
+    return job_id, furnish(job_queue, store, job_id)
 
 
-def age(desk: Desk, job_id: str, days: float) -> None:
+def age(job_queue: JobQueue, job_id: str, days: float) -> None:
     """Set the end of a job to `days` ago."""
-    desk.sql(
+    job_queue.sql(
         "UPDATE jobs SET finished_at = now() - make_interval(secs => :s) WHERE id = :id", s=days * 86400, id=job_id
     )
 

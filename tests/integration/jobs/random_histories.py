@@ -15,7 +15,7 @@ from common.jobs.reaper import reap
 from common.jobs.retry import Fault
 from common.jobs.signals import request_cancel, request_signal
 from common.jobs.status import TRANSITIONS
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 from tidal_client.vocabulary import LEASED, TERMINAL, JobStatus, Signal
 
 S = JobStatus
@@ -27,9 +27,9 @@ ROWS = "SELECT id, status, attempt, desired_state, type FROM jobs"
 
 
 class Histories(RuleBasedStateMachine):
-    """Random actions on the jobs of one database. A subclass in the test sets `desk`, `limit` and `most`."""
+    """Random actions on the jobs of one database. A subclass in the test sets `job_queue`, `limit` and `most`."""
 
-    desk: Desk
+    job_queue: JobQueue
     """Submits and claims jobs, and reads the database."""
     limit: int
     """Maximum number of leased jobs of one type."""
@@ -40,17 +40,17 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.desk.sql("TRUNCATE experiments, outbox CASCADE")
+        self.job_queue.sql("TRUNCATE experiments, outbox CASCADE")
         self.ended: dict[str, str] = {}
 
     def owner(self, function: Any, owned: tuple[str, int], *arguments: Any, **named: Any) -> None:
         """Call `function` as the owner of an attempt; if the attempt is outdated, assert that the call is rejected."""
         job_id, attempt = owned
-        if self.desk.job(job_id).attempt == attempt:
+        if self.job_queue.job(job_id).attempt == attempt:
             self.attempt(function, job_id, attempt, *arguments, **named)
             return
         try:
-            self.desk.do(function, job_id, attempt, *arguments, **named)
+            self.job_queue.do(function, job_id, attempt, *arguments, **named)
         except LeaseLostError:
             return
         raise AssertionError(f"outdated attempt {attempt} of {job_id} wrote {function.__name__}")
@@ -58,7 +58,7 @@ class Histories(RuleBasedStateMachine):
     def attempt(self, function: Any, *arguments: Any, **named: Any) -> None:
         """Call `function`; it may be rejected, but every other error fails the test."""
         try:
-            self.desk.do(function, *arguments, **named)
+            self.job_queue.do(function, *arguments, **named)
         except (ConflictError, LeaseLostError):
             pass
         except ValueError as error:
@@ -67,18 +67,18 @@ class Histories(RuleBasedStateMachine):
     @initialize(target=jobs)
     def begin(self) -> Any:
         """For each type, submit twice as many jobs as may be leased at the same time."""
-        return multiple(*[self.desk.submit(job_type) for job_type in TYPES for _ in range(2 * self.limit)])
+        return multiple(*[self.job_queue.submit(job_type) for job_type in TYPES for _ in range(2 * self.limit)])
 
     @rule(target=jobs, job_type=st.sampled_from(TYPES), priority=st.integers(-2, 2))
     def submit(self, job_type: str, priority: int) -> str:
-        return self.desk.submit(job_type, priority=priority)
+        return self.job_queue.submit(job_type, priority=priority)
 
     @rule(target=attempts, count=st.integers(1, 4))
     def claim(self, count: int) -> Any:
         """Let `count` workers claim in turn; a claim may find no job only if each waiting type is at its limit."""
-        claimed = [self.desk.claim(f"worker-{number}") for number in range(count)]
+        claimed = [self.job_queue.claim(f"worker-{number}") for number in range(count)]
         if claimed[-1] is None:
-            rows = self.desk.rows(ROWS + " WHERE not_before IS NULL OR not_before <= now()")
+            rows = self.job_queue.rows(ROWS + " WHERE not_before IS NULL OR not_before <= now()")
             waiting = {row[4] for row in rows if row[1] == S.PENDING}
             assert all(self.leased(job_type) == self.limit for job_type in waiting), (
                 "a job waits although its type is below the limit"
@@ -87,7 +87,7 @@ class Histories(RuleBasedStateMachine):
 
     def leased(self, job_type: str) -> int:
         """Return the number of leased jobs of the type."""
-        return sum(row[4] == job_type and row[1] in LEASED for row in self.desk.rows(ROWS))
+        return sum(row[4] == job_type and row[1] in LEASED for row in self.job_queue.rows(ROWS))
 
     @rule(owned=attempts, to=st.sampled_from(list(S)))
     def move(self, owned: tuple[str, int], to: JobStatus) -> None:
@@ -106,7 +106,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(owned=attempts, fault=st.sampled_from(list(Fault)))
     def fault(self, owned: tuple[str, int], fault: Fault) -> None:
-        self.owner(fail_job, owned, fault, "it broke", settings=self.desk.settings)
+        self.owner(fail_job, owned, fault, "it broke", settings=self.job_queue.settings)
 
     @rule(owned=attempts, step=st.integers(0, 5))
     def checkpoint(self, owned: tuple[str, int], step: int) -> None:
@@ -114,7 +114,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(owned=attempts)
     def renew(self, owned: tuple[str, int]) -> None:
-        self.owner(renew, owned, self.desk.settings)
+        self.owner(renew, owned, self.job_queue.settings)
 
     @rule(job_id=jobs, signal=st.sampled_from(list(Signal)))
     def signal(self, job_id: str, signal: Signal) -> None:
@@ -126,13 +126,13 @@ class Histories(RuleBasedStateMachine):
 
     @rule(job_id=jobs, age=st.sampled_from([1, 3600]))
     def lose_worker(self, job_id: str, age: int) -> None:
-        self.desk.sql(
+        self.job_queue.sql(
             "UPDATE jobs SET lease_expires_at = now() - make_interval(secs => :age)"
             " WHERE id = :id AND lease_owner IS NOT NULL",
             age=age,
             id=job_id,
         )
-        self.desk.do(reap, self.desk.settings)
+        self.job_queue.do(reap, self.job_queue.settings)
 
     @rule(job_id=jobs)
     def partition(self, job_id: str) -> None:
@@ -140,17 +140,17 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def time_passes(self) -> None:
-        self.desk.sql("UPDATE jobs SET not_before = NULL WHERE status = 'pending'")
-        self.desk.do(reap, self.desk.settings)
+        self.job_queue.sql("UPDATE jobs SET not_before = NULL WHERE status = 'pending'")
+        self.job_queue.do(reap, self.job_queue.settings)
 
     @invariant()
     def histories_are_lawful(self) -> None:
-        rows = {row[0]: row for row in self.desk.rows(ROWS)}
+        rows = {row[0]: row for row in self.job_queue.rows(ROWS)}
         events: dict[str, list[Any]] = {job_id: [] for job_id in rows}
-        for row in self.desk.rows(HISTORY):
+        for row in self.job_queue.rows(HISTORY):
             events[row[0]].append(row)
         published: dict[str, list[str]] = {job_id: [] for job_id in rows}
-        for job_id, status in self.desk.rows(PUBLISHED):
+        for job_id, status in self.job_queue.rows(PUBLISHED):
             published[job_id].append(status)
         for job_id, (_, status, attempt, _, _) in rows.items():
             moves = [row for row in events[job_id] if row[4] is not None]
@@ -175,10 +175,10 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Cancel every job, let its lease expire, and assert that each job ends exactly once."""
-        for (job_id,) in self.desk.rows("SELECT id FROM jobs"):
+        for (job_id,) in self.job_queue.rows("SELECT id FROM jobs"):
             self.attempt(request_cancel, job_id)
             self.lose_worker(job_id, 3600)
-        assert self.desk.rows("SELECT status FROM jobs WHERE finished_at IS NULL") == []
+        assert self.job_queue.rows("SELECT status FROM jobs WHERE finished_at IS NULL") == []
         self.histories_are_lawful()
 
 

@@ -20,7 +20,7 @@ from services.worker.child_reports import ChildReports
 from services.worker.claimed_job import ClaimedJob
 from services.worker.progress import ProgressWatch
 from services.worker.row_writer import RowWriter
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 from tidal_client.vocabulary import JobStatus
 
 
@@ -29,39 +29,39 @@ def result(seed: int) -> dict[str, Any]:
     return {"kind": "single", "request": {"seed": seed}, "trajectories": [{"tokenTexts": ["\x00", "é"]}]}
 
 
-def test_an_analysis_reported_twice_is_one_row_with_the_newest_result(desk: Desk) -> None:
-    job_id = desk.bring(JobStatus.RUNNING, "analysis")
-    desk.do(register_analysis, job_id, 1, result=result(1))
-    desk.do(register_analysis, job_id, 1, result=result(1))
-    desk.do(release_job, job_id, 1)
-    second = desk.claim("worker-2")
+def test_an_analysis_reported_twice_is_one_row_with_the_newest_result(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(JobStatus.RUNNING, "analysis")
+    job_queue.do(register_analysis, job_id, 1, result=result(1))
+    job_queue.do(register_analysis, job_id, 1, result=result(1))
+    job_queue.do(release_job, job_id, 1)
+    second = job_queue.claim("worker-2")
     assert second is not None and second.attempt == 2
-    desk.do(register_analysis, job_id, 2, result=result(2))
-    [(experiment, kind, seed, stored)] = desk.rows(
+    job_queue.do(register_analysis, job_id, 2, result=result(2))
+    [(experiment, kind, seed, stored)] = job_queue.rows(
         "SELECT experiment_id, kind, request ->> 'seed', result::text FROM analyses"
     )
-    assert (experiment, kind, seed) == (desk.job(job_id).experiment_id, "single", "2")
+    assert (experiment, kind, seed) == (job_queue.job(job_id).experiment_id, "single", "2")
     assert '["\\u0000", "\\u00e9"]' in stored
 
 
-def test_an_attempt_that_lost_its_lease_saves_nothing(desk: Desk) -> None:
-    job_id = desk.bring(JobStatus.RUNNING, "analysis")
-    desk.do(release_job, job_id, 1)
+def test_an_attempt_that_lost_its_lease_saves_nothing(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(JobStatus.RUNNING, "analysis")
+    job_queue.do(release_job, job_id, 1)
     with pytest.raises(LeaseLostError):
-        desk.do(register_analysis, job_id, 1, result=result(1))
-    assert desk.rows("SELECT id FROM analyses") == []
+        job_queue.do(register_analysis, job_id, 1, result=result(1))
+    assert job_queue.rows("SELECT id FROM analyses") == []
 
 
-def test_an_analysis_is_deleted_with_its_experiment(desk: Desk) -> None:
-    job_id = desk.bring(JobStatus.RUNNING, "analysis")
-    desk.do(register_analysis, job_id, 1, result=result(1))
-    desk.do(lambda session: session.execute(text("DELETE FROM experiments")))
-    assert desk.rows("SELECT id FROM analyses") == []
+def test_an_analysis_is_deleted_with_its_experiment(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(JobStatus.RUNNING, "analysis")
+    job_queue.do(register_analysis, job_id, 1, result=result(1))
+    job_queue.do(lambda session: session.execute(text("DELETE FROM experiments")))
+    assert job_queue.rows("SELECT id FROM analyses") == []
 
 
-def test_the_migration_can_be_reverted_while_analyses_exist(desk: Desk, database_url: str) -> None:
-    kept = desk.bring(JobStatus.RUNNING)
-    desk.do(register_analysis, desk.bring(JobStatus.RUNNING, "analysis"), 1, result=result(1))
+def test_the_migration_can_be_reverted_while_analyses_exist(job_queue: JobQueue, database_url: str) -> None:
+    kept = job_queue.bring(JobStatus.RUNNING)
+    job_queue.do(register_analysis, job_queue.bring(JobStatus.RUNNING, "analysis"), 1, result=result(1))
     downgrade(database_url, "0002")
     engine = make_engine(database_url)
     with engine.connect() as connection:
@@ -69,7 +69,7 @@ def test_the_migration_can_be_reverted_while_analyses_exist(desk: Desk, database
         assert connection.scalar(text("SELECT to_regclass('analyses')")) is None
     engine.dispose()
     upgrade(database_url)
-    assert desk.rows("SELECT id FROM analyses") == []
+    assert job_queue.rows("SELECT id FROM analyses") == []
 
 
 @pytest.fixture
@@ -80,34 +80,36 @@ def feed(redis_url: str) -> Iterator[LiveFeed]:
     opened.close()
 
 
-def reports(desk: Desk, job_id: str, writer: RowWriter, feed: LiveFeed) -> ChildReports:
+def reports(job_queue: JobQueue, job_id: str, writer: RowWriter, feed: LiveFeed) -> ChildReports:
     """Return the object with which a worker handles the messages of the job's trainer."""
-    store = ArtifactStore(desk.settings.experiments_dir)
+    store = ArtifactStore(job_queue.settings.experiments_dir)
     watch = ProgressWatch(0, floor_seconds=60, phase_seconds=60)
-    return ChildReports(ClaimedJob.of(desk.job(job_id), claimed_at=0), writer, feed, store, watch, time.monotonic())
+    return ChildReports(
+        ClaimedJob.of(job_queue.job(job_id), claimed_at=0), writer, feed, store, watch, time.monotonic()
+    )
 
 
-def test_no_transaction_waits_for_the_file_of_an_analysis(desk: Desk, feed: LiveFeed) -> None:
-    job_id = desk.bring(JobStatus.RUNNING, "analysis")
-    path = desk.settings.experiments_dir / desk.job(job_id).experiment_id / "analysis_results.json"
+def test_no_transaction_waits_for_the_file_of_an_analysis(job_queue: JobQueue, feed: LiveFeed) -> None:
+    job_id = job_queue.bring(JobStatus.RUNNING, "analysis")
+    path = job_queue.settings.experiments_dir / job_queue.job(job_id).experiment_id / "analysis_results.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(result(7)))
-    writer = RowWriter(desk.sessions)
-    hearing = reports(desk, job_id, writer, feed)
-    event.listen(desk.sessions, "after_begin", lambda *_: path.unlink(missing_ok=True))
+    writer = RowWriter(job_queue.sessions)
+    hearing = reports(job_queue, job_id, writer, feed)
+    event.listen(job_queue.sessions, "after_begin", lambda *_: path.unlink(missing_ok=True))
     hearing.handle(ArtifactSaved(name=path.name, kind="analysis"), time.monotonic())
     writer.close()
-    assert desk.rows("SELECT request ->> 'seed' FROM analyses") == [("7",)]
+    assert job_queue.rows("SELECT request ->> 'seed' FROM analyses") == [("7",)]
     assert not path.exists()
 
 
-def test_an_analysis_that_cannot_be_read_ends_no_worker(desk: Desk, feed: LiveFeed) -> None:
-    job_id = desk.bring(JobStatus.RUNNING, "analysis")
-    path = desk.settings.experiments_dir / desk.job(job_id).experiment_id / "analysis_results.json"
+def test_an_analysis_that_cannot_be_read_ends_no_worker(job_queue: JobQueue, feed: LiveFeed) -> None:
+    job_id = job_queue.bring(JobStatus.RUNNING, "analysis")
+    path = job_queue.settings.experiments_dir / job_queue.job(job_id).experiment_id / "analysis_results.json"
     path.parent.mkdir(parents=True)
     path.write_text('{"kind": "sin')
-    writer = RowWriter(desk.sessions)
-    reports(desk, job_id, writer, feed).handle(ArtifactSaved(name=path.name, kind="analysis"), time.monotonic())
+    writer = RowWriter(job_queue.sessions)
+    reports(job_queue, job_id, writer, feed).handle(ArtifactSaved(name=path.name, kind="analysis"), time.monotonic())
     writer.close()
-    assert desk.rows("SELECT id FROM analyses") == []
-    assert desk.rows("SELECT name FROM checkpoints") == [("analysis_results.json",)]
+    assert job_queue.rows("SELECT id FROM analyses") == []
+    assert job_queue.rows("SELECT name FROM checkpoints") == [("analysis_results.json",)]

@@ -16,14 +16,14 @@ from common.db import make_engine, session_factory
 from common.jobs.queue import claim_job, complete_job, release_job
 from common.jobs.reaper import mark_stale
 from common.jobs.sql import lock_type
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 from tidal_client.vocabulary import JobStatus
 
 S = JobStatus
 
 
-def with_limits(desk: Desk, **limits: int) -> Desk:
-    return Desk(desk.sessions, desk.settings.model_copy(update=limits))
+def with_limits(job_queue: JobQueue, **limits: int) -> JobQueue:
+    return JobQueue(job_queue.sessions, job_queue.settings.model_copy(update=limits))
 
 
 def claim_in_process(url: str, limit: int, gate: Barrier, owner: str, answers: multiprocessing.Queue[str]) -> None:
@@ -41,33 +41,33 @@ def claim_in_process(url: str, limit: int, gate: Barrier, owner: str, answers: m
     engine.dispose()
 
 
-def test_a_claim_raises_attempt_and_leases_by_the_databases_clock(desk: Desk) -> None:
-    job_id = desk.submit()
-    job = desk.claim("worker-7")
+def test_a_claim_raises_attempt_and_leases_by_the_databases_clock(job_queue: JobQueue) -> None:
+    job_id = job_queue.submit()
+    job = job_queue.claim("worker-7")
     assert job is not None
     assert (job.id, job.status, job.attempt, job.lease_owner) == (job_id, "provisioning", 1, "worker-7")
-    left = desk.sql("SELECT extract(epoch FROM lease_expires_at - now()) FROM jobs")
+    left = job_queue.sql("SELECT extract(epoch FROM lease_expires_at - now()) FROM jobs")
     assert 50 < left <= 60
-    assert desk.history(job_id)[1:] == [("claimed", "pending", "provisioning")]
-    assert desk.claim() is None
+    assert job_queue.history(job_id)[1:] == [("claimed", "pending", "provisioning")]
+    assert job_queue.claim() is None
 
 
-def test_one_notification_sent_twenty_times_is_one_claim(desk: Desk) -> None:
-    desk.submit()
+def test_one_notification_sent_twenty_times_is_one_claim(job_queue: JobQueue) -> None:
+    job_queue.submit()
     gate = threading.Barrier(20)
 
     def worker(number: int) -> bool:
         gate.wait()
-        return desk.claim(f"worker-{number}") is not None
+        return job_queue.claim(f"worker-{number}") is not None
 
     with ThreadPoolExecutor(20) as pool:
         assert sum(pool.map(worker, range(20))) == 1
-    assert desk.sql("SELECT attempt FROM jobs") == 1
-    assert desk.sql("SELECT count(*) FROM job_events WHERE event = 'claimed'") == 1
+    assert job_queue.sql("SELECT attempt FROM jobs") == 1
+    assert job_queue.sql("SELECT count(*) FROM job_events WHERE event = 'claimed'") == 1
 
 
-def test_processes_share_the_queue_without_double_or_loss(desk: Desk, database_url: str) -> None:
-    submitted = {desk.submit() for _ in range(30)}
+def test_processes_share_the_queue_without_double_or_loss(job_queue: JobQueue, database_url: str) -> None:
+    submitted = {job_queue.submit() for _ in range(30)}
     context = multiprocessing.get_context("spawn")
     gate, answers = context.Barrier(3), context.Queue()
     workers = [
@@ -89,34 +89,34 @@ def test_processes_share_the_queue_without_double_or_loss(desk: Desk, database_u
     assert sorted(claimed) == sorted(submitted)
 
 
-def test_racing_claimers_never_exceed_a_limit(desk: Desk) -> None:
-    desk = with_limits(desk, lm_training_concurrency=3)
+def test_racing_claimers_never_exceed_a_limit(job_queue: JobQueue) -> None:
+    job_queue = with_limits(job_queue, lm_training_concurrency=3)
     for _ in range(12):
-        desk.submit()
+        job_queue.submit()
     gate = threading.Barrier(10)
 
     def worker(number: int) -> bool:
         gate.wait()
-        return desk.claim(f"worker-{number}") is not None
+        return job_queue.claim(f"worker-{number}") is not None
 
     with ThreadPoolExecutor(10) as pool:
         taken = sum(pool.map(worker, range(10)))
     assert taken == 3
-    assert desk.sql("SELECT count(*) FROM jobs WHERE status = 'provisioning'") == 3
+    assert job_queue.sql("SELECT count(*) FROM jobs WHERE status = 'provisioning'") == 3
 
 
 @pytest.mark.parametrize("round_number", range(5))
-def test_claimers_that_lose_the_last_slot_of_one_type_take_another(desk: Desk, round_number: int) -> None:
+def test_claimers_that_lose_the_last_slot_of_one_type_take_another(job_queue: JobQueue, round_number: int) -> None:
     """Each of three types may have one leased job: ten claimers use every slot without a deadlock."""
-    desk = with_limits(desk, other_concurrency=1)
+    job_queue = with_limits(job_queue, other_concurrency=1)
     types = ["lm-training", "rl-training", "evaluation"]
     for job_type in types * 4:
-        desk.submit(job_type)
+        job_queue.submit(job_type)
     gate = threading.Barrier(10)
 
     def worker(number: int) -> str | None:
         gate.wait()
-        job = desk.claim(f"worker-{number}")
+        job = job_queue.claim(f"worker-{number}")
         return None if job is None else job.type
 
     with ThreadPoolExecutor(10) as pool:
@@ -124,37 +124,37 @@ def test_claimers_that_lose_the_last_slot_of_one_type_take_another(desk: Desk, r
     assert sorted(taken) == sorted(types)
 
 
-def test_a_type_without_a_limit_is_claimed_without_its_lock(desk: Desk) -> None:
-    desk = with_limits(desk, lm_training_concurrency=0, other_concurrency=1)
-    jobs = [desk.submit() for _ in range(3)]
-    desk.submit("evaluation", priority=-100)
-    with desk.sessions.begin() as busy:
+def test_a_type_without_a_limit_is_claimed_without_its_lock(job_queue: JobQueue) -> None:
+    job_queue = with_limits(job_queue, lm_training_concurrency=0, other_concurrency=1)
+    jobs = [job_queue.submit() for _ in range(3)]
+    job_queue.submit("evaluation", priority=-100)
+    with job_queue.sessions.begin() as busy:
         lock_type(busy, "lm-training")
-        claimed = [desk.claim(f"worker-{n}") for n in range(3)]
+        claimed = [job_queue.claim(f"worker-{n}") for n in range(3)]
     assert [job.id for job in claimed if job] == jobs
-    last = desk.claim()
+    last = job_queue.claim()
     assert last is not None and last.type == "evaluation"
 
 
-def test_a_type_at_its_limit_does_not_hold_up_another(desk: Desk) -> None:
-    desk.submit(priority=100)
-    desk.submit(priority=100)
-    other = desk.submit("rl-training", priority=-100)
-    assert desk.claim() is not None
-    second = desk.claim()
+def test_a_type_at_its_limit_does_not_hold_up_another(job_queue: JobQueue) -> None:
+    job_queue.submit(priority=100)
+    job_queue.submit(priority=100)
+    other = job_queue.submit("rl-training", priority=-100)
+    assert job_queue.claim() is not None
+    second = job_queue.claim()
     assert second is not None and second.id == other
-    assert desk.claim() is None
+    assert job_queue.claim() is None
 
 
-def test_claimers_of_several_types_never_deadlock(desk: Desk) -> None:
-    desk = with_limits(desk, lm_training_concurrency=100, rl_training_concurrency=100, other_concurrency=100)
+def test_claimers_of_several_types_never_deadlock(job_queue: JobQueue) -> None:
+    job_queue = with_limits(job_queue, lm_training_concurrency=100, rl_training_concurrency=100, other_concurrency=100)
     for _ in range(8):
         for job_type in ("rl-training", "lm-training", "evaluation"):
-            desk.submit(job_type)
+            job_queue.submit(job_type)
 
     def worker(number: int) -> int:
         count = 0
-        while desk.claim(f"worker-{number}") is not None:
+        while job_queue.claim(f"worker-{number}") is not None:
             count += 1
         return count
 
@@ -162,49 +162,54 @@ def test_claimers_of_several_types_never_deadlock(desk: Desk) -> None:
         assert sum(pool.map(worker, range(6))) == 24
 
 
-def test_a_stale_job_counts_against_the_limit(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
-    desk.submit()
-    desk.lapse(job_id)
-    desk.do(mark_stale)
-    assert desk.claim() is None
+def test_a_stale_job_counts_against_the_limit(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    job_queue.submit()
+    job_queue.lapse(job_id)
+    job_queue.do(mark_stale)
+    assert job_queue.claim() is None
 
 
-def test_higher_priority_first_then_the_older(desk: Desk) -> None:
-    desk = with_limits(desk, lm_training_concurrency=10)
-    old, low, new, high = desk.submit(), desk.submit(priority=-5), desk.submit(), desk.submit(priority=5)
+def test_higher_priority_first_then_the_older(job_queue: JobQueue) -> None:
+    job_queue = with_limits(job_queue, lm_training_concurrency=10)
+    old, low, new, high = (
+        job_queue.submit(),
+        job_queue.submit(priority=-5),
+        job_queue.submit(),
+        job_queue.submit(priority=5),
+    )
     order = []
-    while (job := desk.claim()) is not None:
+    while (job := job_queue.claim()) is not None:
         order.append(job.id)
     assert order == [high, old, new, low]
 
 
-def test_a_job_is_not_claimed_before_its_time(desk: Desk) -> None:
-    job_id = desk.submit(not_before=datetime.now(UTC) + timedelta(hours=1))
-    assert desk.claim() is None
-    desk.sql("UPDATE jobs SET not_before = now() - interval '1 second'")
-    job = desk.claim()
+def test_a_job_is_not_claimed_before_its_time(job_queue: JobQueue) -> None:
+    job_id = job_queue.submit(not_before=datetime.now(UTC) + timedelta(hours=1))
+    assert job_queue.claim() is None
+    job_queue.sql("UPDATE jobs SET not_before = now() - interval '1 second'")
+    job = job_queue.claim()
     assert job is not None and job.id == job_id
 
 
-def test_a_locked_row_is_skipped(desk: Desk) -> None:
-    desk = with_limits(desk, lm_training_concurrency=2)
-    first, second = desk.submit(), desk.submit()
-    with desk.sessions.begin() as busy:
+def test_a_locked_row_is_skipped(job_queue: JobQueue) -> None:
+    job_queue = with_limits(job_queue, lm_training_concurrency=2)
+    first, second = job_queue.submit(), job_queue.submit()
+    with job_queue.sessions.begin() as busy:
         busy.execute(text("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE"), {"id": first})
-        job = desk.claim()
+        job = job_queue.claim()
     assert job is not None and job.id == second
 
 
-def test_every_freed_slot_sends_a_notification(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
+def test_every_freed_slot_sends_a_notification(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
     notified = "SELECT count(*) FROM outbox WHERE kind = 'doorbell'"
-    before = desk.sql(notified)
-    desk.do(complete_job, job_id, 1)
-    assert desk.sql(notified) == before + 1
-    other = desk.submit()
-    before = desk.sql(notified)
-    assert desk.claim() is not None
-    assert desk.sql(notified) == before
-    desk.do(release_job, other, 1)
-    assert desk.sql(notified) == before + 1
+    before = job_queue.sql(notified)
+    job_queue.do(complete_job, job_id, 1)
+    assert job_queue.sql(notified) == before + 1
+    other = job_queue.submit()
+    before = job_queue.sql(notified)
+    assert job_queue.claim() is not None
+    assert job_queue.sql(notified) == before
+    job_queue.do(release_job, other, 1)
+    assert job_queue.sql(notified) == before + 1

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from common.jobs.queue import register_artifact, register_checkpoint, release_job, transition
 from common.jobs.reaper import mark_stale
 from common.jobs.signals import request_signal
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 from tidal_client.vocabulary import JobStatus, Signal
 
 S = JobStatus
@@ -93,23 +93,23 @@ def refusal(session: Session, statement: str, job_id: str) -> str | None:
     return None
 
 
-def roomy(desk: Desk) -> Desk:
-    return Desk(desk.sessions, desk.settings.model_copy(update={"lm_training_concurrency": 50}))
+def roomy(job_queue: JobQueue) -> JobQueue:
+    return JobQueue(job_queue.sessions, job_queue.settings.model_copy(update={"lm_training_concurrency": 50}))
 
 
-def test_every_pair_of_statuses_and_writer_is_allowed_or_refused_as_specified(desk: Desk) -> None:
-    desk = roomy(desk)
-    jobs = [desk.bring(S(status)) for status in STATUSES if status not in ("stale", "pending")]
-    formers = [desk.bring(S(status)) for status in ACTIVE]
+def test_every_pair_of_statuses_and_writer_is_allowed_or_refused_as_specified(job_queue: JobQueue) -> None:
+    job_queue = roomy(job_queue)
+    jobs = [job_queue.bring(S(status)) for status in STATUSES if status not in ("stale", "pending")]
+    formers = [job_queue.bring(S(status)) for status in ACTIVE]
     for job_id in formers:
-        desk.lapse(job_id)
-    desk.do(mark_stale)
-    desk.sql("UPDATE jobs SET lease_expires_at = now() - interval '1 s' WHERE lease_owner IS NOT NULL")
-    jobs.append(desk.bring(S.PENDING))
+        job_queue.lapse(job_id)
+    job_queue.do(mark_stale)
+    job_queue.sql("UPDATE jobs SET lease_expires_at = now() - interval '1 s' WHERE lease_owner IS NOT NULL")
+    jobs.append(job_queue.bring(S.PENDING))
     wrong: list[str] = []
     reasons: set[str] = set()
     seen: set[str] = set()
-    with desk.sessions() as session:
+    with job_queue.sessions() as session:
         for job_id in jobs + formers:
             row = dict(session.execute(text("SELECT * FROM jobs WHERE id = :id"), {"id": job_id}).mappings().one())
             seen.add(row["status"])
@@ -163,26 +163,26 @@ STALE = "'reaper', status = 'stale', status_before_stale = 'running', stale_at =
          "ends in the future"),
     ],
 )  # fmt: skip
-def test_guards_of_one_row(desk: Desk, status: JobStatus, statement: str, reason: str) -> None:
-    desk.bring(status)
+def test_guards_of_one_row(job_queue: JobQueue, status: JobStatus, statement: str, reason: str) -> None:
+    job_queue.bring(status)
     parts = statement.split("; ")
     for part in parts[:-1]:
-        desk.sql(part)
+        job_queue.sql(part)
     with pytest.raises(IntegrityError, match=reason):
-        desk.sql(parts[-1])
+        job_queue.sql(parts[-1])
 
 
-def test_a_job_without_checkpoints_cannot_be_asked_to_pause(desk: Desk) -> None:
-    desk.submit("evaluation")
+def test_a_job_without_checkpoints_cannot_be_asked_to_pause(job_queue: JobQueue) -> None:
+    job_queue.submit("evaluation")
     with pytest.raises(IntegrityError, match="ck_jobs_resumable"):
-        desk.sql("UPDATE jobs SET desired_state = 'pause'")
+        job_queue.sql("UPDATE jobs SET desired_state = 'pause'")
 
 
-def test_a_pause_can_be_withdrawn(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
-    desk.do(request_signal, job_id, Signal.PAUSE)
-    desk.sql("UPDATE jobs SET desired_state = 'run'")
-    assert desk.job(job_id).desired_state == "run"
+def test_a_pause_can_be_withdrawn(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    job_queue.do(request_signal, job_id, Signal.PAUSE)
+    job_queue.sql("UPDATE jobs SET desired_state = 'run'")
+    assert job_queue.job(job_id).desired_state == "run"
 
 
 COPY = (
@@ -200,38 +200,40 @@ COPY = (
         (("experiment_id", "'pending'", "0"), "uq_jobs_experiment_id"),
     ],
 )
-def test_a_job_begins_pending_with_its_own_experiment(desk: Desk, values: tuple[str, ...], reason: str) -> None:
-    desk.submit()
-    desk.sql("INSERT INTO experiments (id, type) VALUES ('e2', 'lm')")
+def test_a_job_begins_pending_with_its_own_experiment(
+    job_queue: JobQueue, values: tuple[str, ...], reason: str
+) -> None:
+    job_queue.submit()
+    job_queue.sql("INSERT INTO experiments (id, type) VALUES ('e2', 'lm')")
     with pytest.raises(IntegrityError, match=reason):
-        desk.sql(COPY.format(*values))
-    desk.sql(COPY.format("'e2'", "'pending'", "0"))
+        job_queue.sql(COPY.format(*values))
+    job_queue.sql(COPY.format("'e2'", "'pending'", "0"))
 
 
 @pytest.mark.parametrize("statement", ["UPDATE job_events SET event = 'x'", "DELETE FROM job_events"])
-def test_events_stay_as_they_were_written(desk: Desk, statement: str) -> None:
-    job_id = desk.bring(S.RUNNING)
-    before = desk.history(job_id)
+def test_events_stay_as_they_were_written(job_queue: JobQueue, statement: str) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    before = job_queue.history(job_id)
     with pytest.raises(IntegrityError, match="stays as it was written"):
-        desk.sql(statement)
-    assert desk.history(job_id) == before
-    desk.sql("DELETE FROM experiments")  # this also deletes the job and its events
-    assert desk.sql("SELECT count(*) FROM job_events") == 0
+        job_queue.sql(statement)
+    assert job_queue.history(job_id) == before
+    job_queue.sql("DELETE FROM experiments")  # this also deletes the job and its events
+    assert job_queue.sql("SELECT count(*) FROM job_events") == 0
 
 
-def test_only_the_owning_attempt_registers_files(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
-    desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="01")
-    desk.do(register_artifact, job_id, 1, name="model.pth", kind="model", sha256="01")
+def test_only_the_owning_attempt_registers_files(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    job_queue.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="01")
+    job_queue.do(register_artifact, job_id, 1, name="model.pth", kind="model", sha256="01")
     insert = (
         "INSERT INTO checkpoints (experiment_id, job_id, attempt, kind, name)"
         " SELECT experiment_id, id, {}, 'model', 'other.pth' FROM jobs"
     )
-    desk.do(release_job, job_id, 1)
+    job_queue.do(release_job, job_id, 1)
     with pytest.raises(IntegrityError, match="does not own it"):
-        desk.sql(insert.format(1))  # no attempt owns the job now
-    assert desk.claim("worker-2") is not None
-    desk.do(transition, job_id, 2, S.STARTING)
+        job_queue.sql(insert.format(1))  # no attempt owns the job now
+    assert job_queue.claim("worker-2") is not None
+    job_queue.do(transition, job_id, 2, S.STARTING)
     for statement in (
         insert.format(1),
         insert.format(3),
@@ -240,8 +242,8 @@ def test_only_the_owning_attempt_registers_files(desk: Desk) -> None:
         "UPDATE checkpoints SET attempt = 3",
     ):
         with pytest.raises(IntegrityError, match="does not own it"):
-            desk.sql(statement)
-    desk.do(register_artifact, job_id, 2, name="model.pth", kind="model", sha256="02")
-    rows = desk.rows("SELECT name, attempt, sha256 FROM checkpoints ORDER BY name")
+            job_queue.sql(statement)
+    job_queue.do(register_artifact, job_id, 2, name="model.pth", kind="model", sha256="02")
+    rows = job_queue.rows("SELECT name, attempt, sha256 FROM checkpoints ORDER BY name")
     assert rows == [("checkpoints/step-5", 1, "01"), ("model.pth", 2, "02")]
-    desk.sql("DELETE FROM checkpoints WHERE kind = 'training'")  # pruning of checkpoints does the same
+    job_queue.sql("DELETE FROM checkpoints WHERE kind = 'training'")  # pruning of checkpoints does the same

@@ -18,8 +18,8 @@ from common.artifacts import ArtifactStore
 from common.config import Settings
 from services.health import retention as module
 from services.health.retention import LEFTOVER_SECONDS, RetentionLoop
-from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.ended_jobs import ALL, ended, names
+from tests.integration.jobs.job_queue import JobQueue
 from tidal_client.vocabulary import JobStatus
 
 ENDLESS_MB = 10**9
@@ -39,8 +39,8 @@ def tidying(engine: Engine, settings: Settings) -> Iterator[None]:
 
 
 @pytest.fixture
-def settings_of_health(desk: Desk, tmp_path: Path) -> Settings:
-    return desk.settings.model_copy(update={"data_dir": tmp_path / "data", "disk_reserve_mb": ENDLESS_MB})
+def settings_of_health(job_queue: JobQueue, tmp_path: Path) -> Settings:
+    return job_queue.settings.model_copy(update={"data_dir": tmp_path / "data", "disk_reserve_mb": ENDLESS_MB})
 
 
 def unfinished(settings: Settings, *, age: float) -> Path:
@@ -69,11 +69,11 @@ def wait_deleted(path: Path) -> None:
 
 
 def test_a_nearly_full_disk_starts_a_round_before_the_hour_is_over(
-    engine: Engine, desk: Desk, settings_of_health: Settings, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, job_queue: JobQueue, settings_of_health: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EARLY_SECONDS", 0.05)
     settings = settings_of_health
-    _, folder = ended(desk, ArtifactStore(settings.experiments_dir), JobStatus.COMPLETED, days=400)
+    _, folder = ended(job_queue, ArtifactStore(settings.experiments_dir), JobStatus.COMPLETED, days=400)
     young = settings.experiments_dir / "other" / "checkpoints" / ".tmp-4567"
     young.mkdir(parents=True)
     with capture_logs() as log, tidying(engine, settings):
@@ -83,18 +83,18 @@ def test_a_nearly_full_disk_starts_a_round_before_the_hour_is_over(
     assert young.is_dir(), "a trainer may still be writing this checkpoint"
     assert names(folder) == ALL, "without retention a full disk deletes no files of a job"
     assert sum("nearly full" in line["event"] for line in log) == 1
-    assert all(line["early"] for line in log if line["event"] == "tidied up")
+    assert all(line["early"] for line in log if line["event"] == "old data was removed")
 
 
 def test_with_retention_old_files_are_deleted_at_once(
-    engine: Engine, desk: Desk, settings_of_health: Settings, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, job_queue: JobQueue, settings_of_health: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EARLY_SECONDS", 0.05)
     settings = settings_of_health.model_copy(update={"retention_days": 30.0})
     with tidying(engine, settings):
         wait_deleted(unfinished(settings, age=LEFTOVER_SECONDS + 60))
-        _, old = ended(desk, ArtifactStore(settings.experiments_dir), JobStatus.COMPLETED, days=31)
-        _, recent = ended(desk, ArtifactStore(settings.experiments_dir), JobStatus.COMPLETED, days=29)
+        _, old = ended(job_queue, ArtifactStore(settings.experiments_dir), JobStatus.COMPLETED, days=31)
+        _, recent = ended(job_queue, ArtifactStore(settings.experiments_dir), JobStatus.COMPLETED, days=29)
         wait_deleted(old / "logs")
     assert names(recent) == ALL
 

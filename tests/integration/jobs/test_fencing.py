@@ -23,7 +23,7 @@ from common.jobs.queue import (
 )
 from common.jobs.retry import Fault
 from common.jobs.signals import request_cancel, request_signal
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 from tidal_client.vocabulary import ACTIVE, JobStatus, Signal
 
 S = JobStatus
@@ -47,31 +47,31 @@ OWNER_WRITES: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] =
     ("write", "arguments", "named"), OWNER_WRITES, ids=lambda value: getattr(value, "__name__", "")
 )
 def test_an_old_attempt_writes_nothing(
-    desk: Desk, write: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+    job_queue: JobQueue, write: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> None:
-    job_id = desk.bring(S.PROVISIONING)
-    desk.do(release_job, job_id, 1)
-    second = desk.claim("worker-2")
+    job_id = job_queue.bring(S.PROVISIONING)
+    job_queue.do(release_job, job_id, 1)
+    second = job_queue.claim("worker-2")
     assert second is not None and second.attempt == 2
-    events = desk.history(job_id)
-    row = desk.sql("SELECT to_jsonb(jobs) FROM jobs")
+    events = job_queue.history(job_id)
+    row = job_queue.sql("SELECT to_jsonb(jobs) FROM jobs")
     with pytest.raises(LeaseLostError):
-        desk.do(write, job_id, 1, *arguments, **named)
-    assert desk.sql("SELECT to_jsonb(jobs) FROM jobs") == row
-    assert desk.history(job_id) == events
-    assert desk.sql("SELECT count(*) FROM checkpoints") == 0
+        job_queue.do(write, job_id, 1, *arguments, **named)
+    assert job_queue.sql("SELECT to_jsonb(jobs) FROM jobs") == row
+    assert job_queue.history(job_id) == events
+    assert job_queue.sql("SELECT count(*) FROM checkpoints") == 0
 
 
-def test_files_of_a_newer_attempt_are_not_overwritten_by_an_older_one(desk: Desk) -> None:
+def test_files_of_a_newer_attempt_are_not_overwritten_by_an_older_one(job_queue: JobQueue) -> None:
     """Attempt 1 writes nothing, neither while attempt 2 owns the job nor after attempt 2 has completed it."""
-    job_id = desk.bring(S.RUNNING)
-    desk.do(register_artifact, job_id, 1, name="model.pth", kind="model", sha256="01")
-    desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="01")
-    desk.do(release_job, job_id, 1)
-    assert desk.claim("worker-2") is not None
-    desk.do(register_artifact, job_id, 2, name="model.pth", kind="model", sha256="02")
-    desk.do(register_checkpoint, job_id, 2, name="step-5", step=5, sha256="02")
-    rows = desk.rows("SELECT name, attempt, sha256 FROM checkpoints ORDER BY name")
+    job_id = job_queue.bring(S.RUNNING)
+    job_queue.do(register_artifact, job_id, 1, name="model.pth", kind="model", sha256="01")
+    job_queue.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="01")
+    job_queue.do(release_job, job_id, 1)
+    assert job_queue.claim("worker-2") is not None
+    job_queue.do(register_artifact, job_id, 2, name="model.pth", kind="model", sha256="02")
+    job_queue.do(register_checkpoint, job_id, 2, name="step-5", step=5, sha256="02")
+    rows = job_queue.rows("SELECT name, attempt, sha256 FROM checkpoints ORDER BY name")
     assert rows == [("checkpoints/step-5", 2, "02"), ("model.pth", 2, "02")]
     for _ in range(2):
         for write, named in (
@@ -81,27 +81,27 @@ def test_files_of_a_newer_attempt_are_not_overwritten_by_an_older_one(desk: Desk
             (register_checkpoint, {"name": "step-9", "step": 9, "sha256": "66"}),
         ):
             with pytest.raises(LeaseLostError):
-                desk.do(write, job_id, 1, **named)
-        assert desk.rows("SELECT name, attempt, sha256 FROM checkpoints ORDER BY name") == rows
-        desk.do(complete_job, job_id, 2)
-    assert desk.job(job_id).checkpoint_step == 5
+                job_queue.do(write, job_id, 1, **named)
+        assert job_queue.rows("SELECT name, attempt, sha256 FROM checkpoints ORDER BY name") == rows
+        job_queue.do(complete_job, job_id, 2)
+    assert job_queue.job(job_id).checkpoint_step == 5
 
 
-def test_a_deleted_job_is_a_lost_lease(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
-    desk.sql("DELETE FROM experiments")
+def test_a_deleted_job_is_a_lost_lease(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    job_queue.sql("DELETE FROM experiments")
     with pytest.raises(LeaseLostError):
-        desk.do(complete_job, job_id, 1)
-    assert desk.sql("SELECT count(*) FROM job_events") == 0
+        job_queue.do(complete_job, job_id, 1)
+    assert job_queue.sql("SELECT count(*) FROM job_events") == 0
 
 
-def test_completing_writes_every_status_on_the_way(desk: Desk) -> None:
-    job_id = desk.bring(S.COMPLETING)
-    assert desk.do(complete_job, job_id, 1) == S.COMPLETED
-    job = desk.job(job_id)
+def test_completing_writes_every_status_on_the_way(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.COMPLETING)
+    assert job_queue.do(complete_job, job_id, 1) == S.COMPLETED
+    job = job_queue.job(job_id)
     assert (job.lease_owner, job.lease_expires_at) == (None, None)
     assert job.finished_at is not None
-    assert [(before, after) for _, before, after in desk.history(job_id)] == [
+    assert [(before, after) for _, before, after in job_queue.history(job_id)] == [
         (None, "pending"),
         ("pending", "provisioning"),
         ("provisioning", "starting"),
@@ -111,15 +111,15 @@ def test_completing_writes_every_status_on_the_way(desk: Desk) -> None:
     ]
 
 
-def test_repeating_a_write_after_a_lost_answer_changes_nothing(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
-    desk.do(transition, job_id, 1, S.RUNNING)
-    assert desk.do(complete_job, job_id, 1) == S.COMPLETED
-    events = desk.history(job_id)
-    assert desk.do(complete_job, job_id, 1) == S.COMPLETED
-    assert desk.history(job_id) == events
-    other = desk.bring(S.RUNNING)
-    assert [desk.do(release_job, other, 1), desk.do(release_job, other, 1)] == [S.PENDING, S.PENDING]
+def test_repeating_a_write_after_a_lost_answer_changes_nothing(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    job_queue.do(transition, job_id, 1, S.RUNNING)
+    assert job_queue.do(complete_job, job_id, 1) == S.COMPLETED
+    events = job_queue.history(job_id)
+    assert job_queue.do(complete_job, job_id, 1) == S.COMPLETED
+    assert job_queue.history(job_id) == events
+    other = job_queue.bring(S.RUNNING)
+    assert [job_queue.do(release_job, other, 1), job_queue.do(release_job, other, 1)] == [S.PENDING, S.PENDING]
 
 
 @pytest.mark.parametrize("signal", [None, Signal.PAUSE, Signal.STOP])
@@ -134,116 +134,123 @@ def test_repeating_a_write_after_a_lost_answer_changes_nothing(desk: Desk) -> No
     ],
 )
 def test_an_end_repeated_after_a_lost_answer_is_no_lost_lease(
-    desk: Desk, signal: Signal | None, end: Callable[..., Any], arguments: tuple[Any, ...]
+    job_queue: JobQueue, signal: Signal | None, end: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
-    job_id = desk.bring(S.RUNNING, checkpoint=True)
+    job_id = job_queue.bring(S.RUNNING, checkpoint=True)
     if signal is not None:
-        desk.do(request_signal, job_id, signal)
-    written = desk.do(end, job_id, 1, *arguments)
-    events = desk.history(job_id)
-    assert desk.do(end, job_id, 1, *arguments) == written == desk.status(job_id)
-    assert desk.history(job_id) == events
+        job_queue.do(request_signal, job_id, signal)
+    written = job_queue.do(end, job_id, 1, *arguments)
+    events = job_queue.history(job_id)
+    assert job_queue.do(end, job_id, 1, *arguments) == written == job_queue.status(job_id)
+    assert job_queue.history(job_id) == events
 
 
-def test_a_transition_outside_the_table_is_refused(desk: Desk) -> None:
-    job_id = desk.bring(S.PROVISIONING)
+def test_a_transition_outside_the_table_is_refused(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.PROVISIONING)
     with pytest.raises(ValueError, match="from provisioning to completed"):
-        desk.do(transition, job_id, 1, S.COMPLETED)
-    assert desk.status(job_id) == "provisioning"
+        job_queue.do(transition, job_id, 1, S.COMPLETED)
+    assert job_queue.status(job_id) == "provisioning"
 
 
-def test_a_stop_overrides_completion(desk: Desk) -> None:
-    job_id = desk.bring(S.COMPLETING)
-    desk.do(request_signal, job_id, Signal.STOP)
+def test_a_stop_overrides_completion(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.COMPLETING)
+    job_queue.do(request_signal, job_id, Signal.STOP)
     with pytest.raises(ConflictError, match="a stop was requested"):
-        desk.do(transition, job_id, 1, S.COMPLETED)
-    assert desk.do(complete_job, job_id, 1) == S.CANCELLED
-    assert desk.history(job_id)[-2:] == [("stopping", "completing", "stopping"), ("cancelled", "stopping", "cancelled")]
+        job_queue.do(transition, job_id, 1, S.COMPLETED)
+    assert job_queue.do(complete_job, job_id, 1) == S.CANCELLED
+    assert job_queue.history(job_id)[-2:] == [
+        ("stopping", "completing", "stopping"),
+        ("cancelled", "stopping", "cancelled"),
+    ]
 
 
 @pytest.mark.parametrize("end", [release_job, pause_job])
-def test_a_stop_overrides_a_release_and_a_pause(desk: Desk, end: Callable[..., Any]) -> None:
-    job_id = desk.bring(S.RUNNING, checkpoint=True)
-    desk.do(request_signal, job_id, Signal.PAUSE)
-    desk.do(request_cancel, job_id)
-    assert desk.do(end, job_id, 1) == S.CANCELLED
+def test_a_stop_overrides_a_release_and_a_pause(job_queue: JobQueue, end: Callable[..., Any]) -> None:
+    job_id = job_queue.bring(S.RUNNING, checkpoint=True)
+    job_queue.do(request_signal, job_id, Signal.PAUSE)
+    job_queue.do(request_cancel, job_id)
+    assert job_queue.do(end, job_id, 1) == S.CANCELLED
 
 
-def test_pause_needs_the_request_and_a_checkpoint(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
+def test_pause_needs_the_request_and_a_checkpoint(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
     with pytest.raises(ConflictError, match="desired state is run"):
-        desk.do(transition, job_id, 1, S.PAUSED)
-    desk.do(request_signal, job_id, Signal.PAUSE)
+        job_queue.do(transition, job_id, 1, S.PAUSED)
+    job_queue.do(request_signal, job_id, Signal.PAUSE)
     with pytest.raises(ConflictError, match="no checkpoint"):
-        desk.do(transition, job_id, 1, S.PAUSED)
-    desk.do(register_checkpoint, job_id, 1, name="step-9", step=9, sha256="00")
-    assert desk.do(pause_job, job_id, 1) == S.PAUSED
+        job_queue.do(transition, job_id, 1, S.PAUSED)
+    job_queue.do(register_checkpoint, job_id, 1, name="step-9", step=9, sha256="00")
+    assert job_queue.do(pause_job, job_id, 1) == S.PAUSED
 
 
-def test_a_withdrawn_pause_goes_back_to_the_queue(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING, checkpoint=True)
-    desk.do(request_signal, job_id, Signal.PAUSE)
-    desk.do(request_signal, job_id, Signal.RESUME)
-    assert desk.do(pause_job, job_id, 1) == S.PENDING
-    assert desk.claim() is not None
+def test_a_withdrawn_pause_goes_back_to_the_queue(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING, checkpoint=True)
+    job_queue.do(request_signal, job_id, Signal.PAUSE)
+    job_queue.do(request_signal, job_id, Signal.RESUME)
+    assert job_queue.do(pause_job, job_id, 1) == S.PENDING
+    assert job_queue.claim() is not None
 
 
-def test_a_drained_job_that_was_to_pause_is_paused(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING, checkpoint=True)
-    desk.do(request_signal, job_id, Signal.PAUSE)
-    assert desk.do(release_job, job_id, 1) == S.PAUSED
+def test_a_drained_job_that_was_to_pause_is_paused(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING, checkpoint=True)
+    job_queue.do(request_signal, job_id, Signal.PAUSE)
+    assert job_queue.do(release_job, job_id, 1) == S.PAUSED
 
 
 @pytest.mark.parametrize("status", sorted(ACTIVE - {S.STOPPING}))
-def test_a_drain_requeues_the_job_from_every_status(desk: Desk, status: JobStatus) -> None:
-    job_id = desk.bring(status)
-    assert desk.do(release_job, job_id, 1, reason="drain") == S.PENDING
-    job = desk.job(job_id)
+def test_a_drain_requeues_the_job_from_every_status(job_queue: JobQueue, status: JobStatus) -> None:
+    job_id = job_queue.bring(status)
+    assert job_queue.do(release_job, job_id, 1, reason="drain") == S.PENDING
+    job = job_queue.job(job_id)
     assert (job.attempt, job.lease_owner, job.infra_restarts, job.user_failures) == (1, None, 0, 0)
 
 
-def test_user_errors_fail_at_once_with_the_reason(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
+def test_user_errors_fail_at_once_with_the_reason(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
     assert (
-        desk.do(fail_job, job_id, 1, Fault.CUDA_OOM, "lower training.micro_batch_size", settings=desk.settings)
+        job_queue.do(
+            fail_job, job_id, 1, Fault.CUDA_OOM, "lower training.micro_batch_size", settings=job_queue.settings
+        )
         == S.FAILED
     )
-    job = desk.job(job_id)
+    job = job_queue.job(job_id)
     assert (job.error_code, job.error_message) == ("cuda_out_of_memory", "lower training.micro_batch_size")
     assert (job.user_failures, job.infra_restarts) == (1, 0)
 
 
-def test_the_third_lost_attempt_without_a_new_checkpoint_fails(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
-    outcomes = [desk.do(fail_job, job_id, 1, Fault.OOM_KILLED, "killed", settings=desk.settings)]
+def test_the_third_lost_attempt_without_a_new_checkpoint_fails(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    outcomes = [job_queue.do(fail_job, job_id, 1, Fault.OOM_KILLED, "killed", settings=job_queue.settings)]
     for attempt in (2, 3):
-        desk.sql("UPDATE jobs SET not_before = NULL")
-        assert desk.claim() is not None
-        outcomes.append(desk.do(fail_job, job_id, attempt, Fault.OOM_KILLED, "killed", settings=desk.settings))
+        job_queue.sql("UPDATE jobs SET not_before = NULL")
+        assert job_queue.claim() is not None
+        outcomes.append(
+            job_queue.do(fail_job, job_id, attempt, Fault.OOM_KILLED, "killed", settings=job_queue.settings)
+        )
     assert outcomes == [S.PENDING, S.PENDING, S.FAILED]
-    assert desk.job(job_id).error_code == "out_of_memory"
+    assert job_queue.job(job_id).error_code == "out_of_memory"
 
 
-def test_only_a_later_checkpoint_restores_the_budget(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING, checkpoint=True)  # the checkpoint is at step 5
-    desk.sql("UPDATE jobs SET infra_restarts = 2")
-    desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="11")
-    assert desk.job(job_id).infra_restarts == 2
-    reference = desk.do(register_checkpoint, job_id, 1, name="step-6", step=6, sha256="22")
-    job = desk.job(job_id)
+def test_only_a_later_checkpoint_restores_the_budget(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING, checkpoint=True)  # the checkpoint is at step 5
+    job_queue.sql("UPDATE jobs SET infra_restarts = 2")
+    job_queue.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="11")
+    assert job_queue.job(job_id).infra_restarts == 2
+    reference = job_queue.do(register_checkpoint, job_id, 1, name="step-6", step=6, sha256="22")
+    job = job_queue.job(job_id)
     assert (job.infra_restarts, job.checkpoint_step, job.checkpoint_ref) == (0, 6, reference)
     assert reference == f"{job.experiment_id}/checkpoints/step-6"
-    assert desk.sql("SELECT sha256 FROM checkpoints WHERE name = 'checkpoints/step-5'") == "11"
+    assert job_queue.sql("SELECT sha256 FROM checkpoints WHERE name = 'checkpoints/step-5'") == "11"
 
 
-def test_progress_is_shown_without_an_event(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
-    before = desk.history(job_id)
-    desk.do(record_progress, job_id, 1, step=3, total_steps=10, eta_seconds=7.5, phase="training")
-    job = desk.job(job_id)
+def test_progress_is_shown_without_an_event(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    before = job_queue.history(job_id)
+    job_queue.do(record_progress, job_id, 1, step=3, total_steps=10, eta_seconds=7.5, phase="training")
+    job = job_queue.job(job_id)
     assert (job.progress_step, job.progress_total_steps, job.progress_eta_seconds) == (3, 10, 7.5)
     assert job.progress_phase == "training"
-    assert desk.history(job_id) == before
+    assert job_queue.history(job_id) == before
 
 
 @pytest.mark.parametrize(
@@ -260,10 +267,10 @@ def test_progress_is_shown_without_an_event(desk: Desk) -> None:
         " SELECT id, 1, 'failed', 'api', 'failed' FROM jobs",
     ],
 )
-def test_the_database_itself_refuses_to_break_the_rules(desk: Desk, statement: str) -> None:
-    desk.bring(S.COMPLETED)
+def test_the_database_itself_refuses_to_break_the_rules(job_queue: JobQueue, statement: str) -> None:
+    job_queue.bring(S.COMPLETED)
     with pytest.raises(IntegrityError):
-        desk.sql(statement)
+        job_queue.sql(statement)
 
 
 @pytest.mark.parametrize(
@@ -278,22 +285,22 @@ def test_the_database_itself_refuses_to_break_the_rules(desk: Desk, statement: s
         "UPDATE jobs SET status = 'pending'",
     ],
 )
-def test_a_transition_must_set_all_columns_of_its_target(desk: Desk, statement: str) -> None:
-    desk.bring(S.RUNNING)
+def test_a_transition_must_set_all_columns_of_its_target(job_queue: JobQueue, statement: str) -> None:
+    job_queue.bring(S.RUNNING)
     with pytest.raises(IntegrityError):
-        desk.sql(statement)
+        job_queue.sql(statement)
 
 
-def test_a_checkpoint_reported_again_is_unchanged_and_a_new_one_is_registered(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
-    desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="05")
-    desk.do(release_job, job_id, 1)
-    assert desk.claim("worker-2") is not None
-    events = desk.history(job_id)
+def test_a_checkpoint_reported_again_is_unchanged_and_a_new_one_is_registered(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    job_queue.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="05")
+    job_queue.do(release_job, job_id, 1)
+    assert job_queue.claim("worker-2") is not None
+    events = job_queue.history(job_id)
     for _ in range(2):
-        desk.do(register_checkpoint, job_id, 2, name="step-5", step=5, sha256="05")
-    assert desk.history(job_id) == events
-    assert desk.rows("SELECT name, attempt FROM checkpoints") == [("checkpoints/step-5", 1)]
-    desk.do(register_checkpoint, job_id, 2, name="step-6", step=6, sha256="06")
-    assert desk.job(job_id).checkpoint_ref == f"{desk.job(job_id).experiment_id}/checkpoints/step-6"
-    assert desk.job(job_id).checkpoint_step == 6
+        job_queue.do(register_checkpoint, job_id, 2, name="step-5", step=5, sha256="05")
+    assert job_queue.history(job_id) == events
+    assert job_queue.rows("SELECT name, attempt FROM checkpoints") == [("checkpoints/step-5", 1)]
+    job_queue.do(register_checkpoint, job_id, 2, name="step-6", step=6, sha256="06")
+    assert job_queue.job(job_id).checkpoint_ref == f"{job_queue.job(job_id).experiment_id}/checkpoints/step-6"
+    assert job_queue.job(job_id).checkpoint_step == 6

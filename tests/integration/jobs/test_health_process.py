@@ -16,8 +16,8 @@ from sqlalchemy import text
 from common.config import PROJECT_ROOT
 from common.redis import keys
 from common.redis.keys import HEALTH
-from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.health_process import environment
+from tests.integration.jobs.job_queue import JobQueue
 from tidal_client.vocabulary import JobStatus
 
 S = JobStatus
@@ -50,11 +50,11 @@ def next_status(client: redis.Redis, last: str, wanted: str) -> str:
 
 
 def test_it_relays_reaps_sends_heartbeats_and_stops(
-    desk: Desk, health: subprocess.Popen[bytes], redis_client: redis.Redis
+    job_queue: JobQueue, health: subprocess.Popen[bytes], redis_client: redis.Redis
 ) -> None:
-    job_id = desk.bring(S.RUNNING)
+    job_id = job_queue.bring(S.RUNNING)
     position = next_status(redis_client, "0", "running")
-    desk.lapse(job_id, 1)
+    job_queue.lapse(job_id, 1)
     position = next_status(redis_client, position, "stale")
     next_status(redis_client, position, "pending")
     beat: Any = redis_client.hgetall(HEALTH)
@@ -65,11 +65,11 @@ def test_it_relays_reaps_sends_heartbeats_and_stops(
 
 
 def test_it_survives_the_loss_of_every_connection(
-    desk: Desk, health: subprocess.Popen[bytes], redis_client: redis.Redis
+    job_queue: JobQueue, health: subprocess.Popen[bytes], redis_client: redis.Redis
 ) -> None:
-    desk.submit()
+    job_queue.submit()
     position = next_status(redis_client, "0", "pending")
-    with desk.sessions.begin() as session:
+    with job_queue.sessions.begin() as session:
         cut = session.scalars(
             text(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -78,7 +78,7 @@ def test_it_survives_the_loss_of_every_connection(
         ).all()
     assert len(cut) >= 1
     redis_client.client_kill_filter(_type="normal", skipme=True)
-    desk.claim()
+    job_queue.claim()
     next_status(redis_client, position, "provisioning")
     assert health.poll() is None
 

@@ -22,7 +22,7 @@ from common.redis.celery_settings import NOTIFY_TASK
 from common.redis.publisher import RedisPublisher
 from services.health.outbox_relay import OutboxRelay
 from services.local.servers import free_port
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 from tests.integration.jobs.recorder import RecordingPublisher
 from tidal_client.vocabulary import JobStatus, Signal
 
@@ -43,16 +43,20 @@ def documents(client: redis.Redis, stream: str) -> list[dict[str, Any]]:
 
 
 def test_a_job_life_reaches_its_three_streams_in_order(
-    desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis
+    job_queue: JobQueue, engine: Engine, redis_url: str, redis_client: redis.Redis
 ) -> None:
-    job_id = desk.bring(S.RUNNING)
-    desk.do(complete_job, job_id, 1)
+    job_id = job_queue.bring(S.RUNNING)
+    job_queue.do(complete_job, job_id, 1)
     publisher = RedisPublisher(redis_url)
     assert relay(engine, publisher) > 0
     assert relay(engine, publisher) == 0
     publisher.close()
     statuses = ["pending", "provisioning", "starting", "running", "completing", "completed"]
-    for stream in (keys.JOBS_STREAM, keys.job_stream(job_id), keys.experiment_stream(desk.job(job_id).experiment_id)):
+    for stream in (
+        keys.JOBS_STREAM,
+        keys.job_stream(job_id),
+        keys.experiment_stream(job_queue.job(job_id).experiment_id),
+    ):
         assert [document["status"] for document in documents(redis_client, stream)] == statuses
     last = documents(redis_client, keys.JOBS_STREAM)[-1]
     assert (last["id"], last["attempt"], last["event"]) == (job_id, 1, "completed")
@@ -62,9 +66,9 @@ def test_a_job_life_reaches_its_three_streams_in_order(
 
 
 def test_a_notification_is_a_celery_message_with_the_queue_name_only(
-    desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis
+    job_queue: JobQueue, engine: Engine, redis_url: str, redis_client: redis.Redis
 ) -> None:
-    desk.submit()
+    job_queue.submit()
     publisher = RedisPublisher(redis_url)
     relay(engine, publisher)
     assert publisher.undelivered("training") == 1
@@ -75,39 +79,41 @@ def test_a_notification_is_a_celery_message_with_the_queue_name_only(
     publisher.close()
 
 
-def test_a_repeated_row_adds_nothing(desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis) -> None:
-    job_id = desk.submit()
+def test_a_repeated_row_adds_nothing(
+    job_queue: JobQueue, engine: Engine, redis_url: str, redis_client: redis.Redis
+) -> None:
+    job_id = job_queue.submit()
     publisher = RedisPublisher(redis_url)
     relay(engine, publisher)
     # The relay lost its connection before it could commit.
-    desk.sql("UPDATE outbox SET published_at = NULL WHERE kind = 'job-update'")
+    job_queue.sql("UPDATE outbox SET published_at = NULL WHERE kind = 'job-update'")
     assert relay(engine, publisher) == 1
     assert len(documents(redis_client, keys.job_stream(job_id))) == 1
     publisher.close()
 
 
 def test_a_stop_request_is_published_on_its_channel(
-    desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis
+    job_queue: JobQueue, engine: Engine, redis_url: str, redis_client: redis.Redis
 ) -> None:
-    job_id = desk.bring(S.RUNNING)
+    job_id = job_queue.bring(S.RUNNING)
     publisher = RedisPublisher(redis_url)
     relay(engine, publisher)
     with redis_client.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe(keys.DESIRED_STATE_CHANNEL)
         channel.get_message(timeout=5)
-        desk.do(request_signal, job_id, Signal.STOP)
+        job_queue.do(request_signal, job_id, Signal.STOP)
         publish_after_commit(engine, publisher)
         message: Any = channel.get_message(timeout=5)
     assert message["data"] == job_id
     publisher.close()
 
 
-def test_an_uncommitted_change_is_not_published(desk: Desk, engine: Engine) -> None:
-    job_id = desk.bring(S.RUNNING)
+def test_an_uncommitted_change_is_not_published(job_queue: JobQueue, engine: Engine) -> None:
+    job_id = job_queue.bring(S.RUNNING)
     publisher = RecordingPublisher()
     relay(engine, publisher)
     publisher.forget()
-    with desk.sessions() as session:
+    with job_queue.sessions() as session:
         request_signal(session, job_id, Signal.STOP)
         assert relay(engine, publisher) == 0
         session.rollback()
@@ -115,9 +121,9 @@ def test_an_uncommitted_change_is_not_published(desk: Desk, engine: Engine) -> N
     assert publisher.updates == []
 
 
-def test_rows_behind_an_outage_are_published_later_and_once(desk: Desk, engine: Engine) -> None:
+def test_rows_behind_an_outage_are_published_later_and_once(job_queue: JobQueue, engine: Engine) -> None:
     for _ in range(5):
-        desk.submit()
+        job_queue.submit()
     publisher = RecordingPublisher()
     publisher.fail_after = 3
     with pytest.raises(UnavailableError):
@@ -130,30 +136,30 @@ def test_rows_behind_an_outage_are_published_later_and_once(desk: Desk, engine: 
 
 
 def test_a_row_that_cannot_be_published_does_not_block_later_ones(
-    desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis
+    job_queue: JobQueue, engine: Engine, redis_url: str, redis_client: redis.Redis
 ) -> None:
-    first, second, third = desk.submit(), desk.submit(), desk.submit()
-    desk.sql("UPDATE outbox SET payload = '{}' WHERE job_id = :id", id=first)
+    first, second, third = job_queue.submit(), job_queue.submit(), job_queue.submit()
+    job_queue.sql("UPDATE outbox SET payload = '{}' WHERE job_id = :id", id=first)
     redis_client.set(keys.job_stream(second), "no stream")
     publisher = RedisPublisher(redis_url)
     assert relay(engine, publisher) == 6
     assert publisher.undelivered("training") == 3
     publisher.close()
     assert [document["id"] for document in documents(redis_client, keys.job_stream(third))] == [third]
-    assert desk.do(waiting)[0] == 0
+    assert job_queue.do(waiting)[0] == 0
 
 
-def test_a_request_succeeds_while_redis_is_unavailable(desk: Desk, engine: Engine) -> None:
+def test_a_request_succeeds_while_redis_is_unavailable(job_queue: JobQueue, engine: Engine) -> None:
     publisher = RedisPublisher(f"redis://127.0.0.1:{free_port()}/0", timeout=1)
-    desk.submit()
+    job_queue.submit()
     publish_after_commit(engine, publisher)
-    rows, age = desk.do(waiting)
+    rows, age = job_queue.do(waiting)
     assert rows == 2 and 0 <= age < 60
     publisher.close()
 
 
-def test_of_two_relays_one_publishes_and_the_other_one_the_remaining_rows(desk: Desk, engine: Engine) -> None:
-    desk.submit()
+def test_of_two_relays_one_publishes_and_the_other_one_the_remaining_rows(job_queue: JobQueue, engine: Engine) -> None:
+    job_queue.submit()
     entered, leave = threading.Event(), threading.Event()
 
     class Slow(RecordingPublisher):
@@ -167,7 +173,7 @@ def test_of_two_relays_one_publishes_and_the_other_one_the_remaining_rows(desk: 
     holder.start()
     assert entered.wait(30)
     assert relay(engine, other) == 0
-    late = desk.submit()  # the relay that holds the lock has already read its rows
+    late = job_queue.submit()  # the relay that holds the lock has already read its rows
     waiter = threading.Thread(target=relay, args=(engine, other), kwargs={"wait": True})
     waiter.start()
     leave.set()
@@ -176,7 +182,7 @@ def test_of_two_relays_one_publishes_and_the_other_one_the_remaining_rows(desk: 
     assert [document["id"] for _, document, _ in other.updates] == [late]
 
 
-def test_the_relay_process_publishes_within_a_quarter_of_a_second(desk: Desk, engine: Engine) -> None:
+def test_the_relay_process_publishes_within_a_quarter_of_a_second(job_queue: JobQueue, engine: Engine) -> None:
     class Timed(RecordingPublisher):
         def __init__(self) -> None:
             super().__init__()
@@ -191,26 +197,26 @@ def test_the_relay_process_publishes_within_a_quarter_of_a_second(desk: Desk, en
     thread = threading.Thread(target=relayer.run)
     thread.start()
     delays = []
-    desk.submit()
+    job_queue.submit()
     assert publisher.came.wait(30)  # the relay listens for notifications from now on
     for _ in range(7):
         publisher.came.clear()
-        desk.submit()
+        job_queue.submit()
         began = time.perf_counter()
         assert publisher.came.wait(4), "woken by the poll, not by the commit"
         delays.append(time.perf_counter() - began)
     stop.set()
-    desk.submit()  # the notification of this job wakes the relay, which then sees `stop`
+    job_queue.submit()  # the notification of this job wakes the relay, which then sees `stop`
     thread.join(10)
     assert not thread.is_alive()
     assert sorted(delays)[3] < 0.25
 
 
-def test_published_rows_are_pruned_after_a_while(desk: Desk, engine: Engine) -> None:
-    desk.submit()
+def test_published_rows_are_pruned_after_a_while(job_queue: JobQueue, engine: Engine) -> None:
+    job_queue.submit()
     relay(engine, RecordingPublisher())
-    desk.submit()
-    assert desk.do(prune) == 0
-    desk.sql("UPDATE outbox SET published_at = now() - interval '2 hours' WHERE published_at IS NOT NULL")
-    assert desk.do(prune) == 2
-    assert desk.do(waiting)[0] == 2
+    job_queue.submit()
+    assert job_queue.do(prune) == 0
+    job_queue.sql("UPDATE outbox SET published_at = now() - interval '2 hours' WHERE published_at IS NOT NULL")
+    assert job_queue.do(prune) == 2
+    assert job_queue.do(waiting)[0] == 2

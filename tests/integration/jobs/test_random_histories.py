@@ -11,17 +11,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 from tests.integration.jobs.random_histories import TYPES, Histories
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_random_histories_are_valid(desk: Desk, limit: int) -> None:
+def test_random_histories_are_valid(job_queue: JobQueue, limit: int) -> None:
     class Bound(Histories):
         pass
 
     limits = {"lm_training_concurrency": limit, "other_concurrency": limit}
-    Bound.desk = Desk(desk.sessions, desk.settings.model_copy(update=limits))
+    Bound.job_queue = JobQueue(job_queue.sessions, job_queue.settings.model_copy(update=limits))
     Bound.limit, Bound.most = limit, {}
     run_state_machine_as_test(
         Bound,

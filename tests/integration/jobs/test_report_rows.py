@@ -7,19 +7,21 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from common.db import Report, downgrade, make_engine, upgrade
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 
 
-def test_the_database_knows_the_patterns_and_counts_versions_from_one(desk: Desk) -> None:
-    desk.do(lambda session: session.add(Report(id="rep_1", title="t", markdown="m", pattern="full-report")))
-    assert desk.rows("SELECT version, experiment_ids FROM reports") == [(1, [])]
+def test_the_database_knows_the_patterns_and_counts_versions_from_one(job_queue: JobQueue) -> None:
+    job_queue.do(lambda session: session.add(Report(id="rep_1", title="t", markdown="m", pattern="full-report")))
+    assert job_queue.rows("SELECT version, experiment_ids FROM reports") == [(1, [])]
     for fields in ({"pattern": "other"}, {"version": 0}):
         with pytest.raises(IntegrityError):
-            desk.do(lambda session, fields=fields: session.add(Report(id="rep_2", title="t", markdown="m", **fields)))
+            job_queue.do(
+                lambda session, fields=fields: session.add(Report(id="rep_2", title="t", markdown="m", **fields))
+            )
 
 
-def test_the_migration_can_be_reverted_while_reports_exist(desk: Desk, database_url: str) -> None:
-    desk.do(lambda session: session.add(Report(id="rep_1", title="t", markdown="m")))
+def test_the_migration_can_be_reverted_while_reports_exist(job_queue: JobQueue, database_url: str) -> None:
+    job_queue.do(lambda session: session.add(Report(id="rep_1", title="t", markdown="m")))
     downgrade(database_url, "0003")
     engine = make_engine(database_url)
     with engine.connect() as connection:
@@ -27,4 +29,4 @@ def test_the_migration_can_be_reverted_while_reports_exist(desk: Desk, database_
         assert connection.scalar(text("SELECT to_regclass('analyses')")) is not None
     engine.dispose()
     upgrade(database_url)
-    assert desk.rows("SELECT id FROM reports") == []
+    assert job_queue.rows("SELECT id FROM reports") == []

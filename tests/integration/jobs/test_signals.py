@@ -10,7 +10,7 @@ from common.errors import ConflictError, NotFoundError
 from common.jobs.queue import register_checkpoint, release_job, transition
 from common.jobs.reaper import mark_stale
 from common.jobs.signals import possible_signals, request_cancel, request_signal
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.job_queue import JobQueue
 from tidal_client.vocabulary import JobStatus, Signal
 
 S = JobStatus
@@ -38,126 +38,126 @@ ACCEPTED = {
 }
 
 
-def in_status(desk: Desk, status: JobStatus) -> str:
+def in_status(job_queue: JobQueue, status: JobStatus) -> str:
     if status is S.STALE:
-        job_id = desk.bring(S.RUNNING)
-        desk.lapse(job_id)
-        desk.do(mark_stale)
+        job_id = job_queue.bring(S.RUNNING)
+        job_queue.lapse(job_id)
+        job_queue.do(mark_stale)
         return job_id
     if status is S.FAILED:
-        job_id = desk.bring(S.RUNNING)
-        desk.do(transition, job_id, 1, S.FAILED, error_code="user_error")
+        job_id = job_queue.bring(S.RUNNING)
+        job_queue.do(transition, job_id, 1, S.FAILED, error_code="user_error")
         return job_id
-    return desk.bring(status)
+    return job_queue.bring(status)
 
 
 @pytest.mark.parametrize("status", list(S))
-def test_signals_by_status(desk: Desk, status: JobStatus) -> None:
+def test_signals_by_status(job_queue: JobQueue, status: JobStatus) -> None:
     for signal in Signal:
-        job_id = in_status(desk, status)
-        assert desk.status(job_id) == status
-        events = len(desk.history(job_id))
+        job_id = in_status(job_queue, status)
+        assert job_queue.status(job_id) == status
+        events = len(job_queue.history(job_id))
         if (status, signal) in ACCEPTED:
-            job = desk.do(request_signal, job_id, signal)
-            assert job.status == desk.status(job_id) == ACCEPTED[status, signal]
+            job = job_queue.do(request_signal, job_id, signal)
+            assert job.status == job_queue.status(job_id) == ACCEPTED[status, signal]
             expected = {"pause": "pause", "resume": "run", "complete": "complete", "stop": "stop"}[signal]
-            assert desk.job(job_id).desired_state == expected
-            assert len(desk.history(job_id)) == events + (signal is not Signal.RESUME or status is S.PAUSED)
+            assert job_queue.job(job_id).desired_state == expected
+            assert len(job_queue.history(job_id)) == events + (signal is not Signal.RESUME or status is S.PAUSED)
         else:
             with pytest.raises(ConflictError, match=status) as caught:
-                desk.do(request_signal, job_id, signal)
+                job_queue.do(request_signal, job_id, signal)
             assert caught.value.errors == [{"location": "status", "message": status}]
-            assert len(desk.history(job_id)) == events
-        desk.sql("DELETE FROM experiments")
+            assert len(job_queue.history(job_id)) == events
+        job_queue.sql("DELETE FROM experiments")
 
 
-def test_desired_states_only_become_more_severe_except_pause_to_run(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
+def test_desired_states_only_become_more_severe_except_pause_to_run(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
     for signal in (Signal.PAUSE, Signal.RESUME, Signal.PAUSE, Signal.COMPLETE):
-        desk.do(request_signal, job_id, signal)
+        job_queue.do(request_signal, job_id, signal)
     for milder in (Signal.PAUSE, Signal.RESUME):
         with pytest.raises(ConflictError, match="complete"):
-            desk.do(request_signal, job_id, milder)
-    desk.do(request_signal, job_id, Signal.STOP)
+            job_queue.do(request_signal, job_id, milder)
+    job_queue.do(request_signal, job_id, Signal.STOP)
     with pytest.raises(ConflictError, match="stop"):
-        desk.do(request_signal, job_id, Signal.COMPLETE)
-    assert desk.job(job_id).desired_state == "stop"
+        job_queue.do(request_signal, job_id, Signal.COMPLETE)
+    assert job_queue.job(job_id).desired_state == "stop"
 
 
-def test_repeating_a_signal_changes_nothing(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
-    first = desk.do(request_signal, job_id, Signal.STOP).desired_at
-    events = desk.history(job_id)
-    assert desk.do(request_signal, job_id, Signal.STOP).desired_at == first
-    assert desk.history(job_id) == events
+def test_repeating_a_signal_changes_nothing(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    first = job_queue.do(request_signal, job_id, Signal.STOP).desired_at
+    events = job_queue.history(job_id)
+    assert job_queue.do(request_signal, job_id, Signal.STOP).desired_at == first
+    assert job_queue.history(job_id) == events
 
 
-def test_cancel_after_stop_does_not_extend_the_grace_period(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
-    first = desk.do(request_signal, job_id, Signal.STOP).desired_at
-    desk.do(transition, job_id, 1, S.STOPPING)
-    job = desk.do(request_cancel, job_id)
+def test_cancel_after_stop_does_not_extend_the_grace_period(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    first = job_queue.do(request_signal, job_id, Signal.STOP).desired_at
+    job_queue.do(transition, job_id, 1, S.STOPPING)
+    job = job_queue.do(request_cancel, job_id)
     assert (job.cancel_requested, job.desired_at) == (True, first)
 
 
 @pytest.mark.parametrize("status", [S.PENDING, S.PAUSED])
-def test_cancel_ends_a_job_without_a_lease_at_once(desk: Desk, status: JobStatus) -> None:
-    job_id = desk.bring(status)
-    assert desk.do(request_cancel, job_id).status == S.CANCELLED
-    assert desk.history(job_id)[-1] == ("cancelled", status, "cancelled")
+def test_cancel_ends_a_job_without_a_lease_at_once(job_queue: JobQueue, status: JobStatus) -> None:
+    job_id = job_queue.bring(status)
+    assert job_queue.do(request_cancel, job_id).status == S.CANCELLED
+    assert job_queue.history(job_id)[-1] == ("cancelled", status, "cancelled")
 
 
 @pytest.mark.parametrize("status", [S.COMPLETED, S.CANCELLED])
-def test_cancel_of_an_ended_job_is_a_conflict(desk: Desk, status: JobStatus) -> None:
-    job_id = desk.bring(status)
+def test_cancel_of_an_ended_job_is_a_conflict(job_queue: JobQueue, status: JobStatus) -> None:
+    job_id = job_queue.bring(status)
     with pytest.raises(ConflictError, match=status):
-        desk.do(request_cancel, job_id)
+        job_queue.do(request_cancel, job_id)
 
 
-def test_a_pause_without_a_checkpoint_stays_requested_and_can_be_withdrawn(desk: Desk) -> None:
-    job_id = desk.bring(S.STARTING)
-    desk.do(request_signal, job_id, Signal.PAUSE)
-    assert desk.do(release_job, job_id, 1) == S.PENDING
-    assert desk.job(job_id).desired_state == "pause"
-    job = desk.claim()
+def test_a_pause_without_a_checkpoint_stays_requested_and_can_be_withdrawn(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.STARTING)
+    job_queue.do(request_signal, job_id, Signal.PAUSE)
+    assert job_queue.do(release_job, job_id, 1) == S.PENDING
+    assert job_queue.job(job_id).desired_state == "pause"
+    job = job_queue.claim()
     assert job is not None and job.desired_state == "pause", "it pauses at the first safe point of the next attempt"
-    assert desk.do(release_job, job_id, 2) == S.PENDING
-    assert possible_signals(desk.job(job_id)) == {Signal.RESUME, Signal.STOP}
-    desk.do(request_signal, job_id, Signal.RESUME)
-    assert (desk.status(job_id), desk.job(job_id).desired_state) == ("pending", "run")
-    assert possible_signals(desk.job(job_id)) == {Signal.STOP}
+    assert job_queue.do(release_job, job_id, 2) == S.PENDING
+    assert possible_signals(job_queue.job(job_id)) == {Signal.RESUME, Signal.STOP}
+    job_queue.do(request_signal, job_id, Signal.RESUME)
+    assert (job_queue.status(job_id), job_queue.job(job_id).desired_state) == ("pending", "run")
+    assert possible_signals(job_queue.job(job_id)) == {Signal.STOP}
 
 
-def test_a_job_without_checkpoints_accepts_only_stop(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING, "evaluation")
-    assert possible_signals(desk.job(job_id)) == {Signal.STOP}
+def test_a_job_without_checkpoints_accepts_only_stop(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING, "evaluation")
+    assert possible_signals(job_queue.job(job_id)) == {Signal.STOP}
     for signal in (Signal.PAUSE, Signal.COMPLETE, Signal.RESUME):
         with pytest.raises(ConflictError, match="keeps no checkpoint"):
-            desk.do(request_signal, job_id, signal)
-    assert desk.do(request_signal, job_id, Signal.STOP).desired_state == "stop"
+            job_queue.do(request_signal, job_id, signal)
+    assert job_queue.do(request_signal, job_id, Signal.STOP).desired_state == "stop"
 
 
-def test_a_changed_desired_state_notifies_the_owner_and_is_published(desk: Desk) -> None:
-    job_id = desk.bring(S.RUNNING)
-    desk.sql("DELETE FROM outbox")
-    desk.do(request_signal, job_id, Signal.PAUSE)
-    with desk.sessions() as session:
+def test_a_changed_desired_state_notifies_the_owner_and_is_published(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.RUNNING)
+    job_queue.sql("DELETE FROM outbox")
+    job_queue.do(request_signal, job_id, Signal.PAUSE)
+    with job_queue.sessions() as session:
         rows = [(row.kind, row.payload.get("desiredState")) for row in session.scalars(select(Outbox))]
     assert sorted(rows, key=str) == [("job-update", "pause"), ("wish", None)]
 
 
-def test_a_resumed_job_is_claimed_again_with_its_checkpoint(desk: Desk) -> None:
-    job_id = desk.bring(S.PAUSED)
-    desk.do(request_signal, job_id, Signal.RESUME)
-    job = desk.claim("worker-2")
+def test_a_resumed_job_is_claimed_again_with_its_checkpoint(job_queue: JobQueue) -> None:
+    job_id = job_queue.bring(S.PAUSED)
+    job_queue.do(request_signal, job_id, Signal.RESUME)
+    job = job_queue.claim("worker-2")
     assert job is not None
     assert (job.id, job.attempt, job.desired_state, job.checkpoint_step) == (job_id, 2, "run", 5)
-    desk.do(transition, job_id, 2, S.STARTING)
-    desk.do(register_checkpoint, job_id, 2, name="step-6", step=6, sha256="00")
+    job_queue.do(transition, job_id, 2, S.STARTING)
+    job_queue.do(register_checkpoint, job_id, 2, name="step-6", step=6, sha256="00")
 
 
-def test_a_missing_job_is_an_error(desk: Desk) -> None:
+def test_a_missing_job_is_an_error(job_queue: JobQueue) -> None:
     with pytest.raises(NotFoundError, match="job_none"):
-        desk.do(request_signal, "job_none", Signal.STOP)
+        job_queue.do(request_signal, "job_none", Signal.STOP)
     with pytest.raises(NotFoundError):
-        desk.do(request_cancel, "job_none")
+        job_queue.do(request_cancel, "job_none")

@@ -1,4 +1,4 @@
-"""The fixture `fleet`: a `Fleet` with a health process, and with a database and a Valkey of its own."""
+"""The fixture `workers`: a `Workers` with a health process, and with a database and a Valkey of its own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import Settings
-from tests.integration.worker.fleet import Fleet
+from tests.integration.worker.workers import Workers
 
 
 @pytest.fixture
-def fleet(settings: Settings, sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[Fleet]:
-    """Return a `Fleet` whose health process runs; the test starts the workers."""
-    with Fleet(settings, sessions, tmp_path) as fleet:
-        yield fleet
+def workers(settings: Settings, sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[Workers]:
+    """Return a `Workers` whose health process runs; the test starts the workers."""
+    with Workers(settings, sessions, tmp_path) as workers:
+        yield workers

@@ -29,7 +29,7 @@ import time
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from common.child.lifeline import Lifeline, die_with_parent
+from common.child.lease_guard import LeaseGuard, die_with_parent
 from common.child.protocol import (
     ArtifactSaved,
     Channel,
@@ -83,7 +83,7 @@ class FakeTrainer:
             stream_max_length=start.stream_max_length,
         )
         time.sleep(self.plan.get("begin_seconds", 0.0))
-        self.lifeline = Lifeline(start.pause_after_seconds, start.renewed_at)
+        self.lease_guard = LeaseGuard(start.pause_after_seconds, start.renewed_at)
         self.request: str | None = None
         threading.Thread(target=self.listen, daemon=True).start()
 
@@ -92,7 +92,7 @@ class FakeTrainer:
             while True:
                 message = self.channel.receive()
                 assert message is not None
-                self.lifeline.handle(message)
+                self.lease_guard.handle(message)
                 if isinstance(message, Stop) and not self.plan["deaf"]:
                     self.request = message.request
         except EOFError:
@@ -115,7 +115,7 @@ class FakeTrainer:
         self.channel.send(PhaseEntered(name="training"))
         with (self.folder / "steps.jsonl").open("a", buffering=1) as steps:
             while step < self.plan["steps"] and self.request is None:
-                self.lifeline.wait()
+                self.lease_guard.wait()
                 began = time.monotonic()
                 time.sleep(self.plan["step_seconds"])
                 step += 1

@@ -16,7 +16,7 @@ from common.errors import UnavailableError
 from services.worker.row_writer import RowWriter
 from services.worker.worker import Worker
 from tests.faults.proxy import TcpProxy
-from tests.integration.worker.fleet import Fleet
+from tests.integration.worker.workers import Workers
 
 
 def lapsed(sessions: sessionmaker[Session], job_id: str) -> bool:
@@ -33,22 +33,22 @@ def test_the_ending_is_written_when_the_database_returns_after_the_lease(
     timers = {"TIDAL_TRAINER_PAUSE_SECONDS": "60", "TIDAL_REAPER_CONTACT_SECONDS": "10"}
     with (
         TcpProxy.of_url(url) as proxy,
-        Fleet(settings, sessions, tmp_path, TIDAL_DATABASE_URL=proxy.url, **timers) as fleet,
+        Workers(settings, sessions, tmp_path, TIDAL_DATABASE_URL=proxy.url, **timers) as workers,
     ):
-        job_id = fleet.submit()
-        fleet.worker(plan={"steps": 25, "step_seconds": 0.1})
-        fleet.wait_steps(job_id, 12)
-        fleet.wait_status(job_id, "running")
+        job_id = workers.submit()
+        workers.worker(plan={"steps": 25, "step_seconds": 0.1})
+        workers.wait_steps(job_id, 12)
+        workers.wait_status(job_id, "running")
         proxy.cut()
-        fleet.wait_for(lambda: fleet.trainers() == [], "the end of the trainer", 60)
-        fleet.wait_for(lambda: lapsed(sessions, job_id), "the end of the lease", 60)
-        assert fleet.job(job_id).status == "running"
+        workers.wait_for(lambda: workers.trainers() == [], "the end of the trainer", 60)
+        workers.wait_for(lambda: lapsed(sessions, job_id), "the end of the lease", 60)
+        assert workers.job(job_id).status == "running"
         proxy.heal()
-        job = fleet.wait_status(job_id, "completed", 60)
+        job = workers.wait_status(job_id, "completed", 60)
         assert (job.attempt, job.infra_restarts) == (1, 0)
-        assert [step.step for step in fleet.steps(job_id)] == list(range(1, 26))
-        assert [item.name for item in fleet.artifacts(job_id)][-1] == "model.pth"
-        events = fleet.event_names(job_id)
+        assert [step.step for step in workers.steps(job_id)] == list(range(1, 26))
+        assert [item.name for item in workers.artifacts(job_id)][-1] == "model.pth"
+        events = workers.event_names(job_id)
         # Writes that were submitted during the outage are executed in the order of submission.
         assert [name for name in events if name in ("running", "completing", "artifact", "completed")] == [
             "running",

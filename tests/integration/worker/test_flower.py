@@ -9,17 +9,17 @@ import httpx
 import pytest
 
 from services.local.servers import free_port
-from tests.integration.worker.fleet import Fleet
+from tests.integration.worker.workers import Workers
 
 LOGIN = ("tidal", "pw")
 PAGES = ("/", "/workers", "/tasks", "/broker", "/metrics", "/api/workers", "/api/tasks", "/static/css/flower.css")
 
 
 @pytest.fixture
-def client(fleet: Fleet) -> Iterator[httpx.Client]:
+def client(workers: Workers) -> Iterator[httpx.Client]:
     """Return a client without login, for a running Flower that allows one host name and trusts one proxy."""
     port = free_port()
-    fleet.start(
+    workers.start(
         "flower",
         "services.worker.flower",
         TIDAL_FLOWER_PORT=str(port),
@@ -35,7 +35,7 @@ def client(fleet: Fleet) -> Iterator[httpx.Client]:
             except httpx.TransportError:
                 return False
 
-        fleet.wait_for(up, "Flower to answer", 60)
+        workers.wait_for(up, "Flower to answer", 60)
         yield client
 
 
@@ -74,7 +74,9 @@ def test_flower_answers_for_known_host_names_only(client: httpx.Client) -> None:
     assert "TIDAL_ALLOWED_HOSTS" in client.get("/workers", headers={"Host": "evil.example"}).text
 
 
-def test_wrong_logins_are_logged_and_delayed_and_the_right_one_is_accepted(client: httpx.Client, fleet: Fleet) -> None:
+def test_wrong_logins_are_logged_and_delayed_and_the_right_one_is_accepted(
+    client: httpx.Client, workers: Workers
+) -> None:
     def wrong(address: str) -> float:
         began = time.monotonic()
         reply = client.get("/workers", auth=("tidal", "guess-123"), headers={"X-Forwarded-For": address})
@@ -87,7 +89,7 @@ def test_wrong_logins_are_logged_and_delayed_and_the_right_one_is_accepted(clien
     assert wrong("203.0.113.7") >= 0.5, "the delay doubles"
     right = client.get("/api/tasks", auth=LOGIN, headers={"X-Forwarded-For": "203.0.113.7"})
     assert right.status_code == 200
-    text = fleet.log("flower").read_text()
+    text = workers.log("flower").read_text()
     assert text.count("a login was rejected") == 10, (
         "the eleventh and the twelfth rejection are counted without a log line"
     )

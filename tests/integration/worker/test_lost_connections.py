@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from common.child.lifeline import lease_clock
+from common.child.lease_guard import lease_clock
 from common.config import Settings
 from common.db import make_engine, session_factory
 from services.worker import lease_keeper

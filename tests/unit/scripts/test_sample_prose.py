@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from scripts.prose import passages, source_files
 from scripts.prose.dashboard import dashboard_passages
 from scripts.prose.passage import Passage
 from scripts.prose.python import python_passages
-from scripts.sample_prose import sample
+from scripts.sample_prose import in_its_place, sample
 from tests.paths import ROOT
 
 PYTHON = '''"""What the module does."""
@@ -25,6 +26,25 @@ def run(parser):
     raise ValueError(f"seed {x!r} is wrong; use a number")
     parser.add_argument("--seed", help="selects the sample")
     return refuse(ConflictError("the job has ended"))
+'''
+PLACES = '''class Store:
+    limit: int
+    """Most jobs."""
+
+    @property
+    def size(self, unit: int = 1) -> int:
+        """Return the size.
+
+        It is in bytes.
+        """
+        # All jobs,
+        # not only those that run.
+        found = self.all()
+        if found is None:
+            log.warning(
+                "the store is empty"
+            )
+        return 1  # for the test
 '''
 SCRIPT = """// Shows the chart
 // of one run.
@@ -58,6 +78,67 @@ def test_dashboard_prose_has_its_kind_and_its_line() -> None:
         (6, "dashboard", "It has waited long."),
         (6, "dashboard", "Waits for a worker. {…}"),
     ]
+
+
+def test_program_text_is_not_prose() -> None:
+    found = python_passages(
+        'a = "() => document.querySelectorAll(name) and more"\n'
+        'b = "COPY {} ({}) TO STDOUT"\n'
+        'c = f"{x} IN ({[y for y in listed if y]})"\n'
+        'd = "<path class=grid and some more>"\n',
+        "common/x.py",
+    )
+    assert found == []
+    assert dashboard_passages("a { font-family: 'Segoe UI', 'A B C'; }", "x.css") == []
+
+
+def test_a_passage_is_shown_in_its_place() -> None:
+    attribute, function, comment, message, beside = [
+        in_its_place(each, PLACES).splitlines() for each in python_passages(PLACES, "common/x.py")
+    ]
+    assert attribute == [
+        "common/x.py:3 (docstring of Store.limit)",
+        "   | limit: int",
+        '   > """Most jobs."""',
+    ]
+    assert function == [
+        "common/x.py:7 (docstring of Store.size)",
+        "   | @property",
+        "   | def size(self, unit: int = 1) -> int:",
+        '   > """Return the size.',
+        "   >",
+        "   > It is in bytes.",
+        '   > """',
+    ]
+    assert comment[0] == "common/x.py:11 (comment in Store.size)"
+    assert comment[2:] == [
+        '   | """',
+        "   > All jobs, not only those that run.",
+        "   | found = self.all()",
+        "   | if found is None:",
+        "   |     log.warning(",
+    ]
+    assert message == [
+        "common/x.py:16 (log in Store.size)",
+        "   | log.warning(",
+        '   |     "the store is empty"',
+        "   | )",
+        "   > the store is empty",
+    ]
+    assert beside[1:] == ["   | return 1  # for the test", "   > for the test"]
+
+
+def test_a_passage_of_the_dashboard_is_shown_between_its_lines() -> None:
+    comment, *_, text = [in_its_place(each, SCRIPT).splitlines() for each in dashboard_passages(SCRIPT, "x.js")]
+    assert comment[1] == "   > Shows the chart of one run." and comment[2] == "   | /** @type {number} */"
+    assert text[0] == "x.js:6 (dashboard in Page)" and text[-1] == "   > Waits for a worker. {…}"
+    assert "   |   Waits for a worker. ${job.late" in "\n".join(text)
+
+
+def test_every_passage_has_a_place() -> None:
+    files = source_files()
+    for each in sample(passages(files), 1, 300):
+        assert in_its_place(each, files[each.file]).count("\n   > ") > 0
 
 
 def test_a_sample_is_reproducible_and_has_no_passage_twice() -> None:

@@ -14,7 +14,7 @@ from common.child.launch import LaunchedChild, describe_exit, launch, wait_or_ki
 from common.child.protocol import Channel, ChildJob, Running, Start, Stop
 
 TALKS = """
-from common.child.lifeline import die_with_parent
+from common.child.lease_guard import die_with_parent
 from common.child.protocol import Channel, PhaseEntered
 die_with_parent()
 channel = Channel.from_environment()

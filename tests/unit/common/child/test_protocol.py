@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from common.child.lifeline import Lifeline, lease_clock
+from common.child.lease_guard import LeaseGuard, lease_clock
 from common.child.protocol import (
     Channel,
     ChildJob,
@@ -78,7 +78,7 @@ def test_a_droppable_message_never_blocks_on_a_peer_that_does_not_read() -> None
 
 
 def test_silence_suspends_the_child_and_a_ping_wakes_it() -> None:
-    line = Lifeline(pause_after_seconds=60)
+    line = LeaseGuard(pause_after_seconds=60)
     assert not line.suspended()
     line.handle(Suspend())
     assert line.suspended()
@@ -87,23 +87,23 @@ def test_silence_suspends_the_child_and_a_ping_wakes_it() -> None:
     line.handle(Ping(renewed_at=lease_clock()))
     waiter.join(5)
     assert not waiter.is_alive()
-    assert Lifeline(pause_after_seconds=0.0).suspended()
+    assert LeaseGuard(pause_after_seconds=0.0).suspended()
 
 
 def test_an_old_ping_that_arrives_late_does_not_extend_the_right_to_run() -> None:
-    line = Lifeline(pause_after_seconds=5)
+    line = LeaseGuard(pause_after_seconds=5)
     line.handle(Ping(renewed_at=lease_clock() - 100))
     assert not line.suspended(), "the time of the start counts, it is newer"
-    assert Lifeline(pause_after_seconds=-1).suspended()
+    assert LeaseGuard(pause_after_seconds=-1).suspended()
 
 
 def test_a_child_that_was_slow_to_begin_counts_from_the_last_renewal_not_from_its_beginning() -> None:
-    assert Lifeline(pause_after_seconds=5, renewed_at=lease_clock() - 6).suspended()
-    assert not Lifeline(pause_after_seconds=5, renewed_at=lease_clock() - 1).suspended()
+    assert LeaseGuard(pause_after_seconds=5, renewed_at=lease_clock() - 6).suspended()
+    assert not LeaseGuard(pause_after_seconds=5, renewed_at=lease_clock() - 1).suspended()
 
 
 def test_a_process_whose_parent_has_already_ended_exits_at_once() -> None:
-    code = "from common.child.lifeline import die_with_parent; die_with_parent(); print('alive')"
+    code = "from common.child.lease_guard import die_with_parent; die_with_parent(); print('alive')"
     for parent, expected in ((os.getpid(), b"alive\n"), (1, b"")):
         environ = {**os.environ, PARENT_PID_VARIABLE: str(parent)}
         result = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, timeout=60)

@@ -52,7 +52,7 @@ def test_twenty_thousand_stories_are_all_different(all_stories: list[str]) -> No
     assert len(beginnings) > 0.99 * STORY_COUNT
 
 
-def test_stories_have_the_promised_length_and_clean_text(all_stories: list[str]) -> None:
+def test_stories_have_the_documented_length_and_clean_text(all_stories: list[str]) -> None:
     lengths = [len(text.split()) for text in all_stories]
     assert min(lengths) >= 100 and max(lengths) <= 220
     for text in all_stories:

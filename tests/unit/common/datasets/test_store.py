@@ -130,13 +130,13 @@ def test_leftovers_of_the_dead_are_swept_and_uploads_under_way_are_not(store: Da
     assert other.stdout.readline() == b"ready\n"
     with DatasetIntake(store, "mine", "txt", limit_bytes=10**6) as mine:
         mine.write(TEXT)
-        assert store.sweep() == 0 and len(folders(store)) == 2
+        assert store.remove_abandoned() == 0 and len(folders(store)) == 2
         other.stdin.close()
         assert other.wait(30) == -9
         other.stdout.close()
-        assert store.sweep() == 1 and len(folders(store)) == 1
+        assert store.remove_abandoned() == 1 and len(folders(store)) == 1
         mine.publish()
-    assert store.names() == ["mine"] and store.sweep() == 0
+    assert store.names() == ["mine"] and store.remove_abandoned() == 0
 
 
 def test_a_dataset_is_found_by_its_name_and_tokenised_once(store: DatasetStore) -> None:

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from common.redis.celery_settings import (
     HANDOVER_TASK,
+    MAINTENANCE_TASK,
     NOTIFY_TASK,
-    SWEEP_TASK,
     WORKER_FLAGS,
     celery_settings,
     make_app,
@@ -23,7 +23,7 @@ def app() -> Celery:
 
 
 @pytest.mark.parametrize(
-    ("task", "queue"), [(NOTIFY_TASK, "training"), (HANDOVER_TASK, "generate"), (SWEEP_TASK, "health")]
+    ("task", "queue"), [(NOTIFY_TASK, "training"), (HANDOVER_TASK, "generate"), (MAINTENANCE_TASK, "health")]
 )
 def test_each_task_goes_to_its_queue(app: Celery, task: str, queue: str) -> None:
     assert app.amqp.router.route({}, task)["queue"].name == queue

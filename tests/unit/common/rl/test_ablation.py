@@ -54,7 +54,7 @@ def test_an_episode_counts_its_mean_per_token_up_to_its_end() -> None:
     assert (found[:, QUANTITIES.index("coherence")] == 0.5).all(), "no statistics were given"
 
 
-def test_the_interval_covers_the_mean_as_often_as_it_promises() -> None:
+def test_the_interval_covers_the_mean_as_often_as_its_level_states() -> None:
     random = np.random.default_rng(0)
     hits = 0
     for trial in range(300):

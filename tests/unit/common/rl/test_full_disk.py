@@ -19,19 +19,19 @@ FULL = Shortage("experiments", 700 * MIB, 1024 * MIB, 1024 * MIB)
 
 
 class FullDisk(Listener):
-    """Hooks that report a full disk in the first `looks` checks after the first iteration.
+    """Hooks that report a full disk in the first `checks` checks of the disk after the first iteration.
 
     Once the training has reported four times that it waits, they return the stop request `request`, if it is not None.
     """
 
-    def __init__(self, looks: int, request: StopRequest | None = None) -> None:
+    def __init__(self, checks: int, request: StopRequest | None = None) -> None:
         super().__init__()
-        self.looks, self.request, self.waits = looks, request, 0
+        self.checks, self.request, self.waits = checks, request, 0
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
-        if not self.points or self.looks == 0:
+        if not self.points or self.checks == 0:
             return None
-        self.looks -= 1
+        self.checks -= 1
         return FULL
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:

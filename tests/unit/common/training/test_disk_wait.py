@@ -36,9 +36,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk_wait._DiskWait.wait, "__kwdefaults__", {"seconds": 0.005})
 
 
-def full_for(looks: int, shortage: Shortage = FULL, *, after: int = 0) -> Callable[[], Shortage | None]:
-    """Return a function that returns None in `after` calls, then `shortage` in `looks` calls, and then always None."""
-    answers: Iterator[Shortage | None] = iter([None] * after + [shortage] * looks)
+def full_for(checks: int, shortage: Shortage = FULL, *, after: int = 0) -> Callable[[], Shortage | None]:
+    """Return a function that returns None in `after` calls, then `shortage` in `checks` calls, and then always None."""
+    answers: Iterator[Shortage | None] = iter([None] * after + [shortage] * checks)
     return lambda: next(answers, None)
 
 

@@ -144,8 +144,8 @@ def test_the_session_reports_what_a_token_allows() -> None:
 
 def test_the_texts_of_the_signals_equal_those_of_the_reference(client: TestClient) -> None:
     document = client.get("/openapi.json").text.replace("\\n", " ")
-    ladder = (STATIC / "js" / "lib" / "job-signals.js").read_text()
-    entries = re.findall(r'name: "(\w+)",\s*text: "([^"]+)"([^}]*)', ladder)
+    source = (STATIC / "js" / "lib" / "job-signals.js").read_text()
+    entries = re.findall(r'name: "(\w+)",\s*text: "([^"]+)"([^}]*)', source)
     assert [name for name, _, _ in entries] == ["pause", "resume", "complete", "stop", "cancel"]
     for name, text, rest in entries:
         assert text in document or "own: true" in rest, f"{name}: the reference does not contain {text!r}"

@@ -63,8 +63,8 @@ def commands(group: typer.Typer, *path: str) -> list[tuple[str, ...]]:
 EVERY_COMMAND = commands(command_line.app)
 
 
-def test_the_promised_commands_exist() -> None:
-    promised = {
+def test_the_documented_commands_exist() -> None:
+    documented = {
         ("demo",),
         ("up",),
         ("down",),
@@ -104,7 +104,7 @@ def test_the_promised_commands_exist() -> None:
         *(("datasets", name) for name in ("upload", "list", "show", "delete")),
         *(("reports", name) for name in ("list", "show", "generate", "export", "delete")),
     }
-    assert promised | more | {("jobs", name) for name in jobs} == set(EVERY_COMMAND)
+    assert documented | more | {("jobs", name) for name in jobs} == set(EVERY_COMMAND)
 
 
 @pytest.mark.parametrize("path", EVERY_COMMAND, ids=" ".join)

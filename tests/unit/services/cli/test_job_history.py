@@ -25,7 +25,7 @@ def events(*rows: tuple[int, str, str | None, dict[str, Any]]) -> list[JobEvent]
     ]
 
 
-STORY = events(
+JOB_EVENTS = events(
     (0, "submitted", "pending", {}),
     (1, "claimed", "provisioning", {"worker": "one"}),
     (1, "running", "running", {}),
@@ -47,7 +47,7 @@ STORY = events(
 
 
 def test_every_attempt_has_its_beginning_and_its_ending() -> None:
-    shown = [(run.number, run.worker, run.begin, run.checkpoint, run.ending) for run in attempts(STORY)]
+    shown = [(run.number, run.worker, run.begin, run.checkpoint, run.ending) for run in attempts(JOB_EVENTS)]
     assert shown == [
         (1, "one", "from the beginning", "step 10", "restarted: worker_lost"),
         (2, "two", "after step 10", "", "lost when the job was restored from a backup"),
@@ -56,12 +56,12 @@ def test_every_attempt_has_its_beginning_and_its_ending() -> None:
 
 
 def test_an_attempt_that_lasts_has_no_end_and_a_healed_one_goes_on() -> None:
-    (_, second) = attempts(STORY[:12])
+    (_, second) = attempts(JOB_EVENTS[:12])
     assert (second.ended, second.ending) == (None, "")
-    assert attempts(STORY[:11])[-1].ending == "lease lost"
-    assert attempts(STORY[:1]) == []
+    assert attempts(JOB_EVENTS[:11])[-1].ending == "lease lost"
+    assert attempts(JOB_EVENTS[:1]) == []
 
 
 def test_checkpoints_in_a_row_are_one_line_without_hashes() -> None:
-    lines = [(event.event, details) for event, details in describe_events(STORY[:6])]
+    lines = [(event.event, details) for event, details in describe_events(JOB_EVENTS[:6])]
     assert lines[3:] == [("checkpoint", "step 10, the newest of 2"), ("stale", "worker one")]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from common.child.lifeline import Lifeline, lease_clock
+from common.child.lease_guard import LeaseGuard, lease_clock
 from common.child.protocol import (
     Channel,
     CheckpointSaved,
@@ -65,7 +65,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         ended.set()
 
     writer = MetricsWriter(tmp_path, None, "e", "job_1", 1)
-    hooks = SupervisedHooks(channel, writer, Lifeline(60.0), attempt=1, urgent_seconds=0.05, end_process=end)
+    hooks = SupervisedHooks(channel, writer, LeaseGuard(60.0), attempt=1, urgent_seconds=0.05, end_process=end)
     yield Bench(hooks, supervisor, exits, ended)
     hooks.finish()
     supervisor.close()
@@ -80,7 +80,7 @@ def wait_for_the_emergency_exit() -> None:
             assert not thread.is_alive()
 
 
-def observe_waits(lifeline: Lifeline) -> threading.Event:
+def observe_waits(lease_guard: LeaseGuard) -> threading.Event:
     """Return an event that is set when a thread starts to wait for a valid lease."""
     blocked = threading.Event()
 
@@ -89,7 +89,7 @@ def observe_waits(lifeline: Lifeline) -> threading.Event:
             blocked.set()
             return super().wait(timeout)
 
-    lifeline._changed = Observed()
+    lease_guard._changed = Observed()
     return blocked
 
 
@@ -168,8 +168,8 @@ def test_a_drain_is_obeyed_although_the_disk_takes_no_checkpoint(bench: Bench) -
 
 
 def test_metrics_are_on_disk_and_the_lease_is_sure_before_a_checkpoint_shows(bench: Bench, tmp_path: Path) -> None:
-    bench.hooks.lifeline.handle(Suspend())
-    blocked = observe_waits(bench.hooks.lifeline)
+    bench.hooks.lease_guard.handle(Suspend())
+    blocked = observe_waits(bench.hooks.lease_guard)
     bench.hooks.report_metrics("metrics", 4, {"Losses/Total": 1.0})
     passed = threading.Event()
 
@@ -182,7 +182,7 @@ def test_metrics_are_on_disk_and_the_lease_is_sure_before_a_checkpoint_shows(ben
     assert blocked.wait(10)
     assert not passed.is_set()
     assert [point.step for point in read_metrics(tmp_path, "metrics")] == [4]
-    bench.hooks.lifeline.handle(Ping(renewed_at=lease_clock()))
+    bench.hooks.lease_guard.handle(Ping(renewed_at=lease_clock()))
     assert passed.wait(10)
     thread.join()
 
@@ -197,7 +197,7 @@ def test_no_checkpoint_shows_while_the_metrics_before_it_cannot_be_written(bench
 def test_the_validation_of_a_resumed_attempt_comes_after_its_rewind(tmp_path: Path) -> None:
     supervisor, child_end = Channel.pair()
     hooks = SupervisedHooks(
-        Channel(child_end), MetricsWriter(tmp_path, None, "e", "job_1", 2), Lifeline(60.0), attempt=2
+        Channel(child_end), MetricsWriter(tmp_path, None, "e", "job_1", 2), LeaseGuard(60.0), attempt=2
     )
     hooks.report_metrics("metrics", 4, {"Losses/Validation": 2.0})
     hooks.report_progress(4, 10)
@@ -247,8 +247,8 @@ def test_progress_is_limited_but_the_last_step_is_always_sent(bench: Bench) -> N
 
 
 def test_a_suspended_training_waits_until_it_may_continue(bench: Bench) -> None:
-    bench.hooks.lifeline.handle(Suspend())
-    blocked = observe_waits(bench.hooks.lifeline)
+    bench.hooks.lease_guard.handle(Suspend())
+    blocked = observe_waits(bench.hooks.lease_guard)
     passed = threading.Event()
 
     def wait() -> None:
@@ -259,7 +259,7 @@ def test_a_suspended_training_waits_until_it_may_continue(bench: Bench) -> None:
     thread.start()
     assert blocked.wait(10)
     assert not passed.is_set()
-    bench.hooks.lifeline.handle(Ping(renewed_at=lease_clock()))
+    bench.hooks.lease_guard.handle(Ping(renewed_at=lease_clock()))
     assert passed.wait(10)
     thread.join()
 

@@ -111,7 +111,7 @@ function Buttons({ job, onDone }) {
     ${
       explained &&
       html`<${Dialog} title="Signals, from the mildest to the most severe" onClose=${() => setExplained(false)}>
-        <ol class="ladder">
+        <ol class="escalation">
           ${JOB_SIGNALS.map(
             ({ name, text, icon }) =>
               html`<li>

@@ -19,10 +19,10 @@ const NAMES = {
   "": "Empty",
 };
 /** @param {string | null} pattern */
-export const patternName = (pattern) => NAMES[pattern ?? ""] ?? pattern;
-/** @type {Api.Pattern[]} */
+export const templateName = (pattern) => NAMES[pattern ?? ""] ?? pattern;
+/** @type {Api.ReportTemplate[]} */
 const ORDER = ["full-report", "experiment-overview", "rl-analysis", "trajectory-report"];
-/** @type {(Api.Pattern | "")[]} */
+/** @type {(Api.ReportTemplate | "")[]} */
 const CHOICES = [...ORDER, ""];
 const MAX_EXPERIMENTS = 8;
 
@@ -46,7 +46,7 @@ export function NewReport({ label = "New report", primary = false, experiments =
 }
 
 /**
- * @typedef {{pattern: Api.Pattern | "", ids: string[], title: string}} Choices
+ * @typedef {{pattern: Api.ReportTemplate | "", ids: string[], title: string}} Choices
  * @param {{chosen: string[], onClose: () => void}} props
  */
 function NewReportDialog({ chosen, onClose }) {
@@ -90,7 +90,7 @@ function NewReportDialog({ chosen, onClose }) {
   };
   return html`<${Dialog} title="New report" onClose=${onClose}>
     <form class="stack" onSubmit=${make}>
-      <div class="kinds patterns" role="radiogroup" aria-label="Pattern">
+      <div class="kinds templates" role="radiogroup" aria-label="Report template">
         ${CHOICES.map(
           (name) =>
             html`<label class="kind" key=${name}>

@@ -13,7 +13,7 @@ import { FileButton, Loaded, Time } from "../components/parts.js";
 import { ReportBody } from "../components/report-body.js";
 import { ReportEditor, SaveState } from "../components/report-editor.js";
 import { toast } from "../components/toasts.js";
-import { patternName } from "../components/new-report.js";
+import { templateName } from "../components/new-report.js";
 import { About } from "./reports.js";
 
 /** @param {{id: string}} props */
@@ -54,7 +54,7 @@ function View({ found, path }) {
     <div class="page-head">
       <div class="grow">
         <p class="sub">
-          <a href=${href("/reports")}>Reports</a> / ${found.pattern ? patternName(found.pattern) : "Manual"}
+          <a href=${href("/reports")}>Reports</a> / ${found.pattern ? templateName(found.pattern) : "Manual"}
         </p>
         <h1>${now.title || "Untitled"}</h1>
         <p class="sub row">

@@ -8,7 +8,7 @@ import { href, route, setParams } from "../lib/router.js";
 import { shortId } from "../lib/format.js";
 import { Icon } from "../components/icons.js";
 import { Empty, Loaded, Time } from "../components/parts.js";
-import { NewReport, patternName } from "../components/new-report.js";
+import { NewReport, templateName } from "../components/new-report.js";
 import { toast } from "../components/toasts.js";
 
 const PAGE = 100;
@@ -100,7 +100,7 @@ const Table = ({ reports }) =>
       <thead>
         <tr>
           <th>Report</th>
-          <th class="wide">Pattern</th>
+          <th class="wide">Template</th>
           <th class="wide">About</th>
           <th class="nowrap">Changed</th>
         </tr>
@@ -110,7 +110,7 @@ const Table = ({ reports }) =>
           (report) =>
             html`<tr key=${report.id}>
               <td class="name"><a href=${href(`/reports/${encodeURIComponent(report.id)}`)}>${report.title}</a></td>
-              <td class="wide">${report.pattern ? patternName(report.pattern) : "manual"}</td>
+              <td class="wide">${report.pattern ? templateName(report.pattern) : "manual"}</td>
               <td class="wide"><${About} ids=${report.experimentIds} /></td>
               <td class="note nowrap"><${Time} at=${report.updatedAt} /></td>
             </tr>`,

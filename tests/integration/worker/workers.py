@@ -53,7 +53,7 @@ class Step:
     time: float
 
 
-class Fleet:
+class Workers:
     """The worker and health processes of a test. Each has a name. They are ended at the end of the `with` block."""
 
     def __init__(

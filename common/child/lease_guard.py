@@ -2,10 +2,10 @@
 
 The supervisor is the worker that started the child and renews the lease of its job. When the supervisor ends, the child
 receives SIGKILL (PR_SET_PDEATHSIG) or reads end of file on the channel; each of the two ends the child. When the
-supervisor does not renew the lease, for example because it is suspended, `Lifeline` suspends the child. Both processes
-measure the age of the last renewal with `lease_clock`, which includes the time that the machine sleeps. For example,
-after a laptop has slept for an hour the last renewal is an hour old, and the child waits until the worker has renewed
-the lease. Only the database decides whether a lease has expired (`common.jobs.sql`).
+supervisor does not renew the lease, for example because it is suspended, `LeaseGuard` suspends the child. Both
+processes measure the age of the last renewal with `lease_clock`, which includes the time that the machine sleeps. For
+example, after a laptop has slept for an hour the last renewal is an hour old, and the child waits until the worker has
+renewed the lease. Only the database decides whether a lease has expired (`common.jobs.sql`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def lease_clock() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-class Lifeline:
+class LeaseGuard:
     """Decides before each micro-batch whether the child may continue, from the messages `ping` and `suspend`.
 
     A supervisor that is itself suspended (SIGSTOP, swapped out) sends neither; therefore the child also suspends itself
@@ -45,7 +45,7 @@ class Lifeline:
         """`renewed_at` is the `lease_clock()` at the last renewal before the child started; None means now."""
         self._pause_after = pause_after_seconds
         self._renewed_at = lease_clock() if renewed_at is None else renewed_at
-        self._held = False
+        self._suspend_requested = False
         self._changed = threading.Condition()
 
     def handle(self, message: Message) -> None:
@@ -53,14 +53,14 @@ class Lifeline:
         with self._changed:
             if isinstance(message, Ping):
                 self._renewed_at = max(self._renewed_at, message.renewed_at)
-                self._held = False
+                self._suspend_requested = False
             elif isinstance(message, Suspend):
-                self._held = True
+                self._suspend_requested = True
             self._changed.notify_all()
 
     def suspended(self) -> bool:
         """Return whether the child must wait, because its lease may have expired."""
-        return self._held or lease_clock() - self._renewed_at > self._pause_after
+        return self._suspend_requested or lease_clock() - self._renewed_at > self._pause_after
 
     def wait(self) -> None:
         """Block while `suspended` returns True."""

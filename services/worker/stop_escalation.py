@@ -6,7 +6,7 @@
     drain         request, drain grace, SIGKILL
     complete      request only: evaluation and final files have no time limit
 
-The class `StopLadder` neither reads a clock nor sends signals. The caller passes the time, and executes the actions
+The class `StopEscalation` neither reads a clock nor sends signals. The caller passes the time, and executes the actions
 that `next_action` returns.
 """
 
@@ -27,7 +27,7 @@ class StopAction(Enum):
     KILL = auto()
 
 
-class StopLadder:
+class StopEscalation:
     """The state of the escalation for one trainer.
 
     `now` is the time of a monotonic clock; all durations are in seconds.

@@ -29,7 +29,7 @@ def submit_once(session: Session, new: NewJob, settings: Settings | None = None)
 
 
 @dataclass
-class Desk:
+class JobQueue:
     """Shortcuts for tests that work on the jobs of one database."""
 
     sessions: sessionmaker[Session]

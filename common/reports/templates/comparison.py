@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from common.metrics import names
 from common.reports.chart_blocks import MAX_LINES
 from common.reports.facts import ExperimentFacts, MetricSummary
-from common.reports.patterns.pieces import TYPES, ReportSection, chart
+from common.reports.templates.pieces import TYPES, ReportSection, chart
 from common.reports.words import count, literal, markdown_table, number
 
 COMPARED = {

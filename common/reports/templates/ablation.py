@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.reports.facts import ExperimentFacts
-from common.reports.patterns.pieces import chart, mapping
+from common.reports.templates.pieces import chart, mapping
 from common.reports.words import count, literal, markdown_table, number
 
 BEAT, WORSE, NOT = "beat", "did worse than", "did not beat"

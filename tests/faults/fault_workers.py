@@ -17,14 +17,14 @@ from common.errors import ConflictError
 from tests.faults.checker import check
 from tests.faults.history import History, read_history
 from tests.faults.timers import Timers
-from tests.integration.worker.fleet import Fleet
+from tests.integration.worker.workers import Workers
 
 
-class FaultFleet(Fleet):
+class FaultWorkers(Workers):
     """Runs the processes of a fault test.
 
-    `with FaultFleet(…) as fleet` starts the health process; the test starts workers, and the fixture `fleet` calls
-    `finish` after the test. Code in the test process should use `settings`, which contain the shortened timers.
+    `with FaultWorkers(…) as workers` starts the health process; the test starts workers, and the fixture `workers`
+    calls `finish` after the test. Code in the test process should use `settings`, which contain the shortened timers.
     `limits` is {job type: number of jobs that may run at the same time}; the checker checks these limits too.
     """
 

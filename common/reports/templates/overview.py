@@ -7,7 +7,7 @@ from typing import Any
 
 from common.metrics import names
 from common.reports.facts import ExperimentFacts
-from common.reports.patterns.pieces import TYPES, ReportSection, chart, course, divergence, extreme, mappings
+from common.reports.templates.pieces import TYPES, ReportSection, chart, course, divergence, extreme, mappings
 from common.reports.words import code, count, format_size, format_time, literal, markdown_table, number, plural, value
 from tidal_client.vocabulary import IMPORTED, ExperimentType, JobStatus
 

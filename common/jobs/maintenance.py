@@ -1,8 +1,9 @@
-"""A sweep is the periodic work on jobs: run the reaper, repeat lost notifications, prune the outbox and publish it.
+"""A maintenance pass is the periodic work on jobs: run the reaper, repeat lost notifications, prune and publish the
+outbox.
 
-The health process calls `run_sweep` every `reaper_seconds`. While the health process is down, an operator can start a
-single sweep with the Celery task `tidal.health.sweep` or the command `tidal db sweep`. Concurrent sweeps are harmless,
-because an advisory lock lets only one of them act.
+The health process calls `run_maintenance` every `reaper_seconds`. While the health process is down, an operator can
+start a single pass with the Celery task `tidal.health.sweep` or the command `tidal db sweep`. Concurrent passes are
+harmless, because an advisory lock lets only one of them act.
 """
 
 from __future__ import annotations
@@ -22,24 +23,24 @@ from common.jobs.limits import free_slots
 from common.jobs.outbox import Publisher
 from common.jobs.payloads import QUEUES
 from common.jobs.reaper import DatabaseContact, Reaped, reap
-from common.jobs.sql import SWEEP, idle_transaction_limit, now_minus, seconds, try_lock
+from common.jobs.sql import MAINTENANCE, idle_transaction_limit, now_minus, seconds, try_lock
 from common.jobs.submission import IDEMPOTENCY_SECONDS, forget_idempotency_keys
 from common.logging import get_logger
 from common.redis.publisher import RedisPublisher
 from tidal_client.vocabulary import LEASED, JobStatus
 
 MAX_NOTIFICATIONS = 64
-"""Largest number of notifications that one sweep repeats per queue."""
+"""Largest number of notifications that one maintenance pass repeats per queue."""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class SweepReport:
-    """The results of one sweep."""
+class MaintenanceReport:
+    """The results of one maintenance pass."""
 
     acted: bool
-    """False if this sweep did nothing because another sweep held the lock."""
+    """False if this pass did nothing because another pass held the lock."""
     reaped: Reaped = field(default_factory=Reaped)
     notifications: int = 0
     """Number of repeated notifications."""
@@ -54,34 +55,34 @@ class SweepReport:
 
     @property
     def quiet(self) -> bool:
-        """True if the sweep changed no job and repeated no notification."""
+        """True if the pass changed no job and repeated no notification."""
         return self.reaped == Reaped() and not self.notifications
 
 
-def run_sweep(
+def run_maintenance(
     engine: Engine, publisher: Publisher, settings: Settings, *, contact: DatabaseContact | None = None
-) -> SweepReport:
-    """Do one sweep and return its results. A sweep with nothing to do costs one query.
+) -> MaintenanceReport:
+    """Do one maintenance pass and return its results. A pass with nothing to do costs one query.
 
     `contact` keeps the reaper inactive after the database was unavailable or this process was suspended. Without
-    `contact` (a single sweep by hand), the reaper is inactive until the PostgreSQL server has been up for
-    `reaper_contact_seconds`. If Redis is unavailable, the work that needs Redis is left to the next sweep. Raises the
-    errors of the database.
+    `contact` (a single pass that an operator started), the reaper is inactive until the PostgreSQL server has been up
+    for `reaper_contact_seconds`. If Redis is unavailable, the work that needs Redis is left to the next pass. Raises
+    the errors of the database.
     """
     idle_limit = idle_transaction_limit(max(0.5, settings.lease_seconds / 6))
     with session_factory(engine).begin() as session:
-        check = select(func.pg_try_advisory_xact_lock(SWEEP), _anything_to_do(), _due_in(settings), idle_limit)
+        check = select(func.pg_try_advisory_xact_lock(MAINTENANCE), _anything_to_do(), _due_in(settings), idle_limit)
         free, due, due_in, _ = session.execute(check).one()
     due_in = None if due_in is None else float(due_in)
     if contact is not None:
         contact.record_answer()
     if not (free and due):
-        return SweepReport(acted=free, due_in=due_in)
+        return MaintenanceReport(acted=free, due_in=due_in)
     waiting = _waiting_notifications(publisher)
     with session_factory(engine).begin() as session:
         session.execute(select(idle_limit))
-        if not try_lock(session, SWEEP):
-            return SweepReport(acted=False, due_in=due_in)
+        if not try_lock(session, MAINTENANCE):
+            return MaintenanceReport(acted=False, due_in=due_in)
         if contact is None:
             settled = _server_settled(session, settings)
         else:
@@ -97,23 +98,23 @@ def run_sweep(
         published = outbox.relay(engine, publisher)
     except UnavailableError as error:
         log.warning("the outbox is not published because Redis does not answer", error=error.message)
-    return SweepReport(True, reaped, notifications, pruned, forgotten, published, due_in)
+    return MaintenanceReport(True, reaped, notifications, pruned, forgotten, published, due_in)
 
 
-def run_single_sweep(settings: Settings | None = None) -> SweepReport:
-    """Do one sweep, with new connections to PostgreSQL and Redis."""
+def run_maintenance_once(settings: Settings | None = None) -> MaintenanceReport:
+    """Do one maintenance pass, with new connections to PostgreSQL and Redis."""
     settings = settings or get_settings()
-    engine = make_engine(settings.database_url, application_name="tidal-sweep", pool_size=1)
+    engine = make_engine(settings.database_url, application_name="tidal-maintenance", pool_size=1)
     publisher = RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)
     try:
-        return run_sweep(engine, publisher, settings)
+        return run_maintenance(engine, publisher, settings)
     finally:
         publisher.close()
         engine.dispose()
 
 
 def _anything_to_do() -> ColumnElement[bool]:
-    """Return an SQL condition that is true if the sweep may have work; every part of the condition uses an index."""
+    """Return an SQL condition that is true if a pass may have work; every part of the condition uses an index."""
     return or_(
         exists().where(Job.status.in_(LEASED), Job.lease_expires_at < func.now()),
         exists().where(Job.status == JobStatus.PENDING),

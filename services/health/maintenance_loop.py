@@ -1,11 +1,11 @@
-"""The sweep loop: every `reaper_seconds`, it does one sweep of the job queue and then sends a heartbeat.
+"""The maintenance loop: every `reaper_seconds`, it does one maintenance pass and then sends a heartbeat.
 
-A sweep (`common.jobs.sweep.run_sweep`) requeues jobs whose worker was lost and repeats notifications. If a lease, or
-the waiting time of a stale job, ends before the next sweep is due, the next sweep begins at that end. Jobs of a lost
-worker are therefore requeued without a delay of up to `reaper_seconds`. The heartbeat contains the time of the last
-successful sweep, from which `healthcheck` detects that sweeps fail. After an outage of the database or a suspension of
-this process, the reaper acts only once the database has answered for `reaper_contact_seconds` without a break
-(`DatabaseContact`).
+A maintenance pass (`common.jobs.maintenance.run_maintenance`) requeues jobs whose worker was lost and repeats
+notifications. If a lease, or the waiting time of a stale job, ends before the next pass is due, the next pass begins at
+that end. Jobs of a lost worker are therefore requeued without a delay of up to `reaper_seconds`. The heartbeat contains
+the time of the last successful pass, from which `healthcheck` detects that passes fail. After an outage of the database
+or a suspension of this process, the reaper acts only once the database has answered for `reaper_contact_seconds`
+without a break (`DatabaseContact`).
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.config import Settings
 from common.db import database_unavailable
 from common.errors import UnavailableError
+from common.jobs.maintenance import MaintenanceReport, run_maintenance
 from common.jobs.reaper import DatabaseContact, max_answer_gap
-from common.jobs.sweep import SweepReport, run_sweep
 from common.logging import get_logger
 from common.redis.publisher import RedisPublisher
 from tidal_client.vocabulary import utc_text
 
 MARGIN_SECONDS = 0.02
-"""Delay in seconds from the end of a lease to the sweep. Exactly at the end, the lease would still count as valid."""
+"""Delay in seconds from the end of a lease to the maintenance pass. Exactly at the end, the lease would still count as
+valid."""
 
 log = get_logger(__name__)
 
 
-class Sweeper:
-    """Does sweeps of the job queue until `stop` is set."""
+class MaintenanceLoop:
+    """Does maintenance passes until `stop` is set."""
 
     def __init__(
         self,
@@ -56,23 +57,23 @@ class Sweeper:
         self._contact = DatabaseContact(max_answer_gap(settings))
         self._database_unavailable = False
         self._error = ""
-        """The error of the newest sweep; "" if the sweep succeeded."""
-        self._started_at = self._swept_at = _now()
+        """The error of the newest maintenance pass; "" if it succeeded."""
+        self._started_at = self._last_pass_at = _now()
 
     def run(self) -> None:
-        """Sweep, send a heartbeat and wait, until `stop` is set."""
+        """Repeat until `stop` is set: do a maintenance pass, send a heartbeat and wait."""
         while not self._stop.is_set():
-            report = self.sweep()
+            report = self.run_once()
             pause = self._settings.reaper_seconds
             if report is not None and report.due_in is not None:
                 pause = min(pause, report.due_in + MARGIN_SECONDS)
             self._stop.wait(pause)
 
-    def sweep(self) -> SweepReport | None:
-        """Do one sweep and send a heartbeat. Return None if the sweep failed."""
-        report: SweepReport | None = None
+    def run_once(self) -> MaintenanceReport | None:
+        """Do one maintenance pass and send a heartbeat. Return None if the pass failed."""
+        report: MaintenanceReport | None = None
         try:
-            report = run_sweep(self._engine, self._publisher, self._settings, contact=self._contact)
+            report = run_maintenance(self._engine, self._publisher, self._settings, contact=self._contact)
         except Exception as error:
             self._error = str(error).splitlines()[0] if str(error) else type(error).__name__
             if isinstance(error, SQLAlchemyError) and database_unavailable(error):
@@ -84,15 +85,19 @@ class Sweeper:
                     log.warning(message, error=str(error))
                 self._database_unavailable = True
             else:
-                log.exception("a sweep failed")
+                log.exception("a maintenance pass failed")
         else:
             self._error = ""
-            self._swept_at = _now()
+            self._last_pass_at = _now()
             if self._database_unavailable:
                 log.info("the database answers again", judging_in_seconds=self._settings.reaper_contact_seconds)
             self._database_unavailable = False
             if not report.quiet:
-                log.info("swept", **asdict(report.reaped), notifications=report.notifications)
+                log.info(
+                    "a maintenance pass changed jobs or repeated notifications",
+                    **asdict(report.reaped),
+                    notifications=report.notifications,
+                )
         self._beat()
         return report
 
@@ -101,7 +106,7 @@ class Sweeper:
             "pid": str(os.getpid()),
             "host": socket.gethostname(),
             "startedAt": self._started_at,
-            "sweptAt": self._swept_at,
+            "sweptAt": self._last_pass_at,
             "database": "away" if self._database_unavailable else "ok",
             "trouble": self._error,
             "judging": str(self._contact.settled(self._settings.reaper_contact_seconds)).lower(),

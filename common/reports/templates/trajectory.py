@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.reports.facts import AnalysisFacts, ExperimentFacts
-from common.reports.patterns.pieces import ReportSection, chart, mapping, mappings
+from common.reports.templates.pieces import ReportSection, chart, mapping, mappings
 from common.reports.words import code, format_time, literal, markdown_table, number, plural
 
 MOST_ANALYSES = 8

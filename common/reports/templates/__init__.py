@@ -1,4 +1,4 @@
-"""Generates Markdown reports from the data of experiments, with one of four templates ("patterns").
+"""Generates Markdown reports from the data of experiments, with one of four templates.
 
 All numbers come from the given data, and a report states which data are missing. The caller reads the data.
 """
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from common.reports.facts import ExperimentFacts
-from common.reports.patterns import comparison, overview, rl, trajectory
-from common.reports.patterns.pieces import ReportSection, fewer_charts
+from common.reports.templates import comparison, overview, rl, trajectory
+from common.reports.templates.pieces import ReportSection, fewer_charts
 from common.reports.words import literal
 from tidal_client.vocabulary import ExperimentType
 
@@ -18,7 +18,7 @@ Maker = Callable[[ExperimentFacts], list[ReportSection]]
 
 
 @dataclass(frozen=True)
-class Pattern:
+class Template:
     """A report template: its name, and the function that generates the sections of the report."""
 
     name: str
@@ -39,28 +39,28 @@ def _full(facts: ExperimentFacts) -> list[ReportSection]:
     return found + trajectory.trajectory_sections(facts)
 
 
-PATTERNS = {
-    pattern.name: pattern
-    for pattern in (
-        Pattern(
+TEMPLATES = {
+    template.name: template
+    for template in (
+        Template(
             "experiment-overview",
             "Overview",
             "The experiment, its non-default settings, its training and validation loss, checkpoints and samples.",
             overview.overview_sections,
         ),
-        Pattern(
+        Template(
             "rl-analysis",
             "Controller",
             "Reward, entropy and modulation of a controller, and a comparison with its baselines.",
             rl.rl_sections,
         ),
-        Pattern(
+        Template(
             "trajectory-report",
             "Trajectories",
             "The saved analyses: how the modulation varies within and between prompts.",
             trajectory.trajectory_sections,
         ),
-        Pattern(
+        Template(
             "full-report",
             "Report",
             "The overview, the controller if there is one, and the trajectories.",
@@ -70,9 +70,9 @@ PATTERNS = {
 }
 
 
-def generate_report(pattern: str, experiments: Sequence[ExperimentFacts]) -> tuple[str, str]:
-    """Return title and Markdown of a report about one or more experiments; `pattern` is a key of `PATTERNS`."""
-    chosen = PATTERNS[pattern]
+def generate_report(template: str, experiments: Sequence[ExperimentFacts]) -> tuple[str, str]:
+    """Return title and Markdown of a report about one or more experiments; `template` is a key of `TEMPLATES`."""
+    chosen = TEMPLATES[template]
     if len(experiments) == 1:
         [facts] = experiments
         return f"{chosen.title}: {facts.label}", fewer_charts(_text(chosen.make(facts), 2))

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from common.child import lifeline as child_lifeline
-from common.child.lifeline import Lifeline, lease_clock
+from common.child import lease_guard as child_lease_guard
+from common.child.lease_guard import LeaseGuard, lease_clock
 
 
 def test_the_lease_clock_never_lags_behind_the_clock_that_stops_in_sleep() -> None:
@@ -22,8 +22,8 @@ def test_a_trainer_that_slept_with_its_machine_is_suspended_before_its_next_micr
 ) -> None:
     awake = time.monotonic()
     slept = 0.0
-    monkeypatch.setattr(child_lifeline, "lease_clock", lambda: awake + slept)
-    line = Lifeline(pause_after_seconds=40)
+    monkeypatch.setattr(child_lease_guard, "lease_clock", lambda: awake + slept)
+    line = LeaseGuard(pause_after_seconds=40)
     assert not line.suspended()
     slept = 3600.0
     assert line.suspended()

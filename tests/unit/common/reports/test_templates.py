@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.reports import (
-    PATTERNS,
+    TEMPLATES,
     AnalysisFacts,
     CheckpointFacts,
     ExperimentFacts,
@@ -256,7 +256,7 @@ def test_several_experiments_are_compared_first() -> None:
     assert "### Configuration" in text
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", TEMPLATES)
 def test_hostile_names_are_text(pattern: str) -> None:
     hostile = "# a\n```chart\n[x](javascript:alert(1)) | <script>"
     facts = replace(

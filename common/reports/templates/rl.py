@@ -5,8 +5,8 @@ from __future__ import annotations
 from common.config import REWARD_COMPONENTS
 from common.metrics import names
 from common.reports.facts import ExperimentFacts
-from common.reports.patterns import ablation
-from common.reports.patterns.pieces import TYPES, ReportSection, chart, course, divergence, extreme
+from common.reports.templates import ablation
+from common.reports.templates.pieces import TYPES, ReportSection, chart, course, divergence, extreme
 from common.reports.words import literal, markdown_table, number
 from tidal_client.vocabulary import ExperimentType
 
