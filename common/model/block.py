@@ -45,7 +45,7 @@ class BlockBits(NamedTuple):
         )
 
     @staticmethod
-    def count(config: ModelConfig, B: int, T: int) -> int:
+    def integers(config: ModelConfig, B: int, T: int) -> int:
         """Return the number of integers that `take` takes."""
         return B * (integers_needed(T, config.num_heads) + T * (2 * config.d_model + config.ffn_dim))
 
@@ -91,7 +91,9 @@ class TransformerBlock(nn.Module):
         """
         h, p = self.ln1(x), self.dropout_p
         projections = (self.q_proj, self.k_proj, self.v_proj)
-        qkv = linear(h, torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections]))
+        qkv = linear(
+            h, torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])
+        )
         attended = training_attention(qkv, cos, sin, self.num_heads, None if bits is None else bits.attention, p)
         y = self.attn_gate(self.out_proj(attended), modulation)
         x = x + y if bits is None else add_after_dropout(x, y, bits.attended, p)

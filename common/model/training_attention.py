@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from common.model.cpu_threads import map_on_cores
 from common.model.dropout import Rate, comparable, rate, zero_dropped
 
 QUERIES_PER_PART = 128
@@ -62,7 +63,8 @@ class _Attention(Function):
         heads = qkv.new_empty(B, 3 * H, T, K)
         probabilities = qkv.new_empty(B, integers_needed(T, H))
         out = qkv.new_empty(B, T, D)
-        for b in range(B):
+
+        def attend(b: int) -> None:
             _rotate(qkv[b].view(T, 3 * H, K).transpose(0, 1), heads[b], cos, sin, 2 * H)
             q, k, v = heads[b].view(3, H, T, K)
             result = out[b].view(T, H, K).transpose(0, 1)
@@ -71,6 +73,8 @@ class _Attention(Function):
                 torch.softmax(scores, -1, out=P)
                 kept = P if dropout is None else zero_dropped(P, r, dropout.limit, out=scores)
                 torch.mul(kept @ v[:, :end], 1.0 if dropout is None else dropout.scale, out=result[:, start:end])
+
+        map_on_cores(attend, range(B))
         ctx.save_for_backward(heads, probabilities, cos, sin, integers)
         ctx.dropout, ctx.num_heads = dropout, H
         return out
@@ -83,9 +87,10 @@ class _Attention(Function):
         H = ctx.num_heads
         scale = 1.0 / math.sqrt(K)
         d_qkv = heads.new_empty(B, T, 3 * H * K)
-        d_heads = heads.new_empty(3, H, T, K)
-        for b in range(B):
+
+        def differentiate(b: int) -> None:
             q, k, v = heads[b].view(3, H, T, K)
+            d_heads = heads.new_empty(3, H, T, K)
             d_q, d_k, d_v = d_heads
             d_heads[1:].zero_()
             d_out = grads[0][b].view(T, H, K).transpose(0, 1) * (1.0 if dropout is None else dropout.scale)
@@ -103,6 +108,8 @@ class _Attention(Function):
             # The inverse of a rotation is the rotation by the negative angle.
             target = d_qkv[b].view(T, 3 * H, K).transpose(0, 1)
             _rotate(d_heads.view(3 * H, T, K), target, cos, -sin, 2 * H)
+
+        map_on_cores(differentiate, range(B))
         return d_qkv, None, None, None, None, None
 
 
@@ -124,5 +131,10 @@ def _each_part(
     for start, end in _parts(length):
         shape = (num_heads, end - start, end)
         stop = used + math.prod(shape)
-        yield start, end, probabilities[used:stop].view(shape), None if integers is None else integers[used:stop].view(shape)
+        yield (
+            start,
+            end,
+            probabilities[used:stop].view(shape),
+            None if integers is None else integers[used:stop].view(shape),
+        )
         used = stop

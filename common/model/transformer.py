@@ -91,7 +91,7 @@ class TransformerLM(nn.Module):
             for block in self.blocks:
                 x = block.train_on_cpu(x, cos, sin, m, None)
             return x
-        bits = DropoutBits(x.numel() + c.num_layers * BlockBits.count(c, B, T))
+        bits = DropoutBits(x.numel() + c.num_layers * BlockBits.integers(c, B, T))
         x = dropout(x, bits.take(B, T, c.d_model), c.dropout)
         for block in self.blocks:
             x = block.train_on_cpu(x, cos, sin, m, BlockBits.take(bits, c, B, T))

@@ -1,7 +1,7 @@
 """Computes the next-token cross-entropy of the language model.
 
-On a CPU the (B·T, V) logits are never in memory all at once (`common.training.vocabulary_loss`). On CUDA they are, because
-torch.compile fuses their computation with the loss.
+On a CPU, the (B·T, V) logits are never in memory all at once (`common.training.vocabulary_loss`). On CUDA they are,
+because torch.compile fuses their computation with the loss.
 """
 
 from __future__ import annotations

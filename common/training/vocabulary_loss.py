@@ -21,10 +21,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from common.model.cpu_threads import map_on_cores, split_evenly
+
 LOGITS_PER_CHUNK = 1 << 25
 """Largest number of exponentials that are kept at a time for the gradients: 128 MiB of float32."""
 LOGITS_PER_BLOCK = 1 << 18
-"""Number of logits that stay in the cache: 1 MiB of float32."""
+"""Number of logits that stay in the cache of a core: 1 MiB of float32."""
 
 
 def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -40,17 +42,30 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tenso
 class _VocabularyLoss(Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden.dtype
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
         head = _Head(weight, weight.to(dtype), bias)
         gradients = [torch.zeros_like(each) for each in (hidden, weight, bias)] if any(ctx.needs_input_grad) else None
         total = hidden.new_zeros((), dtype=torch.float64)
+        parts = split_evenly(len(bias), torch.get_num_threads())
         with torch.autocast("cpu", enabled=False):
-            for start, end in _chunks(len(targets), len(bias)):
-                x, labels = hidden[start:end].to(bias.dtype), targets[start:end]
-                log_sums, kept = _forward(head, x, keep=gradients is not None)
+            for chunk in _chunks(len(targets), len(bias)):
+                x, labels = hidden[chunk].to(bias.dtype), targets[chunk]
+                inputs = x.to(dtype).t().contiguous()
+                storage = _storage(len(bias) * len(x), dtype).view(-1, len(x)) if gradients is not None else None
+                kept = map_on_cores(lambda part: list(_forward(head, inputs, storage, part)), parts)  # noqa: B023
+                log_sums = torch.stack([block.log_sum for blocks in kept for block in blocks]).logsumexp(0)
                 total += (log_sums - (x * weight[labels]).sum(1) - bias[labels]).sum(dtype=torch.float64)
-                if gradients is not None:
-                    _backward(head, x, labels, log_sums, kept, gradients[0][start:end], gradients[1], gradients[2])
+                if gradients is None:
+                    continue
+                d_hidden, d_weight, d_bias = gradients
+                for d_x in map_on_cores(
+                    lambda blocks: _backward(head, x, log_sums, blocks, d_weight, d_bias),  # noqa: B023
+                    kept,
+                ):
+                    d_hidden[chunk] += d_x
+                d_hidden[chunk] -= weight[labels]
+                d_weight.index_add_(0, labels, x, alpha=-1)
+                d_bias.index_add_(0, labels, torch.ones_like(log_sums), alpha=-1)
         ctx.gradients = gradients
         return total.to(bias.dtype)
 
@@ -70,71 +85,60 @@ class _Head(NamedTuple):
     bias: Tensor
     """(V,)."""
 
-    def blocks(self, positions: int) -> Iterator[slice]:
-        """Yield the ranges of the vocabulary of which the logits of `positions` positions are computed at a time."""
-        V, size = len(self.bias), max(16, LOGITS_PER_BLOCK // positions)
-        return (slice(start, min(start + size, V)) for start in range(0, V, size))
-
 
 class _Block(NamedTuple):
-    """The logits of one block of the vocabulary."""
+    """The logits of one block of v entries of the vocabulary, for n positions."""
 
-    range: slice
+    entries: slice
     maximum: Tensor
     """The largest logit of each position, (n,)."""
-    exponentials: Tensor
-    """exp(logits − maximum), (v, n), in the dtype of the matrix products."""
+    log_sum: Tensor
+    """The logsumexp of the logits of each position, (n,)."""
+    exponentials: Tensor | None
+    """exp(logits − maximum), (v, n), in the dtype of the matrix products; None without gradients."""
 
 
-def _chunks(positions: int, vocabulary: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of positions of about equal size."""
-    count = max(1, math.ceil(positions * vocabulary / LOGITS_PER_CHUNK))
-    size = math.ceil(positions / count)
-    return ((start, min(start + size, positions)) for start in range(0, positions, size))
+def _chunks(positions: int, vocabulary: int) -> list[slice]:
+    """Return ranges of positions of about equal size."""
+    return split_evenly(positions, min(positions, math.ceil(positions * vocabulary / LOGITS_PER_CHUNK)))
 
 
-def _forward(head: _Head, x: Tensor, *, keep: bool) -> tuple[Tensor, list[_Block]]:
-    """Return the logsumexp (n,) of the logits for states x (n, D), and the blocks if they are to be kept."""
-    n, dtype = len(x), head.product_weight.dtype
-    x_product = x.to(dtype).t().contiguous()
-    storage = _storage(len(head.bias) * n, dtype).view(-1, n) if keep else None
-    blocks, sums = [], []
-    for part in head.blocks(n):
-        out = storage[part] if storage is not None and dtype == x.dtype else None
-        logits = torch.mm(head.product_weight[part], x_product, out=out).to(x.dtype).add_(head.bias[part, None])
+def _forward(head: _Head, inputs: Tensor, storage: Tensor | None, part: slice) -> Iterator[_Block]:
+    """Yield the blocks of a part of the vocabulary for states `inputs` (D, n).
+
+    The exponentials are written to `storage` (V, n) if it is not None.
+    """
+    dtype, n = head.bias.dtype, inputs.shape[1]
+    size = max(16, LOGITS_PER_BLOCK // n)
+    for start in range(part.start, part.stop, size):
+        entries = slice(start, min(start + size, part.stop))
+        out = storage[entries] if storage is not None and inputs.dtype == dtype else None
+        logits = torch.mm(head.product_weight[entries], inputs, out=out).to(dtype).add_(head.bias[entries, None])
         maximum = logits.amax(0)
         logits.sub_(maximum).exp_()
-        sums.append(logits.sum(0).log_().add_(maximum))
-        if storage is not None:
-            blocks.append(_Block(part, maximum, logits if out is not None else storage[part].copy_(logits)))
-    return torch.stack(sums).logsumexp(0), blocks
+        log_sum = logits.sum(0).log_().add_(maximum)
+        kept = None if storage is None else logits if out is not None else storage[entries].copy_(logits)
+        yield _Block(entries, maximum, log_sum, kept)
 
 
 def _backward(
-    head: _Head,
-    x: Tensor,
-    labels: Tensor,
-    log_sums: Tensor,
-    blocks: list[_Block],
-    d_x: Tensor,
-    d_weight: Tensor,
-    d_bias: Tensor,
-) -> None:
-    """Add the gradients of a chunk to `d_weight` and `d_bias`, and write that of its states to `d_x`."""
-    dtype = head.product_weight.dtype
-    for part, maximum, exponentials in blocks:
+    head: _Head, x: Tensor, log_sums: Tensor, blocks: list[_Block], d_weight: Tensor, d_bias: Tensor
+) -> Tensor:
+    """Add Σ p x and Σ p to the gradients of the blocks' entries; return Σ p W (n, D) over these entries."""
+    product_dtype = head.product_weight.dtype
+    d_x = torch.zeros_like(x)
+    for entries, maximum, _, exponentials in blocks:
+        assert exponentials is not None
         scale = (maximum - log_sums).exp_()
-        scaled = (x * scale[:, None]).to(dtype)
-        if dtype == x.dtype:
-            d_weight[part].addmm_(exponentials, scaled)
-            d_bias[part].addmv_(exponentials, scale)
+        scaled = (x * scale[:, None]).to(product_dtype)
+        if product_dtype == x.dtype:
+            d_weight[entries].addmm_(exponentials, scaled)
+            d_bias[entries].addmv_(exponentials, scale)
         else:
-            d_weight[part] += exponentials @ scaled
-            d_bias[part] += exponentials.float() @ scale
-        d_x.addcmul_((exponentials.t() @ head.product_weight[part]).to(x.dtype), scale[:, None])
-    d_x -= head.weight[labels]
-    d_weight.index_add_(0, labels, x, alpha=-1)
-    d_bias.index_add_(0, labels, torch.ones_like(log_sums), alpha=-1)
+            d_weight[entries] += exponentials @ scaled
+            d_bias[entries] += exponentials.to(x.dtype) @ scale
+        d_x.addcmul_((exponentials.t() @ head.product_weight[entries]).to(x.dtype), scale[:, None])
+    return d_x
 
 
 _kept = threading.local()

@@ -8,16 +8,17 @@ from torch.nn import functional
 
 from common.config import ModelConfig
 from common.model import TransformerLM
-from common.training import loss as loss_module
+from common.training import vocabulary_loss
 from common.training.loss import summed_loss
 
 
-@pytest.mark.parametrize("logits_per_chunk", [1 << 22, 300 * 7, 1])
+@pytest.mark.parametrize(("per_chunk", "per_block"), [(1 << 22, 1 << 18), (300 * 7, 16 * 7), (1, 1)])
 @pytest.mark.parametrize("modulated", [False, True])
 def test_loss_and_gradients_equal_those_of_the_logits(
-    logits_per_chunk: int, modulated: bool, monkeypatch: pytest.MonkeyPatch
+    per_chunk: int, per_block: int, modulated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_module, "_LOGITS_PER_CHUNK", logits_per_chunk)
+    monkeypatch.setattr(vocabulary_loss, "LOGITS_PER_CHUNK", per_chunk)
+    monkeypatch.setattr(vocabulary_loss, "LOGITS_PER_BLOCK", per_block)
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(vocab_size=300, d_model=16, num_layers=1, num_heads=2, ffn_dim=32, dropout=0.0))
     input_ids, targets = torch.randint(300, (2, 3, 11)).unbind()
@@ -35,7 +36,7 @@ def test_loss_and_gradients_equal_those_of_the_logits(
 
 
 def test_validation_has_the_same_loss_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_module, "_LOGITS_PER_CHUNK", 300 * 7)
+    monkeypatch.setattr(vocabulary_loss, "LOGITS_PER_CHUNK", 300 * 7)
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(vocab_size=300, d_model=16, num_layers=1, num_heads=2, ffn_dim=32)).eval()
     input_ids, targets = torch.randint(300, (2, 3, 11)).unbind()
@@ -45,3 +46,49 @@ def test_validation_has_the_same_loss_without_gradients(monkeypatch: pytest.Monk
     expected = -sum(log_probs[b, t, targets[b, t]] for b in range(3) for t in range(11))
     assert not found.requires_grad
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_gradients_of_large_logits_are_exact(threads: int) -> None:
+    """Logits of ±200 overflow float32 if the exponentials are not taken relative to a maximum."""
+    torch.manual_seed(0)
+    hidden = (torch.randn(13, 8) * 20).requires_grad_()
+    weight, bias = (torch.randn(101, 8) * 4).requires_grad_(), torch.randn(101, requires_grad=True)
+    targets = torch.randint(101, (13,))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = vocabulary_loss.vocabulary_loss(hidden, weight, bias, targets)
+        torch.autograd.backward(found * 0.5)
+    finally:
+        torch.set_num_threads(before)
+    gradients = [hidden.grad, weight.grad, bias.grad]
+    exact = [each.detach().double().requires_grad_() for each in (hidden, weight, bias)]
+    expected = functional.cross_entropy(exact[0] @ exact[1].t() + exact[2], targets, reduction="sum")
+    torch.autograd.backward(expected * 0.5)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    for gradient, wanted in zip(gradients, exact, strict=True):
+        assert gradient is not None and wanted.grad is not None
+        torch.testing.assert_close(gradient.double(), wanted.grad, atol=2e-4, rtol=1e-4)
+
+
+def test_the_loss_under_bf16_autocast_is_near_that_of_float32() -> None:
+    torch.manual_seed(0)
+    model = TransformerLM(ModelConfig(vocab_size=300, d_model=16, num_layers=1, num_heads=2, ffn_dim=32, dropout=0.1))
+    input_ids, targets = torch.randint(300, (2, 3, 11)).unbind()
+    model.eval()
+    exact = float(summed_loss(model, input_ids, targets).detach())
+    model.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = summed_loss(model, input_ids, targets)
+    found.backward()  # type: ignore[no-untyped-call]
+    assert float(found.detach()) == pytest.approx(exact, rel=0.02)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_gradients_can_be_computed_only_once() -> None:
+    hidden = torch.randn(3, 4, requires_grad=True)
+    loss = vocabulary_loss.vocabulary_loss(hidden, torch.randn(5, 4), torch.zeros(5), torch.tensor([0, 1, 4]))
+    torch.autograd.backward(loss, retain_graph=True)
+    with pytest.raises(RuntimeError, match="can be computed once"):
+        torch.autograd.backward(loss)

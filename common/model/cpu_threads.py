@@ -1,0 +1,73 @@
+"""Runs independent parts of a computation in threads, each of which uses one core for its operations.
+
+torch splits each operation over the cores and waits for all of them at its end. A chain of many small operations thus
+waits thousands of times per step, each time for the slowest core, and for milliseconds if another process has that
+core. With parts of the chain in threads of their own, there is one wait at the end, and the data of a part stays in the
+cache of its core.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def map_on_cores(function: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+    """Return the results of `function` for all `parts`, in their order, computed by torch's number of threads.
+
+    `function` runs without gradients and autocast. The result does not depend on timing. If parts raise, the first
+    one's exception is raised after all have ended.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(parts) == 1:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return [function(part) for part in parts]
+
+    def without_gradients(part: T) -> R:
+        with torch.no_grad():
+            return function(part)
+
+    futures = [_pool(threads).submit(without_gradients, part) for part in parts]
+    results = []
+    error: BaseException | None = None
+    for future in futures:
+        try:
+            results.append(future.result())
+        except BaseException as raised:
+            error = error or raised
+    if error is not None:
+        raise error
+    return results
+
+
+def split_evenly(count: int, parts: int) -> list[slice]:
+    """Return at most `parts` consecutive ranges of about equal size, none of them empty, which cover 0..count − 1."""
+    ends = [count * i // parts for i in range(parts + 1)]
+    return [slice(start, end) for start, end in pairwise(ends) if end > start]
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    pool = ThreadPoolExecutor(threads, "cpu-core", initializer=_use_one_core)
+    list(pool.map(_wait_for_all, [threading.Barrier(threads)] * threads))  # every thread is started
+    # torch keeps the number per thread, and the newest one also as the default of threads that start later.
+    torch.set_num_threads(threads)
+    return pool
+
+
+def _use_one_core() -> None:
+    torch.get_num_threads()  # initialises the thread's own number, which otherwise happens later and replaces it
+    torch.set_num_threads(1)
+
+
+def _wait_for_all(barrier: threading.Barrier) -> None:
+    barrier.wait()
