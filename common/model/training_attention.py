@@ -96,7 +96,7 @@ class _Attention(Function):
             d_out = grads[0][b].view(T, H, K).transpose(0, 1) * (1.0 if dropout is None else dropout.scale)
             for start, end, P, r in _each_part(T, H, probabilities[b], None if integers is None else integers[b]):
                 part = d_out[:, start:end]
-                r = None if r is None else comparable(r, P.dtype)  # converted once for two uses
+                r = comparable(r, P.dtype) if dropout is not None else r  # converted once for two uses
                 kept = P if dropout is None else zero_dropped(P, r, dropout.limit)
                 d_v[:, :end].baddbmm_(kept.transpose(1, 2), part)
                 d_p = part @ v[:, :end].transpose(1, 2)
