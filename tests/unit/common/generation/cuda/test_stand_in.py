@@ -38,20 +38,22 @@ def device(monkeypatch: pytest.MonkeyPatch) -> StandInDevice:
     return StandInDevice()
 
 
-def test_steps_and_removals_do_not_wait_for_the_device(device: StandInDevice) -> None:
+def test_joining_steps_and_leaving_do_not_wait_for_the_device(device: StandInDevice) -> None:
     with device:
         model = DecodingModel(tiny_model(gates_trained=True).to("cuda:0"))
         policy = reacting_policy().to("cuda:0")
-        settings = [kind for kind in KINDS if kind.max_tokens and kind.policy is None]
+        settings = [kind for kind in KINDS if kind.max_tokens and kind.policy is None and not kind.score_prompt]
         settings.append(GenerationSettings(max_tokens=40, gating_mode="learned", policy=policy, sample_actions=True))
         owners = list(range(len(settings)))
         prompts = [[number + 1, 5, 6] for number in owners]
         batch = StaticBatch(model, slots=len(settings), graphs=False)
-        batch.join(owners, settings, owners, prompts, prompts)
         device.waits.clear()
+        batch.join(owners[:-1], settings[:-1], owners[:-1], prompts[:-1], prompts[:-1])
+        batch.launch()
+        batch.join(owners[-1:], settings[-1:], owners[-1:], prompts[-1:], prompts[-1:])
         for _ in range(3):
+            assert torch.isfinite(batch.collect_oldest().numbers[: len(settings) - 1]).all()
             batch.launch()
-            assert torch.isfinite(batch.collect_oldest().numbers[: len(settings)]).all()
         batch.remove(owners[:6])
         batch.launch()
         assert not device.waits
