@@ -16,7 +16,7 @@ this project that called it:
   number assigned to positions that a tensor of integers selects, and a tensor on the CPU as an index.
 
 Torch's C++ code sees these tensors on the device "meta". So autocast for CUDA has no effect, kernels for CUDA are not
-run, and streams, events and graphs have to be replaced by the test. Tests in `tests/gpu` cover these on a real GPU.
+run, and a capture of a CUDA graph fails. Tests in `tests/gpu` cover these on a real GPU.
 """
 
 from __future__ import annotations
@@ -126,6 +126,9 @@ class StandInDevice(TorchDispatchMode):
             "set_rng_state_all": lambda states: None,
             "manual_seed_all": lambda seed: None,
             "is_current_stream_capturing": lambda: False,
+            "current_stream": lambda *_: None,
+            "set_stream": lambda _: None,
+            "Event": _Event,
         }
         self._patches = [mock.patch.object(torch.cuda, name, value) for name, value in cuda.items()]
         self._patches.append(mock.patch.object(torch, "Generator", _Generator))
@@ -161,7 +164,7 @@ class StandInDevice(TorchDispatchMode):
                     return parts
         if name == "is_pinned":
             return not here and self._is_pinned(args[0])
-        if name == "_pin_memory":
+        if name in ("_pin_memory", "pin_memory"):
             return self._pin(args[0].clone())
         if kwargs.pop("pin_memory", False):
             return self._pin(func(*args, **kwargs))
@@ -254,6 +257,16 @@ class StandInDevice(TorchDispatchMode):
 
 def _inner(values: Any) -> Any:
     return tree_map_only(OnDevice, lambda tensor: tensor.inner, values)
+
+
+class _Event:
+    """Replaces `torch.cuda.Event`: here, every operation is complete when it returns."""
+
+    def record(self, stream: object) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
 
 
 class _Generator:

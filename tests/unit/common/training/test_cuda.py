@@ -15,6 +15,7 @@ import pytest
 from torch import Tensor
 
 from common.config import LMConfig
+from common.metrics import names
 from common.training import preparation, pretrain
 from common.training.hooks import Outcome
 from tests.stand_in_device import MixedDevices, StandInDevice
@@ -31,6 +32,7 @@ def train(
     """Train the tiny model for `STEPS` updates, with a validation after every second one. Return hooks and waits."""
     config = make_config(
         model={"dropout": 0.0},
+        evaluation={"sample_tokens": 1, "max_batches": 1},
         training={"max_steps": STEPS, "device": device, "compile": "off", "precision": "float32"} | training,
     )
     hooks = Recorder()
@@ -48,7 +50,7 @@ def waits_of_steps(waits: Counter[str]) -> Counter[str]:
     for place, count in waits.items():
         _, function, _ = place.split(":", 2)
         by_function[function] += count
-    return Counter({name: count for name, count in by_function.items() if name not in ONCE_PER_RUN})
+    return Counter({function: count for function, count in by_function.items() if function not in ONCE_PER_RUN})
 
 
 @pytest.mark.parametrize("precision", ["float32", "fp16"])
@@ -63,9 +65,9 @@ def test_the_host_waits_once_per_update_and_once_per_validation(
 def test_losses_are_those_of_the_cpu(make_config: Callable[..., LMConfig], data_dir: Path, tmp_path: Path) -> None:
     on_cpu, _ = train(make_config, data_dir, tmp_path / "cpu", device="cpu")
     on_device, _ = train(make_config, data_dir, tmp_path / "cuda", device="cuda:0")
-    for name in ("loss", "gradient_norm", "validation_loss"):
+    for name in (names.LOSS, names.GRADIENT_NORM, names.VALIDATION_LOSS):
         assert on_device.series(name) == pytest.approx(on_cpu.series(name), rel=1e-4), name
-    assert len(on_cpu.series("loss")) == STEPS
+    assert len(on_cpu.series(names.LOSS)) == STEPS
 
 
 def test_a_planted_read_of_a_value_is_found(
@@ -106,6 +108,6 @@ def test_bfloat16_gives_losses_near_those_of_float32(
 ) -> None:
     plain, _ = train(make_config, data_dir, tmp_path / "float32", device="cpu")
     narrow, _ = train(make_config, data_dir, tmp_path / "bf16", device="cpu", precision="bf16")
-    for name in ("loss", "validation_loss"):
+    for name in (names.LOSS, names.VALIDATION_LOSS):
         assert narrow.series(name) == pytest.approx(plain.series(name), rel=0.01), name
-        assert narrow.series(name) != plain.series(name)
+        assert narrow.series(name) != plain.series(name), name

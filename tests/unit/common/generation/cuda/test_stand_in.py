@@ -20,26 +20,8 @@ from tests.unit.common.generation.cuda.recorded_graph import RecordedGraph, inst
 torch.set_num_threads(1)
 
 
-class Event:
-    """Replaces `torch.cuda.Event`: on the CPU, every operation is complete when it returns."""
-
-    def record(self, stream: object) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
-
-
-@pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> StandInDevice:
-    """Return the stand-in device, with stand-ins for events and streams."""
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: None)
-    return StandInDevice()
-
-
-def test_joining_steps_and_leaving_do_not_wait_for_the_device(device: StandInDevice) -> None:
-    with device:
+def test_joining_steps_and_leaving_do_not_wait_for_the_device() -> None:
+    with StandInDevice() as device:
         model = DecodingModel(tiny_model(gates_trained=True).to("cuda:0"))
         policy = reacting_policy().to("cuda:0")
         settings = [kind for kind in KINDS if kind.max_tokens and kind.policy is None and not kind.score_prompt]
@@ -60,11 +42,11 @@ def test_joining_steps_and_leaving_do_not_wait_for_the_device(device: StandInDev
         assert device.operations.total() > 400
 
 
-def test_texts_on_the_device_are_those_of_the_cpu(device: StandInDevice, tokenizer: tiktoken.Encoding) -> None:
+def test_texts_on_the_device_are_those_of_the_cpu(tokenizer: tiktoken.Encoding) -> None:
     settings = SETTINGS[:4]
     model = tiny_model(end_of_text_bias=9.0)
     expected = texts(DecodingEngine(DecodingModel(model)), tokenizer, settings)
-    with device:
+    with StandInDevice():
         engine = DeviceEngine(DecodingModel(tiny_model(end_of_text_bias=9.0).to("cuda:0")), slots=4, graphs=False)
         actual = texts(engine, tokenizer, settings)
     for a, b in zip(actual, expected, strict=True):
