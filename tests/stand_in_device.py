@@ -134,6 +134,7 @@ class StandInDevice(TorchDispatchMode):
         self._patches.append(mock.patch.object(torch, "Generator", _Generator))
         for patch in self._patches:
             patch.start()
+        self._precision = torch.get_float32_matmul_precision()
         self._lifts = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)  # so that `torch.tensor` copies to the device under this mode
         super().__enter__()
@@ -144,6 +145,7 @@ class StandInDevice(TorchDispatchMode):
     ) -> None:
         super().__exit__(kind, error, trace)
         torch._C._set_only_lift_cpu_tensors(self._lifts)
+        torch.set_float32_matmul_precision(self._precision)
         for patch in reversed(self._patches):
             patch.stop()
 
@@ -158,8 +160,11 @@ class StandInDevice(TorchDispatchMode):
             self.operations[name] += 1
             # In inference mode, composite operations arrive whole. Their parts have to be checked.
             if func._can_decompose() and name not in ("_to_copy", "is_pinned", "pin_memory"):
-                with self:
+                super().__enter__()
+                try:
                     parts = func.decompose(*args, **kwargs)
+                finally:
+                    super().__exit__(None, None, None)
                 if parts is not NotImplemented:
                     return parts
         if name == "is_pinned":
