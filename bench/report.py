@@ -79,12 +79,21 @@ def heading() -> str:
     )
 
 
-def main(run: Callable[[bool], list[Row]], description: str) -> None:
-    """Run the command line of one benchmark. Exit with status 1 if a row violates its bound."""
+def main(
+    run: Callable[..., list[Row]],
+    description: str,
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda _: None,
+) -> None:
+    """Run the command line of one benchmark. Exit with status 1 if a row violates its bound.
+
+    `run` gets the value of --quick, and the values of the options that `add_options` adds by their names.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print the rows as a JSON list instead of a table")
     parser.add_argument("--quick", action="store_true", help="measure less, to finish in about a minute on 2 cores")
-    arguments = parser.parse_args()
-    rows = run(arguments.quick)
-    print(json.dumps([row.as_json() for row in rows]) if arguments.json else table(rows))
+    add_options(parser)
+    options = vars(parser.parse_args())
+    as_json, quick = options.pop("json"), options.pop("quick")
+    rows = run(quick, **options)
+    print(json.dumps([row.as_json() for row in rows]) if as_json else table(rows))
     sys.exit(0 if all(row.ok for row in rows) else 1)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from common.model.transfer import to_device
+
 ABSENT = -1
 """Token id that marks a position before the start or after the end of a sequence."""
 
@@ -86,7 +88,7 @@ class TokenHistory:
         new_triple = (self.length >= 2) & ~triples.any(1)
         if active is None:
             self.tokens[self._rows, self.length] = token
-            self.seen[self._rows, token] = True
+            self.seen.scatter_(1, token[:, None], True)  # an assignment of True would wait for the device
             self.length += 1
         else:
             new_token, new_pair, new_triple = new_token & active, new_pair & active, new_triple & active
@@ -168,7 +170,8 @@ def pad(sequences: Sequence[Sequence[int]], *, device: torch.device | str = "cpu
     """
     longest = max((len(sequence) for sequence in sequences), default=0)
     padded = torch.tensor([[*s, *[0] * (max(longest, 1) - len(s))] for s in sequences], dtype=torch.long)
-    return padded.to(device), torch.tensor([len(s) for s in sequences], dtype=torch.long).to(device)
+    lengths = torch.tensor([len(s) for s in sequences], dtype=torch.long)
+    return to_device(padded, torch.device(device)), to_device(lengths, torch.device(device))
 
 
 def _distinct_ngrams(tokens: Tensor, n: int, vocab_size: int) -> Tensor:
@@ -177,8 +180,10 @@ def _distinct_ngrams(tokens: Tensor, n: int, vocab_size: int) -> Tensor:
         return torch.zeros(tokens.shape[0], dtype=torch.long, device=tokens.device)
     windows = tokens.unfold(1, n, 1)
     # Encode an n-gram as an integer in base V. For V = 50,257, V^3 is 1.3e14, far below 2^63.
-    scale = torch.tensor([vocab_size**i for i in reversed(range(n))], device=tokens.device)
-    codes = (windows * scale).sum(-1).masked_fill((windows == ABSENT).any(-1), ABSENT)
+    codes = windows[..., 0]
+    for position in range(1, n):
+        codes = codes * vocab_size + windows[..., position]
+    codes = codes.masked_fill((windows == ABSENT).any(-1), ABSENT)
     ordered = codes.sort(dim=1).values
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]

@@ -84,7 +84,7 @@ def build_observations(
     B, device = logits.shape[0], hidden.device
     entropy = _entropy(logits)
     n = history.length
-    length = torch.as_tensor(episode_length, device=device).clamp(min=1)
+    length = episode_length.clamp(min=1) if isinstance(episode_length, Tensor) else max(episode_length, 1)
     window = history.recent(RECENT)
     present = window != ABSENT
     alike = window[:, :, None] == window[:, None, :]

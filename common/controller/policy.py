@@ -10,6 +10,7 @@ original can load each other's `state_dict`. Training is in `common.rl`, loading
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -217,7 +218,7 @@ class GatingPolicy(nn.Module):
                 (a - 1.0) * torch.digamma(a) + (b - 1.0) * torch.digamma(b) - (total - 2.0) * torch.digamma(total)
             )
             return (normaliser - digammas).sum(-1)
-        nodes, weights = _hermite(output.first)
+        nodes, weights = _hermite(output.first.device, output.first.dtype)
         u = output.first[..., None] + output.second.exp()[..., None] * nodes
         log_slope = (weights * (logsigmoid(u) + logsigmoid(-u))).sum(-1)
         return (0.5 * math.log(2.0 * math.pi * math.e) + output.second + log_slope).sum(-1)
@@ -233,8 +234,10 @@ def _output_layer(head: nn.Sequential) -> nn.Linear:
     return layer
 
 
-def _hermite(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return nodes and weights of the quadrature E[f(x)], x ~ N(0, 1), on the device of `like`."""
+@cache
+@torch.inference_mode(False)  # the result is also used where gradients are computed
+def _hermite(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights of the quadrature E[f(x)], x ~ N(0, 1). They are sent to each device only once."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
-    scale = math.sqrt(2.0 * math.pi)
-    return like.new_tensor(nodes.tolist()), like.new_tensor((weights / scale).tolist())
+    scaled = weights / math.sqrt(2.0 * math.pi)
+    return torch.tensor(nodes, dtype=dtype, device=device), torch.tensor(scaled, dtype=dtype, device=device)

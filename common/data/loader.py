@@ -47,6 +47,7 @@ class ChunkLoader:
         self.position = 0
         self._chunks = tokens[: self.num_chunks * (self.length + 1)].reshape(self.num_chunks, self.length + 1)
         self._order = self._epoch_order()
+        self._prefetched: Batch | None = None
 
     def next_batch(self) -> Batch:
         """Return the next micro-batch. The last one of an epoch may be smaller; after it a new epoch begins."""
@@ -54,9 +55,15 @@ class ChunkLoader:
             self.epoch += 1
             self.position = 0
             self._order = self._epoch_order()
-        chosen = self._order[self.position : self.position + self.batch_size]
-        self.position += len(chosen)
-        return self._batch(chosen)
+        batch = self._prefetched or self._read()
+        self._prefetched = None
+        self.position += len(batch[0])
+        return batch
+
+    def prefetch(self) -> None:
+        """Read the next micro-batch of the epoch in advance. `next_batch` will return it; the position stays."""
+        if self._prefetched is None and self.position < self.num_chunks:
+            self._prefetched = self._read()
 
     def batches(self) -> Iterator[Batch]:
         """Iterate once over all chunks in stream order, for validation. The position does not change."""
@@ -83,6 +90,10 @@ class ChunkLoader:
         self.epoch = int(state["epoch"])
         self.position = int(state["position"])
         self._order = self._epoch_order()
+        self._prefetched = None
+
+    def _read(self) -> Batch:
+        return self._batch(self._order[self.position : self.position + self.batch_size])
 
     def _epoch_order(self) -> npt.NDArray[np.int64]:
         if not self.shuffle:

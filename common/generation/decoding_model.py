@@ -24,6 +24,7 @@ from common.generation.cpu.per_row_attention import attend_per_row, attend_promp
 from common.generation.cpu.single_sequence import SingleSequenceDecoder
 from common.generation.slot_cache import SlotCache
 from common.model import DynamicGate, TransformerLM
+from common.model.transfer import to_device
 
 
 class PackedWeights(NamedTuple):
@@ -112,7 +113,7 @@ class DecodingModel:
     @torch.inference_mode()
     def last_logits(self, states: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
         """Return the results of `prefill` for states (n, T, D) that `prefill_states` returned."""
-        ends = torch.tensor([length - 1 for length in lengths], device=states.device)
+        ends = to_device(torch.tensor([length - 1 for length in lengths]), states.device)
         hidden = layer_norm(states[torch.arange(len(lengths), device=states.device), ends], *self._final_norm)
         return self._head(hidden), hidden
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from common.generation.cpu.huge_pages import untouched_zeros
+from common.model.transfer import to_device
 
 
 class NextPositions(NamedTuple):
@@ -90,13 +91,16 @@ class SlotCache:
     def copy_slots(self, first: int, sources: list[int], length: int) -> None:
         """Copy the first `length` positions of the slots `sources` to slots first, first+1, …"""
         end = first + len(sources)
-        self.keys[:, first:end, :, :length] = self.keys[:, sources, :, :length]
-        self.values[:, first:end, :, :length] = self.values[:, sources, :, :length]
+        at = to_device(torch.tensor(sources), self.keys.device)
+        self.keys[:, first:end, :, :length] = self.keys[:, at, :, :length]
+        self.values[:, first:end, :, :length] = self.values[:, at, :, :length]
 
     def set_lengths(self, first: int, lengths: list[int]) -> None:
         """Set the numbers of positions of slots first, first+1, …; a slot that was not in use is in use afterwards."""
         self.lengths[first : first + len(lengths)] = lengths
-        self._device_lengths[first : first + len(lengths)] = torch.tensor(lengths)
+        self._device_lengths[first : first + len(lengths)] = to_device(
+            torch.tensor(lengths), self._device_lengths.device
+        )
 
     def max_next_position(self) -> int:
         """Return the next position of the longest sequence. Raises ValueError when its slot is full."""

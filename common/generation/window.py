@@ -17,6 +17,7 @@ from torch import Tensor
 from common.generation.decoding_model import DecodingModel
 from common.generation.prompt_scores import PromptScore, score_prompt
 from common.generation.slot_cache import SlotCache
+from common.model.transfer import to_device
 
 PREFILL_TOKENS = 4096
 """Largest number of prompt tokens, with padding, in one forward pass. More prompts are prefilled in several passes."""
@@ -76,7 +77,8 @@ class Window:
         existing = self.logits[:base], self.hidden[:base]
         (logits, hidden), scores = self._prefill_in_parts(base, list(index_by_prompt), to_score)
         if len(index_by_prompt) < len(prompts):
-            logits, hidden = logits[sources], hidden[sources]
+            at = to_device(torch.tensor(sources), self.model.device)
+            logits, hidden = logits[at], hidden[at]
             lengths = [len(tokens) for tokens in self._tokens[base:]]
             self._cache.copy_slots(base, [base + source for source in sources], max(lengths))
             self._cache.set_lengths(base, lengths)
@@ -141,7 +143,7 @@ class Window:
 
     def _prefill(self, first: int, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         ids, lengths = _padded(prompts)
-        return self.model.prefill(ids.to(self.model.device), lengths, self._cache, first)
+        return self.model.prefill(to_device(ids, self.model.device), lengths, self._cache, first)
 
     def _prefill_and_score(
         self,
@@ -152,7 +154,7 @@ class Window:
     ) -> tuple[Tensor, Tensor]:
         """Prefill as `_prefill` does and append the prompts' scores to `scores`."""
         ids, lengths = _padded(prompts)
-        states = self.model.prefill_states(ids.to(self.model.device), lengths, self._cache, first)
+        states = self.model.prefill_states(to_device(ids, self.model.device), lengths, self._cache, first)
         for prompt_states, tokens, alternatives in zip(states, prompts, to_score, strict=True):
             scored = (
                 None if alternatives is None else score_prompt(self.model.project, prompt_states, tokens, alternatives)

@@ -17,6 +17,7 @@ from torch import Tensor
 from common.config import RLConfig
 from common.controller import TokenHistory, build_observations, pad
 from common.model import TransformerLM
+from common.model.transfer import to_device
 from common.rl.decoder import Decoder
 from common.rl.statistics import NgramStatistics
 
@@ -152,8 +153,8 @@ class DecodingEnvironment:
 
     @torch.no_grad()
     def _prefill(self, chosen: Tensor) -> _PromptPool:
-        lengths = self._lengths[chosen].to(self.device)
-        prompts = self._prompts[chosen].to(self.device)
+        lengths = to_device(self._lengths[chosen], self.device)
+        prompts = to_device(self._prompts[chosen], self.device)
         count, longest = prompts.shape
         cache = self.model.new_cache(count, capacity=longest)
         logits, hidden = self.model.prefill(prompts, cache, lengths)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import require_finite
+from common.model.transfer import to_device
 
 
 class ActorCritic(Protocol):
@@ -139,7 +140,7 @@ def ppo_update(
     updates = 0
     parameters = list(policy.parameters())
     for _ in range(epochs):
-        order = torch.randperm(len(batch), generator=generator).to(batch.observation.device)
+        order = to_device(torch.randperm(len(batch), generator=generator), batch.observation.device)
         for index in torch.split(order, minibatch_size):
             losses = ppo_losses(
                 policy, batch.take(index), clip_range=clip_range, value_coef=value_coef, entropy_coef=entropy_coef

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from common.controller import GatingPolicy
+from common.model.transfer import to_device
 from common.rl.environment import DecodingEnvironment
 from common.rl.gae import gae
 from common.rl.ppo import PPOBatch, standardise
@@ -94,7 +95,7 @@ def collect_rollout(
     stacked = {name: torch.stack(tensors) for name, tensors in columns.items()}
     next_observation = stacked.pop("next_observation")
     next_value = policy(next_observation.flatten(0, 1)).value.view(steps, -1)
-    reward = stacked["components"] @ torch.tensor(list(weights), device=next_observation.device)
+    reward = stacked["components"] @ to_device(torch.tensor(list(weights)), next_observation.device)
     return Rollout(**stacked, next_value=next_value, reward=reward)
 
 

@@ -24,6 +24,7 @@ from common.files import write_atomic, write_json
 from common.generation import DecodingModel, generate
 from common.metrics import names
 from common.model import TransformerLM
+from common.model.transfer import to_device
 from common.training.device import ComputeConfig
 from common.training.loss import summed_loss
 from tidal_client.vocabulary import GatingMode
@@ -57,7 +58,8 @@ def validation_loss(
             for input_ids, targets in islice(loader.batches(), config.max_batches):
                 if not keep_going():
                     return None
-                total += summed_loss(model, input_ids.to(compute.device), targets.to(compute.device)).double()
+                loss = summed_loss(model, to_device(input_ids, compute.device), to_device(targets, compute.device))
+                total += loss.double()
                 positions += targets.numel()
     finally:
         model.train(was_training)

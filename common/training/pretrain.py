@@ -20,6 +20,7 @@ from torch import Tensor
 from common.config.lm import LMConfig
 from common.errors import DivergedError, StorageError, require_finite
 from common.metrics import names
+from common.model.transfer import to_device
 from common.training.disk_wait import StoppedWaiting, wait_at_boundary
 from common.training.divergence import withdraw_and_explain
 from common.training.evaluation import validation_loss, validation_values
@@ -123,6 +124,8 @@ class _Update(NamedTuple):
 def _take_step(run: PretrainingRun) -> _Update | None:
     """Take one optimiser step. Return None if a stop request arrived before all micro-batches were computed.
 
+    The host waits for the device once, after all micro-batches are launched.
+
     Raises DivergedError, before any weight changes, if loss or gradient norm are not finite.
     """
     state, training = run.state, run.config.training
@@ -139,13 +142,14 @@ def _take_step(run: PretrainingRun) -> _Update | None:
         modulation = _random_modulation(len(input_ids), training.modulation_fraction)
         with run.compute.autocast():
             loss = run.loss(
-                input_ids.to(run.compute.device),
-                targets.to(run.compute.device),
-                None if modulation is None else modulation.to(run.compute.device),
+                to_device(input_ids, run.compute.device),
+                to_device(targets, run.compute.device),
+                None if modulation is None else to_device(modulation, run.compute.device),
             )
         loss = loss / tokens
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         mean_loss += loss.detach()
+    state.loader.prefetch()  # so that the corpus is read while the device computes
     rate = warmup_cosine_rate(
         state.counters.step,
         run.total_steps,

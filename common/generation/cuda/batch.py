@@ -213,7 +213,7 @@ class StaticBatch:
         used = {slot.settings.policy for slot in self._slots.values()}
         self._policies = {policy: number for policy, number in self._policies.items() if policy in used}
         if to_deactivate:
-            self._state.tokens_remaining[self._state.send(to_deactivate)] = 0
+            self._state.tokens_remaining.index_fill_(0, self._state.send(to_deactivate), 0)
         if self._slots and _next_power_of_two(max(self._slots) + 1) > _next_power_of_two(len(self._slots)):
             self._compact()
 

@@ -20,6 +20,7 @@ from common.generation.sampling.noise import STREAMS, row_noise
 from common.generation.settings import MAX_TOP_LOG_PROBS, GenerationSettings
 from common.generation.slot_cache import SlotCache
 from common.generation.slot_states import COLUMNS, MODULATION, SPANS, candidate_filter, parameter_columns
+from common.model.transfer import to_device
 from tidal_client.vocabulary import GatingMode
 
 FILTERS = {CandidateFilter.TOP_K: 0, CandidateFilter.TOP_P: 1, CandidateFilter.FULL_DISTRIBUTION: 2}
@@ -132,11 +133,11 @@ class StaticState:
         self.gated[at] = self.send([mode is not GatingMode.NONE for mode in modes], torch.bool)
         self.sample_actions[at] = self.send([slot_settings.sample_actions for slot_settings in settings], torch.bool)
         self.tokens_remaining[at] = self.send([slot_settings.max_tokens for slot_settings in settings])
-        self.steps[at] = 0
-        self.previous_modulation[at] = 0.0
+        self.steps.index_fill_(0, at, 0)
+        self.previous_modulation.index_fill_(0, at, 0.0)
         if self.logit_adjustments is not None and self.generated is not None:
-            self.logit_adjustments[at] = 0.0
-            self.generated[at] = False
+            self.logit_adjustments.index_fill_(0, at, 0.0)
+            self.generated.index_fill_(0, at, False)
             penalties = [
                 [slot_settings.presence_penalty, slot_settings.frequency_penalty] for slot_settings in settings
             ]
@@ -157,8 +158,8 @@ class StaticState:
         the result NaN.
         """
         at, n, T = self.send(slots), len(slots), max(lengths)
-        self.keys[:, at, :, T:] = 0.0
-        self.values[:, at, :, T:] = 0.0
+        self.keys[:, :, :, T:].index_fill_(1, at, 0.0)
+        self.values[:, :, :, T:].index_fill_(1, at, 0.0)
         self.keys[:, at, :, :T] = cache.keys[:, :n, :, :T]
         self.values[:, at, :, :T] = cache.values[:, :n, :, :T]
         self.cache_lengths[at] = self.send(lengths)
@@ -171,7 +172,7 @@ class StaticState:
             tensor[target] = tensor[source]
         for tensor in (self.keys, self.values, self.noise):
             tensor[:, target] = tensor[:, source]
-        self.tokens_remaining[source] = 0
+        self.tokens_remaining.index_fill_(0, source, 0)
 
     def grow(self, model: DecodingModel, slots: int, capacity: int) -> StaticState:
         """Return a larger state whose first slots are copies of the slots of this state."""
@@ -190,10 +191,7 @@ class StaticState:
 
     def send(self, values: Sequence[object], dtype: torch.dtype = torch.int64) -> Tensor:
         """Copy numbers of the host to a tensor on the device and return it, without waiting for the device."""
-        tensor = torch.tensor(values, dtype=dtype)
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor
+        return to_device(torch.tensor(values, dtype=dtype), self.device)
 
     def _slot_tensors(self) -> list[Tensor]:
         """Return all tensors whose first dimension is the slot."""
