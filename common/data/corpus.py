@@ -35,6 +35,8 @@ BATCH_DOCUMENTS = 8192
 """Largest number of documents that are tokenised as one batch."""
 BATCH_CHARACTERS = 1 << 22
 """Number of characters after which a batch ends even if it has fewer documents. Two batches are in memory at a time."""
+REPORT_DOCUMENTS = 512
+"""Number of documents after which the progress is reported."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,11 @@ def _build(
                     else:
                         split = "train" if part is train else "validation"
                     writers[split].add(document)
-                done += len(texts)
-                progress("tokenise", done, total)
+                    done += 1
+                    if done % REPORT_DOCUMENTS == 0:
+                        progress("tokenise", done, total)
+                if done % REPORT_DOCUMENTS:
+                    progress("tokenise", done, total)
     finally:
         for writer in writers.values():
             writer.close()
