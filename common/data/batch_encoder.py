@@ -34,7 +34,7 @@ Ids = npt.NDArray[np.uint32]
 SMALL_CHARACTERS = 1 << 20
 """Number of characters after which gigatoken is loaded, which takes a second. Batches before that use tiktoken, which
 encodes eight million characters in a second."""
-KNOWN_WORDS_BYTES = min(512, 128 * (os.cpu_count() or 1)) << 20
+KNOWN_WORDS_BYTES = min(512, 64 * (os.cpu_count() or 1)) << 20
 """Growth of this process after which gigatoken is loaded again. It remembers words per core, and version 0.10 has no
 limit for that: 1 MB of text without repetitions takes 6.5 MB."""
 _ASCII = bytes(range(128))
