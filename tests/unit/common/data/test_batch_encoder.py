@@ -58,7 +58,7 @@ def test_every_character_gets_the_ids_of_tiktoken(encoder: BatchEncoder) -> None
     characters = [chr(code) for code in codes]
     plain = [character for character in characters if is_plain(character)]
     assert len(plain) > 140_000  # Unicode 14, the version of Python 3.11, has 144,697 assigned characters
-    # Whether a character joins a letter, a digit or a space before it tells its class: letter, digit, space or other.
+    # Whether a character joins a letter, a digit or a space before it shows its class: letter, digit, space or other.
     around = [f"a{one}1{one} {one}" for one in plain]
     require_same(encoder, ["".join(around[start : start + 500]) for start in range(0, len(around), 500)])
     others = [one for one in characters if not is_plain(one)][::97]
