@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from common.config.lm import DataConfig
+from common.data.batch_encoder import BatchEncoder, Ids
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
 from common.data.token_cache import Offsets, Split, SplitWriter, TokenCache, Tokens, move_tail, open_cache
-from common.data.tokenizer import END_OF_TEXT_ID, load_tokenizer
+from common.data.tokenizer import END_OF_TEXT_ID
 from common.datasets import is_hub_name
 from common.errors import DataError
 
@@ -34,12 +31,12 @@ Progress = Callable[[str, int, int | None], None]
 The activity "fetch" is reported once before a call of Hugging Face's library, which may take hours without further
 reports. "wait" (another process builds the cache, or files are hashed) and "tokenise" are reported frequently.
 """
-BATCH_DOCUMENTS = 512
+BATCH_DOCUMENTS = 8192
 """Largest number of documents that are tokenised as one batch."""
-BATCH_CHARACTERS = 1 << 21
-"""Number of characters after which a batch ends even if it has fewer documents."""
-THREADS = min(8, os.cpu_count() or 1)
-"""Number of threads that tokenise."""
+BATCH_CHARACTERS = 1 << 22
+"""Number of characters after which a batch ends even if it has fewer documents. Two batches are in memory at a time."""
+REPORT_DOCUMENTS = 512
+"""Number of documents after which the progress is reported."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +127,11 @@ def _build(
                     else:
                         split = "train" if part is train else "validation"
                     writers[split].add(document)
-                done += len(texts)
-                progress("tokenise", done, total)
+                    done += 1
+                    if done % REPORT_DOCUMENTS == 0:
+                        progress("tokenise", done, total)
+                if done % REPORT_DOCUMENTS:
+                    progress("tokenise", done, total)
     finally:
         for writer in writers.values():
             writer.close()
@@ -149,16 +149,18 @@ def _build(
         )
 
 
-def _tokenised(documents: Iterator[str]) -> Iterator[tuple[list[str], list[npt.NDArray[np.uint32]]]]:
-    encoding = load_tokenizer()
-
-    def encode(text: str) -> npt.NDArray[np.uint32]:
-        return np.asarray(encoding.encode_to_numpy(text, disallowed_special=()), dtype=np.uint32)
-
-    # tiktoken releases the interpreter lock, so threads run in parallel.
-    with ThreadPoolExecutor(THREADS) as pool:
+def _tokenised(documents: Iterator[str]) -> Iterator[tuple[list[str], list[Ids]]]:
+    """Yield batches of documents with their ids. While the caller stores a batch, the next one is encoded."""
+    encoder = BatchEncoder()
+    waiting: tuple[list[str], Future[list[Ids]]] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
         while batch := _batch(documents):
-            yield batch, list(pool.map(encode, batch))
+            following = batch, pool.submit(encoder.encode, batch)
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = following
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
 
 
 def _batch(documents: Iterator[str]) -> list[str]:
