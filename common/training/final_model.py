@@ -14,10 +14,9 @@ from common.data import Corpus
 from common.training.disk_wait import write_when_disk_has_space
 from common.training.evaluation import (
     RESULTS_FILE,
+    Validation,
     generate_samples,
-    perplexity,
-    validation_loss,
-    validation_values,
+    validate,
     write_results,
 )
 from common.training.hooks import TrainingHooks
@@ -47,14 +46,15 @@ def write_final_model(
         return keep_going()
 
     counters = state.counters
-    loss = counters.validation_loss if counters.validated_step == counters.step > 0 else None
-    if loss is None:
-        loss = validation_loss(
+    validation = _newest_validation(state)
+    if validation is None:
+        validation = validate(
             state.model, corpus.validation, config.evaluation, state.compute, keep_going=keep_validating
         )
-        if loss is None:
+        if validation is None:
             return False
-        hooks.report_metrics("metrics", counters.step, validation_values(loss))
+        hooks.report_metrics("metrics", counters.step, validation.metrics())
+    loss = validation.loss
     state.writer.prune()  # the finite loss shows that the last checkpoint is usable
     samples = generate_samples(state.model, config.evaluation)
     if not keep_going():
@@ -74,8 +74,7 @@ def write_final_model(
         write_when_disk_has_space(hooks, partial(manager.record_best, newest))
     results = {
         "model": f"{stem}.safetensors",
-        "validation_loss": loss,
-        "perplexity": perplexity(loss),
+        **validation.results(),
         "initial_validation_loss": counters.initial_validation_loss,
         "best_validation_loss": min(loss, counters.best_validation_loss or loss),
         "steps": counters.step,
@@ -89,3 +88,12 @@ def write_final_model(
     write_when_disk_has_space(hooks, partial(write_results, directory, results))
     hooks.artifact_saved(RESULTS_FILE, "evaluation")
     return True
+
+
+def _newest_validation(state: TrainingState) -> Validation | None:
+    """Return the result of a validation after the last step; None if there was none, or it lacks a number."""
+    counters = state.counters
+    loss, bits_per_byte = counters.validation_loss, counters.validation_bits_per_byte
+    if loss is None or bits_per_byte is None or counters.validated_step != counters.step or counters.step == 0:
+        return None
+    return Validation(loss, bits_per_byte)

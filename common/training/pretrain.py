@@ -22,7 +22,7 @@ from common.errors import DivergedError, StorageError, require_finite
 from common.metrics import names
 from common.training.disk_wait import StoppedWaiting, wait_at_boundary
 from common.training.divergence import withdraw_and_explain
-from common.training.evaluation import validation_loss, validation_values
+from common.training.evaluation import validate
 from common.training.final_checkpoint import save_finished_state, try_final_checkpoint
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
@@ -200,12 +200,14 @@ def _report_progress(run: PretrainingRun) -> None:
 def _report(run: PretrainingRun, update: _Update, steps_per_second: float) -> None:
     counters, training = run.state.counters, run.config.training
     sequences = min(training.effective_batch_size, run.state.loader.num_chunks)
+    tokens_per_second = steps_per_second * sequences * run.state.loader.length
     values = {
         names.LOSS: update.loss,
         names.LEARNING_RATE: update.learning_rate,
         names.GRADIENT_NORM: update.gradient_norm,
         names.STEPS_PER_SECOND: steps_per_second,
-        names.TOKENS_PER_SECOND: steps_per_second * sequences * run.state.loader.length,
+        names.TOKENS_PER_SECOND: tokens_per_second,
+        names.BYTES_PER_SECOND: tokens_per_second * run.corpus.train_bytes / len(run.corpus.train),
         names.TOKENS_SEEN: float(counters.tokens_seen),
         names.EPOCH: run.state.epochs_done,
     }
@@ -236,11 +238,13 @@ def _validate(run: PretrainingRun) -> bool:
         phase.heartbeat()
         return run.hooks.requested_stop() is None
 
-    loss = validation_loss(run.state.model, run.corpus.validation, evaluation, run.compute, keep_going=keep_going)
-    if loss is None:
+    validation = validate(run.state.model, run.corpus.validation, evaluation, run.compute, keep_going=keep_going)
+    if validation is None:
         return False
     run.hooks.phase("training")
+    loss = validation.loss
     counters.validated_step, counters.validation_loss = counters.step, loss
+    counters.validation_bits_per_byte = validation.bits_per_byte
     if initial:
         counters.initial_validation_loss = loss
     best = not initial and (
@@ -251,7 +255,7 @@ def _validate(run: PretrainingRun) -> bool:
     elif not initial:
         counters.validations_without_gain += 1
     run.state.mark()
-    run.hooks.report_metrics("metrics", counters.step, validation_values(loss))
+    run.hooks.report_metrics("metrics", counters.step, validation.metrics())
     if best:
         run.state.save_in_background(validation_loss=loss)
     return True

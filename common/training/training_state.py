@@ -40,6 +40,8 @@ class TrainingCounters:
     """Step of the newest validation; -1 before the first one."""
     validation_loss: float | None = None
     """Loss of the newest validation, in nats; None if unknown."""
+    validation_bits_per_byte: float | None = None
+    """Bits per byte of the newest validation; None if unknown, for example in a checkpoint of an older version."""
     initial_validation_loss: float | None = None
     """Validation loss before the first step, in nats; None if unknown."""
     best_validation_loss: float | None = None
@@ -180,6 +182,7 @@ class TrainingState(Resumable):
                 "model": self.model.config.model_dump(mode="json"),
                 "gates_trained": self.model.gates_trained,
                 "validation_loss": counters["validation_loss"],
+                "bits_per_byte": counters["validation_bits_per_byte"],
                 "finished": counters["finished"],
             },
             score=score,

@@ -224,7 +224,10 @@ def get_config(experiment_id: str, session: SessionDep, context: ContextDep) -> 
 
 @router.get("/{experiment_id}/evaluation", summary="Show the evaluation", responses=problem_responses(404, 507))
 def get_evaluation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
-    """Returns perplexity and samples. Answers 404 until the job has written these results."""
+    """Returns validation loss, perplexity, bits per byte and samples.
+
+    Answers 404 until the job has written these results.
+    """
     experiments.find_experiment(session, experiment_id)
     return experiments.read_result(context.store, experiment_id, experiments.EVALUATION_FILE)
 
