@@ -28,7 +28,7 @@ from common.config.lm import EvaluationConfig
 from common.data import ChunkLoader, text_bytes
 from common.errors import require_finite
 from common.files import write_atomic, write_json
-from common.generation import DecodingModel, generate
+from common.generation import DecodingModel, FinishReason, generate
 from common.metrics import names
 from common.model import TransformerLM
 from common.training.device import ComputeConfig
@@ -104,28 +104,32 @@ def validate(
     )
 
 
-def generate_samples(model: TransformerLM, config: EvaluationConfig) -> list[dict[str, Any]]:
+def generate_samples(
+    model: TransformerLM, config: EvaluationConfig, *, cancelled: Callable[[], bool] = lambda: False
+) -> list[dict[str, Any]] | None:
     """Generate a continuation of each configured prompt without gating, with the same seeds at every call.
 
     Each entry has the keys "prompt", "generated" (the continuation as text) and "tokens" (the number of generated
-    tokens).
+    tokens). `cancelled` is called before every token; when it returns True, the result is None.
     """
     packed = DecodingModel(model)
-    return [_sample(packed, prompt, number, config) for number, prompt in enumerate(config.prompts)]
-
-
-def _sample(model: DecodingModel, prompt: str, number: int, config: EvaluationConfig) -> dict[str, Any]:
-    generation = generate(
-        model,
-        prompt,
-        max_tokens=config.sample_tokens,
-        gating_mode=GatingMode.NONE,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        repetition_penalty=config.repetition_penalty,
-        seed=SAMPLE_SEED + number,
-    )
-    return {"prompt": prompt, "generated": generation.text, "tokens": len(generation.token_ids)}
+    samples: list[dict[str, Any]] = []
+    for number, prompt in enumerate(config.prompts):
+        generation = generate(
+            packed,
+            prompt,
+            max_tokens=config.sample_tokens,
+            gating_mode=GatingMode.NONE,
+            temperature=config.temperature,
+            top_k=config.top_k,
+            repetition_penalty=config.repetition_penalty,
+            seed=SAMPLE_SEED + number,
+            cancelled=cancelled,
+        )
+        if generation.finish_reason is FinishReason.CANCELLED:
+            return None
+        samples.append({"prompt": prompt, "generated": generation.text, "tokens": len(generation.token_ids)})
+    return samples
 
 
 def write_results(directory: Path, results: dict[str, Any]) -> Path:

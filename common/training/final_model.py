@@ -21,6 +21,7 @@ from common.training.evaluation import (
 )
 from common.training.hooks import TrainingHooks
 from common.training.loading import LongPhase
+from common.training.sample_history import SampleHistory
 from common.training.training_state import TrainingState
 
 
@@ -31,11 +32,12 @@ def write_final_model(
     directory: Path,
     hooks: TrainingHooks,
     *,
+    samples: SampleHistory,
     keep_going: Callable[[], bool],
 ) -> bool:
     """Evaluate, then write `{name}_v{version}.pth` (raw state dict), `.safetensors` and, last, the evaluation results.
 
-    Return False, with nothing written, when `keep_going` returned False during the validation. Waits while the disk is
+    Return False, with nothing written, when `keep_going` returned False during the evaluation. Waits while the disk is
     full. Raises StoppedWaiting on a stop request during that wait, StorageError for any other error of the disk, and
     DivergedError, with nothing written, when validation loss or weights are not finite.
     """
@@ -56,8 +58,8 @@ def write_final_model(
         hooks.report_metrics("metrics", counters.step, validation.metrics())
     loss = validation.loss
     state.writer.prune()  # the finite loss shows that the last checkpoint is usable
-    samples = generate_samples(state.model, config.evaluation)
-    if not keep_going():
+    texts = generate_samples(state.model, config.evaluation, cancelled=lambda: not keep_validating())
+    if texts is None or not keep_going():
         return False
     hooks.wait_while_suspended()
     hooks.offer_checkpoint(None)
@@ -72,6 +74,7 @@ def write_final_model(
     if best is None or loss <= best.value:
         newest = BestCheckpoint(f"{stem}.safetensors", "validation loss", loss, counters.step)
         write_when_disk_has_space(hooks, partial(manager.record_best, newest))
+    samples.add(counters.step, texts)
     results = {
         "model": f"{stem}.safetensors",
         **validation.results(),
@@ -82,7 +85,7 @@ def write_final_model(
         "training_seconds": counters.seconds,
         "corpus": corpus.description,
         "device": str(state.compute.device),
-        "samples": samples,
+        "samples": texts,
         "created_at": datetime.now(UTC).isoformat(),
     }
     write_when_disk_has_space(hooks, partial(write_results, directory, results))

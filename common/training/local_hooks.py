@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from common.disk import DiskReserve, Shortage
-from common.metrics import MetricsWriter, names
+from common.metrics import EventFile, MetricsWriter, names
 from common.training.disk_hooks import DiskHooks
 from common.training.hooks import SavedCheckpoint, StopRequest
 from tidal_client.vocabulary import WAITING_FOR_DISK
@@ -39,7 +39,10 @@ _PRINTED = {
 
 
 class LocalHooks(DiskHooks):
-    """Hooks of a local training, used as a context manager; `directory` is the experiment's folder."""
+    """Hooks of a local training, used as a context manager; `directory` is the experiment's folder.
+
+    With `tensorboard`, metrics are also written as TensorBoard event files.
+    """
 
     def __init__(
         self,
@@ -48,8 +51,12 @@ class LocalHooks(DiskHooks):
         attempt: int = 1,
         console: Console | None = None,
         reserve: DiskReserve | None = None,
+        tensorboard: bool = False,
     ) -> None:
-        super().__init__(reserve, MetricsWriter(directory, None, directory.name, "local", attempt))
+        event_file = EventFile(directory, attempt) if tensorboard else None
+        super().__init__(
+            reserve, MetricsWriter(directory, None, directory.name, "local", attempt, event_file=event_file)
+        )
         self.console = console or Console()
         self._attempt = attempt
         self._phase = "starting"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from common.training.final_checkpoint import save_finished_state, try_final_chec
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
 from common.training.loading import LongPhase, StoppedWhileLoading
+from common.training.loss_spikes import LossSpike
 from common.training.lr_schedule import warmup_cosine_rate
 from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
 from common.training.preparation import PretrainingRun, prepare_pretraining
@@ -94,6 +96,8 @@ def _train(run: PretrainingRun) -> None:
             return
         if counters.validations_without_gain >= training.patience:
             run.hooks.event("early_stop", step=counters.step, validation_loss=counters.best_validation_loss)
+            return
+        if run.samples.is_due(counters.step) and not _sample(run):
             return
         update = _take_step(run)
         if update is None:
@@ -167,14 +171,20 @@ def _take_step(run: PretrainingRun) -> _Update | None:
         run.overflowing_since = state.counters.step
     run.hooks.wait_while_suspended()
 
+    spike: LossSpike | None = None
+
     def update() -> None:
+        nonlocal spike
         if gradients_finite:
             take_step(state.optimizer, state.scaler)
         else:
             skip_step(state.optimizer, state.scaler, norm_value)
         state.counters.seconds = run.seconds
+        spike = state.losses.add(loss_value)
 
     state.take_step(update, tokens)
+    if spike is not None:
+        run.hooks.event("loss_spike", step=state.counters.step, **asdict(spike))
     return _Update(loss_value, norm_value, rate)
 
 
@@ -261,6 +271,13 @@ def _validate(run: PretrainingRun) -> bool:
     return True
 
 
+def _sample(run: PretrainingRun) -> bool:
+    """Generate and store sample texts. Return False if a stop request interrupted it."""
+    return run.samples.generate(
+        run.state.model, run.state.counters.step, keep_going=lambda: run.hooks.requested_stop() is None
+    )
+
+
 def _save_when_due(run: PretrainingRun) -> None:
     """If a checkpoint is due, save the state after the last step in the background.
 
@@ -315,7 +332,13 @@ def _finish(run: PretrainingRun, directory: Path) -> bool:
     try:
         _save_finished(run)
         return write_final_model(
-            run.state, run.config, run.corpus, directory, run.hooks, keep_going=lambda: run.early_stop_request() is None
+            run.state,
+            run.config,
+            run.corpus,
+            directory,
+            run.hooks,
+            samples=run.samples,
+            keep_going=lambda: run.early_stop_request() is None,
         )
     except StoppedWaiting as stop:
         run.stopped_by = stop.request

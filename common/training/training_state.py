@@ -20,6 +20,7 @@ from common.data import ChunkLoader
 from common.errors import CheckpointError, DataError
 from common.model import TransformerLM
 from common.training.device import ComputeConfig
+from common.training.loss_spikes import LossStatistics
 from common.training.random_state import capture_random_state, restore_random_state
 from common.training.resumable import Resumable, environment_differences
 
@@ -76,6 +77,7 @@ class TrainingState(Resumable):
         self.loader = loader
         self.compute = compute
         self.counters = TrainingCounters()
+        self.losses = LossStatistics()
         self._corpus_digest = corpus_digest
         self.mark()
 
@@ -123,8 +125,8 @@ class TrainingState(Resumable):
         """Load a checkpoint. Return the reasons why training cannot continue bit-exactly from it, if any.
 
         `own` is False for a checkpoint of another experiment. The state is then written again as a checkpoint of this
-        experiment, and the flag `finished`, the training time and `validations_without_gain` are reset. Raises
-        CheckpointError if the checkpoint is damaged or does not fit the model.
+        experiment, and the flag `finished`, the training time, `validations_without_gain` and the running mean of the
+        loss are reset. Raises CheckpointError if the checkpoint is damaged or does not fit the model.
         """
         weights, state = self.writer.manager.load(info, self.compute.device)
         try:
@@ -132,6 +134,7 @@ class TrainingState(Resumable):
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.counters = TrainingCounters(**{name: _none_if_nan(value) for name, value in state["counters"].items()})
+            self.losses.load_state_dict(state.get("losses") if own else None)
             reasons = environment_differences(state["environment"], self._environment())
             reasons += self._restore_position(state)
             if not restore_random_state(state["random"]):
@@ -158,6 +161,7 @@ class TrainingState(Resumable):
     def _copy(self) -> dict[str, Any]:
         return {
             "counters": asdict(self.counters),
+            "losses": self.losses.state_dict(),
             "random": capture_random_state(),
             "loader": self.loader.state_dict(),
         }

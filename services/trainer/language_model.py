@@ -75,12 +75,13 @@ def evaluate_checkpoint(
             quantity=error.quantity,
             value=error.value,
         ) from None
+    samples = None
     if validation is not None:
         # Report the phase again: generating the samples reports no progress, and the supervisor kills a trainer that
         # sends no message for too long.
         hooks.phase("evaluation")
-        samples = generate_samples(model, evaluation)
-    if validation is None or not keep_going():
+        samples = generate_samples(model, evaluation, cancelled=lambda: _early_stop(hooks) is not None)
+    if validation is None or samples is None or not keep_going():
         return outcome_of(_early_stop(hooks) or StopRequest.STOP)
     hooks.report_metrics("metrics", 0, validation.metrics())
     results = {

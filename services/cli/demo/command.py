@@ -120,8 +120,8 @@ def _run(
     with phase_times.phase("pretraining"):
         model = _pretrain(client, instance, corpus, lm_values)
     metrics = client.metrics(model.experiment_id)
-    line = report.loss_line(*report.losses(metrics), report.bits_per_byte(metrics))
-    out.print(Text("      ").append_text(line))
+    losses = report.loss_line(*report.losses(metrics), report.bits_per_byte(metrics))
+    out.print(Text("      ").append_text(losses))
 
     _title(3, "Training a controller, and comparing it with its baselines", "rl-training")
     with phase_times.phase("controller and ablation"):
