@@ -53,6 +53,7 @@ def language_model(i: int, points: int, numbers: random.Random) -> dict[str, flo
     if i % max(1, points // 12) == 0:
         values["Losses/Validation"] = 1.78 + 9 * math.exp(-9 * share)
         values["Perplexity/Validation"] = math.exp(values["Losses/Validation"])
+        values["Bits per Byte/Validation"] = values["Losses/Validation"] / math.log(2) / 4.0
     return values
 
 
