@@ -6,8 +6,8 @@ becomes (1 − w)·(v + w·d²) (Finch, "Incremental calculation of weighted mea
 at first and later those of about the newest WINDOW steps.
 
 After WARMUP_STEPS steps, a loss above m + 6·√v begins a spike, where m and v do not yet contain this loss. The spike
-ends at the first loss of at most m + 3·√v. Losses that are higher than m + 6·√v enter m and v as this value: a spike
-hardly changes them, and after a lasting increase they reach the new level slowly.
+ends at the first loss of at most m + 3·√v. Until then, each loss enters m and v as m + 3·√v, so that a short spike
+changes them little, and after a lasting increase they still reach the new level.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class LossStatistics:
             elif excess > SPIKE_DEVIATIONS * deviation > 0:
                 self.in_spike = True
                 spike = LossSpike(loss, self.mean, excess / deviation)
-            loss = min(loss, self.mean + SPIKE_DEVIATIONS * deviation)
+            if self.in_spike:
+                loss = self.mean + END_DEVIATIONS * deviation
         self.count += 1
         weight = max(1 / self.count, 2 / (WINDOW + 1))
         difference = loss - self.mean

@@ -57,7 +57,7 @@ def test_a_chart_is_zoomed_walked_through_and_saved(site: Site, visit: Visit) ->
 
 
 def test_samples_over_the_steps_are_a_table_with_a_row_per_step(site: Site, visit: Visit) -> None:
-    page = visit(f"{site.view(site.seeded['Slow cosine'])}?tab=results")
+    page = visit(site.view(site.seeded["Slow cosine"], "results"))
     table = page.get_by_role("region", name="Samples over the steps").get_by_role("table")
     expect(table.locator("th")).to_have_text(["Step", "Once upon a time", "The little cat"])
     expect(table.locator("tbody tr")).to_have_count(3)
