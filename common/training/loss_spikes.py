@@ -16,8 +16,9 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-WINDOW = 100
-"""Number of steps over which mean and variance extend, as the span of an exponential average."""
+WINDOW = 50
+"""Number of steps over which mean and variance extend, as the span of an exponential average. With a longer one, the
+usual decrease of the loss at the beginning would count as a large deviation and hide spikes."""
 WARMUP_STEPS = 50
 """Number of first losses that cannot be a spike, because mean and variance are not known well enough."""
 SPIKE_DEVIATIONS = 6.0

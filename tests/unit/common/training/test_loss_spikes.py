@@ -31,8 +31,8 @@ def steps_with_spikes(losses: list[float]) -> list[int]:
     return [step for step, loss in enumerate(losses, 1) if found.add(loss) is not None]
 
 
-def test_during_the_warm_up_the_statistics_are_the_plain_mean_and_variance() -> None:
-    losses, found = noisy(40), LossStatistics()
+def test_at_first_the_statistics_are_the_plain_mean_and_variance() -> None:
+    losses, found = noisy(25), LossStatistics()
     for loss in losses:
         found.add(loss)
     assert found.mean == pytest.approx(statistics.fmean(losses), rel=1e-12)
@@ -43,11 +43,11 @@ def test_later_the_statistics_are_the_exponentially_weighted_ones() -> None:
     losses, found = noisy(400), LossStatistics()
     for loss in losses:
         found.add(loss)
-    # Written out: the plain mean of the losses up to the 50th, whose weights 1/n are above 2/101, then weights that
-    # decrease by the factor 1 − 2/101 with age.
-    weight = 2 / 101
+    # Written out: the plain mean of the losses up to the 25th, whose weights 1/n are above 2/51, then weights that
+    # decrease by the factor 1 − 2/51 with age.
+    weight = 2 / 51
     ages = [(1 - weight) ** (400 - n) for n in range(1, 401)]
-    shares = [ages[50 - 1] / 50 if n <= 50 else weight * ages[n - 1] for n in range(1, 401)]
+    shares = [ages[25 - 1] / 25 if n <= 25 else weight * ages[n - 1] for n in range(1, 401)]
     assert sum(shares) == pytest.approx(1.0)
     mean = sum(share * loss for share, loss in zip(shares, losses, strict=True))
     variance = sum(share * (loss - mean) ** 2 for share, loss in zip(shares, losses, strict=True))
@@ -71,7 +71,7 @@ def test_each_spike_is_reported_once_and_noise_and_the_usual_decrease_are_not() 
     curve = [10.8 * 0.99**step + 2 + noise for step, noise in enumerate(noisy(600, mean=0.0))]
     assert steps_with_spikes(curve) == []
     for step in (*range(300, 310), *range(400, 403)):
-        curve[step - 1] += 4.0
+        curve[step - 1] += 2.0
     assert steps_with_spikes(curve) == [300, 400]
 
 
