@@ -28,7 +28,6 @@ from common.training.final_checkpoint import save_finished_state, try_final_chec
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
 from common.training.loading import LongPhase, StoppedWhileLoading
-from common.training.loss_spikes import LossSpike
 from common.training.lr_schedule import warmup_cosine_rate
 from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
 from common.training.preparation import PretrainingRun, prepare_pretraining
@@ -171,18 +170,14 @@ def _take_step(run: PretrainingRun) -> _Update | None:
         run.overflowing_since = state.counters.step
     run.hooks.wait_while_suspended()
 
-    spike: LossSpike | None = None
-
     def update() -> None:
-        nonlocal spike
         if gradients_finite:
             take_step(state.optimizer, state.scaler)
         else:
             skip_step(state.optimizer, state.scaler, norm_value)
         state.counters.seconds = run.seconds
-        spike = state.losses.add(loss_value)
 
-    state.take_step(update, tokens)
+    spike = state.take_step(update, tokens, loss_value)
     if spike is not None:
         run.hooks.event("loss_spike", step=state.counters.step, **asdict(spike))
     return _Update(loss_value, norm_value, rate)

@@ -20,7 +20,7 @@ from common.data import ChunkLoader
 from common.errors import CheckpointError, DataError
 from common.model import TransformerLM
 from common.training.device import ComputeConfig
-from common.training.loss_spikes import LossStatistics
+from common.training.loss_spikes import LossSpike, LossStatistics
 from common.training.random_state import capture_random_state, restore_random_state
 from common.training.resumable import Resumable, environment_differences
 
@@ -99,14 +99,18 @@ class TrainingState(Resumable):
         """Return whether the newest step finished an epoch."""
         return self.loader.position == self.loader.num_chunks
 
-    def take_step(self, update: Callable[[], None], tokens: int) -> None:
-        """Run `update`, which changes the weights; then increment the counters and mark the state as the one to
-        save."""
+    def take_step(self, update: Callable[[], None], tokens: int, loss: float) -> LossSpike | None:
+        """Run `update`, which changes the weights; then increment the counters and mark the state as the one to save.
+
+        `loss` is the loss of the step in nats per token. Return a spike of the loss if one begins at this step.
+        """
         with self._lock:
             update()
             self.counters.step += 1
             self.counters.tokens_seen += tokens
+            spike = self.losses.add(loss)
             self.mark()
+        return spike
 
     def finish(self) -> None:
         """Record that training has ended with the marked state; later changes of the weights are not saved."""
