@@ -49,7 +49,7 @@ def run(quick: bool) -> list[Row]:
         state = TrainingState(model, optimizer, compute.scaler(), loader, compute, writer, corpus_digest="none")
         arrays = [tensor.numpy() for tensor in _tensors(model, optimizer)]
         for turn in range(5 if quick else 9):
-            state.take_step(lambda: torch.zeros(()), 0)
+            state.take_step(lambda: torch.zeros(()), 0, 0.0)
             started = time.perf_counter()
             state.save_in_background()
             stalls.append(time.perf_counter() - started)
@@ -60,7 +60,7 @@ def run(quick: bool) -> list[Row]:
             references.append(time.perf_counter() - started)
             del copies
             if turn % 2 == 0:
-                state.take_step(lambda: torch.zeros(()), 0)
+                state.take_step(lambda: torch.zeros(()), 0, 0.0)
                 started = time.perf_counter()
                 state.save()
                 written.append(time.perf_counter() - started)

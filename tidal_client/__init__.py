@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .wire.dataset import DatasetReply
     from .wire.dataset import DatasetUploaded as DatasetUpload
     from .wire.experiment import ExperimentDetail as Experiment
+    from .wire.experiment import SampleHistory
     from .wire.generation import GenerateReply as Generation
     from .wire.job import JobDetail as Job
     from .wire.job import JobEventReply as JobEvent
@@ -45,6 +46,7 @@ _EXPORTS = {
     "Client": (".client", "Client"),
     "Dataset": (".wire.dataset", "DatasetDetail"),
     "DatasetUpload": (".wire.dataset", "DatasetUploaded"),
+    "SampleHistory": (".wire.experiment", "SampleHistory"),
     "StreamEvent": (".sse", "StreamEvent"),
     "Experiment": (".wire.experiment", "ExperimentDetail"),
     "Generation": (".wire.generation", "GenerateReply"),
@@ -83,6 +85,7 @@ __all__ = [
     "Queue",
     "Report",
     "ReportSummary",
+    "SampleHistory",
     "StreamEvent",
     "instance_folder",
     "read_instance",

@@ -23,7 +23,7 @@ from .errors import NotFoundError
 from .reports import ReportCalls
 from .sse import StreamEvent, follow
 from .wire.checkpoint import CheckpointList, CheckpointReply
-from .wire.experiment import ExperimentDetail, ExperimentList, ExperimentReply, ResultReply
+from .wire.experiment import ExperimentDetail, ExperimentList, ExperimentReply, ResultReply, SampleHistory
 from .wire.generation import GenerateReply
 from .wire.job import JobDetail, JobEventList, JobEventReply, JobList, JobReply, LogLine, LogPage
 from .wire.metrics import MetricsReply
@@ -138,6 +138,13 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
     def evaluation(self, experiment_id: str) -> dict[str, Any]:
         """Return the content of evaluation_results.json. Raises NotFoundError if there is no such file."""
         return self._result(experiment_id, "evaluation")
+
+    def sample_history(self, experiment_id: str, *, max_rows: int | None = None) -> SampleHistory:
+        """Return the completions that a training generated every few steps; at most `max_rows` steps, by default 200.
+
+        Raises NotFoundError if the training has generated none so far.
+        """
+        return self._get(SampleHistory, f"/api/experiments/{experiment_id}/sample-history", maxRows=max_rows)
 
     def ablation(self, experiment_id: str) -> dict[str, Any]:
         """Return the content of ablation_results.json. Raises NotFoundError if there is no such file."""

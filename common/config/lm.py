@@ -129,6 +129,9 @@ class EvaluationConfig(Section):
     """Most batches per validation; None means the whole validation part."""
     prompts: tuple[str, ...] = ("Once upon a time", "The little cat", "Mom said to", "One day, a boy")
     """Prompts of the sample texts that are generated after training."""
+    samples_every_steps: int | None = Field(None, ge=1)
+    """Number of steps after which sample texts are generated during the training as well, always with the same seeds;
+    None means that they are generated only at its end."""
     sample_tokens: int = Field(100, ge=1)
     """Number of tokens per sample text."""
     temperature: Temperature = 0.8
@@ -189,6 +192,8 @@ class TrainingConfig(Section):
     """Number of CPU threads; None means one per core. A bit-exact resume requires the same number."""
     log_every_steps: int = Field(1, ge=1)
     """Number of steps between two metric points."""
+    tensorboard: bool = True
+    """Whether the metrics are also written as TensorBoard event files."""
 
     @model_validator(mode="after")
     def _batch_sizes_and_rates_fit(self) -> Self:

@@ -176,6 +176,8 @@ class RLConfig(Section):
     """Device of the training: cpu, cuda, cuda:N, or auto, which prefers an available GPU."""
     threads: int | None = Field(None, ge=1)
     """Number of CPU threads; None means one per core."""
+    tensorboard: bool = True
+    """Whether the metrics are also written as TensorBoard event files."""
 
     @model_validator(mode="after")
     def _has_a_reward(self) -> Self:

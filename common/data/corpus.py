@@ -53,6 +53,10 @@ class Corpus:
     """Folder of the token cache."""
     _train_documents: Offsets
     _validation_documents: Offsets
+    train_bytes: int
+    """Number of UTF-8 bytes of the training text."""
+    validation_bytes: int
+    """Number of UTF-8 bytes of the validation text."""
 
     def tokens(self, split: SplitName) -> Tokens:
         """Return the token stream of a split."""
@@ -203,6 +207,8 @@ def _corpus(config: DataConfig, cache: TokenCache) -> Corpus:
         folder=cache.folder,
         _train_documents=cache.train.documents,
         _validation_documents=cache.validation.documents,
+        train_bytes=cache.train.text_bytes,
+        validation_bytes=cache.validation.text_bytes,
     )
 
 

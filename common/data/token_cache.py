@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from common.data.text_bytes import text_bytes
 from common.disk import is_full
 from common.errors import DataError, DiskFullError, StorageError
 from common.files import sha256_of
@@ -45,6 +46,8 @@ class Split:
     tokens: Tokens
     documents: Offsets
     """Offset of the first token of each document."""
+    text_bytes: int
+    """Number of UTF-8 bytes of the text of all tokens (`common.data.text_bytes`)."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,7 @@ def _describe(folder: Path, name: str, heartbeat: Callable[[], None]) -> dict[st
         "documents": documents.stat().st_size // 8,
         "sha256": sha256_of(tokens, heartbeat),
         "documents_sha256": sha256_of(documents, heartbeat),
+        "text_bytes": text_bytes(np.memmap(tokens, DTYPE, "r"), heartbeat) if tokens.stat().st_size else 0,
     }
 
 
@@ -196,10 +200,12 @@ def _open_split(folder: Path, name: str, header: dict[str, Any], heartbeat: Call
             raise _damaged(folder, f"the content of {file} differs from its SHA-256")
     if not entry["count"] or not entry["documents"]:
         raise _damaged(folder, f"the {name} split is empty")
-    return Split(
-        np.memmap(folder / f"{name}.bin", dtype=np.uint16, mode="r"),
-        np.memmap(folder / f"{name}.documents.bin", dtype=np.int64, mode="r"),
-    )
+    tokens = np.memmap(folder / f"{name}.bin", dtype=np.uint16, mode="r")
+    documents = np.memmap(folder / f"{name}.documents.bin", dtype=np.int64, mode="r")
+    size = entry.get("text_bytes")
+    if not isinstance(size, int):  # a cache of an older version does not contain the number
+        size = text_bytes(tokens, heartbeat)
+    return Split(tokens, documents, size)
 
 
 def _read_header(folder: Path) -> dict[str, Any]:

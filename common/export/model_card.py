@@ -85,7 +85,11 @@ def model_card_text(
 
 
 def _measured(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
-    numbers = [("validation_loss", "validation loss", ".4f"), ("perplexity", "perplexity", ".2f")]
+    numbers = [
+        ("validation_loss", "validation loss", ".4f"),
+        ("perplexity", "perplexity", ".2f"),
+        ("bits_per_byte", "bits per byte", ".4f"),
+    ]
     found = [
         (name, f"{evaluation[key]:{form}}")
         for key, name, form in numbers

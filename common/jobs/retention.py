@@ -25,7 +25,7 @@ from common.jobs.sql import now_minus
 from common.logging import get_logger
 from tidal_client.vocabulary import TERMINAL
 
-FOLDERS = ("logs", "metrics")
+FOLDERS = ("logs", "metrics", "tensorboard_logs")
 """Names of the folders to delete in the folder of an experiment."""
 DAY_SECONDS = 86_400.0
 

@@ -27,6 +27,7 @@ import redis
 
 from common.disk import is_full
 from common.logging import get_logger
+from common.metrics.event_file import EventFile
 from common.metrics.index import MetricIndex
 from common.metrics.segments import Segments
 from common.redis import keys
@@ -55,7 +56,8 @@ _Point = tuple[str, int, float, Mapping[str, float] | None]
 class MetricsWriter:
     """Receives the metrics of one attempt. All methods may be called from any thread.
 
-    `directory` is the experiment's folder. Without `redis_url` only the archive is written.
+    `directory` is the experiment's folder. Without `redis_url` only the archive is written. `event_file` also receives
+    all points; its errors have no effect on the archive.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class MetricsWriter:
         attempt: int,
         *,
         stream_max_length: int = 20_000,
+        event_file: EventFile | None = None,
         flush_seconds: float = FLUSH_SECONDS,
         segment_seconds: float = SEGMENT_SECONDS,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self.job_id = job_id
         self._attempt = attempt
+        self._event_file = event_file
         self._flush_seconds = flush_seconds
         self._waiting: deque[_Point] = deque(maxlen=MAX_WAITING)
         self._segments = {
@@ -115,13 +119,18 @@ class MetricsWriter:
         if kind not in self._segments:
             raise ValueError(f"metrics of kind {kind!r} do not exist; use one of {', '.join(self._segments)}")
         self._added += 1
-        self._waiting.append((kind, step, time.time(), dict(values)))
+        point = (kind, step, time.time(), dict(values))
+        self._waiting.append(point)
+        if self._event_file is not None:
+            self._event_file.add(*point[1:])
 
     def rewind(self, step: int) -> None:
         """Record that this attempt resumes after `step`. This voids points of earlier attempts at later steps."""
         for kind in self._segments:
             self._added += 1
             self._waiting.append((kind, step, time.time(), None))
+        if self._event_file is not None:
+            self._event_file.add(step, time.time(), None)
 
     def flush(self) -> bool:
         """Write all points added so far to disk; call this before a checkpoint becomes visible.
@@ -160,6 +169,8 @@ class MetricsWriter:
         for index in self._indexes.values():
             index.extend()
         self._report_dropped()
+        if self._event_file is not None:
+            self._event_file.close()
         if self._client is not None:
             self._client.close()
         for shipper in self._shippers.values():
@@ -175,7 +186,8 @@ class MetricsWriter:
         flushed_at = time.monotonic()
         while not self._stop.wait(self._flush_seconds / CHECKS_PER_FLUSH):
             now = time.monotonic()
-            if not (self._waiting or self._stream_behind) or now - flushed_at < self._flush_seconds * (
+            copying = self._event_file is not None and self._event_file.is_behind
+            if not (self._waiting or self._stream_behind or copying) or now - flushed_at < self._flush_seconds * (
                 1 - 1 / CHECKS_PER_FLUSH
             ):
                 continue
@@ -186,6 +198,8 @@ class MetricsWriter:
                 self._stream_behind = not self._ship()
                 self._update_indexes()
                 self._report_dropped()
+                if self._event_file is not None:
+                    self._event_file.write()
             except Exception:
                 log.exception("metrics could not be written")
 

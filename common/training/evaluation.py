@@ -1,14 +1,21 @@
-"""Computes validation loss, perplexity and sample texts of a language model, during training and at its end.
+"""Computes validation loss, perplexity, bits per byte and sample texts of a language model, during training and at its
+end.
 
 Validation reads the held-out tokens from the first to the last, in non-overlapping chunks of the context length, and
 uses no randomness: two validations of the same weights give the same loss. The comparison of controllers is in
 `common.rl.ablation`.
+
+Bits per byte are the summed loss in bits, divided by the number of UTF-8 bytes of the predicted tokens: loss ·
+(tokens / bytes) / ln 2, as in "The Pile" (Gao et al., 2020, section 3.1). The first token of a chunk is not predicted,
+so its bytes do not count. `<|endoftext|>` is predicted, so its loss counts, but it has 0 bytes. Hence the number is the
+length of a code for the texts together with their ends.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,10 +25,10 @@ import torch
 from numpy.typing import NDArray
 
 from common.config.lm import EvaluationConfig
-from common.data import ChunkLoader
+from common.data import ChunkLoader, text_bytes
 from common.errors import require_finite
 from common.files import write_atomic, write_json
-from common.generation import DecodingModel, generate
+from common.generation import DecodingModel, FinishReason, generate
 from common.metrics import names
 from common.model import TransformerLM
 from common.model.transfer import to_device
@@ -33,15 +40,43 @@ RESULTS_FILE = "evaluation_results/evaluation_results.json"
 SAMPLE_SEED = 1234
 
 
-def validation_loss(
+@dataclass(frozen=True)
+class Validation:
+    """The result of a validation."""
+
+    loss: float
+    """Mean of −ln p(token) in nats."""
+    bits_per_byte: float | None
+    """Summed loss in bits per UTF-8 byte of the predicted tokens; None if these tokens have no text."""
+
+    @property
+    def perplexity(self) -> float | None:
+        """Return exp(loss), or None if that is too large for a float."""
+        return math.exp(self.loss) if self.loss < 700.0 else None
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics of the validation; those that are None are left out."""
+        values = {
+            names.VALIDATION_LOSS: self.loss,
+            names.PERPLEXITY: self.perplexity,
+            names.BITS_PER_BYTE: self.bits_per_byte,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def results(self) -> dict[str, float | None]:
+        """Return the entries of `evaluation_results.json` that come from the validation."""
+        return {"validation_loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
+
+
+def validate(
     model: TransformerLM,
     tokens: NDArray[np.uint16],
     config: EvaluationConfig,
     compute: ComputeConfig,
     *,
     keep_going: Callable[[], bool] = lambda: True,
-) -> float | None:
-    """Return the mean of −ln p(token) in nats, without modulation, or None if `keep_going` returned False.
+) -> Validation | None:
+    """Measure the loss of `model` without modulation; return None if `keep_going` returned False.
 
     Reads at most `config.max_batches` batches from the beginning of `tokens` and calls `keep_going` before each. Raises
     DataError for fewer than two tokens, DivergedError if the loss is not finite.
@@ -52,7 +87,7 @@ def validation_loss(
     was_training = model.training
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=compute.device)
-    positions = 0
+    positions = size = 0
     try:
         with torch.no_grad(), compute.autocast():
             for input_ids, targets in islice(loader.batches(), config.max_batches):
@@ -61,44 +96,42 @@ def validation_loss(
                 loss = summed_loss(model, to_device(input_ids, compute.device), to_device(targets, compute.device))
                 total += loss.double()
                 positions += targets.numel()
+                size += text_bytes(targets.numpy())
     finally:
         model.train(was_training)
-    return require_finite("the validation loss", float(total) / positions)
+    nats = float(total)
+    return Validation(
+        loss=require_finite("the validation loss", nats / positions),
+        bits_per_byte=nats / (math.log(2) * size) if size else None,
+    )
 
 
-def perplexity(loss: float) -> float | None:
-    """Return exp(loss), or None if that is too large for a float."""
-    return math.exp(loss) if loss < 700.0 else None
-
-
-def validation_values(loss: float) -> dict[str, float]:
-    """Return the metrics of a validation: the loss, and the perplexity unless it is too large for a float."""
-    ppl = perplexity(loss)
-    return {names.VALIDATION_LOSS: loss} | ({} if ppl is None else {names.PERPLEXITY: ppl})
-
-
-def generate_samples(model: TransformerLM, config: EvaluationConfig) -> list[dict[str, Any]]:
+def generate_samples(
+    model: TransformerLM, config: EvaluationConfig, *, cancelled: Callable[[], bool] = lambda: False
+) -> list[dict[str, Any]] | None:
     """Generate a continuation of each configured prompt without gating, with the same seeds at every call.
 
     Each entry has the keys "prompt", "generated" (the continuation as text) and "tokens" (the number of generated
-    tokens).
+    tokens). `cancelled` is called before every token; when it returns True, the result is None.
     """
     packed = DecodingModel(model)
-    return [_sample(packed, prompt, number, config) for number, prompt in enumerate(config.prompts)]
-
-
-def _sample(model: DecodingModel, prompt: str, number: int, config: EvaluationConfig) -> dict[str, Any]:
-    generation = generate(
-        model,
-        prompt,
-        max_tokens=config.sample_tokens,
-        gating_mode=GatingMode.NONE,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        repetition_penalty=config.repetition_penalty,
-        seed=SAMPLE_SEED + number,
-    )
-    return {"prompt": prompt, "generated": generation.text, "tokens": len(generation.token_ids)}
+    samples: list[dict[str, Any]] = []
+    for number, prompt in enumerate(config.prompts):
+        generation = generate(
+            packed,
+            prompt,
+            max_tokens=config.sample_tokens,
+            gating_mode=GatingMode.NONE,
+            temperature=config.temperature,
+            top_k=config.top_k,
+            repetition_penalty=config.repetition_penalty,
+            seed=SAMPLE_SEED + number,
+            cancelled=cancelled,
+        )
+        if generation.finish_reason is FinishReason.CANCELLED:
+            return None
+        samples.append({"prompt": prompt, "generated": generation.text, "tokens": len(generation.token_ids)})
+    return samples
 
 
 def write_results(directory: Path, results: dict[str, Any]) -> Path:

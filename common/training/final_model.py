@@ -14,14 +14,14 @@ from common.data import Corpus
 from common.training.disk_wait import write_when_disk_has_space
 from common.training.evaluation import (
     RESULTS_FILE,
+    Validation,
     generate_samples,
-    perplexity,
-    validation_loss,
-    validation_values,
+    validate,
     write_results,
 )
 from common.training.hooks import TrainingHooks
 from common.training.loading import LongPhase
+from common.training.sample_history import SampleHistory
 from common.training.training_state import TrainingState
 
 
@@ -32,11 +32,12 @@ def write_final_model(
     directory: Path,
     hooks: TrainingHooks,
     *,
+    samples: SampleHistory,
     keep_going: Callable[[], bool],
 ) -> bool:
     """Evaluate, then write `{name}_v{version}.pth` (raw state dict), `.safetensors` and, last, the evaluation results.
 
-    Return False, with nothing written, when `keep_going` returned False during the validation. Waits while the disk is
+    Return False, with nothing written, when `keep_going` returned False during the evaluation. Waits while the disk is
     full. Raises StoppedWaiting on a stop request during that wait, StorageError for any other error of the disk, and
     DivergedError, with nothing written, when validation loss or weights are not finite.
     """
@@ -47,17 +48,18 @@ def write_final_model(
         return keep_going()
 
     counters = state.counters
-    loss = counters.validation_loss if counters.validated_step == counters.step > 0 else None
-    if loss is None:
-        loss = validation_loss(
+    validation = _newest_validation(state)
+    if validation is None:
+        validation = validate(
             state.model, corpus.validation, config.evaluation, state.compute, keep_going=keep_validating
         )
-        if loss is None:
+        if validation is None:
             return False
-        hooks.report_metrics("metrics", counters.step, validation_values(loss))
+        hooks.report_metrics("metrics", counters.step, validation.metrics())
+    loss = validation.loss
     state.writer.prune()  # the finite loss shows that the last checkpoint is usable
-    samples = generate_samples(state.model, config.evaluation)
-    if not keep_going():
+    texts = generate_samples(state.model, config.evaluation, cancelled=lambda: not keep_validating())
+    if texts is None or not keep_going():
         return False
     hooks.wait_while_suspended()
     hooks.offer_checkpoint(None)
@@ -72,10 +74,10 @@ def write_final_model(
     if best is None or loss <= best.value:
         newest = BestCheckpoint(f"{stem}.safetensors", "validation loss", loss, counters.step)
         write_when_disk_has_space(hooks, partial(manager.record_best, newest))
+    samples.add(counters.step, texts)
     results = {
         "model": f"{stem}.safetensors",
-        "validation_loss": loss,
-        "perplexity": perplexity(loss),
+        **validation.results(),
         "initial_validation_loss": counters.initial_validation_loss,
         "best_validation_loss": min(loss, counters.best_validation_loss or loss),
         "steps": counters.step,
@@ -83,9 +85,18 @@ def write_final_model(
         "training_seconds": counters.seconds,
         "corpus": corpus.description,
         "device": str(state.compute.device),
-        "samples": samples,
+        "samples": texts,
         "created_at": datetime.now(UTC).isoformat(),
     }
     write_when_disk_has_space(hooks, partial(write_results, directory, results))
     hooks.artifact_saved(RESULTS_FILE, "evaluation")
     return True
+
+
+def _newest_validation(state: TrainingState) -> Validation | None:
+    """Return the result of a validation after the last step; None if there was none, or it lacks a number."""
+    counters = state.counters
+    loss, bits_per_byte = counters.validation_loss, counters.validation_bits_per_byte
+    if loss is None or bits_per_byte is None or counters.validated_step != counters.step or counters.step == 0:
+        return None
+    return Validation(loss, bits_per_byte)

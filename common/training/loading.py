@@ -104,7 +104,13 @@ def load_corpus(
         corpus = work.result()
     except StoppedWaiting as stop:  # the loading thread saw the stop request before this loop did
         raise StoppedWhileLoading(stop.request) from None
-    hooks.event("corpus", description=corpus.description, train_tokens=len(corpus.train), digest=corpus.digest)
+    hooks.event(
+        "corpus",
+        description=corpus.description,
+        train_tokens=len(corpus.train),
+        train_bytes=corpus.train_bytes,
+        digest=corpus.digest,
+    )
     return corpus
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from common.disk import DiskReserve, Shortage
-from common.metrics import MetricsWriter, names
+from common.metrics import EventFile, MetricsWriter, names
 from common.training.disk_hooks import DiskHooks
 from common.training.hooks import SavedCheckpoint, StopRequest
 from tidal_client.vocabulary import WAITING_FOR_DISK
@@ -28,8 +28,10 @@ _PRINTED = {
     names.LOSS: "loss",
     names.VALIDATION_LOSS: "validation loss",
     names.PERPLEXITY: "perplexity",
+    names.BITS_PER_BYTE: "bits/byte",
     names.LEARNING_RATE: "learning rate",
     names.TOKENS_PER_SECOND: "tokens/s",
+    names.BYTES_PER_SECOND: "bytes/s",
     names.EPISODE_REWARD: "episode reward",
     names.ENTROPY: "entropy",
     names.MODULATION_MEAN: "modulation",
@@ -37,7 +39,10 @@ _PRINTED = {
 
 
 class LocalHooks(DiskHooks):
-    """Hooks of a local training, used as a context manager; `directory` is the experiment's folder."""
+    """Hooks of a local training, used as a context manager; `directory` is the experiment's folder.
+
+    With `tensorboard`, metrics are also written as TensorBoard event files.
+    """
 
     def __init__(
         self,
@@ -46,8 +51,12 @@ class LocalHooks(DiskHooks):
         attempt: int = 1,
         console: Console | None = None,
         reserve: DiskReserve | None = None,
+        tensorboard: bool = False,
     ) -> None:
-        super().__init__(reserve, MetricsWriter(directory, None, directory.name, "local", attempt))
+        event_file = EventFile(directory, attempt) if tensorboard else None
+        super().__init__(
+            reserve, MetricsWriter(directory, None, directory.name, "local", attempt, event_file=event_file)
+        )
         self.console = console or Console()
         self._attempt = attempt
         self._phase = "starting"

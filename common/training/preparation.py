@@ -21,6 +21,7 @@ from common.training.loading import load_corpus
 from common.training.loss import summed_loss
 from common.training.optimizer import make_optimizer
 from common.training.random_state import seed_random_state
+from common.training.sample_history import SampleHistory
 from common.training.starting_point import has_checkpoints, restore_start
 from common.training.training_state import TrainingState
 
@@ -42,6 +43,7 @@ class PretrainingRun:
     """Step at which this attempt began."""
     saved_at: float
     """time.monotonic() at the newest regular checkpoint of this attempt or, before the first one, at its start."""
+    samples: SampleHistory
     overflowing_since: int | None = None
     """Step at which the current series of fp16 gradients that are not finite began; None after a finite gradient."""
     stopped_by: StopRequest | None = None
@@ -127,5 +129,6 @@ def prepare_pretraining(
         total_steps=min(steps, training.max_steps or steps),
         started_at=time.monotonic() - state.counters.seconds,
         first_step=state.counters.step,
+        samples=SampleHistory(directory, config.evaluation, hooks, step=state.counters.step),
         saved_at=time.monotonic(),
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from common.metrics import names
 from common.model.transfer import to_device
 from common.training.disk_wait import StoppedWaiting, wait_at_boundary
 from common.training.divergence import withdraw_and_explain
-from common.training.evaluation import validation_loss, validation_values
+from common.training.evaluation import validate
 from common.training.final_checkpoint import save_finished_state, try_final_checkpoint
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
@@ -95,6 +96,8 @@ def _train(run: PretrainingRun) -> None:
             return
         if counters.validations_without_gain >= training.patience:
             run.hooks.event("early_stop", step=counters.step, validation_loss=counters.best_validation_loss)
+            return
+        if run.samples.is_due(counters.step) and not _sample(run):
             return
         update = _take_step(run)
         if update is None:
@@ -178,7 +181,9 @@ def _take_step(run: PretrainingRun) -> _Update | None:
             skip_step(state.optimizer, state.scaler, norm_value)
         state.counters.seconds = run.seconds
 
-    state.take_step(update, tokens)
+    spike = state.take_step(update, tokens, loss_value)
+    if spike is not None:
+        run.hooks.event("loss_spike", step=state.counters.step, **asdict(spike))
     return _Update(loss_value, norm_value, rate)
 
 
@@ -204,12 +209,14 @@ def _report_progress(run: PretrainingRun) -> None:
 def _report(run: PretrainingRun, update: _Update, steps_per_second: float) -> None:
     counters, training = run.state.counters, run.config.training
     sequences = min(training.effective_batch_size, run.state.loader.num_chunks)
+    tokens_per_second = steps_per_second * sequences * run.state.loader.length
     values = {
         names.LOSS: update.loss,
         names.LEARNING_RATE: update.learning_rate,
         names.GRADIENT_NORM: update.gradient_norm,
         names.STEPS_PER_SECOND: steps_per_second,
-        names.TOKENS_PER_SECOND: steps_per_second * sequences * run.state.loader.length,
+        names.TOKENS_PER_SECOND: tokens_per_second,
+        names.BYTES_PER_SECOND: tokens_per_second * run.corpus.train_bytes / len(run.corpus.train),
         names.TOKENS_SEEN: float(counters.tokens_seen),
         names.EPOCH: run.state.epochs_done,
     }
@@ -240,11 +247,13 @@ def _validate(run: PretrainingRun) -> bool:
         phase.heartbeat()
         return run.hooks.requested_stop() is None
 
-    loss = validation_loss(run.state.model, run.corpus.validation, evaluation, run.compute, keep_going=keep_going)
-    if loss is None:
+    validation = validate(run.state.model, run.corpus.validation, evaluation, run.compute, keep_going=keep_going)
+    if validation is None:
         return False
     run.hooks.phase("training")
+    loss = validation.loss
     counters.validated_step, counters.validation_loss = counters.step, loss
+    counters.validation_bits_per_byte = validation.bits_per_byte
     if initial:
         counters.initial_validation_loss = loss
     best = not initial and (
@@ -255,10 +264,17 @@ def _validate(run: PretrainingRun) -> bool:
     elif not initial:
         counters.validations_without_gain += 1
     run.state.mark()
-    run.hooks.report_metrics("metrics", counters.step, validation_values(loss))
+    run.hooks.report_metrics("metrics", counters.step, validation.metrics())
     if best:
         run.state.save_in_background(validation_loss=loss)
     return True
+
+
+def _sample(run: PretrainingRun) -> bool:
+    """Generate and store sample texts. Return False if a stop request interrupted it."""
+    return run.samples.generate(
+        run.state.model, run.state.counters.step, keep_going=lambda: run.hooks.requested_stop() is None
+    )
 
 
 def _save_when_due(run: PretrainingRun) -> None:
@@ -315,7 +331,13 @@ def _finish(run: PretrainingRun, directory: Path) -> bool:
     try:
         _save_finished(run)
         return write_final_model(
-            run.state, run.config, run.corpus, directory, run.hooks, keep_going=lambda: run.early_stop_request() is None
+            run.state,
+            run.config,
+            run.corpus,
+            directory,
+            run.hooks,
+            samples=run.samples,
+            keep_going=lambda: run.early_stop_request() is None,
         )
     except StoppedWaiting as stop:
         run.stopped_by = stop.request

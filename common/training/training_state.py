@@ -20,6 +20,7 @@ from common.data import ChunkLoader
 from common.errors import CheckpointError, DataError
 from common.model import TransformerLM
 from common.training.device import ComputeConfig
+from common.training.loss_spikes import LossSpike, LossStatistics
 from common.training.random_state import capture_random_state, restore_random_state
 from common.training.resumable import Resumable, environment_differences
 
@@ -40,6 +41,8 @@ class TrainingCounters:
     """Step of the newest validation; -1 before the first one."""
     validation_loss: float | None = None
     """Loss of the newest validation, in nats; None if unknown."""
+    validation_bits_per_byte: float | None = None
+    """Bits per byte of the newest validation; None if unknown, for example in a checkpoint of an older version."""
     initial_validation_loss: float | None = None
     """Validation loss before the first step, in nats; None if unknown."""
     best_validation_loss: float | None = None
@@ -74,6 +77,7 @@ class TrainingState(Resumable):
         self.loader = loader
         self.compute = compute
         self.counters = TrainingCounters()
+        self.losses = LossStatistics()
         self._corpus_digest = corpus_digest
         self.mark()
 
@@ -95,14 +99,18 @@ class TrainingState(Resumable):
         """Return whether the newest step finished an epoch."""
         return self.loader.position == self.loader.num_chunks
 
-    def take_step(self, update: Callable[[], None], tokens: int) -> None:
-        """Run `update`, which changes the weights; then increment the counters and mark the state as the one to
-        save."""
+    def take_step(self, update: Callable[[], None], tokens: int, loss: float) -> LossSpike | None:
+        """Run `update`, which changes the weights; then increment the counters and mark the state as the one to save.
+
+        `loss` is the loss of the step in nats per token. Return a spike of the loss if one begins at this step.
+        """
         with self._lock:
             update()
             self.counters.step += 1
             self.counters.tokens_seen += tokens
+            spike = self.losses.add(loss)
             self.mark()
+        return spike
 
     def finish(self) -> None:
         """Record that training has ended with the marked state; later changes of the weights are not saved."""
@@ -121,8 +129,8 @@ class TrainingState(Resumable):
         """Load a checkpoint. Return the reasons why training cannot continue bit-exactly from it, if any.
 
         `own` is False for a checkpoint of another experiment. The state is then written again as a checkpoint of this
-        experiment, and the flag `finished`, the training time and `validations_without_gain` are reset. Raises
-        CheckpointError if the checkpoint is damaged or does not fit the model.
+        experiment, and the flag `finished`, the training time, `validations_without_gain` and the running mean of the
+        loss are reset. Raises CheckpointError if the checkpoint is damaged or does not fit the model.
         """
         weights, state = self.writer.manager.load(info, self.compute.device)
         try:
@@ -130,6 +138,7 @@ class TrainingState(Resumable):
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.counters = TrainingCounters(**{name: _none_if_nan(value) for name, value in state["counters"].items()})
+            self.losses.load_state_dict(state.get("losses") if own else None)
             reasons = environment_differences(state["environment"], self._environment())
             reasons += self._restore_position(state)
             if not restore_random_state(state["random"]):
@@ -156,6 +165,7 @@ class TrainingState(Resumable):
     def _copy(self) -> dict[str, Any]:
         return {
             "counters": asdict(self.counters),
+            "losses": self.losses.state_dict(),
             "random": capture_random_state(),
             "loader": self.loader.state_dict(),
         }
@@ -180,6 +190,7 @@ class TrainingState(Resumable):
                 "model": self.model.config.model_dump(mode="json"),
                 "gates_trained": self.model.gates_trained,
                 "validation_loss": counters["validation_loss"],
+                "bits_per_byte": counters["validation_bits_per_byte"],
                 "finished": counters["finished"],
             },
             score=score,

@@ -16,16 +16,27 @@ import structlog
 
 from common.artifacts import ArtifactStore
 from common.child.lease_guard import LeaseGuard, die_with_parent
-from common.child.protocol import EXIT_FAILED, EXIT_FINISHED, Channel, Failed, Finished, ProtocolError, Start, Stop
+from common.child.protocol import (
+    EXIT_FAILED,
+    EXIT_FINISHED,
+    Channel,
+    ChildJob,
+    Failed,
+    Finished,
+    ProtocolError,
+    Start,
+    Stop,
+)
 from common.child.socket import CHILD_FD_VARIABLE
 from common.disk import DiskReserve
 from common.errors import DiskFullError
 from common.logging import configure, get_logger
-from common.metrics import MetricsWriter
+from common.metrics import EventFile, MetricsWriter
 from common.training.disk_hooks import DATA, EXPERIMENTS
 from common.training.disk_wait import wait_for_disk, wait_to_retry_write
 from common.training.hooks import Outcome, StopRequest, outcome_of
 from services.trainer.supervised_hooks import SupervisedHooks
+from tidal_client.vocabulary import JobType
 
 log = get_logger(__name__)
 
@@ -60,6 +71,7 @@ def _execute(channel: Channel, start: Start) -> int:
         job.job_id,
         job.attempt,
         stream_max_length=start.stream_max_length,
+        event_file=EventFile(directory, job.attempt) if _writes_event_files(job) else None,
     )
     reserve = DiskReserve({EXPERIMENTS: directory, DATA: Path(start.data_dir)}, start.disk_reserve_bytes)
     lease_guard = LeaseGuard(start.pause_after_seconds, start.renewed_at)
@@ -88,6 +100,18 @@ def _execute(channel: Channel, start: Start) -> int:
     except Exception as error:
         return _report_failure(channel, hooks, error)
     return _report_outcome(channel, hooks, outcome)
+
+
+def _writes_event_files(job: ChildJob) -> bool:
+    """Return whether the metrics of the job are also written for TensorBoard (`tensorboard` of its configuration).
+
+    The payload is not validated yet, because this would import the configuration before the first report.
+    """
+    config = job.payload.get("config")
+    if job.job_type not in (JobType.LM_TRAINING, JobType.RL_TRAINING) or not isinstance(config, dict):
+        return False
+    section = config.get("training", config)
+    return not isinstance(section, dict) or section.get("tensorboard") is not False
 
 
 def _requests_obeyed_before_start(start: Start, directory: Path) -> set[StopRequest]:

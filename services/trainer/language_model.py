@@ -18,9 +18,7 @@ from common.training.disk_wait import EARLY_STOP_REQUESTS, StoppedWaiting, wait_
 from common.training.evaluation import (
     RESULTS_FILE,
     generate_samples,
-    perplexity,
-    validation_loss,
-    validation_values,
+    validate,
     write_results,
 )
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
@@ -50,7 +48,7 @@ def evaluate_checkpoint(
     evaluation: EvaluationConfig,
     data_dir: Path,
 ) -> Outcome:
-    """Write validation loss, perplexity and samples of a model to a file in `evaluation_results/`.
+    """Write validation loss, perplexity, bits per byte and samples of a model to a file in `evaluation_results/`.
 
     A stop request ends the evaluation without a file. Raises DivergedError if the loss is not finite.
     """
@@ -69,7 +67,7 @@ def evaluate_checkpoint(
         return _early_stop(hooks) is None
 
     try:
-        loss = validation_loss(model, corpus.validation, evaluation, compute, keep_going=keep_going)
+        validation = validate(model, corpus.validation, evaluation, compute, keep_going=keep_going)
     except DivergedError as error:
         raise DivergedError(
             f"{model_path.name}: {error.message} on {corpus.description}, so there are no results; the training that "
@@ -77,18 +75,18 @@ def evaluate_checkpoint(
             quantity=error.quantity,
             value=error.value,
         ) from None
-    if loss is not None:
+    samples = None
+    if validation is not None:
         # Report the phase again: generating the samples reports no progress, and the supervisor kills a trainer that
         # sends no message for too long.
         hooks.phase("evaluation")
-        samples = generate_samples(model, evaluation)
-    if loss is None or not keep_going():
+        samples = generate_samples(model, evaluation, cancelled=lambda: _early_stop(hooks) is not None)
+    if validation is None or samples is None or not keep_going():
         return outcome_of(_early_stop(hooks) or StopRequest.STOP)
-    hooks.report_metrics("metrics", 0, validation_values(loss))
+    hooks.report_metrics("metrics", 0, validation.metrics())
     results = {
         "model": model_path.name,
-        "validation_loss": loss,
-        "perplexity": perplexity(loss),
+        **validation.results(),
         "corpus": corpus.description,
         "device": str(compute.device),
         "samples": samples,

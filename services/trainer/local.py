@@ -86,7 +86,7 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
         raise ConfigError("--checkpoint and --resume-from both set what training starts from; give only one of them")
     if start is None and options.checkpoint:
         start = _existing(options.checkpoint)
-    with _hooks(options, console) as hooks:
+    with _hooks(options, console, tensorboard=config.training.tensorboard) as hooks:
         request = wait_for_disk(hooks)
         if request is not None:
             return outcome_of(request)
@@ -115,7 +115,7 @@ def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
     lm_checkpoint = _existing(options.checkpoint)
     _refuse_existing_checkpoints(options)
     start = _resume_source(options)
-    with _hooks(options, console) as hooks:
+    with _hooks(options, console, tensorboard=config.tensorboard) as hooks:
         request = wait_for_disk(hooks)
         if request is not None:
             return outcome_of(request)
@@ -139,10 +139,11 @@ def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
         )
 
 
-def _hooks(options: argparse.Namespace, console: Terminal) -> LocalHooks:
+def _hooks(options: argparse.Namespace, console: Terminal, *, tensorboard: bool) -> LocalHooks:
     attempts = [int(path.stem.split("-")[-2]) for path in (options.out / "metrics").glob("*-*-*.jsonl")]
     reserve = DiskReserve({EXPERIMENTS: options.out, DATA: _data_dir(options)}, get_settings().disk_reserve_mb * MIB)
-    hooks = LocalHooks(options.out, attempt=max(attempts, default=0) + 1, console=console, reserve=reserve)
+    attempt = max(attempts, default=0) + 1
+    hooks = LocalHooks(options.out, attempt=attempt, console=console, reserve=reserve, tensorboard=tensorboard)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: hooks.request(StopRequest.PAUSE))
     return hooks

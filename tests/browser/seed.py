@@ -37,7 +37,16 @@ def add_experiment(session: Session, folder: Path, name: str, kind: str, points:
         (home / "rl_config.yaml").write_text(f"ppo: {{learning_rate: 0.0003, total_steps: {4096 * points}}}\n")
     else:
         (home / "config.yaml").write_text(f"training: {{learning_rate: 0.00{1 + number % 4}, max_steps: {points}}}\n")
+        (home / "evaluation_results").mkdir()
+        rows = [{"step": step, "samples": sample_texts(step)} for step in range(500, 2000, 500)]
+        (home / "evaluation_results/samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return experiment_id
+
+
+def sample_texts(step: int) -> list[dict[str, Any]]:
+    """Return the texts that a training generated after `step`."""
+    endings = {"Once upon a time": f", after {step} steps, a cat", "The little cat": " <b>sat</b> on the mat."}
+    return [{"prompt": prompt, "generated": text, "tokens": 5} for prompt, text in endings.items()]
 
 
 def language_model(i: int, points: int, numbers: random.Random) -> dict[str, float]:
@@ -53,6 +62,7 @@ def language_model(i: int, points: int, numbers: random.Random) -> dict[str, flo
     if i % max(1, points // 12) == 0:
         values["Losses/Validation"] = 1.78 + 9 * math.exp(-9 * share)
         values["Perplexity/Validation"] = math.exp(values["Losses/Validation"])
+        values["Bits per Byte/Validation"] = values["Losses/Validation"] / math.log(2) / 4.0
     return values
 
 

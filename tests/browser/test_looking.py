@@ -56,6 +56,15 @@ def test_a_chart_is_zoomed_walked_through_and_saved(site: Site, visit: Visit) ->
     assert Path(saved.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
+def test_samples_over_the_steps_are_a_table_with_a_row_per_step(site: Site, visit: Visit) -> None:
+    page = visit(site.view(site.seeded["Slow cosine"], "results"))
+    table = page.get_by_role("region", name="Samples over the steps").get_by_role("table")
+    expect(table.locator("th")).to_have_text(["Step", "Once upon a time", "The little cat"])
+    expect(table.locator("tbody tr")).to_have_count(3)
+    newest = table.locator("tbody tr").first.locator("td")
+    expect(newest).to_have_text(["1,500", ", after 1500 steps, a cat", " <b>sat</b> on the mat."])
+
+
 def test_a_text_streams_in_colour_and_two_panels_share_prompt_and_seed(site: Site, visit: Visit) -> None:
     page = visit("#/playground")
     page.get_by_label("Tokens").fill("12")

@@ -35,7 +35,8 @@ class ExperimentDetail(ExperimentReply):
     metric_names: list[str]
     rl_metric_names: list[str]
     results: list[str]
-    """The existing results; possible values are `evaluation`, `ablation`, `analysis` and `samples`."""
+    """The existing results; possible values are `evaluation`, `ablation`, `analysis`, `samples` and
+    `sample-history`."""
     size_bytes: int
     """Size of all files of the experiment in bytes."""
     archive_deleted_at: UtcTime | None = None
@@ -96,3 +97,21 @@ class SampleList(Reply):
 
     experiment_id: str
     samples: list[Sample]
+
+
+class SampleRow(Reply):
+    """The completions that were generated after one step of a training, one for each prompt."""
+
+    step: int
+    samples: list[Sample]
+
+
+class SampleHistory(Reply):
+    """Completions of the same prompts after different steps, generated with the same seeds."""
+
+    experiment_id: str
+    rows: list[SampleRow]
+    """In the order of the steps."""
+    total: int
+    """Number of all stored rows. If it is larger than the number of `rows`, these are evenly spread over all rows,
+    from the first to the newest."""

@@ -12,6 +12,7 @@ from common.reports.words import count, literal, markdown_table, number
 
 COMPARED = {
     names.VALIDATION_LOSS: "Validation loss",
+    names.BITS_PER_BYTE: "Validation bits per byte",
     names.LOSS: "Training loss",
     names.EPISODE_REWARD: "Episode reward",
 }
@@ -27,12 +28,22 @@ def comparison_sections(experiments: Sequence[ExperimentFacts]) -> list[ReportSe
             count(facts.step),
             _last(facts.metrics.get(names.LOSS)),
             _lowest(facts.metrics.get(names.VALIDATION_LOSS)),
+            _lowest(facts.metrics.get(names.BITS_PER_BYTE)),
             _last(facts.metrics.get(names.EPISODE_REWARD)),
         ]
         for facts in experiments
     ]
-    header = ["Experiment", "Type", "Status", "Step", "Last loss", "Lowest validation loss", "Last reward"]
-    blocks = [markdown_table(header, rows, right=(3, 4, 5, 6))]
+    header = [
+        "Experiment",
+        "Type",
+        "Status",
+        "Step",
+        "Last loss",
+        "Lowest validation loss",
+        "Lowest bits per byte",
+        "Last reward",
+    ]
+    blocks = [markdown_table(header, rows, right=(3, 4, 5, 6, 7))]
     for name, title in COMPARED.items():
         with_metric = [facts.id for facts in experiments if name in facts.metrics][:MAX_LINES]
         if len(with_metric) > 1:

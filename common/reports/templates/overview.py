@@ -109,6 +109,9 @@ def _course(facts: ExperimentFacts) -> list[str]:
         perplexity = facts.metrics.get(names.PERPLEXITY)
         if perplexity:
             text += f" The last validation perplexity is {number(perplexity.last)}."
+        bits_per_byte = facts.metrics.get(names.BITS_PER_BYTE)
+        if bits_per_byte:
+            text += f" This is {number(bits_per_byte.last)} bits per byte of text."
         blocks.append(text)
     else:
         finite = "finite " if names.VALIDATION_LOSS in facts.diverged else ""
@@ -118,7 +121,9 @@ def _course(facts: ExperimentFacts) -> list[str]:
         blocks.append(chart(title="Loss, nats per token", experiments=[facts.id], metrics=shown))
     speed = facts.metrics.get(names.TOKENS_PER_SECOND)
     if speed:
-        blocks.append(f"The last recorded speed is {number(speed.last)} tokens per second.")
+        size = facts.metrics.get(names.BYTES_PER_SECOND)
+        text = f", or {format_size(round(size.last))} of text per second" if size else ""
+        blocks.append(f"The last recorded speed is {number(speed.last)} tokens per second{text}.")
     return blocks
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
@@ -28,11 +29,14 @@ from tidal_client.wire.experiment import (
     ExperimentStatus,
     ResultReply,
     Sample,
+    SampleHistory,
     SampleList,
+    SampleRow,
     TagList,
 )
 
 EVALUATION_FILE = "evaluation_results/evaluation_results.json"
+SAMPLES_FILE = "evaluation_results/samples.jsonl"
 ABLATION_FILE = "ablation_results.json"
 ANALYSIS_FILE = "analysis_results.json"
 
@@ -80,6 +84,8 @@ def experiment_detail(session: Session, store: ArtifactStore, experiment_id: str
     results = []
     if (folder / EVALUATION_FILE).is_file():
         results += ["evaluation", "samples"]
+    if (folder / SAMPLES_FILE).is_file():
+        results.append("sample-history")
     if (folder / ABLATION_FILE).is_file():
         results.append("ablation")
     if (folder / ANALYSIS_FILE).is_file():
@@ -157,6 +163,28 @@ def read_samples(store: ArtifactStore, experiment_id: str) -> SampleList:
     """Return the generated texts of the evaluation. Raises the same errors as `read_result`."""
     found = read_result(store, experiment_id, EVALUATION_FILE).result.get("samples", [])
     return SampleList(experiment_id=experiment_id, samples=[Sample.model_validate(item) for item in found])
+
+
+def read_sample_history(store: ArtifactStore, experiment_id: str, *, max_rows: int) -> SampleHistory:
+    """Return the texts that the training generated every few steps, evenly spread over the stored rows.
+
+    Raises NotFoundError until the training has stored the first row, and StorageError for an invalid file. A row that
+    is being written is left out.
+    """
+    try:
+        lines = (store.experiment(experiment_id) / SAMPLES_FILE).read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        raise NotFoundError(f"{experiment_id} has no samples of different steps") from None
+    except OSError as error:
+        raise StorageError(f"{experiment_id}/{SAMPLES_FILE} cannot be read ({error.strerror or error})") from error
+    lines = [line for line in lines if line.endswith(b"\n")]
+    count = min(max_rows, len(lines))
+    chosen = [lines[round(i * (len(lines) - 1) / max(count - 1, 1))] for i in range(count)] if count > 1 else lines[-1:]
+    try:
+        rows = [SampleRow.model_validate_json(line) for line in chosen]
+    except ValidationError as error:
+        raise StorageError(f"{experiment_id}/{SAMPLES_FILE} has an invalid line; run the job again") from error
+    return SampleHistory(experiment_id=experiment_id, rows=rows, total=len(lines))
 
 
 def _with_newest_job() -> Select[Experiment, Job]:

@@ -25,6 +25,7 @@ from tidal_client.wire.experiment import (
     ExperimentList,
     ExperimentStatus,
     ResultReply,
+    SampleHistory,
     SampleList,
     TagList,
 )
@@ -224,7 +225,10 @@ def get_config(experiment_id: str, session: SessionDep, context: ContextDep) -> 
 
 @router.get("/{experiment_id}/evaluation", summary="Show the evaluation", responses=problem_responses(404, 507))
 def get_evaluation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
-    """Returns perplexity and samples. Answers 404 until the job has written these results."""
+    """Returns validation loss, perplexity, bits per byte and samples.
+
+    Answers 404 until the job has written these results.
+    """
     experiments.find_experiment(session, experiment_id)
     return experiments.read_result(context.store, experiment_id, experiments.EVALUATION_FILE)
 
@@ -246,3 +250,24 @@ def get_samples(experiment_id: str, session: SessionDep, context: ContextDep) ->
     """Returns prompt and generated text of each sample. Answers 404 until the job has written the samples."""
     experiments.find_experiment(session, experiment_id)
     return experiments.read_samples(context.store, experiment_id)
+
+
+@router.get(
+    "/{experiment_id}/sample-history",
+    summary="Show the samples of a training over its steps",
+    responses=problem_responses(404, 507),
+)
+def get_sample_history(
+    experiment_id: str,
+    session: SessionDep,
+    context: ContextDep,
+    max_rows: Annotated[
+        int, Query(ge=1, le=2000, alias="maxRows", description="Maximum number of steps in the reply.")
+    ] = 200,
+) -> SampleHistory:
+    """Returns the completions of each prompt after every `evaluation.samples_every_steps` steps.
+
+    All are generated with the same seeds. Answers 404 until the first ones exist.
+    """
+    experiments.find_experiment(session, experiment_id)
+    return experiments.read_sample_history(context.store, experiment_id, max_rows=max_rows)

@@ -18,6 +18,7 @@ from services.cli.connection import Token, Url, connect
 from services.cli.output import age, duration, err, format_time, out, print_json, status_text, table
 from services.cli.views.job_history import attempts, describe_events
 from services.cli.views.queue import print_queue, time_until
+from services.cli.views.samples import sample_tables
 from services.cli.views.watch import watch as follow
 from tidal_client import Client, Job
 from tidal_client.vocabulary import DesiredState, JobStatus, JobType, Signal
@@ -236,6 +237,27 @@ def logs(
                 return
             if page.complete:
                 time.sleep(FOLLOW_SECONDS)
+
+
+@app.command()
+def samples(
+    job_id: JobId,
+    prompt: Annotated[
+        int | None, typer.Option("--prompt", "-p", min=1, help="Show only the prompt with this number.")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=1, max=2000, help="Maximum number of steps to show.")] = 20,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show the texts that a training generated every few steps (evaluation.samples_every_steps)."""
+    with connect(url, token) as client:
+        history = client.sample_history(_find(client, job_id).experiment_id, max_rows=rows)
+    if as_json:
+        print_json(history.model_dump(mode="json", by_alias=True))
+        return
+    for shown in sample_tables(history, prompt):
+        out.print(shown)
 
 
 @app.command()

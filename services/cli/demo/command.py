@@ -119,7 +119,9 @@ def _run(
 ) -> None:
     with phase_times.phase("pretraining"):
         model = _pretrain(client, instance, corpus, lm_values)
-    out.print(Text("      ").append_text(report.loss_line(*report.losses(client.metrics(model.experiment_id)))))
+    metrics = client.metrics(model.experiment_id)
+    losses = report.loss_line(*report.losses(metrics), report.bits_per_byte(metrics))
+    out.print(Text("      ").append_text(losses))
 
     _title(3, "Training a controller, and comparing it with its baselines", "rl-training")
     with phase_times.phase("controller and ablation"):

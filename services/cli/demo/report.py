@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from common.metrics.names import LOSS, VALIDATION_LOSS
+from common.metrics.names import BITS_PER_BYTE, LOSS, VALIDATION_LOSS
 from services.cli.output import duration, table
 from services.cli.views.tokens import coloured
 from tidal_client import Generation, Metrics
@@ -40,17 +40,24 @@ def losses(metrics: Metrics) -> tuple[float | None, float | None]:
     return before, after
 
 
-def loss_line(before: float | None, after: float | None) -> Text:
-    """Return a line such as `loss 10.83 before → 4.91 after (validation, perplexity 136)`."""
+def bits_per_byte(metrics: Metrics) -> float | None:
+    """Return the bits per byte of the last validation; None if there are none."""
+    found = metrics.series.get(BITS_PER_BYTE, [])
+    return found[-1].value if found else None
+
+
+def loss_line(before: float | None, after: float | None, bits: float | None = None) -> Text:
+    """Return a line such as `loss 10.83 before → 4.91 after (validation, perplexity 136, 1.52 bits per byte)`."""
     if before is None or after is None:
         return Text("no loss was recorded", style="yellow")
+    per_byte = "" if bits is None else f", {bits:.2f} bits per byte"
     return Text.assemble(
         "loss ",
         (f"{before:.2f}", "yellow"),
         " before → ",
         (f"{after:.2f}", "bold green"),
         " after",
-        (f"  (validation, perplexity {math.exp(min(after, 50.0)):,.0f})", "dim"),
+        (f"  (validation, perplexity {math.exp(min(after, 50.0)):,.0f}{per_byte})", "dim"),
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.disk import shortage_text
-from common.metrics.names import EPISODE_REWARD, LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
+from common.metrics.names import BITS_PER_BYTE, EPISODE_REWARD, LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
 from tidal_client import Job, StreamEvent
 from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus
 
@@ -101,12 +101,15 @@ class JobView:
         return []
 
     def summary(self) -> str:
-        """Return the newest metrics as text, such as `loss 4.31 · validation 4.40 · 12.3k tokens/s`."""
+        """Return the newest metrics as text, such as `loss 4.31 · validation 4.40 · 1.523 bits/byte ·
+        12.3k tokens/s`."""
         parts = []
         for name, label in ((LOSS, "loss"), (VALIDATION_LOSS, "validation"), (EPISODE_REWARD, "reward")):
             if name in self.values:
                 value = self.values[name]
                 parts.append(f"{label} {value:.3f}" if math.isfinite(value) else f"{label} not finite")
+        if math.isfinite(self.values.get(BITS_PER_BYTE, math.nan)):
+            parts.append(f"{self.values[BITS_PER_BYTE]:.3f} bits/byte")
         if math.isfinite(self.values.get(TOKENS_PER_SECOND, math.nan)):
             parts.append(f"{self.values[TOKENS_PER_SECOND] / 1000:.1f}k tokens/s")
         return " · ".join(parts)

@@ -11,6 +11,7 @@ import pytest
 
 from common.metrics import MetricsWriter
 from tests.integration.api.conftest import Api, RunApi
+from tidal_client import Client
 
 CONTENT = bytes(range(256)) * 40
 
@@ -86,6 +87,28 @@ def test_results_are_available_after_they_were_written(api: Api, experiment: str
     (folder / "ablation_results.json").write_text("{torn")
     torn = api.http.get(f"{base}/ablation")
     assert (torn.status_code, torn.headers["content-type"]) == (507, "application/problem+json")
+
+
+def test_samples_over_the_steps_are_a_spread_of_the_complete_rows(api: Api, experiment: str, folder: Path) -> None:
+    path = f"/api/experiments/{experiment}/sample-history"
+    assert api.http.get(path).status_code == 404
+    (folder / "evaluation_results").mkdir()
+    rows = [
+        {"step": n, "samples": [{"prompt": "Once", "generated": f"é {n}", "tokens": 2}]} for n in range(10, 110, 10)
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "evaluation_results/samples.jsonl").write_text(lines + '{"step": 110, "sam')
+    assert api.http.get(f"/api/experiments/{experiment}").json()["results"] == ["sample-history"]
+    found = api.http.get(path).json()
+    assert [row["step"] for row in found["rows"]] == list(range(10, 110, 10)) and found["total"] == 10
+    assert found["rows"][0]["samples"] == [{"prompt": "Once", "generated": "é 10"}]
+    some = api.http.get(f"{path}?maxRows=4").json()
+    assert ([row["step"] for row in some["rows"]], some["total"]) == ([10, 40, 70, 100], 10)
+    assert [row["step"] for row in api.http.get(f"{path}?maxRows=1").json()["rows"]] == [100]
+    with Client(api.url) as client:
+        assert [row.step for row in client.sample_history(experiment, max_rows=2).rows] == [10, 100]
+    (folder / "evaluation_results/samples.jsonl").write_text('{"step": "many"}\n')
+    assert api.http.get(path).status_code == 507
 
 
 def test_the_configuration_is_that_of_the_job_until_the_file_exists(api: Api) -> None:

@@ -123,6 +123,30 @@ def test_the_cache_is_built_once_and_described_by_its_header(tmp_path: Path) -> 
     assert (corpus.folder / "train.bin").stat().st_mtime_ns == built
 
 
+MIXED = [f"Zoë saw {'two ' * n}cats 😀 — naïve №{n}" for n in range(40)]
+"""Documents in which many characters have several bytes and some tokens end inside a character."""
+
+
+def test_the_bytes_of_each_split_are_those_of_its_text(tmp_path: Path) -> None:
+    corpus = open_(text_file(tmp_path, MIXED), tmp_path, validation_fraction=0.3)
+    for split, found in (("train", corpus.train_bytes), ("validation", corpus.validation_bytes)):
+        assert found == sum(len(text.encode()) for text in documents_of(corpus, split)) > 0
+    header = json.loads((corpus.folder / "header.json").read_text())
+    assert header["splits"]["train"]["text_bytes"] == corpus.train_bytes
+
+
+def test_a_cache_of_an_older_version_opens_and_has_the_same_bytes(tmp_path: Path) -> None:
+    path = text_file(tmp_path, MIXED)
+    new = open_(path, tmp_path)
+    header = json.loads((new.folder / "header.json").read_text())
+    for entry in header["splits"].values():
+        del entry["text_bytes"]
+    (new.folder / "header.json").write_text(json.dumps(header))
+    old = open_(path, tmp_path)
+    assert (old.train_bytes, old.validation_bytes) == (new.train_bytes, new.validation_bytes)
+    assert old.digest == new.digest
+
+
 def test_a_changed_source_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
     path = text_file(tmp_path)
     folder = open_(path, tmp_path).folder

@@ -19,6 +19,7 @@ from common.config import LMConfig, load_lm_config
 from common.errors import DivergedError
 from common.model import TransformerLM
 from common.training import pretrain as loop
+from common.training.evaluation import Validation
 from common.training.hooks import Outcome, StopRequest
 from common.training.pretrain import pretrain
 from tests.paths import CASES
@@ -45,9 +46,9 @@ def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
 def spoil_validation(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Make the validation loss at step `at` NaN: the logits overflow only during this validation."""
-    original = loop.validation_loss
+    original = loop.validate
 
-    def validate(model: TransformerLM, *others: Any, **options: Any) -> float | None:
+    def validate(model: TransformerLM, *others: Any, **options: Any) -> Validation | None:
         if validate.calls == at:  # type: ignore[attr-defined]
             sound = model.output_projection.bias.detach().clone()
             with torch.no_grad():
@@ -61,7 +62,7 @@ def spoil_validation(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
         return original(model, *others, **options)
 
     validate.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(loop, "validation_loss", validate)
+    monkeypatch.setattr(loop, "validate", validate)
 
 
 def advised(error: DivergedError, experiment: Path) -> Path:
@@ -170,7 +171,7 @@ def test_a_validation_loss_that_is_not_finite_stops_the_training(
         def nan(*_: object, **__: object) -> float:
             return loop.require_finite("the validation loss", math.nan)
 
-        monkeypatch.setattr("common.training.final_model.validation_loss", nan)
+        monkeypatch.setattr("common.training.final_model.validate", nan)
     else:
         spoil_validation(monkeypatch, at)
     hooks = recorder()

@@ -107,6 +107,34 @@ def test_names_and_logs_are_text_and_neither_markup_nor_commands(api: Api, tidal
     assert json.loads(answer)[0]["name"] == hostile
 
 
+def test_samples_are_a_table_of_steps_for_each_prompt(api: Api, tidal: Callable[..., Result]) -> None:
+    rows = [
+        {"step": step, "samples": [{"prompt": p, "generated": f"{p} text\n\nof {step}"} for p in ("Once", "")]}
+        for step in (500, 1000)
+    ]
+    api.answers = {
+        "/api/jobs/job_1": JOB,
+        f"/api/experiments/{JOB['experimentId']}/sample-history": {
+            "experimentId": JOB["experimentId"],
+            "rows": rows,
+            "total": 2,
+        },
+    }
+    output = tidal("jobs", "samples", "job_1").output
+    lines = [" ".join(line.split()) for line in output.splitlines() if line.strip()]
+    assert lines[0] == "Once" and "500 Once text of 500" in lines and "1,000 Once text of 1000" in lines
+    assert lines.index("(new document)") > lines.index("1,000 Once text of 1000")
+    assert "Once" not in tidal("jobs", "samples", "job_1", "--prompt", "2").output
+    with pytest.raises(InvalidInputError, match="only 2 prompts"):
+        tidal_error(tidal("jobs", "samples", "job_1", "--prompt", "3"))
+    assert json.loads(tidal("jobs", "samples", "job_1", "--json").output)["rows"][1]["step"] == 1000
+
+
+def tidal_error(result: Result) -> None:
+    if result.exception is not None:
+        raise result.exception
+
+
 def test_json_is_the_reply_of_the_api(api: Api, tidal: Callable[..., Result]) -> None:
     api.answers["/api/jobs"] = {"jobs": [JOB]}
     (listed,) = json.loads(tidal("jobs", "list", "--json").output)

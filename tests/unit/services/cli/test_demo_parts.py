@@ -36,6 +36,7 @@ def test_the_loss_before_is_the_untrained_one_and_after_the_last_validation() ->
     assert demo_report.losses(without_zero) == (10.5, 4.9)
     assert demo_report.losses(metrics()) == (None, None)
     assert "perplexity 134" in demo_report.loss_line(10.8, 4.9).plain  # e ** 4.9 = 134.29
+    assert "perplexity 134, 1.53 bits per byte)" in demo_report.loss_line(10.8, 4.9, 1.534).plain
 
 
 def test_the_ablation_table_shows_every_policy_and_pair_with_its_interval() -> None:

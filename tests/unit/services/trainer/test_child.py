@@ -28,6 +28,7 @@ from common.child.socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.config import LMConfig, RLConfig
 from tests.metrics_oracle import read_metrics
 from tests.paths import ROOT
+from tests.unit.tensorboard_reader import shown
 
 pytestmark = pytest.mark.timeout(300)
 Config = Callable[..., LMConfig]
@@ -63,6 +64,10 @@ def test_a_job_runs_to_its_end_and_reports_everything(
     assert {artifact.kind for artifact in of_kind(messages, ArtifactSaved)} == {"model", "evaluation"}
     points = read_metrics(experiment, "metrics")
     assert [point.step for point in points if "Losses/Total" in point.values] == [1, 2, 3, 4, 5, 6]
+    logged = shown(experiment / "tensorboard_logs")["Losses/Total"]
+    assert logged == [
+        (point.step, pytest.approx(point.values["Losses/Total"])) for point in points if "Losses/Total" in point.values
+    ]
     assert json.loads((experiment / "metadata.json").read_text())["type"] == "lm"
     assert (experiment / "config.yaml").is_file()
 
@@ -83,6 +88,8 @@ def test_the_next_attempt_resumes_from_the_checkpoint_and_voids_later_points(
     assert (tmp_path / "experiments/tiny/tiny_v1.0.0.safetensors").is_file()
     lines = (tmp_path / "experiments/tiny/metrics/metrics-2-1.jsonl").read_text().splitlines()
     assert json.loads(lines[0]) == {"rewind": {"attempt": 2, "step": step}}
+    steps = [point_step for point_step, _ in shown(tmp_path / "experiments/tiny/tensorboard_logs")["Losses/Total"]]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) >= step
 
 
 def test_sigterm_is_a_drain(start_child: StartChild, make_config: Config) -> None:
@@ -131,6 +138,9 @@ def test_a_controller_is_trained_and_ablated_and_can_be_ablated_again(
     assert messages[-1].outcome == "completed"
     assert {artifact.kind for artifact in of_kind(messages, ArtifactSaved)} >= {"policy", "ablation"}
     experiment = tmp_path / "experiments/steered"
+    assert [step for step, _ in shown(experiment / "tensorboard_logs")["step_reward"]] == [
+        point.step for point in read_metrics(experiment, "rl-metrics") if "step_reward" in point.values
+    ]
     metadata = json.loads((experiment / "metadata.json").read_text())
     assert (metadata["type"], metadata["source_experiment_id"]) == ("rl", "tiny")
     assert (experiment / "base_config.yaml").read_text() == (tmp_path / "experiments/tiny/config.yaml").read_text()

@@ -35,6 +35,7 @@ def test_a_training_prints_its_losses_and_writes_the_model(make_config: Config, 
     assert "completed: runs/first" in found.stdout
     assert (tmp_path / "runs/first/tiny_v1.0.0.safetensors").is_file()
     assert list((tmp_path / "runs/first/metrics").glob("metrics-1-*.jsonl"))
+    assert list((tmp_path / "runs/first/tensorboard_logs").glob("events.out.tfevents.*"))
 
 
 def test_ctrl_c_pauses_and_the_same_command_goes_on(make_config: Config, tmp_path: Path) -> None:
@@ -57,9 +58,10 @@ def test_ctrl_c_pauses_and_the_same_command_goes_on(make_config: Config, tmp_pat
 
 def test_a_corpus_may_be_in_the_working_directory_of_the_command(make_config: Config, tmp_path: Path) -> None:
     (tmp_path / "data/words.txt").rename(tmp_path / "mine.txt")
-    (tmp_path / "lm.yaml").write_text(dump_yaml(make_config()))
+    (tmp_path / "lm.yaml").write_text(dump_yaml(make_config(training={"tensorboard": False})))
     found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "runs/first", "--data", "mine.txt")
     assert found.returncode == 0, found.stdout + found.stderr
+    assert not (tmp_path / "runs/first/tensorboard_logs").exists()
 
 
 def test_a_corpus_that_cannot_be_read_is_an_error_with_its_place(make_config: Config, tmp_path: Path) -> None:

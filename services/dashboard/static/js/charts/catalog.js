@@ -31,6 +31,13 @@ export const CATALOG = [
     lines: [{ name: "Perplexity/Validation", label: "perplexity", colour: 2, points: true, main: true }],
   },
   {
+    id: "bits-per-byte",
+    title: "Validation bits per byte",
+    unit: "bits per byte of text",
+    kind: LM,
+    lines: [{ name: "Bits per Byte/Validation", label: "bits per byte", colour: 2, points: true, main: true }],
+  },
+  {
     id: "learning-rate",
     title: "Learning rate",
     kind: LM,
@@ -42,6 +49,13 @@ export const CATALOG = [
     unit: "tokens per second",
     kind: LM,
     lines: [{ name: "Tokens/Second", label: "tokens/s", colour: 4, smooth: true, main: true }],
+  },
+  {
+    id: "text-throughput",
+    title: "Text throughput",
+    unit: "bytes of text per second",
+    kind: LM,
+    lines: [{ name: "Bytes/Second", label: "bytes/s", colour: 4, smooth: true, main: true }],
   },
   {
     id: "gradient",

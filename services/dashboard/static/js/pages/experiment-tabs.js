@@ -7,6 +7,7 @@ import { duration, integer, number, title } from "../lib/format.js";
 import { flatBoth, flatten } from "../lib/config.js";
 import { Ablation } from "../components/ablation.js";
 import { CheckpointTable } from "../components/checkpoints.js";
+import { SampleHistory } from "../components/sample-history.js";
 import { SavedAnalyses } from "../components/saved-analyses.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit } from "../lib/session.js";
@@ -22,14 +23,19 @@ const nullIfMissing = (error) => {
   throw error;
 };
 
-/** @param {{id: string, type: string, path: Api.ExperimentPath, results: string[]}} props */
-export function Results({ id, type, path, results }) {
+const RESULTS = /** @type {const} */ (["evaluation", "ablation"]);
+
+/** @param {{found: Api.Experiment, path: Api.ExperimentPath}} props */
+export function Results({ found, path }) {
+  const { id, type, results } = found;
   const canSubmit = maySubmit(useStore(session));
   if (type === "analysis") return html`<${SavedAnalyses} experiment=${id} changed=${0} canSubmit=${canSubmit} />`;
-  return html`<${ResultFiles} path=${path} results=${results} />`;
+  const history = results.includes("sample-history");
+  return html`<div class="stack">
+    ${(!history || RESULTS.some((name) => results.includes(name))) && html`<${ResultFiles} path=${path} results=${results} />`}
+    ${history && html`<${SampleHistory} path=${path} changed=${found} />`}
+  </div>`;
 }
-
-const RESULTS = /** @type {const} */ (["evaluation", "ablation"]);
 
 /** @param {{path: Api.ExperimentPath, results: string[]}} props */
 function ResultFiles({ path, results }) {

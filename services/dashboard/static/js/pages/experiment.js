@@ -127,8 +127,7 @@ function View({ found, path, state, early }) {
         />`
       }
       ${
-        tab === "results" &&
-        html`<${Results} id=${found.id} type=${found.type} path=${path} results=${found.results} />`
+tab === "results" && html`<${Results} found=${found} path=${path} />`
       }
       ${tab === "checkpoints" && html`<${Checkpoints} path=${path} changed=${live.checkpoints} />`}
       ${tab === "config" && html`<${Config} found=${found} path=${path} />`}
@@ -176,12 +175,17 @@ function useLive(found, path, state, early) {
   useEffect(() => {
     let stop = () => {};
     let cancelled = false;
+    /** @type {string | null | undefined} */
+    let phase = null;
     /** @type {{[N in keyof Api.StreamEvents]: (data: Api.StreamEvents[N]) => unknown}} */
     const listeners = {
       metrics: (data) => store.append("metrics", data.points),
       "rl-metrics": (data) => store.append("rl-metrics", data.points),
       rewind: (data) => store.rewind(data),
       status: (data) => {
+        // The end of a phase "sampling" means that there are new sample texts.
+        if (phase === "sampling" && data.phase !== phase) state.reload();
+        phase = data.phase;
         const progress = {
           step: data.step ?? null,
           totalSteps: data.totalSteps ?? null,

@@ -23,7 +23,7 @@ const KINDS = ["lm-training", "rl-training", "evaluation", "ablation"];
 const ABOUT = {
   "lm-training": "Pretrains a language model on a corpus.",
   "rl-training": "Trains a controller that sets the decoding parameters of a language model.",
-  evaluation: "Measures the perplexity of a language model and generates samples.",
+  evaluation: "Measures perplexity and bits per byte of a language model, and generates samples.",
   ablation: "Compares a controller with fixed and random modulation.",
 };
 /**
