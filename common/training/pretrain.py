@@ -30,6 +30,7 @@ from common.training.loading import LongPhase, StoppedWhileLoading
 from common.training.lr_schedule import warmup_cosine_rate
 from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
 from common.training.preparation import PretrainingRun, prepare_pretraining
+from common.training.run_meter import MEASURED
 
 INITIAL_VALIDATION_BATCHES = 16
 """Number of batches of the validation before the first step. Its loss is only a reference, so a few batches are
@@ -63,11 +64,14 @@ def pretrain(
     hooks.offer_checkpoint(run.state.write_final_and_block)
     try:
         if not run.state.counters.finished:
+            run.meter.start()
             _train(run)
+            run.meter.stop()
         _report_progress(run)
         if run.early_stop_request() is None:
             run.state.finish()
             if _finish(run, directory):
+                _report_measurement(run)
                 return Outcome.COMPLETED
         request = run.stopped_by
         assert request is not None  # without a request, the function has returned COMPLETED above
@@ -88,7 +92,8 @@ def _train(run: PretrainingRun) -> None:
     logged_at = time.monotonic()
     first, logged_step = True, counters.step
     while counters.step < run.total_steps and run.seconds < (training.max_seconds or math.inf):
-        waited = wait_at_boundary(run.hooks, run.state)
+        with run.meter.paused():
+            waited = wait_at_boundary(run.hooks, run.state)
         run.started_at, logged_at = run.started_at + waited, logged_at + waited
         if _validation_is_due(run) and not _validate(run):
             return
@@ -101,6 +106,7 @@ def _train(run: PretrainingRun) -> None:
         _report_progress(run)
         if first:
             run.hooks.phase("training")
+            run.meter.first_step_ended(counters.tokens_seen - run.first_tokens)
             first = False
         if counters.step % training.log_every_steps == 0 or counters.step == run.total_steps:
             now = time.monotonic()
@@ -209,9 +215,24 @@ def _report(run: PretrainingRun, update: _Update, steps_per_second: float) -> No
         names.TOKENS_SEEN: float(counters.tokens_seen),
         names.EPOCH: run.state.epochs_done,
     }
+    share = run.meter.gemm_share(values[names.TOKENS_PER_SECOND], run.state.loader.length)
+    if share is not None:
+        values[names.GEMM_SHARE] = share
+    run.meter.observe_memory()
     if not math.isfinite(update.gradient_norm):
         del values[names.GRADIENT_NORM]
     run.hooks.report_metrics("metrics", counters.step, values)
+
+
+def _report_measurement(run: PretrainingRun) -> None:
+    """Report what this attempt has needed, for the comparison with its prediction."""
+    counters = run.state.counters
+    found = run.meter.measurement(
+        steps=counters.step - run.first_step,
+        tokens=counters.tokens_seen - run.first_tokens,
+        resumed=run.first_step > 0,
+    )
+    run.hooks.event(MEASURED, **found.model_dump(mode="json"))
 
 
 def _validation_is_due(run: PretrainingRun) -> bool:
@@ -236,7 +257,9 @@ def _validate(run: PretrainingRun) -> bool:
         phase.heartbeat()
         return run.hooks.requested_stop() is None
 
-    loss = validation_loss(run.state.model, run.corpus.validation, evaluation, run.compute, keep_going=keep_going)
+    with run.meter.paused():
+        loss = validation_loss(run.state.model, run.corpus.validation, evaluation, run.compute, keep_going=keep_going)
+    run.meter.observe_memory()
     if loss is None:
         return False
     run.hooks.phase("training")
