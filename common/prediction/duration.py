@@ -98,7 +98,7 @@ def _costs(model: ModelConfig, calibration: Calibration) -> tuple[LinearCost, Li
     return head, block, model.num_heads * per_head
 
 
-def _interpolated(costs: Sequence[BlockCost] | Sequence[HeadCost], width: int, *, exponent: float) -> LinearCost:
+def _interpolated(costs: Sequence[BlockCost | HeadCost], width: int, *, exponent: float) -> LinearCost:
     """Return the cost at `width`. Outside the measured widths, the cost per token grows with width^exponent.
 
     Below the smallest width it falls with the width itself, because reading and writing numbers dominates there.

@@ -70,7 +70,7 @@ def this_machine() -> Machine:
 
 def memory_limit(limit: Path = _CGROUP_LIMIT) -> int:
     """Return the memory in bytes that processes of this machine may use: its size or the limit of the container."""
-    total = psutil.virtual_memory().total
+    total = int(psutil.virtual_memory().total)
     try:
         text = limit.read_text().strip()
     except OSError:

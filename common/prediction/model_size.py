@@ -13,7 +13,8 @@ def matmul_parameters(model: ModelConfig) -> int:
     """Return the number of weights that take part in a matrix product for every token.
 
     Per layer, these are the four projections of attention (4 D²) and the two of the feed-forward layer (2 D F); then
-    the vocabulary head (D V). The embedding is a table, and the gates are computed once per sequence, so neither counts.
+    the vocabulary head (D V). The embedding is a table, and the gates are computed once per sequence, so neither
+    counts.
     """
     D = model.d_model
     return model.num_layers * (4 * D * D + 2 * D * model.ffn_dim) + D * model.vocab_size

@@ -269,7 +269,7 @@ def _attention(bench: _Bench) -> tuple[float, float]:
 
 def _blocks(bench: _Bench, attention: tuple[float, float]) -> tuple[tuple[BlockCost, ...], tuple[float, float]]:
     """Return the costs of a block without the part of attention that grows with T, and the shares of a validation."""
-    costs = []
+    costs: list[BlockCost] = []
     for width in WIDTHS:
         if costs and bench.left() < 2.0:
             break

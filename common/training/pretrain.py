@@ -9,6 +9,7 @@ rate depends on the clock. Run it with `tidal train lm --config configs/demo/lm.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from common.config.lm import LMConfig
 from common.errors import DivergedError, StorageError, require_finite
+from common.files import write_atomic, write_json
 from common.metrics import names
 from common.training.disk_wait import StoppedWaiting, wait_at_boundary
 from common.training.divergence import withdraw_and_explain
@@ -30,7 +32,7 @@ from common.training.loading import LongPhase, StoppedWhileLoading
 from common.training.lr_schedule import warmup_cosine_rate
 from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
 from common.training.preparation import PretrainingRun, prepare_pretraining
-from common.training.run_meter import MEASURED
+from common.training.run_meter import MEASURED, MEASUREMENT_FILE
 
 INITIAL_VALIDATION_BATCHES = 16
 """Number of batches of the validation before the first step. Its loss is only a reference, so a few batches are
@@ -71,7 +73,7 @@ def pretrain(
         if run.early_stop_request() is None:
             run.state.finish()
             if _finish(run, directory):
-                _report_measurement(run)
+                _report_measurement(run, directory)
                 return Outcome.COMPLETED
         request = run.stopped_by
         assert request is not None  # without a request, the function has returned COMPLETED above
@@ -224,15 +226,18 @@ def _report(run: PretrainingRun, update: _Update, steps_per_second: float) -> No
     run.hooks.report_metrics("metrics", counters.step, values)
 
 
-def _report_measurement(run: PretrainingRun) -> None:
-    """Report what this attempt has needed, for the comparison with its prediction."""
+def _report_measurement(run: PretrainingRun, directory: Path) -> None:
+    """Report what this attempt has needed, for the comparison with its prediction, and store it with the results."""
     counters = run.state.counters
     found = run.meter.measurement(
         steps=counters.step - run.first_step,
         tokens=counters.tokens_seen - run.first_tokens,
         resumed=run.first_step > 0,
     )
-    run.hooks.event(MEASURED, **found.model_dump(mode="json"))
+    values = found.model_dump(mode="json")
+    with contextlib.suppress(StorageError):  # the model is complete, so a full disk must not fail the training
+        write_atomic(directory / MEASUREMENT_FILE, lambda temporary: write_json(temporary, values))
+    run.hooks.event(MEASURED, **values)
 
 
 def _validation_is_due(run: PretrainingRun) -> bool:

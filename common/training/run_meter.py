@@ -24,6 +24,8 @@ from tidal_client.wire.prediction import TrainingMeasurement
 
 MEASURED = "measured"
 """Name of the event that reports the measurement."""
+MEASUREMENT_FILE = "measurement.json"
+"""File in the experiment's folder with the same values."""
 
 
 class RunMeter:

@@ -50,6 +50,8 @@ LAST_PHASES = frozenset({"completing", "saving", "ablation"})
 """Phases that follow the last training step."""
 ANALYSIS = "analysis"
 """The kind of artifact whose content is also stored as an analysis of the experiment."""
+MEASURED = "measured"
+"""The event of a training that reports what it has needed; its details are also stored in the job's row."""
 WEIGHTS_KINDS = frozenset({"model", "policy"})
 """Kinds of artifacts that contain weights. Files of all other kinds are registered as results."""
 
@@ -107,6 +109,8 @@ class ChildReports:
             self._register_artifact(message)
         elif isinstance(message, HistoryEvent):
             self.event(message.name, **message.details)
+            if message.name == MEASURED:
+                self._record_measurement(message.details)
         elif isinstance(message, Finished):
             self.finished = message
         elif isinstance(message, Failed):
@@ -117,6 +121,12 @@ class ChildReports:
     def event(self, name: str, **details: object) -> None:
         """Record an event in the table `job_events`."""
         write = partial(queue.record_event, job_id=self._job.id, attempt=self._job.attempt, event=name, details=details)
+        self._writer.submit(write)
+
+    def _record_measurement(self, measurement: dict[str, object]) -> None:
+        write = partial(
+            queue.record_measurement, job_id=self._job.id, attempt=self._job.attempt, measurement=measurement
+        )
         self._writer.submit(write)
 
     def report_final_progress(self, now: float) -> None:

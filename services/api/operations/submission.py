@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -49,6 +50,7 @@ from services.api.operations import jobs
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
 from services.api.operations.corpora import check_corpus, hold_datasets
+from services.api.operations.predictions import predict_resources
 from services.api.schemas.jobs import JobRequest
 from tidal_client.vocabulary import JobType
 from tidal_client.wire.job import JobDetail, JobPrediction
@@ -92,6 +94,9 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
         if isinstance(new, TidalError):
             raise new
         _hold_datasets(session, context, new)
+        predicted = predict_resources(session, context, new)
+        if predicted is not None:
+            new = replace(new, prediction=predicted.model_dump(mode="json"))
         return jobs.detail(session, context.outlook, enqueue_job(session, new, context.settings)), False
 
 
@@ -100,7 +105,8 @@ def predict_job(context: Context, request: JobRequest) -> JobPrediction:
     new = new_job(context, request)
     with context.sessions() as session:
         _hold_datasets(session, context, new)
-        return jobs.predict_submission(session, context.settings, new)
+        found = jobs.predict_submission(session, context.settings, new)
+        return found.model_copy(update={"training": predict_resources(session, context, new)})
 
 
 def new_job(
