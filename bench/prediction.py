@@ -1,9 +1,9 @@
 """Compare the predicted duration and memory of three trainings with what they need.
 
-The machine is calibrated first. Each configuration is predicted from this calibration, then trained in a trainer process
-of its own (`python -m services.trainer --local`): the default model for a few steps, a small model for many steps, and
-a model of middle size with a long context. A ratio is predicted / measured, or its inverse if that is larger than 1, so
-that 0.8 means that prediction and measurement differ by a quarter of the larger one.
+The machine is calibrated first. Each configuration is predicted from this calibration, then trained in a trainer
+process of its own (`python -m services.trainer --local`): the default model for a few steps, a small model for many
+steps, and a model of middle size with a long context. The ratio is the smaller of prediction and measurement divided by
+the larger one.
 """
 
 from __future__ import annotations

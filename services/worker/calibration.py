@@ -1,8 +1,8 @@
 """Calibrates the machine of a worker while the worker is idle (`common.prediction.calibration`).
 
 The measurement runs once per kind of machine, in a trainer process with low priority. It ends at once when the worker
-claims a job, and starts again when the worker is idle. The result is a file in the data folder; the worker sends it with
-its heartbeats. `TIDAL_CALIBRATE=false` disables the measurement.
+claims a job, and starts again when the worker is idle. The result is a file in the data folder; the worker sends it
+with its heartbeats. `TIDAL_CALIBRATE=false` disables the measurement.
 """
 
 from __future__ import annotations
