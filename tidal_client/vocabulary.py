@@ -143,6 +143,8 @@ ReportPattern = Literal["experiment-overview", "rl-analysis", "trajectory-report
 """The template from which a report is generated; the api calls it pattern."""
 DatasetFormat = Literal["txt", "jsonl", "parquet"]
 """The file format of an uploaded dataset."""
+MEASURED: Final = "measured"
+"""The event of a completed pretraining with what it has needed (`wire.prediction.TrainingMeasurement`)."""
 WAITING_FOR_DISK: Final = "waiting_for_disk"
 """The phase of a trainer that waits for free disk space. The event that records the wait has the same name."""
 DatasetStatus = Literal["uploaded", "tokenising", "ready", "failed"]

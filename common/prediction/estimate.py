@@ -1,7 +1,7 @@
 """Predicts parameters, memory and duration of a pretraining for each kind of machine that could run it.
 
 Earlier runs of the same shape on the same kind of machine replace the calibration: the median of their speeds and the
-largest of their peaks. Without them, the calibration is used; without both, the figures are omitted and a note says
+largest of their peaks. Without them, the calibration is used; without both, the figures are omitted and a note states
 what is missing.
 """
 
@@ -26,7 +26,7 @@ from tidal_client.wire.prediction import MachinePrediction, TrainingMeasurement,
 RUNS = 5
 """Number of the newest runs of the same shape that are considered."""
 COMPILED_RUN_SECONDS = 300.0
-"""Duration from which a note says that torch.compile may make the training faster than the calibration."""
+"""Duration from which a note mentions that torch.compile may make the training faster than the calibration."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from common.training.loading import LongPhase, StoppedWhileLoading
 from common.training.lr_schedule import warmup_cosine_rate
 from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
 from common.training.preparation import PretrainingRun, prepare_pretraining
-from common.training.run_meter import MEASURED, MEASUREMENT_FILE
+from common.training.run_meter import MEASUREMENT_FILE
+from tidal_client.vocabulary import MEASURED
 
 INITIAL_VALIDATION_BATCHES = 16
 """Number of batches of the validation before the first step. Its loss is only a reference, so a few batches are

@@ -22,10 +22,8 @@ from common.training.device import ComputeConfig
 from common.training.peak_memory import PeakMemory
 from tidal_client.wire.prediction import TrainingMeasurement
 
-MEASURED = "measured"
-"""Name of the event that reports the measurement."""
 MEASUREMENT_FILE = "measurement.json"
-"""File in the experiment's folder with the same values."""
+"""File in the experiment's folder with the values of the event `measured`."""
 
 
 class RunMeter:

@@ -40,7 +40,7 @@ from common.redis.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
 from services.worker.progress import ProgressMeter, ProgressWatch
 from services.worker.row_writer import RowWriter
-from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus, utc_text
+from tidal_client.vocabulary import MEASURED, WAITING_FOR_DISK, JobStatus, utc_text
 
 log = get_logger(__name__)
 
@@ -50,8 +50,6 @@ LAST_PHASES = frozenset({"completing", "saving", "ablation"})
 """Phases that follow the last training step."""
 ANALYSIS = "analysis"
 """The kind of artifact whose content is also stored as an analysis of the experiment."""
-MEASURED = "measured"
-"""The event of a training that reports what it has needed; its details are also stored in the job's row."""
 WEIGHTS_KINDS = frozenset({"model", "policy"})
 """Kinds of artifacts that contain weights. Files of all other kinds are registered as results."""
 

@@ -8,7 +8,7 @@ from .base import Reply
 
 
 class MachinePrediction(Reply):
-    """Memory and duration of a training on one kind of machine. Null figures are unknown; `notes` says why."""
+    """Memory and duration of a training on one kind of machine. Null figures are unknown; `notes` gives the reasons."""
 
     machine: str
     """Identifier of this kind of machine: processor, cores, GPU, and the versions of torch and Tidal."""

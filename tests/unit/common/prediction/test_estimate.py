@@ -114,7 +114,7 @@ def test_the_memory_is_the_sum_of_its_parts() -> None:
     assert peak_bytes(given, 10, calibration().memory, gpu=True) == 100_000_000 + 16 * P + saved + loss
 
 
-def test_without_calibration_and_runs_the_figures_are_missing_and_a_note_says_why() -> None:
+def test_without_calibration_and_runs_the_figures_are_missing_and_a_note_gives_the_reason() -> None:
     found = on(Candidate(CPU_MACHINE, None, 8_000_000_000))
     assert (found.memory_bytes, found.duration_seconds, found.fits, found.basis) == (None, None, None, "")
     assert found.notes == ["This machine has not been calibrated yet; its worker does so while it is idle."]
