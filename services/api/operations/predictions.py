@@ -4,6 +4,8 @@ prediction with its measurement."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -26,14 +28,16 @@ _STEP = re.compile(r"/checkpoints/step-(\d+)$")
 R = TypeVar("R", bound=Reply)
 
 
-def predict_resources(session: Session, context: Context, new: NewJob) -> TrainingPrediction | None:
-    """Return the prediction of a job of type lm-training; None for other types."""
+def prepare_prediction(context: Context, new: NewJob) -> Callable[[Session], TrainingPrediction | None]:
+    """Read the files and heartbeats that the prediction of `new` needs; return a function that completes it.
+
+    The function reads only the database, so a transaction may call it. It returns None for other types than
+    lm-training.
+    """
     payload = new.checked_payload
     if not isinstance(payload, LmTrainingPayload):
-        return None
-    beats = context.outlook.workers.alive(QUEUES[new.type])
-    candidates = _candidates(beats or [])
-    runs = earlier_runs(session, shape_key(payload.config), [found.machine.key for found in candidates])
+        return lambda _session: None
+    candidates = _candidates(context.outlook.workers.alive(QUEUES[new.type]) or [])
     calibration = next((found.calibration for found in candidates if found.calibration is not None), None)
     corpus = find_corpus_size(
         payload.config.data,
@@ -41,12 +45,17 @@ def predict_resources(session: Session, context: Context, new: NewJob) -> Traini
         bytes_per_token=calibration.bytes_per_token if calibration else None,
         builtin_bytes=calibration.builtin_bytes if calibration else None,
     )
-    return predict_training(
-        payload.config,
-        corpus,
-        [Candidate(found.machine, found.calibration, found.memory_limit, runs) for found in candidates],
-        first_step=_first_step(session, new, payload),
-    )
+
+    def predict(session: Session) -> TrainingPrediction:
+        runs = earlier_runs(session, shape_key(payload.config), [found.machine.key for found in candidates])
+        return predict_training(
+            payload.config,
+            corpus,
+            [replace(candidate, runs=runs) for candidate in candidates],
+            first_step=_first_step(session, new, payload),
+        )
+
+    return predict
 
 
 def stored(kind: type[R], values: object) -> R | None:

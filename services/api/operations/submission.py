@@ -50,7 +50,7 @@ from services.api.operations import jobs
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
 from services.api.operations.corpora import check_corpus, hold_datasets
-from services.api.operations.predictions import predict_resources
+from services.api.operations.predictions import prepare_prediction
 from services.api.schemas.jobs import JobRequest
 from tidal_client.vocabulary import JobType
 from tidal_client.wire.job import JobDetail, JobPrediction
@@ -85,6 +85,7 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
         new = new_job(context, request, idempotency_key=idempotency_key, digest=digest)
     except TidalError as error:
         new = error
+    predict = None if isinstance(new, TidalError) else prepare_prediction(context, new)
     with context.sessions.begin() as session:
         known = None
         if idempotency_key is not None and digest is not None:
@@ -94,7 +95,7 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
         if isinstance(new, TidalError):
             raise new
         _hold_datasets(session, context, new)
-        predicted = predict_resources(session, context, new)
+        predicted = predict(session) if predict is not None else None
         if predicted is not None:
             new = replace(new, prediction=predicted.model_dump(mode="json"))
         return jobs.detail(session, context.outlook, enqueue_job(session, new, context.settings)), False
@@ -103,10 +104,11 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
 def predict_job(context: Context, request: JobRequest) -> JobPrediction:
     """Predict what `submit_job` would do now, without writing anything. Raises the same errors."""
     new = new_job(context, request)
+    predict = prepare_prediction(context, new)
     with context.sessions() as session:
         _hold_datasets(session, context, new)
         found = jobs.predict_submission(session, context.settings, new)
-        return found.model_copy(update={"training": predict_resources(session, context, new)})
+        return found.model_copy(update={"training": predict(session)})
 
 
 def new_job(
