@@ -144,7 +144,8 @@ ReportPattern = Literal["experiment-overview", "rl-analysis", "trajectory-report
 DatasetFormat = Literal["txt", "jsonl", "parquet"]
 """The file format of an uploaded dataset."""
 MEASURED: Final = "measured"
-"""The event of a completed pretraining with what it has needed (`wire.prediction.TrainingMeasurement`)."""
+"""The event with which `common.training.pretrain` reports what a completed pretraining has needed
+(`wire.prediction.TrainingMeasurement`)."""
 WAITING_FOR_DISK: Final = "waiting_for_disk"
 """The phase of a trainer that waits for free disk space. The event that records the wait has the same name."""
 DatasetStatus = Literal["uploaded", "tokenising", "ready", "failed"]

@@ -33,7 +33,6 @@ from common.training.lr_schedule import warmup_cosine_rate
 from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
 from common.training.preparation import PretrainingRun, prepare_pretraining
 from common.training.run_meter import MEASUREMENT_FILE
-from tidal_client.vocabulary import MEASURED
 
 INITIAL_VALIDATION_BATCHES = 16
 """Number of batches of the validation before the first step. Its loss is only a reference, so a few batches are
@@ -238,7 +237,7 @@ def _report_measurement(run: PretrainingRun, directory: Path) -> None:
     values = found.model_dump(mode="json")
     with contextlib.suppress(StorageError):  # the model is complete, so a full disk must not fail the training
         write_atomic(directory / MEASUREMENT_FILE, lambda temporary: write_json(temporary, values))
-    run.hooks.event(MEASURED, **values)
+    run.hooks.event("measured", **values)
 
 
 def _validation_is_due(run: PretrainingRun) -> bool:

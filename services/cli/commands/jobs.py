@@ -22,7 +22,7 @@ from services.cli.views.queue import print_queue, time_until
 from services.cli.views.watch import watch as follow
 from tidal_client import Client, Job
 from tidal_client.vocabulary import DesiredState, JobStatus, JobType, Signal
-from tidal_client.wire.job import JobReply
+from tidal_client.wire.job import JobPrediction, JobReply
 from tidal_client.wire.prediction import MachinePrediction, TrainingPrediction
 
 app = typer.Typer(help="Submit, follow, pause and stop jobs.", no_args_is_help=True)
@@ -119,7 +119,7 @@ def submit(
         if dry_run:
             predicted = client.predict_job(job_type, config=values or None, **fields)
             print_json(predicted)
-            _print_prediction(predicted.training)
+            _print_prediction(JobPrediction.model_validate(predicted).training)
             return
         job = client.submit_job(job_type, config=values, **fields)
         if as_json:

@@ -12,7 +12,7 @@ from common.db import Job
 from common.jobs.queue import claim_job, complete_job, record_measurement, transition
 from common.prediction.estimate import shape_key
 from tests.integration.api.conftest import TINY_CONFIG, Api
-from tests.integration.api.test_api_queue import beat
+from tests.integration.api.heartbeats import beat
 from tests.unit.common.prediction.calibrations import CPU_MACHINE, calibration
 from tidal_client.vocabulary import JobStatus
 
