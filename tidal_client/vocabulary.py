@@ -143,6 +143,9 @@ ReportPattern = Literal["experiment-overview", "rl-analysis", "trajectory-report
 """Names of the report templates; the field of the api is `pattern`."""
 DatasetFormat = Literal["txt", "jsonl", "parquet"]
 """The file format of an uploaded dataset."""
+MEASURED: Final = "measured"
+"""The event with which `common.training.pretrain` reports what a completed pretraining has needed
+(`wire.prediction.TrainingMeasurement`)."""
 WAITING_FOR_DISK: Final = "waiting_for_disk"
 """The phase of a trainer that waits for free disk space. The event that records the wait has the same name."""
 DatasetStatus = Literal["uploaded", "tokenising", "ready", "failed"]

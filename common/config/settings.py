@@ -149,6 +149,9 @@ class Settings(BaseSettings):
     phase_seconds: float = Field(1800.0, gt=0)
     """Limit like TIDAL_NO_PROGRESS_SECONDS, for phases such as compile, evaluation and checkpoint, and for the first 20
     micro-batches."""
+    calibrate: bool = True
+    """Whether a training worker measures the speed of its machine once, for about 15 seconds while it is idle. The
+    prediction of memory and duration needs this measurement or earlier runs of the same shape."""
     trainer_command: str = ""
     """Command line that starts a trainer. By default it is the worker's Python with `-m services.trainer`."""
     log_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)

@@ -133,6 +133,15 @@ def record_event(
     add_event(session, require_ownership(session, job_id, attempt), event, actor="worker", details=details)
 
 
+def record_measurement(session: Session, job_id: str, attempt: int, measurement: dict[str, Any]) -> None:
+    """Store what the attempt has needed. Raises LeaseLostError."""
+    require_ownership(session, job_id, attempt)
+    session.execute(
+        update(Job).where(Job.id == job_id).values(measurement=measurement),
+        execution_options={"synchronize_session": False},
+    )
+
+
 def record_progress(
     session: Session,
     job_id: str,

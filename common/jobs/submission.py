@@ -60,6 +60,8 @@ class NewJob:
     wait: bool = True
     """If false, the job is refused with ConflictError when the concurrency limit of its type is reached. If true, it
     waits."""
+    prediction: Mapping[str, Any] | None = None
+    """The prediction to store with the job. It is not part of `digest`."""
     idempotency_key: str | None = None
     body_hash: str | None = None
     """Hexadecimal SHA-256 of the request body; if None, `digest` is computed from the other fields."""
@@ -141,6 +143,7 @@ def enqueue_job(session: Session, new: NewJob, settings: Settings | None = None)
             parent_id=new.parent_id,
             checkpoint_ref=checkpoint_ref,
             not_before=new.not_before,
+            prediction=None if new.prediction is None else dict(new.prediction),
             idempotency_key=new.idempotency_key,
             idempotency_hash=new.digest() if new.idempotency_key is not None else None,
         )

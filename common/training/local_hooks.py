@@ -18,9 +18,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from common.disk import DiskReserve, Shortage
 from common.metrics import EventFile, MetricsWriter, names
+from common.prediction.words import describe_measurement
 from common.training.disk_hooks import DiskHooks
 from common.training.hooks import SavedCheckpoint, StopRequest
-from tidal_client.vocabulary import WAITING_FOR_DISK
+from tidal_client.vocabulary import MEASURED, WAITING_FOR_DISK
+from tidal_client.wire.prediction import TrainingMeasurement
 
 PRINT_SECONDS = 10.0
 """Seconds between two printed lines of metrics."""
@@ -32,6 +34,7 @@ _PRINTED = {
     names.LEARNING_RATE: "learning rate",
     names.TOKENS_PER_SECOND: "tokens/s",
     names.BYTES_PER_SECOND: "bytes/s",
+    names.GEMM_SHARE: "GEMM share",
     names.EPISODE_REWARD: "episode reward",
     names.ENTROPY: "entropy",
     names.MODULATION_MEAN: "modulation",
@@ -175,6 +178,10 @@ class LocalHooks(DiskHooks):
         Events of a wait for disk space are skipped, because `waiting_for_disk` prints lines for them.
         """
         if name in (WAITING_FOR_DISK, "disk_wait_ended"):
+            return
+        if name == MEASURED:
+            lines = describe_measurement(TrainingMeasurement.model_validate(details), None)
+            self.console.print(f"needed: {', '.join(lines)}", highlight=False)
             return
         text = ", ".join(f"{key} {value}" for key, value in details.items())
         self.console.print(f"{name.replace('_', ' ')}: {text}", highlight=False)

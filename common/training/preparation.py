@@ -21,6 +21,7 @@ from common.training.loading import load_corpus
 from common.training.loss import summed_loss
 from common.training.optimizer import make_optimizer
 from common.training.random_state import seed_random_state
+from common.training.run_meter import RunMeter
 from common.training.sample_history import SampleHistory
 from common.training.starting_point import has_checkpoints, restore_start
 from common.training.training_state import TrainingState
@@ -39,6 +40,7 @@ class PretrainingRun:
     total_steps: int
     started_at: float
     """time.monotonic() at the start of this attempt, minus the training time of earlier attempts."""
+    meter: RunMeter
     first_step: int
     """Step at which this attempt began."""
     saved_at: float
@@ -46,6 +48,8 @@ class PretrainingRun:
     samples: SampleHistory
     overflowing_since: int | None = None
     """Step at which the current series of fp16 gradients that are not finite began; None after a finite gradient."""
+    first_tokens: int = 0
+    """Number of tokens in the steps before this attempt."""
     stopped_by: StopRequest | None = None
     """The newest stop request that ends training without a final model. It is kept even if the user withdraws it."""
 
@@ -95,6 +99,7 @@ def prepare_pretraining(
     may_pause = resume and has_checkpoints(directory)
     corpus = load_corpus(config.data, data_dir, hooks, may_pause=may_pause)
     compute = prepare_compute(training)
+    meter = RunMeter(config, compute, data_dir)
     seed_random_state(training.seed)
     model = TransformerLM(config.model).to(compute.device)
     loader = ChunkLoader(
@@ -128,7 +133,9 @@ def prepare_pretraining(
         loss=compute.compiled(lambda ids, targets, m: summed_loss(model, ids, targets, m)),
         total_steps=min(steps, training.max_steps or steps),
         started_at=time.monotonic() - state.counters.seconds,
+        meter=meter,
         first_step=state.counters.step,
         samples=SampleHistory(directory, config.evaluation, hooks, step=state.counters.step),
+        first_tokens=state.counters.tokens_seen,
         saved_at=time.monotonic(),
     )

@@ -9,6 +9,7 @@ rate depends on the clock. Run it with `tidal train lm --config configs/demo/lm.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from common.config.lm import LMConfig
 from common.errors import DivergedError, StorageError, require_finite
+from common.files import write_atomic, write_json
 from common.metrics import names
 from common.model.transfer import to_device
 from common.training.disk_wait import StoppedWaiting, wait_at_boundary
@@ -32,6 +34,7 @@ from common.training.loading import LongPhase, StoppedWhileLoading
 from common.training.lr_schedule import warmup_cosine_rate
 from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
 from common.training.preparation import PretrainingRun, prepare_pretraining
+from common.training.run_meter import MEASUREMENT_FILE
 
 INITIAL_VALIDATION_BATCHES = 16
 """Number of batches of the validation before the first step. Its loss is only a reference, so a few batches are
@@ -65,11 +68,14 @@ def pretrain(
     hooks.offer_checkpoint(run.state.write_final_and_block)
     try:
         if not run.state.counters.finished:
+            run.meter.start()
             _train(run)
+            run.meter.stop()
         _report_progress(run)
         if run.early_stop_request() is None:
             run.state.finish()
             if _finish(run, directory):
+                _report_measurement(run, directory)
                 return Outcome.COMPLETED
         request = run.stopped_by
         assert request is not None  # without a request, the function has returned COMPLETED above
@@ -90,7 +96,8 @@ def _train(run: PretrainingRun) -> None:
     logged_at = time.monotonic()
     first, logged_step = True, counters.step
     while counters.step < run.total_steps and run.seconds < (training.max_seconds or math.inf):
-        waited = wait_at_boundary(run.hooks, run.state)
+        with run.meter.paused():
+            waited = wait_at_boundary(run.hooks, run.state)
         run.started_at, logged_at = run.started_at + waited, logged_at + waited
         if _validation_is_due(run) and not _validate(run):
             return
@@ -105,6 +112,7 @@ def _train(run: PretrainingRun) -> None:
         _report_progress(run)
         if first:
             run.hooks.phase("training")
+            run.meter.first_step_ended(counters.tokens_seen - run.first_tokens)
             first = False
         if counters.step % training.log_every_steps == 0 or counters.step == run.total_steps:
             now = time.monotonic()
@@ -220,9 +228,27 @@ def _report(run: PretrainingRun, update: _Update, steps_per_second: float) -> No
         names.TOKENS_SEEN: float(counters.tokens_seen),
         names.EPOCH: run.state.epochs_done,
     }
+    share = run.meter.gemm_share(values[names.TOKENS_PER_SECOND], run.state.loader.length)
+    if share is not None:
+        values[names.GEMM_SHARE] = share
+    run.meter.observe_memory()
     if not math.isfinite(update.gradient_norm):
         del values[names.GRADIENT_NORM]
     run.hooks.report_metrics("metrics", counters.step, values)
+
+
+def _report_measurement(run: PretrainingRun, directory: Path) -> None:
+    """Report what this attempt has needed, for the comparison with its prediction, and store it with the results."""
+    counters = run.state.counters
+    found = run.meter.measurement(
+        steps=counters.step - run.first_step,
+        tokens=counters.tokens_seen - run.first_tokens,
+        resumed=run.first_step > 0,
+    )
+    values = found.model_dump(mode="json")
+    with contextlib.suppress(StorageError):  # the model is complete, so a full disk must not fail the training
+        write_atomic(directory / MEASUREMENT_FILE, lambda temporary: write_json(temporary, values))
+    run.hooks.event("measured", **values)
 
 
 def _validation_is_due(run: PretrainingRun) -> bool:
@@ -247,7 +273,9 @@ def _validate(run: PretrainingRun) -> bool:
         phase.heartbeat()
         return run.hooks.requested_stop() is None
 
-    validation = validate(run.state.model, run.corpus.validation, evaluation, run.compute, keep_going=keep_going)
+    with run.meter.paused():
+        validation = validate(run.state.model, run.corpus.validation, evaluation, run.compute, keep_going=keep_going)
+    run.meter.observe_memory()
     if validation is None:
         return False
     run.hooks.phase("training")

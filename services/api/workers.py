@@ -22,7 +22,18 @@ from common.redis.client import DISPLAY_READS, connect
 FRESH_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 """Seconds between a failed read of the heartbeats and the next attempt."""
-FIELDS = ("worker", "queue", "host", "device", "state", "job")
+FIELDS = {
+    "worker": "worker",
+    "queue": "queue",
+    "host": "host",
+    "device": "device",
+    "state": "state",
+    "machine": "machine",
+    "calibration": "calibration",
+    "memory_limit": "memoryLimitBytes",
+    "job": "job",
+}
+"""{attribute of WorkerBeat: field of the heartbeat}"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,13 @@ class WorkerBeat:
     device: str
     state: str
     """`idle`, `busy` or `leaving`."""
-    job: str | None
+    machine: str = ""
+    """The kind of machine as JSON (`common.prediction.machine`)."""
+    calibration: str = ""
+    """The calibration of the machine as JSON; empty until it is measured."""
+    memory_limit: str = ""
+    """Memory in bytes that programs may use on the machine."""
+    job: str | None = None
 
 
 class WorkerCache:
@@ -73,14 +90,14 @@ class WorkerCache:
             names = [str(name) for name in self._client.zrange(keys.WORKERS, 0, -1)]
             pipe = self._client.pipeline(transaction=False)
             for name in names:
-                pipe.hmget(keys.heartbeat(name), list(FIELDS))
+                pipe.hmget(keys.heartbeat(name), list(FIELDS.values()))
             beats = [dict(zip(FIELDS, values, strict=True)) for values in pipe.execute()]
         except redis.RedisError:
             self._known, self._good_until = None, time.monotonic() + RETRY_SECONDS
             return
         self._known = sorted(
             (
-                WorkerBeat(**{name: values[name] or "" for name in FIELDS[:-1]}, job=values["job"])
+                WorkerBeat(**{**{name: value or "" for name, value in values.items()}, "job": values["job"]})
                 for values in beats
                 if values["worker"]
             ),

@@ -12,12 +12,18 @@ import sys
 def main() -> int:
     """Execute one job and return the exit status.
 
+    With `--calibrate DATA_DIR`, measure this machine instead; 0 means that the calibration is stored.
+
     A child returns 0 if the job was completed, paused, stopped or drained. With `--local`, 0 means completed and 3
     stopped. In both cases, 1 means a failure and 2 an invalid start.
     """
     # Waiting OpenMP threads must not spin: with other load on the machine, that makes a training 4 times slower
     # (docs/decisions/0007). OpenMP reads this variable when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.argv[1:2] == ["--calibrate"]:
+        from services.trainer.calibration import run_calibration
+
+        return run_calibration(sys.argv[2:])
     if "--local" in sys.argv[1:]:
         from services.trainer.local import run_local
 

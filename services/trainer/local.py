@@ -11,15 +11,21 @@ import argparse
 import signal
 from pathlib import Path
 
-from common.config import DataConfig, get_settings, load_lm_config, load_rl_config
+from common.config import DataConfig, LMConfig, get_settings, load_lm_config, load_rl_config
 from common.disk import MIB, DiskReserve
 from common.errors import ConfigError, NotFoundError, TidalError
 from common.logging import configure
+from common.prediction.calibration import read_calibration
+from common.prediction.corpus_size import find_corpus_size
+from common.prediction.estimate import Candidate, predict_training
+from common.prediction.machine import memory_limit, this_machine
+from common.prediction.words import describe_prediction
 from common.terminal import Terminal
 from common.training.disk_hooks import DATA, EXPERIMENTS
 from common.training.disk_wait import wait_for_disk
 from common.training.hooks import Outcome, StopRequest, outcome_of
 from common.training.local_hooks import LocalHooks
+from services.trainer.calibration import calibrated
 
 EXIT_STOPPED = 3
 
@@ -86,6 +92,7 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
         raise ConfigError("--checkpoint and --resume-from both set what training starts from; give only one of them")
     if start is None and options.checkpoint:
         start = _existing(options.checkpoint)
+    _print_prediction(config, options, console)
     with _hooks(options, console, tensorboard=config.training.tensorboard) as hooks:
         request = wait_for_disk(hooks)
         if request is not None:
@@ -104,6 +111,27 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
             data_dir=_data_dir(options),
             initial_checkpoint=start,
         )
+
+
+def _print_prediction(config: LMConfig, options: argparse.Namespace, console: Terminal) -> None:
+    """Print what the training will need. Measure this machine first if that has not been done yet (about 15 s)."""
+    data_dir, machine = _data_dir(options), this_machine()
+    calibration = read_calibration(data_dir, machine)
+    if calibration is None and get_settings().calibrate:
+        console.print("measuring the speed of this machine once, for about 15 s …", style="dim", highlight=False)
+        calibration = calibrated(data_dir)
+    corpus = find_corpus_size(
+        config.data,
+        data_dir,
+        bytes_per_token=calibration.bytes_per_token if calibration else None,
+        builtin_bytes=calibration.builtin_bytes if calibration else None,
+    )
+    finished = [int(path.parent.name.rpartition("-")[2]) for path in _checkpoints(options.out)]
+    candidate = Candidate(machine, calibration, memory_limit())
+    predicted = predict_training(config, corpus, [candidate], first_step=max(finished, default=0))
+    warnings = {text for found in predicted.machines for text in found.warnings}
+    for line in describe_prediction(predicted):
+        console.print(line, style="bold red" if line in warnings else "dim", highlight=False)
 
 
 def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:

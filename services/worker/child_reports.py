@@ -40,7 +40,7 @@ from common.redis.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
 from services.worker.progress import ProgressMeter, ProgressWatch
 from services.worker.row_writer import RowWriter
-from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus, utc_text
+from tidal_client.vocabulary import MEASURED, WAITING_FOR_DISK, JobStatus, utc_text
 
 log = get_logger(__name__)
 
@@ -107,6 +107,8 @@ class ChildReports:
             self._register_artifact(message)
         elif isinstance(message, HistoryEvent):
             self.event(message.name, **message.details)
+            if message.name == MEASURED:
+                self._record_measurement(message.details)
         elif isinstance(message, Finished):
             self.finished = message
         elif isinstance(message, Failed):
@@ -117,6 +119,12 @@ class ChildReports:
     def event(self, name: str, **details: object) -> None:
         """Record an event in the table `job_events`."""
         write = partial(queue.record_event, job_id=self._job.id, attempt=self._job.attempt, event=name, details=details)
+        self._writer.submit(write)
+
+    def _record_measurement(self, measurement: dict[str, object]) -> None:
+        write = partial(
+            queue.record_measurement, job_id=self._job.id, attempt=self._job.attempt, measurement=measurement
+        )
         self._writer.submit(write)
 
     def report_final_progress(self, now: float) -> None:

@@ -22,6 +22,7 @@ from common.jobs.queue import claim_job
 from common.logging import get_logger
 from common.redis.heartbeat import Heartbeat
 from common.redis.live_feed import LiveFeed
+from services.worker.calibration import Calibrator
 from services.worker.claimed_job import ClaimedJob
 from services.worker.desired_state_listener import DesiredStateListener
 from services.worker.supervisor import JobSupervisor
@@ -61,6 +62,7 @@ class Worker:
         self._lock = threading.Lock()
         self._draining = threading.Event()
         self._listener = DesiredStateListener(redis_url, self._check_desired_state)
+        self._calibrator = Calibrator(settings)
         self._heartbeat = Heartbeat(
             self.name, self._feed, self._describe, seconds=settings.heartbeat_seconds, children=self._trainer_pids
         )
@@ -80,12 +82,14 @@ class Worker:
         )
         with self._lock:
             self._running[job.id, job.attempt] = supervisor
+        self._calibrator.job_began()
         self._heartbeat.beat()
         try:
             status = supervisor.supervise()
         finally:
             with self._lock:
                 del self._running[job.id, job.attempt]
+            self._calibrator.job_ended()
             self._heartbeat.beat()
         text = f"{job.id} attempt {job.attempt}: {'lease lost' if status is None else status.value}"
         log.info("attempt ended", job_id=job.id, attempt=job.attempt, status=None if status is None else status.value)
@@ -136,6 +140,7 @@ class Worker:
     def close(self) -> None:
         """End the threads and close the connections. Call this when no job is running."""
         self._draining.set()
+        self._calibrator.close()
         self._heartbeat.close()
         self._listener.close()
         self._feed.close()
@@ -155,7 +160,7 @@ class Worker:
         with self._lock:
             running = list(self._running.values())
         state = "leaving" if self._draining.is_set() else "busy" if running else "idle"
-        fields = {"queue": self._queue, "state": state}
+        fields = {"queue": self._queue, "state": state, **self._calibrator.describe()}
         for supervisor in running:
             fields |= supervisor.describe()
         return fields

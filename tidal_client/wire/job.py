@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from ..vocabulary import TERMINAL
 from .base import KnownSignal, KnownStatus, KnownType, Reply, UtcTime
+from .prediction import TrainingMeasurement, TrainingPrediction
 
 
 class JobProgress(Reply):
@@ -86,6 +87,10 @@ class JobDetail(JobReply):
     """What happens now and what Tidal does next, with deadlines. Written for people; the wording may change."""
     payload: dict[str, Any]
     """The complete, validated request with all defaults filled in. Its keys are those of the YAML files."""
+    prediction: TrainingPrediction | None = None
+    """Parameters, memory and duration that were predicted at submission; null for other types than lm-training."""
+    measurement: TrainingMeasurement | None = None
+    """What a completed lm-training job has needed; null before its end."""
 
 
 class JobList(Reply):
@@ -106,6 +111,8 @@ class JobPrediction(Reply):
     """Whether the job would have to wait because the concurrency limit of its type is reached."""
     queue_position: int
     """Position that the job would have among the waiting jobs of its type; 1 is claimed next."""
+    training: TrainingPrediction | None = None
+    """Parameters, memory and duration of the training; null for other types than lm-training."""
 
 
 class JobEventReply(Reply):

@@ -136,6 +136,12 @@ class Job(Base):
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
 
+    prediction: Mapped[dict[str, Any] | None]
+    """Parameters, memory and duration that were predicted at submission (`tidal_client.wire.prediction`); lm-training
+    only."""
+    measurement: Mapped[dict[str, Any] | None]
+    """What the attempt that completed the job has needed, as its trainer measured it; lm-training only."""
+
     idempotency_key: Mapped[str | None]
     idempotency_hash: Mapped[str | None]
     """SHA-256 of the request body. This column and `idempotency_key` are cleared after 24 h."""

@@ -9,6 +9,7 @@ from common.db import Job
 from common.jobs.documents import job_document
 from common.jobs.signals import offered_signals
 from common.jobs.waiting_line import QueuePosition
+from services.api.operations.predictions import measurement_of, prediction_of
 from tidal_client.vocabulary import Signal
 from tidal_client.wire.job import JobDetail, JobError, JobProgress, JobReply
 
@@ -35,7 +36,15 @@ def job_reply(job: Job, place: QueuePosition | None = None) -> JobReply:
 
 def job_detail(job: Job, place: QueuePosition | None = None, what_next: str = "") -> JobDetail:
     """Return a job with its payload and a sentence about what happens next."""
-    return JobDetail.model_validate({**_document(job, place), "payload": job.payload, "whatNext": what_next})
+    return JobDetail.model_validate(
+        {
+            **_document(job, place),
+            "payload": job.payload,
+            "whatNext": what_next,
+            "prediction": prediction_of(job),
+            "measurement": measurement_of(job),
+        }
+    )
 
 
 def _document(job: Job, place: QueuePosition | None) -> dict[str, Any]:

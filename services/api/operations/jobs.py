@@ -138,8 +138,9 @@ def predict_submission(session: Session, settings: Settings, new: NewJob) -> Job
 
 
 def _rows() -> Select[Job]:
-    """Return a query for jobs without their payload, which is the largest column and is not part of lists."""
-    return select(Job).options(defer(Job.payload, raiseload=True))
+    """Return a query for jobs without the columns that are large and not part of lists."""
+    large = (Job.payload, Job.prediction, Job.measurement)
+    return select(Job).options(*(defer(column, raiseload=True) for column in large))
 
 
 def _list(session: Session, outlook: Outlook, jobs: Sequence[Job], following: str | None = None) -> JobList:

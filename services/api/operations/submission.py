@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -49,6 +50,7 @@ from services.api.operations import jobs
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
 from services.api.operations.corpora import check_corpus, hold_datasets
+from services.api.operations.predictions import prepare_prediction
 from services.api.schemas.jobs import JobRequest
 from tidal_client.vocabulary import JobType
 from tidal_client.wire.job import JobDetail, JobPrediction
@@ -83,6 +85,7 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
         new = new_job(context, request, idempotency_key=idempotency_key, digest=digest)
     except TidalError as error:
         new = error
+    predict = None if isinstance(new, TidalError) else prepare_prediction(context, new)
     with context.sessions.begin() as session:
         known = None
         if idempotency_key is not None and digest is not None:
@@ -92,15 +95,20 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
         if isinstance(new, TidalError):
             raise new
         _hold_datasets(session, context, new)
+        predicted = predict(session) if predict is not None else None
+        if predicted is not None:
+            new = replace(new, prediction=predicted.model_dump(mode="json"))
         return jobs.detail(session, context.outlook, enqueue_job(session, new, context.settings)), False
 
 
 def predict_job(context: Context, request: JobRequest) -> JobPrediction:
     """Predict what `submit_job` would do now, without writing anything. Raises the same errors."""
     new = new_job(context, request)
+    predict = prepare_prediction(context, new)
     with context.sessions() as session:
         _hold_datasets(session, context, new)
-        return jobs.predict_submission(session, context.settings, new)
+        found = jobs.predict_submission(session, context.settings, new)
+        return found.model_copy(update={"training": predict(session)})
 
 
 def new_job(

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.errors import InvalidInputError
+from common.prediction.words import describe_measurement, describe_prediction
 from services.cli.commands import steer
 from services.cli.configuration import read_overrides
 from services.cli.connection import Token, Url, connect
@@ -22,7 +23,8 @@ from services.cli.views.samples import sample_tables
 from services.cli.views.watch import watch as follow
 from tidal_client import Client, Job
 from tidal_client.vocabulary import DesiredState, JobStatus, JobType, Signal
-from tidal_client.wire.job import JobReply
+from tidal_client.wire.job import JobPrediction, JobReply
+from tidal_client.wire.prediction import MachinePrediction, TrainingPrediction
 
 app = typer.Typer(help="Submit, follow, pause and stop jobs.", no_args_is_help=True)
 
@@ -116,7 +118,9 @@ def submit(
         fields["data"] = {"source": data}
     with connect(url, token) as client:
         if dry_run:
-            print_json(client.predict_job(job_type, config=values or None, **fields))
+            predicted = client.predict_job(job_type, config=values or None, **fields)
+            print_json(predicted)
+            _print_prediction(JobPrediction.model_validate(predicted).training)
             return
         job = client.submit_job(job_type, config=values, **fields)
         if as_json:
@@ -125,6 +129,7 @@ def submit(
             place = f", position {job.queue_position} in the queue" if job.queue_position else ""
             out.print(f"Submitted {job.id}{place}.")
             out.print(f"Experiment {job.experiment_id}", soft_wrap=True)
+            _print_prediction(job.prediction)
         if watch:
             _watch(client, job)
         elif not as_json:
@@ -297,6 +302,15 @@ def _find(client: Client, job_id: str) -> Job:
     return client.job(job_id)
 
 
+def _print_prediction(prediction: TrainingPrediction | None) -> None:
+    """Print to stderr what the training needs; results on stdout stay as they are."""
+    if prediction is None:
+        return
+    warnings = {text for machine in prediction.machines for text in machine.warnings}
+    for line in describe_prediction(prediction):
+        err.print(line, style="bold red" if line in warnings else "dim", soft_wrap=True, highlight=False)
+
+
 def _facts(job: Job) -> Table:
     finished, started = job.finished_at, job.started_at
     facts: dict[str, str | Text | None] = {
@@ -319,6 +333,8 @@ def _facts(job: Job) -> Table:
         "error": f"{job.error.code}: {job.error.message or ''}" if job.error else None,
         "accepts": ", ".join([*job.signals, "cancel"]) if not job.ended else None,
         "took": duration((finished - started).total_seconds()) if finished and started else None,
+        "predicted": "\n".join(describe_prediction(job.prediction)) if job.prediction and not job.measurement else None,
+        "measured": "\n".join(describe_measurement(job.measurement, _predicted(job))) if job.measurement else None,
     }
     grid = table("", "", title=job.id)
     grid.show_header = False
@@ -326,6 +342,12 @@ def _facts(job: Job) -> Table:
         if value:
             grid.add_row(Text(key, style="dim"), value if isinstance(value, Text) else Text(value))
     return grid
+
+
+def _predicted(job: Job) -> MachinePrediction | None:
+    """Return the prediction for the kind of machine that has run the job."""
+    machines = job.prediction.machines if job.prediction else []
+    return next((found for found in machines if job.measurement and found.machine == job.measurement.machine), None)
 
 
 def _progress(job: JobReply) -> str:

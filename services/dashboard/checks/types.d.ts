@@ -72,6 +72,8 @@ declare global {
     type JobRequest = Schemas["JobRequest"];
     type JobPrediction = Complete<Schemas["JobPrediction"]>;
     type JobType = Schemas["JobType"];
+    type MachinePrediction = Complete<Schemas["MachinePrediction"]>;
+    type TrainingPrediction = Complete<Schemas["TrainingPrediction"]>;
     type LogLine = Complete<Schemas["LogLine"]>;
     type Metrics = Complete<Schemas["MetricsReply"]>;
     type ReportTemplate = Schemas["PatternReply"]["name"];

@@ -116,6 +116,7 @@ def running(folder: Path) -> Iterator[Running]:
         **{name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")},
         "PYTHONPATH": str(ROOT),
         "TIDAL_HOME": str(folder),
+        "TIDAL_CALIBRATE": "false",
         "TIDAL_LOG_LEVEL": "debug",
         "TIDAL_LEASE_SECONDS": "6",
         "TIDAL_LEASE_RENEW_SECONDS": "1",

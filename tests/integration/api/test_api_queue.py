@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
-from typing import Any
 
 import redis
 
 from common.jobs.queue import claim_job, record_progress, transition
-from common.redis import keys
 from tests.integration.api.conftest import Api, RunApi
+from tests.integration.api.heartbeats import beat
 from tidal_client.vocabulary import JobStatus
-
-
-def beat(client: redis.Redis, worker: str, **fields: str) -> None:
-    """Write a heartbeat as a worker does."""
-    mapping: dict[Any, Any] = {"worker": worker, "queue": "training", "host": "h", "device": "cpu", "state": "idle"}
-    client.hset(keys.heartbeat(worker), mapping={**mapping, **fields})
-    client.zadd(keys.WORKERS, {worker: time.time()})
 
 
 def test_the_queue_contains_waiting_jobs_limits_and_workers(api: Api, redis_client: redis.Redis) -> None:

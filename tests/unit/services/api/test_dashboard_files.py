@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from common.config import Settings
+from common.metrics import names
 from services.api.app import create_app
 from services.api.static_files import INDEX, STATIC, StaticFiles
 from tests.paths import ROOT
@@ -162,3 +163,11 @@ def test_the_playground_uses_the_defaults_of_the_api() -> None:
         "repetitionPenalty": DEFAULTS.repetition_penalty,
     }
     assert {name: float(value) for name, value in found.items()} == expected
+
+
+def test_the_charts_of_pretraining_show_metrics_that_training_writes() -> None:
+    catalog = (STATIC / "js" / "charts" / "catalog.js").read_text()
+    pretraining = [part for part in catalog.split("\n  {\n") if "kind: LM" in part]
+    shown = {name for part in pretraining for name in re.findall(r'\{ name: "([^"]+)"', part)}
+    assert names.GEMM_SHARE in shown
+    assert shown <= {value for name, value in vars(names).items() if name.isupper()}

@@ -272,3 +272,60 @@ def test_a_predicted_start_is_shown_relative_to_now() -> None:
     now = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
     texts = [time_until(None if s is None else now + timedelta(seconds=s), now=now) for s in (None, -3, 2, 30, 185)]
     assert texts == ["unknown", "now", "now", "in 30 s", "in 3:05"]
+
+
+PREDICTION = {
+    "parameters": 1_234_567,
+    "flopsPerToken": 1e6,
+    "steps": 5,
+    "tokens": 4096,
+    "machines": [
+        {
+            "machine": "abc",
+            "description": "Made-up CPU, 2 cores",
+            "device": "cpu",
+            "memoryBytes": 2_000_000_000,
+            "memoryLimitBytes": 1_000_000_000,
+            "fits": False,
+            "durationSeconds": 90.0,
+            "tokensPerSecond": 1000.0,
+            "basis": "2 earlier runs",
+            "warnings": ["The training needs about 2.0 GB of memory, but the machine has 1.0 GB."],
+        }
+    ],
+}
+
+
+def test_a_submission_shows_what_the_training_will_need(api: Api, tidal: Callable[..., Result]) -> None:
+    api.answers["/api/jobs"] = documents.job(prediction=PREDICTION)
+    submitted = tidal("jobs", "submit", "lm-training")
+    assert submitted.stderr.splitlines()[:3] == [
+        "1,234,567 parameters, 5 steps, 4,096 tokens",
+        "Made-up CPU, 2 cores: about 2.00 GB of 1.00 GB memory, about 90 s, 1,000 tokens/s (2 earlier runs)",
+        "The training needs about 2.0 GB of memory, but the machine has 1.0 GB.",
+    ]
+    dry = {"type": "lm-training", "experimentType": "lm", "payload": {}, "wouldWait": False, "queuePosition": 1}
+    api.answers["/api/jobs"] = {**dry, "training": PREDICTION}
+    checked = tidal("jobs", "submit", "lm-training", "--dry-run")
+    assert json.loads(checked.stdout)["training"]["parameters"] == 1_234_567
+    assert "1,234,567 parameters" in checked.stderr
+
+
+def test_a_job_shows_measured_and_predicted_values(api: Api, tidal: Callable[..., Result]) -> None:
+    measured = {
+        "machine": "abc",
+        "shape": "s",
+        "device": "cpu",
+        "precision": "float32",
+        "compiled": False,
+        "steps": 5,
+        "tokens": 4096,
+        "seconds": 100.0,
+        "trainingSeconds": 80.0,
+        "memoryBytes": 1_900_000_000,
+    }
+    api.answers["/api/jobs/job_1"] = documents.job(prediction=PREDICTION, measurement=measured)
+    api.answers["/api/jobs/job_1/events"] = {"events": []}
+    shown = tidal("jobs", "show", "job_1").stdout
+    assert "duration 100 s (predicted 90 s)" in shown
+    assert "peak memory 1.90 GB (predicted 2.00 GB)" in shown

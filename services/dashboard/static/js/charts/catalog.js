@@ -58,6 +58,13 @@ export const CATALOG = [
     lines: [{ name: "Bytes/Second", label: "bytes/s", colour: 4, smooth: true, main: true }],
   },
   {
+    id: "gemm-share",
+    title: "Share of the GEMM rate",
+    unit: "model FLOPs per second / rate of large matrix products",
+    kind: LM,
+    lines: [{ name: "Compute/Share of GEMM Rate", label: "share", colour: 5, smooth: true, main: true }],
+  },
+  {
     id: "gradient",
     title: "Gradient norm",
     unit: "before clipping",

@@ -11,6 +11,7 @@ import { JOB_SIGNALS, hasEnded } from "../lib/job-signals.js";
 import { Confirm, Dialog } from "./dialog.js";
 import { Icon } from "./icons.js";
 import { Time } from "./parts.js";
+import { Comparison } from "./prediction.js";
 import { toast } from "./toasts.js";
 
 /**
@@ -39,6 +40,7 @@ export function JobControls({ jobId, changed }) {
         ${job.whatNext}${waits && html` Not before <${Time} at=${job.notBefore} show=${moment} />.`}
       </p>`
     }
+    <${Comparison} job=${job} />
     <div class="row">
       ${ended ? html`<${EndedButtons} job=${job} />` : html`<${Buttons} job=${job} onDone=${state.setData} />`}
     </div>

@@ -14,6 +14,7 @@ import { bodyOf, controlled, draftOf, useBase } from "../lib/job-form.js";
 import { equal, flatten } from "../lib/config.js";
 import { Choice } from "../components/choice.js";
 import { ConfigEditor } from "../components/config-editor.js";
+import { Prediction } from "../components/prediction.js";
 import { Field, Loaded, Problems, TYPES } from "../components/parts.js";
 import { toast } from "../components/toasts.js";
 
@@ -323,6 +324,7 @@ function Form({ params, configs, texts, groups, before }) {
             }
           </p>`
         }
+        ${prediction?.training && html`<${Prediction} prediction=${prediction.training} />`}
         <div class="row">
           <button type="button" class="button" disabled=${busy} onClick=${() => submit(true)}>Check (dry run)</button>
           <button class="button primary" disabled=${busy}>Submit</button>

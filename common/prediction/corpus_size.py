@@ -1,0 +1,74 @@
+"""Finds the number of tokens of a corpus without opening it.
+
+A corpus that was used before has a token cache, whose header holds the exact numbers. Otherwise the numbers are
+estimated from the size of the text, if that is known.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from common.config.lm import DataConfig
+from common.datasets import BUILTIN_STORIES, DatasetStore, is_dataset_name, is_file_name
+from common.errors import TidalError
+from common.prediction.plan import CorpusSize
+
+_PLAIN = (".txt", ".jsonl")
+"""Suffixes of files whose size is about the size of their text."""
+
+
+def find_corpus_size(
+    config: DataConfig, data_dir: Path, *, bytes_per_token: float | None, builtin_bytes: int | None
+) -> CorpusSize | None:
+    """Return the size of a corpus; None if it is unknown before the corpus is opened for the first time.
+
+    `bytes_per_token` and `builtin_bytes` come from a calibration; without them, only the size of a tokenised corpus is
+    known.
+    """
+    return _tokenised(config, data_dir) or _estimated(config, data_dir, bytes_per_token, builtin_bytes)
+
+
+def _tokenised(config: DataConfig, data_dir: Path) -> CorpusSize | None:
+    wanted = config.model_dump(mode="json")
+    for path in sorted((data_dir / "cache").glob("[!.]*/header.json")):
+        try:
+            header = json.loads(path.read_text(encoding="utf-8"))
+            if header["data"] == wanted:
+                splits: dict[str, Any] = header["splits"]
+                return CorpusSize(int(splits["train"]["count"]), int(splits["validation"]["count"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # the trainer reports a damaged cache
+    return None
+
+
+def _estimated(
+    config: DataConfig, data_dir: Path, bytes_per_token: float | None, builtin_bytes: int | None
+) -> CorpusSize | None:
+    size = _text_bytes(config.source, data_dir, builtin_bytes)
+    # Without the number of documents, `max_documents` is an unknown share of the text.
+    if size is None or bytes_per_token is None or config.max_documents is not None:
+        return None
+    tokens = round(size / bytes_per_token)
+    if config.validation_source is None:
+        held_out = round(tokens * config.validation_fraction)
+        return CorpusSize(tokens - held_out, held_out, text_bytes=size, estimated=True)
+    other = _text_bytes(config.validation_source, data_dir, builtin_bytes)
+    if other is None:
+        return None
+    return CorpusSize(tokens, round(other / bytes_per_token), text_bytes=size + other, estimated=True)
+
+
+def _text_bytes(source: str, data_dir: Path, builtin_bytes: int | None) -> int | None:
+    """Return the size of the text in bytes; None if it is unknown."""
+    if source == BUILTIN_STORIES:
+        return builtin_bytes
+    try:
+        if is_dataset_name(source):
+            manifest = DatasetStore(data_dir).find(source)
+            return manifest.size_bytes if f".{manifest.format}" in _PLAIN else None
+        path = data_dir / source
+        return path.stat().st_size if is_file_name(source) and path.suffix in _PLAIN else None
+    except (OSError, ValueError, TidalError):
+        return None

@@ -1,0 +1,42 @@
+"""Predicts the largest memory that a pretraining uses: host memory on a CPU, memory of the GPU on CUDA.
+
+Symbols: P parameters, N = B T tokens of a micro-batch, L layers, D width, F feed-forward width, H heads, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from common.config.lm import LMConfig
+from common.prediction.calibration import MemoryCost
+from common.prediction.model_size import parameters
+
+FLOAT = 4
+"""Bytes of a float32 number; weights, gradients and Adam's moments are float32 in every precision."""
+
+
+def peak_bytes(config: LMConfig, length: int, cost: MemoryCost, *, gpu: bool, checkpoint: bool = True) -> int:
+    """Return the predicted peak in bytes of a training with sequences of `length` tokens.
+
+    Permanent: the process itself, and 16 P for weights, gradients and Adam's two moments. While a checkpoint is written
+    in the background, the host holds a copy of the weights and moments, 12 P (`checkpoint` is False for a training that
+    writes none before its end). Then the larger of two peaks:
+
+    * the backward pass: what autograd saves, N (L (a D + b F + c H T) + e D) bytes with the measured coefficients of
+      `MemoryCost`, and in addition either the loss (copies of the head's gradient, 4 V D each, and a piece of logits)
+      or the gradients of one block's activations, N (2 D + 2 F + 2 H T') float32 numbers, where T' is 0 if autograd
+      saves nothing per position (fused attention);
+    * a validation, which needs no gradients (12 P instead of 16 P) but has its own batch size: N' (2 F + 6 D) numbers.
+    """
+    model, training = config.model, config.training
+    D, F, H = model.d_model, model.ffn_dim, model.num_heads
+    P = parameters(model)
+    N = training.micro_batch_size * length
+    layer = cost.per_width * D + cost.per_ffn * F + cost.per_attention * H * length
+    saved = N * (model.num_layers * layer + cost.embedding * D)
+    loss = cost.head_gradients * FLOAT * model.vocab_size * D + cost.head_chunk
+    positions = length if cost.per_attention >= 1 else 0
+    block = N * FLOAT * (2 * D + 2 * F + 2 * H * positions)
+    step = 4 * FLOAT * P + saved + max(loss, block)
+    validated = config.evaluation.batch_size * length
+    validation = 3 * FLOAT * P + FLOAT * validated * (2 * F + 6 * D) + cost.head_chunk
+    copy = 0 if gpu or not checkpoint else 3 * FLOAT * P
+    return round(cost.base + copy + max(step, validation))

@@ -1,0 +1,45 @@
+"""Counts the parameters of a language model, and the FLOPs that a training spends per token.
+
+Symbols: D width, F width of the feed-forward layer, L layers, V vocabulary, T positions of a sequence, G hidden width
+of a gate.
+"""
+
+from __future__ import annotations
+
+from common.config.lm import ModelConfig
+
+
+def matmul_parameters(model: ModelConfig) -> int:
+    """Return the number of weights that take part in a matrix product for every token.
+
+    Per layer, these are the four projections of attention (4 D²) and the two of the feed-forward layer (2 D F); then
+    the vocabulary head (D V). The embedding is a table, and the gates are computed once per sequence, so neither
+    counts.
+    """
+    D = model.d_model
+    return model.num_layers * (4 * D * D + 2 * D * model.ffn_dim) + D * model.vocab_size
+
+
+def parameters(model: ModelConfig) -> int:
+    """Return the number of all parameters of `common.model.TransformerLM`.
+
+    Embedding V D and head D V + V; final layer norm 2 D. Per layer: four projections D² + D each; feed-forward layer
+    2 D F + F + D; two layer norms 2 D each; two gates, each with g inputs (`gate_dim`): g G + G + G D + D.
+    """
+    D, F, V, G = model.d_model, model.ffn_dim, model.vocab_size, model.gate_hidden_dim
+    gate = model.gate_dim * G + G + G * D + D
+    layer = 4 * (D * D + D) + (2 * D * F + F + D) + 2 * 2 * D + 2 * gate
+    return V * D + model.num_layers * layer + 2 * D + D * V + V
+
+
+def flops_per_token(model: ModelConfig, positions: int | None = None) -> float:
+    """Return the FLOPs of forward and backward pass per token of a sequence with `positions` tokens.
+
+    `positions` is T; None means the context length. A product with W weights takes 2 W FLOPs forward (a multiplication
+    and an addition per weight) and 4 W backward, for the gradients of inputs and weights: 6 W in total (Kaplan et al.
+    2020, Scaling Laws for Neural Language Models, section 2.1). Attention multiplies queries with keys and
+    probabilities with values, 12 D T per layer (Chowdhery et al. 2022, PaLM, appendix B). Because of the causal mask a
+    token attends to T / 2 positions on average, so half of that counts.
+    """
+    length = model.context_length if positions is None else positions
+    return 6.0 * matmul_parameters(model) + 12.0 * model.num_layers * model.d_model * length / 2

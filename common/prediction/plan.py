@@ -1,0 +1,90 @@
+"""Counts the work of a pretraining: its steps, micro-batches, tokens and validations.
+
+The counts follow `common.training.pretrain` and `common.data.loader`: chunks of T + 1 tokens, the remainder of the
+corpus dropped, the last step of an epoch smaller, one short validation before the first step and a full one at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from common.config.lm import LMConfig
+
+INITIAL_VALIDATION_BATCHES = 16
+"""Largest number of batches of the validation before the first step (`common.training.pretrain`)."""
+
+
+@dataclass(frozen=True)
+class CorpusSize:
+    """The size of a corpus."""
+
+    train_tokens: int
+    validation_tokens: int
+    text_bytes: int = 0
+    """Bytes of text that have to be tokenised before the training; 0 if there is a token cache."""
+    estimated: bool = False
+    """Whether the numbers of tokens follow from the size of the text, because it has not been tokenised yet."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The work that a training has still to do."""
+
+    steps: int
+    """Number of optimiser updates."""
+    tokens: int
+    """Number of tokens in all updates."""
+    length: int
+    """T of a sequence."""
+    micro_batches: int
+    """Number of forward and backward passes in all updates."""
+    validations: int
+    """Number of validations, without the one before the first step."""
+    validation_tokens: int
+    """Number of tokens of a validation."""
+    initial_validation_tokens: int
+    """Number of tokens of the validation before the first step; 0 if the training resumes."""
+
+
+def plan_training(config: LMConfig, corpus: CorpusSize | None, first_step: int = 0) -> TrainingPlan | None:
+    """Return the work of a training that continues after `first_step`.
+
+    Without the size of the corpus, the work is known only if both `training.max_steps` and `evaluation.max_batches` are
+    set, and if the corpus is large enough for that many steps; otherwise return None.
+    """
+    training, evaluation = config.training, config.evaluation
+    context, effective = config.model.context_length, training.effective_batch_size
+    if corpus is None:
+        if training.max_steps is None or evaluation.max_batches is None:
+            return None
+        per_epoch, total, chunks = training.max_steps, training.max_steps, training.max_steps * effective
+        length, held_out = context, evaluation.max_batches * evaluation.batch_size
+    else:
+        length = max(1, min(context, corpus.train_tokens - 1))
+        chunks = max(1, corpus.train_tokens // (length + 1))
+        per_epoch = math.ceil(chunks / effective)
+        total = min(training.epochs * per_epoch, training.max_steps or training.epochs * per_epoch)
+        held_out = max(1, corpus.validation_tokens // (min(context, max(1, corpus.validation_tokens - 1)) + 1))
+    steps = max(0, total - first_step)
+
+    def sequences(step: int) -> int:
+        return step // per_epoch * chunks + min(chunks, step % per_epoch * effective)
+
+    left = sequences(total) - sequences(min(first_step, total))
+    every = evaluation.every_steps or per_epoch
+    inner = max(0, total - 1) // every - min(first_step, max(0, total - 1)) // every
+
+    def validated(batches: int | None) -> int:
+        return length * min(held_out, evaluation.batch_size * (batches or held_out))
+
+    limit = min(evaluation.max_batches or INITIAL_VALIDATION_BATCHES, INITIAL_VALIDATION_BATCHES)
+    return TrainingPlan(
+        steps=steps,
+        tokens=left * length,
+        length=length,
+        micro_batches=math.ceil(left / training.micro_batch_size),
+        validations=inner + 1,
+        validation_tokens=validated(evaluation.max_batches),
+        initial_validation_tokens=0 if first_step else validated(limit),
+    )
