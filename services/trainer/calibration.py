@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.child.lifeline import die_with_parent
+from common.child.lease_guard import die_with_parent
 from common.errors import TidalError
 from common.logging import configure, get_logger
 from common.prediction.calibration import Calibration, read_calibration, write_calibration
