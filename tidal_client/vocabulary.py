@@ -85,7 +85,7 @@ LIVE: Final = frozenset(JobStatus) - TERMINAL
 
 
 class DesiredState(StrEnum):
-    """The state that the user has requested for a job, mildest first.
+    """The states that a user can request for a job, mildest first.
 
     A desired state can only become more severe, except that pause may return to run.
     """

@@ -116,7 +116,10 @@ class Guard:
         super().set_cookie(name, value, *arguments, **options)  # type: ignore[misc]
 
     def write_error(self, status_code: int, **options: Any) -> None:
-        """Reply with one line to 5xx errors, because Flower's own page shows a traceback with paths of this machine."""
+        """Reply with the error; for a 5xx status, with one line instead of Flower's own page.
+
+        Flower's page would show a traceback with paths of this machine.
+        """
         if status_code >= 500:
             self._refuse(status_code, "Flower failed; see its log for the error")
             return

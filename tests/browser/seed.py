@@ -1,4 +1,4 @@
-"""Creates finished experiments without training: writes the same database rows and archives as import and trainer."""
+"""Creates finished experiments without training: writes the database rows and archives of real ones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add_experiment(session: Session, folder: Path, name: str, kind: str, points:
 
 
 def language_model(i: int, points: int, numbers: random.Random) -> dict[str, float]:
-    """Return the metrics of point `number` of a pretraining."""
+    """Return the metrics of point `i` of a pretraining that has `points` points."""
     share = i / points
     loss = 1.7 + 9 * math.exp(-9 * share) + numbers.gauss(0, 0.12)
     values = {
@@ -57,7 +57,7 @@ def language_model(i: int, points: int, numbers: random.Random) -> dict[str, flo
 
 
 def controller(i: int, points: int, numbers: random.Random) -> dict[str, float]:
-    """Return the metrics of iteration `number` of a controller training."""
+    """Return the metrics of iteration `i` of a controller training that has `points` iterations."""
     share = i / points
     values = {
         "episode_reward": -1 + 6 * (1 - math.exp(-4 * share)) + numbers.gauss(0, 0.15),

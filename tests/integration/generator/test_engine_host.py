@@ -118,7 +118,7 @@ def test_closing_answers_the_remaining_requests_and_leaves_no_process(
 def test_two_generators_share_requests_for_many_sequences(settings: Settings, redis_client: redis.Redis) -> None:
     """With six slots, each host takes two requests of three sequences each, and a third request waits.
 
-    This does not depend on the engine processes, which end at once here.
+    The hosts share the requests without their engine processes, which end at once in this test.
     """
     mine = settings.model_copy(update={"generator_slots": 6})
     hosts = [EngineHost(mine, command=("false",)) for _ in range(2)]

@@ -75,7 +75,10 @@ class Histories(RuleBasedStateMachine):
 
     @rule(target=attempts, count=st.integers(1, 4))
     def claim(self, count: int) -> Any:
-        """Let `count` workers claim in turn; a claim may find no job only if each waiting type is at its limit."""
+        """Let `count` workers claim in turn.
+
+        A claim may find no job only if every type with waiting jobs is at its limit.
+        """
         claimed = [self.job_queue.claim(f"worker-{number}") for number in range(count)]
         if claimed[-1] is None:
             rows = self.job_queue.rows(ROWS + " WHERE not_before IS NULL OR not_before <= now()")

@@ -20,7 +20,7 @@ NAMES = ("loss", "rate", "validation")
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lower the sizes of the index, so that even few points are written to it, in many blocks."""
+    """Lower the size limits of the index, so that even few points are written to it, in many blocks."""
     monkeypatch.setattr(index_module, "EXTEND_BYTES", 500)
     monkeypatch.setattr(index_module, "BLOCK_BYTES", 2000)
 
