@@ -1,4 +1,4 @@
-"""Creates finished experiments without training: writes the database rows and archives of real ones."""
+"""Creates finished experiments without training: writes database rows and archives like those of real ones."""
 
 from __future__ import annotations
 

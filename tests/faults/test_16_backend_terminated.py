@@ -41,7 +41,7 @@ def moves_in(transaction: bytes) -> Moves:
 
 
 class Terminator:
-    """Terminates the backend twice for each transition: before the first COMMIT, and after that of the next try."""
+    """Terminates the backend twice for each transition: before its first COMMIT, and after that of the next try."""
 
     def __init__(self) -> None:
         self.tries: dict[Moves, int] = {}

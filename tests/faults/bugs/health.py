@@ -22,7 +22,7 @@ from services.health.__main__ import main
 from tidal_client.vocabulary import JobStatus
 
 LATE = 0.6
-"""Age of the last renewal at which the job is requeued, as a share of the age at which a trainer suspends itself."""
+"""Age of the last renewal at which the job is requeued, as a fraction of the age at which a trainer suspends itself."""
 
 
 def reap(session: Session, settings: Settings) -> Reaped:

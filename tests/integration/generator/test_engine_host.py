@@ -1,4 +1,4 @@
-"""The engine host replaces an engine process that has ended, and every request gets an answer."""
+"""The engine host replaces an engine process that has ended, and every request gets a reply."""
 
 from __future__ import annotations
 

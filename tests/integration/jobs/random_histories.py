@@ -75,7 +75,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(target=attempts, count=st.integers(1, 4))
     def claim(self, count: int) -> Any:
-        """Let `count` workers claim in turn.
+        """Let `count` workers claim one after the other.
 
         A claim may find no job only if every type with waiting jobs is at its limit.
         """

@@ -70,7 +70,7 @@ def test_complete_right_after_a_pause_was_obeyed_is_no_completion(
     def requested_stop() -> StopRequest | None:
         if "training" not in hooks.phases:
             return None
-        # The first call makes the trainer leave the step, the second one pauses it, and later ones must not count.
+        # The first call makes the trainer leave the step, the second one makes it pause. Later calls must not count.
         asked.append(StopRequest.PAUSE if len(asked) < 2 else StopRequest.COMPLETE)
         return asked[-1]
 
