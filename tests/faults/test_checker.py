@@ -1,4 +1,4 @@
-"""The checker accepts a valid `History` of jobs, and finds the violation in invalid ones, for each rule.
+"""The checker accepts a valid `History` of jobs, and for each rule finds the violation in an invalid one.
 
 Real processes with bugs are tested in `test_seeded_bugs.py`.
 """

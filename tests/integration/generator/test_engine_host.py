@@ -104,7 +104,7 @@ def test_closing_answers_the_remaining_requests_and_leaves_no_process(
     url = settings.redis_url.get_secret_value()
     host = EngineHost(settings, command=(sys.executable, "-m", "tests.integration.generator.fake_engine", url))
     assert host.ready.wait(30)
-    # One request fewer than there are slots, because the call for the last slot would block.
+    # One slot stays free, because a request for the last slot would block this thread.
     for number in range(settings.generator_slots - 1):
         ask(host, redis_client, f"hang-{number}")
     assert host.pid is not None

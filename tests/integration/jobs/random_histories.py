@@ -56,7 +56,7 @@ class Histories(RuleBasedStateMachine):
         raise AssertionError(f"outdated attempt {attempt} of {job_id} wrote {function.__name__}")
 
     def attempt(self, function: Any, *arguments: Any, **named: Any) -> None:
-        """Call `function`; it may be rejected, but every other error fails the test."""
+        """Call `function`. The call may be rejected, but every other error fails the test."""
         try:
             self.job_queue.do(function, *arguments, **named)
         except (ConflictError, LeaseLostError):

@@ -54,7 +54,7 @@ def write_run(folder: Path, seed: int, attempts: int) -> None:
 
 
 def assert_same(folder: Path, keys: tuple[str, ...] | None = None) -> None:
-    """Assert that the table contains exactly the points of the lines."""
+    """Assert that the table contains exactly the points of the archive's lines."""
     points = read_metrics(folder, "metrics", keys=keys)
     table = read_table(folder, "metrics", keys)
     assert table.points() == len(points)
