@@ -1,10 +1,11 @@
-"""Limits repeated log lines: the first ones are written, further ones are counted, and one line reports the count.
+"""Limits repeated log lines: the first ones are written, further ones are counted, and one line reports their number.
 
 Lines of exactly the same text form a group with its own limit. A warning or an error also counts towards the group of
 its event, whatever the values, and towards the group of all warnings and errors of its logger. The groups of events and
 loggers keep a flood of different warnings from pushing older lines out of the log. Exceptions are grouped by type and
-by the place that raised them. Information lines with different values are never left out. The count is written within a
-minute, and when the process ends. Raw output of programs that do not log is limited by `services.local.log_sink`.
+by the place that raised them. Information lines with different values are never left out. The number of omitted
+lines is written within a minute, and when the process ends. Raw output of programs that do not log is limited by
+`services.local.log_sink`.
 """
 
 from __future__ import annotations
@@ -179,7 +180,10 @@ class RepeatFilter(logging.Filter):
 
 
 def _groups_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance]]:
-    """Return, for each group of the record: its key, its text in the line that reports the count, and its allowance."""
+    """Return the groups that the record belongs to, as tuples of three items.
+
+    The items are the key of the group, its text in the line that reports omitted lines, and its allowance.
+    """
     fields: dict[str, Any] = record.msg if isinstance(record.msg, dict) else {}
     warning = record.levelno >= logging.WARNING
     error_type, place = _exception(fields.get("exc_info") or record.exc_info)
