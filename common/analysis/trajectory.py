@@ -23,7 +23,7 @@ WINDOWS = 4
 PHASE_T = 2.0
 """A phase change is reported where |Welch's t| between neighbouring quarters is above this value."""
 EXTREME_SHARE = 10
-"""One in EXTREME_SHARE tokens is listed as having a high modulation, and as many as having a low one."""
+"""The analysis lists one token in EXTREME_SHARE as high in modulation, and the same number of tokens as low."""
 SWEEP_KEYS = ("0.0", "0.5", "1.0")
 """The fixed modulations that `analyze_sweep` compares, as keys of its results."""
 

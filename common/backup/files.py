@@ -142,7 +142,7 @@ def _add(archive: ArchiveWriter, prefix: str, folder: Path, unit: tuple[Path, ..
 
 
 def _opened(unit: tuple[Path, ...]) -> list[io.BufferedReader]:
-    """Open files without following links, all in the same folder even if another one takes its place meanwhile."""
+    """Open files of one folder without following links, even if another folder takes its place meanwhile."""
     folder = os.open(unit[0].parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     with ExitStack() as opened:
         try:

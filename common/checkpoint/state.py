@@ -55,7 +55,7 @@ def strip_prefix(name: str) -> str:
 def migrate_gates(state: Mapping[str, Tensor], column: int, where: str) -> tuple[dict[str, Tensor], int]:
     """Keep only the input `column` of gates with several inputs. Return the new state and the number of changed gates.
 
-    Raises CheckpointError if a gate has no such input.
+    Raises CheckpointError if a gate with several inputs has no input `column`.
     """
     migrated, changed = dict(state), 0
     for name, tensor in state.items():

@@ -82,5 +82,5 @@ def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def child_environment(environ: Mapping[str, str], *, hub: bool = True) -> dict[str, str]:
-    """Return the variables for a trainer or engine: no secrets, but also the variables of `COMPUTE_ENVIRONMENT`."""
+    """Return the variables for a trainer or engine: `own_environment` without secrets, and `COMPUTE_ENVIRONMENT`."""
     return with_compute_environment(own_environment(environ, hub=hub))

@@ -54,7 +54,7 @@ _MAGIC = (
     (codecs.BOM_UTF16_BE, "UTF-16 text", "save it as UTF-8"),
 )
 _BZIP2_BLOCK = b"1AY&SY"
-"""Bytes 4 to 10 of a bzip2 file. They are checked as well, because a text may begin with its three-letter magic
+"""Bytes 4 to 10 of a bzip2 file. They are checked as well, because a text may also begin with `BZh`, the magic
 number."""
 
 

@@ -51,9 +51,9 @@ def can_decode() -> bool:
 
 
 def decode_column(path: Path, column: str) -> Iterator[Frame]:
-    """Yield a frame with the schema and, if `column` holds text, frames with its texts; raise DecodingFailed.
+    """Yield a frame with the schema and, if `column` holds text, frames with its texts.
 
-    Closing the generator ends the child.
+    Raises DecodingFailed if the file cannot be decoded. Closing the generator ends the child.
     """
     row, announced = 0, False
     for most_rows in BATCHES:
