@@ -72,7 +72,7 @@ class _LineGroup:
 
 
 class RepeatFilter(logging.Filter):
-    """A filter for a log handler that omits repeated lines. It passes the records that report counts to `write`."""
+    """A log filter that omits repeated lines, and calls `write` with records that report how many were omitted."""
 
     def __init__(self, write: Callable[[logging.LogRecord], object], clock: Callable[[], float] = time.monotonic):
         super().__init__()
@@ -174,7 +174,7 @@ class RepeatFilter(logging.Filter):
         text = f"{group.text} … repeated {left_out:,} times in {max(1, round(seconds))} s"
         record = logging.LogRecord(group.logger, group.level, __file__, 0, text, None, None)
         record.is_count = True
-        # The line is written in an empty context, because the values bound in the present one (such as a request id) do
+        # The line is written in an empty context, because the values bound in the present context (a request id) do
         # not belong to the counted lines.
         contextvars.Context().run(self._write, record)
 

@@ -92,7 +92,7 @@ class Window:
         ]
 
     def append(self, tokens: Tensor, on_host: Sequence[int], scales: Tensor | None) -> None:
-        """Decode one token per slot: tokens (n,) int64, which `on_host` holds as a list on the host.
+        """Decode one token per slot, given as `tokens` (n,) int64 and as the list `on_host` in host memory.
 
         `scales` are the factors of the gates, if any.
         """
@@ -106,7 +106,7 @@ class Window:
         self.logits, self.hidden = self.model.decode(tokens, self._cache, scales)
 
     def remove(self, slot: int, *, clear: bool = False) -> None:
-        """Free a slot and move the last sequence into it.
+        """Free a slot and move the sequence of the last slot into it.
 
         `logits` and `hidden` are not moved and are therefore wrong until the next `append`, which computes them again.
         `clear` must be set for a slot whose logits are not finite.

@@ -57,7 +57,7 @@ def add_notifications(session: Session, queue: str, count: int = 1) -> None:
 
 
 def add_job_update(session: Session, job: Job, event: str) -> None:
-    """Add a job-update with the current state of `job`. The caller must hold the lock of its row."""
+    """Add a job-update with the current state of `job`. The caller must hold the lock of the job's row."""
     _add(session, {"kind": "job-update", "job_id": job.id, "payload": {**job_document(job), "event": event}})
 
 

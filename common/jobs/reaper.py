@@ -74,7 +74,7 @@ class DatabaseContact:
 
 
 def max_answer_gap(settings: Settings) -> float:
-    """Return the longest normal time in seconds between two answers of the database, including outages of Redis.
+    """Return the longest normal time in seconds between two answers of the database, even while Redis is unavailable.
 
     With the default settings, an owner that was suspended for this time still has a good part of its lease left.
     """

@@ -38,7 +38,7 @@ def now_minus(amount: float) -> ColumnElement[datetime]:
 
 
 def try_lock(session: Session, key: int) -> bool:
-    """Take the lock `key` for this transaction if it is free; return whether it was."""
+    """Take the lock `key` for this transaction if the lock is free; return whether it was taken."""
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(key))))
 
 

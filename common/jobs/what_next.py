@@ -18,7 +18,7 @@ from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, DesiredState, JobS
 S = JobStatus
 
 OVERDUE_SECONDS = 30.0
-"""If the health process has not acted this many seconds after it should have, the text suggests to check that
+"""Number of seconds by which an action of the health process must be late before the text suggests to check that
 process."""
 
 HEALTH_OVERDUE = "That is overdue; check that the health process is running."

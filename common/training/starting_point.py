@@ -1,7 +1,7 @@
 """Finds the state from which a pretraining starts.
 
-This is the newest intact checkpoint of its own experiment, a checkpoint of another experiment, a file of weights, or
-new weights.
+The training starts from the newest intact checkpoint of its own experiment, a checkpoint of another experiment, a file
+of weights, or new weights.
 """
 
 from __future__ import annotations
