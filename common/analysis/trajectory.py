@@ -17,7 +17,7 @@ from common.analysis.stats import Summary, bootstrap_interval, mean, summarise, 
 from common.errors import InvalidInputError
 
 SIGNAL = "modulation"
-"""Name of the only signal, the modulation. The results use it as a key."""
+"""Name of the only signal, the modulation. The results use this name as a key."""
 WINDOWS = 4
 """Number of consecutive parts (quarters) into which a trajectory is divided."""
 PHASE_T = 2.0

@@ -70,7 +70,7 @@ class SavedTable(BaseModel):
 
 
 class BackupManifest(BaseModel):
-    """The manifest of a backup, which lists its contents."""
+    """The manifest, which lists the contents of a backup."""
 
     model_config = ConfigDict(frozen=True)
 

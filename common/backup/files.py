@@ -73,7 +73,7 @@ class SavedFiles:
         return [path for name in self._datasets.names() if not self._is_link(path := self._datasets.root / name)]
 
     def _add_experiment(self, archive: ArchiveWriter, folder: Path) -> None:
-        """Add all files. The newest checkpoints come first, so that checkpoints pruned in the meantime are old ones."""
+        """Add all files of `folder`, the newest checkpoints first, so that any checkpoints pruned meanwhile are old."""
         done: set[Path] = set()
         for _ in range(PASSES):
             new = [unit for unit in self._units(folder) if not done.issuperset(unit)]

@@ -30,7 +30,8 @@ _BLOCK = re.compile(r"^transformer_blocks\.(\d+)\.")
 def extract_state_dict(loaded: Any, where: str) -> dict[str, Tensor]:
     """Return the language model's state dict from the content of a file, and remove torch.compile's prefix from names.
 
-    Raises CheckpointError if the file contains no such state dict. `where` is the file's name for error messages.
+    Raises CheckpointError if the file contains no state dict of a language model. `where` is the file's name for error
+    messages.
     """
     if isinstance(loaded, Mapping) and WRAPPER in loaded:
         loaded = loaded[WRAPPER]

@@ -46,7 +46,7 @@ _COMPUTING: Final = (
 """Prefixes of variables that configure computing libraries and the interpreter."""
 _NETWORK: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 _HUB: Final = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_")
-"""Prefixes of the variables of the Hugging Face Hub, including its token, which gated datasets require."""
+"""Prefixes of the variables of the Hugging Face Hub. One of these holds the token for gated datasets."""
 _LIBPQ: Final = "PG"
 """Prefix of the variables that PostgreSQL's client library reads."""
 

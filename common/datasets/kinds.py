@@ -1,4 +1,4 @@
-"""Recognises files that cannot be a corpus by their name or first bytes, and describes how to convert them.
+"""Recognises by name or first bytes files that cannot be a corpus, and describes how to convert them.
 
 Uploads, configurations and `tidal datasets upload` use the same messages. Errors inside a file of the right kind are
 found by `reading`.

@@ -90,7 +90,7 @@ class DatasetStore:
         return self.root / manifest.name / manifest.file
 
     def tokens(self, manifest: DatasetManifest) -> TokenRecord | None:
-        """Return the record of the dataset's tokens; None if it has not been tokenised yet."""
+        """Return the record of the dataset's tokens; None if the dataset has not been tokenised yet."""
         try:
             record = TokenRecord.model_validate_json((self.root / manifest.name / TOKENS_FILE).read_bytes())
         except (OSError, ValidationError):
@@ -227,7 +227,8 @@ class DatasetStore:
     def _require_same(existing: DatasetManifest, new: DatasetManifest) -> DatasetManifest:
         if existing.sha256 != new.sha256:
             raise ConflictError(
-                f"there is another dataset {new.name!r} (SHA-256 {existing.sha256[:12]}…, this is {new.sha256[:12]}…); "
+                f"there is another dataset {new.name!r} (its SHA-256 is {existing.sha256[:12]}…, not "
+                f"{new.sha256[:12]}…); "
                 "delete it first, or choose another name"
             )
         if (existing.format, existing.text_field) != (new.format, new.text_field):

@@ -1,4 +1,4 @@
-"""Runs the child process that decodes a Parquet file, with smaller batches if it ran out of memory.
+"""Runs the child process that decodes a Parquet file, and repeats this with smaller batches after a lack of memory.
 
     for frame in decode_column(path, "text"):
         ...                                # SCHEMA, then TEXTS; may raise DecodingFailed

@@ -63,7 +63,7 @@ class SampledTokens(NamedTuple):
 def scored_logits(logits: Tensor, seen: Tensor, repetition_penalty: Tensor, temperature: Tensor) -> Tensor:
     """Return logits (B, V) after the penalty on tokens in `seen` (B, V) bool and division by the temperature (B,).
 
-    A positive logit of a seen token is divided by the penalty, a negative one multiplied.
+    A positive logit of a seen token is divided by the penalty, a negative one multiplied by it.
     """
     logits = logits.float()
     penalty = repetition_penalty[:, None]
