@@ -1,7 +1,7 @@
 """Selects the environment variables that a Tidal process passes to the processes it starts.
 
 Only variables on an allow-list are passed. Therefore cloud credentials and tokens of other programs in the operator's
-environment do not reach Tidal's processes, nor PostgreSQL and Valkey, which may run as another user. The list contains
+environment reach neither Tidal's processes nor PostgreSQL and Valkey, which may run as another user. The list contains
 all TIDAL_ variables that Tidal reads, except secrets. A secret is passed only to a process for which the caller names
 it. TIDAL_PASS_ENVIRONMENT adds further names. The URL of Redis reaches a trainer in its first message, and the
 generator's engine as a variable.

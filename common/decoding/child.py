@@ -29,7 +29,7 @@ SILENCE_SECONDS = 60.0
 _PASSED_VARIABLES = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR", "SYSTEMROOT")
 _SET_VARIABLES = {
     # The system's allocator with a single heap. Other allocators, and one heap per thread, reserve far more memory than
-    # they use, and reserved memory counts against the limit.
+    # they use, and reserved memory counts against the memory limit.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "1",
     "OPENBLAS_NUM_THREADS": "1",
