@@ -43,7 +43,7 @@ class Character:
 
 
 class _StoryWriter:
-    """Writes one story. Of `random.Random` it uses only `random()`, which is the same in all Python versions."""
+    """Writes one story. Of `random.Random` it uses only `random()`, whose numbers are the same in every Python version."""
 
     def __init__(self, generator: random.Random) -> None:
         self._generator = generator
