@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 COUNT_SECONDS = 60.0
-"""Seconds from the first omitted line of a group to the line that reports the count."""
+"""Seconds from the first omitted line of a group to the line that reports how many were omitted."""
 MOST_KEYS = 2000
 """Largest number of groups in memory; the least recently seen groups are forgotten."""
 FIELD_CHARACTERS = 200
@@ -84,7 +84,7 @@ class RepeatFilter(logging.Filter):
         os.register_at_fork(after_in_child=self._begin)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return False if the line is only counted.
+        """Return False if the record is only counted and not written.
 
         Return True for a malformed record, so that the handler reports it.
         """

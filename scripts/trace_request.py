@@ -40,8 +40,8 @@ IDLE_SECONDS = 35.0
 """How long the calls of the idle stack are counted. This is longer than the periods of heartbeats and of
 maintenance passes."""
 SETTLE_SECONDS = 3.0
-"""Pause after a request, in which processes finish their work for it. Calls in this time are not counted for any
-request."""
+"""Pause after a request, in which processes finish their work for that request. Calls in this time are not counted for
+any request."""
 SELDOM = 3.0
 """A ratio. If an idle stack calls a function as well, the function is listed only if it is called during the request
 more than SELDOM times as often as in an equally long time of the idle stack."""

@@ -156,7 +156,7 @@ class SlotStates:
         return StepPlan(modulation, self._parameters(exact), for_token)
 
     def append(self, tokens: Tensor, modulation: Tensor) -> None:
-        """Add the sampled tokens (n,) and their modulations (n,) to the histories."""
+        """Append the sampled tokens (n,) and their modulations (n,) to the sequences of the slots."""
         n = len(self)
         long_slots = [slot for slot, length in enumerate(self._lengths) if length >= LONG_SEQUENCE]
         self._lengths = [length + 1 for length in self._lengths]

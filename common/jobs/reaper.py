@@ -50,7 +50,7 @@ class DatabaseContact:
     """
 
     def __init__(self, max_gap_seconds: float, clock: Callable[[], float] = lease_clock) -> None:
-        """Begin without any answer so far. A gap of more than `max_gap_seconds` between two answers is a break."""
+        """Begin with no recorded answer. A gap of more than `max_gap_seconds` between two answers is a break."""
         self._max_gap = max_gap_seconds
         self._clock = clock
         self._since: float | None = None

@@ -158,7 +158,7 @@ def _continuation(job: Job) -> str:
 def _start(job: Job) -> str:
     """Return where the next attempt begins, according to the job's row.
 
-    Before a job registers its first checkpoint, `checkpoint_ref` may name a checkpoint of its parent.
+    Before a job registers its first checkpoint, `checkpoint_ref` may name a checkpoint of the job's parent.
     """
     if job.checkpoint_ref is None:
         return "from the beginning"

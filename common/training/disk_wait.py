@@ -260,7 +260,7 @@ def _waiting_for_disk(
     """Report the start of a wait, and its end even after an exception.
 
     Calls `first`, which may save the last step, and adds its result to the event `waiting_for_disk`. Because the event
-    is reported after this call, a step that it reports as saved is on disk.
+    is reported after this call, a step that the event reports as saved is on disk.
     """
     started = time.monotonic()
     disk_wait = _DiskWait(hooks, obeyed)

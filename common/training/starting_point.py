@@ -34,10 +34,10 @@ def restore_start(
     newest = newest_intact_checkpoint(manager, hooks) if resume else None
     if newest is not None:
         _resume(state, newest, hooks, own=True)
-        # The checkpoint is reported again, because the process that wrote it may have died before it reported it.
+        # The checkpoint is reported again, because the process that wrote it may have died before reporting it.
         hooks.checkpoint_saved(newest)
-        # No older checkpoint is removed yet, because only the next update shows whether training can continue from this
-        # one.
+        # No older checkpoint is removed yet, because only the next update shows whether training can continue from the
+        # newest one.
         hooks.checkpoints_kept(manager.names())
     elif initial_checkpoint is not None and (initial_checkpoint / MANIFEST).is_file():
         verify(initial_checkpoint)

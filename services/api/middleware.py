@@ -2,8 +2,8 @@
 
 `RequestContext`
 
-* gives each request an id, binds it to the log and returns it as `X-Request-ID`. If the client sends a valid id, that
-  id is used. Replies that caches may store for ever have no id;
+* gives each request an id, adds the id to log lines and returns it as `X-Request-ID`. If the client sends a valid id,
+  that id is used. Replies that caches may store for ever have no id;
 * adds the headers in `request.state.reply_headers` to the reply, even if it is an error;
 * counts and times the request;
 * converts unexpected exceptions to problem documents; it also converts error bodies in other formats, for example those
