@@ -1,8 +1,8 @@
 """Measure how long a checkpoint of the default model interrupts training, and how long it delays a stop request.
 
 The first figure is the time for which training is interrupted while a checkpoint copies 30.6 M parameters and both
-moments of AdamW to host memory (367 MB). Its reference is a numpy copy of the same arrays into new memory, because the
-speed of the memory limits both copies. The benchmark alternates between checkpoints and reference copies. The second
+moments of AdamW to host memory (367 MB). Its reference is a numpy copy of the same arrays into new memory, because both
+copies are limited by the speed of memory. The benchmark alternates between checkpoints and reference copies. The second
 figure is the time to write a whole checkpoint synchronously, which has to end before a training can stop. Its reference
 is the time limit of 15 s for a stop.
 """

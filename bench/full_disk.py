@@ -3,9 +3,9 @@
 A local stack trains a tiny model and keeps its experiments on a small separate file system. The benchmark fills this
 file system until less space is free than the configured reserve, and the trainer waits longer than the time after which
 a hanging trainer is killed. Three cases are measured. In the first, space is freed and the job continues by itself. In
-the second, the waiting job is paused, space is freed, and the job is resumed. In the third, it is stopped and resumed
-as a new job. No step may be lost or repeated: the metrics files must contain every step exactly once. Needs root to
-mount the file system.
+the second, the waiting job is paused, space is freed, and the job is resumed. In the third, the waiting job is stopped,
+space is freed, and a new job resumes from its checkpoint. No step may be lost or repeated: the metrics files must
+contain every step exactly once. Needs root to mount the file system.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from tidal_client.vocabulary import WAITING_FOR_DISK
 SIZE_MB, RESERVE_MB, LEFT_MB = 300, 64, 45
 STEPS = 400
 SILENCE_SECONDS = 15.0
-"""Seconds without progress after which a trainer is killed. In this benchmark, it waits longer for free space."""
+"""Seconds without progress after which a trainer is killed. In the first case, the trainer waits for free space
+longer than this."""
 LIMIT_SECONDS = 300.0
 CONFIG: dict[str, Any] = {
     "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},

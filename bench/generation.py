@@ -2,10 +2,10 @@
 
 `transformers.generate` runs a GPT-2 of the same shape as Tidal's default model, with random weights and its KV cache
 enabled. Both models sample with top-k 50, repetition penalty 1.2 and temperature 0.8 from prompts of 12 tokens. Both
-run in one process with the environment variables of the generator's engine (allocator, OpenMP threads). Measurements
-of the two models alternate, and medians are printed. Both models use all cores, or TIDAL_GENERATOR_THREADS threads. Two
-more rows compare the engine with itself: gating mode learned with none, and int8 weights with float32. The last rows
-count the completions that are the same in a batch of one as in a full batch. For each completion that differs, the
+run in one process with the environment variables of the generator's engine (allocator, OpenMP threads). Measurements of
+the two models alternate, and medians are printed. Both models use all cores, or TIDAL_GENERATOR_THREADS threads. Two
+more rows compare the engine with itself: gating mode `learned` with `none`, and int8 weights with float32. The last
+rows count the completions that are the same in a batch of one as in a full batch. For each completion that differs, the
 first different step and its log-probabilities are printed. Needs the package transformers (extra `bench`).
 """
 

@@ -200,7 +200,7 @@ def seconds_of(work: Callable[[], object], times: int = 20) -> float:
 
 
 def step_seconds(model: DecodingModel, batch: int, bandwidth: float, rate: float) -> float:
-    """Return the physical lower limit, in seconds, of the step after which half of the new tokens are generated."""
+    """Return the physical limit in seconds for the step after which half of the new tokens are generated."""
     c = model.config
     layer = 4 * c.d_model * c.d_model + 2 * c.d_model * c.ffn_dim
     multiplied = c.num_layers * layer + c.d_model * c.vocab_size

@@ -1,7 +1,7 @@
 """Measure how long a request takes from the api to the engine through Celery, compared with a plain Redis list.
 
-Both paths generate one token with a tiny model, so that the transport takes nearly all of the time. The time runs from
-the moment the request is in Redis to the first event in the stream that the api reads. The first path goes through
+Both paths generate one token with a tiny model, so that the transport takes nearly all of the time. The time begins
+when the request is in Redis and ends at the first event in the stream that the api reads. The first path goes through
 Celery, the generator's worker and the socket of the engine process. The reference path uses a second engine process,
 without Celery: a thread pops request ids from a Redis list and passes them to that engine. Measurements of the two
 paths alternate, and medians are printed.

@@ -170,7 +170,7 @@ def _alternate(supervised: _Runner, bare: _Runner, pairs: int) -> list[tuple[flo
         for runner in (supervised, bare) if number % 2 else (bare, supervised):
             runner.take_turn()
     supervised.process.send_signal(signal.SIGCONT)
-    time.sleep(1.0)  # the supervised trainer writes its metrics files every 200 ms
+    time.sleep(1.0)  # let the supervised trainer write its last steps to the metrics files
     return list(zip(supervised.seconds_per_step(), bare.seconds_per_step(), strict=True))
 
 

@@ -86,7 +86,7 @@ def generate(model: DecodingModel, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer each line of standard input until its end."""
+    """Write a reply for each line of standard input, until the input ends."""
     os.nice(NICE)
     torch.set_num_threads(int(sys.argv[2]))
     model = DecodingModel(load_model(Path(sys.argv[1])))

@@ -53,7 +53,7 @@ class DisconnectingClients:
         self._read_until(lambda: all(seed in self.delays for seed in seeds))
 
     def disconnect_while_queued(self, count: int) -> list[float]:
-        """Disconnect `count` clients whose requests are queued. Return for each the seconds until its removal."""
+        """Disconnect `count` clients whose requests are queued. Return the seconds until each request is removed."""
         holders = [self._send(stream=True) for _ in range(SLOTS)]
         expected = len(self._started) + SLOTS
         self._read_until(lambda: len(self._started) >= expected)

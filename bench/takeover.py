@@ -2,9 +2,8 @@
 
 A local stack with default timers runs the pretraining of `tidal demo`, and a second worker of the same queue waits for
 jobs. Once the first worker has registered a checkpoint, the worker, its trainer and all processes that they have
-started are killed at once, as when a host loses power. The durations of the phases, taken from the database times of
-the job's events, are printed to standard error. The reference is the documented limit of
-95 s.
+started are killed at the same time, as when a host loses power. The durations of the phases, taken from the database
+times of the job's events, are printed to standard error. The reference is the documented limit of 95 s.
 """
 
 from __future__ import annotations

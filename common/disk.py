@@ -1,8 +1,8 @@
-"""Measures what folders take up, and the free space of disks against the reserve that Tidal keeps free.
+"""Measures the size of folders, and compares the free space of disks with the reserve that Tidal keeps free.
 
-With less than the reserve, training jobs wait (`common.training.disk_wait`) and uploads are refused. With less than
-twice the reserve, the health process deletes old logs and metrics early. Quotas and inodes are not measured; a failed
-write shows that they are used up (`is_full`).
+If less than the reserve is free, training jobs wait (`common.training.disk_wait`) and uploads are refused. If less than
+twice the reserve is free, the health process deletes old logs and metrics early. Quotas and inodes are not measured; a
+failed write shows that they are used up (`is_full`).
 """
 
 from __future__ import annotations

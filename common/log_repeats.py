@@ -1,10 +1,11 @@
-"""Limits repeated log lines: the first ones are written, further ones are counted, and one line reports the count.
+"""Limits repeated log lines: the first ones are written, further ones are counted, and one line reports their number.
 
 Lines of exactly the same text form a group with its own limit. A warning or an error also counts towards the group of
 its event, whatever the values, and towards the group of all warnings and errors of its logger. The groups of events and
 loggers keep a flood of different warnings from pushing older lines out of the log. Exceptions are grouped by type and
-by the place that raised them. Information lines with different values are never left out. The count is written within a
-minute, and when the process ends. Raw output of programs that do not log is limited by `services.local.log_sink`.
+by the place that raised them. Information lines with different values are never left out. The number of omitted
+lines is written within a minute, and when the process ends. Raw output of programs that do not log is limited by
+`services.local.log_sink`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 COUNT_SECONDS = 60.0
-"""Seconds from the first omitted line of a group to the line that reports the count."""
+"""Seconds from the first omitted line of a group to the line that reports how many were omitted."""
 MOST_KEYS = 2000
 """Largest number of groups in memory; the least recently seen groups are forgotten."""
 FIELD_CHARACTERS = 200
@@ -71,7 +72,7 @@ class _LineGroup:
 
 
 class RepeatFilter(logging.Filter):
-    """A filter for a log handler that omits repeated lines. It passes the records that report counts to `write`."""
+    """A log filter that omits repeated lines, and calls `write` with records that report how many were omitted."""
 
     def __init__(self, write: Callable[[logging.LogRecord], object], clock: Callable[[], float] = time.monotonic):
         super().__init__()
@@ -83,7 +84,7 @@ class RepeatFilter(logging.Filter):
         os.register_at_fork(after_in_child=self._begin)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return False if the line is only counted.
+        """Return False if the record is only counted and not written.
 
         Return True for a malformed record, so that the handler reports it.
         """
@@ -173,13 +174,16 @@ class RepeatFilter(logging.Filter):
         text = f"{group.text} … repeated {left_out:,} times in {max(1, round(seconds))} s"
         record = logging.LogRecord(group.logger, group.level, __file__, 0, text, None, None)
         record.is_count = True
-        # The line is written in an empty context, because the values bound in the present one (such as a request id) do
+        # The line is written in an empty context, because the values bound in the present context (a request id) do
         # not belong to the counted lines.
         contextvars.Context().run(self._write, record)
 
 
 def _groups_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance]]:
-    """Return, for each group of the record: its key, its text in the line that reports the count, and its allowance."""
+    """Return the groups that the record belongs to, as tuples of three items.
+
+    The items are the key of the group, its text in the line that reports omitted lines, and its allowance.
+    """
     fields: dict[str, Any] = record.msg if isinstance(record.msg, dict) else {}
     warning = record.levelno >= logging.WARNING
     error_type, place = _exception(fields.get("exc_info") or record.exc_info)

@@ -2,9 +2,9 @@
 
 In README.md, CONTRIBUTING.md and the guides in docs/, the script checks links and their anchors, paths and file names,
 modules after `python -m`, make targets, commands and options of `tidal`, URL paths of the api, variables named TIDAL_…,
-and identifiers in the code, including events and error codes. It checks only links in CHANGELOG.md, the benchmarks, the
-decisions and the research notes, because these also name things that no longer exist. It prints each finding with file
-and line. It does not check links to other hosts.
+and identifiers in the code, including events and error codes. In CHANGELOG.md, the benchmarks, the decisions
+and the research notes, it checks the links only, because these documents also name things that no longer exist. It
+prints each finding with file and line. It does not check links to other hosts.
 """
 
 from __future__ import annotations

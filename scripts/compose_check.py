@@ -1,9 +1,9 @@
-"""Check that every container of a running compose project is hardened and a job survives a restart of each service.
+"""Check that all containers of a running compose project are hardened, and that a job survives restarts of services.
 
-`make compose-check` runs it after `docker compose up -d --wait`. It needs Docker and the `.env` of the project; the
-variable COMPOSE replaces the command `docker compose`. It submits one small training, restarts every service in turn
-while the job runs and prints one line per check. The exit status is 1 when a check fails. The script neither builds nor
-starts the project. It checks which networks each container joins, but not the firewall rules of these networks.
+`make compose-check` runs this script after `docker compose up -d --wait`. It needs Docker and the project's `.env`; the
+variable COMPOSE replaces the command `docker compose`. The script submits one small training, restarts every service in
+turn while the job runs, and prints one line per check. The exit status is 1 when a check fails. The script neither
+builds nor starts the project. It checks which networks each container joins, but not these networks' firewall rules.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def hardened(service: str) -> bool:
 
 
 def survives_restarts(services: list[str]) -> bool:
-    """Check that a job continues after a restart of each service, and completes with every logged step exactly once."""
+    """Check that a job continues after a restart of each service, completes, and has logged every step exactly once."""
     with client() as api:
         job = api.submit_job("lm-training", config=CONFIG, name="compose-check")
         moved(api, job, 20)

@@ -1,4 +1,4 @@
-"""Report known vulnerabilities, a CycloneDX SBOM and the licence of every package.
+"""Report the known vulnerabilities and the licence of every package, and write a CycloneDX SBOM.
 
 `make audit` runs this script. It covers the packages that are needed at run time (the project with its extras `local`
 and `torch`, and their dependencies), in the versions installed in `.venv`, and the JavaScript files that the dashboard

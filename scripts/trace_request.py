@@ -8,12 +8,12 @@ prints the files in the order in which the request reached them:
 * `metric`: from a metric of a running trainer to the browser's stream;
 * `generate`: from a prompt at `POST /api/generate` to the tokens at the client.
 
-WAYS lists the relays: functions that pass a request to another process or thread, or that end it. A file is on the way
-of a request if one of its functions was on the call stack when a relay was called. `--all` also lists files whose
-functions were called for the request, but had returned before a relay was called, such as checks and queries. A call
-during the request counts as a call for the request if the function is never or seldom called while the stack is idle
-(for `metric`: while the trainer reports nothing). Calls during an import and code of other libraries are not counted.
-The script takes about three minutes. `--read FOLDER` evaluates an earlier run again.
+WAYS lists the relays: functions that pass a request to another process or thread, or finish the request. A file is on
+the way of a request if one of its functions was on the call stack when a relay was called. `--all` also lists files
+whose functions were called for the request, but had returned before a relay was called, such as checks and queries. A
+call during the request counts as a call for the request if the function is never or seldom called while the stack is
+idle (for `metric`: while the trainer reports nothing). Calls during an import and calls of other libraries are not
+counted. The script takes about three minutes. `--read FOLDER` evaluates an earlier run again.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from tidal_client.vocabulary import TERMINAL
 
 HOOK = ROOT / "scripts" / "tracing" / "sitecustomize.py"
 IDLE_SECONDS = 35.0
-"""How long the calls of the idle stack are counted. This is longer than the periods of heartbeats and of of
+"""How long the calls of the idle stack are counted. This is longer than the periods of heartbeats and of
 maintenance passes."""
 SETTLE_SECONDS = 3.0
-"""Pause after a request, in which processes finish their work for it. Calls in this time are not counted for any
-request."""
+"""Pause after a request, in which processes finish their work for that request. Calls in this time are not counted for
+any request."""
 SELDOM = 3.0
 """A ratio. If an idle stack calls a function as well, the function is listed only if it is called during the request
 more than SELDOM times as often as in an equally long time of the idle stack."""
@@ -80,8 +80,8 @@ WAYS = {
         "services/api/middleware.py:_Reply.send",
     ),
 }
-"""Maps each kind of request to its relays: functions that pass the request to another process or thread, or that end
-it."""
+"""Maps each kind of request to its relays: functions that pass the request to another process or thread, or finish the
+request."""
 PROCESSES = {"common/redis/shipper.py:StreamShipper._send": "services.trainer"}
 """Maps a relay to a text; only calls in processes whose command contains this text count as calls of the relay.
 Calls of `_send` in a worker are thus left out, because they send log lines, not metrics."""

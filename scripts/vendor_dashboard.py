@@ -1,7 +1,7 @@
 """Refresh the dashboard's libraries in `services/dashboard/static/vendor/` from npm, by name and version.
 
 `python scripts/vendor_dashboard.py` downloads each package of `LIBRARIES`, checks the tarball against its SHA-512, and
-writes the files that the dashboard needs, their licences and `manifest.json` with the SHA-256 of each. `--check`
+writes the files that the dashboard needs, their licences, and `manifest.json` with the SHA-256 of each file. `--check`
 downloads nothing and compares the files with the manifest. To update a library, change its version here, copy the hash
 that `npm view NAME@VERSION dist.integrity` prints, then run this script and the browser tests. The script uses the
 standard library only.

@@ -119,7 +119,7 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
     def experiments(
         self, *, kind: str | None = None, status: str | None = None, limit: int = 20
     ) -> list[ExperimentReply]:
-        """Return the newest experiments, at most `limit`; the maximum is 200.
+        """Return the newest experiments: at most `limit`, which must not exceed 200.
 
         `kind` selects a type (lm, rl, …). Without it, experiments of all types except dataset are returned. `status`
         selects experiments whose newest job has this status.

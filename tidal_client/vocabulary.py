@@ -85,9 +85,9 @@ LIVE: Final = frozenset(JobStatus) - TERMINAL
 
 
 class DesiredState(StrEnum):
-    """The state that the user has requested for a job, mildest first.
+    """The states that a user can request for a job, mildest first.
 
-    A desired state can only become more severe, except that pause may return to run.
+    The desired state of a job can only become more severe, except that pause may return to run.
     """
 
     RUN = "run"
@@ -149,7 +149,7 @@ MEASURED: Final = "measured"
 WAITING_FOR_DISK: Final = "waiting_for_disk"
 """The phase of a trainer that waits for free disk space. The event that records the wait has the same name."""
 DatasetStatus = Literal["uploaded", "tokenising", "ready", "failed"]
-"""The status of a dataset. With `uploaded`, its job has not started yet, or it has no job."""
+"""The status of a dataset. With `uploaded`, the job that tokenises it has not started yet, or there is no such job."""
 
 JOB_ID: Final = "job_"
 ANALYSIS_ID: Final = "ana_"

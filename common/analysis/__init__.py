@@ -1,4 +1,4 @@
-"""Trajectory analysis: how a policy uses the modulation. It imports no torch, so that the api can use it."""
+"""Trajectory analysis: how a policy uses the modulation. The package imports no torch, so the api can use it."""
 
 from common.analysis.result import GeneratedSample, SampleGroup, analysis_result, plan_samples
 from common.analysis.stats import bootstrap_interval

@@ -1,6 +1,6 @@
 """Plans the samples of an analysis and computes its result from them.
 
-`plan_samples` lists the samples to generate. The generator's engine generates them if a client waits for the answer,
+`plan_samples` lists the samples to generate. The generator's engine generates them if a client waits for the result,
 the trainer if the analysis is a job. `analysis_result` computes the result, which is sent to clients and saved. Engine
 and trainer give the same result for the same seed.
 """

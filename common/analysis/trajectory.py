@@ -17,13 +17,13 @@ from common.analysis.stats import Summary, bootstrap_interval, mean, summarise, 
 from common.errors import InvalidInputError
 
 SIGNAL = "modulation"
-"""Name of the only signal, the modulation. The results use it as a key."""
+"""Name of the only signal, the modulation. The results use this name as a key."""
 WINDOWS = 4
 """Number of consecutive parts (quarters) into which a trajectory is divided."""
 PHASE_T = 2.0
 """A phase change is reported where |Welch's t| between neighbouring quarters is above this value."""
 EXTREME_SHARE = 10
-"""One in EXTREME_SHARE tokens is listed as having a high modulation, and as many as having a low one."""
+"""The analysis lists one token in EXTREME_SHARE as high in modulation, and the same number of tokens as low."""
 SWEEP_KEYS = ("0.0", "0.5", "1.0")
 """The fixed modulations that `analyze_sweep` compares, as keys of its results."""
 

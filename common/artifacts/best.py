@@ -2,8 +2,8 @@
 
 The file contains `{"name", "metric", "value", "step"}`. `name` is the path of a checkpoint folder, or of the final
 model if no checkpoint was better, relative to the experiment's folder. The trainer writes the file
-(`common.checkpoint`), and the artifact store reads it. The file is ignored if it is unreadable, names a missing
-checkpoint, or has a value that is not finite, because no later checkpoint could be better than NaN.
+(`common.checkpoint`), and the artifact store reads it. The file is ignored if it is unreadable or names a missing
+checkpoint. It is also ignored if `value` is not finite, because no later checkpoint could be better than NaN.
 """
 
 from __future__ import annotations

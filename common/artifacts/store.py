@@ -28,7 +28,8 @@ from common.files import parse_json, path_problem, shortened
 
 ALIASES = ("best", "latest", "final")
 ALIAS_TRIES = 5
-"""Largest number of attempts to resolve an alias. One fails if a training deletes the checkpoint that it has found."""
+"""Largest number of attempts to resolve an alias. An attempt fails if a training deletes the
+checkpoint during the attempt."""
 _EXPERIMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MODEL_SUFFIXES = (".safetensors", ".pth")
 _POLICY_PREFIX = "rl_checkpoint"

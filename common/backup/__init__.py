@@ -2,8 +2,8 @@
 
 `create_backup` can run while the services run; `restore_backup` requires that all services are stopped. Rows are copied
 over a database connection, which needs no client programs such as pg_dump and works with every PostgreSQL that Tidal
-supports. A backup does not contain Redis, whose contents can be lost without harm, corpora that are not uploaded
-datasets, token caches, or secrets. docs/decisions/0047 gives the reasons.
+supports. A backup does not contain token caches, secrets, corpora that are not uploaded datasets, or the contents of
+Redis, which can be lost without harm. docs/decisions/0047 gives the reasons.
 """
 
 from common.backup.archive import BackupManifest, read_manifest

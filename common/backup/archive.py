@@ -35,7 +35,7 @@ BLOCK = 1024 * 1024
 MOST_MANIFEST_BYTES = 512 * 1024 * 1024
 """Largest manifest that is read, in bytes; a manifest of this size lists about three million files."""
 _HEADER_ERRORS = (tarfile.TarError, ValueError, OverflowError)
-"""Errors that `tarfile` raises for a damaged header, including those of its number and text parsers."""
+"""Errors that `tarfile` raises for a damaged header, including errors in its numbers and texts."""
 _TABLE = re.compile(r"[a-z_]{1,63}")
 _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _DATASET_FILES = frozenset({DATASET_MANIFEST, TOKENS_FILE, *(f"text.{kind}" for kind in FORMATS)})
@@ -70,7 +70,7 @@ class SavedTable(BaseModel):
 
 
 class BackupManifest(BaseModel):
-    """The manifest of a backup, which lists its contents."""
+    """The manifest, which lists the contents of a backup."""
 
     model_config = ConfigDict(frozen=True)
 

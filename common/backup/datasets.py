@@ -63,7 +63,7 @@ def plan_datasets(manifest: BackupManifest, store: DatasetStore) -> DatasetPlan:
 def unpacked_datasets(
     archive: ArchiveReader, wanted: DatasetPlan, store: DatasetStore, progress: Progress
 ) -> Iterator[list[StagedDataset]]:
-    """Yield the unpacked datasets of `wanted`. After the block, delete those that it has not published.
+    """Yield the unpacked datasets of `wanted`. After the block, delete the datasets that the block has not published.
 
     Datasets that were already damaged when they were saved are skipped with a warning. Raises StorageError if the
     backup is damaged or the disk is full.

@@ -73,7 +73,7 @@ class SavedFiles:
         return [path for name in self._datasets.names() if not self._is_link(path := self._datasets.root / name)]
 
     def _add_experiment(self, archive: ArchiveWriter, folder: Path) -> None:
-        """Add all files. The newest checkpoints come first, so that checkpoints pruned in the meantime are old ones."""
+        """Add all files of `folder`, the newest checkpoints first, so that any checkpoints pruned meanwhile are old."""
         done: set[Path] = set()
         for _ in range(PASSES):
             new = [unit for unit in self._units(folder) if not done.issuperset(unit)]
@@ -142,7 +142,7 @@ def _add(archive: ArchiveWriter, prefix: str, folder: Path, unit: tuple[Path, ..
 
 
 def _opened(unit: tuple[Path, ...]) -> list[io.BufferedReader]:
-    """Open files without following links, all in the same folder even if another one takes its place meanwhile."""
+    """Open files of one folder without following links, even if another folder takes its place meanwhile."""
     folder = os.open(unit[0].parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     with ExitStack() as opened:
         try:

@@ -1,4 +1,4 @@
-"""Saves and loads the rows of Tidal's tables with PostgreSQL's COPY in text format, which every version can read.
+"""Saves and loads the rows of Tidal's tables with COPY in text format, which every version of PostgreSQL can read.
 
 A dump reads one snapshot of the database, and a load is one transaction. The migrations create the tables. Tables and
 other objects that do not belong to Tidal are neither saved nor changed.
@@ -21,7 +21,7 @@ from common.errors import StorageError
 
 ATTEMPTS = 100
 """The attempt number of a restored job is raised to the next multiple of this number. If a worker still runs an attempt
-from before the restore, its writes are rejected, because its attempt number is lower."""
+from before the restore, the writes of this attempt are rejected, because it has a lower number."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def first_non_finite(values: Mapping[str, Any]) -> str | None:
 
 
 def require_finite_state(weights: Mapping[str, Tensor], optimizer: Mapping[str, Any] | None = None) -> None:
-    """Raise DivergedError if weights or optimiser state are not finite; the error names one such tensor or number."""
+    """Raise DivergedError if a tensor or number in weights or optimiser state is not finite; the error names it."""
     for what, values in (("the weights", weights), ("the state of the optimiser", optimizer or {})):
         name = first_non_finite(values)
         if name is not None:

@@ -3,8 +3,8 @@
 A checkpoint is a folder such as `step-000000123` with `weights.safetensors`, `training_state.pt` (optimiser, schedules
 and random states; read with weights_only) and `manifest.json`, which has the SHA-256 of both. The folder is written
 under a temporary name, flushed to the disk and renamed. Weights or optimiser state with NaN or infinity are not
-written, and checkpoints with such weights are not used. `common.training` and `common.rl` define what the training
-state contains.
+written, and checkpoints whose weights have NaN or infinity are not used. `common.training` and `common.rl` define what
+the training state contains.
 """
 
 from __future__ import annotations

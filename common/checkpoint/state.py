@@ -30,7 +30,8 @@ _BLOCK = re.compile(r"^transformer_blocks\.(\d+)\.")
 def extract_state_dict(loaded: Any, where: str) -> dict[str, Tensor]:
     """Return the language model's state dict from the content of a file, and remove torch.compile's prefix from names.
 
-    Raises CheckpointError if the file contains no such state dict. `where` is the file's name for error messages.
+    Raises CheckpointError if the file contains no state dict of a language model. `where` is the file's name for error
+    messages.
     """
     if isinstance(loaded, Mapping) and WRAPPER in loaded:
         loaded = loaded[WRAPPER]
@@ -55,7 +56,7 @@ def strip_prefix(name: str) -> str:
 def migrate_gates(state: Mapping[str, Tensor], column: int, where: str) -> tuple[dict[str, Tensor], int]:
     """Keep only the input `column` of gates with several inputs. Return the new state and the number of changed gates.
 
-    Raises CheckpointError if a gate has no such input.
+    Raises CheckpointError if a gate with several inputs has no input `column`.
     """
     migrated, changed = dict(state), 0
     for name, tensor in state.items():

@@ -7,9 +7,9 @@ one is skipped instead. A training that ends waits for the current write and the
 
 A failed write does not end a training. It is reported as the event `checkpoint_failed`, and older checkpoints are kept.
 If a write fails because the disk is full, `refusal` is set, and the training waits (`common.training.disk_wait`) until
-a call of `write` succeeds. If the snapshot that could not be written because the disk was full is the best so far, the
-next call of `write` writes it before its own snapshot. After any other failure, a new snapshot is due after
-`RETRY_SECONDS`. `common.checkpoint.manager` writes the files.
+a call of `write` succeeds. If the disk is too full for a snapshot that is the best so far, the next call of `write`
+writes that snapshot before its own one. After any other failure, a new snapshot is due after `RETRY_SECONDS`.
+`common.checkpoint.manager` writes the files.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def wait_or_kill(process: subprocess.Popen[Any], seconds: float) -> int:
 
 
 def kill_group(leader: int) -> None:
-    """Send SIGKILL to the process group with the id `leader`; do nothing if there is no such group."""
+    """Send SIGKILL to the process group with the id `leader`; do nothing if the group does not exist."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 

@@ -1,8 +1,8 @@
 """The configuration of a trajectory analysis: the prompts, how the modulation is chosen, and what is computed.
 
 `common.analysis.trajectory` defines trajectories. `POST /api/analyze-trajectories` and jobs of type analysis use this
-configuration. The request or job names the checkpoints. The api has lower limits for an analysis that it answers at
-once.
+configuration. The request or job names the checkpoints. For an analysis that does not run as a job, the api has lower
+limits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Selects the environment variables that a Tidal process passes to the processes it starts.
 
 Only variables on an allow-list are passed. Therefore cloud credentials and tokens of other programs in the operator's
-environment do not reach Tidal's processes, nor PostgreSQL and Valkey, which may run as another user. The list contains
+environment reach neither Tidal's processes nor PostgreSQL and Valkey, which may run as another user. The list contains
 all TIDAL_ variables that Tidal reads, except secrets. A secret is passed only to a process for which the caller names
 it. TIDAL_PASS_ENVIRONMENT adds further names. The URL of Redis reaches a trainer in its first message, and the
 generator's engine as a variable.
@@ -46,7 +46,7 @@ _COMPUTING: Final = (
 """Prefixes of variables that configure computing libraries and the interpreter."""
 _NETWORK: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 _HUB: Final = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_")
-"""Prefixes of the variables of the Hugging Face Hub, including its token, which gated datasets require."""
+"""Prefixes of the variables of the Hugging Face Hub. One of these holds the token for gated datasets."""
 _LIBPQ: Final = "PG"
 """Prefix of the variables that PostgreSQL's client library reads."""
 
@@ -82,5 +82,5 @@ def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def child_environment(environ: Mapping[str, str], *, hub: bool = True) -> dict[str, str]:
-    """Return the variables for a trainer or engine: no secrets, but also the variables of `COMPUTE_ENVIRONMENT`."""
+    """Return the variables for a trainer or engine: `own_environment` without secrets, and `COMPUTE_ENVIRONMENT`."""
     return with_compute_environment(own_environment(environ, hub=hub))

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 COMPUTE_ENVIRONMENT = {
-    # OpenMP threads that wait for another thread sleep. If they spun, they could occupy the core that the
-    # other thread needs.
+    # OpenMP threads sleep while they wait for another thread. If they spun instead, they could occupy the core that
+    # this other thread needs.
     "OMP_WAIT_POLICY": "PASSIVE",
     # Sizes in bytes. With these values glibc reuses freed memory instead of returning it to the kernel. Otherwise each
     # new tensor of the size of the vocabulary would cause a page fault for each page of its memory.

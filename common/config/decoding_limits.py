@@ -5,5 +5,5 @@ from __future__ import annotations
 from typing import Final
 
 MAX_PROMPT_TOKENS: Final = 65_536
-"""Largest product of prompt tokens and number of completions in one request, because the generator keeps the prompt
-tokens of all completions in memory."""
+"""Largest product of the number of prompt tokens and the number of completions in one request. The limit is needed
+because the generator keeps the prompt tokens of all completions in memory."""

@@ -148,8 +148,8 @@ def convert(mapping: Mapping[str, Any]) -> tuple[ConfigKind, dict[str, Any], lis
     known = {**LM_KEYS, **LM_UNUSED, **RL_KEYS, **RL_UNUSED, **RL_FIXED, "LEARNING_RATE_SCHEDULER": ""}
     if not any(key in known for key in mapping):
         raise ConfigError(
-            "this is not a configuration of the original project, because it has none of its upper-case keys, such as "
-            "BATCH_SIZE"
+            "this is not a configuration of the original project, because it has none of the upper-case keys of "
+            "that project, such as BATCH_SIZE"
         )
     if any(str(key).startswith("RL_") for key in mapping):
         return "rl", *_convert_rl(mapping)

@@ -1,7 +1,7 @@
 """Builds immutable configurations from YAML files, with errors that name what to change.
 
-The error for an unknown key names the nearest valid key. The error for an invalid value names its key, the value and
-what is allowed. `common.config.yaml_text` reads the YAML text. `common.config.legacy` converts files of the original
+The error for an unknown key names the nearest valid key. The error for an invalid value names the key, the value and
+the allowed values. `common.config.yaml_text` reads the YAML text. `common.config.legacy` converts files of the original
 project.
 """
 

@@ -2,8 +2,8 @@
 
 `ServerPaths(settings).hidden(text)` replaces the path of each known folder by a short name. A file of the artifact
 store becomes `experiments/<id>/model.pth`, and the home folder becomes `~`. With `shorten_unknown`, a path outside the
-known folders is shortened to its last part; without it, such a path stays as it is. Logs and terminal commands show
-whole paths.
+known folders is shortened to its last part; without this argument, the path stays as it is. Logs and terminal commands
+show whole paths.
 """
 
 from __future__ import annotations

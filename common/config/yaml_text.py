@@ -68,7 +68,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-_Loader.yaml_implicit_resolvers = {}  # without those of YAML 1.1; `_SCALARS` replaces them
+_Loader.yaml_implicit_resolvers = {}  # those of YAML 1.1 are not used; `_SCALARS` has the types of this loader
 
 
 class _Dumper(yaml.SafeDumper):

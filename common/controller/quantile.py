@@ -1,6 +1,6 @@
 """Computes quantiles of the policy's distributions.
 
-With them each row is sampled from one uniform number, independently of the other rows.
+With quantiles each row is sampled from one uniform number, independently of the other rows.
 
 The quantile of a Beta has no closed form. The density is tabulated on a grid and summed by the trapezoid rule, and the
 table is inverted by linear interpolation. alpha and beta are in 1..15, so the density is bounded and changes

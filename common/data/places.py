@@ -125,5 +125,6 @@ def _is_file(path: Path) -> bool:
 def _check_inside(source: str, data_dir: Path) -> None:
     if not _resolve(source, data_dir).is_relative_to(data_dir.resolve()):
         raise DataError(
-            f"{source} leads outside the data folder {data_dir.absolute()}; copy the file into it and use that path"
+            f"{source} leads outside the data folder {data_dir.absolute()}; "
+            "copy the file into this folder and use the path of the copy"
         )

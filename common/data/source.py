@@ -25,8 +25,8 @@ from common.files import sha256_of
 HUB_BATCH_ROWS = 1024
 """Number of rows of a Hugging Face dataset that are read at a time."""
 HUB_MEMORY_BYTES = 4 * 2**30
-"""Memory limit for fetching a Hugging Face dataset. Its parquet files are untrusted, and each row group is decoded at
-once, so a large row group could take all memory."""
+"""Memory limit for fetching a Hugging Face dataset. Its parquet files are untrusted, and each row group is decoded as
+a whole, so a large row group could take all memory."""
 
 
 class DocumentSource(Protocol):

@@ -43,7 +43,7 @@ class Character:
 
 
 class _StoryWriter:
-    """Writes one story. It uses only `random()` of the generator, whose sequence is stable across Python versions."""
+    """Writes one story, using only `random()` of `random.Random`, whose numbers are the same in all Python versions."""
 
     def __init__(self, generator: random.Random) -> None:
         self._generator = generator

@@ -1,6 +1,6 @@
 """Loads the GPT-2 tokeniser without a network: tiktoken reads OpenAI's two files from an installed package.
 
-It has 50,257 tokens; `<|endoftext|>` is the only special one. Other encodings are not supported.
+The tokeniser has 50,257 tokens; `<|endoftext|>` is the only special one. Other encodings are not supported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recognises files that cannot be a corpus by their name or first bytes, and describes how to convert them.
+"""Recognises by name or first bytes files that cannot be a corpus, and describes how to convert them.
 
 Uploads, configurations and `tidal datasets upload` use the same messages. Errors inside a file of the right kind are
 found by `reading`.
@@ -54,7 +54,7 @@ _MAGIC = (
     (codecs.BOM_UTF16_BE, "UTF-16 text", "save it as UTF-8"),
 )
 _BZIP2_BLOCK = b"1AY&SY"
-"""Bytes 4 to 10 of a bzip2 file. They are checked as well, because a text may begin with its three-letter magic
+"""Bytes 4 to 10 of a bzip2 file. They are checked as well, because a text may also begin with `BZh`, the magic
 number."""
 
 

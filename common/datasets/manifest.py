@@ -15,7 +15,7 @@ FORMATS: tuple[DatasetFormat, ...] = get_args(DatasetFormat)
 
 
 class DatasetManifest(BaseModel):
-    """The description of a complete and checked upload, which is never changed."""
+    """The immutable description of a complete and checked upload."""
 
     model_config = ConfigDict(frozen=True)
 

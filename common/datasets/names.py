@@ -39,7 +39,7 @@ def is_file_name(source: str) -> bool:
 
 
 def is_hub_name(source: str) -> bool:
-    """Return whether a source is a Hugging Face dataset, that is, neither a path, an uploaded dataset nor built in."""
+    """Return whether a source is a Hugging Face dataset: not built in, not an uploaded dataset and not a path."""
     return not source.startswith(BUILTIN) and not is_file_name(source) and not is_dataset_name(source)
 
 

@@ -1,8 +1,8 @@
 """Finds, lists, publishes and deletes the datasets of a data folder, and removes the leftovers of killed processes.
 
 One rename publishes or deletes a dataset. Folders named `.incoming-…` are uploads in progress, those named `.deleted-…`
-are being deleted. The process that writes an upload holds a lock on its folder, so `remove_abandoned` removes only
-unlocked ones.
+are being deleted. The process that writes an upload holds a lock on the upload's folder, and `remove_abandoned` does
+not remove locked folders.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class DatasetStore:
         return self.root / manifest.name / manifest.file
 
     def tokens(self, manifest: DatasetManifest) -> TokenRecord | None:
-        """Return the record of the dataset's tokens; None if it has not been tokenised yet."""
+        """Return the record of the dataset's tokens; None if the dataset has not been tokenised yet."""
         try:
             record = TokenRecord.model_validate_json((self.root / manifest.name / TOKENS_FILE).read_bytes())
         except (OSError, ValidationError):
@@ -111,8 +111,8 @@ class DatasetStore:
     def publish(self, folder: IncomingFolder, manifest: DatasetManifest) -> tuple[DatasetManifest, bool]:
         """Rename the folder to the dataset's name. Return the stored manifest, and whether it is the given `manifest`.
 
-        If the same dataset exists already, its own manifest is returned. Raises ConflictError if a different dataset
-        has this name; may raise OSError.
+        If the same dataset exists already, the manifest of the existing one is returned. Raises ConflictError if a
+        different dataset has this name; may raise OSError.
         """
         write_text(folder.path / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
         flush(folder.path)
@@ -162,7 +162,7 @@ class DatasetStore:
             shutil.rmtree(path, ignore_errors=True)
 
     def remove_abandoned(self) -> int:
-        """Remove the folders of uploads and deletions whose processes have died; return the number of folders.
+        """Remove deleted datasets and the uploads of processes that have died; return the number of removed folders.
 
         It is safe to call while other processes upload and delete.
         """
@@ -207,7 +207,7 @@ class DatasetStore:
         """Rename the token caches of a dataset so that no reader finds them, and return the new paths."""
         detached = []
         for cache in list(self._caches(name)):
-            # If this process dies before `discard`, the next builder of this cache deletes folders with such names.
+            # If this process dies before `discard`, the next process that builds this cache deletes the renamed folder.
             temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex[:8]}.tmp")
             with suppress(OSError):
                 cache.rename(temporary)
@@ -227,7 +227,8 @@ class DatasetStore:
     def _require_same(existing: DatasetManifest, new: DatasetManifest) -> DatasetManifest:
         if existing.sha256 != new.sha256:
             raise ConflictError(
-                f"there is another dataset {new.name!r} (SHA-256 {existing.sha256[:12]}…, this is {new.sha256[:12]}…); "
+                f"there is another dataset {new.name!r} (its SHA-256 is {existing.sha256[:12]}…, not "
+                f"{new.sha256[:12]}…); "
                 "delete it first, or choose another name"
             )
         if (existing.format, existing.text_field) != (new.format, new.text_field):

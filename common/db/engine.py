@@ -1,4 +1,4 @@
-"""Creates the engine and the sessions. All operations have timeouts, so an unavailable database never blocks a process.
+"""Creates the engine and the sessions. By default all operations have timeouts, so no process waits forever.
 
     engine = make_engine(settings.database_url)             # once per process
     with session_factory(engine).begin() as session:        # one transaction per unit of work

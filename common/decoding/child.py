@@ -1,4 +1,4 @@
-"""Runs the child process that decodes a Parquet file, with smaller batches if it ran out of memory.
+"""Runs the child process that decodes a Parquet file, and repeats this with smaller batches after a lack of memory.
 
     for frame in decode_column(path, "text"):
         ...                                # SCHEMA, then TEXTS; may raise DecodingFailed
@@ -29,7 +29,7 @@ SILENCE_SECONDS = 60.0
 _PASSED_VARIABLES = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR", "SYSTEMROOT")
 _SET_VARIABLES = {
     # The system's allocator with a single heap. Other allocators, and one heap per thread, reserve far more memory than
-    # they use, and reserved memory counts against the limit.
+    # they use, and reserved memory counts against the memory limit.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -51,9 +51,9 @@ def can_decode() -> bool:
 
 
 def decode_column(path: Path, column: str) -> Iterator[Frame]:
-    """Yield a frame with the schema and, if `column` holds text, frames with its texts; raise DecodingFailed.
+    """Yield a frame with the schema and, if `column` holds text, frames with its texts.
 
-    Closing the generator ends the child.
+    Raises DecodingFailed if the file cannot be decoded. Closing the generator ends the child.
     """
     row, announced = 0, False
     for most_rows in BATCHES:

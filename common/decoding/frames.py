@@ -41,7 +41,7 @@ class ColumnSchema(TypedDict):
     """Number of columns with the requested name."""
     is_text: bool
     kind: str
-    """The type of the column in words and in Arrow's notation; empty unless there is exactly one such column."""
+    """The type of the column in words and in Arrow's notation; empty unless `found` is 1."""
     names: list[str]
     texts: list[str]
     """The names of the columns that hold text."""
@@ -56,7 +56,7 @@ class DecodingFailure(TypedDict):
     kind: Literal["memory", "damaged", "long", "system"]
     reason: str
     row: int
-    """The row of the text that is too long, counted from 0."""
+    """The row at which decoding failed, counted from 0: that of the long text, or the first that was not received."""
 
 
 class Frame(NamedTuple):

@@ -63,7 +63,7 @@ def main() -> None:
             out, "memory" if memory else "damaged" if error.errno is None else "system", error.strerror or error
         )
     except (pa.ArrowException, ValueError, OverflowError) as error:
-        # pyarrow's footer parser reports a failed allocation as an ordinary error with this text.
+        # pyarrow's footer parser reports a failed allocation as an ordinary error with the text "bad_alloc".
         _send_failure(out, "memory" if "bad_alloc" in str(error) else "damaged", error)
     else:
         _send(out, DONE, 0, b"")

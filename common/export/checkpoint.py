@@ -135,7 +135,7 @@ def _export_policy(
 
 
 def origin(source: Path) -> str:
-    """Return where `source` comes from: `<experiment>/<file>`, or its name if it is not in an experiment's folder."""
+    """Return where `source` comes from: `<experiment>/<file>`, or the name of a file outside an experiment."""
     experiment = experiment_folder(source)
     return source.name if experiment is None else f"{experiment.name}/{source.relative_to(experiment).as_posix()}"
 

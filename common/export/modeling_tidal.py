@@ -283,8 +283,8 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _check_context(self, position_ids, total, attention_mask):
         limit = self.rope_cos.shape[0]
-        # `total` includes padding. If it exceeds the limit, padded rows may still fit. Only their positions show this,
-        # and reading the positions makes the host wait for the device.
+        # `total` includes padding. If it exceeds the limit, rows with padding may still fit into the context. Only the
+        # positions show whether they do, and reading the positions makes the host wait for the device.
         if total > limit and (attention_mask is None or int(position_ids.max()) >= limit):
             raise ValueError(
                 f"{total} tokens do not fit into the model's context of {limit}; "

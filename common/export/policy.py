@@ -1,8 +1,8 @@
 """Exports controllers as the original's `rl_checkpoint_*.pth`, or as safetensors with configuration.
 
 In the `.pth` format, the policy and the values named in `KEPT` are copied unchanged from a source file. A checkpoint
-folder is converted to the file that its training would write at the end. A safetensors export omits the gates of the
-language model that the original trains together with a controller, and reports that.
+folder is converted to the file that its training would write at the end. A safetensors export omits the gates that the
+original trains together with a controller (they belong to the language model), and reports the omission.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ class Continuation:
 
     `result` grows with each token. `ended` is true once the sequence is finished, cancelled, or failed with `error`.
 
-    The constructor raises InvalidInputError if the prompt has a token id outside the vocabulary, if it is empty and the
-    model has no end-of-text token, or if the seed does not fit into 64 bits.
+    The constructor raises InvalidInputError if the prompt or `logit_bias` has a token id outside the vocabulary, if the
+    prompt is empty and the model has no end-of-text token, or if the seed does not fit into 64 bits.
     """
 
     def __init__(

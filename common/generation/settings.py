@@ -145,7 +145,7 @@ def _check_range(name: str, value: float, least: float, most: float) -> None:
 
 
 def _check_map(ranges: ModulationConfig) -> None:
-    """Raise InvalidInputError if a modulation maps to a decoding parameter outside the limits of requests."""
+    """Raise InvalidInputError if a modulation maps to a decoding parameter outside the limits for requests."""
     for value in (ranges.temperature.low, ranges.temperature.high):
         reached = value * ranges.base_temperature
         _check_range("modulation_config: temperature", reached, MIN_TEMPERATURE, MAX_TEMPERATURE)

@@ -137,7 +137,7 @@ class SlotCache:
         return layer_keys[:n, :, : target.span], layer_values[:n, :, : target.span]
 
     def advance(self) -> None:
-        """Increase all lengths by the position that `append` wrote in every layer."""
+        """Increase all lengths by 1, because `append` has written one position in every layer."""
         self._device_lengths[: len(self.lengths)] += 1
         self.lengths = [length + 1 for length in self.lengths]
 

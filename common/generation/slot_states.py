@@ -33,7 +33,7 @@ DISTINCT_FROM = 512
 """Number of prompt tokens above which only the distinct tokens are kept, which suffice for the repetition penalty."""
 LONG_SEQUENCE = 2048
 """Number of tokens above which a sequence is processed by itself when the repetition penalty is applied and n-grams are
-counted. In a common tensor, every sequence would take as much time as the longest."""
+counted. In a tensor together with such a sequence, each shorter one would take as much time as the long one."""
 _NOISE_STEPS = 32
 """Number of steps for which noise is computed in advance. The noise is computed anew when sequences join or are
 removed."""
@@ -92,7 +92,7 @@ class SlotStates:
 
     @property
     def gated(self) -> Tensor:
-        """Whether each slot has a modulation, (n,) bool."""
+        """For each slot, whether it has a modulation: (n,) bool."""
         self._refresh()
         return self._gated
 
@@ -156,7 +156,7 @@ class SlotStates:
         return StepPlan(modulation, self._parameters(exact), for_token)
 
     def append(self, tokens: Tensor, modulation: Tensor) -> None:
-        """Add the sampled tokens (n,) and their modulations (n,) to the histories."""
+        """Append the sampled tokens (n,) and their modulations (n,) to the sequences of the slots."""
         n = len(self)
         long_slots = [slot for slot, length in enumerate(self._lengths) if length >= LONG_SEQUENCE]
         self._lengths = [length + 1 for length in self._lengths]
@@ -197,7 +197,7 @@ class SlotStates:
         )
 
     def _parameters(self, modulation: Tensor) -> DecodingParameterRows:
-        # float64, so that top-k is rounded as in `decoding_parameters`.
+        # Compute in float64, so that top-k is rounded as in `decoding_parameters`.
         table = self._table[: len(modulation)]
         values = table[:, :SPANS] + modulation.double()[:, None] * table[:, SPANS:MODULATION]
         temperature, _, top_p, penalty = values.float().unbind(1)
@@ -215,7 +215,7 @@ class SlotStates:
             )
 
     def _refresh(self) -> None:
-        """After a slot was added or removed, compute everything that stays constant until the next such change."""
+        """After a slot was added or removed, compute everything that stays constant until slots change again."""
         if not self._changed:
             return
         self._changed = False

@@ -1,10 +1,10 @@
 """The sliding context windows of the sequences in a running batch.
 
 The model reads only the tokens of a sequence that are in its window, at most `context_length` of them. Of a long
-prompt, the last context − 1 tokens are read. When a window is full, its oldest half is dropped, the rest is prefilled
-again without modulation, and the new token is decoded with its own modulation. Slots 0..n−1 are in use; when a sequence
-is removed, the sequence in the last slot moves to its slot. Token counts are not limited to the window: they cover the
-whole sequence (`TokenHistory`).
+prompt, the last `context_length` − 1 tokens are read. When a window is full, its oldest half is dropped, the rest is
+prefilled again without modulation, and the new token is decoded with its own modulation. Slots 0..n−1 are in use; when
+a sequence is removed, the sequence in the last slot moves to the slot that has become free. Token counts are not
+limited to the window: they cover the whole sequence (`TokenHistory`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Window:
     def join(
         self, prompts: Sequence[Sequence[int]], alternatives: Sequence[int | None] | None = None
     ) -> list[list[PromptScore] | None]:
-        """Add prompts of at least one token each as the next slots. Prefill them without modulation, equal ones once.
+        """Add prompts of at least one token each as the next slots, and prefill them without modulation.
+
+        Equal prompts are prefilled only once.
 
         `alternatives[i]` is the number of most likely tokens to return with the score of each token of prompt i, or
         None for no scores. Returns the scores of each prompt; tokens outside the context window have log-probability
@@ -92,7 +94,7 @@ class Window:
         ]
 
     def append(self, tokens: Tensor, on_host: Sequence[int], scales: Tensor | None) -> None:
-        """Decode one token per slot: tokens (n,) int64, which `on_host` holds as a list on the host.
+        """Decode one token per slot, given as `tokens` (n,) int64 and as the list `on_host` in host memory.
 
         `scales` are the factors of the gates, if any.
         """
@@ -106,7 +108,7 @@ class Window:
         self.logits, self.hidden = self.model.decode(tokens, self._cache, scales)
 
     def remove(self, slot: int, *, clear: bool = False) -> None:
-        """Free a slot and move the last sequence into it.
+        """Free a slot and move the sequence of the last slot into it.
 
         `logits` and `hidden` are not moved and are therefore wrong until the next `append`, which computes them again.
         `clear` must be set for a slot whose logits are not finite.

@@ -1,8 +1,8 @@
 """Predicts when waiting jobs will start, by simulating future claims, without the database or a clock.
 
-The input consists of the waiting jobs in the order of claims, the jobs that occupy slots with their remaining time, the
-limits, and the usual duration of each type. If the duration of a job is unknown, jobs that must wait for it have no
-prediction. Jobs that will be submitted later, and workers that start or stop, are not considered.
+The input consists of the waiting jobs in the order in which they will be claimed, the jobs that occupy slots and their
+remaining times, and the limit and the usual duration of each type. If the duration of a job is unknown, jobs that must
+wait for it have no prediction. Jobs that will be submitted later, and workers that start or stop, are not considered.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def predict_starts(
 ) -> dict[str, float]:
     """Return the seconds until each job of `waiting` starts; jobs without a prediction are not included.
 
-    `waiting` is in the order of claims. A type that is missing from `limits`, or whose limit is None, has no limit. A
-    type that is missing from `usual_seconds` has an unknown duration. The simulation ends when a job of `stop_at` would
-    start, because `waiting` does not contain the jobs after it.
+    `waiting` is in the order in which jobs are claimed. A type that is missing from `limits`, or whose limit is None,
+    has no limit. A type that is missing from `usual_seconds` has an unknown duration. The simulation ends when a job
+    of `stop_at` would start, because `waiting` does not contain the jobs after it.
     """
     leased_per_type: dict[str, int] = {}
     busy_workers = 0

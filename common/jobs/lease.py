@@ -2,7 +2,7 @@
 
 The supervisor calls `renew` every `lease_renew_seconds`. Every other write of the owner begins with
 `require_ownership`, which locks the row and raises LeaseLostError unless this attempt still owns the job. A job whose
-lease has expired becomes stale. For some time, which is called the quarantine, its owner can still heal it: the owner's
+lease has expired becomes stale. For some time, which is called the quarantine, the owner can still heal the job: its
 next write or renewal restores status and lease.
 """
 
@@ -82,9 +82,9 @@ def read_requested_state(session: Session, job_id: str, attempt: int) -> Request
 
 
 def require_ownership(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Job:
-    """Lock the job and return it if `attempt` owns it and it is active. Raises LeaseLostError otherwise.
+    """Lock the job and return it if it is active and owned by `attempt`. Raises LeaseLostError otherwise.
 
-    If a job of this attempt has become stale, it first gets back its former status and a new lease. This is no longer
+    If the job has become stale in this attempt, it first gets back its former status and a new lease. This is no longer
     possible after the quarantine, because the reaper then decides what happens to the job.
     """
     try:

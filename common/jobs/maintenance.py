@@ -149,7 +149,7 @@ def _renotify(session: Session, settings: Settings, queue: str, waiting: int) ->
     """Repeat notifications for claimable jobs whose notification may be lost; return the number of repeated ones.
 
     A notification may be lost if its job has been due for longer than `outbox_seconds`, or if its `not_before` has just
-    passed. If there is such a job, notifications are added until there is one for each job that could be claimed now.
+    passed. If there is such a job, notifications are added until there are as many as jobs that could be claimed now.
     The `waiting` notifications, which no worker has received yet, count as well, so that notifications do not
     accumulate while there is no worker.
     """

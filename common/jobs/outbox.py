@@ -4,9 +4,9 @@
     relay(engine, publisher)   called by the health process, and by the api right after its commit
 
 Each message is delivered at least once: if a relay dies between publishing and its commit, the messages are published
-again. Repeated notifications do no harm. The publisher recognises a repeated job-update by the id of its row and drops
-it. Only one relay works at a time and publishes the rows in the order of their ids. All rows of a job are inserted
-under the lock of the job's row, so the updates of a job arrive in the order of their commits.
+again. Repeated notifications do no harm. The publisher recognises a repeated job-update by the id of its row and
+ignores it. Only one relay works at a time and publishes the rows in the order of their ids. All rows of a job are
+inserted under the lock of the job's row, so the updates of a job arrive in the order of their commits.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def add_notifications(session: Session, queue: str, count: int = 1) -> None:
 
 
 def add_job_update(session: Session, job: Job, event: str) -> None:
-    """Add a job-update with the current state of `job`. The caller must hold the lock of its row."""
+    """Add a job-update with the current state of `job`. The caller must hold the lock of the job's row."""
     _add(session, {"kind": "job-update", "job_id": job.id, "payload": {**job_document(job), "event": event}})
 
 
@@ -67,7 +67,7 @@ def add_owner_notification(session: Session, job: Job) -> None:
 
 
 def _add(session: Session, *rows: dict[str, Any]) -> None:
-    # One round trip, because the transaction may hold the lock of a job type, for which other claims wait.
+    # Use only one round trip, because other claims may wait for the lock of a job type that this transaction holds.
     session.execute(insert(Outbox).returning(func.pg_notify(CHANNEL, "")), list(rows))
 
 
@@ -77,7 +77,7 @@ def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: boo
     With `wait`, it first waits for the other relay, and then also publishes rows that were committed during this wait.
     Raises UnavailableError when Redis does not answer; rows that were already published are marked as published, and
     the other rows remain for the next call. A row that cannot be published for another reason is logged and also
-    marked, so that it does not block later rows. The next change of its job brings the streams up to date again. The
+    marked, so that it does not block later rows. The next change of the job brings the streams up to date again. The
     transaction stays open during the writes to Redis, because its lock preserves the order; the Redis client's timeouts
     limit its duration.
     """

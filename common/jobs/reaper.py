@@ -50,7 +50,7 @@ class DatabaseContact:
     """
 
     def __init__(self, max_gap_seconds: float, clock: Callable[[], float] = lease_clock) -> None:
-        """Begin without any answer so far. A gap of more than `max_gap_seconds` between two answers is a break."""
+        """Begin with no recorded answer. A gap of more than `max_gap_seconds` between two answers is a break."""
         self._max_gap = max_gap_seconds
         self._clock = clock
         self._since: float | None = None
@@ -74,7 +74,7 @@ class DatabaseContact:
 
 
 def max_answer_gap(settings: Settings) -> float:
-    """Return the longest normal time in seconds between two answers of the database, including outages of Redis.
+    """Return the longest normal time in seconds between two answers of the database, even while Redis is unavailable.
 
     With the default settings, an owner that was suspended for this time still has a good part of its lease left.
     """

@@ -1,10 +1,10 @@
 """Deletes the logs and metric archives of experiments whose job ended long ago (TIDAL_RETENTION_DAYS).
 
 Models, checkpoints, configurations, results, analyses and all rows are kept. Nothing is deleted from imported
-experiments, or from experiments whose job, or a job that reads from them, has not ended. Each deletion is recorded as
-an event of the job. The health process calls `delete_expired_archives`; `tidal db retention` calls it once, or only
-lists what it would delete. This module deletes neither checkpoints of a running training (its `checkpoint` settings
-limit them) nor streams in Redis (they expire).
+experiments, or from experiments that an unfinished job writes to or reads from. Each deletion is recorded as an event
+of the job. The health process calls `delete_expired_archives`; `tidal db retention` calls it once, or only lists what
+it would delete. This module deletes neither checkpoints of a running training (its `checkpoint` settings limit them)
+nor streams in Redis (they expire).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The age of a lease is computed with the database's `now()`, never with the clock of a worker. `now()` is the start of
 the transaction. So a transaction that had to wait for a lock grants a slightly shorter lease, and treats the leases of
 others as slightly younger than they are; both are safe. Each lock has one purpose and one key. It ends with the
-transaction, which also works behind a connection pooler.
+transaction, so that locks also work behind a connection pooler.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def now_minus(amount: float) -> ColumnElement[datetime]:
 
 
 def try_lock(session: Session, key: int) -> bool:
-    """Take the lock `key` for this transaction if it is free; return whether it was."""
+    """Take the lock `key` for this transaction if the lock is free; return whether it was taken."""
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(key))))
 
 

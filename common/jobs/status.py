@@ -48,7 +48,7 @@ def _table() -> dict[tuple[JobStatus, JobStatus], frozenset[StatusWriter]]:
         rows.append((status, S.PENDING, StatusWriter.OWNER))
         rows.append((status, S.FAILED, StatusWriter.OWNER))
         rows.append((status, S.STALE, StatusWriter.REAPER))
-        # An owner that renews the lease of a stale job restores the status in `status_before_stale`, and no other.
+        # An owner that renews the lease of a stale job can restore only the status in `status_before_stale`.
         rows.append((S.STALE, status, StatusWriter.OWNER))
         if status is not S.STOPPING:
             rows.append((status, S.STOPPING, StatusWriter.OWNER))

@@ -18,7 +18,7 @@ from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, DesiredState, JobS
 S = JobStatus
 
 OVERDUE_SECONDS = 30.0
-"""If the health process has not acted this many seconds after it should have, the text suggests to check that
+"""Number of seconds by which an action of the health process must be late before the text suggests to check that
 process."""
 
 HEALTH_OVERDUE = "That is overdue; check that the health process is running."
@@ -158,7 +158,7 @@ def _continuation(job: Job) -> str:
 def _start(job: Job) -> str:
     """Return where the next attempt begins, according to the job's row.
 
-    Before a job registers its first checkpoint, `checkpoint_ref` may name a checkpoint of its parent.
+    Before a job registers its first checkpoint, `checkpoint_ref` may name a checkpoint of the job's parent.
     """
     if job.checkpoint_ref is None:
         return "from the beginning"

@@ -25,7 +25,7 @@ log = get_logger(__name__)
 EXTEND_BYTES = 256 * 1024
 """Size in bytes that the lines outside the index must reach before a block is written."""
 BLOCK_BYTES = 1024 * 1024
-"""Size in bytes of the lines of one block. The memory needed to build an index is proportional to it."""
+"""Size in bytes of the lines of one block. The memory needed to build an index is proportional to this size."""
 
 
 class MetricIndex:

@@ -1,4 +1,4 @@
-"""Causal self-attention in the two forms that a decoder needs: for whole sequences, or for one new token each.
+"""Causal self-attention in the two forms that a decoder needs: for whole sequences, or for one new token per sequence.
 
 Both use torch's scaled_dot_product_attention with scale 1/sqrt(K) (flash attention where the device supports it). The
 projections are in the block (`common.model.block`), because the checkpoint format names them as parts of

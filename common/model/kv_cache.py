@@ -86,7 +86,10 @@ class KVCache:
             self.lengths[row] = padded if lengths is None else lengths[i]
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write keys and values (B, H, K) of one position per row; return all of the layer, each (B, H, span, K)."""
+        """Write keys and values (B, H, K) of one position per row.
+
+        Returns all cached keys and values of the layer, each (B, H, span, K).
+        """
         self.keys[layer, self._rows, :, self.lengths] = keys.to(self.keys.dtype)
         self.values[layer, self._rows, :, self.lengths] = values.to(self.values.dtype)
         span = self.span

@@ -68,7 +68,7 @@ def celery_settings(redis_url: str | SecretStr) -> dict[str, Any]:
 
 
 def make_app(name: str, redis_url: str | SecretStr) -> Celery:
-    """Return a Celery app with these settings and without tasks, which is enough for `send_task`."""
+    """Return a Celery app with the settings of `celery_settings` and without tasks; this is enough for `send_task`."""
     app = Celery(name, set_as_current=False)
     app.conf.update(celery_settings(redis_url))
     return app

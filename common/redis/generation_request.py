@@ -9,9 +9,9 @@
 When the engine begins a request, it deletes the request's key and sets a mark that holds the engine's name. If the key
 is missing and there is a mark, the request was begun before, so the message is ignored. If both are missing, the
 request has expired, and the engine sends an `error` with 503. A cancelled generation ends with the `error` `cancelled`,
-in case a client is still connected. Each side learns from `common.redis.presence` if the other has died. If an engine
-has died, the api sends an error to the clients whose requests that engine had begun. If an api process has died, the
-engines end the generations of that process. If Redis has lost a request, the api answers its client with an error
+in case a client is still connected. `common.redis.presence` shows which engines and api processes have died. If an
+engine has died, the api sends an error to the clients whose requests that engine had begun. If an api process has died,
+the engines end the generations of that process. If Redis has lost a request, the api answers its client with an error
 within seconds (`services.api.generations`). This module imports neither torch nor the database.
 """
 

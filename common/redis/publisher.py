@@ -1,4 +1,4 @@
-"""Publishes to Redis: notifications of workers as Celery messages, job-updates in streams, changed desired states.
+"""Publishes to Redis: notifications to workers (Celery messages), job-updates (streams), new desired states (pub/sub).
 
 Celery is used only as a producer (no worker, no result backend). Every call has a timeout of a few seconds. A call
 raises UnavailableError when Redis does not answer, and ValueError for a message that Redis will never accept. Each

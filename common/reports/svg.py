@@ -1,6 +1,6 @@
 """Renders charts as SVG for a page without scripts.
 
-Colours are CSS classes of the page, so that the drawing follows its light and dark themes and can be printed.
+Colours are CSS classes of the page, so that the drawing follows the page's light and dark themes and can be printed.
 Coordinates are written with one decimal place. Titles, legends and tables are in `common.reports.document`.
 """
 

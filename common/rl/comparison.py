@@ -10,8 +10,8 @@ aliases                           other names that the original uses for a polic
 conclusion                        all verdicts together
 conditions                        the prompts, seeds, weights and settings of the comparison
 
-The value of an episode is its mean per token. `perplexity` is the reward component, in [−1, 0]. `common.rl.ablation`
-runs the episodes.
+Rewards and modulation of an episode are means over its tokens. `components.perplexity` is the reward component of this
+name, in [−1, 0]. `common.rl.ablation` runs the episodes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Decodes B sequences together. A step observes, applies a modulation, samples a token, scores and decodes it.
 
 Training rollouts and the ablation share this step. Only the `top_k.high` largest logits of a sequence are sorted,
-because top-k follows top-p and no other token can be sampled. No operation waits for the device.
+because top-k is applied last, so that no other token can be sampled. No operation waits for the device.
 `common.rl.environment` ends episodes and chooses prompts. There is no sliding window, because every episode fits into
 the model's context.
 """

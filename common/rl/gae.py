@@ -23,7 +23,7 @@ def gae(
     """Return advantages and returns, both (T, B).
 
     All inputs have shape (T, B). `values[t]` = V(o_t). `next_values[t]` is the value of the observation after step t in
-    the same episode, even if the episode was truncated there; if step t terminated the episode, this value is ignored.
+    the same episode, even if step t truncated the episode; if step t terminated the episode, this value is ignored.
     `terminated`, `truncated` are bool.
 
     δ_t = r_t + γ · V(next o_t) · [not terminated] − V(o_t);  A_t = δ_t + γ · λ · [episode continues] · A_{t+1};

@@ -74,7 +74,7 @@ def resume_from_checkpoint(state: ControllerState, hooks: TrainingHooks) -> None
         return
     reasons = state.restore(info)
     hooks.event("resumed", checkpoint=info.name, step=state.counters.step)
-    # The checkpoint is reported again, because the process that wrote it may have died before its report. Folders are
+    # The checkpoint is reported again, because the process that wrote it may have died before reporting it. Folders are
     # numbered by iteration, but the hooks expect the number of transitions.
     hooks.checkpoint_saved(replace(info, step=state.counters.step))
     hooks.checkpoints_kept(manager.prune())

@@ -1,8 +1,8 @@
 """The complete state of a controller training, from which it can be resumed exactly.
 
-A training is resumed at the boundary between two iterations. There, `mark` copies the environment and the random
-states; the policy changes only inside `take_iteration`, under a lock. A checkpoint that is written during a rollout
-therefore holds the state of the last boundary, and a resumed training repeats the rollout exactly. Saving is in
+A training is resumed at the boundary between two iterations. At each boundary, `mark` copies the environment and the
+random states; the policy changes only inside `take_iteration`, under a lock. A checkpoint that is written during a
+rollout therefore holds the state of the last boundary, and a resumed training repeats the rollout exactly. Saving is in
 `common.training.resumable`, the loop in `common.rl.train`.
 """
 

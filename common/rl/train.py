@@ -2,7 +2,7 @@
 
 An iteration collects a rollout, computes advantages, runs the PPO epochs and reports metrics. The entropy coefficient
 and the learning rate are constant within an iteration; they depend on the finished share of the transitions or on the
-used share of `max_seconds`, whichever is larger. Run it with `tidal train rl --config … --out …`. Homeostasis,
+used share of `max_seconds`, whichever is larger. The command is `tidal train rl --config … --out …`. Homeostasis,
 constrained mode and gate training have formulas in `common.rl.schedules`, but are not used here.
 """
 

@@ -3,7 +3,7 @@
 A training calls `wait_at_boundary` between two steps. If disk space is short, this function first saves the state,
 provided that it fits into the reserve; then a pause, a stop or a crash of the worker during the wait loses no step.
 After that, it waits until there is space again or a stop request arrives. If the disk became full while a checkpoint
-was written, that checkpoint is written before the next step. `wait_for_disk` is for work without a state to save,
+was written, the write is repeated before the next step. `wait_for_disk` is for work without a state to save,
 `write_when_disk_has_space` for files that are written once. `common.disk` measures the free space; the hooks report the
 wait.
 """
@@ -260,7 +260,7 @@ def _waiting_for_disk(
     """Report the start of a wait, and its end even after an exception.
 
     Calls `first`, which may save the last step, and adds its result to the event `waiting_for_disk`. Because the event
-    is reported after this call, a step that it reports as saved is on disk.
+    is reported after this call, a step that the event reports as saved is on disk.
     """
     started = time.monotonic()
     disk_wait = _DiskWait(hooks, obeyed)

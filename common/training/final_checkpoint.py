@@ -1,10 +1,10 @@
 """Writes the last checkpoint of a training, and decides what happens when the write fails.
 
-If the write fails and there is no older checkpoint, the stop request decides. A pause would lose the work, so the
-training ends with an error; if the disk is full, the worker then returns the job to the queue, to start again when the
-disk has free space. A request to stop or drain is obeyed even without a checkpoint. A training that has taken all its
-steps, or was requested to complete, still tries to write its final files. In all these cases except a pause, the event
-`checkpoint_failed` is reported.
+If the write fails and there is no older checkpoint, what follows depends on the stop request. A pause would lose the
+work, so the training ends with an error; if the disk is full, the worker then returns the job to the queue, to start
+again when the disk has free space. A request to stop or drain is obeyed even without a checkpoint. A training that has
+taken all its steps, or was requested to complete, still tries to write its final files. In all these cases except a
+pause, the event `checkpoint_failed` is reported.
 """
 
 from __future__ import annotations

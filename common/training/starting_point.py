@@ -1,7 +1,7 @@
 """Finds the state from which a pretraining starts.
 
-This is the newest intact checkpoint of its own experiment, a checkpoint of another experiment, a file of weights, or
-new weights.
+The training starts from the newest intact checkpoint of its own experiment, a checkpoint of another experiment, a file
+of weights, or new weights.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def restore_start(
     newest = newest_intact_checkpoint(manager, hooks) if resume else None
     if newest is not None:
         _resume(state, newest, hooks, own=True)
-        # The checkpoint is reported again, because the process that wrote it may have died before it reported it.
+        # The checkpoint is reported again, because the process that wrote it may have died before reporting it.
         hooks.checkpoint_saved(newest)
-        # No older checkpoint is removed yet, because only the next update shows whether training can continue from this
-        # one.
+        # No older checkpoint is removed yet, because only the next update shows whether training can continue from the
+        # newest one.
         hooks.checkpoints_kept(manager.names())
     elif initial_checkpoint is not None and (initial_checkpoint / MANIFEST).is_file():
         verify(initial_checkpoint)

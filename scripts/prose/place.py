@@ -89,7 +89,7 @@ def _collect(parent: ast.AST, prefix: str, found: _Definitions) -> None:
 
 
 def _header(node: ast.stmt) -> tuple[int, int]:
-    """Return first and last line of a statement: of a compound statement up to the line before its body."""
+    """Return first and last line of a statement. A compound statement counts only up to the line before its body."""
     body = getattr(node, "body", None)
     begin = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
     end = node.end_lineno or node.lineno

@@ -1,10 +1,11 @@
 """Counts the calls of this project's functions in a Python process, for `scripts/trace_request.py`.
 
-When Python starts, it imports a module with this name if its folder is on PYTHONPATH. Therefore every process that
-inherits this PYTHONPATH counts its calls. The script copies this file into an empty folder, together with the files
-`root` (the path of the repository) and `relays` (names of functions). Each process rewrites `<pid>.json` in this folder
-four times a second and when it ends. Calls during an import are not counted. When a function of `relays` is called, the
-functions on the call stack are counted in addition. The script decides later which calls belong to a request.
+When Python starts, it imports a module with this name if the module's folder is on PYTHONPATH. Therefore every process
+that inherits this PYTHONPATH counts its calls. The script copies this file into an empty folder, together with the
+files `root` (the path of the repository) and `relays` (names of functions). Each process rewrites `<pid>.json` in this
+folder four times a second and when it ends. Calls during an import are not counted. When a function of `relays` is
+called, the functions on the call stack are counted in addition. The script decides later which calls belong to a
+request.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ def listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sys.platform == "linux":
         # Each connection inherits this option: the kernel drops a peer that has acknowledged no data for this time. An
-        # ordinary close by the process would wait for the peer to read the rest. The time is twice the limit for stream
-        # clients. Therefore the api drops a slow stream client, and counts it, before the kernel does.
+        # ordinary close by the process would wait for the peer to read the remaining data. The time is twice the time
+        # limit for stream clients. Therefore the api drops a slow stream client, and counts it, before the kernel does.
         timeout_ms = round(2000 * settings.stream_client_seconds)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
     try:

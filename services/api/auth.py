@@ -123,7 +123,7 @@ async def anyone(request: Request, context: ContextDep, credentials: Credentials
 
 
 async def submitter(request: Request, context: ContextDep, credentials: Credentials) -> Caller:
-    """Return the caller of an endpoint that changes something; it needs a token with the scope `submit`."""
+    """Return the caller of an endpoint that changes something, who needs a token with the scope `submit`."""
     return await _require(Scope.SUBMIT, request, context, credentials)
 
 

@@ -29,7 +29,7 @@ MIN_CONNECTIONS = 8
 """Lower bound of the cap on connections, even if the process may open only a few file descriptors."""
 SPARE = 64
 """Number of connections that may be open without a request even if running requests reach the cap. When there are more,
-the one that has been idle longest is closed. A new connection therefore stays open until SPARE later ones were
+the connection that has been idle longest is closed. A new connection therefore stays open until SPARE later ones were
 accepted, so that the api can read a health check even during a flood of connections."""
 MAX_CANDIDATES = 64
 """Maximum number of transfers that are compared to find the most stalled one."""
@@ -66,7 +66,7 @@ class Limits:
 
     connections: int
     """Maximum number of requests that run at the same time, including streams. Open connections without a request count
-    towards the same limit, but `SPARE` of them are always allowed, even beyond it."""
+    towards the same limit, but `SPARE` of them are always allowed, even above the limit."""
 
     @property
     def streams(self) -> int:

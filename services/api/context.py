@@ -68,7 +68,7 @@ class Context:
     outlook: Outlook
     sizes: SizeCache
     decoders: asyncio.Semaphore
-    """Held while a parquet upload is decoded; further parquet uploads wait until it is free."""
+    """Held by each parquet upload while it is decoded. If DECODERS uploads hold it, further ones wait."""
 
     async def close(self) -> None:
         """End all streams and close all connections."""
@@ -87,8 +87,8 @@ def make_context(settings: Settings, token: str) -> Context:
     engine = make_engine(settings.database_url, application_name="tidal-api")
     metrics = HttpMetrics()
     limits = limits_of(settings)
-    # In a burst, requests wait for one of 50 connections instead of failing. `blocking` has a pool of its own, because
-    # a blocking read occupies its connection for seconds.
+    # In a burst, requests wait for one of at most 50 connections instead of failing. `blocking` has a pool of its own,
+    # because a blocking read occupies its connection for seconds.
     most = min(50, limits.connections)
     redis = connect_async(settings.redis_url, request_options(most))
     blocking = connect_async(settings.redis_url, blocking_read_options(BLOCK_MILLISECONDS))

@@ -40,7 +40,7 @@ MAX_ERROR_BYTES = 65_536
 MAX_LOCATION = 200
 MAX_MESSAGE = 600
 MAX_DETAIL = 4000
-"""Maximum length of a text, in characters. Error texts quote values that the client sent, which may be large."""
+"""Maximum length of an error text, in characters. Error texts quote values from the client, which may be long."""
 
 NOT_MIGRATED = "the tables of the database are missing or out of date; run `tidal db migrate`"
 

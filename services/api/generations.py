@@ -1,12 +1,12 @@
 """Receives the events of the generations that this process requested.
 
 Engines write them to a Redis stream of this process (`common.redis.generation_events`). One task reads the stream and
-puts each event into the mailbox of its generation; it runs while there are mailboxes. If the answer of a generation can
-no longer arrive, the generation ends with an error within seconds. The reasons are:
+puts each event into the mailbox of its generation; the task runs while there are mailboxes. If the remaining events of
+a generation can no longer arrive, the generation ends with an error within seconds. The reasons are:
 
 * its engine has disconnected (`common.redis.presence`),
 * Redis does not answer for `redis_seconds`,
-* Redis was emptied or restarted and has lost the request or a part of the answer.
+* Redis was emptied or restarted and has lost the request or some of the events.
 
 Each engine numbers its entries in the stream; a gap shows that entries were lost. A request counts as lost if it is
 neither in Redis nor marked as begun, and no engine reports that it works on the request. A generation does not fail
@@ -146,7 +146,7 @@ class Generations:
     async def cancel(self, request_id: str) -> None:
         """Request that the engine stops the generation.
 
-        If Redis does not answer, the task that reads the stream sends this request again later.
+        If Redis does not answer, the task that reads the stream tries the cancellation again later.
         """
         try:
             await within(2.0, self._cancel([request_id]))
@@ -193,7 +193,8 @@ class Generations:
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
         # One lap of this timer counts for at most the duration of one XREAD, because during a longer lap this process
-        # may have been suspended. The time of a timeout, which does not include a suspension, is added below.
+        # may have been suspended. After a timeout of `within`, which does not count suspensions, the code below adds
+        # the whole `patience`.
         unavailable = AwakeTimer(BLOCK_MILLISECONDS / 1000)
         checked_at = clock()
         redis_answers = True

@@ -72,7 +72,7 @@ class HttpConnection(H11Protocol):
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Unregister the connection, which one side has closed."""
+        """Unregister the connection, which the client or the api has closed."""
         self._connections.remove(self)
         super().connection_lost(exc)
 

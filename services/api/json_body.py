@@ -20,7 +20,7 @@ class UniqueKeysRoute(APIRoute):
     """A route that answers 422 to a body with a repeated key; use it as `APIRouter(route_class=UniqueKeysRoute)`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler of the base class, which in addition answers 422 to a body with a repeated key."""
+        """Return a handler that works like that of the base class, but answers 422 to a body with a repeated key."""
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
@@ -38,7 +38,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key, value in pairs:
         if key in made:
-            # FastAPI passes only an HTTPException on; it replaces any other exception by "error parsing the body".
+            # This must be an HTTPException: FastAPI replaces any other exception by "error parsing the body".
             raise HTTPException(422, f"body: the key {shortened(key)} is given twice in one object; keep one of them")
         made[key] = value
     return made

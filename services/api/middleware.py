@@ -2,15 +2,15 @@
 
 `RequestContext`
 
-* gives each request an id, binds it to the log and returns it as `X-Request-ID`. If the client sends a valid id, that
-  id is used. Replies that caches may store for ever have no id;
+* gives each request an id, adds the id to log lines and returns it as `X-Request-ID`. If the client sends a valid id,
+  that id is used. Replies that caches may store for ever have no id;
 * adds the headers in `request.state.reply_headers` to the reply, even if it is an error;
 * counts and times the request;
-* converts unexpected exceptions to problem documents, and also error bodies in other formats, for example those of
-  `FileResponse`.
+* converts unexpected exceptions to problem documents; it also converts error bodies in other formats, for example those
+  of `FileResponse`.
 
 `BodyLimit` answers 413 to a large body, unless the route reads the body as a stream and has a limit of its own. Both
-are plain ASGI, because Starlette's `BaseHTTPMiddleware` would buffer streams.
+middlewares are plain ASGI, because Starlette's `BaseHTTPMiddleware` would buffer streams.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class _Reply:
 class BodyTooLarge(HTTPException):
     """Raised when a body is too large.
 
-    It is an HTTPException, because FastAPI's body parser passes only an HTTPException on unchanged.
+    It is an HTTPException, because FastAPI's body parser replaces every other exception.
     """
 
     def __init__(self, limit: int) -> None:

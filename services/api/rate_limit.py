@@ -119,8 +119,8 @@ class RateLimiter:
             try:
                 decisions = list(await within(ANSWER_WITHIN_SECONDS, self._call([client for client, _ in batch])))
             except (RedisError, OSError, TimeoutError):
-                # Requests that arrived during the failed call have waited almost as long as those in the call, so they
-                # are allowed as well.
+                # Requests that arrived during the failed call are allowed as well, because another call to Redis could
+                # make them wait just as long.
                 batch, self._waiting = batch + self._waiting, []
                 decisions = [None] * len(batch)
             for (_, future), decision in zip(batch, decisions, strict=True):

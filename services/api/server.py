@@ -48,7 +48,8 @@ class ApiServer(uvicorn.Server):
         for listener in sockets or []:
             listener.listen(BACKLOG)
         asyncio.get_running_loop().set_exception_handler(self._on_loop_exception)
-        # By default, asyncio waits a second before it accepts again. That would delay health checks.
+        # If no file descriptor is free, asyncio by default waits a second before it accepts the next connection. That
+        # would delay health checks.
         setattr(constants, "ACCEPT_RETRY_DELAY", ACCEPT_AGAIN_SECONDS)  # noqa: B010 (a constant to type checkers)
 
     async def on_tick(self, counter: int) -> bool:
@@ -83,7 +84,7 @@ def make_server(app: FastAPI, settings: Settings) -> ApiServer:
         app,
         host=settings.host,
         port=settings.port,
-        # uvicorn calls this to create a protocol object. Its annotation requires a class, but any callable works.
+        # uvicorn calls `http` to create a protocol object. Its annotation requires a class, but any callable works.
         http=cast(type[asyncio.Protocol], partial(HttpConnection, connections, RequestTimeLimits.of(settings))),
         log_config=None,
         log_level="warning",  # instead of uvicorn's four lines, `__main__` logs the line `listening`

@@ -36,7 +36,7 @@ VENDORED = "vendor/"
 """Folder of third-party libraries. Their comments are kept, because they contain the licences."""
 _COMMENTS = re.compile(r"^[ \t]*(?://.*|/\*\*(?:[^*]|\*(?!/))*\*/[ \t]*)$", re.MULTILINE)
 _PREFIX = '"assets/'
-"""Each reference to a file in index.html begins with this text."""
+"""In index.html, each reference to a file begins with this text."""
 
 
 @dataclass(frozen=True)

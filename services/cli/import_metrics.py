@@ -1,9 +1,9 @@
 """Converts metrics of the original project to segments of the metrics archive (`metrics/<kind>-1-1.jsonl`, attempt 1).
 
 Each line of `metrics.jsonl` is a JSON object with the step, the time and the values of one point. The file
-`rl_training_metrics.json` has one of three forms: a list of such objects; an object that contains this list under the
-key `points`, `metrics` or `history`; or an object that maps the name of each metric to the list of its values. Entries
-that cannot be read are counted and skipped.
+`rl_training_metrics.json` has one of three forms: a list of objects like these lines; an object that contains such a
+list under the key `points`, `metrics` or `history`; or an object that maps the name of each metric to the list of its
+values. Entries that cannot be read are counted and skipped.
 """
 
 from __future__ import annotations

@@ -109,9 +109,9 @@ Entry = tuple[str, dict[FieldT, EncodableT]]
 class Emitter:
     """Sends queued event batches to Redis in a background thread.
 
-    After the last event of a request was sent or dropped, it calls `on_finished` with the id of the request. `name`
-    identifies the engine in every entry. `presence_seconds` is the time between two checks for api processes that have
-    ended.
+    After the last event of a request was sent or dropped, the emitter calls `on_finished` with the id of the request.
+    `name` identifies the engine in every entry. `presence_seconds` is the time between two checks for api processes
+    that have ended.
     """
 
     def __init__(

@@ -27,10 +27,9 @@ from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_PROMPT, EVENT_
 log = get_logger(__name__)
 
 MAX_PREFILL_SEQUENCES = 16
-"""Number of sequences that may join in one step. All further requests wait for the next step.
+"""Once this number of sequences has joined in one step, further requests wait for the next step.
 
 A larger number would delay the running sequences.
-
 """
 
 
@@ -59,7 +58,7 @@ class Engine:
         return not (self._running or self._admission.waiting or self._admission.loading)
 
     def submit(self, request_id: str) -> None:
-        """Queue a request. If its client was already answered, the request is dropped later without an event."""
+        """Queue a request. If the api has already answered its client, the request is dropped without an event."""
         self._admission.waiting.append(request_id)
 
     def step(self) -> None:
@@ -89,8 +88,8 @@ class Engine:
                 for refused in self._admission.take(min(room, MAX_PREFILL_SEQUENCES)):
                     self._refuse(refused.request_id, refused.error)
         except RedisError as error:
-            # None of the requests was taken. They are dropped here, and the api sends their clients an error
-            # when its deadlines pass.
+            # None of the requests was taken. They are dropped here, and the api sends an error to each
+            # client that has waited too long.
             untaken = list(self._admission.waiting)
             self._admission.waiting.clear()
             log.warning("requests could not be taken from Redis", requests=len(untaken), error=str(error))

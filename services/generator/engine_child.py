@@ -110,7 +110,7 @@ def set_up_device(settings: Settings) -> torch.device:
     """
     device = _device(settings.generator_device)
     # The longest time in seconds for which another thread can hold Python's global interpreter lock while the main
-    # thread waits for it. The default, 5 ms, is a fifth of a step.
+    # thread waits for it. The default, 5 ms, would slow decoding down.
     sys.setswitchinterval(0.0005)
     if settings.generator_threads is not None:
         torch.set_num_threads(settings.generator_threads)

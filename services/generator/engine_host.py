@@ -1,8 +1,8 @@
 """Starts the engine process, restarts it when it ends, and hands requests over to it by id.
 
-A separate thread starts the engine process (the child), reads its messages, and starts a new child when it ends. If
-this thread ends, the kernel ends the child. When a child ends, the next child gets the requests that the old one had
-not started; requests in progress end with an error, so that no client waits for them. `hand_over` returns only when the
+A separate thread starts the engine process (the child), reads its messages, and starts a new child when the child
+ends. If this thread ends, the kernel ends the child. A new child gets the requests that the old one had not started;
+requests in progress end with an error, so that no client waits for them. `hand_over` returns only when the
 child has a free slot, so that further requests stay in the queue in Redis. Decoding is in `services.generator.engine`.
 """
 

@@ -127,7 +127,10 @@ class Child:
         return status, lines
 
     def plan_restart(self) -> float:
-        """Plan a restart and return its delay in seconds. The delay doubles whenever the process ends early."""
+        """Plan a restart and return its delay in seconds.
+
+        The delay doubles unless the process ran for at least HEALTHY_SECONDS.
+        """
         if time.monotonic() - self._started >= HEALTHY_SECONDS:
             self._backoff.reset()
         delay = self._backoff.next()

@@ -43,9 +43,9 @@ Lines are similar if they differ only in numbers.
 SECONDS_PER_LINE = 3.0
 """After `SAME_LINES` similar lines, one more may be written each time this number of seconds has passed."""
 MOST_KINDS = 1000
-"""Number of groups of similar raw lines that are remembered per process; the oldest one is dropped."""
+"""Maximum number of groups of similar raw lines that are remembered per process; beyond it, the oldest is dropped."""
 COUNT_SECONDS = 60.0
-"""Delay in seconds from the first line that is left out to the line that contains the count."""
+"""Delay in seconds from the first line that is left out to the line with the number of lines left out."""
 NUMBER = re.compile(r"\d+")
 SERVICE = re.compile(r"\s*\bservice=\S+")
 

@@ -180,7 +180,8 @@ def home_for(folder: Path, account: Account | None) -> Path:
 def make_home(folder: Path, account: Account | None) -> None:
     """Create the folder for the data, `home_for(folder, account)`, if it is not `folder` itself.
 
-    Each of the two folders then contains a file with the path of the other: `location` and `OWNER`.
+    The file `location` in `folder` then contains the path of the data folder, and the file `OWNER` in the data folder
+    contains the path of `folder`.
     """
     if account is not None:
         home = home_for(folder, account)

@@ -31,9 +31,9 @@ def classify_failure(error: BaseException) -> JobFailure:
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return JobFailure(
             "cuda_out_of_memory",
-            f"CUDA ran out of memory ({_first_line(error)}). Lower training.micro_batch_size or evaluation.batch_size "
-            "(the result stays the same), model.context_length or model.d_model; for a controller, lower ppo.num_envs "
-            "or ppo.minibatch_size; or end other processes that use the device",
+            f"CUDA ran out of memory ({_first_line(error)}). Lower training.micro_batch_size or evaluation.batch_size, "
+            "which does not change the result, or lower model.context_length or model.d_model. For a controller, lower "
+            "ppo.num_envs or ppo.minibatch_size. Ending other processes that use the device also helps",
             "cuda_oom",
         )
     if isinstance(error, DivergedError):

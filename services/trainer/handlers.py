@@ -109,7 +109,7 @@ def ablation(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
 
 
 def analysis(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
-    """Analyse samples for given prompts, generated with a modulation that a controller chooses, or fixed or random."""
+    """Analyse samples for given prompts. Their modulation is chosen by a controller, fixed or random."""
     from services.trainer import trajectories
 
     payload = AnalysisPayload.model_validate(job.payload)

@@ -1,4 +1,4 @@
-"""The trainer as a child process that is connected to its log and to the supervisor.
+"""The trainer as a child process whose output goes to its log, and which exchanges messages with the supervisor.
 
 Launching and ending a child is in `common.child.launch`. The messages are interpreted in `services.worker.supervisor`,
 exit statuses in `services.worker.exit_status`.

@@ -1,8 +1,9 @@
-"""Classifies how a trainer ended: completed, paused, stopped or drained (the outcomes), killed, or with a fault.
+"""Classifies how an attempt ended: with a reported outcome, by a kill, or with a fault.
 
-The kind of fault determines how often the job is retried. The trainer reports its outcome, which counts only if the
-exit status of the trainer is 0. This module uses no clock and no database. Processes that the kernel killed are counted
-in `services.worker.oom_kills`; the job's row is written in `services.worker.supervisor`.
+The outcomes are completed, paused, stopped and drained. The trainer reports the outcome, which counts only if the exit
+status of the trainer is 0. The kind of fault determines how often the job is retried. This module uses no clock and no
+database. Processes that the kernel killed are counted in `services.worker.oom_kills`; the job's row is written in
+`services.worker.supervisor`.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def flower_environment(settings: Settings) -> dict[str, str]:
 
 
 def remove_writing_endpoints() -> None:
-    """Remove the endpoints that change something from Flower's table of handlers. The table is changed in place."""
+    """Remove the endpoints of `WRITING_PATHS` from Flower's table of handlers, which is changed in place."""
     urls.handlers[:] = [handler for handler in urls.handlers if not path_of(handler).startswith(WRITING_PATHS)]
 
 

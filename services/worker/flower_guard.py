@@ -1,7 +1,7 @@
-"""Protects all pages of Flower: checks host name and login, delays wrong logins, and forbids frames.
+"""Protects all pages of Flower: checks host name and login, delays wrong logins, and forbids display in frames.
 
 Flower itself requires the login on most pages, but not on /metrics, and does not log failed logins. `guard(handlers,
-settings, access)` adds a base class to each handler in Flower's table. Only /healthcheck answers without a login and
+settings, access)` adds a base class to each handler in Flower's table. Only /healthcheck replies without a login and
 for any host name. Cookies are HttpOnly and SameSite, and over https also Secure. `services.worker.flower` chooses which
 pages exist.
 """
@@ -116,7 +116,10 @@ class Guard:
         super().set_cookie(name, value, *arguments, **options)  # type: ignore[misc]
 
     def write_error(self, status_code: int, **options: Any) -> None:
-        """Reply with one line to 5xx errors, because Flower's own page shows a traceback with paths of this machine."""
+        """Send an error reply. For a 5xx status, it is one line instead of Flower's own page.
+
+        Flower's page for these errors shows a traceback with paths of this machine.
+        """
         if status_code >= 500:
             self._refuse(status_code, "Flower failed; see its log for the error")
             return

@@ -53,7 +53,7 @@ class LeaseKeeper:
         self.requested_state: RequestedState | None = None
         """The newest desired state; None before the first renewal."""
         self.lost = threading.Event()
-        """Set once the lease is lost, because another attempt may own the job."""
+        """Set once the lease is lost. From then on, another attempt may own the job."""
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:

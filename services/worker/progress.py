@@ -14,7 +14,7 @@ WINDOW_SECONDS = 60.0
 FACTOR = 10.0
 """Between steps, a trainer is overdue after this multiple of the median interval between its messages."""
 WARM_UP = 20
-"""With at least this number of measured intervals, their median is used. Until then, the limit for a phase applies."""
+"""Number of measured intervals needed to compute the limit between steps; until then, the limit for a phase applies."""
 
 
 class ProgressMeter:
@@ -97,7 +97,10 @@ class ProgressWatch:
         self._last_message_at = now
 
     def restart_limit(self, now: float) -> None:
-        """Begin to count the time again. The supervisor calls this repeatedly while the child is suspended."""
+        """Count the time from `now` on instead of from the last message.
+
+        The supervisor calls this repeatedly while the child is suspended.
+        """
         self._last_message_at = now
 
     def limit(self) -> float:
@@ -107,7 +110,7 @@ class ProgressWatch:
         return max(self._floor, FACTOR * median(self._intervals))
 
     def overdue(self, now: float) -> bool:
-        """Return whether the time since the last message exceeds the limit."""
+        """Return whether the time since the last message exceeds `limit()`."""
         return now > self.overdue_at
 
     @property

@@ -1,9 +1,9 @@
 """Writes to the row of an owned job in a separate thread, in the order in which the writes were submitted.
 
 Each write is repeated until it is committed. An outage of the database therefore delays the writes, but none is lost.
-After the loss of the lease, all remaining writes fail. Every write is a function of `common.jobs.queue` that may be
-repeated, because the reply to a commit may be lost. The lease is renewed elsewhere (`services.worker.lease_keeper`),
-because a renewal must not wait for other writes.
+After the loss of the lease, all remaining writes fail. Every write is a function of `common.jobs.queue`. These
+functions may be repeated; this is necessary, because the reply to a commit may be lost. The lease is renewed elsewhere
+(`services.worker.lease_keeper`), because a renewal must not wait for other writes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Creates finished experiments without training: writes the same database rows and archives as import and trainer."""
+"""Creates finished experiments without training: writes database rows and archives like those of real ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def sample_texts(step: int) -> list[dict[str, Any]]:
 
 
 def language_model(i: int, points: int, numbers: random.Random) -> dict[str, float]:
-    """Return the metrics of point `number` of a pretraining."""
+    """Return the metrics of point `i` of a pretraining that has `points` points."""
     share = i / points
     loss = 1.7 + 9 * math.exp(-9 * share) + numbers.gauss(0, 0.12)
     values = {
@@ -67,7 +67,7 @@ def language_model(i: int, points: int, numbers: random.Random) -> dict[str, flo
 
 
 def controller(i: int, points: int, numbers: random.Random) -> dict[str, float]:
-    """Return the metrics of iteration `number` of a controller training."""
+    """Return the metrics of iteration `i` of a controller training that has `points` iterations."""
     share = i / points
     values = {
         "episode_reward": -1 + 6 * (1 - math.exp(-4 * share)) + numbers.gauss(0, 0.15),

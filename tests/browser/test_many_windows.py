@@ -77,7 +77,7 @@ def test_eight_windows_share_one_stream_and_each_gets_every_event_once(
                 assert page.evaluate("window.seen") == wanted
 
         all_received(send(20))
-        # The api notices a little later that a window has replaced its connection by one with more topics.
+        # The api notices a little later that a browser has replaced its connection by a connection for more topics.
         site.wait_for("one connection for each browser", lambda: connections() == 2, 30)
         for page in pages:
             assert page.evaluate("fetch('api/session').then((reply) => reply.status)") == 200

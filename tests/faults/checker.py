@@ -80,7 +80,7 @@ def check(history: History) -> list[str]:
 
 
 def _ends(job: JobRow, moves: list[EventRow]) -> Iterator[str]:
-    """Check that only the last event has a terminal status, and that the row of the job has this status."""
+    """Check that only the last event has a terminal status, and that the row of the job has the last event's status."""
     if job.status not in TERMINAL:
         yield f"not terminal, it is {job.status}"
     if job.leased and job.status not in LEASED:

@@ -49,7 +49,7 @@ class CommitProxy:
             "dbname": "postgres",
         }
         self.met: list[When] = []
-        """One entry for each termination so far. It is "done" only if the server has confirmed the commit."""
+        """One entry for each termination so far. An entry is "done" only if the server has confirmed the COMMIT."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="commit proxy", daemon=True)
         self._thread.start()
@@ -121,7 +121,7 @@ class _Connection:
         out.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def run(self) -> None:
-        """Forward messages until either side closes its connection."""
+        """Forward messages until the client or the server closes its connection."""
         answers = asyncio.create_task(self._answers())
         try:
             await self._requests()

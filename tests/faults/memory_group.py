@@ -26,7 +26,7 @@ class MemoryGroup:
 
     @classmethod
     def make(cls, limit_bytes: int) -> Self | None:
-        """Create a cgroup inside that of this process, or at the root.
+        """Create a cgroup inside the cgroup of this process or, if that is not possible, at the root.
 
         Return None if a cgroup can be created in neither place.
         """

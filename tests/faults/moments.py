@@ -1,6 +1,6 @@
-"""Helpers that the tests of workers and trainers share, such as waiting for a random moment for a fault.
+"""Helpers that the tests of workers and trainers share, such as waiting until a random time for a fault.
 
-A moment is chosen in two steps: first a stage of the job (just claimed, starting, between two steps), then a random
+The wait has two parts: first until a stage of the job (just claimed, starting, between two steps), then for a random
 delay. The time limits are those of the specification, computed from the timers of the run. The tests allow twice these
 limits.
 """
@@ -50,7 +50,7 @@ def start_job(workers: FaultWorkers, plan: dict[str, Any] = LONG, **environment:
 
 
 def strike_any_time(workers: FaultWorkers, job_id: str, rng: random.Random) -> None:
-    """Wait until a random moment after the claim of the first attempt."""
+    """Wait until a random time after the claim of the first attempt."""
     if rng.random() < 0.3:
         stage = rng.choice(BEYOND_PENDING)
         workers.wait_status(job_id, BEYOND_PENDING[BEYOND_PENDING.index(stage) :])

@@ -38,7 +38,7 @@ def valkey_of_its_own(folder: Path) -> Iterator[ValkeyServer]:
 def postgres_of_its_own(folder: Path) -> Iterator[PostgresServer]:
     """Run a PostgreSQL that the test may kill.
 
-    Without fsync, a kill loses no writes, because the machine keeps running.
+    The server runs without fsync. A kill of the server still loses no writes, because the machine keeps running.
     """
     server = PostgresServer(folder, settings={"fsync": "off"})
     server.start()

@@ -79,7 +79,7 @@ class Report:
 def soak(plan: Plan, folder: Path, print_progress: Callable[[str], None] = lambda line: None) -> Report:
     """Run the soak test in `folder` with its own servers.
 
-    Once a second, `print_progress` is called with a line that contains the numbers so far.
+    Once a second, `print_progress` is called with a line that contains the numbers of jobs and faults so far.
     """
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ def main() -> int:
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="tidal-soak-"))
     console = Console(stderr=True)
     console.print(f"seed {seed}; log {folder / 'faults.jsonl'}")
-    # sys.exit ends all processes that the soak test has started.
+    # sys.exit makes `soak` clean up, which ends all processes that the soak test has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with console.status("starting") as status:
         report = soak(plan, folder, status.update if console.is_terminal else lambda line: None)

@@ -1,4 +1,4 @@
-"""Faults 3 and 4 of 31: a worker is killed and its notification is lost; Redis is emptied while fifty jobs wait."""
+"""Faults 3 and 4 of 31: a notification is lost with a killed worker; Redis is emptied while fifty jobs wait."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_fault_03_a_notification_lost_with_its_worker_is_repeated(
     workers.worker("second")
     began = time.monotonic()
     workers.wait_status(job_id, "completed", seconds=workers.timers.patience)
-    # The reaper's first round after outbox_seconds sends a lost notification again.
+    # The first maintenance pass after outbox_seconds sends a lost notification again.
     assert time.monotonic() - began < 2 * (
         workers.timers.outbox_seconds + workers.timers.reaper_seconds + STARTUP_SECONDS
     )

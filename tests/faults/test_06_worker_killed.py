@@ -1,4 +1,4 @@
-"""Fault 6 of 31: kill -9 of a worker's main process at a random moment of an attempt."""
+"""Fault 6 of 31: kill -9 of a worker's main process at a random time during an attempt."""
 
 from __future__ import annotations
 

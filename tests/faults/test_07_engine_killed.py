@@ -1,7 +1,7 @@
-"""Fault 7 of 31, second half: kill -9 of the generator's engine process while it streams to a client.
+"""Fault 7 of 31, second part: kill -9 of the generator's engine process while it streams to a client.
 
 The client of the killed engine gets an error; waiting and later clients are served. The test has no jobs, so the
-checker is not used. The first half of the fault, a killed process group of a trainer, is in `test_08_trainer_killed`.
+checker is not used. The first part of the fault, a killed process group of a trainer, is in `test_08_trainer_killed`.
 """
 
 from __future__ import annotations

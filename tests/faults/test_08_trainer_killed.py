@@ -1,6 +1,6 @@
-"""Faults 7 (first half) and 8: kill -9 of a trainer alone, and of its whole process group.
+"""Faults 7 (first part) and 8 of 31: kill -9 of a trainer alone, and of its whole process group.
 
-Fault 7 also concerns processes that the trainer has started. The second half of fault 7, a killed engine process of the
+Fault 7 also concerns processes that the trainer has started. The second part of fault 7, a killed engine process of the
 generator, is in `test_07_engine_killed`.
 """
 

@@ -1,4 +1,4 @@
-"""Faults 10 and 22 of 31: a worker cannot reach PostgreSQL for long; in fault 22, the job is cancelled in this time.
+"""Faults 10 and 22 of 31: a worker cannot reach PostgreSQL for long; in fault 22, its job is cancelled meanwhile.
 
 The worker reaches the database through a proxy. `cut` resets its connections and refuses new ones; `silence` discards
 all data. Redis stays reachable, so the worker still sends heartbeats.

@@ -41,7 +41,7 @@ def moves_in(transaction: bytes) -> Moves:
 
 
 class Terminator:
-    """For each transition, terminates the backend before its first COMMIT and after its second COMMIT."""
+    """Terminates the backend twice for each transition: before its first COMMIT, and after that of the next try."""
 
     def __init__(self) -> None:
         self.tries: dict[Moves, int] = {}

@@ -41,7 +41,8 @@ def test_fault_18_wrong_clocks_neither_end_nor_extend_a_lease(
     assert float(heartbeat_of(redis_client, pid)["at"]) == pytest.approx(time.time() + first, abs=60), (
         "the clock is really wrong"
     )
-    # This is longer than a lease with its quarantine. A process that compared wall clocks would have acted by then.
+    # The test waits for longer than a lease with its quarantine. By then, a process that compared wall clocks would
+    # have acted.
     workers.wait_for(lambda: time.monotonic() - running_since > 1.5 * timers.after_lease, "some time", 200)
     assert workers.statuses(job_id) == ["pending", "provisioning", "starting", "running"]
     assert redis_client.exists(HEALTH), "the health process shows itself"

@@ -1,4 +1,4 @@
-"""Fault 21 of 31: a cancel at a random moment, 1,000 times in the transition code and 50 times in real processes.
+"""Fault 21 of 31: a cancel at a random time, 1,000 times in the transition code and 50 times in real processes.
 
 The check is independent of the code: after an accepted cancel the job ends as `cancelled`; a refused cancel came after
 the end of its job.

@@ -34,7 +34,7 @@ COUNTERS_FROM_FILE = Path(__file__).with_name("counters_from_file")
 
 @pytest.fixture(params=["kernel", "counter file"])
 def memory(request: pytest.FixtureRequest) -> Iterator[MemoryGroup | None]:
-    """Yield a cgroup for the workers, or None if the test itself kills and writes the counter that the kernel would."""
+    """Yield a cgroup for the workers, or None if the test uses a counter file instead of the kernel."""
     group = MemoryGroup.make(LIMIT_MIB * 2**20) if request.param == "kernel" else None
     sys.stdout.write("the kernel kills\n" if group is not None else "the test kills and counts\n")
     yield group

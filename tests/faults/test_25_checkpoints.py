@@ -1,6 +1,6 @@
 """Fault 25 of 31: kill -9 while a checkpoint is written, and a newest checkpoint that is damaged.
 
-The tests use the real trainer with a tiny configuration. A full disk is in `test_25_full_disk`.
+The tests use the real trainer with a tiny configuration. A full disk is tested in `test_25_full_disk`.
 """
 
 from __future__ import annotations

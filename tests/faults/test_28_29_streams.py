@@ -30,7 +30,8 @@ CONNECTIONS = 500
 ROOM = 48 * MIB + CONNECTIONS * 128 * 1024
 """Largest allowed growth of the api's memory in bytes.
 
-It consists of the ring buffer of 8 MiB with the overhead of reading it, and of two batches of 64 KiB per connection.
+48 MiB are for the ring buffer of 8 MiB and the overhead of reading it; 128 KiB are for two batches of 64 KiB per
+connection.
 The measured growth is 65 MiB. It was 360 to 500 MiB when the size of batches was not limited in bytes.
 """
 

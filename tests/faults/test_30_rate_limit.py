@@ -73,7 +73,8 @@ def test_fault_30_the_limit_is_exact_until_redis_dies_and_requests_are_counted_a
         TIDAL_RATE_LIMIT_CAPACITY=str(CAPACITY),
         TIDAL_RATE_LIMIT_REFILL_SECONDS="3600",
     ) as client:
-        # If Redis takes longer than 50 ms to answer (on a busy machine), the request is accepted and counted as such.
+        # On a busy machine, Redis may take longer than 50 ms to answer. The request is then accepted, and counted in
+        # `unjudged`.
         let_in, refused, unjudged = burst(client, "192.0.2.1")
         assert let_in - unjudged == CAPACITY and refused > 0
 

@@ -44,7 +44,7 @@ def test_fault_31_random_histories_of_the_transition_code_are_valid(
     limits = {"lm_training_concurrency": LIMIT, "other_concurrency": LIMIT}
 
     class Judged(Histories):
-        """Runs random actions as the integration test does; after each sequence, the checker reads the database."""
+        """Runs random actions on jobs, and lets the checker read the database after each sequence."""
 
         def teardown(self) -> None:
             super().teardown()

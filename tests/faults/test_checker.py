@@ -1,6 +1,6 @@
-"""The checker accepts a valid `History` of jobs, and finds the violation in invalid ones, for each rule.
+"""The checker accepts a valid `History` of jobs, and for each rule finds the violation in an invalid one.
 
-Real processes with bugs are in `test_seeded_bugs.py`.
+Real processes with bugs are tested in `test_seeded_bugs.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ JOB = "job_1"
 def state(step: int) -> str:
     """Return the state of the fake trainer after a step.
 
-    This is a second implementation of its chain of hashes.
+    This function implements the trainer's chain of hashes a second time.
     """
     value = BEGINNING
     for number in range(1, step + 1):

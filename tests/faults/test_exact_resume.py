@@ -3,7 +3,7 @@
 A real worker runs language model trainings and controller trainings with the real trainer. Each training is killed with
 SIGKILL at three random steps, or stopped and resumed as a new job. The reference is a training with the same
 configuration, without interruption, in this process. The tests compare all parameters, the training state at the end
-(moments, random states, position in the data), and all points of the metrics archive.
+(moments of the optimizer, random states, position in the data), and all points of the metrics archive.
 """
 
 from __future__ import annotations

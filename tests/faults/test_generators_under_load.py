@@ -184,7 +184,7 @@ def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_get_error
         children = killed.children(recursive=True)
         stack.kill("second")
         psutil.wait_procs(children, timeout=10)
-        # Requests in the other generator are finished, and it serves a new request.
+        # The first generator finishes its requests, and then serves a new one.
         events = [future.result(READY_SECONDS) for future in following]
     ends = Counter((stream[-1].name, stream[-1].data.get("code")) for stream in events)
     assert ends == {("error", "generator_lost"): SLOTS, ("done", None): SLOTS}

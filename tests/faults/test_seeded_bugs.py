@@ -1,8 +1,8 @@
 """Real processes run with a known bug, and the checker must find each bug.
 
-The bugs are in `tests.faults.bugs`. The triggers in the database would refuse most writes of the bugs.
-Therefore the triggers are disabled, because the checker must find the bugs without their help. The rules of the checker
-are tested one by one in `test_checker.py`.
+The bugs are in `tests.faults.bugs`. The triggers in the database would refuse most writes of the bugs. The checker must
+find the bugs without the help of the triggers, so the tests disable the triggers. The rules of the checker are tested
+one by one in `test_checker.py`.
 """
 
 from __future__ import annotations

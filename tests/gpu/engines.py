@@ -1,4 +1,4 @@
-"""Helpers: copy a model to a device, and generate texts with several settings in one batch."""
+"""Helpers: copy a model to a device, and generate completions with several settings in one batch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def on(device: torch.device, model: TransformerLM, precision: str = "float32") -
 def texts(
     engine: DecodingEngine | DeviceEngine, tokenizer: tiktoken.Encoding, settings: list[GenerationSettings]
 ) -> list[Continuation]:
-    """Generate one text for each element of `settings`, all in one batch. Return them in the order of `settings`."""
+    """Generate one completion for each element of `settings`, all in one batch. Return them in this order."""
     model = engine.model
     continuations = [
         Continuation(

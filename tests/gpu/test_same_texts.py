@@ -1,4 +1,4 @@
-"""The engine for accelerators generates the same texts as the engine for the CPU.
+"""The engine for accelerators generates the same completions as the engine for the CPU.
 
 On a machine without an accelerator, both engines run on the CPU.
 """

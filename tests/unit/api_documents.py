@@ -29,7 +29,7 @@ def job(**changes: Any) -> dict[str, Any]:
 
 
 def job_event(**changes: Any) -> dict[str, Any]:
-    """Return an event of a job that did not change its status; `changes` replace or add keys."""
+    """Return a job event that did not change the status of the job; `changes` replace or add keys."""
     return {"id": 1, "attempt": 1, "event": "checkpoint", "actor": "worker", "details": {}, "at": TIME, **changes}
 
 

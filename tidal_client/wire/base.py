@@ -71,7 +71,7 @@ class OpenEnum:
 
 
 def _member_factory(enum_type: type[StrEnum]) -> Callable[[str], StrEnum]:
-    """Return a function that creates a member of `enum_type`, whose value and name are the given unknown value."""
+    """Return a function that takes an unknown value and creates a member of `enum_type` with this value and name."""
 
     def make(value: str) -> StrEnum:
         member = str.__new__(enum_type, value)

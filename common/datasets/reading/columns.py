@@ -1,6 +1,6 @@
 """Checks that a column of a table holds text, and reads the texts of an Arrow column in memory.
 
-It is used for Hugging Face datasets. A column of another type is rejected, never converted to text. Types are
+The module is used for Hugging Face datasets. A column of another type is rejected, never converted to text. Types are
 classified in `common.decoding.arrow_types`. Parquet files are decoded in a child process (`parquet`).
 """
 

@@ -111,7 +111,7 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def break_before(text: str, limit: int) -> int:
-    """Return where to cut `text` to a first part of at most `limit` characters: at a line or a word if possible."""
+    """Return the position at which to cut `text`: at the end of a line or word if possible, otherwise `limit`."""
     for separator in ("\n", " "):
         cut = text.rfind(separator, limit // 2, limit)
         if cut > 0:

@@ -29,7 +29,10 @@ class Growth:
         self._done = 0
 
     def add(self, count: int) -> None:
-        """Count further bytes; raise TooMuchText above `limit_bytes`, DataError above the limit for the file's size."""
+        """Count further bytes of text.
+
+        Raises TooMuchText if the text exceeds `limit_bytes`, DataError if it is too large in relation to the file.
+        """
         self._done += count
         if self._limit is not None and self._done > self._limit:
             raise TooMuchText(f"{self._where}: the file contains more than {self._limit / 2**20:,.0f} MiB of text")

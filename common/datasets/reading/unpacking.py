@@ -1,4 +1,4 @@
-"""Decompresses gzip, which is recognised by its first two bytes and not by the file's name, in bounded memory."""
+"""Decompresses gzip in bounded memory. Gzip is recognised by its first two bytes, not by the file's name."""
 
 from __future__ import annotations
 

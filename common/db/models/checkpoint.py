@@ -1,4 +1,4 @@
-"""Table `checkpoints`: files of an experiment that an attempt has registered."""
+"""Table `checkpoints`: checkpoints and final files that an attempt has registered for its experiment."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Experiment(Base):
     notes: Mapped[str | None]
     config: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     source_experiment_id: Mapped[str | None]
-    """The experiment that `source_checkpoint` belongs to; no foreign key, because it may be deleted."""
+    """The experiment that `source_checkpoint` belongs to; no foreign key, because that experiment may be deleted."""
     source_checkpoint: Mapped[str | None]
     imported: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

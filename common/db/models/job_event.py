@@ -1,4 +1,4 @@
-"""Table `job_events`: the history of jobs, one row per event, written in the transaction that makes the change."""
+"""Table `job_events`: one row per event of a job, written in the same transaction as the change."""
 
 from __future__ import annotations
 

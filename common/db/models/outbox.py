@@ -1,6 +1,6 @@
 """Table `outbox`: messages that must be sent to Redis after a commit.
 
-A message is inserted in the transaction of the change, published by the relay, and deleted an hour later.
+A message is inserted in the transaction whose change it reports, published by the relay, and deleted an hour later.
 """
 
 from __future__ import annotations

@@ -104,9 +104,9 @@ class BFloat16Linear(PackedLinear):
 class Int8Linear(PackedLinear):
     """An int8 layer: symmetric weights with one scale per output, activations and products rounded to bfloat16.
 
-    Only the weights are quantised. Quantised activations could share a scale; without one, rows cannot affect each
-    other. The layer is meant for one row, where reading the weights takes most of the time. For more than about 6
-    rows, float32 is faster.
+    Only the weights are quantised. If activations were quantised with a scale that several rows share, these rows
+    would affect each other. The layer is meant for one row, where reading the weights takes most of the time. For
+    more than about 6 rows, float32 is faster.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:

@@ -181,7 +181,7 @@ def _decode(
     n, D, H = shape.slots, model.config.d_model, model.config.num_heads
     embedding, rotations, layers, final_norm, head = model.packed_weights
     slots = state.slot_numbers[:n]
-    # An inactive slot can have a full context window; the limit keeps its index inside the cache.
+    # An inactive slot can have a full context window; `clamp` keeps its index inside the cache.
     at = state.cache_lengths[:n].clamp(max=state.context - 1)
     if torch.compiler.is_compiling():  # torch.compile cannot fuse operations on complex numbers
         rotation: Tensor | tuple[Tensor, Tensor] = state.cos[at][:, None, None], state.sin[at][:, None, None]

@@ -85,9 +85,9 @@ def sample_batch(
 ) -> SampledBatch:
     """Sample one token per row from raw logits (n, V), which are overwritten.
 
-    tokens (n, S) int64 is the sequence of each row with negative padding; uniform (n,) has random numbers in [0, 1).
-    `long_sequences` has pairs of a row and its tokens (1, any number). For these rows the repetition penalty uses those
-    tokens instead of `tokens`, so that S stays small.
+    tokens (n, S) int64 is the sequence of each row, padded with negative numbers; uniform (n,) has random numbers in
+    [0, 1). `long_sequences` has pairs of a row and its tokens (1, any number). For these rows the repetition penalty
+    uses those tokens instead of `tokens`, so that S stays small.
     """
     if long_sequences:
         penalty = parameters.repetition_penalty.clone()
@@ -152,7 +152,7 @@ def _sample_rows(
 def apply_repetition_penalty(logits: Tensor, tokens: Tensor, penalty: Tensor, *, equal_lengths: bool = False) -> None:
     """Apply the repetition penalty to logits (n, V), in place.
 
-    For each of the tokens (n, S), a positive logit is divided by penalty (n,), and any other logit is multiplied by it.
+    For each of the tokens (n, S), the logit is divided by penalty (n,) if it is positive, otherwise multiplied by it.
     With `equal_lengths`, no token may be negative.
     """
     if tokens.shape[1] == 0:

@@ -63,7 +63,7 @@ class SampledTokens(NamedTuple):
 def scored_logits(logits: Tensor, seen: Tensor, repetition_penalty: Tensor, temperature: Tensor) -> Tensor:
     """Return logits (B, V) after the penalty on tokens in `seen` (B, V) bool and division by the temperature (B,).
 
-    A positive logit of a seen token is divided by the penalty, a negative one multiplied.
+    A positive logit of a seen token is divided by the penalty, a negative one multiplied by it.
     """
     logits = logits.float()
     penalty = repetition_penalty[:, None]
@@ -79,8 +79,8 @@ def score(logits: Tensor, seen: Tensor, parameters: DecodingParameterRows) -> Sc
 def score_sequences(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows) -> Scores:
     """Return the same as `score`, but computed from token ids.
 
-    This is several times faster, because only the logits of these tokens change. The tokens (B, S) int64 have negative
-    padding, but not in the first column.
+    This is several times faster, because only the logits of these tokens change. The tokens (B, S) int64 are padded
+    with negative numbers, but not in the first column.
     """
     temperature, penalty = parameters.temperature[:, None], parameters.repetition_penalty[:, None]
     ids = torch.where(tokens < 0, tokens[:, :1], tokens)

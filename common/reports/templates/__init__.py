@@ -33,7 +33,7 @@ def _full(facts: ExperimentFacts) -> list[ReportSection]:
     found = overview.overview_sections(facts)
     if facts.type in (ExperimentType.RL, ExperimentType.ABLATION) or facts.ablation is not None:
         learning = rl.rl_sections(facts)
-        # The overview also has a reward section, which is less detailed.
+        # The reward section of `rl_sections` replaces the less detailed one of the overview.
         replaced = {section.title for section in learning}
         found = [section for section in found if section.title not in replaced] + learning
     return found + trajectory.trajectory_sections(facts)

@@ -1,4 +1,4 @@
-"""The report template experiment-overview: an experiment, its changes to the defaults, its progress and its results."""
+"""The report template experiment-overview: an experiment, its non-default settings, its progress and its results."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ class CompletionWriter:
 def _begins_in(token: Token, text: str) -> bool:
     """Return whether the token begins in `text`.
 
-    `text` is the text that may be sent. It ends before a stop string, and before a part that may still become one.
+    `text` is the text that may be sent. It ends before a stop string, and before a part that may become a stop string.
     """
     return "start" not in token or int(token["start"]) < len(text)
 

@@ -73,8 +73,10 @@ def prepare_completions(context: Context, request: CompletionRequest) -> list[Ge
 
 
 def model_fingerprint(store: ArtifactStore, request: GenerationRequest, version: str) -> str:
-    """Return a hash of the model's file and the version of Tidal. The same hash and the same seed give the same
-    text."""
+    """Return a hash of Tidal's version and of the path, time and size of the model's file.
+
+    If two identical requests have the same hash and seed, they get the same text.
+    """
     file = _weights(store, request.checkpoint)
     identity = f"{version} {request.checkpoint} {file.st_mtime_ns} {file.st_size}"
     return f"fp_{hashlib.sha256(identity.encode()).hexdigest()[:10]}"

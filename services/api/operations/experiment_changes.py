@@ -22,7 +22,7 @@ def change_experiment(session: Session, experiment_id: str, wanted: ExperimentCh
 
 
 def remove_experiment(sessions: sessionmaker[Session], store: ArtifactStore, experiment_id: str) -> None:
-    """Delete the experiment with its jobs, their events, checkpoints, metrics and logs.
+    """Delete the experiment with its jobs and their events, and with its checkpoints, metrics and logs.
 
     If the process dies after it has deleted the rows, a repeated request deletes the files. Raises NotFoundError.
     Raises ConflictError until all jobs that write to the experiment or read from it have ended.

@@ -54,7 +54,7 @@ def experiments_page(
     """Return a page of experiments, newest first.
 
     Without `kinds`, the page contains experiments of all types except dataset. An experiment of type dataset contains
-    only the log of a dataset job, and the list of datasets shows it.
+    only the log of a dataset job; the list of datasets shows that job.
     """
     query = _with_newest_job()
     query = query.where(Experiment.type.in_(kinds) if kinds else Experiment.type != ExperimentType.DATASET)

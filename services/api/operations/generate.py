@@ -100,7 +100,7 @@ async def event_batches(
                 limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
                 remaining = limit - waited.seconds
                 if remaining <= 0 and not started and not await _withdraw(context, request):
-                    # The request could not be withdrawn, because an engine has taken it. From now on the limit is
+                    # The request could not be withdrawn, because an engine has taken it. From now on the time limit is
                     # `generate_total_seconds`, although no event has arrived yet.
                     started = True
                     continue

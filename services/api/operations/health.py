@@ -72,7 +72,7 @@ async def _redis(context: Context) -> Part:
 async def _maintenance(context: Context) -> Part:
     """Check that the health process does its periodic work: reaper, outbox and retention.
 
-    The api is ready even if it does not: lost jobs are then not requeued, but requests are still served.
+    The api is ready even without this work: lost jobs are then not requeued, but requests are still served.
     """
     try:
         async with asyncio.timeout(REDIS_SECONDS):

@@ -102,7 +102,7 @@ def _shortage(session: Session, outlook: Outlook, job: Job) -> str:
 
 
 def job_events(session: Session, job_id: str, *, limit: int, after: int) -> JobEventList:
-    """Return the events of a job whose id is greater than `after`, oldest first. Raises NotFoundError."""
+    """Return those events of a job that have ids greater than `after`, oldest first. Raises NotFoundError."""
     find_job(session, job_id)
     query = (
         select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after).order_by(JobEvent.id).limit(limit + 1)

@@ -31,7 +31,7 @@ _CURSOR = re.compile(r"(\d{1,6})-(\d{1,15})-(\d{1,12})")
 
 @dataclass(frozen=True)
 class LogPosition:
-    """A position in the log of a job: attempt, byte offset in its file, and number of lines before it."""
+    """A position in the log of a job: attempt, byte offset in the attempt's file, and number of lines before it."""
 
     attempt: int
     offset: int

@@ -61,7 +61,7 @@ def get_report(session: Session, report_id: str) -> ReportReply:
 
 
 def create_report(session: Session, body: ReportRequest, *, pattern: str | None = None) -> ReportReply:
-    """Store a new report. Raises InvalidInputError, which names the line, for an invalid chart."""
+    """Store a new report. For an invalid chart, raises InvalidInputError with the chart's line."""
     charts = check_charts(body.markdown)
     values = {
         "id": new_id(REPORT_ID),

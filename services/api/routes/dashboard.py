@@ -1,4 +1,4 @@
-"""`/`: the dashboard's page and its files, which need no token. The page requests its data from the api with the token.
+"""`/`: the dashboard's page and its files, which need no token. The page sends the user's token when it requests data.
 
 A page requests fifty files at once. A thread for each request would only cost time, because the files are in memory.
 Therefore the handlers are coroutines, which do not run in threads.

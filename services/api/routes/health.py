@@ -23,8 +23,8 @@ async def healthz(request: Request) -> Alive:
 
 @router.get("/readyz", summary="Check readiness", response_model=Ready, responses=problem_responses(503))
 async def readyz(request: Request, context: ContextDep) -> Ready | Response:
-    """Answers 200 when database, schema, Redis and artifact store are usable; otherwise 503, with the problem and its
-    remedy for each.
+    """Answers 200 when database, schema, Redis and artifact store are usable; otherwise 503, with each problem
+    and its remedy.
 
     A disk with too little free space and a reaper that does not report are shown as not ok, but do not cause a 503,
     because requests are still served.

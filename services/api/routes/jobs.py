@@ -56,7 +56,7 @@ def create(
     If the concurrency limit of the job type is reached, the job waits in the queue (`queuePosition`); with `queue`
     false, the reply is 409. Answers 429 `too_many_waiting` when `TIDAL_MAX_WAITING_JOBS` jobs are already waiting.
     """
-    require_schema(context.engine)  # with an outdated database schema, the stored job could have another meaning
+    require_schema(context.engine)  # columns of an outdated schema could have another meaning
     if dry_run:
         response.status_code = 200
         return submission.predict_job(context, body)
@@ -132,8 +132,8 @@ def get_logs(
 ) -> LogPage:
     """Returns the output of the trainer, oldest attempt first.
 
-    To get the lines that were written after the last page, request its cursor later. A page of a search may contain
-    fewer lines than `limit`; continue with its cursor until `complete` is true.
+    To get lines that are written later, repeat the request with the `nextCursor` of the last page. A page of a search
+    may contain fewer lines than `limit`; continue with its `nextCursor` until `complete` is true.
     """
     job = jobs.find_job(session, job_id)
     folder = context.store.experiment(job.experiment_id) / "logs"

@@ -51,8 +51,8 @@ class JobRequest(Request):
     rl_checkpoint: ShortText | None = None
     """For ablation, the controller to compare; for analysis, the controller to analyse."""
     resume_from: ShortText | None = None
-    """The training to continue, with its configuration. It is either the id of an ended job, whose newest checkpoint is
-    then used, or one checkpoint of an ended job: `<experiment id>/checkpoints/<name>`."""
+    """The training that the job continues, with the same configuration. It is either the id of an ended job, whose
+    newest checkpoint is then used, or one checkpoint of an ended job: `<experiment id>/checkpoints/<name>`."""
     priority: int = Field(0, ge=-100, le=100)
     """Jobs with a higher priority run first."""
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)] | None = None

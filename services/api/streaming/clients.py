@@ -55,7 +55,7 @@ class StreamClients:
         self._monitor: asyncio.Task[None] | None = None
 
     def require_room(self) -> None:
-        """Raise TooManyStreams if the limit is reached. Call this before doing any work for a new stream."""
+        """Raise TooManyStreams if the maximum number of streams is open. Call this before any work for a new stream."""
         if len(self._open) >= self._limit:
             raise TooManyStreams(
                 f"{self._limit} streams are open, which is the limit; close some, follow several topics in one "
@@ -63,7 +63,7 @@ class StreamClients:
             )
 
     def add(self, client: LiveStream) -> None:
-        """Add a stream. Raises TooManyStreams if the limit was reached after `require_room` returned."""
+        """Add a stream. Raises TooManyStreams if other streams took the last room after `require_room` returned."""
         self.require_room()
         self._open.add(client)
         self.metrics.sse_clients.inc()

@@ -62,8 +62,8 @@ class StreamPosition:
 def encode_sse(stream_id: str | None, event: str, data: str) -> bytes:
     """Return the bytes of a server-sent event."""
     if "\n" not in data and "\r" not in data:
-        # This is the usual case, because JSON has no line breaks. This code is much faster than the general code below,
-        # which takes as long as all other work for a token.
+        # This is the usual case, because JSON has no line breaks. This code is much faster than the general code below.
+        # For the event of a generated token, the general code takes as long as all other work of the api.
         head = "" if stream_id is None else f"id: {stream_id}\n"
         return f"{head}event: {event}\ndata: {data}\n\n".encode()
     return ServerSentEvent(data, event=event, id=stream_id, sep="\n").encode()

@@ -248,7 +248,7 @@ class StreamHub:
             return Reset(last, "the entries after the cursor are no longer kept"), epoch
         began, _, _ = epoch.partition("-")
         if epoch != known and cursor != ORIGIN and began.isdecimal() and cursor[0] < int(began):
-            return Reset(last, "the stream was emptied since"), epoch
+            return Reset(last, "Redis was emptied after the cursor was sent"), epoch
         return None, epoch
 
     async def _page(self, key: str, cursor: StreamId, count: int) -> list[StreamEntry]:

@@ -105,7 +105,7 @@ def restore(
         bool, typer.Option("--keep-files", help="Restore only the jobs; keep the existing experiments and datasets.")
     ] = False,
 ) -> None:
-    """Restore a backup. During this time, no process of Tidal may use this database, on any host.
+    """Restore a backup. During the restore, no process of Tidal on any host may use the database.
 
     The whole backup is verified before anything is changed. Jobs that were running when the backup was made continue
     from their newest checkpoint.
@@ -179,7 +179,7 @@ def _places() -> Iterator[BackupLocations]:
         stdout=subprocess.PIPE,
         env=stack_environment(),
         text=True,
-        start_new_session=True,  # Ctrl-C must not reach the child; it ends when its stdin is closed
+        start_new_session=True,  # Ctrl-C must not reach the child; closing its stdin ends it
     )
     assert lender.stdin is not None
     assert lender.stdout is not None

@@ -21,7 +21,7 @@ app = typer.Typer(help="Maintain the database of TIDAL_DATABASE_URL or of the lo
 def migrate() -> None:
     """Create the tables or migrate them to the current version.
 
-    It is safe to repeat this, also in several processes at once.
+    It is safe to repeat this command, also in several processes at once.
     """
     # Imported here because the import takes a second, which would delay other commands.
     from alembic.util.exc import CommandError

@@ -152,7 +152,7 @@ def port_to_use(port: int | None) -> int:
 def start_detached(arguments: list[str]) -> LocalInstance:
     """Start the supervisor in the background, and return when the stack is ready.
 
-    Raises UnavailableError if it ends.
+    Raises UnavailableError if the supervisor ends before the stack is ready, or if the stack is not ready in time.
     """
     process = launch(arguments)
     with err.status("Starting …"):
@@ -175,7 +175,7 @@ def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
 def wait_until_ready(process: subprocess.Popen[bytes], seconds: float = START_SECONDS) -> LocalInstance:
     """Wait until the stack is ready, and return it.
 
-    Raises UnavailableError with the reason if `process` ends first.
+    Raises UnavailableError if `process` ends before the stack is ready, or if this takes longer than `seconds`.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -28,8 +28,8 @@ POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
 """With `--wait`, the command fails if the api has not replied for this number of seconds."""
 CANCEL = "cancel"
-"""Name of the command that stops a job and kills it after the grace period. It is not a signal, but an endpoint of the
-api.
+"""Name of the command that stops a job, and kills it if it has not ended within the grace period. In the api, `cancel`
+is not a signal but a separate endpoint.
 """
 
 
@@ -106,7 +106,7 @@ def cancel(
 def steer(
     name: str, ids: Sequence[str] | None, *, every: bool, yes: bool, wait: bool, url: str | None, token: str | None
 ) -> None:
-    """Send the request to the jobs and print what happens. If `wait` is true, wait until it has happened.
+    """Send the request to the jobs and print what will happen to them. If `wait` is true, wait until it has happened.
 
     Exits with status 1 if a job did not accept the request, or ended without fulfilling it.
     """

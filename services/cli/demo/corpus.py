@@ -17,10 +17,10 @@ from services.cli.commands.doctor import HUB_CORPUS, hub_reachable
 from services.cli.output import format_size
 
 MOST_OF_NAME = 40
-"""Largest number of characters, counted from its end, that the name of a file contributes to the name of its link."""
+"""The name of a link ends with the last characters of the file's name, at most this number."""
 HUB_DOCUMENTS = 50_000
-"""Number of documents used of the corpus from the Hugging Face hub. A training of some minutes reads fewer
-documents."""
+"""Maximum number of documents that are used from the corpus on the Hugging Face hub. A training of some minutes reads
+fewer documents."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DemoCorpus:
     settings: dict[str, Any] = field(default_factory=dict)
     """Other values of the `data` section of the configuration."""
     replacement: DemoCorpus | None = None
-    """The corpus to use if training on this one fails; None if there is no other."""
+    """The corpus to use if training on this one fails; None if the failure is final."""
 
     def place(self, data_dir: Path) -> str:
         """Link or copy the file, if any, into `data_dir`, and return the value for `data.source`.
@@ -65,7 +65,7 @@ class DemoCorpus:
 def choose_corpus(path: Path | None) -> DemoCorpus:
     """Return the corpus in `path`.
 
-    Without a path, return that of the Hugging Face hub if reachable, else the built-in one.
+    Without a path, return the corpus on the Hugging Face hub if the hub is reachable, else the built-in corpus.
     """
     if path is not None:
         return local_corpus(path)
@@ -82,8 +82,8 @@ def choose_corpus(path: Path | None) -> DemoCorpus:
 def local_corpus(path: Path) -> DemoCorpus:
     """Return the corpus in a file.
 
-    Raises NotFoundError, StorageError if the file cannot be read, and InvalidInputError if its name or its first
-    document shows that it is not a corpus.
+    Raises NotFoundError if the file does not exist, StorageError if it cannot be read, and InvalidInputError if its
+    name or its first document shows that it is not a corpus.
     """
     path = path.expanduser().resolve()
     if path.is_dir():

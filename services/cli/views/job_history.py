@@ -72,7 +72,7 @@ def _with(attempt: Attempt, event: JobEvent) -> Attempt:
 
 
 def ending(event: str, details: Mapping[str, Any]) -> str:
-    """Return how an attempt ended as text, such as `restarted: worker_lost` or `failed: user_error, no such corpus`."""
+    """Describe how an attempt ended, such as `restarted: worker_lost` or `failed: user_error, no such corpus`."""
     reasons = [str(details[key]) for key in ("reason", "code", "message") if details.get(key)]
     killed = " (killed)" if details.get("killed") else ""
     return f"{event}: {', '.join(reasons)}{killed}" if reasons else f"{event}{killed}"

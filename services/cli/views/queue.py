@@ -20,7 +20,7 @@ def time_until(moment: datetime | None, *, now: datetime | None = None) -> str:
 
 
 def print_queue(queue: Queue) -> None:
-    """Print the limits, the numbers of jobs and the waiting jobs of `queue`."""
+    """Print the concurrency limits, the numbers of jobs and the waiting jobs of `queue`."""
     workers = queue.workers
     if workers is None:
         alive = "workers unknown (Redis does not respond)"

@@ -1,7 +1,7 @@
 """A health process with a bug: `python -m tests.faults.bugs.health`. Its reaper does not wait for the end of a lease.
 
-It requeues a first attempt when a few renewals are missing, long before the lease ends and the trainer suspends itself.
-Only tests start it.
+The reaper requeues a first attempt when a few renewals are missing, long before the lease ends and the trainer suspends
+itself. Only tests start this process.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from services.health.__main__ import main
 from tidal_client.vocabulary import JobStatus
 
 LATE = 0.6
-"""Age of the last renewal at which the job is requeued, as a share of the age at which a trainer suspends itself."""
+"""Age of the last renewal at which the job is requeued, as a fraction of the age at which a trainer suspends itself."""
 
 
 def reap(session: Session, settings: Settings) -> Reaped:
-    """Requeue running first attempts whose last renewal is older than the limit.
+    """Requeue running first attempts whose last renewal is older than the age that `LATE` defines.
 
     The real reaper would first mark such a job as stale, and then wait.
     """

@@ -1,8 +1,8 @@
 """The Celery app of a training worker with a bug: one part of the real app is replaced at its start.
 
 SEEDED_BUG selects the bug. `no_fencing`: the owner's writes do not check the number of the attempt. `late_ack`:
-messages are acknowledged only after the work, and a claim may return a job that is already running. Only tests start
-it, with `python -m tests.faults.bugs.worker`.
+messages are acknowledged only after the work, and a claim may return a job that is already running. Only tests use
+this app; they start it with `python -m tests.faults.bugs.worker`.
 """
 
 from __future__ import annotations

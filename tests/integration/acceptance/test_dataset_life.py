@@ -23,7 +23,7 @@ def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
 
 
 def stories(megabytes: float) -> list[str]:
-    """Return `count` different texts of about 400 characters each."""
+    """Return different texts of about 400 characters each, `megabytes` MiB in total."""
     pick = random.Random(7)
     count = int(megabytes * 2**20 / 420)
     return [f"Tale {n}: {' '.join(pick.choices(WORDS, k=85))}." for n in range(count)]

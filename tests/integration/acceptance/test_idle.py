@@ -1,4 +1,4 @@
-"""Generated texts are complete even after idle times, after Redis was emptied, and while processes are suspended.
+"""Completions are not cut off after idle times, after Redis was emptied, or while processes are suspended.
 
 The test runs the real processes with two apis. The timers that detect dead processes are shortened, so that a pause of
 two seconds is several times longer than each of them. `python -m bench.idle` does the same with the timers of
@@ -37,12 +37,12 @@ SHORT = {
     "TIDAL_GENERATOR_DEVICE": "cpu",
 }
 LONG = 1200
-"""Number of tokens of a text whose generation takes some seconds."""
+"""Number of tokens of a completion whose generation takes some seconds."""
 
 
 @pytest.fixture
 def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    """Run two apis and a generator. The model is tiny and hardly ever ends a text by itself."""
+    """Run two apis and a generator. The model is tiny and hardly ever emits end-of-text."""
     save_tiny_model(tmp_path / "experiments")
     with Stack(database_url, redis_url, tmp_path) as running:
         running.environment |= SHORT

@@ -1,7 +1,7 @@
 """Secrets that are planted in a running local stack are found only where they belong.
 
 The stack is that of `tidal up` with its own PostgreSQL and Valkey, at log level debug. Every secret is a text that the
-test can recognise (a mark). Jobs run, fail and are killed, texts are generated, and requests and logins are rejected.
+test can recognise (a mark). Jobs run, fail and are killed, the generator is used, and requests and logins are rejected.
 Then the test searches for the marks in everything that others may see: log files, database rows, replies, metrics,
 Flower's pages, and the command lines and environments of all processes. It also checks file permissions. The test does
 not search Redis, because prompts are sent to the engine through streams in Redis. It does not search stored results of

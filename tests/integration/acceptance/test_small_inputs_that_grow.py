@@ -149,7 +149,8 @@ def test_a_trainer_that_reads_them_stays_below_the_same_limit(
 ) -> None:
     files = {f"{name}.parquet": (data, words) for name, (data, words) in bombs.items()}
     for name, (parts, words) in LINES.items():
-        # Without the limit of uploads, the reader would accept text.txt and read all 400 MiB of it block by block.
+        # The size limit of uploads does not apply to this reader, so it would accept text.txt and read its 400 MiB in
+        # blocks.
         if name != "text.txt":
             files[f"{name}.gz"] = (b"".join(packed(*parts)), words)
     for name, (data, words) in files.items():

@@ -3,7 +3,7 @@
 A reply must not be a server error, and the document must list its status for the operation. One request in four is sent
 as generated. In the other three, ids are replaced by ids of existing `Resources`, or the whole body is replaced by a
 valid one. Otherwise, nearly all requests would fail the first checks of the operation. Streams never end, so only the
-status and headers of their replies are read. The tests of each operation check the bodies of replies.
+status and headers of their replies are read. Other tests of each operation check the bodies of replies.
 
 Run the complete test with `python -m tests.integration.api.contract_run`.
 """

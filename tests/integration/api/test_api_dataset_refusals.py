@@ -1,4 +1,4 @@
-"""Files that are not corpora and invalid names are rejected over HTTP; the error has the location and a hint."""
+"""Over HTTP, invalid dataset names and files that are not corpora are rejected with a location and a hint."""
 
 from __future__ import annotations
 

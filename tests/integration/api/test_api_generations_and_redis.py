@@ -144,7 +144,7 @@ def _lose_the_last_entry(engine: Engine, request: GenerationRequest) -> None:
 def test_a_generation_whose_events_were_lost_ends_with_an_error(
     api: Api, engine: Engine, answer: Answer, written: int, stream: bool
 ) -> None:
-    """`written` contains all entries that the engine wrote, including the lost ones."""
+    """`written` is the number of entries that the engine wrote, including the lost ones."""
     engine.name = "alive"
     engine.answer = answer
     asked_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""A restore of a forged backup writes only files that the manifest lists, and only below the folders of a backup."""
+"""A restore of a forged backup writes only files that the manifest lists, and only below the installation's folders."""
 
 from __future__ import annotations
 

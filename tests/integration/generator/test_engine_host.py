@@ -1,4 +1,4 @@
-"""The engine host replaces an engine process that has ended, and every request gets an answer."""
+"""The engine host replaces an engine process that has ended, and every request gets a reply."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_closing_answers_the_remaining_requests_and_leaves_no_process(
     url = settings.redis_url.get_secret_value()
     host = EngineHost(settings, command=(sys.executable, "-m", "tests.integration.generator.fake_engine", url))
     assert host.ready.wait(30)
-    # One request fewer than there are slots, because the call for the last slot would block.
+    # One slot stays free, because a request for the last slot would block this thread.
     for number in range(settings.generator_slots - 1):
         ask(host, redis_client, f"hang-{number}")
     assert host.pid is not None
@@ -118,7 +118,7 @@ def test_closing_answers_the_remaining_requests_and_leaves_no_process(
 def test_two_generators_share_requests_for_many_sequences(settings: Settings, redis_client: redis.Redis) -> None:
     """With six slots, each host takes two requests of three sequences each, and a third request waits.
 
-    This does not depend on the engine processes, which end at once here.
+    The hosts share the requests without their engine processes, which end at once in this test.
     """
     mine = settings.model_copy(update={"generator_slots": 6})
     hosts = [EngineHost(mine, command=("false",)) for _ in range(2)]

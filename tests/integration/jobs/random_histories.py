@@ -56,7 +56,7 @@ class Histories(RuleBasedStateMachine):
         raise AssertionError(f"outdated attempt {attempt} of {job_id} wrote {function.__name__}")
 
     def attempt(self, function: Any, *arguments: Any, **named: Any) -> None:
-        """Call `function`; it may be rejected, but every other error fails the test."""
+        """Call `function`. The call may be rejected, but every other error fails the test."""
         try:
             self.job_queue.do(function, *arguments, **named)
         except (ConflictError, LeaseLostError):
@@ -75,7 +75,10 @@ class Histories(RuleBasedStateMachine):
 
     @rule(target=attempts, count=st.integers(1, 4))
     def claim(self, count: int) -> Any:
-        """Let `count` workers claim in turn; a claim may find no job only if each waiting type is at its limit."""
+        """Let `count` workers claim one after the other.
+
+        A claim may find no job only if every type with waiting jobs is at its limit.
+        """
         claimed = [self.job_queue.claim(f"worker-{number}") for number in range(count)]
         if claimed[-1] is None:
             rows = self.job_queue.rows(ROWS + " WHERE not_before IS NULL OR not_before <= now()")

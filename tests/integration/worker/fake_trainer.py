@@ -10,8 +10,8 @@ Keys: `begin_seconds` (delay before anything else, as for imports), `prepare_sec
 job without a checkpoint), `steps`, `step_seconds`, `every` (steps between checkpoints), `completing_seconds` (delay
 between the last step and the model), `helpers` (number of processes that the trainer starts), `deaf` (ignores stop
 requests and SIGTERM), and `ending`, which happens at step `at`: "exit:<status>", "signal:<number>", "fail:<kind>",
-"hang", "memory:<MiB>" (allocates that amount and exits) or "counter:<file>" (adds an oom_kill to that file, then
-SIGKILL). With `until_attempt`, the ending happens only in attempts up to this number.
+"hang", "memory:<MiB>" (allocates that amount and exits) or "counter:<file>" (adds an oom_kill to that file and kills
+itself). With `until_attempt`, the ending happens only in attempts up to this number.
 
 Tests that shift the wall clock do not shift the recorded times.
 """

@@ -86,7 +86,7 @@ def test_pause_frees_the_slot_and_resume_continues_at_the_next_step(workers: Wor
 
 def test_a_pause_during_the_preparation_waits_for_the_first_safe_point(workers: Workers) -> None:
     job_id = workers.submit()
-    # The preparation takes longer than the grace period of 4 s. A step ends within it even on a busy machine.
+    # The preparation takes longer than the grace period of 4 s. A step is shorter than that even on a busy machine.
     workers.worker(plan={**LONG, "prepare_seconds": 5.0}, TIDAL_STOP_GRACE_SECONDS="4", TIDAL_KILL_GRACE_SECONDS="4")
     workers.wait_status(job_id, "starting")
     workers.signal(job_id, "pause")

@@ -82,7 +82,7 @@ def test_a_lease_that_cannot_be_renewed_for_an_unknown_reason_is_tried_again_aft
 def test_a_worker_without_a_database_keeps_its_notification_until_it_answers_or_shuts_down(
     settings: Settings,
 ) -> None:
-    """Without a database, `run_next` must not return, or the worker would take notifications from other workers."""
+    """Without a database, `run_next` must not return, or the worker would use up notifications that others need."""
     with TcpProxy.of_url(settings.database_url.get_secret_value()) as proxy:
         worker = Worker(settings.model_copy(update={"database_url": SecretStr(proxy.url)}), queue="training")
         answers: list[str] = []

@@ -101,7 +101,7 @@ def test_batch_intervals_belong_to_their_figures() -> None:
     for figures in (spread, strategy):
         for name, (low, high) in figures["confidenceIntervals"].items():
             assert low <= figures[name] <= high
-    assert spread["confidenceIntervals"]["betweenPromptVar"][1] < 0.07  # the interval of a mean is higher
+    assert spread["confidenceIntervals"]["betweenPromptVar"][1] < 0.07  # an interval of the mean would be higher
 
 
 def test_sweep_counts_words_and_takes_differences() -> None:

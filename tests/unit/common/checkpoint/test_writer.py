@@ -20,7 +20,7 @@ SECONDS = 30.0
 
 @dataclass
 class Listener:
-    """Records all reports of the writer. While `gate` is not set, the writer waits just before the rename."""
+    """Records all reports of the writer. While `gate` is not set, the writer waits before it renames a checkpoint."""
 
     folder: Path
     gate: threading.Event = field(default_factory=threading.Event)
@@ -47,7 +47,7 @@ class Listener:
         self.events.append((name, details))
 
     def reached(self) -> None:
-        """Wait until the writer is about to rename."""
+        """Wait until the writer is about to rename a checkpoint."""
         assert self.at_gate.acquire(timeout=SECONDS)
 
 

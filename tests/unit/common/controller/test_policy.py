@@ -71,9 +71,9 @@ def test_initial_weights_are_orthogonal_with_the_documented_gains() -> None:
 
 @pytest.mark.parametrize("distribution", ["beta", "gaussian"])
 def test_collected_log_probability_equals_the_evaluated_one(distribution: str) -> None:
-    """If both are equal, PPO's ratio, exp(evaluated - collected), is 1 before the first update.
+    """The two log-probabilities must be equal, also for clamped actions.
 
-    This must also hold for clamped actions.
+    PPO's ratio, exp(evaluated - collected), is then 1 before the first update.
     """
     policy = GatingPolicy(PolicyConfig(distribution=distribution))
     if distribution == "gaussian":

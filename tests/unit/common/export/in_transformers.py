@@ -18,7 +18,7 @@ results: dict[str, Any] = {"training": model.training}
 
 
 def padded(side: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sequences, cut to `lengths` and padded on one side, and their attention mask."""
+    """Return the sequences, cut to `lengths` and padded on the given side, and their attention mask."""
     row, mask = torch.full_like(ids, 7), torch.zeros_like(ids)
     for n, length in enumerate(given["lengths"]):
         place = slice(ids.shape[1] - length, None) if side == "left" else slice(0, length)

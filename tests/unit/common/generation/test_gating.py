@@ -1,4 +1,4 @@
-"""The gating modes in a running batch: the modulation of each slot, and the noise it uses."""
+"""The gating modes in a running batch: the modulation of each slot, and the noise that the slot uses."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_a_desired_state_only_becomes_more_severe(present: DesiredState, signal:
     assert desired_state_after(present, signal) == (wanted if allowed else None)
 
 
-# The signals that the specification allows in a status, except those with no effect on the desired state.
+# The signals that the specification allows in a status, except signals with no effect on the desired state.
 OFFERED = """
 pending run: stop
 pending pause: resume stop

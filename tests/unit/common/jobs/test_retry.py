@@ -1,4 +1,4 @@
-"""The retry budgets are independent of each other, a drain uses none, and the numbers equal the specification."""
+"""The retry budgets are independent of each other, a drain uses none, and their sizes equal the specification."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NAMES = ("loss", "rate", "validation")
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lower the sizes of the index, so that even few points are written to it, in many blocks."""
+    """Lower the size limits of the index, so that even few points are written to it, in many blocks."""
     monkeypatch.setattr(index_module, "EXTEND_BYTES", 500)
     monkeypatch.setattr(index_module, "BLOCK_BYTES", 2000)
 
@@ -54,7 +54,7 @@ def write_run(folder: Path, seed: int, attempts: int) -> None:
 
 
 def assert_same(folder: Path, keys: tuple[str, ...] | None = None) -> None:
-    """Assert that the table contains exactly the points of the lines."""
+    """Assert that the table contains exactly the points of the archive's lines."""
     points = read_metrics(folder, "metrics", keys=keys)
     table = read_table(folder, "metrics", keys)
     assert table.points() == len(points)

@@ -24,7 +24,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return 60 short documents of a few words each; each call returns the same ones."""
+    """Write a file with 60 documents of 12 to 24 words each, and return its path. The documents are always the same."""
     chooser = random.Random(7)
     words = ["the", "a", "cat", "dog", "Lily", "Tom", "ran", "saw", "found", "little", "big", "red", "ball", "tree"]
     documents = [" ".join(chooser.choices(words, k=chooser.randint(12, 24))) + "." for _ in range(60)]
@@ -82,7 +82,7 @@ def make_config(text_file: Path) -> Callable[..., LMConfig]:
 
 @dataclass
 class Recorder(NullHooks):
-    """Hooks that record all reports, and return the stop `request` from the `after`-th `report_progress` on."""
+    """Hooks that record all reports, and return the stop `request` after `after` calls of `report_progress`."""
 
     request: StopRequest | None = None
     after: int = 1

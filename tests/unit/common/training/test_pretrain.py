@@ -70,7 +70,7 @@ def test_complete_right_after_a_pause_was_obeyed_is_no_completion(
     def requested_stop() -> StopRequest | None:
         if "training" not in hooks.phases:
             return None
-        # The first request ends the step, and the second one ends the training.
+        # The first call makes the trainer leave the step, the second one makes it pause. Later calls must not count.
         asked.append(StopRequest.PAUSE if len(asked) < 2 else StopRequest.COMPLETE)
         return asked[-1]
 
@@ -133,7 +133,7 @@ def test_every_sequence_is_used_once_per_epoch_with_a_smaller_last_update(
 def test_complete_ends_training_now_and_still_writes_the_final_model(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
-    hooks = recorder(StopRequest.COMPLETE, after=10)  # call 10 follows the second micro-batch of the third update
+    hooks = recorder(StopRequest.COMPLETE, after=10)  # before the second micro-batch of the third update
     assert pretrain(make_config(), tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
     assert list(hooks.series("Losses/Total")) == [1, 2]
     assert (tmp_path / "tiny_v1.0.0.pth").is_file()

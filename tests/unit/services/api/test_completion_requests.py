@@ -39,7 +39,7 @@ def test_valid_prompts_are_accepted(prompt: Any) -> None:
 
 
 def test_a_model_that_was_removed_meanwhile_is_not_found(tmp_path: Path) -> None:
-    # Pruning deletes the manifest before the folder, so a request may meet a folder without a manifest, or none.
+    # Pruning deletes the manifest before the folder, so a request may find a folder without a manifest, or no folder.
     step = tmp_path / "exp" / "checkpoints" / "step-000000001"
     step.mkdir(parents=True)
     request = GenerationRequest(id="gen.1", checkpoint="exp/checkpoints/step-000000001", prompt="x")

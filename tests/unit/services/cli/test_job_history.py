@@ -1,4 +1,4 @@
-"""The attempts of a job follow from its events: the worker, the step at which it began, and its end."""
+"""The worker, the first step and the end of each attempt are derived from the events of the job."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Api:
         self.statuses: dict[str, list[str]] = {}
         self.asked: list[tuple[str, str]] = []
         self.moves: dict[str, dict[str, list[str]]] = {}
-        """{status: update of `statuses` to make once, after a client has listed all jobs with that status}."""
+        """{status: changes of `statuses` that are made once, after a client has listed the jobs with this status}."""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         parts = request.url.path.split("/")

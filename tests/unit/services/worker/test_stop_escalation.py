@@ -1,4 +1,4 @@
-"""The stop escalation escalates each stop request at its deadlines; the test sets the clock."""
+"""`StopEscalation` returns the right actions for each stop request at its deadlines; the test sets the time."""
 
 from __future__ import annotations
 

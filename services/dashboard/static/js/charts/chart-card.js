@@ -21,8 +21,8 @@ const slug = (text) =>
 const end = (lines) => Math.max(0, ...lines.map((line) => line.x.at(-1) ?? 0));
 
 /**
- * Returns [value, where] of a line at `step` as texts. If the line has no point there, the last earlier point is used
- * and `where` names its step; otherwise `where` is empty.
+ * Returns [value, where] of a line at `step` as texts. If the line has no point at `step`, the last earlier point is
+ * used and `where` names the step of this point; otherwise `where` is empty.
  *
  * @param {Ui.Line} line
  * @param {number} step
@@ -63,8 +63,8 @@ function change(element, text) {
 
 /**
  * Shows a chart with its controls. `lines` are passed to `Plot`; a line with `raw: true` is not in the legend.
- * `diverged` lists the metrics that became NaN or infinite, each with the first such step. The names of exported files
- * begin with `file`.
+ * `diverged` lists the metrics that became NaN or infinite, each with the first step at which this happened. The names
+ * of exported files begin with `file`.
  *
  * @param {Omit<import("./plot.js").PlotProps, "name" | "plotRef" | "onCursor"> & {
  * title: string, unit?: string, file?: string, diverged?: Ui.Diverged[]}} props

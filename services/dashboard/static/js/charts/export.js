@@ -17,7 +17,8 @@ export function download(blob, name) {
 const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
 /**
- * Returns the lines as CSV, with a row per step and a column per line. A cell is empty if the line has no point there.
+ * Returns the lines as CSV, with a row per step and a column per line. A cell is empty if its line has no point at its
+ * step.
  *
  * @param {Ui.Line[]} lines
  */

@@ -156,7 +156,7 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
 }
 
 /**
- * Draws a chart. `zoom` is a store that several charts share. `plotRef` receives the uPlot object, which exports need.
+ * Draws a chart. `zoom` is a store that several charts share. `plotRef` receives the uPlot object, for exports.
  * `name` is the description for screen readers. Colours are numbers from 1 to 8.
  *
  * @typedef {object} PlotProps

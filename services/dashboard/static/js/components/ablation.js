@@ -73,7 +73,7 @@ export function Ablation({ result }) {
 }
 
 /**
- * Shows horizontal bars with confidence intervals, and beside each bar its numbers, for readers who cannot see it.
+ * Shows horizontal bars with confidence intervals, and beside each bar its numbers, for readers who cannot see the bar.
  *
  * @param {{rows: ({name: string, colour: number} & Api.Interval)[], zero?: boolean, signed?: boolean}} props
  */

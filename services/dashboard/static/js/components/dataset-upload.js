@@ -124,7 +124,7 @@ function Details({ file, known, problem, onCancel }) {
         label="Name"
         hint=${
           known.includes(name.trim())
-            ? "A dataset with this name exists. The upload succeeds only if both have the same text."
+            ? "A dataset with this name exists. The upload succeeds only if the file contains the same text."
             : "A configuration selects the dataset by this name (data.source)"
         }
         wrong=${wrong("name")}

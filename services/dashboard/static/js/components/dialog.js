@@ -1,4 +1,5 @@
-// A modal dialog, built on the <dialog> element. It traps the focus. When it closes, the focus returns to where it was.
+// A modal dialog, built on the <dialog> element. It traps the focus. When the dialog closes, the element that had the
+// focus before gets it back.
 import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
 
 /** @param {{title: string, onClose: () => void, children?: Ui.Children}} props */

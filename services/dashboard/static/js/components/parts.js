@@ -50,7 +50,8 @@ const COUNTED = { dataset: "document", rl: "transition", "rl-training": "transit
 const WAITING_FOR_DISK = "waiting_for_disk";
 
 /**
- * Returns the phase of a trainer as text. While the trainer waits for disk space, `disk` contains how much is missing.
+ * Returns the phase of a trainer as text. While the trainer waits for disk space, `disk` contains the free and the
+ * needed space.
  *
  * @param {Api.LiveProgress} progress
  */
@@ -72,7 +73,7 @@ export const beganOrEndedWaiting = (before, after) =>
 
 /**
  * Shows a progress bar and the step; before the first step, only the phase. `type` is the type of the job or
- * experiment, and `ended` is the status of the job: once the job has ended, the bar is not shown.
+ * experiment. `ended` is the status of the job; if this status means that the job has ended, the bar is not shown.
  *
  * @param {{progress: Api.LiveProgress | null, type: string, quiet?: boolean, ended?: string}} props
  */

@@ -88,7 +88,7 @@ export class Problem extends Error {
 }
 
 /**
- * Returns true if the same request may succeed later: the server did not answer, or a part of it is unavailable.
+ * Returns true if the same request may succeed later: the server did not answer, or is not fully available.
  *
  * @param {Ui.Failure | null | undefined} error
  */

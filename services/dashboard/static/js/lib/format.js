@@ -1,4 +1,4 @@
-// Formats numbers, times and sizes for users. For null, the functions return an en dash.
+// Formats numbers, times and sizes for users. For null, most functions return an en dash.
 const NONE = "–";
 const grouped = new Intl.NumberFormat("en-GB");
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
@@ -60,7 +60,7 @@ const trim = (value) => String(Number(value.toPrecision(4)));
 export const percent = (share) => (none(share) ? NONE : `${Math.floor(share * 100 + 1e-9)} %`);
 
 /**
- * Formats a whole number with all digits.
+ * Formats a whole number with all digits, and any other number like `number`.
  *
  * @param {number} value
  */

@@ -4,7 +4,7 @@ import { readEvents } from "./stream-connection.js";
 
 /**
  * Posts `body` with `stream: true`, calls `on[name](data)` for each event, and returns the data of the event `done`.
- * Throws a Problem.
+ * Throws a Problem if the request fails, or if the stream ends without a complete result.
  *
  * @template {string} const P
  * @param {P & Api.Known<P, "post">} path

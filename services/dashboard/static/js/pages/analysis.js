@@ -118,7 +118,7 @@ function bodyOf(form) {
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 /**
  * Names of the fields in a request for an analysis, and their names in a job (`config.…`). An error of the API contains
- * the first or the second name, depending on what was sent.
+ * the name in a job if the analysis was submitted as a job, otherwise the name in a request.
  */
 const FIELDS = [
   "kind",

@@ -43,7 +43,7 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
       <p>
         ${
           deletedAt
-            ? html`Metrics and log were deleted because of their age <${Time} at=${deletedAt} />.`
+            ? html`Metrics and log were deleted <${Time} at=${deletedAt} />, because they were too old.`
             : ended
               ? "The job ended before its first step."
               : "Metrics appear here after the first step."

@@ -1,5 +1,5 @@
-// The page with the running jobs, the waiting jobs and their predicted starts, the workers, and the limits of each job
-// type.
+// The page with the running jobs, the waiting jobs and their predicted starts, the workers, and the concurrency limit
+// of each job type.
 import { html, useEffect } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { follow } from "../lib/sse.js";

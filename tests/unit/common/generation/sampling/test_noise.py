@@ -30,4 +30,4 @@ def test_neighbouring_seeds_and_steps_are_spread_evenly_and_unrelated() -> None:
     related.append(((numbers[0] - 0.5) * (numbers[1] - 0.5)).mean())
     assert (
         max(abs(float(value)) for value in related) < 0.003
-    )  # Products of equal numbers have the mean 1/12. For independent numbers it is 0 ± 0.0004 (standard deviation).
+    )  # The products have the mean 1/12 for equal numbers, and 0 ± 0.0004 (standard deviation) for independent ones.
