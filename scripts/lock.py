@@ -1,4 +1,4 @@
-"""Write `requirements/*.txt`, the packages that the images install, by exact version and hash.
+"""Write `requirements/*.txt`, the lists of the packages that the images install, with exact versions and hashes.
 
 `make lock` runs this script. The versions come from `constraints.txt`; change them there first.
 `requirements/torch.txt` lacks torch and its CUDA packages, because their hashes depend on the package index from which

@@ -258,7 +258,7 @@ def _without_long_sequences(lengths: list[int]) -> list[int]:
 
 
 def max_top_k(settings: GenerationSettings) -> int:
-    """Return the largest top-k that these settings allow; 1 without a top-k."""
+    """Return the largest top-k that these settings allow, or 1 if they contain no top-k."""
     if settings.gating_mode is GatingMode.NONE:
         return settings.plain_parameters.top_k or 1
     return max(round(settings.modulation_map.top_k.high), 1)
@@ -276,7 +276,11 @@ def candidate_filter(settings: GenerationSettings) -> CandidateFilter:
 
 
 def parameter_columns(settings: GenerationSettings, vocab_size: int) -> list[float]:
-    """Return the row of a slot in the parameter table: four lows, four spans, modulation, episode length."""
+    """Return the row of a slot in the parameter table.
+
+    Its columns are the values of the four decoding parameters at modulation 0, the increase of each from modulation 0
+    to 1, the modulation, and the episode length.
+    """
     episode = float(settings.episode_length or settings.max_tokens)
     if settings.gating_mode is GatingMode.NONE:
         plain = settings.plain_parameters

@@ -60,7 +60,7 @@ def what_next(job: Job, now: datetime, settings: Settings, *, shortage: str = ""
 
 def _pending(job: Job, now: datetime) -> str:
     if job.desired_state == DesiredState.PAUSE:
-        return "A pause was requested; the next attempt pauses as soon as it has a checkpoint. Resume withdraws it."
+        return "A pause was requested: the next attempt pauses once it has a checkpoint. Resume withdraws the request."
     job_is = "The job is"
     if job.infra_restarts:
         job_is = f"After {_lost_attempts(job.infra_restarts)} without a new checkpoint, the job is"

@@ -1,10 +1,10 @@
 """Encodes the events of generations for Redis, with one stream per api process and one entry per step of an engine.
 
 With a stream per request, the engine would need one command per token, and the api one connection per client. Instead,
-the id of a request, `<reader>.<number>`, names the api process that reads its events (the reader) and so its stream
-(`keys.generate_stream`). An engine sends all events for the requests of one reader in one entry with three fields:
-`engine` is the name of the engine, `number` counts the entries of this engine for this reader from 1, and `events`
-holds lines of `<request id> <event> <JSON>`. `tidal_client.wire.generation_event` defines the events.
+the id of a request, `<reader>.<number>`, names the api process that reads its events (the reader), and thus the
+reader's stream (`keys.generate_stream`). An engine sends all events for the requests of one reader in one entry with
+three fields: `engine` is the name of the engine, `number` counts the entries of this engine for this reader from 1, and
+`events` holds lines of `<request id> <event> <JSON>`. `tidal_client.wire.generation_event` defines the events.
 
 Redis can lose entries (it was emptied, or crashed before they reached the disk), and an engine that received no answer
 sends an entry again. The numbers show the reader which entries are missing or repeated. Once a second the engine adds a

@@ -103,8 +103,8 @@ class Decoder:
             self.config.reward,
         )
         self.history.append(sampled.token)
-        # Sequences restart at different times, so the host knows only an upper bound of their lengths: the longest
-        # episode.
+        # Sequences restart at different times, so the host knows only an upper bound of their lengths, which never
+        # exceeds the longest prompt and episode together.
         self.cache.bounds = [min(bound, self.capacity - 1) for bound in self.cache.bounds]
         gate_input = action.reshape(-1, 1) if self.model.gates_trained else None
         logits, hidden = self.model.decode_one_token(sampled.token, self.cache, gate_input)

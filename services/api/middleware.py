@@ -44,8 +44,8 @@ MAX_HELD_BYTES = 64 * MIB
 """Maximum size of all current request bodies together, not counting the first 32 KiB of each. A body stays in memory
 until its request ends."""
 SMALL_BYTES = 32 * 1024
-"""A body of at most this size is always accepted. Therefore clients with large bodies cannot block requests for jobs
-and generations."""
+"""A body of at most this size is always accepted. Therefore clients with large bodies cannot block clients with small
+ones, such as most requests for jobs and generations."""
 _TOO_MANY_BODIES = "the api holds too many large request bodies in memory; try again later"
 
 

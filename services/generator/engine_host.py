@@ -52,8 +52,8 @@ ENGINE_ENVIRONMENT = {
     # the 150 operations per token. For one sequence, this reduces the time per token from 5.0 to 3.6 ms. Spinning for
     # longer would take CPU time from other processes.
     "GOMP_SPINCOUNT": "10000",
-    # oneDNN compiles a separate kernel for each combination of prompt length and batch size. Prompts alone would fill
-    # the default cache of 1,024 kernels.
+    # oneDNN compiles a separate kernel for each combination of prompt length and batch size. Prompts of different
+    # lengths alone would fill the default cache of 1,024 kernels.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8192",
 }
 """Additional environment variables for the child.

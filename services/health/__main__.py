@@ -64,8 +64,8 @@ def _run(engine: Engine, settings: Settings, stop: threading.Event) -> None:
     thread = threading.Thread(target=relay.run, name="outbox-relay", daemon=True)
     thread.start()
     retention = RetentionLoop(engine, settings, stop)
-    # The process does not wait for the end of this thread, because the next start deletes the files that were not
-    # deleted.
+    # The process does not wait for the end of this thread, because the next health process deletes the files that
+    # remain.
     threading.Thread(target=retention.run, name="retention", daemon=True).start()
     log.info(
         "the health process has started",

@@ -1,8 +1,8 @@
 """The retention loop: deletes expired and leftover files once an hour, or earlier when a disk is nearly full.
 
-Old logs and metrics are deleted only if TIDAL_RETENTION_DAYS is set (`delete_expired_archives`). Files that killed
-processes left behind (unfinished deletions, uploads, token caches and checkpoints) are always deleted. While the free
-space of a disk is less than twice its reserve, rounds begin early; an early round deletes only files that the next
+Old logs and metrics are deleted only if TIDAL_RETENTION_DAYS is set (`delete_expired_archives`). Leftovers of
+killed processes (unfinished deletions, uploads, token caches and checkpoints) are deleted in either case. While the
+free space of a disk is less than twice its reserve, rounds begin early; an early round deletes only files that the next
 hourly round would delete as well. The loop has its own thread, because deleting may be slow and must not delay the
 reaper. If the database or a disk is not available, the round is skipped.
 """

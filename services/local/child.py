@@ -29,7 +29,7 @@ HEALTHY_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """The command, environment and limits of a child. `module_arguments` are arguments of Python."""
+    """The command, environment and limits of a child. `module_arguments` are passed to the Python interpreter."""
 
     name: str
     module_arguments: tuple[str, ...]

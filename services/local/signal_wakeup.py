@@ -14,9 +14,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class SignalWakeup:
-    """A context in which stop signals and the end of a child interrupt `wait`. Leaving it restores the signal handlers.
+    """A context in which stop signals and the end of a child interrupt `wait`.
 
-    `wait` calls `on_stop` once for each stop signal. The signal handlers themselves do not call `on_stop`.
+    Leaving the context restores the earlier signal handlers. `wait` calls `on_stop` once for each stop signal. The
+    signal handlers themselves do not call `on_stop`.
     """
 
     def __init__(self, on_stop: Callable[[], None]) -> None:

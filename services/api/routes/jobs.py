@@ -75,7 +75,7 @@ def list_jobs(
     limit: Limit = 50,
     cursor: Cursor = None,
     status: Annotated[
-        list[JobStatus] | None, Query(description="Status of the jobs; repeat the parameter for several.")
+        list[JobStatus] | None, Query(description="Status of the jobs; repeat the parameter for several statuses.")
     ] = None,
     kind: Annotated[JobType | None, Query(alias="type")] = None,
     tag: Annotated[str | None, Query(max_length=MAX_TAG)] = None,

@@ -56,7 +56,7 @@ def _places_of_half_surrogates(given: Any, place: Place = ()) -> Iterator[Place]
             yield place
     elif isinstance(given, dict):
         for key, value in given.items():
-            # Write such a key with an escape, because the error that names it must be valid Unicode.
+            # Escape half of a surrogate pair in a key, because the error that names the key must be valid Unicode.
             written = str(key).encode("utf-8", "backslashreplace").decode()
             if written != key and isinstance(key, str):
                 yield (*place, written)

@@ -114,7 +114,7 @@ def test_a_request_shows_its_deadline(fields: dict[str, Any], expected: str) -> 
         ),
         (
             {"desired_state": "pause"},
-            "A pause was requested; the next attempt pauses as soon as it has a checkpoint. Resume withdraws it.",
+            "A pause was requested: the next attempt pauses once it has a checkpoint. Resume withdraws the request.",
         ),
     ],
 )

@@ -1,5 +1,5 @@
-// The sign-in dialog. Without a token, users can read the dashboard but change nothing. If the server requires a token
-// for reading, the dashboard shows no data without one.
+// The sign-in dialog. Users without a token can change nothing. They can read the dashboard unless the server requires
+// a token for reading.
 import { html, useState } from "../lib/html.js";
 import { useStore } from "../lib/store.js";
 import { signIn, signOut } from "../lib/api.js";

@@ -10,7 +10,7 @@ const SILENCE_MS = 45_000;
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
 const SETTLE_MS = 20;
-const ABSENT_MS = 150_000; // longer than two pauses between pings of a hidden window, which can send one ping a minute
+const ABSENT_MS = 150_000; // longer than two pauses between pings of a hidden window, which sends one ping a minute
 
 /**
  * Yields each event of a response as {id, event, data}. For a comment, `event` is "comment".
