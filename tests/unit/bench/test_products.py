@@ -15,7 +15,7 @@ SHAPE = ModelConfig(vocab_size=131, d_model=16, num_layers=2, num_heads=2, ffn_d
 
 def test_products_are_those_of_a_training_step() -> None:
     torch.set_num_threads(1)
-    model = TransformerLM(SHAPE)
+    model = TransformerLM(SHAPE).eval()
     ids = torch.randint(0, SHAPE.vocab_size, (3, SHAPE.context_length))
     with FlopCounterMode(display=False) as counter:
         cross_entropy(model(ids).flatten(0, 1), ids.flatten()).backward()  # type: ignore[no-untyped-call]
