@@ -37,6 +37,8 @@ encodes eight million characters in a second."""
 KNOWN_WORDS_BYTES = min(512, 64 * (os.cpu_count() or 1)) << 20
 """Growth of this process after which gigatoken is loaded again. It remembers words per core, and version 0.10 has no
 limit for that: 1 MB of text without repetitions takes 6.5 MB."""
+RENEWAL_CHARACTERS = 1 << 25
+"""Smallest number of characters between two loads, so that growth for other reasons cannot make every batch wait."""
 _ASCII = bytes(range(128))
 
 
@@ -54,6 +56,7 @@ class BatchEncoder:
         self._fast: BPETokenizer | None = None
         self._process = psutil.Process()
         self._memory_at_load = 0
+        self._since_load = 0
 
     def encode(self, texts: list[str]) -> list[Ids]:
         """Return the ids of each document, without an end-of-text token. The arrays may share their memory.
@@ -77,15 +80,17 @@ class BatchEncoder:
         import awkward
 
         ragged = self._gigatoken().encode_batch(texts, parallel=self._parallel)
+        self._since_load += sum(map(len, texts))
         ids = awkward.to_numpy(awkward.flatten(ragged))
         ends = np.cumsum(awkward.to_numpy(awkward.num(ragged)))
         return [ids[start:end] for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
 
     def _gigatoken(self) -> BPETokenizer:
-        if self._fast is None or self._memory() - self._memory_at_load > KNOWN_WORDS_BYTES:
+        if self._since_load >= RENEWAL_CHARACTERS and self._memory() - self._memory_at_load > KNOWN_WORDS_BYTES:
             self._fast = None  # frees the memory of known words before the new tokeniser needs some
+        if self._fast is None:
             self._fast = _load_gigatoken()
-            self._memory_at_load = self._memory()
+            self._memory_at_load, self._since_load = self._memory(), 0
         return self._fast
 
     def _memory(self) -> int:

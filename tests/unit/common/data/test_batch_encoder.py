@@ -137,6 +137,7 @@ def test_emptying_the_memory_of_words_changes_nothing(monkeypatch: pytest.Monkey
     load = batch_encoder._load_gigatoken
     monkeypatch.setattr(batch_encoder, "_load_gigatoken", lambda: (loads.append(1), load())[1])
     monkeypatch.setattr(batch_encoder, "KNOWN_WORDS_BYTES", -(1 << 40))
+    monkeypatch.setattr(batch_encoder, "RENEWAL_CHARACTERS", 1)
     encoder = BatchEncoder(small_characters=0)
     for _ in range(3):
         require_same(encoder, ["One day, a cat sat.", "\u088f", "The end."])
