@@ -10,7 +10,7 @@ import pytest
 
 # Three test processes and their trainers share two cores. With more threads, they would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Workers that tests start must not measure the speed of the machine, which would slow the other tests down.
+# Workers that tests start must not measure the speed of the machine, because that would slow the other tests down.
 os.environ.setdefault("TIDAL_CALIBRATE", "false")
 
 

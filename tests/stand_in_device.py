@@ -5,7 +5,7 @@
         …
     assert device.waits == Counter({"common/training/pretrain.py:_take_step": 4})
 
-Python code sees tensors on "cuda:0" and takes its paths for CUDA. Their values are in ordinary CPU tensors, so results
+Python code sees tensors on "cuda:0" and takes its paths for CUDA. Ordinary CPU tensors hold the values, so the results
 can be compared with those of the CPU. An operation raises `MixedDevices` where CUDA would refuse tensors of different
 devices. Every operation for which the host would wait for a GPU is counted in `waits`, under the file and function of
 this project that called it:
@@ -90,7 +90,7 @@ class OnDevice(torch.Tensor):
         return torch.tensor(data, dtype=dtype or self.dtype, device=DEVICE)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """For a tensor on CUDA, torch makes a number a CPU tensor first; C++ code for "meta" does not."""
+        """Convert an assigned number to a CPU tensor first: torch does so for CUDA, but not for "meta"."""
         if isinstance(value, bool | int | float) and any(
             isinstance(part, torch.Tensor | list) for part in (index if isinstance(index, tuple) else (index,))
         ):
@@ -128,6 +128,9 @@ class StandInDevice(TorchDispatchMode):
             "is_current_stream_capturing": lambda: False,
             "current_stream": lambda *_: None,
             "set_stream": lambda _: None,
+            "reset_peak_memory_stats": lambda *_: None,
+            "max_memory_allocated": lambda *_: 0,
+            "memory_allocated": lambda *_: 0,
             "Event": _Event,
         }
         self._patches = [mock.patch.object(torch.cuda, name, value) for name, value in cuda.items()]
@@ -213,7 +216,7 @@ class StandInDevice(TorchDispatchMode):
             self._wait(f"{name} by a CPU tensor")
         number = bool(rest) and not isinstance(rest[0], OnDevice)
         if any(index.dtype is torch.bool for index in indices):
-            if not number:  # a number assigned by a mask is `masked_fill_`, which does not wait
+            if not number:  # to assign a number by a mask, torch uses `masked_fill_`, which does not wait
                 self._wait(f"{name} by booleans")
         elif number:
             self._wait(f"{name} of a number")

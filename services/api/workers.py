@@ -49,7 +49,7 @@ class WorkerBeat:
     machine: str = ""
     """The kind of machine as JSON (`common.prediction.machine`)."""
     calibration: str = ""
-    """The calibration of the machine as JSON; empty until it is measured."""
+    """The calibration of the machine as JSON; empty until the machine is calibrated."""
     memory_limit: str = ""
     """Memory in bytes that programs may use on the machine."""
     job: str | None = None
@@ -80,7 +80,7 @@ class WorkerCache:
         return None if beats is None else sum(beat.state != "leaving" for beat in beats)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to Redis."""
         self._client.close()
 
     def _refresh(self) -> None:

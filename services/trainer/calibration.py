@@ -1,6 +1,6 @@
 """Calibrates this machine: `python -m services.trainer --calibrate DATA_DIR` measures it and stores the result.
 
-A worker starts it while it is idle; `tidal train lm` starts it before the first training on a machine. It runs in a
+An idle worker starts the calibration; `tidal train lm` starts it before the first training on a machine. It runs in a
 process of its own, because it measures the memory of a process, and because its random numbers must not change those of
 a training.
 """
@@ -20,12 +20,15 @@ from common.prediction.machine import this_machine
 log = get_logger(__name__)
 
 LIMIT_SECONDS = 120.0
-"""Time in seconds after which an unfinished calibration is ended. On an idle machine it takes about 15 s with the start
-of torch."""
+"""Time in seconds after which an unfinished calibration is ended. On an idle machine, a calibration takes about 15 s,
+including the start of torch."""
 
 
 def run_calibration(arguments: list[str]) -> int:
-    """Measure this machine and store the result in the data folder `arguments` names. Return the exit status."""
+    """Measure this machine and store the result in a data folder, the only one of the `arguments`.
+
+    Return the exit status.
+    """
     if len(arguments) != 1:
         sys.stderr.write("python -m services.trainer --calibrate needs one argument: the data folder\n")
         return 2
@@ -44,9 +47,9 @@ def run_calibration(arguments: list[str]) -> int:
 
 
 def calibrated(data_dir: Path) -> Calibration | None:
-    """Return the calibration of this machine; measure it in a child process first if there is none.
+    """Return the calibration of this machine. If there is none yet, calibrate the machine in a child process first.
 
-    Return None if the measurement fails.
+    Return None if that fails.
     """
     machine = this_machine()
     found = read_calibration(data_dir, machine)

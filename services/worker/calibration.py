@@ -32,7 +32,7 @@ LOW_PRIORITY = 10
 
 
 class Calibrator:
-    """Measures the machine in a thread of its own, unless there is a calibration already."""
+    """Starts and watches the measurement in a thread of its own, unless there is a calibration already."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._machine = settings, this_machine()
@@ -95,7 +95,10 @@ class Calibrator:
                 log.warning("the calibration of the machine failed", log=errors.decode(errors="replace")[-500:])
 
     def _start_when_idle(self) -> bool:
-        """Start the measurement as soon as the worker has been idle for IDLE_SECONDS. Return False at the end."""
+        """Start the measurement as soon as the worker has been idle for IDLE_SECONDS.
+
+        Return False if the measurement cannot be started, or if the worker ends before.
+        """
         with self._changed:
             while not self._closed:
                 if self._jobs:

@@ -69,7 +69,10 @@ def message(data: bytes) -> dict[int, list[Any]]:
 
 
 def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return {tag: [(step, value)]} as TensorBoard shows it: a session start hides earlier points from its step on."""
+    """Return {tag: [(step, value)]} as TensorBoard shows it.
+
+    The start of a session hides the points that were written before it and whose step is not below that of the start.
+    """
     series: dict[str, list[tuple[int, float]]] = {}
     for path in sorted(folder.glob("events.out.tfevents.*")):
         events = [message(record) for record in records(path.read_bytes())]

@@ -22,7 +22,7 @@ class ExperimentReply(Reply):
     """The experiment from whose checkpoint this experiment started."""
     source_checkpoint: str | None = None
     status: KnownStatus | Literal["imported"]
-    """Status of the newest job of the experiment; imported if no job of this installation created it."""
+    """Status of the newest job of the experiment; `imported` if no job of this installation created it."""
     job_id: str | None = None
     progress: JobProgress | None = None
     created_at: UtcTime

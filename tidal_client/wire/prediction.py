@@ -19,9 +19,9 @@ class MachinePrediction(Reply):
     memory_bytes: int | None = None
     """Predicted peak: host memory of the trainer on a CPU, memory of the GPU on CUDA."""
     memory_limit_bytes: int | None = None
-    """Memory of the machine or of its GPU."""
+    """Memory of the machine, or of its GPU if the device is cuda."""
     fits: bool | None = None
-    """Whether the predicted peak fits into that memory."""
+    """Whether `memory_bytes` is within `memory_limit_bytes`."""
     duration_seconds: float | None = None
     """Predicted time from the start of the trainer to the end of the job, without waiting in the queue."""
     tokens_per_second: float | None = None
@@ -69,9 +69,9 @@ class TrainingMeasurement(Reply):
     tokens: int
     """Number of tokens in these updates."""
     seconds: float
-    """Time from the start of the trainer to its end, of that attempt."""
+    """Duration of the attempt that completed the job, from the start of its trainer to the end."""
     training_seconds: float
-    """The part of it that the steps took, without validations and checkpoints that training waited for."""
+    """The part of `seconds` that the steps took, without validations and without waiting for checkpoints."""
     tokens_per_second: float | None = None
     """`tokens` divided by `training_seconds`; null if the attempt took no steps."""
     memory_bytes: int

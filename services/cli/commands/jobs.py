@@ -91,8 +91,8 @@ def submit(
 ) -> None:
     """Submit a job.
 
-    The configuration is that of a language model for lm-training, that of a controller for rl-training and ablation,
-    and the section `evaluation` for evaluation. Example: tidal jobs submit lm-training --data builtin:stories -s
+    The configuration describes a language model for lm-training, and a controller for rl-training and ablation. For
+    evaluation, it has the keys of the section `evaluation`. Example: tidal jobs submit lm-training --data builtin:stories -s
     training.max_steps=200 --watch
     """
     # If the file exists on this machine, its contents are sent. Otherwise the name is sent, and the server opens the
@@ -303,7 +303,7 @@ def _find(client: Client, job_id: str) -> Job:
 
 
 def _print_prediction(prediction: TrainingPrediction | None) -> None:
-    """Print to stderr what the training needs; results on stdout stay as they are."""
+    """Print what the training needs, to stderr, so that stdout is the same with and without a prediction."""
     if prediction is None:
         return
     warnings = {text for machine in prediction.machines for text in machine.warnings}

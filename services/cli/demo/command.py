@@ -162,7 +162,7 @@ def _cancel_old_demo_jobs(client: Client) -> None:
 
 
 def _pretrain(client: Client, instance: LocalInstance, corpus: DemoCorpus, values: dict[str, Any]) -> Job:
-    """Pretrain the model and return the job. If this fails, try again with `corpus.replacement`, if there is one."""
+    """Pretrain the model and return the job. If the training fails, try again with `corpus.replacement`, if any."""
     _title(2, "Pretraining a language model", "lm-training")
     while True:
         out.print(f"      corpus: {corpus.description}", soft_wrap=True)
@@ -248,7 +248,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()  # the supervisor's services end with it, but PostgreSQL and Valkey do not
+        process.kill()  # this also ends the supervisor's services, but not PostgreSQL and Valkey
         process.wait()
         subprocess.run([sys.executable, "-m", "services.local", "down"], env=stack_environment())
 

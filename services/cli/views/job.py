@@ -55,9 +55,9 @@ class JobView:
 
     @property
     def seconds_left(self) -> float | None:
-        """Return the smaller of the trainer's estimate and the time until the time limit.
+        """Return the remaining seconds: the smaller of the trainer's estimate and the time until the time limit.
 
-        None if neither is known, if the smaller one has already passed, or if the job is not running.
+        None if neither is known, if no seconds remain, or if the job is not running.
         """
         limit = self._time_limit()
         by_time = limit - (self.clock() - self._first_step_at) if limit and self._first_step_at is not None else None

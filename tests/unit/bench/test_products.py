@@ -22,7 +22,8 @@ def test_products_are_those_of_a_training_step() -> None:
     counts = counter.get_flop_counts()["Global"]
     counted = sum(count for operation, count in counts.items() if "mm" in str(operation))
     products = sum(2 * n * k * m for n, k, m in product_shapes(SHAPE, ids.numel()))
-    # Every product has two in the backward pass, also the first, because its input is an embedding with a gradient.
+    # Each matrix product of the forward pass needs two in the backward pass. This includes the first one, because its
+    # input is an embedding with a gradient.
     assert products == counted
     attention = 6 * SHAPE.num_layers * SHAPE.context_length * SHAPE.d_model
     assert operations_per_token(SHAPE) * ids.numel() == products + attention * ids.numel()

@@ -36,7 +36,7 @@ WHITE_SPACE |= {"\u2028", "\u2029", "\u202f", "\u205f", "\u3000"}
 VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 HIDDEN = [value for value in range(256) if value not in VISIBLE]
 WRITTEN = [chr(value if value in VISIBLE else 256 + HIDDEN.index(value)) for value in range(256)]
-"""The characters that stand for bytes in OpenAI's vocabulary files: invisible ones are moved to U+0100 and above."""
+"""The characters that stand for bytes in OpenAI's vocabulary files; for invisible bytes, characters from U+0100."""
 
 characters = st.characters(exclude_categories=["Cs"])
 texts = st.one_of(
@@ -79,9 +79,9 @@ def test_both_libraries_and_python_agree_about_the_class_of_every_plain_characte
 
 
 def class_of(character: str) -> str:
-    """Return the class that GPT-2's pattern distinguishes, by Python's own tables."""
+    """Return the class of a character in GPT-2's pattern, according to Python's own tables."""
     if character == " ":
-        return "space"  # may stand before a letter, a number or another character, in one word with it
+        return "space"  # belongs to the word of a letter, number or other character that follows it
     if character in WHITE_SPACE:
         return "white"
     return {"L": "letter", "N": "number"}.get(unicodedata.category(character)[0], "other")
@@ -90,8 +90,9 @@ def class_of(character: str) -> str:
 def probes() -> tuple[tiktoken.Encoding, Any]:
     """Return tokenisers of both libraries with GPT-2's pattern that reveal how text is split into words.
 
-    Their merges join every byte with a following a, 1 or !, if both are in one word; that saves one id. With GPT-2's
-    own merges, most wrong splits do not change any id, because few of its tokens have characters of two classes.
+    Their merges join every byte with a following "a", "1" or "!" to one id, if both are in one word. So the number of
+    ids shows a wrong split. With GPT-2's own merges, most wrong splits do not change any id, because few of its tokens
+    have characters of two classes.
     """
     merges = [(bytes([first]), second) for first in range(256) for second in (b"a", b"1", b"!")]
     tokens = [*(bytes([value]) for value in range(256)), *(first + second for first, second in merges)]
@@ -110,7 +111,8 @@ def written(token: bytes) -> str:
 
 def test_characters_that_this_python_does_not_know_get_the_ids_of_tiktoken(encoder: BatchEncoder) -> None:
     unknown = [chr(code) for code in range(0x378, 0x1FB00) if not 0xD800 <= code < 0xE000 and not is_plain(chr(code))]
-    # In a sign's word, the apostrophe belongs to it; after a letter or a number, it begins the contraction.
+    # If the character is a sign, the second apostrophe belongs to its word; after a letter or a number, the apostrophe
+    # begins the contraction 's.
     require_same(encoder, [f"'{one}'s" for one in unknown[::5]])
 
 
@@ -124,7 +126,7 @@ def test_a_batch_for_several_cores_keeps_the_order(encoder: BatchEncoder) -> Non
     documents = [
         f"Document {number} has {'very ' * (number % 9)}few words, {number * 7919}." for number in range(60_000)
     ]
-    assert sum(map(len, documents)) > 3 << 20  # gigatoken divides it among threads
+    assert sum(map(len, documents)) > 3 << 20  # so much text that gigatoken divides it among threads
     found = encoder.encode(documents)
     assert found[0].dtype == np.uint32
     assert [array.tolist() for array in found[::13]] == load_tokenizer().encode_ordinary_batch(documents[::13])

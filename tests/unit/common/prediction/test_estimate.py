@@ -88,8 +88,8 @@ def test_each_phase_is_predicted() -> None:
     phases = phase_seconds(given, plan, measured, text_bytes=2_000_000, tokens_per_second=None)
     P = parameters(given.model)
     steps = 10 * micro_batch_seconds(given.model, 10, 40, measured) + 10 * P * 1e-9
-    # 1,100 tokens are 100 chunks: all of them before the first step, because that is less than 16 batches, and again at
-    # the end.
+    # 1,100 tokens are 100 chunks, fewer than 16 batches. So the validation before the first step covers all of them, as
+    # does the one at the end.
     validation = validation_seconds(given.model, 10, 2000, measured)
     weights = 2 * (4 * 64 * 64 + 2 * 64 * 256) + 64 * 1000
     assert phases == pytest.approx(
@@ -135,7 +135,7 @@ def test_earlier_runs_of_the_same_shape_replace_the_calibration() -> None:
     ]
     found = on(Candidate(CPU_MACHINE, calibration(), 8_000_000_000, runs), given)
     assert (found.tokens_per_second, found.memory_bytes) == (200.0, 900)
-    assert found.phases["training"] == pytest.approx(2.0)  # 400 tokens
+    assert found.phases["training"] == pytest.approx(2.0)  # 400 tokens at 200 tokens/s
     assert found.basis == "3 earlier runs of the same shape on this kind of machine"
     alone = on(Candidate(CPU_MACHINE, None, None, runs), given)
     assert alone.phases == {"training": 2.0, "other": 8.0}  # 12 s, of which the steps took 4 s

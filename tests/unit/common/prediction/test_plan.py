@@ -18,7 +18,8 @@ def plan(corpus: CorpusSize | None, first_step: int = 0, **sections: Any) -> Tra
 
 
 def test_two_epochs_of_ten_chunks_are_six_steps_of_which_two_are_small() -> None:
-    # 105 tokens are 10 chunks of 9 + 1: steps of 4, 4 and 2 sequences per epoch. 52 tokens are 5 validation chunks.
+    # 105 tokens are 10 chunks of 9 + 1 tokens: steps of 4, 4 and 2 sequences per epoch.
+    # 52 tokens are 5 validation chunks.
     found = plan(CorpusSize(105, 52))
     assert found == TrainingPlan(
         steps=6,

@@ -64,7 +64,8 @@ def test_no_token_of_a_rollout_waits_and_each_update_waits_once(distribution: st
         assert rollout is not None
         assert not device.waits
         assert device.operations.total() > 1000
-        policy.evaluate(rollout.observation[0], rollout.action[0])  # sends constants that are kept
+        # The first call copies constants to the device, where they stay.
+        policy.evaluate(rollout.observation[0], rollout.action[0])
         device.waits.clear()
         actual = update(policy, rollout)
         minibatches = -(-STEPS * environment.num_envs // 8)

@@ -1,4 +1,4 @@
-"""The measurement of what a training needs, and the calibration's count of saved tensors."""
+"""The measurement of what a training needs, and the size of saved tensors that a calibration measures."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_samples_follow_the_steps_and_leave_the_training_unchanged(
     results = json.loads((tmp_path / "sampled/evaluation_results/evaluation_results.json").read_text())
     assert found[-1]["samples"] == results["samples"]
     # The weights that the checkpoint of a step contains give the samples of this step.
-    checkpoint = next(c for c in CheckpointManager(tmp_path / "sampled/checkpoints").list() if c.step == 4)
+    checkpoint = next(c for c in CheckpointManager(tmp_path / "sampled/checkpoints", keep_last=9).list() if c.step == 4)
     assert found[1]["samples"] == generate_samples(load_model(checkpoint.path), config.evaluation)
 
 
@@ -59,7 +59,7 @@ def test_a_resumed_training_has_the_rows_of_an_uninterrupted_one(
     assert pretrain(config, tmp_path / "whole", recorder(), data_dir=data_dir) is Outcome.COMPLETED
     first = recorder(StopRequest.PAUSE, after=after)
     assert pretrain(config, tmp_path / "paused", first, data_dir=data_dir) is Outcome.PAUSED
-    # A crash may leave rows of later steps than the checkpoint, and half a row.
+    # A crash may leave rows of steps after the checkpoint, and an incomplete row.
     (tmp_path / "paused/evaluation_results").mkdir(exist_ok=True)
     with (tmp_path / "paused" / FILE).open("a") as file:
         file.write('{"step": 5, "samples": []}\n{"step": 6, "sam')

@@ -27,7 +27,7 @@ export function Experiment({ id }) {
   /** @type {Api.ExperimentPath} */
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const state = useLoad((signal) => get(path, signal), [id]);
-  const early = useMemo(() => readPoints(path), [id]); // starts at once, without waiting for the experiment
+  const early = useMemo(() => readPoints(path), [id]); // requests the points without waiting for the experiment
   return html`<${Loaded} state=${state} rows=${6}
     >${(found) => html`<${View} found=${found} path=${path} state=${state} early=${early} />`}<//
   >`;

@@ -2,7 +2,7 @@
 
 A replay runs every recorded operation again with the tensors that it had, and writes the results into the tensors of
 the recording. As on a GPU, a number that Python computed during the recording stays the same in every replay, and the
-recording itself leaves no effect on tensors that exist before it.
+recording itself leaves the tensors that existed before it unchanged.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def test_texts_are_right_when_few_graphs_are_kept(
 
 
 def test_a_number_of_the_host_inside_a_captured_step_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that uses the number of its launch repeats the number of its capture in every replay."""
+    """The step adds a number that Python counts per launch. Replays repeat the captured number, so results differ."""
     install(monkeypatch)
     monkeypatch.setattr(cuda_graph, "WARM_UPS", 0)
     model = DecodingModel(tiny_model())
