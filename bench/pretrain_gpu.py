@@ -9,7 +9,7 @@ parameters (its head is not tied to its embedding), dropout and batches, in bflo
 clipping and the fused AdamW. Both alternate in one process; medians are printed. The micro-batch is 64 sequences, then
 256, or 128 if 256 does not fit into the memory of the GPU (`--quick`: only 64).
 
-The time of Tidal includes its whole loop: reading batches, copies, hooks, metrics, marks of the state. The share of the
+The time of Tidal includes its whole loop: reading batches, hooks, metrics, all copies. The share of the
 matrix-product rate counts 6 operations per token and weight of a matrix, and causal attention; the rate is measured at
 8192 × 8192 and at the shapes of the model. The memory is the peak of the tensors of one side. The benchmark ends within
 `--seconds`: a part that would take longer than the time left is skipped with a message.
@@ -46,9 +46,9 @@ SECONDS = 450.0
 ACCUMULATED = 8
 """Micro-batches per update, on both sides."""
 FIRST_COMPILE_SECONDS = 100.0
-"""Time that a model needs before its first measured round, as long as no compile has been measured."""
+"""Assumed time from the start of a model to its first measured round, used until such a time has been measured."""
 GOAL = 1.2
-"""Tokens per second of Tidal / tokens per second of the reference."""
+"""Smallest allowed ratio of Tidal's tokens per second to those of the reference."""
 MEMORY_GOAL = 1.0
 PEER = "transformers GPT-2"
 
@@ -122,10 +122,10 @@ class Comparison(NullHooks):
         self.tokens = self.updates * ACCUMULATED * size * model.context_length
         """Tokens of a round."""
         self.ours: list[float] = []
-        """Tokens per second of each measured round."""
+        """Tokens per second of Tidal in each measured round."""
         self.peers: list[float] = []
         self.memory: list[int] = []
-        """Peak bytes of ours, then of the reference."""
+        """Peak memory of Tidal in bytes, then that of the reference."""
         self.compile_seconds: list[float] = []
         self.peer: Peer | None = None
         self.request: StopRequest | None = None
@@ -165,7 +165,7 @@ class Comparison(NullHooks):
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """End a round of the training, and run a round of the reference."""
         if names.LOSS not in values:
-            self.started_at = time.monotonic()  # the validation before the first step
+            self.started_at = time.monotonic()  # after the validation that precedes the first step
             return
         synchronize(self.device)
         elapsed = time.monotonic() - self.started_at
@@ -186,7 +186,7 @@ class Comparison(NullHooks):
         self.started_at = time.monotonic()
 
     def rows(self, peak: float) -> list[Row]:
-        """Return the rows of this micro-batch, given the operations per second of the square product."""
+        """Return the rows of this micro-batch, given the operations per second of the square matrix product."""
         label = f"pretraining, micro-batch {self.size} × {self.model.context_length}"
         if not self.ours:
             return []
@@ -197,7 +197,8 @@ class Comparison(NullHooks):
             rows.append(Row(label, "tokens/s", ours, peer, PEER, GOAL, "at least"))
         achieved = ours * operations_per_token(self.model) / 1e12
         shapes = product_rate(self.device, product_shapes(self.model, self.size * self.model.context_length)) / 1e12
-        for reference, name in ((peak / 1e12, "largest product"), (shapes, "products of the model's shapes")):
+        limits = ((peak / 1e12, "square matrix product"), (shapes, "matrix products of the model's shapes"))
+        for reference, name in limits:
             rows.append(Row(f"{label}, operations", "TFLOP/s", achieved, reference, name, 0.0, "at least"))
         if len(self.memory) == 2 and min(self.memory) > 0:
             mine, other = (each / 2**20 for each in self.memory)

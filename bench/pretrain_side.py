@@ -117,10 +117,10 @@ class Trainer:
 
 
 def product_seconds() -> float:
-    """Return the time of the matrix products of one step, each in its own shape with the best of three repetitions.
+    """Return the time of the matrix products of one step, each in its own shape with the best of four repetitions.
 
     These are the products of the projections, the feed-forward networks and the head in the forward pass, and the two
-    gradients of each. The head is computed in parts of 512 positions, in which it is faster than whole.
+    gradients of each. The head is computed for 512 positions at a time, because this is faster.
     """
     shapes = [
         (WIDTH, 3 * WIDTH, LAYERS),

@@ -1,4 +1,4 @@
-"""The matrix products of a training step: their shapes, their operations, and the rate at which a device does them."""
+"""The matrix products of a training step: their shapes, the number of operations, and the speed of a device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common.config import ModelConfig
 
 
 def product_shapes(model: ModelConfig, tokens: int) -> list[tuple[int, int, int]]:
-    """Return (rows, inner width, columns) of the products of the forward and the backward pass of one micro-batch."""
+    """Return (rows, inner width, columns) of each matrix product of one micro-batch, forward and backward."""
     D, F, V = model.d_model, model.ffn_dim, model.vocab_size
     layer = [(tokens, D, D)] * 4 + [(tokens, D, F), (tokens, F, D)]
     forward = layer * model.num_layers + [(tokens, D, V)]
@@ -27,13 +27,13 @@ def operations_per_token(model: ModelConfig) -> float:
 
 
 def product_rate(device: torch.device, shapes: list[tuple[int, int, int]]) -> float:
-    """Return the operations per second of bfloat16 products of these shapes; each distinct shape is timed once."""
+    """Return the operations per second of bfloat16 matrix products of these shapes, each distinct shape timed once."""
     times = {shape: product_seconds(device, *shape) for shape in set(shapes)}
     return sum(2.0 * n * k * m for n, k, m in shapes) / sum(times[shape] for shape in shapes)
 
 
 def product_seconds(device: torch.device, n: int, k: int, m: int) -> float:
-    """Return the median seconds of a product of (n, k) and (k, m), of five measurements of several products."""
+    """Return the seconds of one matrix product (n, k) × (k, m): the median of five measurements."""
     left = torch.randn(n, k, device=device, dtype=torch.bfloat16)
     right = torch.randn(k, m, device=device, dtype=torch.bfloat16)
     out = torch.mm(left, right)
@@ -50,6 +50,6 @@ def product_seconds(device: torch.device, n: int, k: int, m: int) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished everything."""
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

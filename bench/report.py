@@ -86,7 +86,7 @@ def main(
 ) -> None:
     """Run the command line of one benchmark. Exit with status 1 if a row violates its bound.
 
-    `run` gets the value of --quick, and the values of the options that `add_options` adds by their names.
+    `run` gets the value of --quick and, as keyword arguments, the values of the options that `add_options` adds.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print the rows as a JSON list instead of a table")

@@ -1,11 +1,11 @@
-"""Compare the tokenising of a corpus with tiktoken and with transformers' fast tokeniser, on one thread and on two.
+"""Compare Tidal's tokeniser with tiktoken and with transformers' fast tokeniser, on one thread and on two.
 
 The text has 10 MB (2 MB with --quick): the built-in stories, or the text file that the environment variable DATA names.
-Each number of threads is measured in a process of its own, in which the three tokenisers take turns. Each round of ours
-starts without any known words; loading a tokeniser is not measured. The ids of all documents are compared.
+Each number of threads is measured in a process of its own, in which the three tokenisers take turns. Tidal's starts
+each round without any known words; loading a tokeniser is not measured. The ids of all documents are compared.
 
-With --big, 2 GB of text (200 MB with --quick) are tokenised and written to a token cache instead, and the table has
-the memory of the process in the second half, compared with the first half.
+With --big, 2 GB of text (200 MB with --quick) are tokenised and written to a token cache instead, and the table
+compares the largest memory of the process during the second half of the work with that during the first half.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def run(quick: bool) -> list[Row]:
 
 
 def run_big(quick: bool) -> list[Row]:
-    """Tokenise a large corpus and compare the memory of the second half with the first. `quick` takes a tenth."""
+    """Tokenise a large corpus and compare the memory in both halves of the work. `quick` takes a tenth of the text."""
     found = in_child("big", quick, os.cpu_count() or 1)
     print(
         f"{found['megabytes']:.0f} MB in {found['seconds']:.0f} s ({found['megabytes'] / found['seconds']:.1f} MB/s, "
@@ -92,7 +92,7 @@ def measure(quick: bool, threads: int) -> dict[str, Any]:
         encoder.encode([f"loads the library {number}"])
         seconds["ours"].append(timed(lambda encoder=encoder: ours(encoder, texts)))  # type: ignore[misc]
         seconds["tiktoken"].append(timed(lambda: tiktoken.encode_ordinary_batch(texts, num_threads=threads)))
-        if number < 3:  # a round takes long enough
+        if number < 3:  # three rounds are enough, because each takes long
             seconds["transformers"].append(timed(of_transformers))
     expected = tiktoken.encode_ordinary_batch(texts, num_threads=threads)
     found = ours(BatchEncoder(parallel=threads > 1, small_characters=0), texts)
@@ -105,7 +105,7 @@ def measure(quick: bool, threads: int) -> dict[str, Any]:
 
 
 def ours(encoder: BatchEncoder, texts: list[str]) -> list[Any]:
-    """Encode the texts in the batches that a corpus is encoded in."""
+    """Encode the texts in batches of the same size as those of a corpus."""
     stream, found = iter(texts), []
     while batch := corpus._batch(stream):
         found += encoder.encode(batch)
@@ -145,7 +145,7 @@ def transformers_tokenizer() -> Any:
 
 
 class BigSource:
-    """A corpus of `size` bytes. Every document has two words that no other has, so that new words never end."""
+    """A corpus of `size` bytes. Every document has two words that no other has, so new words occur until its end."""
 
     description = "2 GB of stories"
 
@@ -167,7 +167,8 @@ class BigSource:
 
 
 def big(quick: bool, _threads: int) -> dict[str, Any]:
-    """Build a token cache and return the largest memory of this process in MB in both halves, and its slope."""
+    """Build a token cache. Return the largest memory of this process in MB in each half of the work, and its slope in
+    the second half in MB per GB of text."""
     size = 200_000_000 if quick else 2_000_000_000
     source, process = BigSource(size), psutil.Process()
     memory: list[tuple[float, float]] = []  # seconds and MB

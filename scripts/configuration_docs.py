@@ -27,10 +27,11 @@ def render() -> str:
         "change the texts there.",
         "An unknown key is an error, which names the nearest valid key. Durations are in seconds unless stated "
         "otherwise.",
-        "Configuration files are YAML 1.2, and `--set key=value` reads its value in the same way. Only `true` and "
-        "`false` are booleans. `on`, `off`, `yes` and `no` are text, which a boolean key accepts as well. `1e2`, "
-        "`1e-3` and `1_000` are numbers; `1e2` is accepted as an integer, `010` is ten, and a date is text. Every "
-        "number must be finite. A repeated key, an empty file and a second document are errors that name the line. "
+        "Configuration files are YAML 1.2; the value in `--set key=value` is read as YAML, too. Only `true` and "
+        "`false` are read as booleans. `on`, `off`, `yes` and `no` are read as text, but a boolean key accepts "
+        "them, too. `1e2`, `1e-3` and `1_000` are numbers; a key whose value is an integer also accepts "
+        "`1e2`. `010` is the number ten. A date is text. Every number must be finite. A repeated key, an empty file "
+        "and a second document in a file are errors that name the line. "
         "`{}` means the defaults.",
         "## Language model (`configs/base_config.yaml`)",
         *_sections(LMConfig),

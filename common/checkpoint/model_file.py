@@ -48,10 +48,10 @@ def load_model(
 ) -> TransformerLM:
     """Load the model in `path` as float32 in evaluation mode.
 
-    Reads Tidal's `.safetensors` and `.pth` files and checkpoint folders, and `.pth` files of the original project in
-    all forms (see `common.checkpoint.state`). Of gates with three inputs, input `gate_column` is kept. Raises
-    NotFoundError if the file does not exist. Raises CheckpointError if the file is damaged, is not a language model, or
-    contains pickled code or weights that are not finite.
+    Reads Tidal's `.safetensors` files, `.pth` files and checkpoint folders, and all forms of the original project's
+    `.pth` files (see `common.checkpoint.state`). If a gate has three inputs, only input `gate_column` is kept. Raises
+    NotFoundError if the file does not exist. Raises CheckpointError if the file is damaged, is not a language model,
+    contains pickled code, or contains weights that are infinite or NaN.
     """
     model, _ = _load(Path(path), gate_column)
     return model.to(device)

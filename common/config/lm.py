@@ -115,7 +115,8 @@ class CheckpointConfig(Section):
     keep_last: int = Field(3, ge=1)
     """How many of the newest checkpoints are kept. The best checkpoint by validation loss is kept as well."""
     keep_every: int | None = Field(None, ge=1)
-    """Checkpoints whose step is a multiple of this number are also kept; None means that no others are kept."""
+    """Checkpoints whose step is a multiple of this number are kept in addition to the best one and the `keep_last`
+    newest; None means that only those are kept."""
 
 
 class EvaluationConfig(Section):

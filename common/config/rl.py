@@ -167,7 +167,8 @@ class RLConfig(Section):
     checkpoint_keep_last: int = Field(3, ge=1)
     """How many of the newest checkpoints are kept. The best checkpoint by evaluation reward is kept as well."""
     checkpoint_keep_every_iterations: int | None = Field(None, ge=1)
-    """Checkpoints whose iteration is a multiple of this number are also kept; None means that no others are kept."""
+    """Checkpoints whose iteration is a multiple of this number are kept in addition to the best one and the
+    `checkpoint_keep_last` newest; None means that only those are kept."""
     max_seconds: float | None = Field(None, gt=0)
     """Wall time in seconds after which training ends as if it were complete, with an ablation; None means no limit."""
     seed: int = Field(42, ge=0)

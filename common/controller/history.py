@@ -157,7 +157,7 @@ class TokenHistory:
         return self.seen, self.length, self.unique, self.bigrams, self.trigrams
 
     def recent(self, count: int) -> Tensor:
-        """Return the last `count` tokens of each sequence (B, count), oldest first; ABSENT precedes a shorter one."""
+        """Return the last `count` tokens of each sequence (B, count), oldest first; shorter ones start with ABSENT."""
         positions = self.length[:, None] + torch.arange(-count, 0, device=self.length.device)
         found = self.tokens.gather(1, positions.clamp(min=0, max=max(self.capacity - 1, 0)))
         return found.masked_fill_(positions < 0, ABSENT)

@@ -89,7 +89,7 @@ def build_observations(
     present = window != ABSENT
     alike = window[:, :, None] == window[:, None, :]
     position = torch.arange(RECENT, device=device)
-    repeats_earlier = (alike & (position < position[:, None])).any(2)  # faster than torch.tril (60 µs)
+    repeats_earlier = (alike & (position < position[:, None])).any(2)  # torch.tril is slower (60 µs)
     recent_count = n.clamp(1, RECENT)
     unique = ((present > repeats_earlier).sum(1) / recent_count).masked_fill_(n < 1, 1.0)
     most_common = alike.sum(2).mul_(present).amax(1) / recent_count

@@ -4,8 +4,8 @@
     arrays = encoder.encode(["One day, a cat sat.", "The end."])      # one array of ids per document
 
 gigatoken does the work: it remembers the ids of words that it has seen, and is many times faster than tiktoken, whose
-ids are the reference. tiktoken itself encodes the first batches, because loading gigatoken takes longer than a small
-corpus, and every document about which the two libraries could disagree. docs/research/tokenising.md has measurements.
+ids are the reference. tiktoken itself encodes the first batches, because this takes less time than loading gigatoken,
+and it encodes every document about which the two libraries could disagree. Measurements: docs/research/tokenising.md.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ SMALL_CHARACTERS = 1 << 20
 """Number of characters after which gigatoken is loaded, which takes a second. Batches before that use tiktoken, which
 encodes eight million characters in a second."""
 KNOWN_WORDS_BYTES = min(512, 64 * (os.cpu_count() or 1)) << 20
-"""Growth of this process after which gigatoken is loaded again. It remembers words per core, and version 0.10 has no
-limit for that: 1 MB of text without repetitions takes 6.5 MB."""
+"""Growth of this process in bytes after which gigatoken is loaded again, so that it forgets the words it has seen. It
+remembers them for each core, in version 0.10 without a limit: 1 MB of text without repetitions takes 6.5 MB."""
 RENEWAL_CHARACTERS = 1 << 25
-"""Smallest number of characters between two loads, so that growth for other reasons cannot make every batch wait."""
+"""Smallest number of characters between two loads, so that growth for another reason cannot slow every batch."""
 _ASCII = bytes(range(128))
 
 
@@ -46,7 +46,7 @@ class BatchEncoder:
     """Encodes documents. Special-token text such as `<|endoftext|>` in a document is encoded as ordinary text.
 
     With `parallel`, one call uses all cores if its documents have several MiB. Calls must not overlap. Other Python
-    threads run meanwhile.
+    threads continue to run during a call.
     """
 
     def __init__(self, *, parallel: bool = True, small_characters: int = SMALL_CHARACTERS) -> None:
@@ -101,8 +101,8 @@ class BatchEncoder:
 def is_plain(text: str) -> bool:
     """Return whether all versions of Unicode that the two libraries use agree about every character of the text.
 
-    The libraries split words by the classes of characters, from different versions of Unicode. A class, once assigned,
-    stays; so they agree about the characters that this Python's older version of Unicode knows.
+    The libraries split words by the classes of characters, from different versions of Unicode. The class of a character
+    never changes once assigned, so they agree about all characters that this Python's older version of Unicode knows.
     """
     if text.isascii():
         return True

@@ -34,7 +34,8 @@ reports. "wait" (another process builds the cache, or files are hashed) and "tok
 BATCH_DOCUMENTS = 8192
 """Largest number of documents that are tokenised as one batch."""
 BATCH_CHARACTERS = 1 << 22
-"""Number of characters after which a batch ends even if it has fewer documents. Two batches are in memory at a time."""
+"""Number of characters after which a batch ends even if it has fewer than BATCH_DOCUMENTS documents. Two batches are in
+memory at a time."""
 REPORT_DOCUMENTS = 512
 """Number of documents after which the progress is reported."""
 

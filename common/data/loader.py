@@ -61,7 +61,7 @@ class ChunkLoader:
         return batch
 
     def prefetch(self) -> None:
-        """Read the next micro-batch of the epoch in advance. `next_batch` will return it; the position stays."""
+        """Read the next micro-batch of the epoch in advance, for `next_batch`. The position does not change."""
         if self._prefetched is None and self.position < self.num_chunks:
             self._prefetched = self._read()
 
@@ -81,7 +81,7 @@ class ChunkLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a result of `state_dict`. Raises DataError if it is of other data, context length or seed."""
+        """Continue from a result of `state_dict`. Raises DataError if its data, context length or seed differ."""
         current = self.state_dict()
         differing = [key for key in ("seed", "num_chunks", "length") if state.get(key) != current[key]]
         if differing:

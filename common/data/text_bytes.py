@@ -1,4 +1,4 @@
-"""Counts the UTF-8 bytes of the text that tokens stand for, which losses per byte are divided by.
+"""Counts the UTF-8 bytes of the text that tokens stand for; a loss per byte is a loss divided by this number.
 
 GPT-2's tokeniser works on bytes: the bytes of a document's tokens, one after the other, are exactly its UTF-8 text, so
 the sum of the tokens' lengths is exact even where a token ends inside a character. `<|endoftext|>` separates documents

@@ -1,4 +1,4 @@
-"""Returns what completed trainings have needed, from which later trainings of the same shape are predicted."""
+"""Returns the measured time and memory of completed trainings, to predict those of later ones of the same shape."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEWEST = 200
 
 
 def earlier_runs(session: Session, shape: str, machines: Collection[str]) -> list[TrainingMeasurement]:
-    """Return the measurements of trainings with this shape on one of the kinds of machines, newest first."""
+    """Return the measurements of trainings with this shape on machines of these kinds, newest first."""
     newest = (
         select(Job.measurement, Job.finished_at)
         .where(Job.type == JobType.LM_TRAINING, Job.status == JobStatus.COMPLETED)
@@ -35,5 +35,5 @@ def earlier_runs(session: Session, shape: str, machines: Collection[str]) -> lis
         try:
             found.append(TrainingMeasurement.model_validate(values))
         except ValidationError:
-            continue  # written by another version
+            continue  # another version of Tidal wrote it
     return found

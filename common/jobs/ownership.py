@@ -134,7 +134,7 @@ def record_event(
 
 
 def record_measurement(session: Session, job_id: str, attempt: int, measurement: dict[str, Any]) -> None:
-    """Store what the attempt has needed. Raises LeaseLostError."""
+    """Store the measured duration and memory of the attempt. Raises LeaseLostError."""
     require_ownership(session, job_id, attempt)
     session.execute(
         update(Job).where(Job.id == job_id).values(measurement=measurement),

@@ -140,7 +140,7 @@ class Job(Base):
     """Parameters, memory and duration that were predicted at submission (`tidal_client.wire.prediction`); lm-training
     only."""
     measurement: Mapped[dict[str, Any] | None]
-    """What the attempt that completed the job has needed, as its trainer measured it; lm-training only."""
+    """Duration, speed and memory of the attempt that completed the job, measured by its trainer; lm-training only."""
 
     idempotency_key: Mapped[str | None]
     idempotency_hash: Mapped[str | None]

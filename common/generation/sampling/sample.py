@@ -41,7 +41,7 @@ class Scores(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The distribution sampled from: ids and probabilities (B, N) in descending order, 0 for filtered tokens."""
+    """Token ids (B, N) and the probabilities (B, N) with which they are sampled, descending; 0 for filtered tokens."""
 
     ids: Tensor
     probabilities: Tensor
@@ -51,7 +51,7 @@ class SampledTokens(NamedTuple):
     """The sampled tokens of B rows; all fields are (B,).
 
     token is int64; log_prob and entropy (nats) belong to the scored distribution, sampling_entropy (nats) to the
-    distribution sampled from.
+    distribution from which the token is sampled.
     """
 
     token: Tensor
@@ -183,7 +183,7 @@ def filter_largest(
 def filtered_probabilities(
     scores: Scores, parameters: DecodingParameterRows, *, max_candidates: int | None = None
 ) -> Tensor:
-    """Return the distribution sampled from, over the whole vocabulary (B, V)."""
+    """Return the probability (B, V) with which each token of the vocabulary is sampled; 0 for filtered tokens."""
     candidates = filter_candidates(scores, parameters, max_candidates=max_candidates)
     return torch.zeros_like(scores.logits).scatter_(1, candidates.ids, candidates.probabilities)
 
@@ -223,6 +223,6 @@ def sample_scored(
 
 
 def sampling_entropy(candidates: Candidates) -> Tensor:
-    """Return the entropy (B,) in nats of the distribution sampled from; 0·ln 0 counts as 0."""
+    """Return the entropy (B,) in nats of the distribution from which tokens are sampled; 0·ln 0 counts as 0."""
     entropy: Tensor = torch.special.entr(candidates.probabilities).sum(1)
     return entropy
