@@ -177,7 +177,8 @@ def _job_type(value: str) -> JobType:
 def submitted_before(session: Session, key: str, digest: str) -> Job | None:
     """Return the job that `key` created in the last 24 h, or None. Locks the key until the transaction ends.
 
-    Raises InvalidInputError when the job was created from a body with another digest (`NewJob.digest`).
+    Raises InvalidInputError when the digest (`NewJob.digest`) of the body from which the job was created is not
+    `digest`.
     """
     lock_idempotency_key(session, key)
     fresh = Job.created_at >= now_minus(IDEMPOTENCY_SECONDS)
@@ -197,7 +198,11 @@ def submitted_before(session: Session, key: str, digest: str) -> Job | None:
 
 
 def _parent_checkpoint(session: Session, parent_id: str, job_type: JobType, *, needed: bool) -> str | None:
-    """Return the newest checkpoint of an ended job, or None; raise InvalidInputError if it is `needed` but missing."""
+    """Return the newest checkpoint of the job `parent_id`, or None if it has none.
+
+    Raises NotFoundError without such a job, ConflictError if the job has not ended, and InvalidInputError if its type
+    does not fit or a checkpoint is `needed` but missing.
+    """
     parent = session.get(Job, parent_id)
     if parent is None:
         raise NotFoundError(f"resumeFrom: there is no job {parent_id!r}")

@@ -1,10 +1,10 @@
 """Writes the metrics of a training as TensorBoard event files in `<experiment>/tensorboard_logs`.
 
 `tensorboard --logdir experiments/<id>/tensorboard_logs` shows them. The names of the metrics are the tags. The archive
-of `common.metrics.writer` is complete; event files are a copy for other tools: a killed trainer may lose the last
-seconds of them, and so does a full disk. `MetricsWriter` calls `add` in the training's threads, which only appends to a
-deque, and `write` in its own thread. tensorboardX is imported at the first write (0.07 s, 5 MB), so the start of a
-training does not wait for it.
+of `common.metrics.writer` is complete. Event files are a copy for other tools: when a trainer is killed, their last
+seconds may be lost, and while the disk is full, points are dropped. `MetricsWriter` calls `add`, which only appends to
+a deque, in the training's threads, and `write` in its own thread. tensorboardX is imported at the first write (0.07 s,
+5 MB), so the start of a training does not wait for the import.
 
 Every attempt writes its own files. A resumed attempt first writes a record "session start" with the step after its
 checkpoint; TensorBoard then hides the points of earlier attempts from this step on.
@@ -61,7 +61,7 @@ class EventFile:
         self._waiting.append((step, seconds, values))
 
     def write(self, *, flush: bool = False) -> None:
-        """Write the waiting points. Any error is logged once, and the points are dropped.
+        """Write the waiting points. After an error they are dropped; only the first error is logged.
 
         The file is flushed to the disk every few seconds, and always with `flush`.
         """

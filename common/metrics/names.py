@@ -26,7 +26,7 @@ STEPS_PER_SECOND = "Iterations/Second"
 """Optimiser steps per second."""
 GEMM_SHARE = "Compute/Share of GEMM Rate"
 """FLOPs of the model per second (`common.prediction.model_size.flops_per_token`) as a share of the rate at which this
-machine multiplies large matrices; only on a calibrated machine."""
+machine multiplies large matrices. It is recorded only on a calibrated machine."""
 TOKENS_SEEN = "Tokens/Seen"
 EPOCH = "Epoch/Progress"
 """Number of finished epochs, with a fraction."""

@@ -125,7 +125,7 @@ class MetricsWriter:
             self._event_file.add(*point[1:])
 
     def rewind(self, step: int) -> None:
-        """Record that this attempt resumes after `step`. This voids points of earlier attempts at later steps."""
+        """Record that this attempt resumes after `step`. Later steps of earlier attempts are then no longer valid."""
         for kind in self._segments:
             self._added += 1
             self._waiting.append((kind, step, time.time(), None))

@@ -86,8 +86,9 @@ class TransformerBlock(nn.Module):
     ) -> Tensor:
         """Return the same as `forward` in training mode, computed in the fastest way for a CPU.
 
-        `bits` replace torch's random numbers; None means no dropout. The two dropouts after the feed-forward network
-        are one: an element is kept if both keep it, and the gate between them only scales.
+        `bits` replace torch's random numbers; None means no dropout. The dropout of the feed-forward
+        network's result and the dropout after its gate are computed as one with the probability 1 − (1 − p)²: an
+        element is kept if both would keep it, and the gate between them only scales it.
         """
         h, p = self.ln1(x), self.dropout_p
         projections = (self.q_proj, self.k_proj, self.v_proj)

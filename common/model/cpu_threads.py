@@ -22,10 +22,10 @@ R = TypeVar("R")
 
 
 def map_on_cores(function: Callable[[T], R], parts: Sequence[T]) -> list[R]:
-    """Return the results of `function` for all `parts`, in their order, computed by torch's number of threads.
+    """Return the results of `function` for all `parts`, in their order, computed in `torch.get_num_threads()` threads.
 
-    `function` runs without gradients and autocast. The result does not depend on timing. If parts raise, the first
-    one's exception is raised after all have ended.
+    `function` runs without gradients and without autocast. The result does not depend on timing. If `function` raises
+    for some parts, the exception of the first of these parts is raised after all calls have ended.
     """
     threads = torch.get_num_threads()
     if threads == 1 or len(parts) == 1:
@@ -58,14 +58,15 @@ def split_evenly(count: int, parts: int) -> list[slice]:
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
     pool = ThreadPoolExecutor(threads, "cpu-core", initializer=_use_one_core)
-    list(pool.map(_wait_for_all, [threading.Barrier(threads)] * threads))  # every thread is started
-    # torch keeps the number per thread, and the newest one also as the default of threads that start later.
+    list(pool.map(_wait_for_all, [threading.Barrier(threads)] * threads))  # start every thread now
+    # torch stores the number set in `_use_one_core` for each thread, but also as the default of threads that start
+    # later. Restore this default.
     torch.set_num_threads(threads)
     return pool
 
 
 def _use_one_core() -> None:
-    torch.get_num_threads()  # initialises the thread's own number, which otherwise happens later and replaces it
+    torch.get_num_threads()  # torch initialises this thread's number now; later, that would overwrite the 1
     torch.set_num_threads(1)
 
 

@@ -1,9 +1,10 @@
 """Dropout on a CPU, with 16 random bits per element instead of one number per element.
 
 torch's dropout takes a number from a serial generator for each element, which was 10 to 17 % of a training step. Here
-an element is dropped if a 16-bit random integer is below p · 2¹⁶. The probability is therefore exact to 2⁻¹⁷, and
-the kept elements are scaled by the reciprocal of the exact probability, so the expected value does not change.
-The integers come from one seed per forward pass, which torch's generator gives; a checkpoint stores its state.
+an element is dropped if a 16-bit random integer is below p · 2¹⁶. This limit is rounded, so the probability differs
+from p by at most 2⁻¹⁷. The kept elements are scaled according to the rounded limit, so the expected value does not
+change. The integers come from one seed per forward pass, which torch's generator gives; a checkpoint stores the state
+of the generator.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def rate(p: float) -> Rate:
 
 
 def comparable(integers: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return `integers` in the dtype in which `zero_dropped` compares them for values of `dtype`, without rounding."""
+    """Return `integers`, not rounded, in the dtype in which `zero_dropped` needs them for an `x` of `dtype`."""
     return integers.to(dtype) if dtype in (torch.float32, torch.float64) else integers
 
 

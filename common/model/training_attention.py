@@ -1,8 +1,8 @@
 """Causal self-attention with rotary embedding and dropout, forward and backward, for training on a CPU.
 
-torch's attention for a CPU has no dropout, so with dropout it writes several matrices (B, H, T, T) to memory. Here one
-sequence is computed at a time and one part of its queries at a time, so that the matrices stay in the processor's
-cache, and keys after the last query of the part are not computed. The gradient is that of softmax attention
+torch's attention for a CPU has no dropout, so with dropout it writes several matrices (B, H, T, T) to memory. Here the
+queries of one sequence are computed in parts, one at a time, so that the matrices stay in the processor's cache, and
+keys after the last query of a part are left out of its matrices. The gradient is that of softmax attention
 (Vaswani et al., 2017) with dropout on the probabilities.
 """
 
@@ -21,7 +21,7 @@ from common.model.cpu_threads import map_on_cores
 from common.model.dropout import Rate, comparable, rate, zero_dropped
 
 QUERIES_PER_PART = 128
-"""Number of queries of which the probabilities are computed at a time."""
+"""Number of queries whose attention probabilities are computed at a time."""
 
 
 def training_attention(
@@ -29,8 +29,9 @@ def training_attention(
 ) -> Tensor:
     """Return the attention's result (B, T, D), before the output projection, for qkv (B, T, 3·D).
 
-    `qkv` has the queries, keys and values of all heads one after the other; rotary tables (T, K). `integers` are the
-    `integers_needed` random integers (B, n) of the dropout with probability `p`; None means no dropout.
+    `qkv` has the queries, keys and values of all heads one after the other; rotary tables (T, K). `integers`
+    (B, n) are the random integers of the dropout with probability `p`, where n is the result of `integers_needed`; None
+    means no dropout.
     """
     return _Attention.apply(qkv, cos, sin, num_heads, integers, p)  # type: ignore[no-any-return, no-untyped-call]
 

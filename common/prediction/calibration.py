@@ -20,7 +20,7 @@ from common.files import write_atomic, write_text
 from common.prediction.machine import Machine
 
 CODE: Final = 1
-"""Number of the measurements. Increase it when the training code or the meaning of a field changes, so that older
+"""Version of the measuring code. Increase it when the training code or the meaning of a field changes, so that older
 calibrations are measured again."""
 FOLDER: Final = "calibration"
 """Folder of the calibrations within the data folder."""
@@ -67,11 +67,11 @@ class MemoryCost(_Record):
     per_width: float
     """Bytes that the backward pass needs per token and layer, for each of the D channels of the residual stream."""
     per_ffn: float
-    """The same for each of the F channels of the feed-forward layer."""
+    """Bytes that the backward pass needs per token and layer, for each of the F channels of the feed-forward layer."""
     per_attention: float
-    """The same for each head and each of the T positions that a token attends to."""
+    """Bytes that the backward pass needs per token and layer, for each head and each of the T positions."""
     embedding: float
-    """Bytes per token and channel outside the blocks."""
+    """Bytes that the backward pass needs outside the blocks, per token and channel."""
     head_gradients: float
     """Number of float32 copies of the head's gradient (V D numbers each) in addition to the gradient itself."""
     head_chunk: int
@@ -93,33 +93,34 @@ class Calibration(_Record):
     precision: Literal["float32", "bf16", "fp16"]
     """Number format during the measurement."""
     gemm_flops_per_second: float
-    """Highest measured rate of a large matrix product in that format, in FLOPs per second."""
+    """Highest measured rate of a large matrix product in the format `precision`, in FLOPs per second."""
     blocks: tuple[BlockCost, ...]
     """Costs of a block at several widths, in ascending order."""
     heads: tuple[HeadCost, ...]
     """Costs of the head at several widths, in ascending order."""
     attention_base: float
-    """Seconds per token, head and position of the sequence that attention takes in addition to `blocks`, at K = 0."""
+    """Seconds that attention takes in addition to `blocks`, per token, head and position of the sequence, for a head
+    width K of 0."""
     attention_per_channel: float
     """Increase of `attention_base` for each of the K channels of a head."""
     evaluation_block: float
     """Duration of a block in the forward pass of a validation, as a share of forward and backward pass in training."""
     evaluation_head: float
-    """The same share for the head."""
+    """Duration of the head in the forward pass of a validation, as a share of forward and backward pass in training."""
     update_seconds_per_parameter: float
     """Seconds per parameter for clipping and the optimiser's update."""
     decode_fixed: float
-    """Seconds per generated token of a sample text, independent of the model."""
+    """The part of the seconds per generated token of a sample text that does not depend on the model."""
     decode_per_layer: float
     """Seconds per generated token and layer of the sample texts."""
     decode_per_weight: float
-    """Seconds per generated token and weight of a matrix product."""
+    """Seconds per generated token and per weight that takes part in a matrix product."""
     start_seconds: float
     """Seconds from the start of the process until torch is loaded."""
     tokenise_bytes_per_second: float
     """Bytes of text that are tokenised per second."""
     bytes_per_token: float
-    """Bytes of text per token, of the built-in stories."""
+    """Bytes of text per token in the built-in stories."""
     builtin_bytes: int
     """Size of the corpus `builtin:stories` as text, in bytes."""
     disk_bytes_per_second: float
@@ -133,7 +134,7 @@ def calibration_path(data_dir: Path, machine: Machine) -> Path:
 
 
 def read_calibration(data_dir: Path, machine: Machine) -> Calibration | None:
-    """Return the stored calibration of this kind of machine; None if there is none or it was measured by other code."""
+    """Return the stored calibration of this kind of machine; None without one for this `CODE`."""
     try:
         text = calibration_path(data_dir, machine).read_text(encoding="utf-8")
     except OSError:
@@ -142,7 +143,7 @@ def read_calibration(data_dir: Path, machine: Machine) -> Calibration | None:
 
 
 def parse_calibration(text: str) -> Calibration | None:
-    """Return the calibration that `text` contains; None if it is damaged or was measured by other code."""
+    """Return the calibration that `text` contains; None if it is damaged or has another `CODE`."""
     try:
         found = Calibration.model_validate_json(text)
     except ValidationError:

@@ -1,8 +1,9 @@
 """Predicts the duration of each phase of a pretraining from the calibration of a machine.
 
 A micro-batch of N tokens takes head(N) + L · block(N) + N · L · T · H · attention(K) seconds. The costs of head and
-block were measured at a few widths. Between them, a cost follows a power of the width; above the largest, it grows with
-the FLOPs. The widths of the feed-forward layer and of the vocabulary scale the cost of their matrices.
+block were measured at a few widths. Between them, the cost per token of a block follows a power of the width, and that
+of the head a straight line; above the largest width, costs grow with the FLOPs. The width of the feed-forward layer and
+the size of the vocabulary scale the cost of their matrices.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from common.prediction.plan import TrainingPlan
 PHASES = ("start", "tokenise", "training", "validation", "samples", "saving")
 """The phases in the order of a training."""
 FINAL_COPIES = 5
-"""Number of copies of the weights that the end of a training writes: a checkpoint with Adam's two moments, and the
-final model in two formats."""
+"""Bytes that are written at the end of a training, in multiples of the size of the weights: 3 for a checkpoint (weights
+and Adam's two moments) and 2 for the final model in two formats."""
 
 
 def micro_batch_seconds(model: ModelConfig, length: int, tokens: float, calibration: Calibration) -> float:
@@ -86,7 +87,8 @@ def _limited(steps: float, validation: float, limit: float) -> tuple[float, floa
 
 
 def _costs(model: ModelConfig, calibration: Calibration) -> tuple[LinearCost, LinearCost, float]:
-    """Return the cost of the head, of one block, and of attention per token and position of the sequence."""
+    """Return three costs: of the head, of one block, and of attention in seconds per token and position of the
+    sequence."""
     D, F = model.d_model, model.ffn_dim
     head = _interpolated(calibration.heads, D, exponent=1.0)
     block = _interpolated(calibration.blocks, D, exponent=2.0)
@@ -99,9 +101,10 @@ def _costs(model: ModelConfig, calibration: Calibration) -> tuple[LinearCost, Li
 
 
 def _interpolated(costs: Sequence[BlockCost | HeadCost], width: int, *, exponent: float) -> LinearCost:
-    """Return the cost at `width`. Outside the measured widths, the cost per token grows with width^exponent.
+    """Return the cost at `width`.
 
-    Below the smallest width it falls with the width itself, because reading and writing numbers dominates there.
+    Above the largest measured width, the cost per token is proportional to width^exponent. Below the smallest one, it
+    is proportional to the width, because reading and writing numbers dominates there.
     """
     first, last = costs[0], costs[-1]
     if width <= first.width:

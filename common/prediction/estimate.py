@@ -1,8 +1,8 @@
 """Predicts parameters, memory and duration of a pretraining for each kind of machine that could run it.
 
-Earlier runs of the same shape on the same kind of machine replace the calibration: the median of their speeds and the
-largest of their peaks. Without them, the calibration is used; without both, the figures are omitted and a note states
-what is missing.
+Earlier runs of the same shape on the same kind of machine replace the calibration: the median of their speeds and
+the largest of their memory peaks. Without such runs, the calibration is used; without both, the figures are omitted and
+a note states what is missing.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from common.words import plural
 from tidal_client.wire.prediction import MachinePrediction, TrainingMeasurement, TrainingPrediction
 
 RUNS = 5
-"""Number of the newest runs of the same shape that are considered."""
+"""Largest number of earlier runs of the same shape that are used; the newest ones are taken."""
 COMPILED_RUN_SECONDS = 300.0
-"""Duration from which a note mentions that torch.compile may make the training faster than the calibration."""
+"""If a training takes longer than this many seconds, a note mentions that torch.compile may make it faster than
+predicted."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _add_duration(
         if not speeds and config.training.compile != "off" and sum(phases.values()) > COMPILED_RUN_SECONDS:
             found.notes.append("The calibration does not use torch.compile. If the training does, it may be faster.")
     elif speed is not None:
-        # Without a calibration, the phases outside the steps are taken from the earlier runs as they are.
+        # Without a calibration, the time outside the steps is the median of the earlier runs, not scaled to this plan.
         other = statistics.median([max(0.0, run.seconds - run.training_seconds) for run in runs])
         limit = config.training.max_seconds
         steps = plan.tokens / speed

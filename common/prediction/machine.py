@@ -69,7 +69,7 @@ def this_machine() -> Machine:
 
 
 def memory_limit(limit: Path = _CGROUP_LIMIT) -> int:
-    """Return the memory in bytes that processes of this machine may use: its size or the limit of the container."""
+    """Return the memory in bytes that processes may use: all of this machine, or less if a container limits it."""
     total = int(psutil.virtual_memory().total)
     try:
         text = limit.read_text().strip()

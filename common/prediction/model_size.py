@@ -35,11 +35,11 @@ def parameters(model: ModelConfig) -> int:
 def flops_per_token(model: ModelConfig, positions: int | None = None) -> float:
     """Return the FLOPs of forward and backward pass per token of a sequence with `positions` tokens.
 
-    `positions` is T; None means the context length. A product with W weights takes 2 W FLOPs forward (a multiplication
-    and an addition per weight) and 4 W backward, for the gradients of inputs and weights: 6 W in total (Kaplan et al.
-    2020, Scaling Laws for Neural Language Models, section 2.1). Attention multiplies queries with keys and
-    probabilities with values, 12 D T per layer (Chowdhery et al. 2022, PaLM, appendix B). Because of the causal mask a
-    token attends to T / 2 positions on average, so half of that counts.
+    `positions` is T; None means the context length. A matrix product with W weights takes 2 W FLOPs forward (a
+    multiplication and an addition per weight) and 4 W backward, for the gradients of inputs and weights: 6 W in total
+    (Kaplan et al. 2020, Scaling Laws for Neural Language Models, section 2.1). Attention multiplies queries with keys
+    and probabilities with values, 12 D T per layer (Chowdhery et al. 2022, PaLM, appendix B). Because of the causal
+    mask, a token attends to T / 2 positions on average, so half of that counts.
     """
     length = model.context_length if positions is None else positions
     return 6.0 * matmul_parameters(model) + 12.0 * model.num_layers * model.d_model * length / 2

@@ -36,7 +36,7 @@ class TrainingPlan:
     tokens: int
     """Number of tokens in all updates."""
     length: int
-    """T of a sequence."""
+    """Number T of tokens of a sequence."""
     micro_batches: int
     """Number of forward and backward passes in all updates."""
     validations: int

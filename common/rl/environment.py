@@ -3,7 +3,7 @@
 An episode is a prompt (the beginning of a document) and at most `episode.max_length` generated tokens. End-of-text
 terminates it, the length truncates it. Prompts are prefilled into a pool. A sequence that restarts copies keys, values
 and logits from the pool, so the other sequences continue and no operation waits for the device. `refill` builds a new
-pool between rollouts. The caller chooses the modulation, and weights and adds the reward components.
+pool between rollouts. The caller chooses the modulation and computes the weighted sum of the reward components.
 """
 
 from __future__ import annotations

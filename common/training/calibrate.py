@@ -47,9 +47,9 @@ LITTLE = 512
 LENGTH = 128
 """T of the sequences, except those that measure attention."""
 SLOW_SECONDS = 0.25
-"""Duration in seconds from which a run is measured only once."""
+"""A run that takes longer than this many seconds is measured only once."""
 FAST_SECONDS = 0.05
-"""Duration in seconds below which a run is measured three times as often."""
+"""A run that takes at most this many seconds is measured three times as often as others."""
 _STORIES = 300
 
 
@@ -170,7 +170,7 @@ def gemm_rate(compute: ComputeConfig) -> float:
 
 
 def _first_call(bench: _Bench) -> float:
-    """Return the seconds that the first forward and backward pass of a process takes longer than the second one.
+    """Return by how many seconds the first forward and backward pass of a process takes longer than the second.
 
     Torch imports some of its modules only then.
     """
@@ -186,7 +186,8 @@ def _heads(bench: _Bench, base: int, activations: dict[str, float]) -> tuple[tup
     """Return the costs of the head, and its memory.
 
     The peak of the memory in a backward pass is `base`, weights and gradients (8 bytes per parameter), activations, and
-    what the loss needs: copies of the head's gradient (4 V D bytes each) and one piece of logits. Two widths give both.
+    what the loss needs: copies of the head's gradient (4 V D bytes each) and one piece of logits. The peaks at two
+    widths D give the number of copies and the size of the piece.
     The widths ascend, because the peak that the system reports never falls.
     """
     costs, extra = [], []
@@ -199,7 +200,7 @@ def _heads(bench: _Bench, base: int, activations: dict[str, float]) -> tuple[tup
         layer = activations["per_width"] + 4 * activations["per_ffn"] + LENGTH / 32 * activations["per_attention"]
         saved = many * width * (layer + activations["embedding"])
         extra.append(peak.observe() - base - 8 * (parameters(model.config) + parameters(little.config)) - saved)
-        # `little` measures the one block of the model; its own head is a hundredth of the other one.
+        # `little` has the same single block, and a head so small that its time is about the time of the block.
         without = {n: bench.training(little, n) for n in (few, many)}
         head = {n: max(timed[n] - without[n], 0.05 * timed[n]) for n in timed}
         costs.append(HeadCost(width=width, vocabulary=HEAD_VOCABULARY, training=_line(head)))
@@ -268,7 +269,11 @@ def _attention(bench: _Bench) -> tuple[float, float]:
 
 
 def _blocks(bench: _Bench, attention: tuple[float, float]) -> tuple[tuple[BlockCost, ...], tuple[float, float]]:
-    """Return the costs of a block without the part of attention that grows with T, and the shares of a validation."""
+    """Return the costs of a block without the part of attention that grows with T, and two ratios.
+
+    The ratios are the duration of a validation's forward pass to that of forward and backward pass in training: first
+    for a block, then for the head.
+    """
     costs: list[BlockCost] = []
     for width in WIDTHS:
         if costs and bench.left() < 2.0:
@@ -294,7 +299,7 @@ def _blocks(bench: _Bench, attention: tuple[float, float]) -> tuple[tuple[BlockC
 
 
 def _line(seconds: dict[int, float]) -> LinearCost:
-    """Return the line through the measurements of two numbers of tokens. Noise must not give a negative cost."""
+    """Return the line through `seconds`, {number of tokens: seconds}. Noise must not give a negative cost."""
     (few, short), (many, long) = sorted(seconds.items())
     per_token = max((long - short) / (many - few), 0.5 * long / many)
     return LinearCost(fixed=max(0.0, long - per_token * many), per_token=per_token)

@@ -94,7 +94,7 @@ def write_final_model(
 
 
 def _newest_validation(state: TrainingState) -> Validation | None:
-    """Return the result of a validation after the last step; None if there was none, or it lacks a number."""
+    """Return the result of a validation after the last step; None without one, or if its bits per byte are unknown."""
     counters = state.counters
     loss, bits_per_byte = counters.validation_loss, counters.validation_bits_per_byte
     if loss is None or bits_per_byte is None or counters.validated_step != counters.step or counters.step == 0:

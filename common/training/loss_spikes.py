@@ -17,17 +17,18 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 WINDOW = 50
-"""Number of steps over which mean and variance extend, as the span of an exponential average. With a longer one, the
-usual decrease of the loss at the beginning would count as a large deviation and hide spikes."""
+"""Number of newest steps that mean and variance cover approximately: the span of the exponential average. With a longer
+one, the usual decrease of the loss at the beginning would count as a large deviation and hide spikes."""
 WARMUP_STEPS = 50
-"""Number of first losses that cannot be a spike, because mean and variance are not known well enough."""
+"""Number of first losses that cannot begin a spike, because mean and variance are not known well enough."""
 SPIKE_DEVIATIONS = 6.0
 """Number of running standard deviations above the running mean at which a spike begins."""
 END_DEVIATIONS = 3.0
 """Number of running standard deviations above the running mean at which a spike ends. It is lower than
 SPIKE_DEVIATIONS, so that a loss near the limit does not count as many spikes."""
 SMALLEST_DEVIATION = 1e-3
-"""Smallest standard deviation, as a share of the mean. Without it, rounding errors of a constant loss were spikes."""
+"""Smallest standard deviation, as a share of the mean. Without it, rounding errors of a constant loss could
+begin spikes."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Linux counts the peak of the resident memory of a process (`VmHWM` in /proc/self/status), which includes pages of
 files, such as libraries and the tokens of the corpus, that the kernel can drop. Their present size (`RssFile`) is
-subtracted at every observation. It changes slowly, so a few observations per training are enough. The memory of child
-processes, such as those of torch.compile, is added as it is at the observation.
+subtracted at every observation. It changes slowly, so a few observations per training are enough. For child
+processes, such as those of torch.compile, the memory that they use at the time of an observation is added.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def anonymous_bytes(status: str) -> int:
 
 
 def peak_anonymous_bytes(status: str) -> int:
-    """Return the peak of the anonymous memory in bytes, with the assumption that the pages of files did not change."""
+    """Return the peak of the anonymous memory in bytes, if the pages of files have kept their size since the peak."""
     return (_kib(status, "VmHWM") - _kib(status, "RssFile") - _kib(status, "RssShmem")) * 1024
 
 

@@ -4,7 +4,7 @@ Training resumes from the newest intact checkpoint in `<directory>/checkpoints`.
 micro-batch. Loss and gradient norm are checked at every update, before the update changes a weight; if one of them is
 not finite, the training ends without saving. A checkpoint is written once the next update has shown that its weights
 still give a finite loss. A training uses one device. With `max_seconds` a resume is not bit-exact, because the learning
-rate depends on the clock. Run it with `tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
+rate depends on the clock. To train, run `tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
 """
 
 from __future__ import annotations

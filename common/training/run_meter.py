@@ -71,7 +71,7 @@ class RunMeter:
         self._peak.observe()
 
     def gemm_share(self, tokens_per_second: float, length: int) -> float | None:
-        """Return the model's FLOPs per second as a share of the machine's measured GEMM rate; None if it is unknown.
+        """Return the model's FLOPs per second as a share of the machine's GEMM rate; None if this rate is unknown.
 
         `length` is T of the sequences.
         """

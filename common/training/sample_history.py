@@ -3,7 +3,7 @@
 The file `evaluation_results/samples.jsonl` in the experiment's folder has one line per step: `{"step", "samples":
 [{"prompt", "generated", "tokens"}]}`. All lines are generated with the same seeds, so lines of different steps can be
 compared. A line is appended whole: a failed write is undone, and what a crash left after the last line end is removed
-by the next attempt. A resumed training removes the lines of later steps than its own and generates them again.
+by the next attempt. A resumed training removes the lines of steps after the one at which it resumes.
 The API reads the file in `services.api.operations.experiments`.
 """
 
@@ -92,7 +92,7 @@ class SampleHistory:
         return self._newest is not None and self._newest >= step
 
     def _rewind(self) -> None:
-        """Remove the lines of later steps, which an earlier attempt wrote after the checkpoint of this one."""
+        """Remove the lines of steps after the one at which this attempt begins; an earlier attempt wrote them."""
         self._rewound = True
         if not self._path.is_file():
             return

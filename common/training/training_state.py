@@ -155,7 +155,7 @@ class TrainingState(Resumable):
 
     def _restore_position(self, state: dict[str, Any]) -> list[str]:
         if state["environment"]["corpus"] != self._corpus_digest:
-            return []  # `environment_differences` reports that the corpus changed; it is read from its beginning
+            return []  # `environment_differences` reports the new corpus, which is read from its beginning
         try:
             self.loader.load_state_dict(state["loader"])
         except DataError as error:

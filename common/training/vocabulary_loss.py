@@ -4,8 +4,8 @@ The head has most of the multiplications of a small model, and between them the 
 times. Here the logits (V, n) of n positions are computed in blocks of the vocabulary that stay in the processor's
 cache until maximum, exponential and sum are taken. A block keeps e = exp(logits − m) with m, the largest logit of each
 position in this block. When the sums of all blocks are known, the probabilities are e · s with s = exp(m −
-logsumexp). As s depends only on block and position, it scales the small factor of the two products of the gradient, and
-e is not read again for it.
+logsumexp). The gradients need matrix products of e · s with x and with W. As s depends only on block and position, it
+scales x and the product of e with W, which are smaller than e; so e is not read and written once more only to scale it.
 
 With p the probabilities, Y the one-hot targets: d/dx = (p − Y) W, d/dW = (p − Y)ᵀ x, d/db = Σ (p − Y).
 """
@@ -34,7 +34,7 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tenso
 
     Shapes: hidden (N, D), weight (V, D), bias (V,), targets (N,) int64. Under autocast, the matrix products have its
     dtype, and sums have the dtype of `bias`. The forward pass also computes the gradients, so `backward` can be called
-    once.
+    only once.
     """
     return _VocabularyLoss.apply(hidden, weight, bias, targets)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -147,7 +147,7 @@ _kept = threading.local()
 def _storage(count: int, dtype: torch.dtype) -> Tensor:
     """Return a tensor of `count` elements, which the next call in this thread returns again.
 
-    Memory that is allocated anew at each chunk costs a page fault per 4 KiB, 2 % of a step.
+    Memory that is allocated anew at each chunk costs a page fault per 4 KiB, which was 2 % of a step.
     """
     storage: Tensor | None = getattr(_kept, "storage", None)
     if storage is None or storage.numel() < count or storage.dtype != dtype:

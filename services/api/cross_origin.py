@@ -45,7 +45,7 @@ class CrossOrigin(CORSMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self.is_allowed_origin(Headers(scope=scope).get("origin", "")):
-            # Handle the request like one without an origin; of the CORS headers, the reply has only `Vary: Origin`.
+            # Handle the request as if it had no `Origin`. The reply then has no CORS headers except `Vary: Origin`.
             others = [(name, value) for name, value in scope["headers"] if name != b"origin"]
             scope = {**scope, "headers": others}
         await super().__call__(scope, receive, send)

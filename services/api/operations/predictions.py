@@ -59,7 +59,7 @@ def prepare_prediction(context: Context, new: NewJob) -> Callable[[Session], Tra
 
 
 def stored(kind: type[R], values: object) -> R | None:
-    """Return a prediction or measurement from a column of a job; None without one, or if another version wrote it."""
+    """Return a prediction or measurement from a column of a job; None if there is none or it does not fit."""
     try:
         return None if values is None else kind.model_validate(values)
     except ValidationError:
@@ -85,7 +85,7 @@ def _candidates(beats: list[WorkerBeat]) -> list[Candidate]:
         try:
             machine = Machine.model_validate_json(beat.machine)
         except ValidationError:
-            continue  # the worker has another version
+            continue  # a worker of another version of Tidal describes its machine in another way
         calibration = parse_calibration(beat.calibration) if beat.calibration else None
         limit = int(beat.memory_limit) if beat.memory_limit.isdigit() else None
         known = found.get(machine.key)

@@ -102,7 +102,7 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
 
 
 def predict_job(context: Context, request: JobRequest) -> JobPrediction:
-    """Predict what `submit_job` would do now, without writing anything. Raises the same errors."""
+    """Predict what `submit_job` would do now, without writing anything. Raises the errors of `submit_job`."""
     new = new_job(context, request)
     predict = prepare_prediction(context, new)
     with context.sessions() as session:

@@ -85,7 +85,7 @@ def _without_lines(data: str) -> str:
     try:
         page = json.loads(data)
         return json.dumps({**page, "lines": [], "next": page["lines"][-1]["n"] + 1})
-    except (ValueError, LookupError, TypeError):  # invalid data contains no lines
+    except (ValueError, LookupError, TypeError):  # no lines could be found, so there are none to remove
         return data
 
 
