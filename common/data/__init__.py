@@ -8,7 +8,7 @@ from common.data.corpus import Corpus, open_corpus
 from common.data.loader import ChunkLoader
 from common.data.places import require_inside, resolve_local_files
 from common.data.prompts import PromptPool, document_prompts
-from common.data.text_bytes import text_bytes, token_bytes
+from common.data.text_bytes import text_bytes, token_byte_lengths
 from common.data.tokenizer import END_OF_TEXT_ID, load_tokenizer
 from common.datasets.reading import END_OF_TEXT
 
@@ -24,5 +24,5 @@ __all__ = [
     "require_inside",
     "resolve_local_files",
     "text_bytes",
-    "token_bytes",
+    "token_byte_lengths",
 ]

@@ -20,7 +20,7 @@ BLOCK_TOKENS = 1 << 22
 
 
 @lru_cache(maxsize=1)
-def token_bytes() -> npt.NDArray[np.uint8]:
+def token_byte_lengths() -> npt.NDArray[np.uint8]:
     """Return the number of bytes of each token (V,). The longest token of GPT-2 has 128 bytes."""
     encoding = load_tokenizer()
     lengths = np.array([len(encoding.decode_single_token_bytes(token)) for token in range(encoding.n_vocab)], np.uint8)
@@ -34,7 +34,7 @@ def text_bytes(tokens: npt.NDArray[np.integer], heartbeat: Callable[[], None] = 
 
     `heartbeat` is called after every 4 million tokens. Raises IndexError for a token outside the vocabulary.
     """
-    lengths, flat, total = token_bytes(), tokens.reshape(-1), 0
+    lengths, flat, total = token_byte_lengths(), tokens.reshape(-1), 0
     for start in range(0, len(flat), BLOCK_TOKENS):
         block = flat[start : start + BLOCK_TOKENS]
         total += int(lengths[block].sum(dtype=np.int64))

@@ -21,7 +21,7 @@ from common.training.evaluation import (
 )
 from common.training.hooks import TrainingHooks
 from common.training.loading import LongPhase
-from common.training.sample_history import SampleHistory
+from common.training.sample_history import SampleRecorder
 from common.training.training_state import TrainingState
 
 
@@ -32,7 +32,7 @@ def write_final_model(
     directory: Path,
     hooks: TrainingHooks,
     *,
-    samples: SampleHistory,
+    samples: SampleRecorder,
     keep_going: Callable[[], bool],
 ) -> bool:
     """Evaluate, then write `{name}_v{version}.pth` (raw state dict), `.safetensors` and, last, the evaluation results.

@@ -22,7 +22,7 @@ from common.training.loss import summed_loss
 from common.training.optimizer import make_optimizer
 from common.training.random_state import seed_random_state
 from common.training.run_meter import RunMeter
-from common.training.sample_history import SampleHistory
+from common.training.sample_history import SampleRecorder
 from common.training.starting_point import has_checkpoints, restore_start
 from common.training.training_state import TrainingState
 
@@ -45,7 +45,7 @@ class PretrainingRun:
     """Step at which this attempt began."""
     saved_at: float
     """time.monotonic() at the newest regular checkpoint of this attempt or, before the first one, at its start."""
-    samples: SampleHistory
+    samples: SampleRecorder
     overflowing_since: int | None = None
     """Step at which the current series of fp16 gradients that are not finite began; None after a finite gradient."""
     first_tokens: int = 0
@@ -135,7 +135,7 @@ def prepare_pretraining(
         started_at=time.monotonic() - state.counters.seconds,
         meter=meter,
         first_step=state.counters.step,
-        samples=SampleHistory(directory, config.evaluation, hooks, step=state.counters.step),
+        samples=SampleRecorder(directory, config.evaluation, hooks, step=state.counters.step),
         first_tokens=state.counters.tokens_seen,
         saved_at=time.monotonic(),
     )

@@ -28,7 +28,7 @@ from common.training.random_state import capture_random_state, restore_random_st
 SAMPLES_FILE = "evaluation_results/samples.jsonl"
 
 
-class SampleHistory:
+class SampleRecorder:
     """The samples over the steps of one training. `step` is the step at which this attempt begins."""
 
     def __init__(self, directory: Path, config: EvaluationConfig, hooks: TrainingHooks, *, step: int) -> None:

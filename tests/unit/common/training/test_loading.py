@@ -109,7 +109,7 @@ def test_every_batch_of_a_validation_is_a_sign_of_life(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loading, "REPORT_SECONDS", 0.0)
-    config = make_config(training={"max_steps": 1}, evaluation={"every_steps": 1000, "max_batches": 2})
+    config = make_config(training={"max_steps": 1}, evaluation={"every_steps": 1000, "max_batches": 2, "prompts": []})
     hooks = recorder()
     assert pretrain(config, tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
     assert hooks.phases.count("evaluation") == 2 * (1 + 2), "two batches before the first step and two at the end"

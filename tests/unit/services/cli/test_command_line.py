@@ -82,6 +82,7 @@ def test_the_documented_commands_exist() -> None:
         "show",
         "watch",
         "logs",
+        "samples",
         "signal",
         "pause",
         "resume",

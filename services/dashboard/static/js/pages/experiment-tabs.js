@@ -31,8 +31,9 @@ export function Results({ found, path }) {
   const canSubmit = maySubmit(useStore(session));
   if (type === "analysis") return html`<${SavedAnalyses} experiment=${id} changed=${0} canSubmit=${canSubmit} />`;
   const history = results.includes("sample-history");
+  const hasFiles = !history || RESULTS.some((name) => results.includes(name));
   return html`<div class="stack">
-    ${(!history || RESULTS.some((name) => results.includes(name))) && html`<${ResultFiles} path=${path} results=${results} />`}
+    ${hasFiles && html`<${ResultFiles} path=${path} results=${results} />`}
     ${history && html`<${SampleHistory} path=${path} changed=${found} />`}
   </div>`;
 }
