@@ -82,7 +82,7 @@ def test_an_error_of_the_api_is_one_line(api: Api, engine: Engine) -> None:
 def test_a_cancelled_generation_is_an_error_for_connected_clients(api: Api, engine: Engine) -> None:
     """The tokens before the cancellation are not a valid reply.
 
-    The command fails, `/api/generate` and `/v1` answer 503, and streams end with this error.
+    `tidal generate` fails, `/api/generate` and `/v1` answer 503, and a stream that has begun ends with an error event.
     """
     message = "the generation was cancelled after 2 tokens"
 

@@ -109,7 +109,7 @@ def test_training_reports_a_spike_at_the_same_step_after_a_resume(
     assert [*first.named("loss_spike"), *second.named("loss_spike")] == expected
     states = []
     for name in ("whole", "paused"):
-        manager = CheckpointManager(tmp_path / name / "checkpoints")
+        manager = CheckpointManager(tmp_path / name / "checkpoints", keep_last=3)
         newest = manager.latest()
         assert newest is not None
         states.append(manager.load(newest, "cpu")[1]["losses"])

@@ -76,7 +76,8 @@ def test_the_next_attempt_resumes_from_the_checkpoint_and_voids_later_points(
     start_child: StartChild, make_config: Config, tmp_path: Path
 ) -> None:
     first = start_child(payload(make_config(training=ENDLESS)))
-    first.until(Progress)
+    while first.until(Progress)[-1].step < 1:
+        pass
     first.channel.send(Stop(request="pause"))
     step = of_kind(first.until(Finished), CheckpointSaved)[-1].step
     second = start_child(payload(make_config(training=ENDLESS)), attempt=2)
