@@ -1,8 +1,8 @@
 """Creates the experiment of a new job, and determines the name of the experiment.
 
 A name is `YYYYMMDD-HHMMSS-commit_<short>-<word>_<hex>`: the time of the database (UTC), the Git commit of this
-installation or `nogit`, a word for the type, and the first ten hex digits of a SHA-256. For a language model the word is
-`config`, and the hash covers the configuration file as the trainer writes it with `common.config.dump_yaml`. For a
+installation or `nogit`, a word for the type, and the first ten hex digits of a SHA-256. For a language model the word
+is `config`, and the hash covers the configuration file as the trainer writes it with `common.config.dump_yaml`. For a
 controller the word is `rl`, and the hash covers rl_config.yaml. For every other type the word is the type, and the hash
 covers the whole payload. If a name is taken already, `-2`, `-3`, … is appended.
 """

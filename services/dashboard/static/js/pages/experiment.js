@@ -126,9 +126,7 @@ function View({ found, path, state, early }) {
           deletedAt=${found.archiveDeletedAt}
         />`
       }
-      ${
-tab === "results" && html`<${Results} found=${found} path=${path} />`
-      }
+      ${tab === "results" && html`<${Results} found=${found} path=${path} />`}
       ${tab === "checkpoints" && html`<${Checkpoints} path=${path} changed=${live.checkpoints} />`}
       ${tab === "config" && html`<${Config} found=${found} path=${path} />`}
       ${
