@@ -90,13 +90,6 @@ def test_nothing_is_reported_during_the_warm_up_or_for_a_constant_loss() -> None
 def test_training_reports_a_spike_at_the_same_step_after_a_resume(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-<<<<<<< HEAD
-    # With this learning rate, warm-up and limit, the tiny training has "spikes" of its own, without a manipulated loss.
-    monkeypatch.setattr(loss_spikes, "WARMUP_STEPS", 3)
-    monkeypatch.setattr(loss_spikes, "SPIKE_DEVIATIONS", 0.3)
-    monkeypatch.setattr(loss_spikes, "END_DEVIATIONS", 0.1)
-    config = make_config(training={"max_steps": 16, "epochs": 9, "learning_rate": 5.0})
-=======
     # With these limits, and without learning, the noise of the tiny training's loss has "spikes" of its own.
     monkeypatch.setattr(loss_spikes, "WARMUP_STEPS", 3)
     monkeypatch.setattr(loss_spikes, "SPIKE_DEVIATIONS", 0.3)
@@ -104,7 +97,6 @@ def test_training_reports_a_spike_at_the_same_step_after_a_resume(
     monkeypatch.setattr(loss_spikes, "SMALLEST_DEVIATION", 0.0)
     given = {"max_steps": 16, "epochs": 9, "learning_rate": 1e-9, "min_learning_rate": 0.0}
     config = make_config(training=given)
->>>>>>> nums
     whole = recorder()
     assert pretrain(config, tmp_path / "whole", whole, data_dir=data_dir) is Outcome.COMPLETED
     expected = whole.named("loss_spike")

@@ -47,12 +47,8 @@ def test_samples_follow_the_steps_and_leave_the_training_unchanged(
     results = json.loads((tmp_path / "sampled/evaluation_results/evaluation_results.json").read_text())
     assert found[-1]["samples"] == results["samples"]
     # The weights that the checkpoint of a step contains give the samples of this step.
-<<<<<<< HEAD
-    checkpoint = next(c for c in CheckpointManager(tmp_path / "sampled/checkpoints", keep_last=9).list() if c.step == 4)
-=======
     manager = CheckpointManager(tmp_path / "sampled/checkpoints", keep_last=9)
     checkpoint = next(info for info in manager.list() if info.step == 4)
->>>>>>> nums
     assert found[1]["samples"] == generate_samples(load_model(checkpoint.path), config.evaluation)
 
 
