@@ -9,6 +9,7 @@ of the generator.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,18 +70,21 @@ def zero_dropped(x: Tensor, integers: Tensor, limit: int, *, out: Tensor | None 
     if integers.dtype != x.dtype:
         return torch.mul(x, integers > limit, out=out)
     if out is None:
-        return torch.ops.aten.threshold_backward(x, integers, limit)  # type: ignore[no-any-return]
-    return torch.ops.aten.threshold_backward.grad_input(x, integers, limit, grad_input=out)  # type: ignore[no-any-return]
+        out = torch.empty_like(x)
+    torch.ops.aten.threshold_backward.grad_input(x, integers, limit, grad_input=out)
+    return out
 
 
 def dropout(x: Tensor, integers: Tensor, p: float) -> Tensor:
     """Return `x` after dropout with probability `p`; `integers` has the shape of `x`."""
-    return _Dropout.apply(x, integers, p)  # type: ignore[no-any-return, no-untyped-call]
+    apply: Callable[..., Tensor] = _Dropout.apply
+    return apply(x, integers, p)
 
 
 def add_after_dropout(residual: Tensor, x: Tensor, integers: Tensor, p: float) -> Tensor:
     """Return residual + dropout(x), all of the same shape."""
-    return _AddAfterDropout.apply(residual, x, integers, p)  # type: ignore[no-any-return, no-untyped-call]
+    apply: Callable[..., Tensor] = _AddAfterDropout.apply
+    return apply(residual, x, integers, p)
 
 
 class _Dropout(Function):

@@ -9,7 +9,7 @@ keys after the last query of a part are left out of its matrices. The gradient i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -33,7 +33,8 @@ def training_attention(
     (B, n) are the random integers of the dropout with probability `p`, where n is the result of `integers_needed`; None
     means no dropout.
     """
-    return _Attention.apply(qkv, cos, sin, num_heads, integers, p)  # type: ignore[no-any-return, no-untyped-call]
+    apply: Callable[..., Tensor] = _Attention.apply
+    return apply(qkv, cos, sin, num_heads, integers, p)
 
 
 def integers_needed(length: int, num_heads: int) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +36,8 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tenso
     dtype, and sums have the dtype of `bias`. The forward pass also computes the gradients, so `backward` can be called
     only once.
     """
-    return _VocabularyLoss.apply(hidden, weight, bias, targets)  # type: ignore[no-any-return, no-untyped-call]
+    apply: Callable[..., Tensor] = _VocabularyLoss.apply
+    return apply(hidden, weight, bias, targets)
 
 
 class _VocabularyLoss(Function):
@@ -44,28 +45,14 @@ class _VocabularyLoss(Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
         head = _Head(weight, weight.to(dtype), bias)
-        gradients = [torch.zeros_like(each) for each in (hidden, weight, bias)] if any(ctx.needs_input_grad) else None
+        gradients = None
+        if any(ctx.needs_input_grad):
+            gradients = (torch.zeros_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias))
         total = hidden.new_zeros((), dtype=torch.float64)
-        parts = split_evenly(len(bias), torch.get_num_threads())
         with torch.autocast("cpu", enabled=False):
             for chunk in _chunks(len(targets), len(bias)):
-                x, labels = hidden[chunk].to(bias.dtype), targets[chunk]
-                inputs = x.to(dtype).t().contiguous()
-                storage = _storage(len(bias) * len(x), dtype).view(-1, len(x)) if gradients is not None else None
-                kept = map_on_cores(lambda part: list(_forward(head, inputs, storage, part)), parts)  # noqa: B023
-                log_sums = torch.stack([block.log_sum for blocks in kept for block in blocks]).logsumexp(0)
-                total += (log_sums - (x * weight[labels]).sum(1) - bias[labels]).sum(dtype=torch.float64)
-                if gradients is None:
-                    continue
-                d_hidden, d_weight, d_bias = gradients
-                for d_x in map_on_cores(
-                    lambda blocks: _backward(head, x, log_sums, blocks, d_weight, d_bias),  # noqa: B023
-                    kept,
-                ):
-                    d_hidden[chunk] += d_x
-                d_hidden[chunk] -= weight[labels]
-                d_weight.index_add_(0, labels, x, alpha=-1)
-                d_bias.index_add_(0, labels, torch.ones_like(log_sums), alpha=-1)
+                rows = None if gradients is None else (gradients[0][chunk], *gradients[1:])
+                total += _chunk_loss(head, hidden[chunk].to(bias.dtype), targets[chunk], rows)
         ctx.gradients = gradients
         return total.to(bias.dtype)
 
@@ -101,6 +88,27 @@ class _Block(NamedTuple):
 def _chunks(positions: int, vocabulary: int) -> list[slice]:
     """Return ranges of positions of about equal size."""
     return split_evenly(positions, min(positions, math.ceil(positions * vocabulary / LOGITS_PER_CHUNK)))
+
+
+def _chunk_loss(head: _Head, x: Tensor, labels: Tensor, gradients: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:
+    """Return the summed loss of n positions in float64, for states x (n, D) and labels (n,).
+
+    Add its gradients for the states (n, D), the weight (V, D) and the bias (V,) to `gradients`, unless that is None.
+    """
+    V, dtype = len(head.bias), head.product_weight.dtype
+    inputs = x.to(dtype).t().contiguous()
+    storage = None if gradients is None else _storage(V * len(x), dtype).view(V, len(x))
+    parts = split_evenly(V, torch.get_num_threads())
+    kept = map_on_cores(lambda part: list(_forward(head, inputs, storage, part)), parts)
+    log_sums = torch.stack([block.log_sum for blocks in kept for block in blocks]).logsumexp(0)
+    if gradients is not None:
+        d_hidden, d_weight, d_bias = gradients
+        for d_x in map_on_cores(lambda blocks: _backward(head, x, log_sums, blocks, d_weight, d_bias), kept):
+            d_hidden += d_x
+        d_hidden -= head.weight[labels]
+        d_weight.index_add_(0, labels, x, alpha=-1)
+        d_bias.index_add_(0, labels, torch.ones_like(log_sums), alpha=-1)
+    return (log_sums - (x * head.weight[labels]).sum(1) - head.bias[labels]).sum(dtype=torch.float64)
 
 
 def _forward(head: _Head, inputs: Tensor, storage: Tensor | None, part: slice) -> Iterator[_Block]:
