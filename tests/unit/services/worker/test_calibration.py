@@ -48,7 +48,7 @@ def test_a_job_stops_the_measurement_which_is_repeated_afterwards(
     calibrator = Calibrator(Settings(_env_file=None, calibrate=True, data_dir=tmp_path / "data"))
     try:
         assert "calibration" not in calibrator.describe()
-        wait_for(started.exists)
+        wait_for(lambda: started.exists() and started.read_text())
         calibrator.job_began()
         calibrator.job_ended()
         wait_for(lambda: calibrator.calibration)
