@@ -66,7 +66,7 @@ class Side:
 
 
 def run(quick: bool) -> list[Row]:
-    """Measure all sides in turns: 7 rounds of 2 steps, or 2 rounds of 1 step without compiled peers when `quick`."""
+    """Measure all sides in turns: 5 rounds of 2 steps, or 2 rounds of 1 step without compiled peers when `quick`."""
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     compiled = [f"{name}-compiled" for name in EAGER_PEERS] if compiler and not quick else []
     if not compiled:
@@ -76,7 +76,7 @@ def run(quick: bool) -> list[Row]:
         for side in sides.values():
             print(f"warming up {side.name} …", file=sys.stderr, flush=True)
             side.train(1, record=False)
-        rounds, steps = (2, 1) if quick else (7, 2)
+        rounds, steps = (2, 1) if quick else (5, 2)
         for number in range(rounds):
             for side in sides.values():
                 side.train(steps)
