@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from bench.gpt2 import gpt2
 from bench.report import Row, from_json, main
 from common.config import ModelConfig
 from common.config.compute_environment import with_compute_environment
@@ -114,19 +115,7 @@ def default_model() -> TransformerLM:
 
 def peer_model() -> Any:
     """Return a GPT-2 with random weights and the shape of the default model."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    shape = ModelConfig()
-    config = GPT2Config(
-        vocab_size=shape.vocab_size,
-        n_positions=shape.context_length,
-        n_embd=shape.d_model,
-        n_layer=shape.num_layers,
-        n_head=shape.num_heads,
-        n_inner=shape.ffn_dim,
-        tie_word_embeddings=False,
-    )
-    return GPT2LMHeadModel(config).eval()
+    return gpt2(ModelConfig()).eval()
 
 
 def make_prompts(batch: int) -> list[list[int]]:

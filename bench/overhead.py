@@ -170,8 +170,17 @@ def _alternate(supervised: _Runner, bare: _Runner, pairs: int) -> list[tuple[flo
         for runner in (supervised, bare) if number % 2 else (bare, supervised):
             runner.take_turn()
     supervised.process.send_signal(signal.SIGCONT)
-    time.sleep(1.0)  # let the supervised trainer write its last steps to the metrics files
+    _wait_for_later_step(supervised)
     return list(zip(supervised.seconds_per_step(), bare.seconds_per_step(), strict=True))
+
+
+def _wait_for_later_step(runner: _Runner) -> None:
+    """Wait until a step after the last turn is written, because then all steps of the turns are."""
+    last_turn, deadline = runner.turns[-1][1], time.monotonic() + START_LIMIT_SECONDS
+    while not any(_epoch(line["time"]) > last_turn for line in _lines(runner.steps) if "time" in line):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the training wrote no step within {START_LIMIT_SECONDS:.0f} s after the last turn")
+        time.sleep(0.05)
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> Row:

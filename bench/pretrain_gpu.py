@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.gpt2 import gpt2
 from bench.products import operations_per_token, product_rate, product_shapes, synchronize
 from bench.report import Row, main
 from common.config.lm import LMConfig, ModelConfig
@@ -234,25 +235,8 @@ class Peer:
     """The reference: GPT-2 of transformers and a plain training loop, which reads its loss once per update."""
 
     def __init__(self, shape: ModelConfig, device: torch.device, size: int) -> None:
-        from transformers import GPT2Config, GPT2LMHeadModel
-
-        dropout = shape.dropout
-        config = GPT2Config(
-            vocab_size=shape.vocab_size,
-            n_positions=shape.context_length,
-            n_embd=shape.d_model,
-            n_layer=shape.num_layers,
-            n_head=shape.num_heads,
-            n_inner=shape.ffn_dim,
-            tie_word_embeddings=False,
-            resid_pdrop=dropout,
-            embd_pdrop=dropout,
-            attn_pdrop=dropout,
-            attn_implementation="sdpa",
-            use_cache=False,
-        )
         self.device = device
-        self.model: Any = GPT2LMHeadModel(config).to(device).train()
+        self.model: Any = gpt2(shape).to(device).train()
         self.forward: Any = torch.compile(self.model, dynamic=False) if device.type == "cuda" else self.model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
         count = 64 * size * (shape.context_length + 1)
@@ -268,8 +252,8 @@ class Peer:
             for _ in range(ACCUMULATED):
                 ids = to_device(self.loader.next_batch()[0], self.device)
                 with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                    loss: Tensor = self.forward(input_ids=ids, labels=ids).loss
-                (loss / ACCUMULATED).backward()  # type: ignore[no-untyped-call]
+                    loss: Tensor = self.forward(input_ids=ids, labels=ids, use_cache=False).loss
+                torch.autograd.backward(loss / ACCUMULATED)
                 total += loss.detach()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()

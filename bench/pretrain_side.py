@@ -35,24 +35,14 @@ def ours() -> tuple[nn.Module, Loss]:
 
 def transformers() -> tuple[nn.Module, Loss]:
     """Return the GPT-2 of the package transformers, with its loss."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from bench.gpt2 import gpt2
+    from common.config import ModelConfig
 
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_positions=LENGTH,
-        n_embd=WIDTH,
-        n_layer=LAYERS,
-        n_head=HEADS,
-        embd_pdrop=DROPOUT,
-        attn_pdrop=DROPOUT,
-        resid_pdrop=DROPOUT,
-        use_cache=False,
-    )
-    model = GPT2LMHeadModel(config)
+    model = gpt2(ModelConfig(), tied_head=True)
 
     def loss(ids: Tensor, targets: Tensor) -> Tensor:
         # The model shifts labels itself, so the logits are used here with the same targets as on the other sides.
-        logits = model(ids).logits
+        logits = model(ids, use_cache=False).logits
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     return model, loss

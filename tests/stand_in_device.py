@@ -69,6 +69,7 @@ class OnDevice(torch.Tensor):
         return tensor
 
     __torch_function__ = torch._C._disabled_torch_function_impl
+    # torch declares these attributes as writable, so replacing them by properties is an error for the type checker.
     device = property(lambda self: DEVICE)  # type: ignore[assignment]
     is_cuda = property(lambda self: True)  # type: ignore[assignment]
     is_cpu = property(lambda self: False)  # type: ignore[assignment]

@@ -22,7 +22,7 @@ from common.model.training_attention import integers_needed, training_attention
 
 
 class BlockBits(NamedTuple):
-    """The random integers for the dropout of one block in one forward pass, each int16."""
+    """The random integers (int16) for the dropout of one block in one forward pass."""
 
     attention: Tensor
     """For the attention probabilities of each sequence, (B, n)."""

@@ -1,4 +1,4 @@
-"""Runs independent parts of a computation in threads, each of which uses one core for its operations.
+"""Runs independent parts of a computation in threads. Each thread uses one core for its operations.
 
 torch splits each operation over the cores and waits for all of them at its end. A chain of many small operations thus
 waits thousands of times per step, each time for the slowest core, and for milliseconds if another process has that

@@ -1,4 +1,4 @@
-"""Finds the number of tokens of a corpus without opening it.
+"""Finds the number of tokens of a corpus without tokenising it.
 
 A corpus that was used before has a token cache, whose header holds the exact numbers. Otherwise the numbers are
 estimated from the size of the text, if that is known.

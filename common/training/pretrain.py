@@ -158,7 +158,7 @@ def _take_step(run: PretrainingRun) -> _Update | None:
                 None if modulation is None else to_device(modulation, run.compute.device),
             )
         loss = loss / tokens
-        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(state.scaler.scale(loss))
         mean_loss += loss.detach()
     state.loader.prefetch()  # so that the corpus is read while the device computes
     rate = warmup_cosine_rate(

@@ -149,6 +149,11 @@ class Archive(NullHooks):
         self.points.append((step, dict(values)))
 
 
+def wait_for_step(workers: FaultWorkers, kind: Kind, job_id: str, attempt: int, step: int) -> None:
+    """Wait until the attempt has reported a point of at least this step."""
+    workers.wait_for(lambda: max(kind.steps(job_id, attempt), default=-1) >= step, f"step {step}", 90, job_id)
+
+
 @pytest.mark.parametrize("job_type", [JobType.LM_TRAINING, JobType.RL_TRAINING])
 def test_a_training_killed_at_three_random_steps_has_the_same_bits(
     job_type: JobType, workers: FaultWorkers, corpus: None, rng: random.Random
@@ -160,7 +165,7 @@ def test_a_training_killed_at_three_random_steps_has_the_same_bits(
     killed_at: list[int] = []
     for attempt in (1, 2, 3):
         wanted = rng.randint(fifth * attempt, fifth * attempt + fifth // 2) * kind.unit
-        workers.wait_for(lambda: max(kind.steps(job_id, attempt), default=-1) >= wanted, f"step {wanted}", 90, job_id)  # noqa: B023
+        wait_for_step(workers, kind, job_id, attempt, wanted)
         [trainer] = real_trainers(workers)
         os.kill(trainer.pid, signal.SIGKILL)
         psutil.wait_procs([trainer], timeout=10)

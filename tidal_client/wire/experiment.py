@@ -35,7 +35,7 @@ class ExperimentDetail(ExperimentReply):
     metric_names: list[str]
     rl_metric_names: list[str]
     results: list[str]
-    """The existing results; possible values are `evaluation`, `ablation`, `analysis`, `samples` and
+    """The results that the experiment has: any of `evaluation`, `ablation`, `analysis`, `samples` and
     `sample-history`."""
     size_bytes: int
     """Size of all files of the experiment in bytes."""

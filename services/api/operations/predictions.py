@@ -59,7 +59,10 @@ def prepare_prediction(context: Context, new: NewJob) -> Callable[[Session], Tra
 
 
 def stored(kind: type[R], values: object) -> R | None:
-    """Return a prediction or measurement from a column of a job; None if there is none or it does not fit."""
+    """Return the prediction or measurement that a column of a job holds.
+
+    Return None if the column is empty, or if another version of Tidal has written fields that `kind` does not accept.
+    """
     try:
         return None if values is None else kind.model_validate(values)
     except ValidationError:

@@ -43,8 +43,8 @@ def test_later_the_statistics_are_the_exponentially_weighted_ones() -> None:
     losses, found = noisy(400), LossStatistics()
     for loss in losses:
         found.add(loss)
-    # Written out: the plain mean of the losses up to the 25th, whose weights 1/n are above 2/51, then weights that
-    # decrease by the factor 1 − 2/51 with age.
+    # Up to the 25th loss, 1/n is above 2/51, so these losses have equal weights. Each later loss enters with the weight
+    # 2/51. Every further loss multiplies the weights of all losses before it by 1 − 2/51.
     weight = 2 / 51
     ages = [(1 - weight) ** (400 - n) for n in range(1, 401)]
     shares = [ages[25 - 1] / 25 if n <= 25 else weight * ages[n - 1] for n in range(1, 401)]
