@@ -48,42 +48,38 @@ def phase_seconds(
     if tokens_per_second is not None:
         steps = plan.tokens / tokens_per_second
     else:
-        steps = plan.tokens / calibrated_tokens_per_second(config, plan, calibration)
+        steps = calibrated_seconds(config, plan, calibration)
     validated = plan.validations * plan.validation_tokens + plan.initial_validation_tokens
     validation = validation_seconds(model, plan.length, validated, calibration)
-    if training.max_seconds is not None:
-        # The limit includes the validations between the steps.
-        steps, validation = _limited(steps, validation, training.max_seconds)
     tokens = len(config.evaluation.prompts) * config.evaluation.sample_tokens
     per_token = (
         calibration.decode_fixed
         + calibration.decode_per_layer * model.num_layers
         + calibration.decode_per_weight * matmul_parameters(model)
     )
+    samples, last_samples = (plan.samples - 1) * tokens * per_token, tokens * per_token
+    if training.max_seconds is not None:
+        # The limit includes the validations and samples between the steps.
+        share = min(1.0, training.max_seconds / max(steps + validation + samples, 1e-9))
+        steps, validation, samples = steps * share, validation * share, samples * share
     written = FINAL_COPIES * 4 * parameters(model)
     return {
         "start": calibration.start_seconds,
         "tokenise": text_bytes / calibration.tokenise_bytes_per_second,
         "training": steps,
         "validation": validation,
-        "samples": tokens * per_token,
+        "samples": samples + last_samples,
         "saving": written / calibration.disk_bytes_per_second,
     }
 
 
-def calibrated_tokens_per_second(config: LMConfig, plan: TrainingPlan, calibration: Calibration) -> float:
-    """Return the speed of the steps, without validations, that follows from the calibration."""
+def calibrated_seconds(config: LMConfig, plan: TrainingPlan, calibration: Calibration) -> float:
+    """Return the seconds of all steps, without validations, that follow from the calibration."""
     tokens = plan.tokens / max(1, plan.micro_batches)
     passes = plan.micro_batches * micro_batch_seconds(config.model, plan.length, tokens, calibration)
     updates = plan.steps * parameters(config.model) * calibration.update_seconds_per_parameter
     threads = config.training.threads or calibration.threads
-    return plan.tokens / ((passes + updates) * max(1.0, calibration.threads / threads))
-
-
-def _limited(steps: float, validation: float, limit: float) -> tuple[float, float]:
-    """Return both durations, shortened in proportion if they exceed `limit` together."""
-    share = min(1.0, limit / max(steps + validation, 1e-9))
-    return steps * share, validation * share
+    return (passes + updates) * max(1.0, calibration.threads / threads)
 
 
 def _costs(model: ModelConfig, calibration: Calibration) -> tuple[LinearCost, LinearCost, float]:

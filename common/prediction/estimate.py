@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from common.config.lm import LMConfig
 from common.prediction.calibration import Calibration
-from common.prediction.duration import calibrated_tokens_per_second, phase_seconds
+from common.prediction.duration import calibrated_seconds, phase_seconds
 from common.prediction.machine import Machine
 from common.prediction.memory import peak_bytes
 from common.prediction.model_size import flops_per_token, parameters
@@ -91,7 +91,7 @@ def predict_training(
     elif corpus.estimated:
         notes.append("The corpus has not been tokenised yet; its number of tokens is estimated from its size.")
     if not candidates:
-        notes.append("No worker runs, so memory and duration are unknown.")
+        notes.append("No running worker is known, so memory and duration are unknown.")
     if plan is not None and config.training.patience < plan.validations:
         notes.append(f"Training ends earlier if {config.training.patience} validations in a row bring no improvement.")
     return TrainingPrediction(
@@ -116,7 +116,8 @@ def _on_machine(
         found.warnings.append(f"The job asks for the device {config.training.device}, but this machine has no GPU.")
         return found
     key = shape_key(config)
-    runs = [run for run in candidate.runs if run.machine == machine.key and run.shape == key][:RUNS]
+    # An attempt that resumed after the last step only evaluates; it shows neither the speed nor the memory of training.
+    runs = [run for run in candidate.runs if (run.machine, run.shape) == (machine.key, key) and run.steps > 0][:RUNS]
     usable = calibration if calibration is None or _applies(config, calibration, gpu, found.notes) else None
     if calibration is None:
         found.notes.append("This machine has not been calibrated yet; its worker does so while it is idle.")
@@ -149,7 +150,8 @@ def _add_duration(
         text_bytes = 0 if corpus is None else corpus.text_bytes
         phases = phase_seconds(config, plan, calibration, text_bytes=text_bytes, tokens_per_second=speed)
         found.phases = {name: round(seconds, 3) for name, seconds in phases.items()}
-        speed = speed or calibrated_tokens_per_second(config, plan, calibration)
+        if speed is None and plan.tokens:
+            speed = plan.tokens / calibrated_seconds(config, plan, calibration)
         if not speeds and config.training.compile != "off" and sum(phases.values()) > COMPILED_RUN_SECONDS:
             found.notes.append("The calibration does not use torch.compile. If the training does, it may be faster.")
     elif speed is not None:
@@ -160,10 +162,9 @@ def _add_duration(
         found.phases = {"training": round(steps if limit is None else min(steps, limit), 3), "other": round(other, 3)}
     else:
         return
-    if speeds:
+    if speed is not None and any(run.compiled for run in runs):
         compiling = statistics.median([max(0.0, run.training_seconds - run.tokens / speed) for run in runs])
-        if any(run.compiled for run in runs):
-            found.phases["compile"] = round(compiling, 3)
+        found.phases["compile"] = round(compiling, 3)
     found.tokens_per_second = speed
     found.duration_seconds = sum(found.phases.values())
 

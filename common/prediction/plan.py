@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from common.config.lm import LMConfig
 
 INITIAL_VALIDATION_BATCHES = 16
-"""Largest number of batches of the validation before the first step (`common.training.pretrain`)."""
+"""Largest number of batches of the validation before the first step. Its loss is only a reference, so a few batches are
+enough."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class TrainingPlan:
     """Number of tokens of a validation."""
     initial_validation_tokens: int
     """Number of tokens of the validation before the first step; 0 if the training resumes."""
+    samples: int
+    """Number of times that sample texts are generated: every `evaluation.samples_every_steps` steps, and at the end."""
 
 
 def plan_training(config: LMConfig, corpus: CorpusSize | None, first_step: int = 0) -> TrainingPlan | None:
@@ -72,8 +75,11 @@ def plan_training(config: LMConfig, corpus: CorpusSize | None, first_step: int =
         return step // per_epoch * chunks + min(chunks, step % per_epoch * effective)
 
     left = sequences(total) - sequences(min(first_step, total))
-    every = evaluation.every_steps or per_epoch
-    inner = max(0, total - 1) // every - min(first_step, max(0, total - 1)) // every
+    last = max(0, total - 1)
+
+    def between(every: int) -> int:
+        """Return how many of the remaining steps, without the last one, have a number that `every` divides."""
+        return last // every - min(first_step, last) // every
 
     def validated(batches: int | None) -> int:
         return length * min(held_out, evaluation.batch_size * (batches or held_out))
@@ -84,7 +90,8 @@ def plan_training(config: LMConfig, corpus: CorpusSize | None, first_step: int =
         tokens=left * length,
         length=length,
         micro_batches=math.ceil(left / training.micro_batch_size),
-        validations=inner + 1,
+        validations=between(evaluation.every_steps or per_epoch) + 1,
         validation_tokens=validated(evaluation.max_batches),
         initial_validation_tokens=0 if first_step else validated(limit),
+        samples=1 + (between(evaluation.samples_every_steps) if evaluation.samples_every_steps else 0),
     )

@@ -24,6 +24,7 @@ from common.errors import DivergedError, StorageError, require_finite
 from common.files import write_atomic, write_json
 from common.metrics import names
 from common.model.transfer import to_device
+from common.prediction.plan import INITIAL_VALIDATION_BATCHES
 from common.training.disk_wait import StoppedWaiting, wait_at_boundary
 from common.training.divergence import withdraw_and_explain
 from common.training.evaluation import validate
@@ -35,10 +36,6 @@ from common.training.lr_schedule import warmup_cosine_rate
 from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
 from common.training.preparation import PretrainingRun, prepare_pretraining
 from common.training.run_meter import MEASUREMENT_FILE
-
-INITIAL_VALIDATION_BATCHES = 16
-"""Number of batches of the validation before the first step. Its loss is only a reference, so a few batches are
-enough."""
 
 
 def pretrain(
@@ -300,9 +297,10 @@ def _validate(run: PretrainingRun) -> bool:
 
 def _sample(run: PretrainingRun) -> bool:
     """Generate and store sample texts. Return False if a stop request interrupted it."""
-    return run.samples.generate(
-        run.state.model, run.state.counters.step, keep_going=lambda: run.hooks.requested_stop() is None
-    )
+    with run.meter.paused():
+        return run.samples.generate(
+            run.state.model, run.state.counters.step, keep_going=lambda: run.hooks.requested_stop() is None
+        )
 
 
 def _save_when_due(run: PretrainingRun) -> None:

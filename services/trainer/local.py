@@ -92,15 +92,16 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
         raise ConfigError("--checkpoint and --resume-from both set what training starts from; give only one of them")
     if start is None and options.checkpoint:
         start = _existing(options.checkpoint)
-    _print_prediction(config, options, console)
+    from common.data import resolve_local_files
+
+    config = config.model_copy(update={"data": resolve_local_files(config.data, _data_dir(options))})
+    _print_prediction(config, options, console, start)
     with _hooks(options, console, tensorboard=config.training.tensorboard) as hooks:
         request = wait_for_disk(hooks)
         if request is not None:
             return outcome_of(request)
-        from common.data import resolve_local_files
         from services.trainer import experiments, language_model
 
-        config = config.model_copy(update={"data": resolve_local_files(config.data, _data_dir(options))})
         source = str(start.resolve()) if start else None
         experiments.write_metadata(options.out, "lm", source)
         experiments.write_lm_config(options.out, config)
@@ -113,7 +114,7 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
         )
 
 
-def _print_prediction(config: LMConfig, options: argparse.Namespace, console: Terminal) -> None:
+def _print_prediction(config: LMConfig, options: argparse.Namespace, console: Terminal, start: Path | None) -> None:
     """Print what the training will need. Measure this machine first if that has not been done yet (about 15 s)."""
     data_dir, machine = _data_dir(options), this_machine()
     calibration = read_calibration(data_dir, machine)
@@ -126,7 +127,8 @@ def _print_prediction(config: LMConfig, options: argparse.Namespace, console: Te
         bytes_per_token=calibration.bytes_per_token if calibration else None,
         builtin_bytes=calibration.builtin_bytes if calibration else None,
     )
-    finished = [int(path.parent.name.rpartition("-")[2]) for path in _checkpoints(options.out)]
+    restored = _checkpoints(options.out) or ([] if start is None else list(start.resolve().glob("manifest.json")))
+    finished = [int(path.parent.name.rpartition("-")[2]) for path in restored]
     candidate = Candidate(machine, calibration, memory_limit())
     predicted = predict_training(config, corpus, [candidate], first_step=max(finished, default=0))
     warnings = {text for found in predicted.machines for text in found.warnings}

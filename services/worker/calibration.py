@@ -40,6 +40,7 @@ class Calibrator:
         self._changed = threading.Condition()
         self._jobs = 0
         self._closed = False
+        self._stopped = False
         self._child: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         if self._calibration is None and settings.calibrate and not settings.trainer_command:
@@ -86,11 +87,12 @@ class Calibrator:
             _, errors = child.communicate()
             with self._changed:
                 self._child = None
+                stopped = self._stopped
             self._calibration = read_calibration(self._settings.data_dir, self._machine)
             if self._calibration is not None:
                 log.info("the machine is calibrated", machine=self._machine.key)
                 return
-            if child.returncode >= 0:  # otherwise a job or the end of the worker has stopped it
+            if not stopped:  # by a job or the end of the worker
                 failures += 1
                 log.warning("the calibration of the machine failed", log=errors.decode(errors="replace")[-500:])
 
@@ -103,9 +105,9 @@ class Calibrator:
             while not self._closed:
                 if self._jobs:
                     self._changed.wait()
-                elif not self._changed.wait(IDLE_SECONDS):
+                elif not self._changed.wait(IDLE_SECONDS) and not self._jobs and not self._closed:
                     try:
-                        self._child = self._start()
+                        self._child, self._stopped = self._start(), False
                     except OSError as error:
                         log.warning("the calibration of the machine cannot be started", error=str(error))
                         return False
@@ -127,4 +129,5 @@ class Calibrator:
 
     def _stop_child(self) -> None:
         if self._child is not None:
+            self._stopped = True
             self._child.kill()

@@ -71,9 +71,10 @@ class TrainingMeasurement(Reply):
     seconds: float
     """Duration of the attempt that completed the job, from the start of its trainer to the end."""
     training_seconds: float
-    """The part of `seconds` that the steps took, without validations and without waiting for checkpoints."""
+    """The part of `seconds` that the steps took, without validations, samples and waiting for checkpoints."""
     tokens_per_second: float | None = None
-    """`tokens` divided by `training_seconds`; null if the attempt took no steps."""
+    """Speed of the steps after the first one, which may include a compilation (of the first one if it is the only one);
+    null if the attempt took no steps."""
     memory_bytes: int
     """Peak: anonymous host memory of the trainer and its child processes on a CPU, allocated memory of the GPU on
     CUDA."""

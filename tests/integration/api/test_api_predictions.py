@@ -29,7 +29,7 @@ def test_without_a_worker_only_the_parameters_are_known(api: Api) -> None:
     found = api.admin.post("/api/jobs?dryRun=true", json={"type": "lm-training"}).json()["training"]
     assert found["parameters"] > 0
     assert found["machines"] == []
-    assert "No worker runs, so memory and duration are unknown." in found["notes"]
+    assert "No running worker is known, so memory and duration are unknown." in found["notes"]
 
 
 def test_a_dry_run_predicts_for_the_calibrated_machine_of_a_worker(api: Api, redis_client: redis.Redis) -> None:

@@ -104,6 +104,19 @@ def test_each_phase_is_predicted() -> None:
     )
 
 
+def test_samples_between_the_steps_take_time() -> None:
+    given = config()
+    often = given.model_copy(update={"evaluation": given.evaluation.model_copy(update={"samples_every_steps": 3})})
+    once, four = (on(Candidate(CPU_MACHINE, calibration()), each).phases["samples"] for each in (given, often))
+    assert four == pytest.approx(4 * once, abs=2e-3)  # after the steps 3, 6 and 9, and at the end
+
+
+def test_a_training_without_remaining_steps_has_no_speed() -> None:
+    [found] = predict_training(config(), CORPUS, [Candidate(CPU_MACHINE, calibration())], first_step=10).machines
+    assert (found.tokens_per_second, found.phases["training"]) == (None, 0.0)
+    assert found.duration_seconds and found.phases["validation"] > 0
+
+
 def test_the_memory_is_the_sum_of_its_parts() -> None:
     given = config()
     P, N = parameters(given.model), 40
@@ -121,7 +134,7 @@ def test_without_calibration_and_runs_the_figures_are_missing_and_a_note_gives_t
     prediction = predict_training(config(), CORPUS, [])
     assert prediction.machines == []
     assert prediction.parameters == parameters(config().model)
-    assert "No worker runs, so memory and duration are unknown." in prediction.notes
+    assert "No running worker is known, so memory and duration are unknown." in prediction.notes
 
 
 def test_earlier_runs_of_the_same_shape_replace_the_calibration() -> None:
@@ -140,6 +153,12 @@ def test_earlier_runs_of_the_same_shape_replace_the_calibration() -> None:
     alone = on(Candidate(CPU_MACHINE, None, None, runs), given)
     assert alone.phases == {"training": 2.0, "other": 8.0}  # 12 s, of which the steps took 4 s
     assert alone.duration_seconds == 10.0
+
+
+def test_an_earlier_run_without_steps_predicts_nothing() -> None:
+    given = config()
+    found = on(Candidate(CPU_MACHINE, calibration(), None, [run(given, 1.0, 10, steps=0, tokens=0)]), given)
+    assert found == on(Candidate(CPU_MACHINE, calibration()), given)
 
 
 def test_a_time_limit_bounds_steps_and_validations() -> None:

@@ -29,6 +29,7 @@ def test_two_epochs_of_ten_chunks_are_six_steps_of_which_two_are_small() -> None
         validations=2,  # after the first epoch, and at the end
         validation_tokens=5 * 9,
         initial_validation_tokens=5 * 9,
+        samples=1,
     )
 
 
@@ -43,6 +44,12 @@ def test_a_resumed_training_does_only_what_is_left() -> None:
     found = plan(CorpusSize(105, 52), 2)
     assert found is not None
     assert (found.steps, found.tokens, found.initial_validation_tokens) == (4, 12 * 9, 0)
+
+
+def test_samples_are_generated_every_few_steps_and_at_the_end() -> None:
+    counts = [plan(CorpusSize(105, 52), first, evaluation={"samples_every_steps": 2}) for first in (0, 2, 6)]
+    # Of six steps, after the steps 2 and 4, and at the end.
+    assert [found and found.samples for found in counts] == [3, 2, 1]
 
 
 def test_without_the_size_of_the_corpus_both_limits_must_be_set() -> None:

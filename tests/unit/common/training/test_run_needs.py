@@ -20,6 +20,8 @@ from common.training.device import prepare_compute
 from common.training.hooks import NullHooks
 from common.training.peak_memory import anonymous_bytes, peak_anonymous_bytes
 from common.training.pretrain import pretrain
+from common.training.run_meter import RunMeter
+from common.training.sample_history import SampleRecorder
 from tests.unit.common.prediction.calibrations import calibration
 from tidal_client.wire.prediction import TrainingMeasurement
 
@@ -71,6 +73,36 @@ def test_a_training_reports_what_it_has_needed_and_its_share_of_the_gemm_rate(tm
     for values in steps:
         rate = flops_per_token(config.model, 16) * values[names.TOKENS_PER_SECOND]
         assert values[names.GEMM_SHARE] == pytest.approx(rate / 1e11)
+
+
+def test_the_time_of_samples_is_not_that_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_lm_config(
+        None,
+        {
+            "model": {"d_model": 16, "num_heads": 2, "num_layers": 1, "ffn_dim": 16, "context_length": 16},
+            "data": {"source": "builtin:stories", "max_documents": 20},
+            "training": {"micro_batch_size": 2, "effective_batch_size": 2, "max_steps": 3, "threads": 1},
+            "evaluation": {"batch_size": 2, "max_batches": 1, "prompts": ["a"], "samples_every_steps": 1},
+        },
+    )
+    clocks = []
+
+    def watch(self: SampleRecorder, model: Any, step: int, *, keep_going: Any) -> bool:
+        clocks.append(meters[0]._running_since)
+        self.add(step, [])
+        return True
+
+    meters: list[RunMeter] = []
+    begin = RunMeter.start
+
+    def start(self: RunMeter) -> None:
+        meters.append(self)
+        begin(self)
+
+    monkeypatch.setattr(SampleRecorder, "generate", watch)
+    monkeypatch.setattr(RunMeter, "start", start)
+    pretrain(config, tmp_path / "run", NullHooks(), data_dir=tmp_path)
+    assert clocks == [None, None]  # after the steps 1 and 2
 
 
 def test_the_saved_tensors_of_another_model_are_predicted_exactly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -12,7 +13,12 @@ from pathlib import Path
 import pytest
 
 from common.config import LMConfig, dump_yaml
+from common.prediction.calibration import write_calibration
+from common.prediction.machine import this_machine
+from common.terminal import Terminal
+from services.trainer import local
 from tests.paths import ROOT
+from tests.unit.common.prediction.calibrations import calibration
 
 pytestmark = pytest.mark.timeout(300)
 Config = Callable[..., LMConfig]
@@ -62,6 +68,26 @@ def test_a_corpus_may_be_in_the_working_directory_of_the_command(make_config: Co
     found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "runs/first", "--data", "mine.txt")
     assert found.returncode == 0, found.stdout + found.stderr
     assert not (tmp_path / "runs/first/tensorboard_logs").exists()
+
+
+def test_the_prediction_omits_the_steps_of_the_checkpoint_to_resume(
+    make_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_calibration(tmp_path, calibration(this_machine()))
+    printed: list[str] = []
+    monkeypatch.setattr(Terminal, "print", lambda _self, text, **_style: printed.append(text))
+    options = argparse.Namespace(out=tmp_path / "new", data_dir=tmp_path)
+    config = make_config(training={"max_steps": 6}, evaluation={"max_batches": 1})
+    for name, left in (("step-00000004", "2 steps"), ("model.safetensors", "6 steps")):
+        start = tmp_path / "other" / name
+        if name.startswith("step"):
+            start.mkdir(parents=True)
+            (start / "manifest.json").touch()
+        else:
+            start.touch()
+        printed.clear()
+        local._print_prediction(config, options, Terminal(), start)
+        assert left in printed[0]
 
 
 def test_a_corpus_that_cannot_be_read_is_an_error_with_its_place(make_config: Config, tmp_path: Path) -> None:

@@ -59,6 +59,47 @@ def test_a_job_stops_the_measurement_which_is_repeated_afterwards(
         calibrator.close()
 
 
+def test_a_measurement_that_a_signal_ends_by_itself_counts_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    script = "import os, sys; open(sys.argv[1], 'a').write('x'); os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(module, "trainer_command", lambda configured: [sys.executable, "-c", script, str(started)])
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
+    calibrator = Calibrator(Settings(_env_file=None, calibrate=True, data_dir=tmp_path / "data"))
+    thread = calibrator._thread
+    assert thread is not None
+    thread.join(20)
+    ended = not thread.is_alive()
+    calibrator.close()
+    assert ended
+    assert started.read_text() == "x" * module.MOST_ATTEMPTS
+
+
+def test_a_job_that_begins_as_the_idle_time_ends_prevents_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    command = [sys.executable, "-c", MEASURE, "unused", str(started)]
+    monkeypatch.setattr(module, "trainer_command", lambda configured: command)
+    calibrator = Calibrator(Settings(_env_file=None, calibrate=False, data_dir=tmp_path / "data"))
+    waits = []
+
+    def wait(timeout: float | None = None) -> bool:
+        # The idle time ends without a notification, but a job or the end of the worker was first to take the lock.
+        waits.append(timeout)
+        if len(waits) == 1:
+            calibrator._jobs = 1
+        else:
+            calibrator._closed = True
+        return False
+
+    monkeypatch.setattr(calibrator._changed, "wait", wait)
+    assert calibrator._start_when_idle() is False
+    assert waits == [module.IDLE_SECONDS, None]
+    assert calibrator._child is None
+
+
 def test_a_stored_calibration_is_used_and_a_disabled_one_is_not_measured(tmp_path: Path) -> None:
     off = Calibrator(Settings(_env_file=None, calibrate=False, data_dir=tmp_path))
     assert off.calibration is None
