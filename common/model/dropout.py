@@ -33,7 +33,7 @@ class DropoutBits:
         self._used = 0
 
     def take(self, *shape: int) -> Tensor:
-        """Return integers (int16, uniform) of a shape; no integer is returned twice. Raises ValueError if too few are
+        """Return integers (int16, uniform) of a shape; no integer is returned twice. Raises RuntimeError if too few are
         left."""
         integers = self._integers[self._used : self._used + int(np.prod(shape))].view(*shape)
         self._used += integers.numel()
@@ -68,7 +68,7 @@ def zero_dropped(x: Tensor, integers: Tensor, limit: int, *, out: Tensor | None 
     """
     integers = comparable(integers, x.dtype)
     if integers.dtype != x.dtype:
-        return torch.mul(x, integers > limit, out=out)
+        return torch.mul(x, integers >= limit + 1, out=out)  # `limit` can be below the smallest int16
     if out is None:
         out = torch.empty_like(x)
     torch.ops.aten.threshold_backward.grad_input(x, integers, limit, grad_input=out)

@@ -56,7 +56,7 @@ def pretrain(
     checkpoint, unless the request arrived while the corpus was tokenised.
 
     Raises ConfigError, DataError, CheckpointError and StorageError. Raises DivergedError, which names a checkpoint to
-    resume, if a loss, a gradient norm or a validation loss is not finite.
+    resume, if a loss, a gradient norm, a validation loss or a logit of the samples is not finite.
     """
     try:
         run = prepare_pretraining(config, directory, hooks, data_dir, resume, initial_checkpoint)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.lm import EvaluationConfig
+from common.errors import CheckpointError, DivergedError
 from common.files import flush, storage_errors
 from common.model import TransformerLM
 from common.training.disk_wait import StoppedWaiting, write_when_disk_has_space
@@ -50,7 +51,8 @@ class SampleRecorder:
         """Generate samples and store them; return False if `keep_going` returned False before they were stored.
 
         The random numbers of the training are not affected. Waits while the disk is full; a stop request ends the wait
-        and counts as `keep_going` returning False. Raises StorageError for any other error of the disk.
+        and counts as `keep_going` returning False. Raises StorageError for any other error of the disk, and
+        DivergedError when the logits are not finite.
         """
         phase = LongPhase(self._hooks, "sampling")
 
@@ -61,6 +63,8 @@ class SampleRecorder:
         random_state, was_training = capture_random_state(), model.training
         try:
             samples = generate_samples(model, self._config, cancelled=interrupted)
+        except CheckpointError as error:  # the weights come from this training, not from a damaged file
+            raise DivergedError("a logit of the samples is not finite", quantity="a logit of the samples") from error
         finally:
             model.train(was_training)
             restore_random_state(random_state)

@@ -96,9 +96,10 @@ def test_dropout_drops_the_configured_share_and_keeps_the_mean(p: float) -> None
     assert float(both) == pytest.approx(p * p, abs=5 * math.sqrt(p * p / n))
 
 
-def test_in_bf16_the_same_elements_are_dropped() -> None:
+@pytest.mark.parametrize("p", [1e-9, 0.1])
+def test_in_bf16_the_same_elements_are_dropped(p: float) -> None:
     integers = DropoutBits(4096).take(4096)
-    exact, low = (dropout(torch.ones(4096, dtype=dtype), integers, 0.1) for dtype in (torch.float32, torch.bfloat16))
+    exact, low = (dropout(torch.ones(4096, dtype=dtype), integers, p) for dtype in (torch.float32, torch.bfloat16))
     assert torch.equal(exact == 0, low == 0)
 
 

@@ -14,7 +14,8 @@ from common.checkpoint import load_model
 from common.checkpoint.manager import CheckpointManager
 from common.config import LMConfig
 from common.disk import Shortage
-from common.errors import DiskFullError
+from common.errors import DiskFullError, DivergedError
+from common.model import TransformerLM
 from common.training import sample_history
 from common.training.evaluation import generate_samples
 from common.training.hooks import Outcome, StopRequest
@@ -100,6 +101,22 @@ def test_a_full_disk_makes_the_training_wait_with_its_samples(
     assert pretrain(make_config(evaluation=EVERY_TWO), tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
     assert isinstance(hooks.waits[0], Shortage) and len(hooks.named("disk_wait_ended")) == 1
     assert [row["step"] for row in rows(tmp_path)] == [2, 4, 6]
+
+
+def test_logits_that_are_not_finite_end_the_training_as_diverged(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = sample_history.generate_samples
+
+    def spoiled(model: TransformerLM, *others: Any, **options: Any) -> Any:
+        with torch.no_grad():
+            model.output_projection.bias.fill_(float("nan"))
+        return original(model, *others, **options)
+
+    monkeypatch.setattr(sample_history, "generate_samples", spoiled)
+    with pytest.raises(DivergedError, match="after update 2: a logit of the samples is not finite"):
+        pretrain(make_config(evaluation=EVERY_TWO), tmp_path, recorder(), data_dir=data_dir)
+    assert not (tmp_path / FILE).exists()
 
 
 def test_a_failed_write_leaves_the_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
