@@ -27,6 +27,8 @@ IDLE_SECONDS = 5.0
 """Time in seconds for which the worker has to be idle before the measurement starts."""
 MOST_ATTEMPTS = 3
 """Number of failed measurements after which this worker does not try again."""
+LIMIT_SECONDS = 600.0
+"""Time after which a measurement is killed and counts as failed. It usually takes 15 s."""
 LOW_PRIORITY = 10
 """Nice value of the measurement."""
 
@@ -84,7 +86,11 @@ class Calibrator:
         while failures < MOST_ATTEMPTS and self._start_when_idle():
             child = self._child
             assert child is not None
-            _, errors = child.communicate()
+            try:
+                _, errors = child.communicate(timeout=LIMIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                _, errors = child.communicate()
             with self._changed:
                 self._child = None
                 stopped = self._stopped

@@ -80,7 +80,7 @@ def measurement_of(job: Job) -> TrainingMeasurement | None:
 
 
 def _candidates(beats: list[WorkerBeat]) -> list[Candidate]:
-    """Return one candidate per kind of machine among the workers that may claim jobs."""
+    """Return one candidate per kind of machine among the workers that may claim jobs, with their smallest memory."""
     found: dict[str, Candidate] = {}
     for beat in beats:
         if beat.state == "leaving" or not beat.machine:
@@ -92,8 +92,10 @@ def _candidates(beats: list[WorkerBeat]) -> list[Candidate]:
         calibration = parse_calibration(beat.calibration) if beat.calibration else None
         limit = int(beat.memory_limit) if beat.memory_limit.isdigit() else None
         known = found.get(machine.key)
-        if known is None or (known.calibration is None and calibration is not None):
-            found[machine.key] = Candidate(machine, calibration, limit)
+        if known is not None:
+            calibration = known.calibration or calibration
+            limit = min((each for each in (known.memory_limit, limit) if each is not None), default=None)
+        found[machine.key] = Candidate(machine, calibration, limit)
     return list(found.values())
 
 

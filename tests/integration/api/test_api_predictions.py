@@ -49,9 +49,20 @@ def test_an_uncalibrated_machine_gets_a_note_instead_of_figures(api: Api, redis_
     assert "has not been calibrated yet" in machine["notes"][0]
 
 
+def test_of_equal_machines_the_smallest_memory_counts(api: Api, redis_client: redis.Redis) -> None:
+    announce(redis_client)
+    beat(redis_client, "worker-2", machine=CPU_MACHINE.model_dump_json(), memoryLimitBytes="500000")
+    [machine] = api.admin.post("/api/jobs?dryRun=true", json=BODY).json()["training"]["machines"]
+    assert machine["memoryLimitBytes"] == 500_000 and machine["fits"] is False
+    assert machine["basis"] == "calibration of this machine on 2026-01-02"
+
+
 def test_other_types_have_no_prediction(api: Api) -> None:
     data = {"type": "dataset", "data": {"source": "builtin:stories"}}
     assert api.admin.post("/api/jobs?dryRun=true", json=data).json()["training"] is None
+    job_id = api.admin.post("/api/jobs", json=data).json()["id"]
+    with api.context.sessions() as session:
+        assert session.scalar(select(Job.id).where(Job.id == job_id, Job.prediction.is_(None))) == job_id
 
 
 def test_a_job_keeps_its_prediction_and_its_measurement_predicts_the_next_one(
