@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import TypeVar
 
@@ -36,17 +35,10 @@ def map_on_cores(function: Callable[[T], R], parts: Sequence[T]) -> list[R]:
         with torch.no_grad():
             return function(part)
 
-    futures = [_pool(threads).submit(without_gradients, part) for part in parts]
-    results = []
-    error: BaseException | None = None
-    for future in futures:
-        try:
-            results.append(future.result())
-        except BaseException as raised:
-            error = error or raised
-    if error is not None:
-        raise error
-    return results
+    pool = _pool(threads)
+    futures = [pool.submit(without_gradients, part) for part in parts]
+    wait(futures)
+    return [future.result() for future in futures]
 
 
 def split_evenly(count: int, parts: int) -> list[slice]:
@@ -55,13 +47,19 @@ def split_evenly(count: int, parts: int) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(ends) if end > start]
 
 
-@lru_cache(maxsize=1)
+# A dictionary instead of `functools.lru_cache`, because code compiled by torch.compile ignores that cache and would
+# start new threads at each call.
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
 def _pool(threads: int) -> ThreadPoolExecutor:
-    pool = ThreadPoolExecutor(threads, "cpu-core", initializer=_use_one_core)
-    list(pool.map(_wait_for_all, [threading.Barrier(threads)] * threads))  # start every thread now
-    # torch stores the number set in `_use_one_core` for each thread, but also as the default of threads that start
-    # later. Restore this default.
-    torch.set_num_threads(threads)
+    pool = _pools.get(threads)
+    if pool is None:
+        pool = _pools[threads] = ThreadPoolExecutor(threads, "cpu-core", initializer=_use_one_core)
+        list(pool.map(_wait_for_all, [threading.Barrier(threads)] * threads))  # start every thread now
+        # torch stores the number set in `_use_one_core` for each thread, but also as the default of threads that start
+        # later. Restore this default.
+        torch.set_num_threads(threads)
     return pool
 
 
