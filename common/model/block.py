@@ -5,7 +5,8 @@ The submodules have the names that the original's checkpoint files use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import torch
@@ -74,6 +75,7 @@ class TransformerBlock(nn.Module):
         self.attn_gate = DynamicGate(config.gate_dim, config.gate_hidden_dim, D)
         self.ffn_gate = DynamicGate(config.gate_dim, config.gate_hidden_dim, D)
         self.dropout = nn.Dropout(config.dropout)
+        self._steps = _EAGER_STEPS
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, modulation: Tensor | None) -> Tensor:
         """Return the block's output (B, T, D) for x (B, T, D) at positions 0..T−1, with rotary tables (T, K)."""
@@ -90,19 +92,14 @@ class TransformerBlock(nn.Module):
         network's result and the dropout after its gate are computed as one with the probability 1 − (1 − p)²: an
         element is kept if both would keep it, and the gate between them only scales it.
         """
-        h, p = self.ln1(x), self.dropout_p
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        qkv = linear(
-            h, torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])
+        attended = training_attention(
+            self._steps.project(self, x), cos, sin, self.num_heads, bits and bits.attention, self.dropout_p
         )
-        attended = training_attention(qkv, cos, sin, self.num_heads, None if bits is None else bits.attention, p)
-        y = self.attn_gate(self.out_proj(attended), modulation)
-        x = x + y if bits is None else add_after_dropout(x, y, bits.attended, p)
-        hidden = gelu(self.ffn[0](self.ln2(x)))
-        if bits is not None:
-            hidden = dropout(hidden, bits.ffn_hidden, p)
-        y = self.ffn_gate(self.ffn[3](hidden), modulation)
-        return x + y if bits is None else add_after_dropout(x, y, bits.ffn_output, 1.0 - (1.0 - p) ** 2)
+        return self._steps.finish(self, x, attended, modulation, bits)
+
+    def compile_for_cpu(self) -> None:
+        """Compile what `train_on_cpu` computes before and after the attention; compilation happens at its next call."""
+        self._steps = _compiled_steps()
 
     def prefill(
         self,
@@ -147,3 +144,40 @@ class TransformerBlock(nn.Module):
         x = x + self.dropout(self.attn_gate(self.out_proj(merge_heads(attended)), modulation))
         y: Tensor = x + self.dropout(self.ffn_gate(self.ffn(self.ln2(x)), modulation))
         return y
+
+
+class _TrainingSteps(NamedTuple):
+    """The parts of `TransformerBlock.train_on_cpu` that torch.compile can fuse."""
+
+    project: Callable[[TransformerBlock, Tensor], Tensor]
+    finish: Callable[[TransformerBlock, Tensor, Tensor, Tensor | None, BlockBits | None], Tensor]
+
+
+def _project(block: TransformerBlock, x: Tensor) -> Tensor:
+    """Return queries, keys and values (B, T, 3·D) of all heads for x (B, T, D)."""
+    projections = (block.q_proj, block.k_proj, block.v_proj)
+    weight, bias = torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])
+    return linear(block.ln1(x), weight, bias)
+
+
+def _finish(
+    block: TransformerBlock, x: Tensor, attended: Tensor, modulation: Tensor | None, bits: BlockBits | None
+) -> Tensor:
+    """Return the block's output for its input x and the attention's result, both (B, T, D)."""
+    p = block.dropout_p
+    y = block.attn_gate(block.out_proj(attended), modulation)
+    x = x + y if bits is None else add_after_dropout(x, y, bits.attended, p)
+    hidden = gelu(block.ffn[0](block.ln2(x)))
+    if bits is not None:
+        hidden = dropout(hidden, bits.ffn_hidden, p)
+    y = block.ffn_gate(block.ffn[3](hidden), modulation)
+    return x + y if bits is None else add_after_dropout(x, y, bits.ffn_output, 1.0 - (1.0 - p) ** 2)
+
+
+_EAGER_STEPS = _TrainingSteps(_project, _finish)
+
+
+@lru_cache(maxsize=1)
+def _compiled_steps() -> _TrainingSteps:
+    """Return the compiled steps, which all blocks of a process share, so that each is compiled once per shape."""
+    return _TrainingSteps(*(torch.compile(step, dynamic=False) for step in _EAGER_STEPS))

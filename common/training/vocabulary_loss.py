@@ -37,16 +37,19 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tenso
     only once.
     """
     apply: Callable[..., Tensor] = _VocabularyLoss.apply
-    return apply(hidden, weight, bias, targets)
+    # Inside `apply`, neither the gradient mode nor `needs_input_grad` tells whether the caller is under `no_grad`.
+    return apply(hidden, weight, bias, targets, torch.is_grad_enabled())
 
 
 class _VocabularyLoss(Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, gradients_enabled: bool
+    ) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
         head = _Head(weight, weight.to(dtype), bias)
         gradients = None
-        if any(ctx.needs_input_grad):
+        if gradients_enabled and any(ctx.needs_input_grad):
             gradients = (torch.zeros_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias))
         total = hidden.new_zeros((), dtype=torch.float64)
         with torch.autocast("cpu", enabled=False):
@@ -61,7 +64,7 @@ class _VocabularyLoss(Function):
         if ctx.gradients is None:
             raise RuntimeError("the gradients of the vocabulary loss can be computed once; compute the loss again")
         gradients, ctx.gradients = ctx.gradients, None
-        return *(each.mul_(grads[0]) for each in gradients), None
+        return *(each.mul_(grads[0]) for each in gradients), None, None
 
 
 class _Head(NamedTuple):
@@ -118,9 +121,14 @@ def _forward(head: _Head, inputs: Tensor, storage: Tensor | None, part: slice) -
     """
     dtype, n = head.bias.dtype, inputs.shape[1]
     size = max(16, LOGITS_PER_BLOCK // n)
+    # All blocks without gradients use the same memory, because new memory costs more time than the product.
+    shared = inputs.new_empty(size, n) if storage is None else None
     for start in range(part.start, part.stop, size):
         entries = slice(start, min(start + size, part.stop))
-        out = storage[entries] if storage is not None and inputs.dtype == dtype else None
+        if shared is not None:
+            out = shared[: entries.stop - start]
+        else:
+            out = storage[entries] if storage is not None and inputs.dtype == dtype else None
         logits = torch.mm(head.product_weight[entries], inputs, out=out).to(dtype).add_(head.bias[entries, None])
         maximum = logits.amax(0)
         logits.sub_(maximum).exp_()
