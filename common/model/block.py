@@ -97,9 +97,12 @@ class TransformerBlock(nn.Module):
         )
         return self._steps.finish(self, x, attended, modulation, bits)
 
-    def compile_for_cpu(self) -> None:
-        """Compile what `train_on_cpu` computes before and after the attention; compilation happens at its next call."""
-        self._steps = _compiled_steps()
+    def use_compiled_steps(self, compiled: bool) -> None:
+        """Let `train_on_cpu` use torch.compile for what it computes before and after the attention, or no longer.
+
+        The next call with a new shape compiles.
+        """
+        self._steps = _compiled_steps() if compiled else _EAGER_STEPS
 
     def prefill(
         self,

@@ -97,6 +97,11 @@ class TransformerLM(nn.Module):
             x = block.train_on_cpu(x, cos, sin, m, BlockBits.take(bits, c, B, T))
         return x
 
+    def use_compiled_blocks(self, compiled: bool) -> None:
+        """Let the training on a CPU use torch.compile for the blocks, or no longer. Inference is not affected."""
+        for block in self.blocks:
+            block.use_compiled_steps(compiled)
+
     def project(self, hidden: Tensor) -> Tensor:
         """Return logits (…, V) for states (…, D)."""
         return cast(Tensor, self.output_projection(hidden))

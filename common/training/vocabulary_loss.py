@@ -125,10 +125,11 @@ def _forward(head: _Head, inputs: Tensor, storage: Tensor | None, part: slice) -
     shared = inputs.new_empty(size, n) if storage is None else None
     for start in range(part.start, part.stop, size):
         entries = slice(start, min(start + size, part.stop))
+        out: Tensor | None = None
         if shared is not None:
             out = shared[: entries.stop - start]
-        else:
-            out = storage[entries] if storage is not None and inputs.dtype == dtype else None
+        elif storage is not None and inputs.dtype == dtype:
+            out = storage[entries]
         logits = torch.mm(head.product_weight[entries], inputs, out=out).to(dtype).add_(head.bias[entries, None])
         maximum = logits.amax(0)
         logits.sub_(maximum).exp_()
