@@ -1,15 +1,16 @@
 """Compare the predicted duration and memory of three trainings with what they need.
 
 Each configuration is trained in a trainer process of its own (`python -m services.trainer --local`): the default model
-for a few steps, a small model for many steps, and a model of middle size with a long context. The machine is calibrated
-before and after each training, and the mean of the predictions from both calibrations counts, because the speed of a
-machine that is shared with others changes within minutes. No earlier run is used. The ratio is the smaller of
-prediction and measurement divided by the larger one.
+for a few steps, a small model for many steps, and a model of middle size with a long context. Each is trained three
+times, and the machine is calibrated before and after each training. The medians of the predictions and of the
+measurements count, because the speed of a machine that is shared with others changes within minutes. No earlier run is
+used. The ratio is the smaller of prediction and measurement divided by the larger one.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ from common.prediction.plan import CorpusSize
 
 WITHIN = 0.8
 """Smallest allowed ratio: it is reached by a prediction that is 25 % too high or 20 % too low."""
+ROUNDS = 3
+"""Number of trainings of each case, each between two calibrations."""
 _DATA = {"source": "builtin:stories"}
 CASES: dict[str, dict[str, Any]] = {
     "default model, micro-batch 8": {
@@ -50,22 +53,26 @@ def run(quick: bool) -> list[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as temporary:
         folder = Path(temporary)
-        before = _calibrate(folder)
+        calibrations = [_calibrate(folder)]
         for name, values in CASES.items():
             steps = values["training"]["max_steps"]
             training = {**values["training"], "max_steps": steps // 2 if quick else steps}
             config = load_lm_config(None, {**values, "data": _DATA, "training": training})
+            first = calibrations[0]
             corpus = find_corpus_size(
-                config.data, folder, bytes_per_token=before.bytes_per_token, builtin_bytes=before.builtin_bytes
+                config.data, folder, bytes_per_token=first.bytes_per_token, builtin_bytes=first.builtin_bytes
             )
-            measured = _train(name, config, folder)
-            after = _calibrate(folder)
-            predicted = [_predict(config, corpus, calibration) for calibration in (before, after)]
+            calibrations, measured = calibrations[-1:], []
+            for _ in range(1 if quick else ROUNDS):
+                measured.append(_train(name, config, folder))
+                calibrations.append(_calibrate(folder))
+            predicted = [_predict(config, corpus, calibration) for calibration in calibrations]
             print(f"{name}: predicted {predicted}, measured {measured}", file=sys.stderr)
-            seconds, size = (sum(values) / 2 for values in zip(*predicted, strict=True))
-            rows.append(_row(f"{name}: duration", "s", seconds, measured["seconds"]))
-            rows.append(_row(f"{name}: peak memory", "MB", size / 1e6, measured["memory_bytes"] / 1e6))
-            before = after
+            seconds, size = (statistics.median(values) for values in zip(*predicted, strict=True))
+            taken = statistics.median(found["seconds"] for found in measured)
+            memory = statistics.median(found["memory_bytes"] for found in measured)
+            rows.append(_row(f"{name}: duration", "s", seconds, taken))
+            rows.append(_row(f"{name}: peak memory", "MB", size / 1e6, memory / 1e6))
     return rows
 
 
@@ -87,7 +94,7 @@ def _predict(config: LMConfig, corpus: CorpusSize | None, calibration: Calibrati
 
 def _train(name: str, config: LMConfig, folder: Path) -> dict[str, Any]:
     """Train, and return the content of `measurement.json`."""
-    out = folder / name.replace(" ", "-")
+    out = Path(tempfile.mkdtemp(prefix=name.replace(" ", "-"), dir=folder))
     path = folder / "config.yaml"
     path.write_text(dump_yaml(config), encoding="utf-8")
     arguments = ["--local", "lm", "--config", str(path), "--out", str(out), "--data-dir", str(folder)]

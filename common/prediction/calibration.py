@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from common.files import write_atomic, write_text
 from common.prediction.machine import Machine
 
-CODE: Final = 1
+CODE: Final = 2
 """Version of the measuring code. Increase it when the training code or the meaning of a field changes, so that older
 calibrations are measured again."""
 FOLDER: Final = "calibration"
@@ -74,8 +74,10 @@ class MemoryCost(_Record):
     """Bytes that the backward pass needs outside the blocks, per token and channel."""
     head_gradients: float
     """Number of float32 copies of the head's gradient (V D numbers each) in addition to the gradient itself."""
-    head_chunk: int
-    """Bytes of the piece of logits that the loss computes at a time."""
+    head_per_logit: float
+    """Bytes that the loss needs for each logit that it computes at a time."""
+    head_logits: int | None
+    """Largest number of logits that the loss computes at a time; None if it computes those of all tokens at once."""
 
 
 class Calibration(_Record):

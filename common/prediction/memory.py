@@ -21,10 +21,12 @@ def peak_bytes(config: LMConfig, length: int, cost: MemoryCost, *, gpu: bool, ch
     writes none before its end). Then the larger of two peaks:
 
     * the backward pass: what autograd saves, N (L (a D + b F + c H T) + e D) bytes with the measured coefficients of
-      `MemoryCost`, and in addition either the loss (copies of the head's gradient, 4 V D each, and a piece of logits)
+      `MemoryCost`, and in addition either the loss (copies of the head's gradient, 4 V D each, and the logits that are
+      computed at a time, at most N V)
       or the gradients of one block's activations, N (2 D + 2 F + 2 H T') float32 numbers, where T' is 0 if autograd
       saves nothing per position (fused attention);
-    * a validation, which needs no gradients (12 P instead of 16 P) but has its own batch size: N' (2 F + 6 D) numbers.
+    * a validation, which needs no gradients (12 P instead of 16 P) but has its own batch size: N' (2 F + 6 D) numbers,
+      and N' V logits if the loss computes all at once.
     """
     model, training = config.model, config.training
     D, F, H = model.d_model, model.ffn_dim, model.num_heads
@@ -32,11 +34,16 @@ def peak_bytes(config: LMConfig, length: int, cost: MemoryCost, *, gpu: bool, ch
     N = training.micro_batch_size * length
     layer = cost.per_width * D + cost.per_ffn * F + cost.per_attention * H * length
     saved = N * (model.num_layers * layer + cost.embedding * D)
-    loss = cost.head_gradients * FLOAT * model.vocab_size * D + cost.head_chunk
+    logits = N * model.vocab_size
+    if cost.head_logits is not None:
+        logits = min(logits, cost.head_logits)
+    loss = cost.head_gradients * FLOAT * model.vocab_size * D + cost.head_per_logit * logits
     positions = length if cost.per_attention >= 1 else 0
     block = N * FLOAT * (2 * D + 2 * F + 2 * H * positions)
     step = 4 * FLOAT * P + saved + max(loss, block)
     validated = config.evaluation.batch_size * length
-    validation = 3 * FLOAT * P + FLOAT * validated * (2 * F + 6 * D) + cost.head_chunk
+    validation: float = 3 * FLOAT * P + FLOAT * validated * (2 * F + 6 * D)
+    if cost.head_logits is None:
+        validation += cost.head_per_logit * validated * model.vocab_size
     copy = 0 if gpu or not checkpoint else 3 * FLOAT * P
     return round(cost.base + copy + max(step, validation))

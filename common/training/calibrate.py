@@ -21,6 +21,7 @@ import psutil
 import torch
 
 from common.config.lm import ModelConfig, TrainingConfig
+from common.data.batch_encoder import BatchEncoder
 from common.data.stories import STORY_COUNT, story
 from common.data.tokenizer import load_tokenizer
 from common.files import flush
@@ -33,23 +34,28 @@ from common.training.device import ComputeConfig, prepare_compute
 from common.training.loss import summed_loss
 from common.training.optimizer import clip_gradients, make_optimizer, take_step
 from common.training.peak_memory import PeakMemory, present_bytes
+from common.training.vocabulary_loss import LOGITS_PER_CHUNK
 from tidal_client.vocabulary import GatingMode
 
 SECONDS = 10.0
 """Time limit of the measurement in seconds. Widths that do not fit into it are left out, from the largest on."""
 WIDTHS = (64, 256, 128, 512)
-"""Widths at which a block is measured, the most important first."""
+"""Widths at which a block is measured, the most important first. The first two are always measured."""
+TIME_FOR_WIDTH = 4.0
+"""Seconds that must be left for another width and for what is measured afterwards."""
 HEAD_WIDTHS = (64, 384)
-HEAD_VOCABULARY = 16384
+HEAD_VOCABULARY = 8192
 """Vocabulary at which the head is measured; its cost is proportional to the vocabulary."""
 LITTLE = 512
 """Vocabulary of models whose head should cost little."""
 LENGTH = 128
 """T of the sequences, except those that measure attention."""
 SLOW_SECONDS = 0.25
-"""A run that takes longer than this many seconds is measured only once."""
+"""A run that takes longer than this many seconds is measured only twice."""
 FAST_SECONDS = 0.05
 """A run that takes at most this many seconds is measured three times as often as others."""
+LARGEST_SLOWDOWN = 2.0
+"""Larger ratios of a run's duration to the shortest one count as this ratio in the mean slowdown."""
 _STORIES = 300
 
 
@@ -61,6 +67,7 @@ class _Bench:
         self.began = time.monotonic()
         # A GPU needs more tokens per call before its speed depends on their number.
         self.scale = 16 if compute.device.type == "cuda" else 1
+        self._slowdowns: list[float] = []
 
     def model(self, **shape: int) -> TransformerLM:
         values = {"vocab_size": LITTLE, "num_layers": 1, "context_length": 1024, **shape}
@@ -72,38 +79,43 @@ class _Bench:
         return SECONDS - (time.monotonic() - self.began)
 
     def training(self, model: TransformerLM, tokens: int, length: int = LENGTH, repeats: int = 2) -> float:
-        """Return the median seconds of a forward and backward pass of `tokens` tokens in sequences of `length`."""
-
-        def run() -> None:
-            torch.autograd.backward(self._loss(model, tokens, length))
-
-        return self.median(run, repeats)
+        """Return the seconds of a forward and backward pass of `tokens` tokens in sequences of `length`."""
+        return self.fastest(lambda: torch.autograd.backward(self._loss(model, tokens, length)), repeats)
 
     def evaluation(self, model: TransformerLM, tokens: int) -> float:
-        """Return the median seconds of a forward pass without gradients and dropout."""
+        """Return the seconds of a forward pass without gradients and dropout."""
         model.eval()
         try:
             with torch.no_grad():
-                return self.median(lambda: self._loss(model, tokens, LENGTH), 2)
+                return self.fastest(lambda: self._loss(model, tokens, LENGTH), 2)
         finally:
             model.train()
 
-    def median(self, run: Callable[[], Any], repeats: int) -> float:
-        """Return the median seconds of `run`, after one run that is not counted; slow runs are repeated less often."""
+    def fastest(self, run: Callable[[], Any], repeats: int) -> float:
+        """Return the shortest duration of `run` in seconds; slow runs are repeated less often.
+
+        Other processes and machines can only make a run slower, some runs several times, so the shortest duration
+        varies least. By how much a run is slower on average, is in `slowdown`.
+        """
+        first = self._timed(run)
+        if repeats == 0:
+            return first
+        repeats = 1 if first > SLOW_SECONDS else repeats if first > FAST_SECONDS else 3 * repeats
+        taken = [self._timed(run) for _ in range(repeats)]
+        best = min(first, *taken)
+        self._slowdowns += [min(seconds / best, LARGEST_SLOWDOWN) for seconds in taken]
+        return best
+
+    def slowdown(self) -> float:
+        """Return the mean ratio of the duration of a run to the shortest one, over all runs."""
+        return statistics.mean(self._slowdowns)
+
+    def _timed(self, run: Callable[[], Any]) -> float:
+        self._wait()
         start = time.perf_counter()
         run()
         self._wait()
-        first = time.perf_counter() - start
-        if repeats:
-            repeats = 1 if first > SLOW_SECONDS else repeats if first > FAST_SECONDS else 3 * repeats
-        taken = []
-        for _ in range(repeats):
-            self._wait()
-            start = time.perf_counter()
-            run()
-            self._wait()
-            taken.append(time.perf_counter() - start)
-        return statistics.median(taken) if taken else 0.0
+        return time.perf_counter() - start
 
     def _loss(self, model: TransformerLM, tokens: int, length: int) -> torch.Tensor:
         rows = max(1, tokens // length)
@@ -129,6 +141,8 @@ def calibrate(data_dir: Path) -> Calibration:
     blocks, shares = _blocks(bench, attention)
     decode = _decoding(bench)
     tokenise = _tokenising()
+    update = _update(bench)
+    slowdown = bench.slowdown()
     return Calibration(
         machine=this_machine(),
         measured_at=datetime.now(UTC),
@@ -137,16 +151,16 @@ def calibrate(data_dir: Path) -> Calibration:
         threads=compute.threads,
         precision=compute.precision,
         gemm_flops_per_second=gemm_rate(compute),
-        blocks=blocks,
-        heads=heads,
-        attention_base=attention[0],
-        attention_per_channel=attention[1],
+        blocks=tuple(cost.model_copy(update={"training": _times(cost.training, slowdown)}) for cost in blocks),
+        heads=tuple(cost.model_copy(update={"training": _times(cost.training, slowdown)}) for cost in heads),
+        attention_base=attention[0] * slowdown,
+        attention_per_channel=attention[1] * slowdown,
         evaluation_block=shares[0],
         evaluation_head=shares[1],
-        update_seconds_per_parameter=_update(bench),
-        decode_fixed=decode[0],
-        decode_per_layer=decode[1],
-        decode_per_weight=decode[2],
+        update_seconds_per_parameter=update * slowdown,
+        decode_fixed=decode[0] * slowdown,
+        decode_per_layer=decode[1] * slowdown,
+        decode_per_weight=decode[2] * slowdown,
         start_seconds=start_seconds,
         tokenise_bytes_per_second=tokenise[0],
         bytes_per_token=tokenise[1],
@@ -165,18 +179,20 @@ def gemm_rate(compute: ComputeConfig) -> float:
     kinds = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     left = torch.ones(size, size, device=compute.device, dtype=kinds[compute.precision])
     bench = _Bench(compute)
-    best = min(bench.median(lambda: left @ left, 5) for _ in range(3))
+    best = bench.fastest(lambda: left @ left, 4)
     return 2.0 * size**3 / best
 
 
 def _first_call(bench: _Bench) -> float:
-    """Return by how many seconds the first forward and backward pass of a process takes longer than the second.
+    """Return by how many seconds the first optimiser and training pass of a process take longer than the second.
 
-    Torch imports some of its modules only then.
+    Torch imports some of its modules only then. They stay in memory, and so does the vocabulary, which is loaded here.
     """
+    load_tokenizer()
     model, taken = bench.model(d_model=16), []
     for _ in range(2):
         start = time.perf_counter()
+        make_optimizer(model, TrainingConfig())
         bench.training(model, LENGTH, repeats=0)
         taken.append(time.perf_counter() - start)
     return max(0.0, taken[0] - taken[1])
@@ -186,12 +202,12 @@ def _heads(bench: _Bench, base: int, activations: dict[str, float]) -> tuple[tup
     """Return the costs of the head, and its memory.
 
     The peak of the memory in a backward pass is `base`, weights and gradients (8 bytes per parameter), activations, and
-    what the loss needs: copies of the head's gradient (4 V D bytes each) and one piece of logits. The peaks at two
-    widths D give the number of copies and the size of the piece.
+    what the loss needs: copies of the head's gradient (4 V D bytes each) and the logits. The peaks at two widths D give
+    the number of copies and the bytes per logit.
     The widths ascend, because the peak that the system reports never falls.
     """
     costs, extra = [], []
-    few, many = 128 * bench.scale, 512 * bench.scale
+    few, many = 256 * bench.scale, 1024 * bench.scale
     peak = PeakMemory(bench.compute.device)
     for width in HEAD_WIDTHS:
         model = bench.model(d_model=width, vocab_size=HEAD_VOCABULARY)
@@ -207,8 +223,12 @@ def _heads(bench: _Bench, base: int, activations: dict[str, float]) -> tuple[tup
         del model, little
     per_copy = 4.0 * HEAD_VOCABULARY
     copies = max(0.0, (extra[1] - extra[0]) / (per_copy * (HEAD_WIDTHS[1] - HEAD_WIDTHS[0])))
-    chunk = max(0, round(extra[0] - copies * per_copy * HEAD_WIDTHS[0]))
-    return tuple(costs), {"head_gradients": copies, "head_chunk": chunk}
+    logits = max(0.0, extra[0] - copies * per_copy * HEAD_WIDTHS[0])
+    return tuple(costs), {
+        "head_gradients": copies,
+        "head_per_logit": logits / (many * HEAD_VOCABULARY),
+        "head_logits": None if bench.compute.device.type == "cuda" else LOGITS_PER_CHUNK,
+    }
 
 
 def _activations(bench: _Bench) -> dict[str, float]:
@@ -262,7 +282,8 @@ def _attention(bench: _Bench) -> tuple[float, float]:
     per_head = {}
     for heads in (4, 2):
         deep = bench.model(d_model=128, num_heads=heads, ffn_dim=16, num_layers=3)
-        slope = (bench.training(deep, tokens, many) - bench.training(deep, tokens, few)) / (many - few)
+        short, long = (bench.training(deep, tokens, length, repeats=4) for length in (few, many))
+        slope = (long - short) / (many - few)
         per_head[128 // heads] = max(0.0, slope / (3 * tokens * heads))
     per_channel = max(0.0, (per_head[64] - per_head[32]) / 32)
     return max(0.0, per_head[32] - 32 * per_channel), per_channel
@@ -276,7 +297,7 @@ def _blocks(bench: _Bench, attention: tuple[float, float]) -> tuple[tuple[BlockC
     """
     costs: list[BlockCost] = []
     for width in WIDTHS:
-        if costs and bench.left() < 2.0:
+        if len(costs) > 1 and bench.left() < TIME_FOR_WIDTH:
             break
         few, many = 256 * bench.scale, (512 if width > 256 else 1024) * bench.scale
         shallow, deep = bench.model(d_model=width), bench.model(d_model=width, num_layers=3)
@@ -305,6 +326,10 @@ def _line(seconds: dict[int, float]) -> LinearCost:
     return LinearCost(fixed=max(0.0, long - per_token * many), per_token=per_token)
 
 
+def _times(cost: LinearCost, factor: float) -> LinearCost:
+    return LinearCost(fixed=cost.fixed * factor, per_token=cost.per_token * factor)
+
+
 def _update(bench: _Bench) -> float:
     """Return the seconds per parameter of clipping and update."""
     model = bench.model(d_model=256, num_layers=2, vocab_size=8192)
@@ -319,7 +344,7 @@ def _update(bench: _Bench) -> float:
     gradients = [torch.full_like(parameter, 1e-6) for parameter in model.parameters()]
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         parameter.grad = gradient
-    return bench.median(run, 3) / model.num_parameters
+    return bench.fastest(run, 3) / model.num_parameters
 
 
 def _decoding(bench: _Bench) -> tuple[float, float, float]:
@@ -332,7 +357,7 @@ def _decoding(bench: _Bench) -> tuple[float, float, float]:
         def run() -> None:
             generate(packed, "Once", max_tokens=count, gating_mode=GatingMode.NONE, temperature=0.8, top_k=40, seed=1)
 
-        return bench.median(run, 1) / count, matmul_parameters(model.config)
+        return bench.fastest(run, 1) / count, matmul_parameters(model.config)
 
     thin, few = per_token(d_model=64)
     thick, many = per_token(d_model=192)
@@ -344,10 +369,10 @@ def _decoding(bench: _Bench) -> tuple[float, float, float]:
 
 def _tokenising() -> tuple[float, float, float]:
     """Return for the built-in stories: bytes of text tokenised per second, bytes per token, and bytes per story."""
-    encoding = load_tokenizer()
+    encoder = BatchEncoder()
     start = time.perf_counter()
     texts = [story(index) for index in range(_STORIES)]
-    tokens = sum(len(encoding.encode(text, disallowed_special=())) + 1 for text in texts)
+    tokens = sum(len(ids) + 1 for ids in encoder.encode(texts))
     size = sum(len(text.encode()) for text in texts)
     return size / (time.perf_counter() - start), size / tokens, size / _STORIES
 

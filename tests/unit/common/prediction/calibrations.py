@@ -48,6 +48,7 @@ def calibration(machine: Machine = CPU_MACHINE) -> Calibration:
             per_attention=12.0,
             embedding=8.0,
             head_gradients=2.0,
-            head_chunk=10_000_000,
+            head_per_logit=4.0,
+            head_logits=2_500_000,
         ),
     )

@@ -121,10 +121,12 @@ def test_the_memory_is_the_sum_of_its_parts() -> None:
     given = config()
     P, N = parameters(given.model), 40
     saved = N * (2 * (40 * 64 + 12 * 256 + 12 * 2 * 10) + 8 * 64)
-    loss = 2 * 4 * 1000 * 64 + 10_000_000
+    loss = 2 * 4 * 1000 * 64 + 4 * 40_000  # 40 tokens × 1000 entries of the vocabulary
     # 16 bytes per parameter, and 12 for the copy of a checkpoint that is written in the background.
     assert peak_bytes(given, 10, calibration().memory, gpu=False) == 100_000_000 + 28 * P + saved + loss
     assert peak_bytes(given, 10, calibration().memory, gpu=True) == 100_000_000 + 16 * P + saved + loss
+    few = calibration().memory.model_copy(update={"head_logits": 10_000})
+    assert peak_bytes(given, 10, few, gpu=True) == 100_000_000 + 16 * P + saved + loss - 4 * 30_000
 
 
 def test_without_calibration_and_runs_the_figures_are_missing_and_a_note_gives_the_reason() -> None:
