@@ -1,6 +1,7 @@
 """One pre-norm transformer block: x + gate(attention(ln1(x))), then x + gate(ffn(ln2(x))).
 
-The submodules have the names that the original's checkpoint files use.
+The submodules have the names that the original's checkpoint files use. `common.config.lm.ModelConfig` describes the
+options of the architecture.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import linear
 
 from common.config.lm import ModelConfig
+from common.model.activation import TRAINING_ACTIVATIONS, ReLUSquared
 from common.model.attention import cached_attention, causal_attention, merge_heads, split_heads
 from common.model.dropout import DropoutBits, add_after_dropout, dropout
-from common.model.gate import DynamicGate
+from common.model.gate import DynamicGate, NoGate
 from common.model.kv_cache import KVCache
+from common.model.norm import make_norm, rms_norm
 from common.model.rope import apply_rotary
 from common.model.training_attention import integers_needed, training_attention
 
@@ -51,29 +54,35 @@ class BlockBits(NamedTuple):
 
 
 class TransformerBlock(nn.Module):
-    """A transformer block: attention and feed-forward network, whose outputs are each scaled by a DynamicGate."""
+    """A transformer block: attention and feed-forward network, whose outputs are each scaled by a gate, if any."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        D = config.d_model
+        D, bias = config.d_model, config.bias
         self.num_heads = config.num_heads
         self.dropout_p = config.dropout
-        self.q_proj = nn.Linear(D, D)
-        self.k_proj = nn.Linear(D, D)
-        self.v_proj = nn.Linear(D, D)
-        self.out_proj = nn.Linear(D, D)
+        self.qk_norm = config.qk_norm
+        self.q_proj = nn.Linear(D, D, bias=bias)
+        self.k_proj = nn.Linear(D, D, bias=bias)
+        self.v_proj = nn.Linear(D, D, bias=bias)
+        self.out_proj = nn.Linear(D, D, bias=bias)
         self.ffn = nn.Sequential(
-            nn.Linear(D, config.ffn_dim),
-            nn.GELU(),
+            nn.Linear(D, config.ffn_dim, bias=bias),
+            ReLUSquared() if config.activation == "relu2" else nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.ffn_dim, D),
+            nn.Linear(config.ffn_dim, D, bias=bias),
             nn.Dropout(config.dropout),
         )
-        self.ln1 = nn.LayerNorm(D, eps=1e-5)
-        self.ln2 = nn.LayerNorm(D, eps=1e-5)
-        self.attn_gate = DynamicGate(config.gate_dim, config.gate_hidden_dim, D)
-        self.ffn_gate = DynamicGate(config.gate_dim, config.gate_hidden_dim, D)
+        self.ln1 = make_norm(config)
+        self.ln2 = make_norm(config)
+        self.attn_gate = _make_gate(config)
+        self.ffn_gate = _make_gate(config)
         self.dropout = nn.Dropout(config.dropout)
+        self._activate = TRAINING_ACTIVATIONS[config.activation]
+        if config.zero_init:
+            for last in (self.out_proj, self.ffn[3]):
+                for parameter in last.parameters():
+                    nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, modulation: Tensor | None) -> Tensor:
         """Return the block's output (B, T, D) for x (B, T, D) at positions 0..T−1, with rotary tables (T, K)."""
@@ -92,13 +101,14 @@ class TransformerBlock(nn.Module):
         """
         h, p = self.ln1(x), self.dropout_p
         projections = (self.q_proj, self.k_proj, self.v_proj)
-        qkv = linear(
-            h, torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])
-        )
-        attended = training_attention(qkv, cos, sin, self.num_heads, None if bits is None else bits.attention, p)
+        weight = torch.cat([each.weight for each in projections])
+        biases = [each.bias for each in projections if each.bias is not None]
+        qkv = linear(h, weight, torch.cat(biases) if biases else None)
+        integers = None if bits is None else bits.attention
+        attended = training_attention(qkv, cos, sin, self.num_heads, integers, p, qk_norm=self.qk_norm)
         y = self.attn_gate(self.out_proj(attended), modulation)
         x = x + y if bits is None else add_after_dropout(x, y, bits.attended, p)
-        hidden = gelu(self.ffn[0](self.ln2(x)))
+        hidden = self._activate(self.ffn[0](self.ln2(x)))
         if bits is not None:
             hidden = dropout(hidden, bits.ffn_hidden, p)
         y = self.ffn_gate(self.ffn[3](hidden), modulation)
@@ -141,9 +151,15 @@ class TransformerBlock(nn.Module):
         h = self.ln1(x)
         q = apply_rotary(split_heads(self.q_proj(h), self.num_heads), cos, sin)
         k = apply_rotary(split_heads(self.k_proj(h), self.num_heads), cos, sin)
+        if self.qk_norm:
+            q, k = rms_norm(q), rms_norm(k)
         return q, k, split_heads(self.v_proj(h), self.num_heads)
 
     def _finish(self, x: Tensor, attended: Tensor, modulation: Tensor | None) -> Tensor:
         x = x + self.dropout(self.attn_gate(self.out_proj(merge_heads(attended)), modulation))
         y: Tensor = x + self.dropout(self.ffn_gate(self.ffn(self.ln2(x)), modulation))
         return y
+
+
+def _make_gate(config: ModelConfig) -> DynamicGate | NoGate:
+    return DynamicGate(config.gate_dim, config.gate_hidden_dim, config.d_model) if config.gates else NoGate()

@@ -121,7 +121,7 @@ def prepare_pretraining(
         corpus_digest=corpus.digest,
     )
     restore_start(state, manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)
-    model.gates_trained = model.gates_trained or training.modulation_fraction > 0
+    model.gates_trained = config.model.gates and (model.gates_trained or training.modulation_fraction > 0)
     model.train()
     steps = training.epochs * math.ceil(loader.num_chunks / training.effective_batch_size)
     return PretrainingRun(
