@@ -81,10 +81,10 @@ def save_model(model: TransformerLM, path: str | Path) -> Path:
     def write(temporary: Path) -> None:
         if path.suffix == ".safetensors":
             write_tensors(temporary, state, meta)
-        elif model.config.is_reference:
-            write_object(temporary, state)
-        else:
+        elif model.config.changed_architecture():
             write_object(temporary, {WRAPPER: state, METADATA_KEY: meta})
+        else:
+            write_object(temporary, state)
 
     # Remove the old manifest first, so that a crash cannot leave it next to weights that it does not describe.
     sidecar.unlink(missing_ok=True)

@@ -28,7 +28,8 @@ NANOCHAT: Final = {
     "gates": False,
 }
 """The fields of `ModelConfig` that make the architecture that transformers calls NanoChat."""
-_ARCHITECTURE: Final = (*NANOCHAT, "logit_softcap")
+ARCHITECTURE: Final = (*NANOCHAT, "logit_softcap")
+"""The fields of `ModelConfig` that choose the architecture. Their defaults are the reference."""
 
 
 class ModelConfig(Section):
@@ -100,10 +101,10 @@ class ModelConfig(Section):
         """K, the width of an attention head."""
         return self.d_model // self.num_heads
 
-    @property
-    def is_reference(self) -> bool:
-        """Whether the architecture is the reference, which the original project can load."""
-        return all(getattr(self, name) == ModelConfig.model_fields[name].default for name in _ARCHITECTURE)
+    def changed_architecture(self) -> dict[str, object]:
+        """Return the fields in which the architecture differs from the reference; {} means that it is the reference."""
+        values = {name: getattr(self, name) for name in ARCHITECTURE}
+        return {name: value for name, value in values.items() if value != ModelConfig.model_fields[name].default}
 
     @property
     def is_nanochat(self) -> bool:
