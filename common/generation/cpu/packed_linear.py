@@ -83,6 +83,12 @@ class Float32Linear(PackedLinear):
         """Return the exact GELU of the layer's result; on a CPU it is computed in the same pass."""
         return gelu(self(x)) if self._weight is not None else _multiply(x, self._blocks, self._bias, "gelu", "none")
 
+    def relu_squared(self, x: Tensor) -> Tensor:
+        """Return max(y, 0)² for the layer's result y; on a CPU the maximum is computed in the same pass."""
+        if self._weight is not None:
+            return self(x).relu_().square_()
+        return _multiply(x, self._blocks, self._bias, "relu").square_()
+
 
 class BFloat16Linear(PackedLinear):
     """A bfloat16 layer with float32 inputs and outputs."""
