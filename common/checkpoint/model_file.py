@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from common.checkpoint.files import METADATA_KEY, load_tensors, safe_load, write_object, write_tensors
 from common.checkpoint.finite import require_finite_state, require_usable
 from common.checkpoint.manager import read_checkpoint
+from common.checkpoint.nanochat import from_nanochat, has_nanochat_names
 from common.checkpoint.state import (
     DEFAULT_GATE_COLUMN,
     WRAPPER,
@@ -50,10 +51,10 @@ def load_model(
 ) -> TransformerLM:
     """Load the model in `path` as float32 in evaluation mode.
 
-    Reads Tidal's `.safetensors` files, `.pth` files and checkpoint folders, and all forms of the original project's
-    `.pth` files (see `common.checkpoint.state`). If a gate has three inputs, only input `gate_column` is kept. Raises
-    NotFoundError if the file does not exist. Raises CheckpointError if the file is damaged, is not a language model,
-    contains pickled code, or contains weights that are infinite or NaN.
+    Reads Tidal's `.safetensors` files, `.pth` files and checkpoint folders, the `model.safetensors` of an exported
+    folder, and all forms of the original project's `.pth` files (see `common.checkpoint.state`). If a gate has three
+    inputs, only input `gate_column` is kept. Raises NotFoundError if the file does not exist. Raises CheckpointError if
+    the file is damaged, is not a language model, contains pickled code, or contains weights that are infinite or NaN.
     """
     model, _ = _load(Path(path), gate_column)
     return model.to(device)
@@ -127,7 +128,15 @@ def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:
         inside = loaded.get(METADATA_KEY) if isinstance(loaded, Mapping) else None
         meta = _read_sidecar(path) or (inside if isinstance(inside, Mapping) else {})
     state, changed = migrate_gates(extract_state_dict(loaded, where), gate_column, where)
-    config = _config_of(meta, where) or infer_config(state, where)
+    config = _config_of(meta, where)
+    if has_nanochat_names(state):
+        if config is None or not config.is_nanochat:
+            raise CheckpointError(
+                f"{where}: the weights have the names of transformers' NanoChat, but the file has no configuration of "
+                "such a model that Tidal wrote; load the model file from which it was exported"
+            )
+        state = from_nanochat(state, config)
+    config = config or infer_config(state, where)
     model = build_model(state, config, where)
     require_usable(dict(model.named_parameters()), where)
     model.gates_trained = config.gates and bool(meta.get("gates_trained", False))

@@ -102,7 +102,7 @@ class TransformerBlock(nn.Module):
         h, p = self.ln1(x), self.dropout_p
         projections = (self.q_proj, self.k_proj, self.v_proj)
         weight = torch.cat([each.weight for each in projections])
-        biases = [each.bias for each in projections if each.bias is not None]
+        biases: list[Tensor] = [each.bias for each in projections if each.bias is not None]
         qkv = linear(h, weight, torch.cat(biases) if biases else None)
         integers = None if bits is None else bits.attention
         attended = training_attention(qkv, cos, sin, self.num_heads, integers, p, qk_norm=self.qk_norm)
