@@ -33,10 +33,7 @@ ARCHITECTURE: Final = (*NANOCHAT, "logit_softcap")
 
 
 class ModelConfig(Section):
-    """The shape and the architecture of a `common.model.TransformerLM`.
-
-    The defaults are the reference architecture. A checkpoint without a field has its default.
-    """
+    """The shape and architecture of a `common.model.TransformerLM`; the defaults are the reference architecture."""
 
     name: str = Field("transformer-lm", pattern=_FILE_NAME_PART, max_length=MAX_NAME_LENGTH)
     """Name of the model, which is part of the final file's name `{name}_v{version}.pth`: at most 128 letters, digits,

@@ -40,10 +40,8 @@ model = AutoModelForCausalLM.from_pretrained("."{trust})  # or the path of this 
 The vocabulary is not GPT-2's, so no tokeniser is included. {code}
 """
 TRUST = ", trust_remote_code=True"
-CODE = (
-    """`trust_remote_code` runs `modeling_tidal.py` of this folder (Apache-2.0); read it first, it is one short file."""
-)
-NO_CODE = """The architecture is NanoChat of transformers (version 5 or later), so the folder contains no code."""
+CODE = "`trust_remote_code` runs `modeling_tidal.py` of this folder (Apache-2.0); read it first, it is one short file."
+NO_CODE = "The architecture is NanoChat of transformers (version 5 or later), so the folder contains no code."
 MODULATION = """
 ## Modulation
 
