@@ -26,7 +26,7 @@ _IN_BLOCK: Final = {
     "ffn.0": "mlp.fc1",
     "ffn.3": "mlp.fc2",
 }
-_ROTATED: Final = ("q_proj", "k_proj")
+_ROTATED: Final = ("q_proj.weight", "k_proj.weight")
 
 
 def has_nanochat_names(state: Mapping[str, Tensor]) -> bool:
@@ -36,31 +36,30 @@ def has_nanochat_names(state: Mapping[str, Tensor]) -> bool:
 
 def to_nanochat(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Return the weights of a model whose configuration `is_nanochat`, with the names and the order of NanoChat."""
-    return {theirs: _ordered(ours, state[ours], config) for ours, theirs in _names(config).items()}
+    return {exported: _ordered(name, state[name], config) for name, exported in _names(config).items()}
 
 
 def from_nanochat(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Return the state dict of our model for weights of NanoChat. A tensor that is missing there is missing here."""
+    """Return the state dict of our model for weights of NanoChat. Tensors with other names keep them."""
     cos, sin = rope_tables(config.context_length, config.head_dim, config.rope_theta)
-    weights = {
-        ours: _ordered(ours, state[theirs], config) for ours, theirs in _names(config).items() if theirs in state
-    }
-    return {"rope_cos": cos, "rope_sin": sin, **weights}
+    names = {exported: name for name, exported in _names(config).items()}
+    weights = {names.get(exported, exported): tensor for exported, tensor in state.items()}
+    return {"rope_cos": cos, "rope_sin": sin, **{name: _ordered(name, each, config) for name, each in weights.items()}}
 
 
 def _names(config: ModelConfig) -> dict[str, str]:
     """Return {our name: name in transformers} of all weights."""
     blocks = {
-        f"transformer_blocks.{layer}.{ours}": f"model.layers.{layer}.{theirs}"
+        f"transformer_blocks.{layer}.{name}": f"model.layers.{layer}.{exported}"
         for layer in range(config.num_layers)
-        for ours, theirs in _IN_BLOCK.items()
+        for name, exported in _IN_BLOCK.items()
     }
-    return {f"{ours}.weight": f"{theirs}.weight" for ours, theirs in {**_ENDS, **blocks}.items()}
+    return {f"{name}.weight": f"{exported}.weight" for name, exported in {**_ENDS, **blocks}.items()}
 
 
 def _ordered(name: str, weight: Tensor, config: ModelConfig) -> Tensor:
     """Return the weight with the halves of each head exchanged, if `name` is a projection to queries or keys."""
-    if name.split(".")[-2] not in _ROTATED or weight.shape != (config.d_model, config.d_model):
+    if not name.endswith(_ROTATED) or weight.shape != (config.d_model, config.d_model):
         return weight
     heads = weight.view(config.num_heads, 2, config.head_dim // 2, config.d_model)
     return torch.flip(heads, (1,)).reshape(weight.shape)

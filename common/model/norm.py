@@ -6,8 +6,9 @@ with it, `embedding_norm` the embeddings, and `qk_norm` the queries and keys of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,22 +32,29 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (…, D) divided by its root mean square."""
-        return train_rms_norm(x) if self.training and x.device.type == "cpu" else rms_norm(x)
+        return train_rms_norm(x) if self.training else rms_norm(x)
 
 
-def rms_norm(x: Tensor) -> Tensor:
-    """Return x (…, D) divided by its root mean square, in the dtype of x.
+def rms_norm(x: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Return x (…, D) divided by its root mean square, in the dtype of x. On a CPU, `out` may be given, and may be x.
 
     On a CPU, the result for a row does not depend on the other rows, to the last bit. There, torch's `rms_norm` is a
-    chain of operations that each read all of x.
+    chain of operations that each read all of x, unless torch.compile fuses them.
     """
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return functional.rms_norm(x, x.shape[-1:], eps=RMS_NORM_EPS)
-    return x * inverse_rms(x)
+    if x.dtype in (torch.float16, torch.bfloat16):
+        return x * inverse_rms(x)
+    # Three operations instead of four: one token needs hundreds of small operations, each of which takes microseconds.
+    constants = _constants(x.shape[-1])
+    divisor = torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), constants.least)
+    return torch.addcdiv(constants.zero, x, divisor, value=constants.root, out=out)
 
 
 def train_rms_norm(x: Tensor) -> Tensor:
-    """Return the same as `rms_norm`. Its backward pass reads x less often than that of autograd."""
+    """Return the same as `rms_norm`. On a CPU, its backward pass reads x less often than that of autograd."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return rms_norm(x)
     apply: Callable[..., Tensor] = _RMSNorm.apply
     return apply(x)
 
@@ -54,13 +62,14 @@ def train_rms_norm(x: Tensor) -> Tensor:
 def inverse_rms(x: Tensor) -> Tensor:
     """Return 1 / sqrt(mean(x²) + eps) over the last dimension D of x on a CPU, (…, 1), in the dtype of x.
 
-    It is computed as sqrt(D) / hypot(‖x‖, sqrt(D eps)), in three operations, because decoding one token has hundreds of
-    small operations and each takes microseconds.
+    It is computed as sqrt(D) / hypot(‖x‖, sqrt(D eps)).
     """
+    if torch.compiler.is_compiling():
+        return x.square().mean(-1, keepdim=True).add(RMS_NORM_EPS).rsqrt()
     exact = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact)
-    root, least = _constants(x.shape[-1])
-    return torch.div(root, torch.hypot(norm, least)).to(x.dtype)
+    constants = _constants(x.shape[-1])
+    return torch.hypot(norm, constants.least).reciprocal().mul_(constants.root).to(x.dtype)
 
 
 def rms_norm_gradient(gradient: Tensor, normalised: Tensor, inverse: Tensor) -> Tensor:
@@ -72,18 +81,27 @@ def rms_norm_gradient(gradient: Tensor, normalised: Tensor, inverse: Tensor) -> 
     return torch.addcmul(gradient, normalised, mean, value=-1).mul_(inverse)
 
 
+class _Constants(NamedTuple):
+    """Numbers for the width D. A scalar float64 tensor does not raise the dtype of a result."""
+
+    root: float
+    """sqrt(D)."""
+    least: Tensor
+    """sqrt(D eps)."""
+    zero: Tensor
+
+
 # A dictionary instead of `functools.lru_cache`, because code compiled by torch.compile ignores that cache.
-_kept: dict[int, tuple[Tensor, Tensor]] = {}
+_kept: dict[int, _Constants] = {}
 
 
-def _constants(width: int) -> tuple[Tensor, Tensor]:
-    """Return sqrt(D) and sqrt(D eps) for width D as scalars, float64 without raising the dtype of a result."""
-    if width not in _kept:
+def _constants(width: int) -> _Constants:
+    found = _kept.get(width)
+    if found is None:
         with torch.inference_mode(False):
-            exact = torch.tensor([width, width * RMS_NORM_EPS], dtype=torch.float64).sqrt()
-            root, least = exact.unbind()
-            _kept[width] = root, least
-    return _kept[width]
+            least, zero = (torch.tensor(value, dtype=torch.float64) for value in (math.sqrt(width * RMS_NORM_EPS), 0.0))
+        found = _kept[width] = _Constants(math.sqrt(width), least, zero)
+    return found
 
 
 class _RMSNorm(Function):

@@ -17,7 +17,7 @@ from common.config import ModelConfig
 from common.generation.cpu.packed_layer import PackedLayer
 from common.generation.cpu.packed_linear import Float32Linear, Int8Linear, PackedLinear
 from common.generation.slot_cache import SlotCache
-from common.model.norm import inverse_rms
+from common.model.norm import rms_norm
 
 
 class SingleSequenceDecoder:
@@ -52,7 +52,7 @@ class SingleSequenceDecoder:
             key_lines, value_lines, keys, values = slot_views
             self._qkv.copy_(layer.qkv(layer.norm1(x)))
             if self._qk_norm:
-                self._queries_and_keys.mul_(inverse_rms(self._queries_and_keys))
+                rms_norm(self._queries_and_keys, out=self._queries_and_keys)
             self._pairs.mul_(rotation)
             key_lines.index_copy_(0, lines, self._key)
             value_lines.index_copy_(0, lines, self._value)

@@ -125,7 +125,7 @@ def test_the_exported_weights_are_read_again(
         load_model(Path(f"{folders[0]}-again") / "model.safetensors")
 
 
-def test_the_cards_say_what_each_folder_needs(folders: tuple[Path, Path], plain: TransformerLM) -> None:
+def test_the_cards_name_what_each_folder_needs(folders: tuple[Path, Path], plain: TransformerLM) -> None:
     nanochat, tidal = ((folder / "README.md").read_text() for folder in folders)
     assert "trust_remote_code" not in nanochat and "NanoChat of transformers" in nanochat
     assert "This model has no gates" in nanochat and "transformers does not check this" in nanochat

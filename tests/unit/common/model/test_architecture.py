@@ -1,4 +1,4 @@
-"""The options of the architecture compute what their formulas say, in every way that the model can be called."""
+"""The options of the architecture compute their formulas, in every way that the model can be called."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_prefill_and_decoding_continue_the_forward_pass(options: dict[str, Any])
 
 
 def test_dropout_is_the_same_for_every_architecture() -> None:
-    """With dropout, the training path draws as many random integers as it uses, and all gradients are finite."""
+    """With dropout, the training path samples as many random integers as it uses, and all gradients are finite."""
     model = TransformerLM(small_config(**MODERN, dropout=0.2)).train()
     ids, targets = torch.randint(53, (2, 3, 9)).unbind()
     torch.manual_seed(1)
