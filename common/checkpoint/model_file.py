@@ -2,7 +2,8 @@
 
 Tidal writes a manifest `<file name>.json` next to each model file. It contains the model's configuration, the file's
 SHA-256 and whether the gates were trained with modulation. Files of the original project have no manifest. Their
-configuration is inferred from the shapes of the tensors, and their gates are considered untrained.
+configuration is inferred from the shapes of the tensors, and their gates are considered untrained. A `.pth` file of an
+architecture other than the reference also has these entries inside, because the shapes do not show its architecture.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from common.checkpoint.files import load_tensors, safe_load, write_object, write_tensors
+from common.checkpoint.files import METADATA_KEY, load_tensors, safe_load, write_object, write_tensors
 from common.checkpoint.finite import require_finite_state, require_usable
 from common.checkpoint.manager import read_checkpoint
+from common.checkpoint.nanochat import from_nanochat, has_nanochat_names
 from common.checkpoint.state import (
     DEFAULT_GATE_COLUMN,
+    WRAPPER,
     build_model,
     export_legacy_state_dict,
     extract_state_dict,
@@ -48,10 +51,10 @@ def load_model(
 ) -> TransformerLM:
     """Load the model in `path` as float32 in evaluation mode.
 
-    Reads Tidal's `.safetensors` files, `.pth` files and checkpoint folders, and all forms of the original project's
-    `.pth` files (see `common.checkpoint.state`). If a gate has three inputs, only input `gate_column` is kept. Raises
-    NotFoundError if the file does not exist. Raises CheckpointError if the file is damaged, is not a language model,
-    contains pickled code, or contains weights that are infinite or NaN.
+    Reads Tidal's `.safetensors` files, `.pth` files and checkpoint folders, the `model.safetensors` of an exported
+    folder, and all forms of the original project's `.pth` files (see `common.checkpoint.state`). If a gate has three
+    inputs, only input `gate_column` is kept. Raises NotFoundError if the file does not exist. Raises CheckpointError if
+    the file is damaged, is not a language model, contains pickled code, or contains weights that are infinite or NaN.
     """
     model, _ = _load(Path(path), gate_column)
     return model.to(device)
@@ -60,7 +63,7 @@ def load_model(
 def save_model(model: TransformerLM, path: str | Path) -> Path:
     """Write the model atomically, in the format that the suffix of `path` names, and write its manifest.
 
-    `.safetensors` is Tidal's format; the original project can read `.pth`.
+    `.safetensors` is Tidal's format; the original project can read `.pth` of the reference architecture.
 
     Raises CheckpointError for another suffix, DivergedError if the weights are not finite, StorageError if a write
     fails.
@@ -79,6 +82,8 @@ def save_model(model: TransformerLM, path: str | Path) -> Path:
     def write(temporary: Path) -> None:
         if path.suffix == ".safetensors":
             write_tensors(temporary, state, meta)
+        elif model.config.changed_architecture():
+            write_object(temporary, {WRAPPER: state, METADATA_KEY: meta})
         else:
             write_object(temporary, state)
 
@@ -120,12 +125,21 @@ def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:
         meta = _read_sidecar(path) or header
     else:
         loaded = safe_load(path)
-        meta = _read_sidecar(path)
+        inside = loaded.get(METADATA_KEY) if isinstance(loaded, Mapping) else None
+        meta = _read_sidecar(path) or (inside if isinstance(inside, Mapping) else {})
     state, changed = migrate_gates(extract_state_dict(loaded, where), gate_column, where)
-    config = _config_of(meta, where) or infer_config(state, where)
+    config = _config_of(meta, where)
+    if has_nanochat_names(state):
+        if config is None or not config.is_nanochat:
+            raise CheckpointError(
+                f"{where}: the weights have the names of transformers' NanoChat, but the file has no configuration of "
+                "such a model that Tidal wrote; load the model file from which it was exported"
+            )
+        state = from_nanochat(state, config)
+    config = config or infer_config(state, where)
     model = build_model(state, config, where)
     require_usable(dict(model.named_parameters()), where)
-    model.gates_trained = bool(meta.get("gates_trained", False))
+    model.gates_trained = config.gates and bool(meta.get("gates_trained", False))
     return model, changed
 
 

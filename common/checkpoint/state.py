@@ -2,7 +2,8 @@
 
 A state dict of the original may be wrapped under `model_state_dict`, have names with torch.compile's prefix
 `_orig_mod.`, and have gates with three inputs instead of one, in any combination. The model's configuration is inferred
-from the shapes of the tensors. `common.checkpoint.files` reads the files.
+from the shapes of the tensors, which show only the reference architecture. A file of another architecture therefore
+contains its configuration. `common.checkpoint.files` reads the files.
 """
 
 from __future__ import annotations
@@ -77,8 +78,16 @@ def infer_config(state: Mapping[str, Tensor], where: str, **known: Any) -> Model
     The token embedding gives the size of the vocabulary and the model width D. rope_cos gives the context length and
     the head width, and the number of heads is D / head width. ffn.0 gives the width of the feed-forward layer. Dropout
     and the rotary base do not affect shapes, so the configuration has their defaults; this does not matter for the
-    rotary tables, which are read from the file. Raises CheckpointError if the shapes are not those of a valid model.
+    rotary tables, which are read from the file. The architecture is the reference. Raises CheckpointError if the shapes
+    are not those of a valid model.
     """
+    block = "transformer_blocks.0."
+    absent = [each for each in ("q_proj.bias", "ln1.weight", "attn_gate.net.0.weight") if block + each not in state]
+    if absent and block + "q_proj.weight" in state:
+        raise CheckpointError(
+            f"{where}: not the reference architecture, because {block}{absent[0]} is missing; its configuration cannot "
+            "be inferred, so keep the manifest (<file name>.json) next to the file"
+        )
     blocks = {int(match[1]) for match in map(_BLOCK.match, state) if match}
     shapes: dict[str, tuple[int, int]] = {}
     for name in (
@@ -136,6 +145,13 @@ def build_model(state: Mapping[str, Tensor], config: ModelConfig, where: str) ->
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model.eval()
+
+
+def without_gates(model: TransformerLM) -> TransformerLM:
+    """Return a model without gates that shares the other weights: `model` as it computes without modulation."""
+    config = model.config.model_copy(update={"gates": False})
+    state = {name: tensor for name, tensor in model.state_dict().items() if "_gate." not in name}
+    return build_model(state, config, config.name)
 
 
 def export_legacy_state_dict(model: nn.Module) -> dict[str, Tensor]:

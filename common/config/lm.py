@@ -19,10 +19,21 @@ MAX_VERSION_LENGTH: Final = 64
 """Largest numbers of characters of a model's name and version. With these limits, the names of all files and folders
 that contain name and version, including temporary files and exports, have at most 255 bytes."""
 _FILE_NAME_PART: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NANOCHAT: Final = {
+    "norm": "rmsnorm",
+    "embedding_norm": True,
+    "qk_norm": True,
+    "activation": "relu2",
+    "bias": False,
+    "gates": False,
+}
+"""The fields of `ModelConfig` that make the architecture that transformers calls NanoChat."""
+ARCHITECTURE: Final = (*NANOCHAT, "logit_softcap")
+"""The fields of `ModelConfig` that choose the architecture. Their defaults are the reference."""
 
 
 class ModelConfig(Section):
-    """The shape of a `common.model.TransformerLM`."""
+    """The shape and architecture of a `common.model.TransformerLM`; the defaults are the reference architecture."""
 
     name: str = Field("transformer-lm", pattern=_FILE_NAME_PART, max_length=MAX_NAME_LENGTH)
     """Name of the model, which is part of the final file's name `{name}_v{version}.pth`: at most 128 letters, digits,
@@ -50,6 +61,24 @@ class ModelConfig(Section):
     """Hidden width of a DynamicGate."""
     rope_theta: float = Field(10000.0, gt=0)
     """Base of the angles of the rotary embedding."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """Norm of the states before each branch and before the head: LayerNorm with weights, or the root mean square
+    without weights."""
+    embedding_norm: bool = False
+    """Whether the token embeddings are divided by their root mean square before the first block."""
+    qk_norm: bool = False
+    """Whether the queries and keys of each head are divided by their root mean square (QK-norm)."""
+    activation: Literal["gelu", "relu2"] = "gelu"
+    """Activation of the feed-forward layer: GELU, or the square of the ReLU."""
+    bias: bool = True
+    """Whether the linear layers of the blocks and the head have biases. Gates and LayerNorm always have them."""
+    gates: bool = True
+    """Whether each branch has a gate that the modulation controls. Without gates, training.modulation_fraction has no
+    effect, and a controller changes only the decoding parameters."""
+    logit_softcap: float | None = Field(None, gt=0)
+    """c, which limits the logits z to c · tanh(z / c); None means no limit."""
+    zero_init: bool = False
+    """Whether the last projections of both branches of a block start at 0, so that a new block changes nothing."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -62,12 +91,22 @@ class ModelConfig(Section):
 
     def shape(self) -> dict[str, object]:
         """Return the fields that must be equal for two models to share weights."""
-        return self.model_dump(mode="json", exclude={"name", "version", "dropout"})
+        return self.model_dump(mode="json", exclude={"name", "version", "dropout", "zero_init"})
 
     @property
     def head_dim(self) -> int:
         """K, the width of an attention head."""
         return self.d_model // self.num_heads
+
+    def changed_architecture(self) -> dict[str, object]:
+        """Return the fields in which the architecture differs from the reference; {} means that it is the reference."""
+        values = {name: getattr(self, name) for name in ARCHITECTURE}
+        return {name: value for name, value in values.items() if value != ModelConfig.model_fields[name].default}
+
+    @property
+    def is_nanochat(self) -> bool:
+        """Whether the architecture is NanoChat's in transformers; its soft cap of the logits may be any or none."""
+        return all(getattr(self, name) == value for name, value in NANOCHAT.items())
 
 
 MOST_SOURCE = 4096
@@ -180,7 +219,7 @@ class TrainingConfig(Section):
     """Smallest decrease of the validation loss, in nats, that counts as an improvement."""
     modulation_fraction: float = Field(0.1, ge=0, le=1)
     """Share of micro-batches in which the gates receive a random modulation; the other micro-batches have no
-    modulation."""
+    modulation. Without gates (`model.gates`) it has no effect."""
     seed: int = Field(42, ge=0)
     """Seed of all random numbers of the training."""
     device: str = "auto"

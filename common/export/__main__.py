@@ -1,4 +1,4 @@
-"""Implements `tidal export`: `python -m common.export SOURCE FOLDER --format F [--force]`.
+"""Implements `tidal export`: `python -m common.export SOURCE FOLDER --format F [--without-gates] [--force]`.
 
 It runs in a process of its own, because the process of the CLI never loads torch. It prints one JSON object per line:
 {"phase": "…"} during the work, and {"done": {…}} or {"error": "…"} at the end.
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, help="checkpoint file or folder")
     parser.add_argument("folder", type=Path, help="folder to write")
     parser.add_argument("--format", type=ExportFormat, choices=list(ExportFormat), required=True)
+    parser.add_argument("--without-gates", action="store_true", help="leave out the gates of a language model")
     parser.add_argument("--force", action="store_true", help="replace an older export")
     accept_any_text()
     options = parser.parse_args(arguments)
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.source,
             options.format,
             options.folder,
+            gates=not options.without_gates,
             force=options.force,
             progress=lambda phase: _print_json({"phase": phase}),
         )

@@ -1,8 +1,12 @@
 """Exports one checkpoint to one folder in a requested format: `export_checkpoint(source, form, folder)`.
 
     safetensors  <name>.safetensors with its configuration in the header and in <name>.safetensors.json
-    pth          <name>.pth, which the original loads with strict=True; its configuration in <name>.pth.json
+    pth          <name>.pth, which the original loads with strict=True if it has the reference architecture; its
+                 configuration in <name>.pth.json
     hf           a model folder for transformers (`huggingface`); language models only
+
+With `gates=False`, the gates of a language model are left out. The exported model computes what the model computes
+without modulation.
 
 The source can be any file that `load_model` or `load_policy_file` reads. The CLI resolves references to checkpoints.
 """
@@ -18,6 +22,7 @@ from typing import Any
 from common.checkpoint import load_model, load_policy_file, save_model
 from common.checkpoint.files import load_tensors, safe_load
 from common.checkpoint.manager import MANIFEST, read_info
+from common.checkpoint.state import without_gates
 from common.errors import InvalidInputError, NotFoundError
 from common.export import huggingface, policy
 from common.export.folder import require_writable_target, write_folder
@@ -54,21 +59,29 @@ class ExportResult:
 
 
 def export_checkpoint(
-    source: Path, form: ExportFormat, folder: Path, *, force: bool = False, progress: Progress = lambda _: None
+    source: Path,
+    form: ExportFormat,
+    folder: Path,
+    *,
+    gates: bool = True,
+    force: bool = False,
+    progress: Progress = lambda _: None,
 ) -> ExportResult:
     """Write the model or controller in `source` to `folder` atomically.
 
     `folder` must be new or empty; with `force` it may also be a folder that contains only an older export. Raises
     NotFoundError and CheckpointError for the source, ConflictError and InvalidInputError for the folder,
-    InvalidInputError for a controller in the format hf, StorageError if a file cannot be written.
+    InvalidInputError for a controller in the format hf or with `gates` False, StorageError if a file cannot be written.
     """
     folder = folder.absolute()
     require_writable_target(folder, source, force=force)
     progress(f"reading {source.name}")
     name = export_name(source)
     if is_policy(source):
+        if not gates:
+            raise InvalidInputError(f"{source.name} is a controller, which has no gates; leave out --without-gates")
         return _export_policy(source, form, folder, name, force, progress)
-    return _export_model(source, form, folder, name, force, progress)
+    return _export_model(source, form, folder, name, gates, force, progress)
 
 
 def export_name(source: Path) -> str:
@@ -93,11 +106,16 @@ def is_policy(source: Path) -> bool:
 
 
 def _export_model(
-    source: Path, form: ExportFormat, folder: Path, name: str, force: bool, progress: Progress
+    source: Path, form: ExportFormat, folder: Path, name: str, gates: bool, force: bool, progress: Progress
 ) -> ExportResult:
     model = load_model(source)
+    if not gates:
+        model = without_gates(model)
     size = sum(tensor.numel() * 4 for tensor in model.state_dict().values())
     remarks: list[str] = []
+    changed = ", ".join(model.config.changed_architecture())
+    if form is ExportFormat.PTH and changed:
+        remarks.append(f"the original Tidal cannot load this model, because its architecture differs in {changed}")
 
     def fill(target: Path) -> None:
         progress(f"writing {size / 1e6:.0f} MB")
@@ -109,7 +127,8 @@ def _export_model(
             save_model(model, target / f"{name}.{form}")
 
     files = write_folder(folder, fill, source=source, needed_bytes=size + SPARE_BYTES, force=force)
-    return ExportResult(folder, files, "lm", model.num_parameters, _load_model_lines(form, folder, name), remarks)
+    lines = _load_model_lines(form, folder, name, code=not model.config.is_nanochat)
+    return ExportResult(folder, files, "lm", model.num_parameters, lines, remarks)
 
 
 def _export_policy(
@@ -155,11 +174,12 @@ def experiment_folder(source: Path) -> Path | None:
     return found if any((found / mark).exists() for mark in marks) else None
 
 
-def _load_model_lines(form: ExportFormat, folder: Path, name: str) -> list[str]:
+def _load_model_lines(form: ExportFormat, folder: Path, name: str, *, code: bool) -> list[str]:
     if form is ExportFormat.HF:
+        trust = ", trust_remote_code=True" if code else ""
         return [
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            f"model = AutoModelForCausalLM.from_pretrained({str(folder)!r}, trust_remote_code=True)",
+            f"model = AutoModelForCausalLM.from_pretrained({str(folder)!r}{trust})",
         ]
     path = str(folder / f"{name}.{form}")
     if form is ExportFormat.PTH:

@@ -1,8 +1,9 @@
 """Writes a language model as a folder for `transformers`: weights, configuration, tokeniser, remote code, model card.
 
-Writing does not need transformers, because the files are JSON and safetensors. The weights keep their names, so
-`load_model` can read the folder's `model.safetensors` as well. The folder contains no controller, and its code does not
-derive decoding parameters from the modulation.
+Writing does not need transformers, because the files are JSON and safetensors. A model whose architecture transformers
+has (NanoChat) is written with the names of that architecture and without code. Other models keep their names and get
+the code `modeling_tidal.py`. `load_model` can read the folder's `model.safetensors` as well. The folder contains no
+controller, and its code does not derive decoding parameters from the modulation.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from typing import Any
 from common.checkpoint import export_legacy_state_dict
 from common.checkpoint.files import write_tensors
 from common.checkpoint.model_file import model_meta
+from common.checkpoint.nanochat import to_nanochat
+from common.config.lm import ARCHITECTURE
 from common.data.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE, vocabulary_files
 from common.datasets.reading import END_OF_TEXT
 from common.export import model_card
 from common.files import write_text
 from common.model import TransformerLM
+from common.model.norm import LAYER_NORM_EPS, RMS_NORM_EPS
 from tidal_client.wire.sampling import DEFAULTS
 
 CODE = "modeling_tidal"
@@ -30,11 +34,15 @@ def write_model_folder(
 ) -> list[str]:
     """Write all files into the empty `folder` and return remarks for the user. Raises OSError if a write fails."""
     meta = model_meta(model.config, gates_trained=model.gates_trained)
-    write_tensors(folder / "model.safetensors", export_legacy_state_dict(model), meta)
+    weights = export_legacy_state_dict(model)
+    if model.config.is_nanochat:
+        weights = to_nanochat(weights, model.config)
+    else:
+        write_text(folder / f"{CODE}.py", Path(__file__).with_name(f"{CODE}.py").read_text(encoding="utf-8"))
+    write_tensors(folder / "model.safetensors", weights, meta)
     has_tokenizer = model.config.vocab_size >= VOCAB_SIZE
     _write_json(folder / "config.json", transformers_config(model))
     _write_json(folder / "generation_config.json", generation_config(has_tokenizer))
-    write_text(folder / f"{CODE}.py", Path(__file__).with_name(f"{CODE}.py").read_text(encoding="utf-8"))
     write_text(folder / "README.md", model_card.model_card_text(model, origin, evaluation, has_tokenizer=has_tokenizer))
     if not has_tokenizer:
         return [
@@ -50,21 +58,13 @@ def transformers_config(model: TransformerLM) -> dict[str, Any]:
     c = model.config
     end_of_text = END_OF_TEXT_ID if c.vocab_size >= VOCAB_SIZE else None
     return {
-        "architectures": ["TidalForCausalLM"],
-        "auto_map": {"AutoConfig": f"{CODE}.TidalConfig", "AutoModelForCausalLM": f"{CODE}.TidalForCausalLM"},
-        "model_type": "tidal",
+        **(_nanochat_fields(model) if c.is_nanochat else _tidal_fields(model)),
         "vocab_size": c.vocab_size,
         "hidden_size": c.d_model,
         "num_hidden_layers": c.num_layers,
         "num_attention_heads": c.num_heads,
         "intermediate_size": c.ffn_dim,
         "max_position_embeddings": c.context_length,
-        "gate_dim": c.gate_dim,
-        "gate_hidden_dim": c.gate_hidden_dim,
-        "dropout": c.dropout,
-        "rope_theta": c.rope_theta,
-        "layer_norm_eps": 1e-5,
-        "gates_trained": model.gates_trained,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
         "pad_token_id": end_of_text,
@@ -72,6 +72,39 @@ def transformers_config(model: TransformerLM) -> dict[str, Any]:
         "torch_dtype": "float32",
         "use_cache": True,
         "tokenizer_class": "GPT2Tokenizer" if end_of_text is not None else None,
+    }
+
+
+def _nanochat_fields(model: TransformerLM) -> dict[str, Any]:
+    c = model.config
+    return {
+        "architectures": ["NanoChatForCausalLM"],
+        "model_type": "nanochat",
+        "num_key_value_heads": c.num_heads,
+        "hidden_act": "relu2",
+        "attention_bias": False,
+        "attention_dropout": c.dropout,
+        "rms_norm_eps": RMS_NORM_EPS,
+        "final_logit_softcapping": c.logit_softcap,
+        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
+        "initializer_range": 0.02,
+    }
+
+
+def _tidal_fields(model: TransformerLM) -> dict[str, Any]:
+    c = model.config
+    return {
+        "architectures": ["TidalForCausalLM"],
+        "auto_map": {"AutoConfig": f"{CODE}.TidalConfig", "AutoModelForCausalLM": f"{CODE}.TidalForCausalLM"},
+        "model_type": "tidal",
+        "gate_dim": c.gate_dim,
+        "gate_hidden_dim": c.gate_hidden_dim,
+        "dropout": c.dropout,
+        "rope_theta": c.rope_theta,
+        "layer_norm_eps": LAYER_NORM_EPS,
+        "rms_norm_eps": RMS_NORM_EPS,
+        **{name: getattr(c, name) for name in ARCHITECTURE},
+        "gates_trained": model.gates_trained,
     }
 
 

@@ -20,13 +20,13 @@ USE = """
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained(".", trust_remote_code=True)  # or the path of this folder
-tokenizer = AutoTokenizer.from_pretrained(".", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained("."{trust})  # or the path of this folder
+tokenizer = AutoTokenizer.from_pretrained("."{trust})
 inputs = tokenizer(["Once upon a time", "The little cat"], return_tensors="pt", padding=True)
 print(tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=100), skip_special_tokens=True))
 ```
 
-`trust_remote_code` runs `modeling_tidal.py` of this folder (Apache-2.0); read it first, it is one short file.
+{code}
 """
 WITHOUT_TOKENIZER = """
 ## Use
@@ -34,12 +34,14 @@ WITHOUT_TOKENIZER = """
 ```python
 from transformers import AutoModelForCausalLM
 
-model = AutoModelForCausalLM.from_pretrained(".", trust_remote_code=True)  # or the path of this folder
+model = AutoModelForCausalLM.from_pretrained("."{trust})  # or the path of this folder
 ```
 
-The vocabulary is not GPT-2's, so no tokeniser is included. `trust_remote_code` runs `modeling_tidal.py` of this folder
-(Apache-2.0); read it first, it is one short file.
+The vocabulary is not GPT-2's, so no tokeniser is included. {code}
 """
+TRUST = ", trust_remote_code=True"
+CODE = "`trust_remote_code` runs `modeling_tidal.py` of this folder (Apache-2.0); read it first, it is one short file."
+NO_CODE = "The architecture is NanoChat of transformers (version 5 or later), so the folder contains no code."
 MODULATION = """
 ## Modulation
 
@@ -49,11 +51,24 @@ processes the prompt without m and applies m to each generated token. {trained} 
 temperature, top-k, top-p and repetition penalty from m, and has controllers that choose m for each token. This folder
 supports neither.
 """
+NO_MODULATION = """
+## Modulation
+
+This model has no gates, so it has no input for Tidal's modulation. Tidal's own engine derives temperature, top-k, top-p
+and repetition penalty from the modulation, and has controllers that choose it for each token. This folder supports
+neither.
+"""
 LIMITS = """
 ## Limits
 
 The context is {context} tokens, including the prompt; for more tokens the model raises an error (Tidal's engine uses a
 sliding window instead). The owner of the weights decides their licence.
+"""
+LIMITS_WITHOUT_CODE = """
+## Limits
+
+The context is {context} tokens, including the prompt. transformers does not check this, and the model was not trained
+for later positions (Tidal's engine uses a sliding window instead). The owner of the weights decides their licence.
 """
 
 
@@ -75,13 +90,23 @@ def model_card_text(
         ("exported from", f"`{origin}`"),
         *_measured(evaluation or {}),
     ]
+    if changed := c.changed_architecture():
+        rows.insert(2, ("architecture", ", ".join(_option(name, value) for name, value in changed.items())))
+    with_code = not c.is_nanochat
+    use = USE if has_tokenizer else WITHOUT_TOKENIZER
+    limits = LIMITS if with_code else LIMITS_WITHOUT_CODE
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return (
         f"{HEAD}\n# {c.name} {c.version}\n\nA small language model trained with Tidal.\n\n| | |\n|---|---|\n{table}\n"
-        + (USE if has_tokenizer else WITHOUT_TOKENIZER)
-        + MODULATION.format(trained=trained)
-        + LIMITS.format(context=c.context_length)
+        + use.format(trust=TRUST if with_code else "", code=CODE if with_code else NO_CODE)
+        + (MODULATION.format(trained=trained) if c.gates else NO_MODULATION)
+        + limits.format(context=c.context_length)
     )
+
+
+def _option(name: str, value: object) -> str:
+    """Return an option of the architecture in words, such as `qk_norm` or `logit_softcap 15.0`."""
+    return f"`{name}`" if value is True else f"no `{name}`" if value is False else f"`{name}` {value}"
 
 
 def _measured(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:

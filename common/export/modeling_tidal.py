@@ -6,11 +6,11 @@
     inputs = tokenizer(["Once upon a time", "The cat"], return_tensors="pt", padding=True)
     model.generate(**inputs, max_new_tokens=50, modulation=0.3)
 
-The model is a pre-norm transformer. Gates scale its residual branches; their input is one number, the modulation m in
-[0, 1]. Without m the gates have no effect (scale exactly 1). `generate` processes the prompt without modulation and
-applies m to every generated token, as Tidal does. It does not derive temperature, top-k and penalty from m. The weights
-have the names of Tidal's `.pth` files. Positions beyond the context are an error, and attention weights are not
-returned.
+The model is a pre-norm transformer; the configuration names its norm and activation. Gates, if it has any, scale its
+residual branches; their input is one number, the modulation m in [0, 1]. Without m the gates have no effect (scale
+exactly 1). `generate` processes the prompt without modulation and applies m to every generated token, as Tidal does. It
+does not derive temperature, top-k and penalty from m. The weights have the names of Tidal's `.pth` files. Positions
+beyond the context are an error, and attention weights are not returned.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -25,7 +25,11 @@ logger = logging.get_logger(__name__)
 
 
 class TidalConfig(PretrainedConfig):
-    """The configuration of the model. `gates_trained` is True if the gates were trained with modulation."""
+    """The configuration of the model. `gates_trained` is True if the gates were trained with modulation.
+
+    The defaults of norm, embedding_norm, qk_norm, activation, bias, gates and logit_softcap are the reference
+    architecture.
+    """
 
     model_type = "tidal"
     keys_to_ignore_at_inference = ["past_key_values"]
@@ -43,6 +47,14 @@ class TidalConfig(PretrainedConfig):
         dropout=0.1,
         rope_theta=10000.0,
         layer_norm_eps=1e-5,
+        rms_norm_eps=1e-6,
+        norm="layernorm",
+        embedding_norm=False,
+        qk_norm=False,
+        activation="gelu",
+        bias=True,
+        gates=True,
+        logit_softcap=None,
         gates_trained=False,
         use_cache=True,
         **kwargs,
@@ -58,6 +70,14 @@ class TidalConfig(PretrainedConfig):
         self.dropout = dropout
         self.rope_theta = rope_theta
         self.layer_norm_eps = layer_norm_eps
+        self.rms_norm_eps = rms_norm_eps
+        self.norm = norm
+        self.embedding_norm = embedding_norm
+        self.qk_norm = qk_norm
+        self.activation = activation
+        self.bias = bias
+        self.gates = gates
+        self.logit_softcap = logit_softcap
         self.gates_trained = gates_trained
         self.use_cache = use_cache
         super().__init__(**{"tie_word_embeddings": False, **kwargs})
@@ -77,8 +97,34 @@ def rotate(x, cos, sin):
     return (x * cos + torch.cat((-b, a), dim=-1) * sin).type_as(x)
 
 
+class TidalRMSNorm(nn.Module):
+    """Divides x (…, D) by the root mean square of its last dimension."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.eps = config.rms_norm_eps
+
+    def forward(self, x):
+        exact = x.float()
+        return (exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + self.eps)).type_as(x)
+
+
+class TidalReLUSquared(nn.Module):
+    """Computes max(x, 0)²."""
+
+    def forward(self, x):
+        return torch.relu(x).square()
+
+
+def make_norm(config):
+    """Return the norm of states (…, D) that the configuration names."""
+    if config.norm == "rmsnorm":
+        return TidalRMSNorm(config)
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
 class TidalGate(nn.Module):
-    """Multiplies x (B, T, D) by sigmoid(MLP(m)) for m (B, 1 or T, gate_dim). If m is None, x stays unchanged."""
+    """Multiplies x (B, T, D) by sigmoid(MLP(m)) for m (B, 1 or T, gate_dim)."""
 
     def __init__(self, config):
         super().__init__()
@@ -86,8 +132,6 @@ class TidalGate(nn.Module):
         self.net = nn.Sequential(nn.Linear(config.gate_dim, hidden), nn.GELU(), nn.Linear(hidden, config.hidden_size))
 
     def forward(self, x, modulation):
-        if modulation is None:
-            return x
         return (x * torch.sigmoid(self.net(modulation))).type_as(x)
 
 
@@ -96,25 +140,27 @@ class TidalBlock(nn.Module):
 
     def __init__(self, config, layer):
         super().__init__()
-        D = config.hidden_size
+        D, bias = config.hidden_size, config.bias
         self.layer = layer
         self.num_heads = config.num_attention_heads
         self.dropout_p = config.dropout
-        self.q_proj = nn.Linear(D, D)
-        self.k_proj = nn.Linear(D, D)
-        self.v_proj = nn.Linear(D, D)
-        self.out_proj = nn.Linear(D, D)
+        self.q_proj = nn.Linear(D, D, bias=bias)
+        self.k_proj = nn.Linear(D, D, bias=bias)
+        self.v_proj = nn.Linear(D, D, bias=bias)
+        self.out_proj = nn.Linear(D, D, bias=bias)
         self.ffn = nn.Sequential(
-            nn.Linear(D, config.intermediate_size),
-            nn.GELU(),
+            nn.Linear(D, config.intermediate_size, bias=bias),
+            TidalReLUSquared() if config.activation == "relu2" else nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.intermediate_size, D),
+            nn.Linear(config.intermediate_size, D, bias=bias),
             nn.Dropout(config.dropout),
         )
-        self.ln1 = nn.LayerNorm(D, eps=config.layer_norm_eps)
-        self.ln2 = nn.LayerNorm(D, eps=config.layer_norm_eps)
-        self.attn_gate = TidalGate(config)
-        self.ffn_gate = TidalGate(config)
+        self.ln1 = make_norm(config)
+        self.ln2 = make_norm(config)
+        self.qk_norm = TidalRMSNorm(config) if config.qk_norm else nn.Identity()
+        if config.gates:
+            self.attn_gate = TidalGate(config)
+            self.ffn_gate = TidalGate(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, cos, sin, mask, modulation, cache, total):
@@ -128,16 +174,17 @@ class TidalBlock(nn.Module):
         q, k, v = (
             projection.view(B, T, self.num_heads, D // self.num_heads).transpose(1, 2) for projection in projected
         )
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = self.qk_norm(rotate(q, cos, sin)), self.qk_norm(rotate(k, cos, sin))
         if cache is not None:
             positions = torch.arange(total - T, total, device=x.device)  # transformers 4 needs the positions
             k, v = cache.update(k, v, self.layer, {"cache_position": positions})
             k, v = k[:, :, :total], v[:, :, :total]  # a static cache also returns positions that are still unused
         dropout_p = self.dropout_p if self.training else 0.0
         attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=mask is None)
-        attended = self.out_proj(attended.transpose(1, 2).reshape(B, T, D))
-        x = x + self.dropout(self.attn_gate(attended, modulation))
-        return x + self.dropout(self.ffn_gate(self.ffn(self.ln2(x)), modulation))
+        y = self.out_proj(attended.transpose(1, 2).reshape(B, T, D))
+        x = x + self.dropout(y if modulation is None else self.attn_gate(y, modulation))
+        y = self.ffn(self.ln2(x))
+        return x + self.dropout(y if modulation is None else self.ffn_gate(y, modulation))
 
 
 class TidalForCausalLM(PreTrainedModel, GenerationMixin):
@@ -161,15 +208,16 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         self.token_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
         self.transformer_blocks = nn.ModuleList(TidalBlock(config, n) for n in range(config.num_hidden_layers))
-        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.output_projection = nn.Linear(config.hidden_size, config.vocab_size)
+        self.embedding_norm = TidalRMSNorm(config) if config.embedding_norm else nn.Identity()
+        self.final_layer_norm = make_norm(config)
+        self.output_projection = nn.Linear(config.hidden_size, config.vocab_size, bias=config.bias)
         self.post_init()
 
     def _init_weights(self, module):
         """Initialise the weights of a new model as Tidal does."""
         if isinstance(module, nn.Embedding) or module is self.output_projection:
             nn.init.normal_(module.get_parameter("weight"), std=0.02)
-        if module is self.output_projection:
+        if module is self.output_projection and self.config.bias:
             nn.init.zeros_(module.get_parameter("bias"))
         if isinstance(module, TidalGate):
             nn.init.zeros_(module.get_parameter("net.2.weight"))
@@ -225,7 +273,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         mask = self._mask(attention_mask, B, past, T, x.device)
         m = self._modulation(modulation, B, T, x)
         states = [x]
-        x = self.dropout(x)
+        x = self.dropout(self.embedding_norm(x))
         for block in self.transformer_blocks:
             x = block(x, cos, sin, mask, m, past_key_values, total)
             states.append(x)
@@ -235,6 +283,8 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         else:
             kept = x[:, logits_to_keep]
         logits = self.output_projection(kept)
+        if self.config.logit_softcap is not None:
+            logits = self.config.logit_softcap * torch.tanh(logits / self.config.logit_softcap)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
         output = CausalLMOutputWithPast(
             loss=loss,
@@ -305,6 +355,8 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
     def _modulation(self, modulation, B, T, x):
         if modulation is None:
             return None
+        if not self.config.gates:
+            raise ValueError("this model has no gates; leave out modulation")
         if not self.config.gates_trained:
             logger.warning_once(
                 "the gates of this model were not trained with modulation; Tidal's engine would not use modulation"

@@ -15,25 +15,25 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from common.generation.cpu.huge_pages import keep_freed_memory
-from common.generation.cpu.packed_layer import Norm, PackedLayer, packed_norm
-from common.generation.cpu.packed_linear import PackedLinear, Precision, pack
+from common.generation.cpu.packed_layer import PackedLayer, PackedNorm
+from common.generation.cpu.packed_linear import PackedLinear, Precision, SoftCapped, pack
 from common.generation.cpu.per_row_attention import attend_per_row, attend_prompts_per_row
 from common.generation.cpu.single_sequence import SingleSequenceDecoder
 from common.generation.slot_cache import SlotCache
 from common.model import DynamicGate, TransformerLM
+from common.model.norm import rms_norm
 from common.model.transfer import to_device
 
 
 class PackedWeights(NamedTuple):
     """The packed weights that the decoding steps in `cuda.step` use. `rotations` (context, K / 2) are complex."""
 
-    embedding: Tensor
     rotations: Tensor
     layers: list[PackedLayer]
-    final_norm: Norm
+    final_norm: PackedNorm
     head: PackedLinear
 
 
@@ -59,17 +59,19 @@ class DecodingModel:
         # int8 is faster only for few rows. A prompt has many rows, so prompts go through float32 layers.
         self._prefill_layers = self._packed(model, Precision.FLOAT32) if self._per_row_attention else self._layers
         self._single_sequence = SingleSequenceDecoder.for_layers(self._layers, self.config)
-        self._final_norm = packed_norm(model.final_layer_norm)
-        self._head = pack(model.output_projection.weight, model.output_projection.bias, self.precision)
+        self._final_norm = PackedNorm(model.final_layer_norm)
+        head = pack(model.output_projection.weight, model.output_projection.bias, self.precision)
+        cap = self.config.logit_softcap
+        self._head: PackedLinear = head if cap is None else SoftCapped(head, cap)
         self._gates = _pack_gates(model.gates) if self.gates_trained else None
 
     def _packed(self, model: TransformerLM, precision: Precision) -> list[PackedLayer]:
-        return [PackedLayer(block, self.config.num_heads, precision) for block in model.blocks]
+        return [PackedLayer(block, self.config, precision) for block in model.blocks]
 
     @property
     def packed_weights(self) -> PackedWeights:
         """The weights that `decode` multiplies with."""
-        return PackedWeights(self._embedding, self._rotations, self._layers, self._final_norm, self._head)
+        return PackedWeights(self._rotations, self._layers, self._final_norm, self._head)
 
     @property
     def nbytes(self) -> int:
@@ -84,6 +86,11 @@ class DecodingModel:
         return SlotCache(
             c.num_layers, c.num_heads, c.context_length, c.head_dim, slots=slots, device=self.device, dtype=dtype
         )
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the states (n, D) with which the blocks start, for tokens (n,) int64."""
+        x = self._embedding.index_select(0, tokens).float()
+        return rms_norm(x) if self.config.embedding_norm else x
 
     def gate_scales(self, modulation: Tensor, gated: Tensor) -> Tensor | None:
         """Return the factors (G, n, D) of the gates at modulation (n,), or None if the gates were not trained.
@@ -114,24 +121,24 @@ class DecodingModel:
     def last_logits(self, states: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
         """Return the results of `prefill` for states (n, T, D) that `prefill_states` returned."""
         ends = to_device(torch.tensor([length - 1 for length in lengths]), states.device)
-        hidden = layer_norm(states[torch.arange(len(lengths), device=states.device), ends], *self._final_norm)
+        hidden = self._final_norm(states[torch.arange(len(lengths), device=states.device), ends])
         return self._head(hidden), hidden
 
     @torch.inference_mode()
     def project(self, states: Tensor) -> Tensor:
         """Return logits (P, V) of states (P, D) that `prefill_states` returned."""
-        return self._head(layer_norm(states, *self._final_norm))
+        return self._head(self._final_norm(states))
 
     @torch.inference_mode()
     def prefill_states(self, ids: Tensor, lengths: list[int], cache: SlotCache, first: int) -> Tensor:
         """Fill the cache as `prefill` does and return the states (n, T, D) of all positions before the final norm."""
         n, T = ids.shape
         D, H = self.config.d_model, self.config.num_heads
-        x = self._embedding[ids.reshape(-1)].float()
+        x = self.embed(ids.reshape(-1))
         rotations = self._rotations[:T, None, None]
         for index, layer in enumerate(self._prefill_layers):
-            qkv = layer.qkv(layer_norm(x, *layer.norm1))
-            rotated = _rotate(qkv.view(n, T, 3, H, -1)[:, :, :2], rotations)
+            qkv = layer.qkv(layer.norm1(x))
+            rotated = _rotate(layer.normalised(qkv.view(n, T, 3, H, -1)[:, :, :2]), rotations)
             q, k = rotated[:, :, 0].transpose(1, 2), rotated[:, :, 1].transpose(1, 2)
             v = qkv.view(n, T, 3, H, -1)[:, :, 2].transpose(1, 2)
             cache.write(index, first, k, v)
@@ -140,7 +147,7 @@ class DecodingModel:
             else:
                 attended = scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + layer.out(attended.transpose(1, 2).reshape(n * T, D))
-            x = x + layer.down(layer.up.gelu(layer_norm(x, *layer.norm2)))
+            x = x + layer.down(layer.activated_up(layer.norm2(x)))
         cache.set_lengths(first, lengths)
         return x.view(n, T, D)
 
@@ -151,17 +158,17 @@ class DecodingModel:
         Returns logits (n, V) in a new tensor and final states (n, D). Raises ValueError when a slot is full.
         """
         n, D, H = len(tokens), self.config.d_model, self.config.num_heads
-        x = self._embedding.index_select(0, tokens).float()
+        x = self.embed(tokens)
         if n == 1 and self._single_sequence is not None:
             x = self._single_sequence(x, self._rotations[cache.max_next_position()], cache, scales)
             cache.advance()
-            hidden = layer_norm(x, *self._final_norm)
+            hidden = self._final_norm(x)
             return self._head(hidden), hidden
         target = cache.next_positions()
         rotations = self._rotations[target.positions][:, None, None]
         for index, layer in enumerate(self._layers):
-            qkv = layer.qkv(layer_norm(x, *layer.norm1))
-            rotated = _rotate(qkv.view(n, 3, H, -1)[:, :2], rotations)
+            qkv = layer.qkv(layer.norm1(x))
+            rotated = _rotate(layer.normalised(qkv.view(n, 3, H, -1)[:, :2]), rotations)
             keys, values = cache.append(index, target, rotated[:, 1], qkv.view(n, 3, H, -1)[:, 2])
             q = rotated[:, 0].unsqueeze(2).to(keys.dtype)
             if self._per_row_attention:
@@ -170,10 +177,10 @@ class DecodingModel:
                 attended = scaled_dot_product_attention(q, keys, values, attn_mask=target.mask)
             update = layer.out(attended.reshape(n, D).float())
             x = x + update if scales is None else torch.addcmul(x, update, scales[2 * index])
-            update = layer.down(layer.up.gelu(layer_norm(x, *layer.norm2)))
+            update = layer.down(layer.activated_up(layer.norm2(x)))
             x = x + update if scales is None else torch.addcmul(x, update, scales[2 * index + 1])
         cache.advance()
-        hidden = layer_norm(x, *self._final_norm)
+        hidden = self._final_norm(x)
         return self._head(hidden), hidden
 
 

@@ -1,4 +1,4 @@
-"""The language model: a pre-norm transformer with gates that scale its residual branches by the modulation.
+"""The language model: a pre-norm transformer whose gates, if any, scale its residual branches by the modulation.
 
 Uses only torch. Files are in `common.checkpoint`, sampling in `common.generation`, optimisers in `common.training`.
 """

@@ -1,6 +1,7 @@
 """One pre-norm transformer block: x + gate(attention(ln1(x))), then x + gate(ffn(ln2(x))).
 
-The submodules have the names that the original's checkpoint files use.
+The submodules have the names that the original's checkpoint files use. `common.config.lm.ModelConfig` describes the
+options of the architecture.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import linear
 
 from common.config.lm import ModelConfig
+from common.model.activation import TRAINING_ACTIVATIONS, ReLUSquared
 from common.model.attention import cached_attention, causal_attention, merge_heads, split_heads
 from common.model.dropout import DropoutBits, add_after_dropout, dropout
-from common.model.gate import DynamicGate
+from common.model.gate import DynamicGate, NoGate
 from common.model.kv_cache import KVCache
+from common.model.norm import make_norm, rms_norm
 from common.model.rope import apply_rotary
 from common.model.training_attention import integers_needed, training_attention
 
@@ -52,30 +55,36 @@ class BlockBits(NamedTuple):
 
 
 class TransformerBlock(nn.Module):
-    """A transformer block: attention and feed-forward network, whose outputs are each scaled by a DynamicGate."""
+    """A transformer block: attention and feed-forward network, whose outputs are each scaled by a gate, if any."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        D = config.d_model
+        D, bias = config.d_model, config.bias
         self.num_heads = config.num_heads
         self.dropout_p = config.dropout
-        self.q_proj = nn.Linear(D, D)
-        self.k_proj = nn.Linear(D, D)
-        self.v_proj = nn.Linear(D, D)
-        self.out_proj = nn.Linear(D, D)
+        self.qk_norm = config.qk_norm
+        self.q_proj = nn.Linear(D, D, bias=bias)
+        self.k_proj = nn.Linear(D, D, bias=bias)
+        self.v_proj = nn.Linear(D, D, bias=bias)
+        self.out_proj = nn.Linear(D, D, bias=bias)
         self.ffn = nn.Sequential(
-            nn.Linear(D, config.ffn_dim),
-            nn.GELU(),
+            nn.Linear(D, config.ffn_dim, bias=bias),
+            ReLUSquared() if config.activation == "relu2" else nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.ffn_dim, D),
+            nn.Linear(config.ffn_dim, D, bias=bias),
             nn.Dropout(config.dropout),
         )
-        self.ln1 = nn.LayerNorm(D, eps=1e-5)
-        self.ln2 = nn.LayerNorm(D, eps=1e-5)
-        self.attn_gate = DynamicGate(config.gate_dim, config.gate_hidden_dim, D)
-        self.ffn_gate = DynamicGate(config.gate_dim, config.gate_hidden_dim, D)
+        self.ln1 = make_norm(config)
+        self.ln2 = make_norm(config)
+        self.attn_gate = _make_gate(config)
+        self.ffn_gate = _make_gate(config)
         self.dropout = nn.Dropout(config.dropout)
         self._steps = _EAGER_STEPS
+        self.activate = TRAINING_ACTIVATIONS[config.activation]
+        if config.zero_init:
+            for last in (self.out_proj, self.ffn[3]):
+                for parameter in last.parameters():
+                    nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, modulation: Tensor | None) -> Tensor:
         """Return the block's output (B, T, D) for x (B, T, D) at positions 0..T−1, with rotary tables (T, K)."""
@@ -92,9 +101,9 @@ class TransformerBlock(nn.Module):
         network's result and the dropout after its gate are computed as one with the probability 1 − (1 − p)²: an
         element is kept if both would keep it, and the gate between them only scales it.
         """
-        attended = training_attention(
-            self._steps.project(self, x), cos, sin, self.num_heads, bits and bits.attention, self.dropout_p
-        )
+        qkv = self._steps.project(self, x)
+        integers = None if bits is None else bits.attention
+        attended = training_attention(qkv, cos, sin, self.num_heads, integers, self.dropout_p, qk_norm=self.qk_norm)
         return self._steps.finish(self, x, attended, modulation, bits)
 
     def use_compiled_steps(self, compiled: bool) -> None:
@@ -141,6 +150,8 @@ class TransformerBlock(nn.Module):
         h = self.ln1(x)
         q = apply_rotary(split_heads(self.q_proj(h), self.num_heads), cos, sin)
         k = apply_rotary(split_heads(self.k_proj(h), self.num_heads), cos, sin)
+        if self.qk_norm:
+            q, k = rms_norm(q), rms_norm(k)
         return q, k, split_heads(self.v_proj(h), self.num_heads)
 
     def _finish(self, x: Tensor, attended: Tensor, modulation: Tensor | None) -> Tensor:
@@ -159,8 +170,9 @@ class _TrainingSteps(NamedTuple):
 def _project(block: TransformerBlock, x: Tensor) -> Tensor:
     """Return queries, keys and values (B, T, 3·D) of all heads for x (B, T, D)."""
     projections = (block.q_proj, block.k_proj, block.v_proj)
-    weight, bias = torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])
-    return linear(block.ln1(x), weight, bias)
+    weight = torch.cat([each.weight for each in projections])
+    biases: list[Tensor] = [each.bias for each in projections if each.bias is not None]
+    return linear(block.ln1(x), weight, torch.cat(biases) if biases else None)
 
 
 def _finish(
@@ -170,7 +182,7 @@ def _finish(
     p = block.dropout_p
     y = block.attn_gate(block.out_proj(attended), modulation)
     x = x + y if bits is None else add_after_dropout(x, y, bits.attended, p)
-    hidden = gelu(block.ffn[0](block.ln2(x)))
+    hidden = block.activate(block.ffn[0](block.ln2(x)))
     if bits is not None:
         hidden = dropout(hidden, bits.ffn_hidden, p)
     y = block.ffn_gate(block.ffn[3](hidden), modulation)
@@ -184,3 +196,7 @@ _EAGER_STEPS = _TrainingSteps(_project, _finish)
 def _compiled_steps() -> _TrainingSteps:
     """Return the compiled steps, which all blocks of a process share, so that each is compiled once per shape."""
     return _TrainingSteps(*(torch.compile(step, dynamic=False) for step in _EAGER_STEPS))
+
+
+def _make_gate(config: ModelConfig) -> DynamicGate | NoGate:
+    return DynamicGate(config.gate_dim, config.gate_hidden_dim, config.d_model) if config.gates else NoGate()

@@ -1,7 +1,8 @@
 """DynamicGate: scales each channel of a residual branch by a learned function of the modulation.
 
 The scale is sigmoid(Linear(GELU(Linear(m)))) in (0, 1). The last layer starts with weight 0 and bias 2, so a new gate
-multiplies every channel by 0.88 at any m. Without modulation the scale is exactly 1.
+multiplies every channel by 0.88 at any m. Without modulation the scale is exactly 1. A model without gates
+(`model.gates: false`) has a `NoGate` in each place.
 """
 
 from __future__ import annotations
@@ -32,3 +33,11 @@ class DynamicGate(nn.Module):
             return x
         scale = torch.sigmoid(self.net(modulation)).unsqueeze(1)
         return (x * scale).type_as(x)
+
+
+class NoGate(nn.Module):
+    """Takes the place of a gate in a model without gates: it has no parameters and returns its input."""
+
+    def forward(self, x: Tensor, modulation: Tensor | None) -> Tensor:
+        """Return x. `TransformerLM` refuses a modulation before it gets here."""
+        return x

@@ -19,22 +19,30 @@ from torch.autograd import Function
 
 from common.model.cpu_threads import map_on_cores
 from common.model.dropout import Rate, comparable, rate, zero_dropped
+from common.model.norm import inverse_rms, rms_norm_gradient
 
 QUERIES_PER_PART = 128
 """Number of queries whose attention probabilities are computed at a time."""
 
 
 def training_attention(
-    qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, integers: Tensor | None, p: float
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    num_heads: int,
+    integers: Tensor | None,
+    p: float,
+    *,
+    qk_norm: bool = False,
 ) -> Tensor:
     """Return the attention's result (B, T, D), before the output projection, for qkv (B, T, 3·D).
 
     `qkv` has the queries, keys and values of all heads one after the other; rotary tables (T, K). `integers`
     (B, n) are the random integers of the dropout with probability `p`, where n is the result of `integers_needed`; None
-    means no dropout.
+    means no dropout. With `qk_norm`, queries and keys of each head are divided by their root mean square.
     """
     apply: Callable[..., Tensor] = _Attention.apply
-    return apply(qkv, cos, sin, num_heads, integers, p)
+    return apply(qkv, cos, sin, num_heads, integers, p, qk_norm)
 
 
 def integers_needed(length: int, num_heads: int) -> int:
@@ -55,7 +63,14 @@ def _causal_mask(length: int, dtype: torch.dtype) -> Tensor:
 class _Attention(Function):
     @staticmethod
     def forward(
-        ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, num_heads: int, integers: Tensor | None, p: float
+        ctx: Any,
+        qkv: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        num_heads: int,
+        integers: Tensor | None,
+        p: float,
+        qk_norm: bool,
     ) -> Tensor:
         B, T, width = qkv.shape
         D, H = width // 3, num_heads
@@ -63,11 +78,15 @@ class _Attention(Function):
         dropout = rate(p) if integers is not None else None
         mask, scale = _causal_mask(T, qkv.dtype), 1.0 / math.sqrt(K)
         heads = qkv.new_empty(B, 3 * H, T, K)
+        inverse = qkv.new_empty(B, 2 * H, T, 1) if qk_norm else None
         probabilities = qkv.new_empty(B, integers_needed(T, H))
         out = qkv.new_empty(B, T, D)
 
         def attend(b: int) -> None:
             _rotate(qkv[b].view(T, 3 * H, K).transpose(0, 1), heads[b], cos, sin, 2 * H)
+            if inverse is not None:  # a rotation does not change the root mean square
+                inverse[b] = inverse_rms(heads[b, : 2 * H])
+                heads[b, : 2 * H].mul_(inverse[b])
             q, k, v = heads[b].view(3, H, T, K)
             result = out[b].view(T, H, K).transpose(0, 1)
             for start, end, P, r in _each_part(T, H, probabilities[b], None if integers is None else integers[b]):
@@ -77,13 +96,13 @@ class _Attention(Function):
                 torch.mul(kept @ v[:, :end], 1.0 if dropout is None else dropout.scale, out=result[:, start:end])
 
         map_on_cores(attend, range(B))
-        ctx.save_for_backward(heads, probabilities, cos, sin, integers)
+        ctx.save_for_backward(heads, inverse, probabilities, cos, sin, integers)
         ctx.dropout, ctx.num_heads = dropout, H
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        heads, probabilities, cos, sin, integers = ctx.saved_tensors
+        heads, inverse, probabilities, cos, sin, integers = ctx.saved_tensors
         dropout: Rate | None = ctx.dropout
         B, _, T, K = heads.shape
         H = ctx.num_heads
@@ -107,12 +126,15 @@ class _Attention(Function):
                 d_scores = torch.ops.aten._softmax_backward_data(d_p, P, -1, P.dtype)
                 torch.mul(d_scores @ k[:, :end], scale, out=d_q[:, start:end])
                 d_k[:, :end].baddbmm_(d_scores.transpose(1, 2), q[:, start:end], alpha=scale)
+            if inverse is not None:
+                rotated = d_heads[:2].view(2 * H, T, K)
+                rotated.copy_(rms_norm_gradient(rotated, heads[b, : 2 * H], inverse[b]))
             # The inverse of a rotation is the rotation by the negative angle.
             target = d_qkv[b].view(T, 3 * H, K).transpose(0, 1)
             _rotate(d_heads.view(3 * H, T, K), target, cos, -sin, 2 * H)
 
         map_on_cores(differentiate, range(B))
-        return d_qkv, None, None, None, None, None
+        return d_qkv, None, None, None, None, None, None
 
 
 def _rotate(x: Tensor, out: Tensor, cos: Tensor, sin: Tensor, rotated: int) -> None:

@@ -18,6 +18,7 @@ from common.model.block import BlockBits, TransformerBlock
 from common.model.dropout import DropoutBits, dropout
 from common.model.gate import DynamicGate
 from common.model.kv_cache import KVCache
+from common.model.norm import make_norm, rms_norm, train_rms_norm
 from common.model.rope import rope_tables
 
 
@@ -38,11 +39,12 @@ class TransformerLM(nn.Module):
         self.token_embeddings = nn.Embedding(config.vocab_size, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.transformer_blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.num_layers))
-        self.final_layer_norm = nn.LayerNorm(config.d_model, eps=1e-5)
-        self.output_projection = nn.Linear(config.d_model, config.vocab_size)
+        self.final_layer_norm = make_norm(config)
+        self.output_projection = nn.Linear(config.d_model, config.vocab_size, bias=config.bias)
         nn.init.normal_(self.token_embeddings.weight, std=0.02)
         nn.init.normal_(self.output_projection.weight, std=0.02)
-        nn.init.zeros_(self.output_projection.bias)
+        if config.bias:
+            nn.init.zeros_(self.output_projection.bias)
 
     @property
     def blocks(self) -> list[TransformerBlock]:
@@ -51,8 +53,9 @@ class TransformerLM(nn.Module):
 
     @property
     def gates(self) -> list[DynamicGate]:
-        """All gates in the order block 0 attention, block 0 feed-forward, block 1 attention, …"""
-        return [gate for block in self.blocks for gate in (block.attn_gate, block.ffn_gate)]
+        """All gates in the order block 0 attention, block 0 feed-forward, block 1 attention, …; [] without gates."""
+        places = [place for block in self.blocks for place in (block.attn_gate, block.ffn_gate)]
+        return [place for place in places if isinstance(place, DynamicGate)]
 
     @property
     def num_parameters(self) -> int:
@@ -67,7 +70,8 @@ class TransformerLM(nn.Module):
     def forward(self, input_ids: Tensor, modulation: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) for input_ids (B, T) int64; modulation (B, 1) in [0, 1], or None for no gating.
 
-        Raises ValueError when T is 0 or above the context length, or modulation is not (B, 1).
+        Raises ValueError when T is 0 or above the context length, or when modulation is not (B, 1) or is given to a
+        model without gates.
         """
         return self.project(self.hidden_states(input_ids, modulation))
 
@@ -79,7 +83,7 @@ class TransformerLM(nn.Module):
         if self.training and self.device.type == "cpu":
             x = self._train_on_cpu(input_ids, cos, sin, m)
         else:
-            x = self.dropout(self.token_embeddings(input_ids))
+            x = self.dropout(self._embed(input_ids))
             for block in self.transformer_blocks:
                 x = block(x, cos, sin, m)
         return cast(Tensor, self.final_layer_norm(x))
@@ -87,6 +91,8 @@ class TransformerLM(nn.Module):
     def _train_on_cpu(self, input_ids: Tensor, cos: Tensor, sin: Tensor, m: Tensor | None) -> Tensor:
         c, (B, T) = self.config, input_ids.shape
         x: Tensor = self.token_embeddings(input_ids)
+        if c.embedding_norm:
+            x = train_rms_norm(x)
         if c.dropout == 0.0:
             for block in self.blocks:
                 x = block.train_on_cpu(x, cos, sin, m, None)
@@ -104,7 +110,8 @@ class TransformerLM(nn.Module):
 
     def project(self, hidden: Tensor) -> Tensor:
         """Return logits (…, V) for states (…, D)."""
-        return cast(Tensor, self.output_projection(hidden))
+        logits, cap = cast(Tensor, self.output_projection(hidden)), self.config.logit_softcap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def new_cache(
         self,
@@ -152,7 +159,7 @@ class TransformerLM(nn.Module):
         if lengths is not None and lengths.shape != (n,):
             raise ValueError(f"lengths has shape {tuple(lengths.shape)}, expected ({n},)")
         m = self._modulation(modulation, n)
-        x = self.token_embeddings(input_ids)
+        x = self._embed(input_ids)
         cos, sin = self.rope_cos[:T], self.rope_sin[:T]
         for layer, block in enumerate(self.blocks):
             x = block.prefill(x, cos, sin, m, cache, layer, rows)
@@ -178,7 +185,7 @@ class TransformerLM(nn.Module):
             raise ValueError(f"token has shape {tuple(token.shape)}, expected ({cache.batch_size},), one per cache row")
         cache.check_room()
         m = self._modulation(modulation, cache.batch_size)
-        x = self.token_embeddings(token).unsqueeze(1)
+        x = self._embed(token).unsqueeze(1)
         cos = self.rope_cos[cache.lengths][:, None, None]
         sin = self.rope_sin[cache.lengths][:, None, None]
         mask = cache.mask()
@@ -187,6 +194,10 @@ class TransformerLM(nn.Module):
         cache.advance()
         hidden = self.final_layer_norm(x[:, 0])
         return self.project(hidden), hidden
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        x: Tensor = self.token_embeddings(tokens)
+        return rms_norm(x) if self.config.embedding_norm else x
 
     def _check(self, input_ids: Tensor, limit: int) -> tuple[int, int]:
         if input_ids.dim() != 2 or not 1 <= input_ids.shape[1] <= limit:
@@ -199,6 +210,8 @@ class TransformerLM(nn.Module):
     def _modulation(self, modulation: Tensor | None, batch: int) -> Tensor | None:
         if modulation is None:
             return None
+        if not self.config.gates:
+            raise ValueError("this model has no gates (model.gates is false); pass no modulation")
         if modulation.shape != (batch, self.config.gate_dim):
             raise ValueError(
                 f"modulation has shape {tuple(modulation.shape)}, expected ({batch}, {self.config.gate_dim})"

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from common.config.lm import LMConfig
+from common.config.lm import ARCHITECTURE, LMConfig
 from common.prediction.calibration import Calibration
 from common.prediction.duration import calibrated_seconds, phase_seconds
 from common.prediction.machine import Machine
@@ -62,10 +62,12 @@ class _Figures:
 
 def shape_key(config: LMConfig) -> str:
     """Return 12 hexadecimal digits that identify what determines speed and memory of a training on a given machine."""
-    training = config.training
+    training, changed = config.training, config.model.changed_architecture()
+    # Without the fields of the reference architecture, the key is that of versions that had no other architecture.
+    model = {name: value for name, value in config.model.shape().items() if name in changed or name not in ARCHITECTURE}
     text = json.dumps(
         {
-            "model": {**config.model.shape(), "dropout": config.model.dropout},
+            "model": {**model, "dropout": config.model.dropout},
             "batch": [training.effective_batch_size, training.micro_batch_size],
             "device": [training.device, training.precision, training.compile, training.threads],
             "evaluation": config.evaluation.batch_size,

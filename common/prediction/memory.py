@@ -1,5 +1,7 @@
 """Predicts the largest memory that a pretraining uses: host memory on a CPU, memory of the GPU on CUDA.
 
+The coefficients are measured with the reference architecture and used for every architecture.
+
 Symbols: P parameters, N = B T tokens of a micro-batch, L layers, D width, F feed-forward width, H heads, V vocabulary.
 """
 

@@ -24,12 +24,15 @@ def parameters(model: ModelConfig) -> int:
     """Return the number of all parameters of `common.model.TransformerLM`.
 
     Embedding V D and head D V + V; final layer norm 2 D. Per layer: four projections D² + D each; feed-forward layer
-    2 D F + F + D; two layer norms 2 D each; two gates, each with g inputs (`gate_dim`): g G + G + G D + D.
+    2 D F + F + D; two layer norms 2 D each; two gates, each with g inputs (`gate_dim`): g G + G + G D + D. Some
+    architectures have no biases of projections, feed-forward layer and head, no weights of norms, or no gates.
     """
     D, F, V, G = model.d_model, model.ffn_dim, model.vocab_size, model.gate_hidden_dim
-    gate = model.gate_dim * G + G + G * D + D
-    layer = 4 * (D * D + D) + (2 * D * F + F + D) + 2 * 2 * D + 2 * gate
-    return V * D + model.num_layers * layer + 2 * D + D * V + V
+    norm = 2 * D if model.norm == "layernorm" else 0
+    gate = model.gate_dim * G + G + G * D + D if model.gates else 0
+    layer = 4 * D * D + 2 * D * F + 2 * norm + 2 * gate
+    biases = model.num_layers * (4 * D + F + D) + V if model.bias else 0
+    return V * D + model.num_layers * layer + norm + D * V + biases
 
 
 def flops_per_token(model: ModelConfig, positions: int | None = None) -> float:

@@ -23,4 +23,4 @@ def summed_loss(model: TransformerLM, input_ids: Tensor, targets: Tensor, modula
     if hidden.device.type != "cpu":
         return functional.cross_entropy(model.project(hidden), labels, reduction="sum")
     head = model.output_projection
-    return vocabulary_loss(hidden, head.weight, head.bias, labels)
+    return vocabulary_loss(hidden, head.weight, head.bias, labels, model.config.logit_softcap)

@@ -131,7 +131,7 @@ def prepare_pretraining(
         corpus_digest=corpus.digest,
     )
     restore_start(state, start, manager, hooks)
-    model.gates_trained = model.gates_trained or training.modulation_fraction > 0
+    model.gates_trained = config.model.gates and (model.gates_trained or training.modulation_fraction > 0)
     return PretrainingRun(
         config=config,
         corpus=corpus,

@@ -147,7 +147,8 @@ def _take_step(run: PretrainingRun) -> _Update | None:
             state.optimizer.zero_grad(set_to_none=True)
             return None
         input_ids, targets = state.loader.next_batch()
-        modulation = _random_modulation(len(input_ids), training.modulation_fraction)
+        share = training.modulation_fraction if run.config.model.gates else 0.0
+        modulation = _random_modulation(len(input_ids), share)
         with run.compute.autocast():
             loss = run.loss(
                 to_device(input_ids, run.compute.device),

@@ -147,7 +147,7 @@ class TrainingState(Resumable):
                 reasons.append("the number of CUDA devices changed")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{info.path}: the checkpoint does not fit this training ({error})") from error
-        self.model.gates_trained = bool(info.meta.get("gates_trained", False))
+        self.model.gates_trained = self.model.config.gates and bool(info.meta.get("gates_trained", False))
         if not own:
             self.counters.finished, self.counters.seconds, self.counters.validations_without_gain = False, 0.0, 0
         self.mark()

@@ -6,30 +6,61 @@ pair are neighbours. The forward pass is in `decoding_model` and `single_sequenc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor, layer_norm, nn
 
+from common.config import ModelConfig
 from common.generation.cpu.packed_linear import PackedLinear, Precision, pack
+from common.model.activation import ACTIVATIONS
+from common.model.norm import RMSNorm, rms_norm
 
-Norm = tuple[list[int], Tensor | None, Tensor | None, float]
-"""The arguments of `layer_norm` after x: shape, weight, bias, eps."""
+
+class PackedNorm:
+    """A norm of states (…, D): LayerNorm with its weights, or the root mean square without weights."""
+
+    def __init__(self, module: nn.Module) -> None:
+        assert isinstance(module, nn.LayerNorm | RMSNorm)
+        self._layer_norm: tuple[list[int], Tensor, Tensor, float] | None = None
+        if isinstance(module, nn.LayerNorm):
+            weight, bias = module.weight.detach(), module.bias.detach()
+            self._layer_norm = list(module.normalized_shape), weight, bias, module.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the normalised states."""
+        return rms_norm(x) if self._layer_norm is None else layer_norm(x, *self._layer_norm)
 
 
 class PackedLayer:
     """The packed weights of one block."""
 
-    def __init__(self, block: nn.Module, num_heads: int, precision: Precision) -> None:
-        def layer(name: str) -> tuple[Tensor, Tensor]:
-            return block.get_parameter(f"{name}.weight"), block.get_parameter(f"{name}.bias")
+    def __init__(self, block: nn.Module, config: ModelConfig, precision: Precision) -> None:
+        def layer(name: str) -> tuple[Tensor, Tensor | None]:
+            bias = block.get_parameter(f"{name}.bias") if config.bias else None
+            return block.get_parameter(f"{name}.weight"), bias
 
-        (wq, bq), (wk, bk), (wv, bv) = layer("q_proj"), layer("k_proj"), layer("v_proj")
-        wq, bq, wk, bk = (_pairs_together(tensor, num_heads) for tensor in (wq, bq, wk, bk))
-        self.qkv: PackedLinear = pack(torch.cat((wq, wk, wv)), torch.cat((bq, bk, bv)), precision)
+        def joined(parts: list[Tensor]) -> Tensor:
+            query, key, value = parts
+            return torch.cat((*(_pairs_together(part, config.num_heads) for part in (query, key)), value))
+
+        projections = [layer(name) for name in ("q_proj", "k_proj", "v_proj")]
+        biases = [bias for _, bias in projections if bias is not None]
+        bias = joined(biases) if biases else None
+        self.qkv: PackedLinear = pack(joined([weight for weight, _ in projections]), bias, precision)
+        self.qk_norm = config.qk_norm
         self.out: PackedLinear = pack(*layer("out_proj"), precision)
         self.up: PackedLinear = pack(*layer("ffn.0"), precision)
         self.down: PackedLinear = pack(*layer("ffn.3"), precision)
-        self.norm1 = packed_norm(block.get_submodule("ln1"))
-        self.norm2 = packed_norm(block.get_submodule("ln2"))
+        self.norm1 = PackedNorm(block.get_submodule("ln1"))
+        self.norm2 = PackedNorm(block.get_submodule("ln2"))
+        self.activation: Callable[[Tensor], Tensor] = ACTIVATIONS[config.activation]
+        self.activated_up = self.up.relu_squared if config.activation == "relu2" else self.up.gelu
+        """`activation` of the result of `up`, computed in the same pass where that is possible."""
+
+    def normalised(self, heads: Tensor) -> Tensor:
+        """Return the queries and keys (…, K) as the block normalises them: with QK-norm or unchanged."""
+        return rms_norm(heads) if self.qk_norm else heads
 
     @property
     def matrices(self) -> list[PackedLinear]:
@@ -40,12 +71,6 @@ class PackedLayer:
     def nbytes(self) -> int:
         """Return the memory of the weights in bytes."""
         return sum(matrix.nbytes for matrix in self.matrices)
-
-
-def packed_norm(module: nn.Module) -> Norm:
-    """Return the arguments of `layer_norm` for a LayerNorm module."""
-    assert isinstance(module, nn.LayerNorm)
-    return list(module.normalized_shape), module.weight.detach(), module.bias.detach(), module.eps
 
 
 def _pairs_together(tensor: Tensor, num_heads: int) -> Tensor:

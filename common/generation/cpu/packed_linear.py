@@ -47,38 +47,59 @@ class PackedLinear(Protocol):
         """Return the exact GELU of the layer's result."""
         return gelu(self(x))
 
+    def relu_squared(self, x: Tensor) -> Tensor:
+        """Return max(y, 0)² for the layer's result y."""
+        return self(x).relu_().square_()
+
+
+class SoftCapped(PackedLinear):
+    """A layer whose results y are limited to cap · tanh(y / cap)."""
+
+    def __init__(self, layer: PackedLinear, cap: float) -> None:
+        self._layer, self._cap, self.nbytes = layer, cap, layer.nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the limited results."""
+        return self._layer(x).div_(self._cap).tanh_().mul_(self._cap)
+
 
 class Float32Linear(PackedLinear):
     """A float32 layer. With `on_cpu` it uses oneDNN's blocked layout: a row's result is the same in every batch."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        weight, self._bias = weight.detach().float(), bias.detach().float().clamp(min=LEAST_BIAS)
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        weight, self._bias = weight.detach().float(), _finite(bias)
         self._blocks = _blocks(weight)
         self.on_cpu = self._blocks is not None
         self._weight = weight.t().contiguous() if self._blocks is None else None
-        self.nbytes = weight.nbytes + self._bias.nbytes
+        self.nbytes = weight.nbytes + _nbytes(self._bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return x·W + b."""
         if self._weight is not None:
-            return torch.addmm(self._bias, x, self._weight)
+            return _product(x, self._weight, self._bias)
         return _multiply(x, self._blocks, self._bias)
 
     def gelu(self, x: Tensor) -> Tensor:
         """Return the exact GELU of the layer's result; on a CPU it is computed in the same pass."""
         return gelu(self(x)) if self._weight is not None else _multiply(x, self._blocks, self._bias, "gelu", "none")
 
+    def relu_squared(self, x: Tensor) -> Tensor:
+        """Return max(y, 0)² for the layer's result y; on a CPU the maximum is computed in the same pass."""
+        if self._weight is not None:
+            return self(x).relu_().square_()
+        return _multiply(x, self._blocks, self._bias, "relu").square_()
+
 
 class BFloat16Linear(PackedLinear):
     """A bfloat16 layer with float32 inputs and outputs."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         weight = weight.detach().to(torch.bfloat16)
         self._blocks = _blocks(weight)
         self._weight = weight.t().contiguous() if self._blocks is None else None
-        self._bias = bias.detach().float().clamp(min=LEAST_BIAS)
-        self._narrow_bias = self._bias.to(torch.bfloat16)
-        self.nbytes = weight.nbytes + self._bias.nbytes
+        self._bias = _finite(bias)
+        self._narrow_bias = None if self._bias is None else self._bias.to(torch.bfloat16)
+        self.nbytes = weight.nbytes + _nbytes(self._bias)
 
     def narrow(self, x: Tensor) -> Tensor:
         """Return x·W + b for x in float32 or bfloat16.
@@ -88,17 +109,19 @@ class BFloat16Linear(PackedLinear):
         """
         if self._weight is None:
             return self(x)
-        return torch.addmm(self._narrow_bias, x.to(torch.bfloat16), self._weight)
+        return _product(x.to(torch.bfloat16), self._weight, self._narrow_bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return x·W + b."""
         x = x.to(torch.bfloat16)
-        if self._weight is not None:
-            if x.is_cuda:  # the float32 sums are returned, because rounding them would make the logits inexact
-                return torch.mm(x, self._weight, out_dtype=torch.float32) + self._bias
-            return torch.mm(x, self._weight) + self._bias
-        assert self._blocks is not None
-        return _multiply(x, self._blocks, None) + self._bias
+        if self._weight is None:
+            assert self._blocks is not None
+            product = _multiply(x, self._blocks, None)
+        elif x.is_cuda:  # the float32 sums are returned, because rounding them would make the logits inexact
+            product = torch.mm(x, self._weight, out_dtype=torch.float32)
+        else:
+            product = torch.mm(x, self._weight)
+        return product.float() if self._bias is None else product + self._bias
 
 
 class Int8Linear(PackedLinear):
@@ -109,7 +132,7 @@ class Int8Linear(PackedLinear):
     more than about 6 rows, float32 is faster.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         weight = weight.detach().float()
         if weight.device.type != "cpu":
             raise ConfigError(
@@ -120,8 +143,8 @@ class Int8Linear(PackedLinear):
         self._scale = (weight.abs().amax(1).clamp(min=1e-12) / 127.0).to(torch.bfloat16)
         steps = (weight / self._scale[:, None].float()).round().clamp(-127, 127)
         self._weight = in_huge_pages(steps.to(torch.int8))
-        self._bias = bias.detach().float().clamp(min=LEAST_BIAS)
-        self.nbytes = self._weight.nbytes + self._scale.nbytes + self._bias.nbytes
+        self._bias = _finite(bias)
+        self.nbytes = self._weight.nbytes + self._scale.nbytes + _nbytes(self._bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return x·W + b."""
@@ -129,17 +152,29 @@ class Int8Linear(PackedLinear):
         if self._padding:
             x = pad(x, (0, self._padding))
         product: Tensor = torch._weight_int8pack_mm(x, self._weight, self._scale)
-        return self._bias + product
+        return product.float() if self._bias is None else self._bias + product
 
 
-def pack(weight: Tensor, bias: Tensor, precision: Precision) -> PackedLinear:
-    """Return the layer x·weightᵀ + bias for weight (out, in), which is copied.
+def pack(weight: Tensor, bias: Tensor | None, precision: Precision) -> PackedLinear:
+    """Return the layer x·weightᵀ + bias for weight (out, in), which is copied. `bias` (out,) may be None.
 
     Raises ConfigError for int8 on a device other than the CPU.
     """
     if precision is Precision.INT8:
         return Int8Linear(weight, bias)
     return BFloat16Linear(weight, bias) if precision is Precision.BFLOAT16 else Float32Linear(weight, bias)
+
+
+def _finite(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach().float().clamp(min=LEAST_BIAS)
+
+
+def _nbytes(bias: Tensor | None) -> int:
+    return 0 if bias is None else bias.nbytes
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
 
 
 def _blocks(weight: Tensor) -> Tensor | None:

@@ -10,13 +10,14 @@ the arithmetic takes most of the time.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, layer_norm
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from common.config import ModelConfig
 from common.generation.cpu.packed_layer import PackedLayer
 from common.generation.cpu.packed_linear import Float32Linear, Int8Linear, PackedLinear
 from common.generation.slot_cache import SlotCache
+from common.model.norm import rms_norm
 
 
 class SingleSequenceDecoder:
@@ -26,6 +27,8 @@ class SingleSequenceDecoder:
         self._layers = layers
         self._qkv = torch.empty(1, 3 * config.d_model)
         heads = self._qkv.view(1, 3, config.num_heads, -1)
+        self._queries_and_keys = heads[:, :2]
+        self._qk_norm = config.qk_norm
         self._pairs = torch.view_as_complex(torch.unflatten(heads[:, :2], -1, (-1, 2)))
         self._query = heads[:, 0].unsqueeze(2)
         self._key, self._value = heads[0, 1], heads[0, 2]
@@ -47,7 +50,9 @@ class SingleSequenceDecoder:
         lines = self._heads * cache.capacity + position
         for index, (layer, slot_views) in enumerate(zip(self._layers, cache.first_slot, strict=True)):
             key_lines, value_lines, keys, values = slot_views
-            self._qkv.copy_(layer.qkv(layer_norm(x, *layer.norm1)))
+            self._qkv.copy_(layer.qkv(layer.norm1(x)))
+            if self._qk_norm:
+                rms_norm(self._queries_and_keys, out=self._queries_and_keys)
             self._pairs.mul_(rotation)
             key_lines.index_copy_(0, lines, self._key)
             value_lines.index_copy_(0, lines, self._value)
@@ -56,7 +61,7 @@ class SingleSequenceDecoder:
             )
             update = layer.out(attended.view(1, -1))
             x = x.add_(update) if scales is None else x.addcmul_(update, scales[2 * index])
-            update = layer.down(layer.up.gelu(layer_norm(x, *layer.norm2)))
+            update = layer.down(layer.activated_up(layer.norm2(x)))
             x = x.add_(update) if scales is None else x.addcmul_(update, scales[2 * index + 1])
         return x
 

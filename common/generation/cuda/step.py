@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from common.controller import DecodingParameterRows, GatingPolicy, build_observations
 from common.generation.cpu.packed_linear import BFloat16Linear, PackedLinear
@@ -179,7 +179,7 @@ def _decode(
 ) -> tuple[Tensor, Tensor]:
     """Return logits (n, V) and final states (n, D) after token (n,); `scales` (G, n, D) are the gates' factors."""
     n, D, H = shape.slots, model.config.d_model, model.config.num_heads
-    embedding, rotations, layers, final_norm, head = model.packed_weights
+    rotations, layers, final_norm, head = model.packed_weights
     slots = state.slot_numbers[:n]
     # An inactive slot can have a full context window; `clamp` keeps its index inside the cache.
     at = state.cache_lengths[:n].clamp(max=state.context - 1)
@@ -189,10 +189,10 @@ def _decode(
         rotation = rotations[at][:, None, None]
     within = state.positions[: shape.span] <= at[:, None]
     mask = torch.where(within, 0.0, -torch.inf).to(state.keys.dtype)[:, None, None]
-    x = embedding[token].float()
+    x = model.embed(token)
     for index, layer in enumerate(layers):
-        qkv = _linear(layer.qkv, layer_norm(x, *layer.norm1)).view(n, 3, H, -1)
-        rotated = _rotate(qkv[:, :2].float(), rotation).to(state.keys.dtype)
+        qkv = _linear(layer.qkv, layer.norm1(x)).view(n, 3, H, -1)
+        rotated = _rotate(layer.normalised(qkv[:, :2].float()), rotation).to(state.keys.dtype)
         keys, values = state.keys[index], state.values[index]
         keys[slots, :, at] = rotated[:, 1]
         values[slots, :, at] = qkv[:, 2].to(values.dtype)
@@ -201,9 +201,9 @@ def _decode(
         )
         update = _linear(layer.out, attended.reshape(n, D))
         x = x + update if scales is None else torch.addcmul(x, update.float(), scales[2 * index])
-        update = _linear(layer.down, gelu(_linear(layer.up, layer_norm(x, *layer.norm2))))
+        update = _linear(layer.down, layer.activation(_linear(layer.up, layer.norm2(x))))
         x = x + update if scales is None else torch.addcmul(x, update.float(), scales[2 * index + 1])
-    hidden = layer_norm(x, *final_norm)
+    hidden = final_norm(x)
     return head(hidden), hidden
 
 

@@ -67,6 +67,14 @@ def command(
             "checkpoint.",
         ),
     ] = None,
+    without_gates: Annotated[
+        bool,
+        typer.Option(
+            "--without-gates",
+            help="Leave out the gates: the exported model ignores modulation. With format hf, a model of the "
+            "architecture NanoChat then needs no code of Tidal.",
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the contents of the folder if it is not empty.")
     ] = False,
@@ -84,7 +92,7 @@ def command(
         raise ConflictError(
             f"{folder} is not empty; choose another folder with --out, or replace its contents with --force"
         )
-    done = run(source, folder, form, force)
+    done = run(source, folder, form, force, without_gates=without_gates)
     if as_json:
         print_json(done)
         return
@@ -94,11 +102,12 @@ def command(
 command.__doc__ = (command.__doc__ or "") + EXAMPLES
 
 
-def run(source: Path, folder: Path, form: ModelFormat, force: bool) -> dict[str, Any]:
+def run(source: Path, folder: Path, form: ModelFormat, force: bool, *, without_gates: bool) -> dict[str, Any]:
     """Run the export in a child process and show its progress. Raises TidalError with the child's error message."""
     arguments = [sys.executable, "-m", "common.export", str(source), str(folder.absolute()), "--format", form.value]
+    arguments += ["--force"] * force + ["--without-gates"] * without_gates
     process = subprocess.Popen(
-        [*arguments, *(["--force"] if force else [])],
+        arguments,
         env=computing_environment(),
         stdout=subprocess.PIPE,
         text=True,

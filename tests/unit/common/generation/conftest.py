@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tiktoken
 import torch
@@ -23,20 +25,27 @@ def tokenizer() -> tiktoken.Encoding:
 
 
 def tiny_model(
-    *, context_length: int = 24, gates_trained: bool = False, end_of_text_bias: float = -20.0, d_model: int = 48
+    *,
+    context_length: int = 24,
+    gates_trained: bool = False,
+    end_of_text_bias: float = -20.0,
+    d_model: int = 48,
+    **architecture: Any,
 ) -> TransformerLM:
     """Return a seeded model with distinct logits and gates that react to modulation.
 
-    End-of-text is unlikely by default.
+    End-of-text is unlikely by default. A model without biases has a head whose weight for it is 0 instead.
     """
     torch.manual_seed(0)
-    config = ModelConfig(
-        vocab_size=VOCABULARY, d_model=d_model, num_layers=2, num_heads=2, ffn_dim=32, context_length=context_length
-    )
+    shape = {"vocab_size": VOCABULARY, "d_model": d_model, "num_layers": 2, "num_heads": 2, "ffn_dim": 32}
+    config = ModelConfig.model_validate({**shape, "context_length": context_length, **architecture})
     model = TransformerLM(config)
     with torch.no_grad():
         model.output_projection.weight.mul_(30)
-        model.output_projection.bias[END_OF_TEXT] = end_of_text_bias
+        if config.bias:
+            model.output_projection.bias[END_OF_TEXT] = end_of_text_bias
+        else:
+            model.output_projection.weight[END_OF_TEXT] = 0.0
         for gate in model.gates:
             gate.net[-1].get_parameter("weight").normal_(std=0.5)
     model.gates_trained = gates_trained

@@ -40,7 +40,8 @@ def test_without_dropout_training_equals_evaluation(modulated: bool) -> None:
 
 @pytest.mark.parametrize("length", [1, 7, QUERIES_PER_PART, QUERIES_PER_PART + 3])
 @pytest.mark.parametrize("p", [0.0, 0.3])
-def test_attention_equals_the_textbook_formula_with_the_same_dropout(length: int, p: float) -> None:
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_attention_equals_the_textbook_formula_with_the_same_dropout(length: int, p: float, qk_norm: bool) -> None:
     torch.manual_seed(1)
     B, H, K = 2, 2, 4
     cos, sin = rope_tables(length, K)
@@ -49,11 +50,14 @@ def test_attention_equals_the_textbook_formula_with_the_same_dropout(length: int
     integers = DropoutBits(B * integers_needed(length, H)).take(B, integers_needed(length, H)) if p else None
     weights = torch.randn(B, length, H * K, dtype=torch.float64)
 
-    found = training_attention(qkv, cos, sin, H, integers, p)
+    found = training_attention(qkv, cos, sin, H, integers, p, qk_norm=qk_norm)
     (found_gradient,) = torch.autograd.grad((found * weights).sum(), qkv)
 
     q, k, v = (part.view(B, length, H, K).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
-    scores = apply_rotary(q, cos, sin) @ apply_rotary(k, cos, sin).transpose(2, 3) / math.sqrt(K)
+    q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
+    if qk_norm:
+        q, k = (x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
+    scores = q @ k.transpose(2, 3) / math.sqrt(K)
     allowed = torch.ones(length, length, dtype=torch.bool).tril()
     probabilities = scores.masked_fill(~allowed, -math.inf).softmax(-1)
     if integers is not None:

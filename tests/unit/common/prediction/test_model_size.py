@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from common.config import ModelConfig
 from common.model import TransformerLM
 from common.prediction.model_size import flops_per_token, matmul_parameters, parameters
+from tests.unit.common.model.architectures import ALONE, GATED, MODERN
 
 
 def test_the_default_model_has_30_623_057_parameters() -> None:
@@ -18,9 +21,11 @@ def test_the_default_model_has_30_623_057_parameters() -> None:
     [
         {"d_model": 8, "num_heads": 2, "num_layers": 1, "ffn_dim": 12, "vocab_size": 11, "gate_hidden_dim": 3},
         {"d_model": 24, "num_heads": 4, "num_layers": 3, "ffn_dim": 7, "vocab_size": 101},
+        *({"d_model": 8, "num_heads": 2, "ffn_dim": 12, "vocab_size": 11, **each} for each in (*ALONE, MODERN, GATED)),
     ],
+    ids=str,
 )
-def test_the_count_is_that_of_a_real_model(shape: dict[str, int]) -> None:
+def test_the_count_is_that_of_a_real_model(shape: dict[str, Any]) -> None:
     config = ModelConfig.model_validate(shape)
     assert parameters(config) == TransformerLM(config).num_parameters
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from common.config import REWARD_COMPONENTS, RLConfig
+from common.config.lm import NANOCHAT
 from common.controller import GatingPolicy, build_observation, decoding_parameters
 from common.errors import ConfigError
 from common.model import TransformerLM
@@ -167,6 +168,24 @@ def test_trained_gates_are_fed_the_modulation_and_others_are_not() -> None:
         assert same_tokens.any()
         differ = (ends[0][1] - ends[1][1])[same_tokens].abs().max()
         assert (differ > 1e-3) == trained
+
+
+def test_a_model_without_gates_is_steered_through_the_decoding_parameters() -> None:
+    config, policy = toy_config(), GatingPolicy()
+    model = toy_model(**NANOCHAT)
+    rollout = collect_rollout(
+        _environment(model, config), policy, 8, weights=reward_weights(config.reward), generator=torch.Generator()
+    )
+    assert rollout is not None and rollout.reward.isfinite().all()
+    distinct = []
+    for modulation in (0.0, 1.0):
+        environment = _environment(model, config)
+        tokens: list[int] = []
+        for _ in range(40):
+            environment.step(torch.full((3, 1), modulation))
+            tokens += environment.decoder.history.recent(1).flatten().tolist()
+        distinct.append(len(set(tokens)))
+    assert distinct[1] > distinct[0]  # a high temperature and top-k select more different tokens
 
 
 def test_a_state_round_trip_is_exact() -> None:

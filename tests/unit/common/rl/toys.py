@@ -17,10 +17,12 @@ END = 96
 SHAPE = ModelConfig(vocab_size=VOCAB, d_model=48, num_layers=2, num_heads=2, ffn_dim=64, context_length=32, dropout=0.2)
 
 
-def toy_model(seed: int = 0, *, gates_trained: bool = False, sharpness: float = 12.0) -> TransformerLM:
+def toy_model(
+    seed: int = 0, *, gates_trained: bool = False, sharpness: float = 12.0, **architecture: Any
+) -> TransformerLM:
     """Return a seeded model whose logits are far from uniform, so that decoding parameters have an effect."""
     torch.manual_seed(seed)
-    model = TransformerLM(SHAPE).eval()
+    model = TransformerLM(ModelConfig.model_validate({**SHAPE.model_dump(), **architecture})).eval()
     with torch.no_grad():
         model.output_projection.weight.mul_(sharpness)
         for gate in model.gates:

@@ -51,6 +51,34 @@ def test_validation_has_the_same_loss_without_gradients(monkeypatch: pytest.Monk
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("with_bias", "softcap"), [(False, None), (True, 3.0), (False, 3.0)])
+@pytest.mark.parametrize("per_block", [1 << 18, 16 * 13])
+def test_without_bias_and_with_a_soft_cap_the_gradients_are_those_of_autograd(
+    threads: int, with_bias: bool, softcap: float | None, per_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocabulary_loss, "LOGITS_PER_BLOCK", per_block)
+    torch.manual_seed(0)
+    hidden, weight = (torch.randn(n, 8, dtype=torch.float64) * 2 for n in (13, 101))
+    bias = torch.randn(101, dtype=torch.float64) if with_bias else None
+    given = [each.requires_grad_() for each in (hidden, weight, bias) if each is not None]
+    targets = torch.randint(101, (13,))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = vocabulary_loss.vocabulary_loss(hidden, weight, bias, targets, softcap)
+        gradients = torch.autograd.grad(found * 0.5, given)
+    finally:
+        torch.set_num_threads(before)
+    logits = hidden @ weight.t() + (0.0 if bias is None else bias)
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    expected = functional.cross_entropy(logits, targets, reduction="sum")
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    for gradient, wanted in zip(gradients, torch.autograd.grad(expected * 0.5, given), strict=True):
+        torch.testing.assert_close(gradient, wanted, atol=1e-11, rtol=1e-11)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_gradients_of_large_logits_are_exact(threads: int) -> None:
     """Logits of ±200 overflow float32 if the exponentials are not taken relative to a maximum."""

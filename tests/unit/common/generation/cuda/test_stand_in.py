@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tiktoken
 import torch
@@ -16,13 +18,15 @@ from tests.stand_in_device import StandInDevice
 from tests.unit.common.generation.conftest import reacting_policy, tiny_model
 from tests.unit.common.generation.cuda.batches import KINDS, batch_of, generate_texts
 from tests.unit.common.generation.cuda.recorded_graph import RecordedGraph, install
+from tests.unit.common.model.architectures import MODERN
 
 torch.set_num_threads(1)
 
 
-def test_joining_steps_and_leaving_do_not_wait_for_the_device() -> None:
+@pytest.mark.parametrize("architecture", [{}, MODERN], ids=str)
+def test_joining_steps_and_leaving_do_not_wait_for_the_device(architecture: dict[str, Any]) -> None:
     with StandInDevice() as device:
-        model = DecodingModel(tiny_model(gates_trained=True).to("cuda:0"))
+        model = DecodingModel(tiny_model(gates_trained=not architecture, **architecture).to("cuda:0"))
         policy = reacting_policy().to("cuda:0")
         settings = [kind for kind in KINDS if kind.max_tokens and kind.policy is None and not kind.score_prompt]
         settings.append(GenerationSettings(max_tokens=40, gating_mode="learned", policy=policy, sample_actions=True))
@@ -61,10 +65,14 @@ def captured_batch(model: DecodingModel, settings: list[GenerationSettings]) -> 
     return batch
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_replayed_steps_give_the_numbers_of_launched_ones(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+@pytest.mark.parametrize(
+    ("precision", "architecture"), [("float32", {}), ("bfloat16", {}), ("bfloat16", MODERN)], ids=str
+)
+def test_replayed_steps_give_the_numbers_of_launched_ones(
+    monkeypatch: pytest.MonkeyPatch, precision: str, architecture: dict[str, Any]
+) -> None:
     install(monkeypatch)
-    model = DecodingModel(tiny_model(gates_trained=True), precision=precision)
+    model = DecodingModel(tiny_model(gates_trained=not architecture, **architecture), precision=precision)
     settings = [kind for kind in KINDS if kind.max_tokens]
     captured, launched = captured_batch(model, settings), batch_of(model, settings)
     compared = 0

@@ -1,0 +1,52 @@
+"""A model of the modern architecture is trained, resumed and continued like one of the reference architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.checkpoint import load_model
+from common.config import LMConfig
+from common.config.lm import NANOCHAT
+from common.errors import ConfigError
+from common.training.hooks import Outcome, StopRequest
+from common.training.pretrain import pretrain
+
+Config = Callable[..., LMConfig]
+Recorders = Callable[..., Any]
+MODERN = {**NANOCHAT, "zero_init": True, "logit_softcap": 15.0}
+
+
+def test_a_training_without_gates_has_no_modulation_and_resumes_exactly(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
+) -> None:
+    """`modulation_fraction` is 0.5 in this configuration and has no effect."""
+    config = make_config(model=MODERN)
+    whole = recorder()
+    assert pretrain(config, tmp_path / "whole", whole, data_dir=data_dir) is Outcome.COMPLETED
+    for after in (5, 1):
+        pretrain(config, tmp_path / "parts", recorder(StopRequest.DRAIN, after=after), data_dir=data_dir)
+    assert pretrain(config, tmp_path / "parts", recorder(), data_dir=data_dir) is Outcome.COMPLETED
+    expected, found = (load_model(tmp_path / name / "tiny_v1.0.0.safetensors") for name in ("whole", "parts"))
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+    assert expected.config == config.model and not expected.gates_trained
+    losses = whole.series("Losses/Total")
+    assert losses[6] < losses[1]
+    raw = load_model(tmp_path / "whole/tiny_v1.0.0.pth")
+    assert raw.config == config.model and torch.equal(raw.state_dict()["rope_cos"], expected.rope_cos)
+
+
+def test_weights_of_another_architecture_are_refused_with_its_fields(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
+) -> None:
+    short = {"max_steps": 1}
+    pretrain(make_config(model=MODERN, training=short), tmp_path / "old", recorder(), data_dir=data_dir)
+    weights = tmp_path / "old/tiny_v1.0.0.safetensors"
+    config = make_config(model={**MODERN, "qk_norm": False, "zero_init": False, "dropout": 0.0}, training=short)
+    with pytest.raises(ConfigError, match=r"its model has qk_norm True instead of False; set model\.\*"):
+        pretrain(config, tmp_path / "new", recorder(), data_dir=data_dir, initial_checkpoint=weights)
