@@ -14,6 +14,7 @@ from common.config.base import Section, on_or_off
 from common.files import path_problem, shortened
 from tidal_client.wire.sampling import RepetitionPenalty, Temperature
 
+Schedule = Literal["cosine", "linear", "wsd"]
 MAX_NAME_LENGTH: Final = 128
 MAX_VERSION_LENGTH: Final = 64
 """Largest numbers of characters of a model's name and version. With these limits, the names of all files and folders
@@ -158,22 +159,38 @@ class TrainingConfig(Section):
     """Number of sequences per optimiser update, accumulated over micro-batches; a multiple of micro_batch_size."""
     micro_batch_size: int = Field(64, ge=1)
     """Number of sequences per forward and backward pass. Lower it if CUDA runs out of memory."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw, or muon: Muon for the matrices of the transformer blocks, and AdamW for embedding, vocabulary head, gates
+    and vectors."""
     learning_rate: float = Field(1e-3, gt=0)
-    """Learning rate at the peak of the cosine schedule."""
+    """Learning rate after the warm-up, which is its peak."""
+    matrix_learning_rate: float | None = Field(None, gt=0)
+    """Peak of the learning rate of the matrices that Muon trains; null means learning_rate. An update is scaled by
+    0.2 · √max(rows, columns), so that good values are near those for AdamW. Only for optimizer muon."""
     min_learning_rate: float = Field(1e-6, ge=0)
-    """Learning rate at the end of the cosine schedule."""
+    """Learning rate at the end of the training."""
+    schedule: Schedule = "cosine"
+    """Curve of the learning rate after the warm-up: cosine, linear, or wsd, which is constant and decreases linearly in
+    the last part (decay_ratio)."""
+    decay_ratio: float = Field(0.2, gt=0, le=1)
+    """Share of the training, at its end, in which the learning rate of schedule wsd decreases."""
     warmup_ratio: float = Field(0.1, ge=0, le=1)
     """Length of the linear learning-rate warm-up as a share of all steps; ignored if warmup_steps is set."""
     warmup_steps: int | None = Field(None, ge=0)
     """Length of the linear learning-rate warm-up in steps; None means that warmup_ratio applies."""
     weight_decay: float = Field(0.1, ge=0)
-    """Weight decay of AdamW, applied to matrices only."""
+    """Weight decay, applied to matrices only."""
+    final_weight_decay: float | None = Field(None, ge=0)
+    """Weight decay at the end of the training, to which it changes linearly; null means that it is constant."""
     beta1: float = Field(0.9, ge=0, lt=1)
     """AdamW's decay rate for the running average of the gradient."""
     beta2: float = Field(0.95, ge=0, lt=1)
     """AdamW's decay rate for the running average of the squared gradient."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Largest norm of the gradient; a gradient with a larger norm is scaled down to it."""
+    average_decay: float | None = Field(None, gt=0, lt=1)
+    """Decay rate per step of a running average of the weights, such as 0.999. Validation, sample texts and the final
+    model then use the average. null means no average."""
     patience: int = Field(5, ge=1)
     """Number of consecutive validations without an improvement by min_delta after which training ends early."""
     min_delta: float = Field(1e-4, ge=0)
@@ -205,6 +222,11 @@ class TrainingConfig(Section):
             )
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        if self.matrix_learning_rate is not None and self.optimizer != "muon":
+            raise ValueError(
+                f"matrix_learning_rate {self.matrix_learning_rate} has no effect with optimizer {self.optimizer}; "
+                "set it to null, or set optimizer to muon"
+            )
         return self
 
 

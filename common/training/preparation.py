@@ -119,6 +119,7 @@ def prepare_pretraining(
         compute,
         CheckpointWriter(manager, hooks),
         corpus_digest=corpus.digest,
+        average_decay=training.average_decay,
     )
     restore_start(state, manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)
     model.gates_trained = model.gates_trained or training.modulation_fraction > 0
