@@ -63,15 +63,18 @@ class _Figures:
 def shape_key(config: LMConfig) -> str:
     """Return 12 hexadecimal digits that identify what determines speed and memory of a training on a given machine."""
     training = config.training
-    text = json.dumps(
-        {
-            "model": {**config.model.shape(), "dropout": config.model.dropout},
-            "batch": [training.effective_batch_size, training.micro_batch_size],
-            "device": [training.device, training.precision, training.compile, training.threads],
-            "evaluation": config.evaluation.batch_size,
-        },
-        sort_keys=True,
-    )
+    values: dict[str, object] = {
+        "model": {**config.model.shape(), "dropout": config.model.dropout},
+        "batch": [training.effective_batch_size, training.micro_batch_size],
+        "device": [training.device, training.precision, training.compile, training.threads],
+        "evaluation": config.evaluation.batch_size,
+    }
+    # Measurements of earlier versions, which had neither setting, keep their key.
+    if training.optimizer != "adamw":
+        values["optimizer"] = training.optimizer
+    if training.average_decay is not None:
+        values["average"] = True
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

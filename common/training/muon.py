@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from common.prediction.model_size import MUON_ITERATIONS
+
 MOMENTUM = 0.95
 """Decay rate of the running average of the gradient, as in the original."""
-ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b and c of the polynomial a x + b x³ + c x⁵, which moves a singular value x in (0, 1] to about 0.7 to 1.2. They
 are those of the original; they were chosen for a steep slope at 0."""
@@ -44,7 +45,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     x = matrices.mT if tall else matrices
     # The Frobenius norm is at least the largest singular value.
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=EPSILON)
-    for _ in range(ITERATIONS):
+    for _ in range(MUON_ITERATIONS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
     return x.mT if tall else x

@@ -27,6 +27,7 @@ OUTSIDE_STEPS = (
     "common/checkpoint/",
     "common/training/preparation.py:prepare_pretraining:",
     "common/training/training_state.py:_describe:",
+    "common/training/weight_average.py:__init__:",
 )
 """Places that may wait for the device because they do not belong to a step: checkpoints, final model, start."""
 

@@ -93,9 +93,9 @@ def test_muon_gets_the_matrices_of_the_blocks_and_every_parameter_has_one_group(
     layer = ("q_proj", "k_proj", "v_proj", "out_proj", "ffn.0", "ffn.3")
     assert groups[0] == sorted(f"transformer_blocks.{i}.{name}.weight" for i in (0, 1) for name in layer)
     assert "token_embeddings.weight" in groups[1]
-    assert "transformer_blocks.0.attn_gate.net.0.weight" in groups[1] or any("attn_gate" in n for n in groups[1])
+    assert any("attn_gate" in name for name in groups[1])
     assert all(name.endswith("bias") or "norm" in name or ".ln" in name for name in groups[2])
-    assert sorted(sum(groups, [])) == sorted(by_id.values())
+    assert sorted(name for group in groups for name in group) == sorted(by_id.values())
     assert len(block_matrices(model)) == 12
 
 

@@ -12,12 +12,12 @@ import torch
 
 from common.checkpoint import CheckpointManager, load_model
 from common.config import LMConfig, ModelConfig
-from common.data import open_corpus
 from common.metrics import names
 from common.model import TransformerLM
 from common.training.device import prepare_compute
 from common.training.evaluation import validate
 from common.training.hooks import Outcome, StopRequest
+from common.training.loading import load_corpus
 from common.training.pretrain import pretrain
 from common.training.weight_average import WeightAverage
 
@@ -60,7 +60,7 @@ def test_validation_checkpoint_and_final_model_use_the_average(
     last = with_average.series(names.VALIDATION_LOSS)[6]
     assert last != without.series(names.VALIDATION_LOSS)[6]
     info = CheckpointManager(tmp_path / "with/checkpoints", keep_last=3).list()[-1]
-    corpus = open_corpus(averaged.data, data_dir)
+    corpus = load_corpus(averaged.data, data_dir, recorder())
     for path in (info.path, tmp_path / "with/tiny_v1.0.0.safetensors", tmp_path / "with/tiny_v1.0.0.pth"):
         model = load_model(path)
         assert model.gates_trained
