@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from common.config.base import Section, on_or_off
+from common.config.depth import depth_number, model_fields, training_fields
 from common.files import path_problem, shortened
 from tidal_client.wire.sampling import RepetitionPenalty, Temperature
 
@@ -30,6 +32,11 @@ class ModelConfig(Section):
     `.`, `_` and `-`."""
     version: str = Field("1.0.0", pattern=_FILE_NAME_PART, max_length=MAX_VERSION_LENGTH)
     """Version of the model: at most 64 letters, digits, `.`, `_` and `-`; write a number such as 1.0 in quotes."""
+    depth: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    """One number for the size of the model: num_layers = depth, d_model = 64 · depth, num_heads = depth,
+    ffn_dim = 256 · depth. It also sets learning_rate, effective_batch_size and micro_batch_size. auto chooses it from
+    the size of the text, about one weight per byte, and also sets dropout and weight_decay. Fields that are set beside
+    it keep their values. null means that all fields are set one by one."""
     vocab_size: int = Field(50257, ge=2)
     """V, the number of tokens in the vocabulary."""
     d_model: int = Field(256, ge=2)
@@ -52,6 +59,12 @@ class ModelConfig(Section):
     rope_theta: float = Field(10000.0, gt=0)
     """Base of the angles of the rotary embedding."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_depth(cls, given: Any) -> Any:
+        depth = depth_number(given.get("depth")) if isinstance(given, Mapping) else None
+        return given if depth is None else {**model_fields(depth), **given}
+
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
         if self.d_model % self.num_heads or (self.d_model // self.num_heads) % 2:
@@ -63,7 +76,7 @@ class ModelConfig(Section):
 
     def shape(self) -> dict[str, object]:
         """Return the fields that must be equal for two models to share weights."""
-        return self.model_dump(mode="json", exclude={"name", "version", "dropout"})
+        return self.model_dump(mode="json", exclude={"name", "version", "dropout", "depth"})
 
     @property
     def head_dim(self) -> int:
@@ -238,3 +251,20 @@ class LMConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_depth(cls, given: Any) -> Any:
+        model = _given_fields(given.get("model")) if isinstance(given, Mapping) else None
+        depth = None if model is None else depth_number(model.get("depth"))
+        training = None if depth is None else _given_fields(given.get("training", {}))
+        if depth is None or training is None:
+            return given
+        return {**given, "training": {**training_fields(depth, training), **training}}
+
+
+def _given_fields(section: object) -> Mapping[str, Any] | None:
+    """Return the fields that a section of a configuration sets; None if it is no section."""
+    if isinstance(section, BaseModel):
+        return section.model_dump(exclude_unset=True)
+    return section if isinstance(section, Mapping) else None

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from common.config.depth import MODEL_FIELDS, TRAINING_FIELDS
 from common.config.lm import LMConfig
 from common.prediction.calibration import Calibration
 from common.prediction.duration import calibrated_seconds, phase_seconds
@@ -83,7 +84,7 @@ def predict_training(
 ) -> TrainingPrediction:
     """Return the prediction of a training that continues after `first_step` on each of `candidates`."""
     plan = plan_training(config, corpus, first_step)
-    notes = []
+    notes = [] if config.model.depth is None else [_settings_of_depth(config)]
     if plan is None:
         notes.append(
             "The duration is unknown, because the corpus has not been tokenised yet and its size is unknown. Set "
@@ -107,6 +108,14 @@ def predict_training(
         ],
         notes=notes,
     )
+
+
+def _settings_of_depth(config: LMConfig) -> str:
+    """Return in words what follows from `model.depth`, or what was set beside it."""
+    model, training = config.model, config.training
+    fields = [f"{name} {getattr(model, name)}" for name in (*MODEL_FIELDS, "dropout")]
+    fields += [f"{name} {getattr(training, name):g}" for name in (*TRAINING_FIELDS, "weight_decay")]
+    return f"model.depth is {model.depth}: {', '.join(fields)}."
 
 
 def _on_machine(

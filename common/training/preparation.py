@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from common.checkpoint import CheckpointManager, CheckpointWriter
+from common.config.depth import AUTO
 from common.config.lm import LMConfig
 from common.data import ChunkLoader, Corpus, load_tokenizer
 from common.errors import ConfigError
@@ -88,6 +89,8 @@ def prepare_pretraining(
 
     Raises also StoppedWhileLoading if a stop request arrives while the corpus is loaded.
     """
+    if config.model.depth == AUTO:
+        raise ConfigError("model.depth is auto; resolve it by common.prediction.automatic_depth, or set a number")
     training = config.training
     vocabulary = load_tokenizer().n_vocab
     if config.model.vocab_size < vocabulary:
