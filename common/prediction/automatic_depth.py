@@ -27,9 +27,9 @@ def resolve_depth(config: LMConfig, data_dir: Path, *, location: str = "model.de
             f"the size of the text {config.data.source!r} is known only after it has been read once; "
             "run a dataset job for it first, or set a number"
         )
-        raise ConfigError(f"{location}: auto cannot be resolved: {message}", errors=[
-            {"location": location, "message": message}
-        ])
+        raise ConfigError(
+            f"{location}: auto cannot be resolved: {message}", errors=[{"location": location, "message": message}]
+        )
     depth = depth_of_text(size)
     values = config.model_dump(exclude_unset=True)
     dropout, decay = regularisation(depth, size)

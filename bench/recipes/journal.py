@@ -1,0 +1,59 @@
+"""The output file: one line of JSON per finished run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.recipes.campaign import Run, Setup, describe
+
+
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    """Return {key of a run: its result}. An incomplete last line, left by a killed process, is ignored."""
+    return {line["key"]: line["result"] for line in _lines(path)}
+
+
+def last_setup(path: Path) -> Setup:
+    """Return the setup of the newest line. Raises SystemExit if there is no line."""
+    lines = _lines(path)
+    if not lines:
+        raise SystemExit(f"{path}: no finished run")
+    values = lines[-1]["setup"]
+    return Setup(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def append(path: Path, setup: Setup, run: Run, result: Mapping[str, Any]) -> None:
+    """Append the result of a run, and flush it to the disk."""
+    line = {
+        "key": run.key,
+        "arm": run.arm,
+        "stage": run.stage,
+        "learning_rate": run.rate,
+        "batch": run.batch,
+        "seed": run.seed,
+        "result": result,
+        "setup": describe(setup),
+        "torch": version("torch"),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    cut = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("\n" if cut else "") + json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue
+    return lines
