@@ -193,7 +193,7 @@ def _self_test() -> int:
     arms = [ARMS[name] for name in ("gpt2", "modern", "own-text")]
     with tempfile.TemporaryDirectory(prefix="tidal-recipes-") as temporary:
         folder = Path(temporary)
-        for name, first, count in (("train", 0, 60), ("valid", 500, 10)):
+        for name, first, count in (("train", 0, 20), ("valid", 500, 3)):
             stories = [story(number) for number in range(first, first + count)]
             (folder / f"{name}.txt").write_text("\n<|endoftext|>\n".join(stories), encoding="utf-8")
         texts = Texts(folder / "train.txt", folder / "valid.txt")

@@ -23,8 +23,9 @@ def last_setup(path: Path) -> Setup:
     lines = _lines(path)
     if not lines:
         raise SystemExit(f"{path}: no finished run")
-    values = lines[-1]["setup"]
-    return Setup(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    values: dict[str, Any] = lines[-1]["setup"]
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return Setup(**{**values, **lists})
 
 
 def append(path: Path, setup: Setup, run: Run, result: Mapping[str, Any]) -> None:

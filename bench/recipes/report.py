@@ -133,7 +133,7 @@ def _arm_line(setup: Setup, arm: Arm, results: Results) -> str:
         _spread([result[which]["loss"] for result in done.values()], "{:.4f}"),
         _spread([result["tokens"] for result in done.values()], "{:,.0f}"),
         _spread([result["seconds"] for result in done.values()], "{:.0f}"),
-        _spread(reached, "{:.0%}") if reached and arm.unit == "tokens" else "",
+        _reached(reached) if reached and arm.unit == "tokens" else "",
         str(len(done)),
     ]
     return "| " + " | ".join(cells) + " |"
@@ -150,6 +150,10 @@ def _spread(values: Sequence[float], form: str) -> str:
     if len(values) == 1:
         return middle
     return f"{middle} [{form.format(min(values))}, {form.format(max(values))}]"
+
+
+def _reached(shares: Sequence[float]) -> str:
+    return "not reached" if math.isinf(statistics.median(shares)) else _spread(shares, "{:.0%}")
 
 
 def _comparison_line(setup: Setup, comparison: Comparison, results: Results) -> str:

@@ -61,11 +61,11 @@ def training_fields(depth: int, explicit: Mapping[str, Any]) -> dict[str, Any]:
     The learning rate is rounded to two digits. The micro-batch is the largest divisor of the batch up to 16.
     """
     rate = RATE_AT_WIDTH_256 * math.sqrt(256 / (WIDTH_PER_LAYER * depth))
-    batch, micro = explicit.get("effective_batch_size"), explicit.get("micro_batch_size")
-    if not _is_count(batch):
-        step = micro if _is_count(micro) else LARGEST_MICRO_BATCH
+    batch, micro = whole_number(explicit.get("effective_batch_size")), whole_number(explicit.get("micro_batch_size"))
+    if batch is None:
+        step = micro or LARGEST_MICRO_BATCH
         batch = step * max(1, math.ceil(SEQUENCES_PER_LAYER * depth / step))
-    if not _is_count(micro):
+    if micro is None:
         micro = next(size for size in range(min(LARGEST_MICRO_BATCH, batch), 0, -1) if batch % size == 0)
     return {"learning_rate": float(f"{rate:.1e}"), "effective_batch_size": batch, "micro_batch_size": micro}
 
@@ -90,11 +90,11 @@ def block_weights(depth: int) -> int:
     return 12 * depth * width * width
 
 
-def depth_number(value: object) -> int | None:
-    """Return `value` if it is a valid depth other than `auto`, otherwise None."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if _is_count(value) and isinstance(value, int) else None
+def whole_number(value: object) -> int | None:
+    """Return `value` as an integer if it is a whole number of at least 1, otherwise None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < 2**63:
+        return None
+    return int(value) if value == int(value) else None
 
 
 def without_superseded(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -113,7 +113,3 @@ def without_superseded(values: Mapping[str, Any], overrides: Mapping[str, Any]) 
         if isinstance(values.get(section), Mapping):
             kept[section] = {name: value for name, value in values[section].items() if name not in names}
     return kept
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

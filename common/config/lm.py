@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from common.config.base import Section, on_or_off
-from common.config.depth import depth_number, model_fields, training_fields
+from common.config.depth import model_fields, training_fields, whole_number
 from common.files import path_problem, shortened
 from tidal_client.wire.sampling import RepetitionPenalty, Temperature
 
@@ -62,7 +62,7 @@ class ModelConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _follow_depth(cls, given: Any) -> Any:
-        depth = depth_number(given.get("depth")) if isinstance(given, Mapping) else None
+        depth = whole_number(given.get("depth")) if isinstance(given, Mapping) else None
         return given if depth is None else {**model_fields(depth), **given}
 
     @model_validator(mode="after")
@@ -256,7 +256,7 @@ class LMConfig(Section):
     @classmethod
     def _follow_depth(cls, given: Any) -> Any:
         model = _given_fields(given.get("model")) if isinstance(given, Mapping) else None
-        depth = None if model is None else depth_number(model.get("depth"))
+        depth = None if model is None else whole_number(model.get("depth"))
         training = None if depth is None else _given_fields(given.get("training", {}))
         if depth is None or training is None:
             return given

@@ -39,7 +39,7 @@ MATCHED_RMS = 0.2
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Return U Vᵀ, up to singular values of about 0.7 to 1.2 in place of 1, for each matrix U S Vᵀ in (…, n, m)."""
+    """Return U Vᵀ, up to singular values of about 0.7 to 1.2 in place of 1, for each matrix U S Vᵀ in (N, n, m)."""
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
@@ -47,8 +47,10 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=EPSILON)
     for _ in range(MUON_ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x.mT if tall else x
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    result: Tensor = x.mT if tall else x
+    return result
 
 
 def update_scale(rows: int, columns: int) -> float:
@@ -104,7 +106,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             for parameter in same:
                 if not self.state[parameter]:
                     self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-            gradients = [parameter.grad for parameter in same]
+            gradients = [parameter.grad for parameter in same if parameter.grad is not None]
             averages = [self.state[parameter]["momentum"] for parameter in same]
             torch._foreach_lerp_(averages, gradients, 1.0 - MOMENTUM)
             # Nesterov's momentum: the gradient counts once more than in the running average.

@@ -53,11 +53,9 @@ def block_matrices(model: nn.Module) -> list[nn.Parameter]:
     """Return the trainable weight matrices of the linear layers of all blocks, without those of the gates."""
     blocks = model.get_submodule("transformer_blocks")
     gates = {child for module in blocks.modules() if isinstance(module, DynamicGate) for child in module.modules()}
-    return [
-        module.weight
-        for module in blocks.modules()
-        if isinstance(module, nn.Linear) and module not in gates and module.weight.requires_grad
-    ]
+    linear = [module for module in blocks.modules() if isinstance(module, nn.Linear) and module not in gates]
+    weights = [weight for module in linear for weight in [module.weight] if isinstance(weight, nn.Parameter)]
+    return [weight for weight in weights if weight.requires_grad]
 
 
 def set_rates(optimizer: torch.optim.Optimizer, config: TrainingConfig, rate: float, progress: float) -> None:
