@@ -32,8 +32,8 @@ class ModelConfig(Section):
     `.`, `_` and `-`."""
     version: str = Field("1.0.0", pattern=_FILE_NAME_PART, max_length=MAX_VERSION_LENGTH)
     """Version of the model: at most 64 letters, digits, `.`, `_` and `-`; write a number such as 1.0 in quotes."""
-    depth: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
-    """One number for the size of the model: num_layers = depth, d_model = 64 · depth, num_heads = depth,
+    depth: int | Literal["auto"] | None = None
+    """One number, at least 1, for the size of the model: num_layers = depth, d_model = 64 · depth, num_heads = depth,
     ffn_dim = 256 · depth. It also sets learning_rate, effective_batch_size and micro_batch_size. auto chooses it from
     the size of the text, about one weight per byte, and also sets dropout and weight_decay. Fields that are set beside
     it keep their values. null means that all fields are set one by one."""
@@ -64,6 +64,13 @@ class ModelConfig(Section):
     def _follow_depth(cls, given: Any) -> Any:
         depth = whole_number(given.get("depth")) if isinstance(given, Mapping) else None
         return given if depth is None else {**model_fields(depth), **given}
+
+    @field_validator("depth")
+    @classmethod
+    def _depth_is_positive(cls, depth: int | str | None) -> int | str | None:
+        if isinstance(depth, int) and depth < 1:
+            raise ValueError(f"depth {depth} is below 1")
+        return depth
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
