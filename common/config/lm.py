@@ -177,6 +177,11 @@ class TrainingConfig(Section):
     means no limit."""
     effective_batch_size: int = Field(2048, ge=1)
     """Number of sequences per optimiser update, accumulated over micro-batches; a multiple of micro_batch_size."""
+    initial_batch_size: int | None = Field(None, ge=1)
+    """Number of sequences per optimiser update at the beginning, a multiple of micro_batch_size. It doubles until
+    effective_batch_size is reached. null means that the batch is constant."""
+    batch_growth_ratio: float = Field(0.5, gt=0, le=1)
+    """Share of the training in which the batch grows; each size is used for an equal part of it."""
     micro_batch_size: int = Field(64, ge=1)
     """Number of sequences per forward and backward pass. Lower it if CUDA runs out of memory."""
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -240,6 +245,12 @@ class TrainingConfig(Section):
                 f"effective_batch_size {self.effective_batch_size} is not a multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
             )
+        initial = self.initial_batch_size
+        if initial is not None and (initial % self.micro_batch_size or initial > self.effective_batch_size):
+            raise ValueError(
+                f"initial_batch_size {initial} is not a multiple of micro_batch_size {self.micro_batch_size} up to "
+                f"effective_batch_size {self.effective_batch_size}"
+            )
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
         if self.matrix_learning_rate is not None and self.optimizer != "muon":
@@ -248,6 +259,27 @@ class TrainingConfig(Section):
                 "set it to null, or set optimizer to muon"
             )
         return self
+
+    def batch_size_at(self, progress: float) -> int:
+        """Return the number of sequences of an update when the share `progress` of the training is finished."""
+        return next((size for size, end in self._growing_batches() if progress < end), self.effective_batch_size)
+
+    @property
+    def mean_batch_size(self) -> float:
+        """The mean number of sequences per update, over all updates of the training."""
+        growing, begin, mean = self._growing_batches(), 0.0, 0.0
+        for size, end in growing:
+            mean += size * (end - begin)
+            begin = end
+        return mean + self.effective_batch_size * (1.0 - begin)
+
+    def _growing_batches(self) -> list[tuple[int, float]]:
+        """Return (size, share of the training at its end) for each batch size below `effective_batch_size`."""
+        size, sizes = self.initial_batch_size or self.effective_batch_size, []
+        while size < self.effective_batch_size:
+            sizes.append(size)
+            size *= 2
+        return [(size, self.batch_growth_ratio * (index + 1) / len(sizes)) for index, size in enumerate(sizes)]
 
 
 class LMConfig(Section):

@@ -70,11 +70,13 @@ def shape_key(config: LMConfig) -> str:
         "device": [training.device, training.precision, training.compile, training.threads],
         "evaluation": config.evaluation.batch_size,
     }
-    # Measurements of earlier versions, which had neither setting, keep their key.
+    # Measurements of earlier versions, which had none of these settings, keep their key.
     if training.optimizer != "adamw":
         values["optimizer"] = training.optimizer
     if training.average_decay is not None:
         values["average"] = True
+    if training.initial_batch_size is not None:
+        values["growing"] = [training.initial_batch_size, training.batch_growth_ratio]
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -127,7 +127,7 @@ def prepare_pretraining(
     restore_start(state, manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)
     model.gates_trained = model.gates_trained or training.modulation_fraction > 0
     model.train()
-    steps = training.epochs * math.ceil(loader.num_chunks / training.effective_batch_size)
+    steps = training.epochs * math.ceil(loader.num_chunks / training.mean_batch_size)
     return PretrainingRun(
         config=config,
         corpus=corpus,

@@ -127,6 +127,8 @@ class _Update(NamedTuple):
     """Gradient norm before clipping. It is infinite or NaN only if fp16 gradients overflowed and the update was
     skipped."""
     learning_rate: float
+    batch_size: int
+    """Number of sequences, unless the epoch had fewer left."""
 
 
 def _take_step(run: PretrainingRun) -> _Update | None:
@@ -137,7 +139,8 @@ def _take_step(run: PretrainingRun) -> _Update | None:
     Raises DivergedError, before any weight changes, if loss or gradient norm are not finite.
     """
     state, training = run.state, run.config.training
-    sequences = min(training.effective_batch_size, state.chunks_left)
+    batch = training.batch_size_at(finished_share(state.counters.step, run.total_steps, run.time_share))
+    sequences = min(batch, state.chunks_left)
     tokens = sequences * state.loader.length
     mean_loss = torch.zeros((), device=run.compute.device)
     for _ in range(math.ceil(sequences / training.micro_batch_size)):
@@ -193,7 +196,7 @@ def _take_step(run: PretrainingRun) -> _Update | None:
     spike = state.take_step(update, tokens, loss_value)
     if spike is not None:
         run.hooks.event("loss_spike", step=state.counters.step, **asdict(spike))
-    return _Update(loss_value, norm_value, rate)
+    return _Update(loss_value, norm_value, rate, batch)
 
 
 def _random_modulation(batch: int, fraction: float) -> Tensor | None:
@@ -216,8 +219,8 @@ def _report_progress(run: PretrainingRun) -> None:
 
 
 def _report(run: PretrainingRun, update: _Update, steps_per_second: float) -> None:
-    counters, training = run.state.counters, run.config.training
-    sequences = min(training.effective_batch_size, run.state.loader.num_chunks)
+    counters = run.state.counters
+    sequences = min(update.batch_size, run.state.loader.num_chunks)
     tokens_per_second = steps_per_second * sequences * run.state.loader.length
     values = {
         names.LOSS: update.loss,

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.config import LMConfig, TrainingConfig
+from common.metrics import names
 from common.training.lr_schedule import scheduled_rate
+from common.training.pretrain import pretrain
 
 
 def rates(total: int, warmup: int, **more: Any) -> list[float]:
@@ -72,3 +78,31 @@ def test_every_schedule_follows_the_clock_of_a_time_limit(schedule: Any) -> None
 
     for share in (0.05, 0.3, 0.8, 0.95, 1.0):
         assert at(3, share) == pytest.approx(at(round(1000 * share), 0.0))
+
+
+def test_the_batch_doubles_in_equal_parts_of_the_growth() -> None:
+    config = TrainingConfig(micro_batch_size=2, initial_batch_size=4, effective_batch_size=16, batch_growth_ratio=0.4)
+    sizes = [config.batch_size_at(step / 100) for step in range(100)]
+    assert sizes == [4] * 20 + [8] * 20 + [16] * 60
+    assert config.mean_batch_size == pytest.approx(sum(sizes) / 100)
+    assert TrainingConfig().batch_size_at(0.0) == TrainingConfig().mean_batch_size == 2048
+
+
+@pytest.mark.parametrize("initial", [3, 32])
+def test_an_initial_batch_must_fit_the_others(initial: int) -> None:
+    with pytest.raises(ValueError, match=f"initial_batch_size {initial} is not a multiple"):
+        TrainingConfig(micro_batch_size=2, initial_batch_size=initial, effective_batch_size=16)
+
+
+def test_a_training_with_a_growing_batch_ends_near_its_epochs(
+    make_config: Callable[..., LMConfig], recorder: Callable[..., Any], data_dir: Path, tmp_path: Path
+) -> None:
+    growing = {"max_steps": None, "epochs": 2, "initial_batch_size": 2, "effective_batch_size": 8}
+    hooks = recorder()
+    pretrain(make_config(training=growing), tmp_path, hooks, data_dir=data_dir)
+    tokens = [0, *hooks.series(names.TOKENS_SEEN).values()]
+    per_step = [after - before for before, after in pairwise(tokens)]
+    assert per_step[0] == 2 * 16
+    assert per_step[-1] <= 8 * 16
+    assert max(per_step) == 8 * 16
+    assert hooks.series(names.EPOCH)[len(per_step)] == pytest.approx(2.0, abs=0.3)

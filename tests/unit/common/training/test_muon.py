@@ -15,13 +15,11 @@ from torch import nn
 from common.checkpoint import load_model
 from common.config import LMConfig, ModelConfig, TrainingConfig, load_lm_config
 from common.errors import ConfigError
-from common.metrics import names
 from common.model import TransformerLM
 from common.training.hooks import Outcome, StopRequest
 from common.training.muon import MuonWithAdamW, orthogonalize
 from common.training.optimizer import block_matrices, make_optimizer, set_rates
 from common.training.pretrain import pretrain
-from tests.unit.common.training.test_cuda import train, waits_of_steps
 
 Array = NDArray[np.float64]
 SHAPE = ModelConfig(vocab_size=40, d_model=8, num_layers=2, num_heads=2, ffn_dim=16, context_length=8)
@@ -133,21 +131,3 @@ def test_a_paused_training_with_muon_resumes_exactly(
     whole, parts = (load_model(tmp_path / name / "tiny_v1.0.0.safetensors").state_dict() for name in ("whole", "parts"))
     for name, expected in whole.items():
         assert torch.equal(parts[name], expected), name
-
-
-def test_the_host_waits_once_per_update_on_cuda(
-    make_config: Callable[..., LMConfig], data_dir: Path, tmp_path: Path
-) -> None:
-    chosen = {"optimizer": "muon", "average_decay": 0.9}
-    on_cpu, _ = train(make_config, data_dir, tmp_path / "cpu", device="cpu", steps=3, **chosen)
-    on_device, waits = train(make_config, data_dir, tmp_path / "cuda", device="cuda:0", steps=3, **chosen)
-    assert waits_of_steps(waits) == {"_take_step": 3, "validate": 3}
-    for name in (names.LOSS, names.VALIDATION_LOSS):
-        assert on_device.series(name) == pytest.approx(on_cpu.series(name), rel=1e-4), name
-
-
-def test_scaled_gradients_of_fp16_need_no_further_wait(
-    make_config: Callable[..., LMConfig], data_dir: Path, tmp_path: Path
-) -> None:
-    _, waits = train(make_config, data_dir, tmp_path, device="cuda:0", steps=2, precision="fp16", optimizer="muon")
-    assert waits_of_steps(waits) == {"_take_step": 2, "validate": 2}
