@@ -64,22 +64,22 @@ def test_an_update_has_nearly_equal_singular_values() -> None:
 
 def test_other_parameters_are_updated_as_by_torchs_adamw() -> None:
     torch.manual_seed(1)
-    ours, theirs = (
+    ours, reference = (
         [nn.Parameter(torch.arange(12.0).view(3, 4) / 7), nn.Parameter(torch.arange(5.0))] for _ in range(2)
     )
     mixed = MuonWithAdamW([], ours[:1], ours[1:], lr=0.01, matrix_lr=1.0, weight_decay=0.1, betas=(0.9, 0.95))
     plain = torch.optim.AdamW(
-        [{"params": theirs[:1], "weight_decay": 0.1}, {"params": theirs[1:], "weight_decay": 0.0}],
+        [{"params": reference[:1], "weight_decay": 0.1}, {"params": reference[1:], "weight_decay": 0.0}],
         lr=0.01,
         betas=(0.9, 0.95),
     )
     for _ in range(4):
-        for one, other in zip(ours, theirs, strict=True):
+        for one, other in zip(ours, reference, strict=True):
             one.grad = torch.randn_like(one)
             other.grad = one.grad.clone()
         mixed.step()
         plain.step()
-    for one, other in zip(ours, theirs, strict=True):
+    for one, other in zip(ours, reference, strict=True):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-7)
 
 
