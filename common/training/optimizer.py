@@ -6,6 +6,9 @@ Weight decay applies only to matrices, not to biases and layer norms (the origin
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -47,6 +50,19 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
         {"params": plain, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> str | None:
+    """Load a saved state. If another optimiser has saved it, leave `optimizer` as it is and return that as a text."""
+    before, now = (_kind(groups) for groups in (saved["param_groups"], optimizer.param_groups))
+    if before != now:
+        return f"the optimizer was {before}, is {now}, and starts without history"
+    optimizer.load_state_dict(saved)
+    return None
+
+
+def _kind(groups: Iterable[Mapping[str, Any]]) -> str:
+    return "muon" if any(group.get("muon") for group in groups) else "adamw"
 
 
 def block_matrices(model: nn.Module) -> list[nn.Parameter]:

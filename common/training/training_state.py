@@ -21,6 +21,7 @@ from common.errors import CheckpointError, DataError
 from common.model import TransformerLM
 from common.training.device import ComputeConfig
 from common.training.loss_spikes import LossSpike, LossStatistics
+from common.training.optimizer import load_optimizer_state
 from common.training.random_state import capture_random_state, restore_random_state
 from common.training.resumable import Resumable, environment_differences
 from common.training.weight_average import WeightAverage
@@ -160,11 +161,12 @@ class TrainingState(Resumable):
         weights, state = self.writer.manager.load(info, self.compute.device)
         try:
             self._restore_weights(weights, state.get(_TRAINED_WEIGHTS), own=own)
-            self.optimizer.load_state_dict(state["optimizer"])
+            other_optimizer = load_optimizer_state(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.counters = TrainingCounters(**{name: _none_if_nan(value) for name, value in state["counters"].items()})
             self.losses.load_state_dict(state.get("losses") if own else None)
             reasons = environment_differences(state["environment"], self._environment())
+            reasons += [] if other_optimizer is None else [other_optimizer]
             reasons += self._restore_position(state)
             if not restore_random_state(state["random"]):
                 reasons.append("the number of CUDA devices changed")

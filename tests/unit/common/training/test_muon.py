@@ -131,3 +131,15 @@ def test_a_paused_training_with_muon_resumes_exactly(
     whole, parts = (load_model(tmp_path / name / "tiny_v1.0.0.safetensors").state_dict() for name in ("whole", "parts"))
     for name, expected in whole.items():
         assert torch.equal(parts[name], expected), name
+
+
+def test_a_resume_with_another_optimizer_starts_it_without_history(
+    make_config: Callable[..., LMConfig], recorder: Callable[..., Any], data_dir: Path, tmp_path: Path
+) -> None:
+    pretrain(make_config(), tmp_path, recorder(StopRequest.PAUSE, after=13), data_dir=data_dir)
+    hooks = recorder()
+    changed = make_config(training={"optimizer": "muon"})
+    assert pretrain(changed, tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
+    assert hooks.named("resume_inexact")[0]["reasons"] == [
+        "the optimizer was adamw, is muon, and starts without history"
+    ]
