@@ -35,7 +35,8 @@ def main() -> int:
         raise SystemExit("give --out FILE, or --self-test")
     arms = _chosen(options.arms)
     if options.report:
-        print(report(journal.last_setup(options.out), arms, journal.read_results(options.out)))
+        results = journal.read_results(options.out)
+        print("\n\n".join(report(setup, arms, results) for setup in journal.read_setups(options.out)))
         return 0
     if options.train is None or options.valid is None:
         raise SystemExit("give --train FILE and --valid FILE, texts with documents separated by <|endoftext|>")

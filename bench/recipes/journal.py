@@ -18,14 +18,16 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
     return {line["key"]: line["result"] for line in _lines(path)}
 
 
-def last_setup(path: Path) -> Setup:
-    """Return the setup of the newest line. Raises SystemExit if there is no line."""
-    lines = _lines(path)
-    if not lines:
-        raise SystemExit(f"{path}: no finished run")
-    values: dict[str, Any] = lines[-1]["setup"]
-    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return Setup(**{**values, **lists})
+def read_setups(path: Path) -> list[Setup]:
+    """Return the different setups of the finished runs, the one that was used last at the end."""
+    setups: dict[Setup, None] = {}
+    for line in _lines(path):
+        values: dict[str, Any] = line["setup"]
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        setup = Setup(**{**values, **lists})
+        setups.pop(setup, None)
+        setups[setup] = None
+    return list(setups)
 
 
 def append(path: Path, setup: Setup, run: Run, result: Mapping[str, Any]) -> None:

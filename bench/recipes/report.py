@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.recipes.arms import ARMS, Arm
-from bench.recipes.campaign import Results, Run, Setup, best_tuned, final_runs, score
+from bench.recipes.campaign import Results, Run, Setup, best_tuned, final_runs, score, tuning_runs
 
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """{number of values: 97.5 % quantile of Student's t}."""
@@ -80,7 +80,7 @@ NEUTRAL_LOSS = 0.005
 
 
 def report(setup: Setup, arms: Sequence[Arm], results: Results) -> str:
-    """Return the tables as Markdown."""
+    """Return the tables as Markdown. Arms without a finished run of their tuning are left out."""
     lines = [
         f"Depth {setup.depth}, {setup.entries or 'GPT-2'} entries, {setup.tokens:,} tokens or {setup.seconds:g} s, "
         f"{setup.threads} threads, texts {setup.texts}.",
@@ -88,6 +88,7 @@ def report(setup: Setup, arms: Sequence[Arm], results: Results) -> str:
         "| arm | tuned rate, batch | bits per byte | loss, nats | tokens | seconds | tokens to gpt2's loss | seeds |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    arms = [arm for arm in arms if any(run.key in results for run in tuning_runs(setup, arm))]
     lines += [_arm_line(setup, arm, results) for arm in arms]
     lines += [
         "",

@@ -66,7 +66,10 @@ def test_the_journal_continues_after_a_killed_process(tmp_path: Path) -> None:
         file.write('{"key": "half a li')
     journal.append(path, SETUP, second, result(3.0))
     assert journal.read_results(path) == {first.key: result(2.0), second.key: result(3.0)}
-    assert journal.last_setup(path) == SETUP
+    other = Setup(texts="digest", entries=0, threads=1)
+    for setup in (other, SETUP, other):
+        journal.append(path, setup, first, result(2.0))
+    assert journal.read_setups(path) == [SETUP, other]
 
 
 def test_every_arm_is_a_valid_configuration() -> None:
