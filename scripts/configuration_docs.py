@@ -6,7 +6,8 @@ A test fails when the file differs from what this script writes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -102,10 +103,16 @@ def _allowed(field: FieldInfo) -> str:
         for name, sign in signs.items()
         if hasattr(item, name)
     ]
-    kind = str(field.annotation).replace("typing.", "").replace("Literal", "one of ")
-    if isinstance(field.annotation, type):
-        kind = field.annotation.__name__
-    return " ".join([kind, *bounds]).replace("|", "or")
+    kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else [field.annotation]
+    return " ".join([" or ".join(map(_kind, kinds)), *bounds])
+
+
+def _kind(annotation: Any) -> str:
+    if annotation is NoneType:
+        return "None"
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation.__name__
+    return str(annotation).replace("typing.", "").replace("Literal", "one of ")
 
 
 def _meaning(field: FieldInfo) -> str:

@@ -6,14 +6,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from common.config.base import Section, on_or_off
+from common.config.depth import model_fields, training_fields, whole_number
 from common.files import path_problem, shortened
 from tidal_client.wire.sampling import RepetitionPenalty, Temperature
 
+Schedule = Literal["cosine", "linear", "wsd"]
 MAX_NAME_LENGTH: Final = 128
 MAX_VERSION_LENGTH: Final = 64
 """Largest numbers of characters of a model's name and version. With these limits, the names of all files and folders
@@ -40,6 +43,11 @@ class ModelConfig(Section):
     `.`, `_` and `-`."""
     version: str = Field("1.0.0", pattern=_FILE_NAME_PART, max_length=MAX_VERSION_LENGTH)
     """Version of the model: at most 64 letters, digits, `.`, `_` and `-`; write a number such as 1.0 in quotes."""
+    depth: int | Literal["auto"] | None = None
+    """One number, at least 1, for the size of the model: num_layers = depth, d_model = 64 · depth, num_heads = depth,
+    ffn_dim = 256 · depth. It also sets learning_rate, effective_batch_size and micro_batch_size. auto chooses it from
+    the size of the text, about one weight per byte, and also sets dropout and weight_decay. Fields that are set beside
+    it keep their values. null means that all fields are set one by one."""
     vocab_size: int = Field(50257, ge=2)
     """V, the number of tokens in the vocabulary."""
     d_model: int = Field(256, ge=2)
@@ -80,6 +88,19 @@ class ModelConfig(Section):
     zero_init: bool = False
     """Whether the last projections of both branches of a block start at 0, so that a new block changes nothing."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_depth(cls, given: Any) -> Any:
+        depth = whole_number(given.get("depth")) if isinstance(given, Mapping) else None
+        return given if depth is None else {**model_fields(depth), **given}
+
+    @field_validator("depth")
+    @classmethod
+    def _depth_is_positive(cls, depth: int | str | None) -> int | str | None:
+        if isinstance(depth, int) and depth < 1:
+            raise ValueError(f"depth {depth} is below 1")
+        return depth
+
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
         if self.d_model % self.num_heads or (self.d_model // self.num_heads) % 2:
@@ -91,7 +112,7 @@ class ModelConfig(Section):
 
     def shape(self) -> dict[str, object]:
         """Return the fields that must be equal for two models to share weights."""
-        return self.model_dump(mode="json", exclude={"name", "version", "dropout", "zero_init"})
+        return self.model_dump(mode="json", exclude={"name", "version", "dropout", "zero_init", "depth"})
 
     @property
     def head_dim(self) -> int:
@@ -195,24 +216,45 @@ class TrainingConfig(Section):
     means no limit."""
     effective_batch_size: int = Field(2048, ge=1)
     """Number of sequences per optimiser update, accumulated over micro-batches; a multiple of micro_batch_size."""
+    initial_batch_size: int | None = Field(None, ge=1)
+    """Number of sequences per optimiser update at the beginning, a multiple of micro_batch_size. It doubles until
+    effective_batch_size is reached. null means that the batch is constant."""
+    batch_growth_ratio: float = Field(0.5, gt=0, le=1)
+    """Share of the training in which the batch grows; each size is used for an equal part of it."""
     micro_batch_size: int = Field(64, ge=1)
     """Number of sequences per forward and backward pass. Lower it if CUDA runs out of memory."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw, or muon: Muon for the matrices of the transformer blocks, and AdamW for embedding, vocabulary head, gates
+    and vectors."""
     learning_rate: float = Field(1e-3, gt=0)
-    """Learning rate at the peak of the cosine schedule."""
+    """Learning rate after the warm-up, which is its peak."""
+    matrix_learning_rate: float | None = Field(None, gt=0)
+    """Peak of the learning rate of the matrices that Muon trains; null means learning_rate. An update is scaled by
+    0.2 · √max(rows, columns), so that good values are near those for AdamW. Only for optimizer muon."""
     min_learning_rate: float = Field(1e-6, ge=0)
-    """Learning rate at the end of the cosine schedule."""
+    """Learning rate at the end of the training."""
+    schedule: Schedule = "cosine"
+    """Curve of the learning rate after the warm-up: cosine, linear, or wsd, which is constant and decreases linearly in
+    the last part (decay_ratio)."""
+    decay_ratio: float = Field(0.2, gt=0, le=1)
+    """Share of the training, at its end, in which the learning rate of schedule wsd decreases."""
     warmup_ratio: float = Field(0.1, ge=0, le=1)
     """Length of the linear learning-rate warm-up as a share of all steps; ignored if warmup_steps is set."""
     warmup_steps: int | None = Field(None, ge=0)
     """Length of the linear learning-rate warm-up in steps; None means that warmup_ratio applies."""
     weight_decay: float = Field(0.1, ge=0)
-    """Weight decay of AdamW, applied to matrices only."""
+    """Weight decay, applied to matrices only."""
+    final_weight_decay: float | None = Field(None, ge=0)
+    """Weight decay at the end of the training, to which it changes linearly; null means that it is constant."""
     beta1: float = Field(0.9, ge=0, lt=1)
     """AdamW's decay rate for the running average of the gradient."""
     beta2: float = Field(0.95, ge=0, lt=1)
     """AdamW's decay rate for the running average of the squared gradient."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Largest norm of the gradient; a gradient with a larger norm is scaled down to it."""
+    average_decay: float | None = Field(None, gt=0, lt=1)
+    """Decay rate per step of a running average of the weights, such as 0.999. Validation, sample texts and the final
+    model then use the average. null means no average."""
     patience: int = Field(5, ge=1)
     """Number of consecutive validations without an improvement by min_delta after which training ends early."""
     min_delta: float = Field(1e-4, ge=0)
@@ -245,9 +287,41 @@ class TrainingConfig(Section):
                 f"effective_batch_size {self.effective_batch_size} is not a multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
             )
+        initial = self.initial_batch_size
+        if initial is not None and (initial % self.micro_batch_size or initial > self.effective_batch_size):
+            raise ValueError(
+                f"initial_batch_size {initial} is not a multiple of micro_batch_size {self.micro_batch_size} up to "
+                f"effective_batch_size {self.effective_batch_size}"
+            )
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        if self.matrix_learning_rate is not None and self.optimizer != "muon":
+            raise ValueError(
+                f"matrix_learning_rate {self.matrix_learning_rate} has no effect with optimizer {self.optimizer}; "
+                "set it to null, or set optimizer to muon"
+            )
         return self
+
+    def batch_size_at(self, progress: float) -> int:
+        """Return the number of sequences of an update when the share `progress` of the training is finished."""
+        return next((size for size, end in self._growing_batches() if progress < end), self.effective_batch_size)
+
+    @property
+    def mean_batch_size(self) -> float:
+        """The mean number of sequences per update, over all updates of the training."""
+        growing, begin, mean = self._growing_batches(), 0.0, 0.0
+        for size, end in growing:
+            mean += size * (end - begin)
+            begin = end
+        return mean + self.effective_batch_size * (1.0 - begin)
+
+    def _growing_batches(self) -> list[tuple[int, float]]:
+        """Return (size, share of the training at its end) for each batch size below `effective_batch_size`."""
+        size, sizes = self.initial_batch_size or self.effective_batch_size, []
+        while size < self.effective_batch_size:
+            sizes.append(size)
+            size *= 2
+        return [(size, self.batch_growth_ratio * (index + 1) / len(sizes)) for index, size in enumerate(sizes)]
 
 
 class LMConfig(Section):
@@ -258,3 +332,20 @@ class LMConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_depth(cls, given: Any) -> Any:
+        model = _given_fields(given.get("model")) if isinstance(given, Mapping) else None
+        depth = None if model is None else whole_number(model.get("depth"))
+        training = None if depth is None else _given_fields(given.get("training", {}))
+        if depth is None or training is None:
+            return given
+        return {**given, "training": {**training_fields(depth, training), **training}}
+
+
+def _given_fields(section: object) -> Mapping[str, Any] | None:
+    """Return the fields that a section of a configuration sets; None if it is no section."""
+    if isinstance(section, BaseModel):
+        return section.model_dump(exclude_unset=True)
+    return section if isinstance(section, Mapping) else None

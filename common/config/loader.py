@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from common.config.depth import without_superseded
 from common.config.lm import LMConfig
 from common.config.rl import RLConfig
 from common.config.unknown_keys import first_of
@@ -51,10 +52,12 @@ def build(
 ) -> S:
     """Return the section with these values after merging in `overrides`.
 
+    `model.depth` in `overrides` replaces the values that follow from it, such as `model.d_model` in `values`.
     Raises ConfigError. Its message begins with `where`, and its attribute `errors` lists the findings.
     """
     try:
-        return section.model_validate(merge(values, overrides or {}))
+        changes = overrides or {}
+        return section.model_validate(merge(without_superseded(values, changes), changes))
     except ValidationError as error:
         listed, others = first_of(error.errors(include_url=False))
         findings = [_finding(section, dict(item)) for item in listed]

@@ -15,6 +15,10 @@ from common.datasets import BUILTIN_STORIES, DatasetStore, is_dataset_name, is_f
 from common.errors import TidalError
 from common.prediction.plan import CorpusSize
 
+BYTES_PER_TOKEN = 4
+"""Bytes of English text per token, as good as `find_training_bytes` needs it."""
+BUILTIN_BYTES = 15_000_000
+"""Approximate size of the text of `builtin:stories` (`common.data.stories`)."""
 _PLAIN = (".txt", ".jsonl")
 """Suffixes of files whose size is about the size of their text."""
 
@@ -28,6 +32,17 @@ def find_corpus_size(
     known.
     """
     return _tokenised(config, data_dir) or _estimated(config, data_dir, bytes_per_token, builtin_bytes)
+
+
+def find_training_bytes(config: DataConfig, data_dir: Path) -> int | None:
+    """Return the approximate size of the training text in bytes; None if it is unknown before the text is read."""
+    tokenised = _tokenised(config, data_dir)
+    if tokenised is not None:
+        return tokenised.train_tokens * BYTES_PER_TOKEN
+    size = _text_bytes(config.source, data_dir, BUILTIN_BYTES)
+    if size is None or config.max_documents is not None:
+        return None
+    return size if config.validation_source is not None else round(size * (1.0 - config.validation_fraction))
 
 
 def _tokenised(config: DataConfig, data_dir: Path) -> CorpusSize | None:

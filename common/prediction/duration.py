@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from common.config.lm import LMConfig, ModelConfig
 from common.prediction.calibration import BlockCost, Calibration, HeadCost, LinearCost
-from common.prediction.model_size import matmul_parameters, parameters
+from common.prediction.model_size import matmul_parameters, muon_flops, parameters
 from common.prediction.plan import TrainingPlan
 
 PHASES = ("start", "tokenise", "training", "validation", "samples", "saving")
@@ -78,6 +78,8 @@ def calibrated_seconds(config: LMConfig, plan: TrainingPlan, calibration: Calibr
     tokens = plan.tokens / max(1, plan.micro_batches)
     passes = plan.micro_batches * micro_batch_seconds(config.model, plan.length, tokens, calibration)
     updates = plan.steps * parameters(config.model) * calibration.update_seconds_per_parameter
+    if config.training.optimizer == "muon":
+        updates += plan.steps * muon_flops(config.model) / calibration.gemm_flops_per_second
     threads = config.training.threads or calibration.threads
     return (passes + updates) * max(1.0, calibration.threads / threads)
 

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from common.config.depth import MODEL_FIELDS, TRAINING_FIELDS
 from common.config.lm import ARCHITECTURE, LMConfig
 from common.prediction.calibration import Calibration
 from common.prediction.duration import calibrated_seconds, phase_seconds
@@ -63,17 +64,21 @@ class _Figures:
 def shape_key(config: LMConfig) -> str:
     """Return 12 hexadecimal digits that identify what determines speed and memory of a training on a given machine."""
     training, changed = config.training, config.model.changed_architecture()
-    # Without the fields of the reference architecture, the key is that of versions that had no other architecture.
+    # Measurements of earlier versions, which had none of these settings, keep their key.
     model = {name: value for name, value in config.model.shape().items() if name in changed or name not in ARCHITECTURE}
-    text = json.dumps(
-        {
-            "model": {**model, "dropout": config.model.dropout},
-            "batch": [training.effective_batch_size, training.micro_batch_size],
-            "device": [training.device, training.precision, training.compile, training.threads],
-            "evaluation": config.evaluation.batch_size,
-        },
-        sort_keys=True,
-    )
+    values: dict[str, object] = {
+        "model": {**model, "dropout": config.model.dropout},
+        "batch": [training.effective_batch_size, training.micro_batch_size],
+        "device": [training.device, training.precision, training.compile, training.threads],
+        "evaluation": config.evaluation.batch_size,
+    }
+    if training.optimizer != "adamw":
+        values["optimizer"] = training.optimizer
+    if training.average_decay is not None:
+        values["average"] = True
+    if training.initial_batch_size is not None:
+        values["growing"] = [training.initial_batch_size, training.batch_growth_ratio]
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -82,7 +87,7 @@ def predict_training(
 ) -> TrainingPrediction:
     """Return the prediction of a training that continues after `first_step` on each of `candidates`."""
     plan = plan_training(config, corpus, first_step)
-    notes = []
+    notes = [] if config.model.depth is None else [_settings_of_depth(config)]
     if plan is None:
         notes.append(
             "The duration is unknown, because the corpus has not been tokenised yet and its size is unknown. Set "
@@ -106,6 +111,14 @@ def predict_training(
         ],
         notes=notes,
     )
+
+
+def _settings_of_depth(config: LMConfig) -> str:
+    """Return in words what follows from `model.depth`, or what was set beside it."""
+    model, training = config.model, config.training
+    fields = [f"{name} {getattr(model, name)}" for name in (*MODEL_FIELDS, "dropout")]
+    fields += [f"{name} {getattr(training, name):g}" for name in (*TRAINING_FIELDS, "weight_decay")]
+    return f"model.depth is {model.depth}: {', '.join(fields)}."
 
 
 def _on_machine(

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from common.config.lm import ModelConfig
 
+MUON_ITERATIONS = 5
+"""Number of iterations with which `common.training.muon` orthogonalises a matrix, as in the original."""
+
 
 def matmul_parameters(model: ModelConfig) -> int:
     """Return the number of weights that take part in a matrix product for every token.
@@ -16,8 +19,28 @@ def matmul_parameters(model: ModelConfig) -> int:
     the vocabulary head (D V). The embedding is a table, and the gates are computed once per sequence, so neither
     counts.
     """
+    return block_matrix_weights(model) + model.d_model * model.vocab_size
+
+
+def block_matrix_weights(model: ModelConfig) -> int:
+    """Return the number of weights that Muon trains: all matrices of the blocks without those of the gates."""
     D = model.d_model
-    return model.num_layers * (4 * D * D + 2 * D * model.ffn_dim) + D * model.vocab_size
+    return model.num_layers * (4 * D * D + 2 * D * model.ffn_dim)
+
+
+def muon_flops(model: ModelConfig) -> float:
+    """Return the FLOPs of the matrix products of one update by Muon.
+
+    Each of the iterations has two products of 2 n² m FLOPs and one of 2 n³ for a matrix whose smaller side is n
+    (`common.training.muon.orthogonalize`).
+    """
+    D, F = model.d_model, model.ffn_dim
+
+    def products(rows: int, columns: int) -> float:
+        n, m = sorted((rows, columns))
+        return MUON_ITERATIONS * (4.0 * n * n * m + 2.0 * n**3)
+
+    return model.num_layers * (4 * products(D, D) + 2 * products(D, F))
 
 
 def parameters(model: ModelConfig) -> int:

@@ -57,11 +57,11 @@ def plan_training(config: LMConfig, corpus: CorpusSize | None, first_step: int =
     set, and if the corpus is large enough for that many steps; otherwise return None.
     """
     training, evaluation = config.training, config.evaluation
-    context, effective = config.model.context_length, training.effective_batch_size
+    context, effective = config.model.context_length, training.mean_batch_size
     if corpus is None:
         if training.max_steps is None or evaluation.max_batches is None:
             return None
-        per_epoch, total, chunks = training.max_steps, training.max_steps, training.max_steps * effective
+        per_epoch, total, chunks = training.max_steps, training.max_steps, round(training.max_steps * effective)
         length, held_out = context, evaluation.max_batches * evaluation.batch_size
     else:
         length = max(1, min(context, corpus.train_tokens - 1))
@@ -72,7 +72,7 @@ def plan_training(config: LMConfig, corpus: CorpusSize | None, first_step: int =
     steps = max(0, total - first_step)
 
     def sequences(step: int) -> int:
-        return step // per_epoch * chunks + min(chunks, step % per_epoch * effective)
+        return step // per_epoch * chunks + min(chunks, round(step % per_epoch * effective))
 
     left = sequences(total) - sequences(min(first_step, total))
     last = max(0, total - 1)

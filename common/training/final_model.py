@@ -51,14 +51,14 @@ def write_final_model(
     validation = _newest_validation(state)
     if validation is None:
         validation = validate(
-            state.model, corpus.validation, config.evaluation, state.compute, keep_going=keep_validating
+            state.evaluated, corpus.validation, config.evaluation, state.compute, keep_going=keep_validating
         )
         if validation is None:
             return False
         hooks.report_metrics("metrics", counters.step, validation.metrics())
     loss = validation.loss
     state.writer.prune()  # the finite loss shows that the last checkpoint is usable
-    texts = generate_samples(state.model, config.evaluation, cancelled=lambda: not keep_validating())
+    texts = generate_samples(state.evaluated, config.evaluation, cancelled=lambda: not keep_validating())
     if texts is None or not keep_going():
         return False
     hooks.wait_while_suspended()
@@ -67,7 +67,7 @@ def write_final_model(
     stem = f"{config.model.name}_v{config.model.version}"
     for suffix in (".pth", ".safetensors"):
         target = directory / f"{stem}{suffix}"
-        write_when_disk_has_space(hooks, partial(save_model, state.model, target))
+        write_when_disk_has_space(hooks, partial(save_model, state.evaluated, target))
         hooks.artifact_saved(f"{stem}{suffix}", "model")
     manager = state.writer.manager
     best = read_best(manager.directory)

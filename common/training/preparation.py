@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from common.checkpoint import CheckpointManager, CheckpointWriter
+from common.config.depth import AUTO
 from common.config.lm import LMConfig
 from common.data import ChunkLoader, Corpus, load_tokenizer
 from common.errors import ConfigError
@@ -89,6 +90,8 @@ def prepare_pretraining(
 
     Raises also StoppedWhileLoading if a stop request arrives while the corpus is loaded.
     """
+    if config.model.depth == AUTO:
+        raise ConfigError("model.depth is auto; resolve it by common.prediction.automatic_depth, or set a number")
     training = config.training
     vocabulary = load_tokenizer().n_vocab
     if config.model.vocab_size < vocabulary:
@@ -113,7 +116,7 @@ def prepare_pretraining(
         batch_size=training.micro_batch_size,
         seed=training.seed,
     )
-    steps = training.epochs * math.ceil(loader.num_chunks / training.effective_batch_size)
+    steps = training.epochs * math.ceil(loader.num_chunks / training.mean_batch_size)
     total_steps = min(steps, training.max_steps or steps)
     model.train()
     if compute.device.type == "cpu":
@@ -129,6 +132,7 @@ def prepare_pretraining(
         compute,
         CheckpointWriter(manager, hooks),
         corpus_digest=corpus.digest,
+        average_decay=training.average_decay,
     )
     restore_start(state, start, manager, hooks)
     model.gates_trained = config.model.gates and (model.gates_trained or training.modulation_fraction > 0)

@@ -32,8 +32,8 @@ from common.training.final_checkpoint import save_finished_state, try_final_chec
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
 from common.training.loading import LongPhase, StoppedWhileLoading
-from common.training.lr_schedule import warmup_cosine_rate
-from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
+from common.training.lr_schedule import finished_share, scheduled_rate
+from common.training.optimizer import clip_gradients, set_rates, skip_step, take_step
 from common.training.preparation import PretrainingRun, prepare_pretraining
 from common.training.run_meter import MEASUREMENT_FILE
 
@@ -127,6 +127,8 @@ class _Update(NamedTuple):
     """Gradient norm before clipping. It is infinite or NaN only if fp16 gradients overflowed and the update was
     skipped."""
     learning_rate: float
+    batch_size: int
+    """Number of sequences, unless the epoch had fewer left."""
 
 
 def _take_step(run: PretrainingRun) -> _Update | None:
@@ -137,7 +139,8 @@ def _take_step(run: PretrainingRun) -> _Update | None:
     Raises DivergedError, before any weight changes, if loss or gradient norm are not finite.
     """
     state, training = run.state, run.config.training
-    sequences = min(training.effective_batch_size, state.chunks_left)
+    batch = training.batch_size_at(finished_share(state.counters.step, run.total_steps, run.time_share))
+    sequences = min(batch, state.chunks_left)
     tokens = sequences * state.loader.length
     mean_loss = torch.zeros((), device=run.compute.device)
     for _ in range(math.ceil(sequences / training.micro_batch_size)):
@@ -159,15 +162,19 @@ def _take_step(run: PretrainingRun) -> _Update | None:
         torch.autograd.backward(state.scaler.scale(loss))
         mean_loss += loss.detach()
     state.loader.prefetch()  # so that the corpus is read while the device computes
-    rate = warmup_cosine_rate(
+    time_fraction = run.seconds / training.max_seconds if training.max_seconds else 0.0
+    rate = scheduled_rate(
         state.counters.step,
         run.total_steps,
         warmup_steps=_warmup_steps(run),
         peak=training.learning_rate,
         floor=training.min_learning_rate,
-        time_fraction=run.seconds / training.max_seconds if training.max_seconds else 0.0,
+        time_fraction=time_fraction,
+        schedule=training.schedule,
+        decay_ratio=training.decay_ratio,
     )
-    set_learning_rate(state.optimizer, rate)
+    progress = finished_share(state.counters.step, run.total_steps, time_fraction)
+    set_rates(state.optimizer, training, rate, progress)
     gradient_norm = clip_gradients(state.model, state.optimizer, state.scaler, training.max_grad_norm)
     # This is the only synchronisation with the device in the update.
     loss_value, norm_value = torch.stack([mean_loss, gradient_norm]).tolist()
@@ -190,7 +197,7 @@ def _take_step(run: PretrainingRun) -> _Update | None:
     spike = state.take_step(update, tokens, loss_value)
     if spike is not None:
         run.hooks.event("loss_spike", step=state.counters.step, **asdict(spike))
-    return _Update(loss_value, norm_value, rate)
+    return _Update(loss_value, norm_value, rate, batch)
 
 
 def _random_modulation(batch: int, fraction: float) -> Tensor | None:
@@ -213,8 +220,8 @@ def _report_progress(run: PretrainingRun) -> None:
 
 
 def _report(run: PretrainingRun, update: _Update, steps_per_second: float) -> None:
-    counters, training = run.state.counters, run.config.training
-    sequences = min(training.effective_batch_size, run.state.loader.num_chunks)
+    counters = run.state.counters
+    sequences = min(update.batch_size, run.state.loader.num_chunks)
     tokens_per_second = steps_per_second * sequences * run.state.loader.length
     values = {
         names.LOSS: update.loss,
@@ -272,7 +279,9 @@ def _validate(run: PretrainingRun) -> bool:
         return run.hooks.requested_stop() is None
 
     with run.meter.paused():
-        validation = validate(run.state.model, run.corpus.validation, evaluation, run.compute, keep_going=keep_going)
+        validation = validate(
+            run.state.evaluated, run.corpus.validation, evaluation, run.compute, keep_going=keep_going
+        )
     run.meter.observe_memory()
     if validation is None:
         return False
@@ -300,7 +309,7 @@ def _sample(run: PretrainingRun) -> bool:
     """Generate and store sample texts. Return False if a stop request interrupted it."""
     with run.meter.paused():
         return run.samples.generate(
-            run.state.model, run.state.counters.step, keep_going=lambda: run.hooks.requested_stop() is None
+            run.state.evaluated, run.state.counters.step, keep_going=lambda: run.hooks.requested_stop() is None
         )
 
 

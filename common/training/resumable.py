@@ -55,10 +55,17 @@ class Resumable(ABC):
     def checkpoint_bytes(self) -> int:
         """Return the expected size of the next checkpoint in bytes.
 
-        It is the size of the newest checkpoint or, before the first one, of the weights and Adam's two moments.
+        It is the size of the newest checkpoint or, before the first one, of `checkpoint_copies` times the weights.
         """
         newest = self.writer.newest
-        return newest.size_bytes if newest is not None else 3 * tensor_bytes(self._trained.state_dict())
+        if newest is not None:
+            return newest.size_bytes
+        return self.checkpoint_copies * tensor_bytes(self._trained.state_dict())
+
+    @property
+    def checkpoint_copies(self) -> int:
+        """Return how many times the size of the weights a checkpoint has: weights and Adam's two moments."""
+        return 3
 
     def mark(self) -> None:
         """Copy the current state as the point to resume from; call it only between two changes of the weights."""

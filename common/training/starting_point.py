@@ -106,7 +106,7 @@ def _resume(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *,
 def _load_weights(state: TrainingState, path: Path) -> None:
     initial = load_model(path)
     _require_same_shape(state, initial.config.model_dump(), path)
-    state.model.load_state_dict(initial.state_dict())
+    state.load_weights(initial.state_dict())
     state.model.gates_trained = initial.gates_trained
 
 

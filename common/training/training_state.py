@@ -9,20 +9,25 @@ another thread writes during gradient accumulation does not contain the gradient
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
-from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, TrainingSnapshot
+from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, TrainingSnapshot, host_copy
 from common.data import ChunkLoader
 from common.errors import CheckpointError, DataError
 from common.model import TransformerLM
 from common.training.device import ComputeConfig
 from common.training.loss_spikes import LossSpike, LossStatistics
+from common.training.optimizer import load_optimizer_state
 from common.training.random_state import capture_random_state, restore_random_state
 from common.training.resumable import Resumable, environment_differences
+from common.training.weight_average import WeightAverage
+
+_TRAINED_WEIGHTS = "trained_weights"
+"""Key of the weights before averaging in the training state of a checkpoint."""
 
 
 @dataclass
@@ -53,9 +58,10 @@ class TrainingCounters:
 
 
 class TrainingState(Resumable):
-    """Model, optimiser, gradient scaler, data position and counters of one training.
+    """Model, optimiser, gradient scaler, data position, counters and, if used, the average of the weights.
 
-    They are saved and restored together.
+    They are saved and restored together. With an average, a checkpoint has the averaged weights as its weights, because
+    these are the ones to evaluate and to use, and the trained weights in its training state.
     """
 
     NUMBER = "step"
@@ -70,6 +76,7 @@ class TrainingState(Resumable):
         writer: CheckpointWriter,
         *,
         corpus_digest: str,
+        average_decay: float | None = None,
     ) -> None:
         super().__init__(model, optimizer, writer)
         self.model = model
@@ -79,7 +86,24 @@ class TrainingState(Resumable):
         self.counters = TrainingCounters()
         self.losses = LossStatistics()
         self._corpus_digest = corpus_digest
+        self._average = None if average_decay is None else WeightAverage(model, average_decay)
         self.mark()
+
+    @property
+    def evaluated(self) -> TransformerLM:
+        """Return the model to validate, to sample from and to save: the averaged one if there is one."""
+        return self.model if self._average is None else self._average.model
+
+    @property
+    def checkpoint_copies(self) -> int:
+        """Return how many times a checkpoint before the first one is expected to contain the weights."""
+        return super().checkpoint_copies + (self._average is not None)
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Replace the weights by those of a file, without any history."""
+        self.model.load_state_dict(weights)
+        if self._average is not None:
+            self._average.load(weights)
 
     @property
     def chunks_left(self) -> int:
@@ -108,6 +132,8 @@ class TrainingState(Resumable):
             update()
             self.counters.step += 1
             self.counters.tokens_seen += tokens
+            if self._average is not None:
+                self._average.update(self.counters.step)
             spike = self.losses.add(loss)
             self.mark()
         return spike
@@ -134,14 +160,15 @@ class TrainingState(Resumable):
         """
         weights, state = self.writer.manager.load(info, self.compute.device)
         try:
-            self.model.load_state_dict(weights)
-            self.optimizer.load_state_dict(state["optimizer"])
+            self._restore_weights(weights, state.get(_TRAINED_WEIGHTS), own=own)
+            other_optimizer = load_optimizer_state(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.counters = TrainingCounters(**{name: _none_if_nan(value) for name, value in state["counters"].items()})
             self.losses.load_state_dict(state.get("losses") if own else None)
             # Checkpoints of older versions do not store whether the training was compiled.
             before = {"compiled": self.compute.compiles, **state["environment"]}
             reasons = environment_differences(before, self._environment())
+            reasons += [] if other_optimizer is None else [other_optimizer]
             reasons += self._restore_position(state)
             if not restore_random_state(state["random"]):
                 reasons.append("the number of CUDA devices changed")
@@ -154,6 +181,17 @@ class TrainingState(Resumable):
         if own:
             self.writer.adopt(info, self._key())
         return reasons
+
+    def _restore_weights(
+        self, weights: Mapping[str, torch.Tensor], trained: Mapping[str, torch.Tensor] | None, *, own: bool
+    ) -> None:
+        """Load the weights of a checkpoint; `trained` are the weights before averaging if `weights` are averaged.
+
+        A training without an average continues its own trained weights, but starts from the average of another one.
+        """
+        self.load_weights(weights)
+        if trained is not None and (own or self._average is not None):
+            self.model.load_state_dict(trained)
 
     def _restore_position(self, state: dict[str, Any]) -> list[str]:
         if state["environment"]["corpus"] != self._corpus_digest:
@@ -171,6 +209,17 @@ class TrainingState(Resumable):
             "random": capture_random_state(),
             "loader": self.loader.state_dict(),
         }
+
+    def _capture(self, score: Score | None = None, *, copied: bool = False) -> TrainingSnapshot:
+        snapshot = super()._capture(score, copied=copied)
+        if self._average is None:
+            return snapshot
+        average = self._average.model.state_dict()
+        return replace(
+            snapshot,
+            weights=host_copy(average) if copied else average,
+            state={**snapshot.state, _TRAINED_WEIGHTS: snapshot.weights},
+        )
 
     def _describe(
         self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any], score: Score | None, *, copied: bool

@@ -15,6 +15,7 @@ from common.config import DataConfig, LMConfig, get_settings, load_lm_config, lo
 from common.disk import MIB, DiskReserve
 from common.errors import ConfigError, NotFoundError, TidalError
 from common.logging import configure
+from common.prediction.automatic_depth import resolve_depth
 from common.prediction.calibration import read_calibration
 from common.prediction.corpus_size import find_corpus_size
 from common.prediction.estimate import Candidate, predict_training
@@ -95,6 +96,7 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
     from common.data import resolve_local_files
 
     config = config.model_copy(update={"data": resolve_local_files(config.data, _data_dir(options))})
+    config = resolve_depth(config, _data_dir(options))
     _print_prediction(config, options, console, start)
     with _hooks(options, console, tensorboard=config.training.tensorboard) as hooks:
         request = wait_for_disk(hooks)

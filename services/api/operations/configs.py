@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from common.config import LMConfig, RLConfig, load_lm_config, load_rl_config
+from common.config.depth import AUTO, AUTOMATIC
 from common.config.yaml_text import read_mapping
 from common.errors import ConfigError, InvalidInputError, NotFoundError
 from common.files import path_problem, shortened
@@ -61,10 +62,20 @@ def read_config_file(folder: Path, name: str) -> ConfigFileContent:
     text = path.read_text(encoding="utf-8", errors="replace")
     config = None
     if about.kind == "lm":
-        config = load_lm_config(path).model_dump(mode="json")
+        config = _lm_values(path)
     elif about.kind == "rl":
         config = load_rl_config(path).model_dump(mode="json")
     return extend_reply(ConfigFileContent, about, text=text, config=config)
+
+
+def _lm_values(path: Path) -> dict[str, Any]:
+    """Return the configuration of a language model; null for the fields that `model.depth: auto` determines."""
+    config = load_lm_config(path)
+    values = config.model_dump(mode="json")
+    if config.model.depth == AUTO:
+        for section, names in AUTOMATIC.items():
+            values[section] |= {name: None for name in names if name not in getattr(config, section).model_fields_set}
+    return values
 
 
 def _names(root: Path) -> list[str]:

@@ -44,6 +44,7 @@ from common.jobs.payloads import (
 )
 from common.jobs.registry import CHECKPOINT_FOLDER
 from common.jobs.submission import NewJob, enqueue_job, submitted_before
+from common.prediction.automatic_depth import resolve_depth
 from common.words import with_article
 from services.api.context import Context
 from services.api.operations import jobs
@@ -145,7 +146,7 @@ def new_job(
 def _new_payload(context: Context, request: JobRequest) -> JobPayload:
     if request.type is JobType.LM_TRAINING:
         initial = _checkpoint(context, request) if request.checkpoint is not None else None
-        return LmTrainingPayload(config=_lm_config(context, request, request.config), initial_checkpoint=initial)
+        return LmTrainingPayload(config=_pretraining_config(context, request), initial_checkpoint=initial)
     if request.type is JobType.DATASET:
         return _dataset(context, request)
     checkpoint = _checkpoint(context, request)
@@ -281,6 +282,14 @@ def _inherited(context: Context, request: JobRequest, checkpoint: str) -> LMConf
         except ConfigError:
             continue
     return _lm_config(context, request, {})
+
+
+def _pretraining_config(context: Context, request: JobRequest) -> LMConfig:
+    config = _lm_config(context, request, request.config)
+    try:
+        return resolve_depth(config, context.settings.data_dir)
+    except ConfigError as error:
+        raise _with_request_locations(error) from None
 
 
 def _lm_config(context: Context, request: JobRequest, overrides: Mapping[str, Any]) -> LMConfig:

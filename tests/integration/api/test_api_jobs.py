@@ -92,6 +92,27 @@ def test_a_dry_run_predicts_and_writes_nothing(api: Api) -> None:
     assert api.admin.post("/api/jobs?dryRun=true", json={**body, "config": {"modell": {}}}).status_code == 422
 
 
+def test_a_depth_is_resolved_when_a_job_is_submitted(api: Api) -> None:
+    """The stored configuration has the values that follow, and a resumed job cannot change them."""
+    spelled_out = {"model": {"depth": 2}, "training": {"max_steps": 7}}
+    number = api.submit(configPath="base_config.yaml", config=spelled_out)["payload"]["config"]
+    assert (number["model"]["d_model"], number["training"]["effective_batch_size"]) == (128, 16)
+    text = {"source": "builtin:stories"}
+    automatic = {"model": {"depth": "auto"}, "data": text}
+    stored = api.submit(config=automatic)["payload"]["config"]["model"]
+    assert (stored["depth"], stored["d_model"], stored["num_layers"]) == (6, 384, 6)
+    preset = api.settings.config_dir / "automatic.yaml"
+    preset.write_text("model: {depth: auto, num_heads: 4}\n")
+    shown = api.http.get("/api/configs/automatic.yaml").json()["config"]["model"]
+    assert (shown["depth"], shown["d_model"], shown["num_heads"], shown["dropout"]) == ("auto", None, 4, None)
+    unknown = {**automatic, "data": {"source": "someone/unknown"}}
+    refused = api.admin.post("/api/jobs?dryRun=true", json={"type": "lm-training", "config": unknown})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["location"] == "body.config.model.depth"
+    dry = api.admin.post("/api/jobs?dryRun=true", json={"type": "lm-training", "config": automatic}).json()
+    assert "model.depth is 6: d_model 384" in " ".join(dry["prediction"]["notes"])
+
+
 def test_a_job_over_the_limit_waits_or_is_refused(api: Api) -> None:
     first = api.submit()
     assert api.submit()["queuePosition"] == 2

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.config import LMConfig, load_lm_config
-from common.prediction.duration import micro_batch_seconds, phase_seconds, validation_seconds
+from common.prediction.duration import calibrated_seconds, micro_batch_seconds, phase_seconds, validation_seconds
 from common.prediction.estimate import Candidate, predict_training, shape_key
 from common.prediction.memory import peak_bytes
 from common.prediction.model_size import parameters
@@ -127,6 +127,35 @@ def test_the_memory_is_the_sum_of_its_parts() -> None:
     assert peak_bytes(given, 10, calibration().memory, gpu=True) == 100_000_000 + 16 * P + saved + loss
     few = calibration().memory.model_copy(update={"head_logits": 10_000})
     assert peak_bytes(given, 10, few, gpu=True) == 100_000_000 + 16 * P + saved + loss - 4 * 30_000
+
+
+def test_muon_keeps_one_moment_of_the_matrices_and_an_average_one_more_copy() -> None:
+    plain = config()
+    P, matrices = parameters(plain.model), 2 * (4 * 64 * 64 + 2 * 64 * 256)
+
+    def peak(given: LMConfig, *, gpu: bool) -> int:
+        return peak_bytes(given, 10, calibration().memory, gpu=gpu)
+
+    for gpu, copies in ((False, 2), (True, 1)):
+        assert peak(config(optimizer="muon"), gpu=gpu) == peak(plain, gpu=gpu) - copies * 4 * matrices
+        assert peak(config(average_decay=0.99), gpu=gpu) == peak(plain, gpu=gpu) + copies * 4 * P
+
+
+def test_an_update_by_muon_takes_the_time_of_its_matrix_products() -> None:
+    plain, muon = config(), config(optimizer="muon")
+    plan = plan_training(plain, CORPUS)
+    assert plan is not None
+    # 2 n² m FLOPs for the Gram matrix and for the last product, 2 n³ for its square; n = 64, m = 64 or 256.
+    square, wide = 6 * 64**3, 4 * 64 * 64 * 256 + 2 * 64**3
+    flops = 10 * 5 * 2 * (4 * square + 2 * wide)
+    more = calibrated_seconds(muon, plan, calibration()) - calibrated_seconds(plain, plan, calibration())
+    assert more == pytest.approx(flops / calibration().gemm_flops_per_second)
+
+
+def test_a_measurement_applies_to_the_same_optimizer_only() -> None:
+    keys = {shape_key(config(**more)) for more in ({}, {"optimizer": "muon"}, {"average_decay": 0.9})}
+    assert len(keys) == 3
+    assert shape_key(config(average_decay=0.9)) == shape_key(config(average_decay=0.99, schedule="wsd"))
 
 
 def test_without_calibration_and_runs_the_figures_are_missing_and_a_note_gives_the_reason() -> None:

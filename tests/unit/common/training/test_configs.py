@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from common.config import PROJECT_ROOT, LMConfig, RLConfig, load_lm_config, load_rl_config
+from pathlib import Path
+
+from common.config import PROJECT_ROOT, DataConfig, LMConfig, RLConfig, load_lm_config, load_rl_config
+from common.prediction.automatic_depth import resolve_depth
 
 CONFIGS = PROJECT_ROOT / "configs"
 
@@ -19,6 +22,18 @@ def test_the_demonstration_fits_together() -> None:
     assert lm.training.max_seconds is not None
     assert rl.max_seconds is not None
     assert lm.training.max_seconds + rl.max_seconds <= 300
+
+
+def test_the_recipes_differ_from_the_reference_where_documented(tmp_path: Path) -> None:
+    found = {path.stem: load_lm_config(path) for path in (CONFIGS / "presets").glob("lm-*.yaml")}
+    assert set(found) == {"lm-modern", "lm-own-text"}
+    modern = found["lm-modern"]
+    assert (modern.model.d_model, modern.model.dropout, modern.training.optimizer) == (256, 0.0, "muon")
+    (tmp_path / "mine.txt").write_text("a" * 3_000_000)
+    own = found["lm-own-text"]
+    own = resolve_depth(own.model_copy(update={"data": DataConfig(source="mine.txt")}), tmp_path)
+    assert (own.model.depth, own.model.dropout, own.training.weight_decay) == (3, 0.1, 0.44)
+    assert own.training.average_decay == 0.999
 
 
 def test_the_presets_are_the_batched_defaults_the_reproduction_and_the_original_weights() -> None:

@@ -27,6 +27,7 @@ OUTSIDE_STEPS = (
     "common/checkpoint/",
     "common/training/preparation.py:prepare_pretraining:",
     "common/training/training_state.py:_describe:",
+    "common/training/weight_average.py:__init__:",
 )
 """Places that may wait for the device because they do not belong to a step: checkpoints, final model, start."""
 
@@ -58,11 +59,15 @@ def waits_of_steps(waits: Counter[str]) -> Counter[str]:
     return by_function
 
 
+MUON = {"optimizer": "muon", "average_decay": 0.9}
+
+
+@pytest.mark.parametrize("chosen", [{}, MUON], ids=["AdamW", "Muon and an average"])
 def test_the_host_waits_once_per_update_and_the_losses_are_those_of_the_cpu(
-    make_config: Callable[..., LMConfig], data_dir: Path, tmp_path: Path
+    chosen: dict[str, Any], make_config: Callable[..., LMConfig], data_dir: Path, tmp_path: Path
 ) -> None:
-    on_cpu, _ = train(make_config, data_dir, tmp_path / "cpu", device="cpu", steps=3)
-    on_device, waits = train(make_config, data_dir, tmp_path / "cuda", device="cuda:0", steps=3)
+    on_cpu, _ = train(make_config, data_dir, tmp_path / "cpu", device="cpu", steps=3, **chosen)
+    on_device, waits = train(make_config, data_dir, tmp_path / "cuda", device="cuda:0", steps=3, **chosen)
     # There are three validations: before the first step, after the second and at the end.
     assert waits_of_steps(waits) == {"_take_step": 3, "validate": 3}
     for name in (names.LOSS, names.GRADIENT_NORM, names.VALIDATION_LOSS):
@@ -70,10 +75,11 @@ def test_the_host_waits_once_per_update_and_the_losses_are_those_of_the_cpu(
         assert on_device.series(name) == pytest.approx(on_cpu.series(name), rel=1e-4), name
 
 
+@pytest.mark.parametrize("chosen", [{}, MUON], ids=["AdamW", "Muon and an average"])
 def test_scaled_gradients_of_fp16_need_no_further_wait(
-    make_config: Callable[..., LMConfig], data_dir: Path, tmp_path: Path
+    chosen: dict[str, Any], make_config: Callable[..., LMConfig], data_dir: Path, tmp_path: Path
 ) -> None:
-    _, waits = train(make_config, data_dir, tmp_path, device="cuda:0", steps=2, precision="fp16")
+    _, waits = train(make_config, data_dir, tmp_path, device="cuda:0", steps=2, precision="fp16", **chosen)
     assert waits_of_steps(waits) == {"_take_step": 2, "validate": 2}
 
 
