@@ -27,10 +27,10 @@ import psutil
 
 from bench.report import Row, main
 from common.config.lm import DataConfig
-from common.data import END_OF_TEXT, corpus, load_tokenizer
+from common.data import END_OF_TEXT, corpus, gpt2_vocabulary, load_tokenizer
 from common.data.batch_encoder import BatchEncoder
+from common.data.gpt2_files import vocabulary_files
 from common.data.stories import STORY_COUNT, story
-from common.data.tokenizer import vocabulary_files
 
 THREADS = (1, 2)
 AGAINST_TRANSFORMERS = 10.0
@@ -89,14 +89,14 @@ def measure(quick: bool, threads: int) -> dict[str, Any]:
 
     seconds: dict[str, list[float]] = {"ours": [], "transformers": [], "tiktoken": []}
     for number in range(3 if quick else 5):
-        encoder = BatchEncoder(parallel=threads > 1, small_characters=0)
+        encoder = BatchEncoder(gpt2_vocabulary(), parallel=threads > 1, small_characters=0)
         encoder.encode([f"loads the library {number}"])
         seconds["ours"].append(timed(partial(ours, encoder, texts)))
         seconds["tiktoken"].append(timed(lambda: tiktoken.encode_ordinary_batch(texts, num_threads=threads)))
         if number < 3:  # three rounds are enough, because each takes long
             seconds["transformers"].append(timed(of_transformers))
     expected = tiktoken.encode_ordinary_batch(texts, num_threads=threads)
-    found = ours(BatchEncoder(parallel=threads > 1, small_characters=0), texts)
+    found = ours(BatchEncoder(gpt2_vocabulary(), parallel=threads > 1, small_characters=0), texts)
     return {
         "megabytes": megabytes,
         "rates": {name: megabytes / statistics.median(taken) for name, taken in seconds.items()},

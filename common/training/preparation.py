@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.checkpoint import CheckpointManager, CheckpointWriter
 from common.config.lm import LMConfig
-from common.data import ChunkLoader, Corpus, load_tokenizer
+from common.data import ChunkLoader, Corpus, gpt2_vocabulary
 from common.errors import ConfigError
 from common.model import TransformerLM
 from common.training.device import ComputeConfig, prepare_compute
@@ -89,7 +89,7 @@ def prepare_pretraining(
     Raises also StoppedWhileLoading if a stop request arrives while the corpus is loaded.
     """
     training = config.training
-    vocabulary = load_tokenizer().n_vocab
+    vocabulary = gpt2_vocabulary().size
     if config.model.vocab_size < vocabulary:
         raise ConfigError(
             f"model.vocab_size {config.model.vocab_size} is below the {vocabulary} entries of the tokenizer "
