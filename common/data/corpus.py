@@ -11,16 +11,19 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from common.config.lm import DataConfig
+from common.config.tokenizers import trained_size
 from common.data.batch_encoder import BatchEncoder, Ids
+from common.data.corpus_vocabulary import corpus_vocabulary
+from common.data.held_out import is_held_out
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
 from common.data.token_cache import Offsets, Split, SplitWriter, TokenCache, Tokens, move_tail, open_cache
-from common.data.tokenizer import END_OF_TEXT_ID
+from common.data.vocabulary import Vocabulary, gpt2_vocabulary
 from common.datasets import is_hub_name
 from common.errors import DataError
 
@@ -29,7 +32,9 @@ Progress = Callable[[str, int, int | None], None]
 """A progress callback: (activity, number of finished documents, number of all documents or None if unknown).
 
 The activity "fetch" is reported once before a call of Hugging Face's library, which may take hours without further
-reports. "wait" (another process builds the cache, or files are hashed) and "tokenise" are reported frequently.
+reports, and so is "merge" before the merges of a vocabulary are computed, which may take a minute. "vocabulary" (the
+vocabulary is trained), "wait" (another process builds the cache, or files are hashed) and "tokenise" are reported
+frequently.
 """
 BATCH_DOCUMENTS = 8192
 """Largest number of documents that are tokenised as one batch."""
@@ -58,6 +63,8 @@ class Corpus:
     """Number of UTF-8 bytes of the training text."""
     validation_bytes: int
     """Number of UTF-8 bytes of the validation text."""
+    vocabulary: Vocabulary = field(default_factory=gpt2_vocabulary)
+    """The vocabulary of the tokens."""
 
     def tokens(self, split: SplitName) -> Tokens:
         """Return the token stream of a split."""
@@ -68,14 +75,22 @@ class Corpus:
         return self._train_documents if split == "train" else self._validation_documents
 
 
-def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None = None) -> Corpus:
+def open_corpus(
+    config: DataConfig, *, data_dir: Path, progress: Progress | None = None, vocabulary: Vocabulary | None = None
+) -> Corpus:
     """Open the corpus of a configuration, and build its token cache in `data_dir`/cache if there is none.
 
-    Two processes may call this at the same time. Raises DataError if the source cannot be read or is too small, or if
-    the cache is stale or damaged; StorageError if the cache cannot be written.
+    The tokens are those of `vocabulary`, whatever `config.tokenizer` names. With None, they are those of the vocabulary
+    that it names, which is trained if necessary. Two processes may call this at the same time. Raises DataError if the
+    source cannot be read or is too small, or if the cache is stale or damaged; StorageError if the cache cannot be
+    written.
     """
-    folder = data_dir / "cache" / _cache_name(config)
     report = progress or _ignore_progress
+    if vocabulary is None:
+        size = trained_size(config.tokenizer)
+        vocabulary = gpt2_vocabulary() if size is None else corpus_vocabulary(config, size, data_dir, report)
+    config = config.model_copy(update={"tokenizer": vocabulary.name})
+    folder = data_dir / "cache" / _cache_name(config, vocabulary)
 
     def heartbeat() -> None:
         report("wait", 0, None)
@@ -84,9 +99,10 @@ def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None
         if is_hub_name(config.source):
             report("fetch", 0, None)
 
+    expected = _expected(config, vocabulary)
     if folder.exists() and is_hub_name(config.source):
         # A Hugging Face dataset is not requested again, because the cache already holds its tokens.
-        cache = open_cache(folder, _expected(config), dict, str, lambda _: None, heartbeat)
+        cache = open_cache(folder, expected, dict, str, lambda _: None, vocabulary, heartbeat)
     else:
         announce_fetch()
         train = training_source(config, data_dir)
@@ -99,23 +115,29 @@ def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None
 
         def build(temporary: Path) -> None:
             announce_fetch()
-            _build(temporary, config, train, held_out, report)
+            _build(temporary, config, vocabulary, train, held_out, report)
 
         cache = open_cache(
             folder,
-            _expected(config),
+            expected,
             lambda: {str(number): source.stamp() for number, source in enumerate(sources)},
             digest,
             build,
+            vocabulary,
             heartbeat,
         )
-    return _corpus(config, cache)
+    return _corpus(config, vocabulary, cache)
 
 
 def _build(
-    folder: Path, config: DataConfig, train: DocumentSource, held_out: DocumentSource | None, progress: Progress
+    folder: Path,
+    config: DataConfig,
+    vocabulary: Vocabulary,
+    train: DocumentSource,
+    held_out: DocumentSource | None,
+    progress: Progress,
 ) -> None:
-    writers = {name: SplitWriter(folder, name, END_OF_TEXT_ID) for name in ("train", "validation")}
+    writers = {name: SplitWriter(folder, name, vocabulary.end_of_text_id) for name in ("train", "validation")}
     done = 0
     try:
         for part in (train, held_out):
@@ -125,10 +147,10 @@ def _build(
             if total is not None and config.max_documents is not None:
                 total = min(total, config.max_documents)
             done = 0
-            for texts, tokens in _tokenised(first_documents(part, config.max_documents)):
+            for texts, tokens in _tokenised(first_documents(part, config.max_documents), vocabulary):
                 for text, document in zip(texts, tokens, strict=True):
                     if held_out is None:
-                        split = "validation" if _is_held_out(text, config.validation_fraction) else "train"
+                        split = "validation" if is_held_out(text, config.validation_fraction) else "train"
                     else:
                         split = "train" if part is train else "validation"
                     writers[split].add(document)
@@ -154,9 +176,9 @@ def _build(
         )
 
 
-def _tokenised(documents: Iterator[str]) -> Iterator[tuple[list[str], list[Ids]]]:
+def _tokenised(documents: Iterator[str], vocabulary: Vocabulary) -> Iterator[tuple[list[str], list[Ids]]]:
     """Yield batches of documents with their ids. While the caller stores a batch, the next one is encoded."""
-    encoder = BatchEncoder()
+    encoder = BatchEncoder(vocabulary)
     waiting: tuple[list[str], Future[list[Ids]]] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
         while batch := _batch(documents):
@@ -178,22 +200,23 @@ def _batch(documents: Iterator[str]) -> list[str]:
     return batch
 
 
-def _is_held_out(text: str, fraction: float) -> bool:
-    value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-    return value / 2**64 < fraction
+def _expected(config: DataConfig, vocabulary: Vocabulary) -> dict[str, object]:
+    return {"tokenizer": config.tokenizer, "data": config.model_dump(mode="json"), **_digest_of_trained(vocabulary)}
 
 
-def _expected(config: DataConfig) -> dict[str, object]:
-    return {"tokenizer": config.tokenizer, "data": config.model_dump(mode="json")}
+def _digest_of_trained(vocabulary: Vocabulary) -> dict[str, str]:
+    """Return the part of a cache's key that only a trained vocabulary has, so that other caches keep their names."""
+    return {} if vocabulary.is_gpt2 else {"vocabulary": vocabulary.digest}
 
 
-def _cache_name(config: DataConfig) -> str:
-    key = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+def _cache_name(config: DataConfig, vocabulary: Vocabulary) -> str:
+    identity = {**config.model_dump(mode="json"), **_digest_of_trained(vocabulary)}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(config.source).name).strip("-")[:40] or "corpus"
     return f"{slug}-{key}"
 
 
-def _corpus(config: DataConfig, cache: TokenCache) -> Corpus:
+def _corpus(config: DataConfig, vocabulary: Vocabulary, cache: TokenCache) -> Corpus:
     def size(split: Split) -> str:
         return f"{len(split.documents):,} documents, {len(split.tokens):,} tokens"
 
@@ -210,6 +233,7 @@ def _corpus(config: DataConfig, cache: TokenCache) -> Corpus:
         _validation_documents=cache.validation.documents,
         train_bytes=cache.train.text_bytes,
         validation_bytes=cache.validation.text_bytes,
+        vocabulary=vocabulary,
     )
 
 

@@ -23,7 +23,7 @@ import torch
 from common.config.lm import ModelConfig, TrainingConfig
 from common.data.batch_encoder import BatchEncoder
 from common.data.stories import STORY_COUNT, story
-from common.data.tokenizer import load_tokenizer
+from common.data.vocabulary import gpt2_vocabulary
 from common.files import flush
 from common.generation import DecodingModel, generate
 from common.model import TransformerLM
@@ -188,7 +188,7 @@ def _first_call(bench: _Bench) -> float:
 
     Torch imports some of its modules only then. They stay in memory, and so does the vocabulary, which is loaded here.
     """
-    load_tokenizer()
+    gpt2_vocabulary()
     model, taken = bench.model(d_model=16), []
     for _ in range(2):
         start = time.perf_counter()
@@ -351,7 +351,7 @@ def _decoding(bench: _Bench) -> tuple[float, float, float]:
     """Return the seconds per generated token: fixed, per layer, and per weight of a matrix product."""
 
     def per_token(**shape: int) -> tuple[float, int]:
-        model = bench.model(vocab_size=load_tokenizer().n_vocab, **shape).eval()
+        model = bench.model(vocab_size=gpt2_vocabulary().size, **shape).eval()
         packed, count = DecodingModel(model), 12
 
         def run() -> None:
@@ -369,7 +369,7 @@ def _decoding(bench: _Bench) -> tuple[float, float, float]:
 
 def _tokenising() -> tuple[float, float, float]:
     """Return for the built-in stories: bytes of text tokenised per second, bytes per token, and bytes per story."""
-    encoder = BatchEncoder()
+    encoder = BatchEncoder(gpt2_vocabulary())
     start = time.perf_counter()
     texts = [story(index) for index in range(_STORIES)]
     tokens = sum(len(ids) + 1 for ids in encoder.encode(texts))

@@ -245,6 +245,7 @@ class TrainingState(Resumable):
                 "finished": counters["finished"],
                 "compute": self.compute.stored(),
             },
+            vocabulary=self.model.vocabulary,
             score=score,
             # A state is copied only in `save_in_background`, which is called after these weights have given a finite
             # loss.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from common.config import RLConfig, build
-from common.data import Corpus, text_bytes
+from common.data import Corpus, gpt2_vocabulary, text_bytes
 from common.model import ModelConfig, TransformerLM
 
 VOCAB = 97
@@ -64,6 +64,6 @@ def toy_corpus(seed: int = 0, documents: int = 200) -> Corpus:
         folder=Path(),
         _train_documents=train_starts,
         _validation_documents=validation_starts,
-        train_bytes=text_bytes(train),
-        validation_bytes=text_bytes(validation),
+        train_bytes=text_bytes(train, gpt2_vocabulary()),
+        validation_bytes=text_bytes(validation, gpt2_vocabulary()),
     )
