@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from common.model.cpu_threads import map_on_cores
 from common.model.dropout import Rate, comparable, rate, zero_dropped
@@ -101,6 +102,7 @@ class _Attention(Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         heads, inverse, probabilities, cos, sin, integers = ctx.saved_tensors
         dropout: Rate | None = ctx.dropout

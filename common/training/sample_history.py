@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.lm import EvaluationConfig
-from common.errors import CheckpointError, DivergedError
+from common.errors import CheckpointError, DivergedError, StorageError
 from common.files import flush, storage_errors
 from common.model import TransformerLM
 from common.training.disk_wait import StoppedWaiting, write_when_disk_has_space
@@ -100,6 +100,18 @@ class SampleRecorder:
         self._rewound = True
         if not self._path.is_file():
             return
+        try:
+            keep = self._kept_bytes()
+        except OSError as error:
+            raise StorageError(f"{self._path}: cannot be read ({error.strerror or error})") from error
+        if keep < self._path.stat().st_size:
+            self._hooks.wait_while_suspended()
+            with storage_errors(self._path):
+                os.truncate(self._path, keep)
+                flush(self._path)
+
+    def _kept_bytes(self) -> int:
+        """Return the size of the lines of earlier steps, and store the step of the last of them."""
         keep = 0
         with self._path.open("rb") as file:
             for line in file:
@@ -108,11 +120,7 @@ class SampleRecorder:
                     break
                 self._newest = step
                 keep += len(line)
-        if keep < self._path.stat().st_size:
-            self._hooks.wait_while_suspended()
-            with storage_errors(self._path):
-                os.truncate(self._path, keep)
-                flush(self._path)
+        return keep
 
 
 def _step_of(line: bytes) -> int | None:

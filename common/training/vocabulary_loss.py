@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from common.model.cpu_threads import map_on_cores, split_evenly
 
@@ -72,6 +73,7 @@ class _VocabularyLoss(Function):
         return total.to(weight.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("the gradients of the vocabulary loss can be computed once; compute the loss again")

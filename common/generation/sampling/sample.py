@@ -177,7 +177,9 @@ def filter_largest(
         top_p = parameters.top_p[:, None]
         kept &= (before <= top_p) | (top_p >= 1.0)
     probabilities = torch.where(kept, probabilities, 0.0)
-    return Candidates(ids, probabilities / probabilities.sum(1, keepdim=True))
+    # The order in which float32 numbers are added depends on N. The sum in float64, rounded, does not.
+    total = probabilities.sum(1, keepdim=True, dtype=torch.float64).to(probabilities.dtype)
+    return Candidates(ids, probabilities / total)
 
 
 def filtered_probabilities(

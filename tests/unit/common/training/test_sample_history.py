@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from common.checkpoint import load_model
 from common.checkpoint.manager import CheckpointManager
 from common.config import LMConfig
 from common.disk import Shortage
-from common.errors import DiskFullError, DivergedError
+from common.errors import DiskFullError, DivergedError, StorageError
 from common.model import TransformerLM
 from common.training import sample_history
 from common.training.evaluation import generate_samples
@@ -130,3 +131,20 @@ def test_a_failed_write_leaves_the_file_unchanged(tmp_path: Path, monkeypatch: p
     with pytest.raises(DiskFullError, match=r"samples\.jsonl"):
         sample_history._append(path, b'{"step": 4}\n')
     assert path.read_bytes() == b'{"step": 2}\n'
+
+
+def test_unreadable_samples_are_an_error_that_names_the_file(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(evaluation=EVERY_TWO)
+    pretrain(config, tmp_path, recorder(StopRequest.PAUSE, after=3 * 4), data_dir=data_dir)
+    opened = Path.open
+
+    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == tmp_path / FILE and arguments == ("rb",):
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(StorageError, match=r"samples\.jsonl: cannot be read \(Input/output error\)"):
+        pretrain(config, tmp_path, recorder(), data_dir=data_dir)
