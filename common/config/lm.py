@@ -225,9 +225,12 @@ class TrainingConfig(Section):
     device: str = "auto"
     """Device of the training: cpu, cuda, cuda:N, or auto, which prefers an available GPU."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    """Number format of the training; auto means bf16 on CUDA and float32 on a CPU."""
+    """Number format of the training; auto means bf16 on CUDA. On a CPU, auto measures float32 and bf16 before the first
+    step and uses the faster one; a resumed training keeps it."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = "auto"
-    """Whether to use torch.compile; auto means on CUDA only. yes, no, true and false are accepted for on and off."""
+    """Whether to use torch.compile; auto means on CUDA. On a CPU, auto uses it if there is a C++ compiler, the training
+    takes longer than ten compilations, and compiled steps are measured to be faster; a resumed training keeps the
+    choice. yes, no, true and false are accepted for on and off."""
     threads: int | None = Field(None, ge=1)
     """Number of CPU threads; None means one per core. A bit-exact resume requires the same number."""
     log_every_steps: int = Field(1, ge=1)

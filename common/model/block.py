@@ -6,7 +6,8 @@ options of the architecture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import torch
@@ -78,7 +79,8 @@ class TransformerBlock(nn.Module):
         self.attn_gate = _make_gate(config)
         self.ffn_gate = _make_gate(config)
         self.dropout = nn.Dropout(config.dropout)
-        self._activate = TRAINING_ACTIVATIONS[config.activation]
+        self.activate = TRAINING_ACTIVATIONS[config.activation]
+        self._steps = _EAGER_STEPS
         if config.zero_init:
             for last in (self.out_proj, self.ffn[3]):
                 for parameter in last.parameters():
@@ -99,20 +101,23 @@ class TransformerBlock(nn.Module):
         network's result and the dropout after its gate are computed as one with the probability 1 − (1 − p)²: an
         element is kept if both would keep it, and the gate between them only scales it.
         """
-        h, p = self.ln1(x), self.dropout_p
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        weight = torch.cat([each.weight for each in projections])
-        biases: list[Tensor] = [each.bias for each in projections if each.bias is not None]
-        qkv = linear(h, weight, torch.cat(biases) if biases else None)
-        integers = None if bits is None else bits.attention
-        attended = training_attention(qkv, cos, sin, self.num_heads, integers, p, qk_norm=self.qk_norm)
-        y = self.attn_gate(self.out_proj(attended), modulation)
-        x = x + y if bits is None else add_after_dropout(x, y, bits.attended, p)
-        hidden = self._activate(self.ffn[0](self.ln2(x)))
-        if bits is not None:
-            hidden = dropout(hidden, bits.ffn_hidden, p)
-        y = self.ffn_gate(self.ffn[3](hidden), modulation)
-        return x + y if bits is None else add_after_dropout(x, y, bits.ffn_output, 1.0 - (1.0 - p) ** 2)
+        attended = training_attention(
+            self._steps.project(self, x),
+            cos,
+            sin,
+            self.num_heads,
+            bits and bits.attention,
+            self.dropout_p,
+            qk_norm=self.qk_norm,
+        )
+        return self._steps.finish(self, x, attended, modulation, bits)
+
+    def use_compiled_steps(self, compiled: bool) -> None:
+        """Let `train_on_cpu` use torch.compile for what it computes before and after the attention, or no longer.
+
+        The next call with a new shape compiles.
+        """
+        self._steps = _compiled_steps() if compiled else _EAGER_STEPS
 
     def prefill(
         self,
@@ -163,3 +168,41 @@ class TransformerBlock(nn.Module):
 
 def _make_gate(config: ModelConfig) -> DynamicGate | NoGate:
     return DynamicGate(config.gate_dim, config.gate_hidden_dim, config.d_model) if config.gates else NoGate()
+
+
+class _TrainingSteps(NamedTuple):
+    """The parts of `TransformerBlock.train_on_cpu` that torch.compile can fuse."""
+
+    project: Callable[[TransformerBlock, Tensor], Tensor]
+    finish: Callable[[TransformerBlock, Tensor, Tensor, Tensor | None, BlockBits | None], Tensor]
+
+
+def _project(block: TransformerBlock, x: Tensor) -> Tensor:
+    """Return queries, keys and values (B, T, 3·D) of all heads for x (B, T, D)."""
+    projections = (block.q_proj, block.k_proj, block.v_proj)
+    weight = torch.cat([each.weight for each in projections])
+    biases: list[Tensor] = [each.bias for each in projections if each.bias is not None]
+    return linear(block.ln1(x), weight, torch.cat(biases) if biases else None)
+
+
+def _finish(
+    block: TransformerBlock, x: Tensor, attended: Tensor, modulation: Tensor | None, bits: BlockBits | None
+) -> Tensor:
+    """Return the block's output for its input x and the attention's result, both (B, T, D)."""
+    p = block.dropout_p
+    y = block.attn_gate(block.out_proj(attended), modulation)
+    x = x + y if bits is None else add_after_dropout(x, y, bits.attended, p)
+    hidden = block.activate(block.ffn[0](block.ln2(x)))
+    if bits is not None:
+        hidden = dropout(hidden, bits.ffn_hidden, p)
+    y = block.ffn_gate(block.ffn[3](hidden), modulation)
+    return x + y if bits is None else add_after_dropout(x, y, bits.ffn_output, 1.0 - (1.0 - p) ** 2)
+
+
+_EAGER_STEPS = _TrainingSteps(_project, _finish)
+
+
+@lru_cache(maxsize=1)
+def _compiled_steps() -> _TrainingSteps:
+    """Return the compiled steps, which all blocks of a process share, so that each is compiled once per shape."""
+    return _TrainingSteps(*(torch.compile(step, dynamic=False) for step in _EAGER_STEPS))

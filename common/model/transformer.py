@@ -8,6 +8,7 @@ names of the original's format. Positions start at 0 in every call of `forward`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import cast
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from common.config.lm import ModelConfig
 from common.model.block import BlockBits, TransformerBlock
 from common.model.dropout import DropoutBits, dropout
-from common.model.gate import DynamicGate
+from common.model.gate import DynamicGate, NoGate
 from common.model.kv_cache import KVCache
 from common.model.norm import make_norm, rms_norm, train_rms_norm
 from common.model.rope import rope_tables
@@ -67,6 +68,15 @@ class TransformerLM(nn.Module):
         """The device of the weights."""
         return self.token_embeddings.weight.device
 
+    def without_gates(self) -> TransformerLM:
+        """Return a copy without gates, which computes what this model computes without modulation."""
+        plain = deepcopy(self)
+        plain.config = self.config.model_copy(update={"gates": False})
+        plain.gates_trained = False
+        for block in plain.blocks:
+            block.attn_gate, block.ffn_gate = NoGate(), NoGate()
+        return plain
+
     def forward(self, input_ids: Tensor, modulation: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) for input_ids (B, T) int64; modulation (B, 1) in [0, 1], or None for no gating.
 
@@ -102,6 +112,11 @@ class TransformerLM(nn.Module):
         for block in self.blocks:
             x = block.train_on_cpu(x, cos, sin, m, BlockBits.take(bits, c, B, T))
         return x
+
+    def use_compiled_blocks(self, compiled: bool) -> None:
+        """Let the training on a CPU use torch.compile for the blocks, or no longer. Inference is not affected."""
+        for block in self.blocks:
+            block.use_compiled_steps(compiled)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Return logits (…, V) for states (…, D)."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,8 +33,15 @@ class ComputeConfig:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """Return `function` compiled by torch.compile, or unchanged if compilation is off."""
-        return torch.compile(function, dynamic=False) if self.compiles else function
+        """Return `function` compiled by torch.compile, or unchanged if compilation is off.
+
+        On a CPU it is unchanged, because only the blocks of the model are compiled (`common.training.cpu_choice`).
+        """
+        return torch.compile(function, dynamic=False) if self.compiles and self.device.type != "cpu" else function
+
+    def stored(self) -> dict[str, Any]:
+        """Return what a checkpoint stores of the choice."""
+        return {"device": self.device.type, "precision": self.precision, "compiled": self.compiles}
 
 
 def select_device(name: str) -> torch.device:
@@ -54,10 +61,12 @@ def select_device(name: str) -> torch.device:
     return device
 
 
-def prepare_compute(config: TrainingConfig) -> ComputeConfig:
+def prepare_compute(config: TrainingConfig, stored: Mapping[str, Any] | None = None) -> ComputeConfig:
     """Choose device, precision and compilation; set the CPU threads of the process and allow TF32 on CUDA.
 
-    Raises ConfigError for a device that does not exist, and for fp16 without CUDA.
+    `stored` is the choice in the checkpoint from which the training continues (`ComputeConfig.stored`). On a CPU, it
+    replaces settings that are `auto`; without it they are float32 and no compilation, until `choose_on_cpu` has
+    measured. Raises ConfigError for a device that does not exist, and for fp16 without CUDA.
     """
     device = select_device(config.device)
     cuda = device.type == "cuda"
@@ -70,4 +79,9 @@ def prepare_compute(config: TrainingConfig) -> ComputeConfig:
     if precision == "fp16" and not cuda:
         raise ConfigError("precision fp16 needs CUDA (training.precision); use auto, float32 or bf16 on a CPU")
     compiles = config.compile == "on" or (config.compile == "auto" and cuda)
+    if not cuda and stored is not None and stored.get("device") == "cpu":
+        if config.precision == "auto":
+            precision = stored["precision"]
+        if config.compile == "auto":
+            compiles = stored["compiled"]
     return ComputeConfig(device, precision, compiles, torch.get_num_threads())

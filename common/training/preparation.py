@@ -15,6 +15,7 @@ from common.config.lm import LMConfig
 from common.data import ChunkLoader, Corpus, load_tokenizer
 from common.errors import ConfigError
 from common.model import TransformerLM
+from common.training.cpu_choice import Workload, choose_on_cpu
 from common.training.device import ComputeConfig, prepare_compute
 from common.training.hooks import StopRequest, TrainingHooks
 from common.training.loading import load_corpus
@@ -23,7 +24,7 @@ from common.training.optimizer import make_optimizer
 from common.training.random_state import seed_random_state
 from common.training.run_meter import RunMeter
 from common.training.sample_history import SampleRecorder
-from common.training.starting_point import has_checkpoints, restore_start
+from common.training.starting_point import find_start, has_checkpoints, restore_start
 from common.training.training_state import TrainingState
 
 
@@ -98,7 +99,11 @@ def prepare_pretraining(
 
     may_pause = resume and has_checkpoints(directory)
     corpus = load_corpus(config.data, data_dir, hooks, may_pause=may_pause)
-    compute = prepare_compute(training)
+    manager = CheckpointManager(
+        directory / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every=config.checkpoint.keep_every
+    )
+    start = find_start(manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)
+    compute = prepare_compute(training, start.compute())
     meter = RunMeter(config, compute, data_dir)
     seed_random_state(training.seed)
     model = TransformerLM(config.model).to(compute.device)
@@ -108,9 +113,14 @@ def prepare_pretraining(
         batch_size=training.micro_batch_size,
         seed=training.seed,
     )
-    manager = CheckpointManager(
-        directory / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every=config.checkpoint.keep_every
-    )
+    steps = training.epochs * math.ceil(loader.num_chunks / training.effective_batch_size)
+    total_steps = min(steps, training.max_steps or steps)
+    model.train()
+    if compute.device.type == "cpu":
+        sequences = min(training.effective_batch_size, loader.num_chunks)
+        micro_batch = min(training.micro_batch_size, sequences)
+        work = Workload(micro_batch, loader.length, total_steps * math.ceil(sequences / micro_batch))
+        compute = choose_on_cpu(model, compute, training, work, hooks, stored=start.checkpoint is not None)
     state = TrainingState(
         model,
         make_optimizer(model, training),
@@ -120,10 +130,8 @@ def prepare_pretraining(
         CheckpointWriter(manager, hooks),
         corpus_digest=corpus.digest,
     )
-    restore_start(state, manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)
+    restore_start(state, start, manager, hooks)
     model.gates_trained = config.model.gates and (model.gates_trained or training.modulation_fraction > 0)
-    model.train()
-    steps = training.epochs * math.ceil(loader.num_chunks / training.effective_batch_size)
     return PretrainingRun(
         config=config,
         corpus=corpus,
@@ -131,7 +139,7 @@ def prepare_pretraining(
         state=state,
         hooks=hooks,
         loss=compute.compiled(lambda ids, targets, m: summed_loss(model, ids, targets, m)),
-        total_steps=min(steps, training.max_steps or steps),
+        total_steps=total_steps,
         started_at=time.monotonic() - state.counters.seconds,
         meter=meter,
         first_step=state.counters.step,

@@ -89,7 +89,7 @@ def pretrain(
 def _train(run: PretrainingRun) -> None:
     """Take steps until the training ends or a stop request arrives; validate and save checkpoints in between."""
     counters, training = run.state.counters, run.config.training
-    run.hooks.phase("compile" if run.compute.compiles else "training")
+    run.hooks.phase("compile" if run.compute.compiles and run.compute.device.type != "cpu" else "training")
     logged_at = time.monotonic()
     first, logged_step = True, counters.step
     while counters.step < run.total_steps and run.seconds < (training.max_seconds or math.inf):

@@ -6,7 +6,9 @@ of weights, or new weights.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,33 +20,59 @@ from common.training.hooks import TrainingHooks
 from common.training.training_state import TrainingState
 
 
-def restore_start(
-    state: TrainingState,
-    manager: CheckpointManager,
-    hooks: TrainingHooks,
-    *,
-    resume: bool,
-    initial_checkpoint: Path | None,
-) -> None:
-    """Restore `state` from the starting point of the training.
+@dataclass(frozen=True)
+class StartingPoint:
+    """Where a pretraining starts. Without a checkpoint and weights, it starts with new weights."""
 
-    Report skipped checkpoints and inexact resumes as events. Raises CheckpointError or ConfigError if
-    `initial_checkpoint` is damaged or its shape differs from the model's.
+    checkpoint: CheckpointInfo | None = None
+    own: bool = True
+    """Whether the checkpoint is of the same experiment."""
+    weights: Path | None = None
+    """A file of weights."""
+
+    def compute(self) -> dict[str, Any] | None:
+        """Return the stored result of `ComputeConfig.stored`, or None without a checkpoint.
+
+        Checkpoints of older versions have none; on a CPU, these versions used float32 without torch.compile.
+        """
+        if self.checkpoint is None:
+            return None
+        older = {"device": "cpu", "precision": "float32", "compiled": False}
+        return dict(self.checkpoint.meta.get("compute") or older)
+
+
+def find_start(
+    manager: CheckpointManager, hooks: TrainingHooks, *, resume: bool, initial_checkpoint: Path | None
+) -> StartingPoint:
+    """Return the starting point of the training, whose files are verified. Report skipped checkpoints as events.
+
+    Raises CheckpointError if `initial_checkpoint` is damaged.
     """
     newest = newest_intact_checkpoint(manager, hooks) if resume else None
     if newest is not None:
-        _resume(state, newest, hooks, own=True)
-        # The checkpoint is reported again, because the process that wrote it may have died before reporting it.
-        hooks.checkpoint_saved(newest)
-        # No older checkpoint is removed yet, because only the next update shows whether training can continue from the
-        # newest one.
-        hooks.checkpoints_kept(manager.names())
-    elif initial_checkpoint is not None and (initial_checkpoint / MANIFEST).is_file():
-        verify(initial_checkpoint)
-        _resume(state, read_info(initial_checkpoint), hooks, own=False)
-    elif initial_checkpoint is not None:
-        _load_weights(state, initial_checkpoint)
-        hooks.event("initial_weights", file=initial_checkpoint.name)
+        return StartingPoint(newest)
+    if initial_checkpoint is None or not (initial_checkpoint / MANIFEST).is_file():
+        return StartingPoint(weights=initial_checkpoint)
+    verify(initial_checkpoint)
+    return StartingPoint(read_info(initial_checkpoint), own=False)
+
+
+def restore_start(state: TrainingState, start: StartingPoint, manager: CheckpointManager, hooks: TrainingHooks) -> None:
+    """Restore `state` from the starting point, and report an inexact resume as an event.
+
+    Raises CheckpointError or ConfigError if the shape of the checkpoint's model differs from the model's.
+    """
+    if start.checkpoint is not None:
+        _resume(state, start.checkpoint, hooks, own=start.own)
+        if start.own:
+            # The checkpoint is reported again, because the process that wrote it may have died before reporting it.
+            hooks.checkpoint_saved(start.checkpoint)
+            # No older checkpoint is removed yet, because only the next update shows whether training can continue from
+            # the newest one.
+            hooks.checkpoints_kept(manager.names())
+    elif start.weights is not None:
+        _load_weights(state, start.weights)
+        hooks.event("initial_weights", file=start.weights.name)
 
 
 def has_checkpoints(directory: Path) -> bool:

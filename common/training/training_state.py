@@ -139,7 +139,9 @@ class TrainingState(Resumable):
             self.scaler.load_state_dict(state["scaler"])
             self.counters = TrainingCounters(**{name: _none_if_nan(value) for name, value in state["counters"].items()})
             self.losses.load_state_dict(state.get("losses") if own else None)
-            reasons = environment_differences(state["environment"], self._environment())
+            # Checkpoints of older versions do not store whether the training was compiled.
+            before = {"compiled": self.compute.compiles, **state["environment"]}
+            reasons = environment_differences(before, self._environment())
             reasons += self._restore_position(state)
             if not restore_random_state(state["random"]):
                 reasons.append("the number of CUDA devices changed")
@@ -192,6 +194,7 @@ class TrainingState(Resumable):
                 "validation_loss": counters["validation_loss"],
                 "bits_per_byte": counters["validation_bits_per_byte"],
                 "finished": counters["finished"],
+                "compute": self.compute.stored(),
             },
             score=score,
             # A state is copied only in `save_in_background`, which is called after these weights have given a finite
@@ -205,6 +208,7 @@ class TrainingState(Resumable):
             "threads": self.compute.threads,
             "device": self.compute.device.type,
             "precision": self.compute.precision,
+            "compiled": self.compute.compiles,
             "corpus": self._corpus_digest,
         }
 

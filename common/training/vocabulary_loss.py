@@ -42,18 +42,25 @@ def vocabulary_loss(
     `weight`. The forward pass also computes the gradients, so `backward` can be called only once.
     """
     apply: Callable[..., Tensor] = _VocabularyLoss.apply
-    return apply(hidden, weight, bias, targets, softcap)
+    # Inside `apply`, neither the gradient mode nor `needs_input_grad` tells whether the caller is under `no_grad`.
+    return apply(hidden, weight, bias, targets, softcap, torch.is_grad_enabled())
 
 
 class _VocabularyLoss(Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        softcap: float | None,
+        gradients_enabled: bool,
     ) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
         head = _Head(weight, weight.to(dtype), bias, softcap)
         gradients = None
-        if any(ctx.needs_input_grad):
+        if gradients_enabled and any(ctx.needs_input_grad):
             d_bias = None if bias is None else torch.zeros_like(bias)
             gradients = _Gradients(torch.zeros_like(hidden), torch.zeros_like(weight), d_bias)
         total = hidden.new_zeros((), dtype=torch.float64)
@@ -69,7 +76,7 @@ class _VocabularyLoss(Function):
         if ctx.gradients is None:
             raise RuntimeError("the gradients of the vocabulary loss can be computed once; compute the loss again")
         gradients, ctx.gradients = ctx.gradients, None
-        return *(None if each is None else each.mul_(grads[0]) for each in gradients), None, None
+        return *(None if each is None else each.mul_(grads[0]) for each in gradients), None, None, None
 
 
 class _Head(NamedTuple):
@@ -151,9 +158,15 @@ def _forward(head: _Head, inputs: Tensor, storage: Tensor | None, part: slice) -
     """
     dtype, n, cap = head.weight.dtype, inputs.shape[1], head.softcap
     size = max(16, LOGITS_PER_BLOCK // n)
+    # All blocks without gradients use the same memory, because new memory costs more time than the product.
+    shared = inputs.new_empty(size, n) if storage is None else None
     for start in range(part.start, part.stop, size):
         entries = slice(start, min(start + size, part.stop))
-        out = storage[entries] if storage is not None and inputs.dtype == dtype else None
+        out: Tensor | None = None
+        if shared is not None:
+            out = shared[: entries.stop - start]
+        elif storage is not None and inputs.dtype == dtype:
+            out = storage[entries]
         logits = torch.mm(head.product_weight[entries], inputs, out=out).to(dtype)
         if head.bias is not None:
             logits.add_(head.bias[entries, None])

@@ -40,11 +40,14 @@ def test_validation_has_the_same_loss_without_gradients(monkeypatch: pytest.Monk
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(vocab_size=300, d_model=16, num_layers=1, num_heads=2, ffn_dim=32)).eval()
     input_ids, targets = torch.randint(300, (2, 3, 11)).unbind()
+    differentiated: list[object] = []
+    monkeypatch.setattr(vocabulary_loss, "_backward", lambda *arguments: differentiated.append(arguments))
     with torch.no_grad():
         found = summed_loss(model, input_ids, targets)
         log_probs = model(input_ids, None).double().log_softmax(-1)
     expected = -sum(log_probs[b, t, targets[b, t]] for b in range(3) for t in range(11))
     assert not found.requires_grad
+    assert not differentiated  # the gradients cost twice as much as the loss
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
 
