@@ -147,13 +147,6 @@ def build_model(state: Mapping[str, Tensor], config: ModelConfig, where: str) ->
     return model.eval()
 
 
-def without_gates(model: TransformerLM) -> TransformerLM:
-    """Return a model without gates that shares the other weights: `model` as it computes without modulation."""
-    config = model.config.model_copy(update={"gates": False})
-    state = {name: tensor for name, tensor in model.state_dict().items() if "_gate." not in name}
-    return build_model(state, config, config.name)
-
-
 def export_legacy_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """Return a state dict that the original project loads with strict=True.
 

@@ -22,7 +22,6 @@ from typing import Any
 from common.checkpoint import load_model, load_policy_file, save_model
 from common.checkpoint.files import load_tensors, safe_load
 from common.checkpoint.manager import MANIFEST, read_info
-from common.checkpoint.state import without_gates
 from common.errors import InvalidInputError, NotFoundError
 from common.export import huggingface, policy
 from common.export.folder import require_writable_target, write_folder
@@ -110,7 +109,7 @@ def _export_model(
 ) -> ExportResult:
     model = load_model(source)
     if not gates:
-        model = without_gates(model)
+        model = model.without_gates()
     size = sum(tensor.numel() * 4 for tensor in model.state_dict().values())
     remarks: list[str] = []
     changed = ", ".join(model.config.changed_architecture())

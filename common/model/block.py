@@ -79,8 +79,8 @@ class TransformerBlock(nn.Module):
         self.attn_gate = _make_gate(config)
         self.ffn_gate = _make_gate(config)
         self.dropout = nn.Dropout(config.dropout)
-        self._steps = _EAGER_STEPS
         self.activate = TRAINING_ACTIVATIONS[config.activation]
+        self._steps = _EAGER_STEPS
         if config.zero_init:
             for last in (self.out_proj, self.ffn[3]):
                 for parameter in last.parameters():
@@ -160,6 +160,10 @@ class TransformerBlock(nn.Module):
         return y
 
 
+def _make_gate(config: ModelConfig) -> DynamicGate | NoGate:
+    return DynamicGate(config.gate_dim, config.gate_hidden_dim, config.d_model) if config.gates else NoGate()
+
+
 class _TrainingSteps(NamedTuple):
     """The parts of `TransformerBlock.train_on_cpu` that torch.compile can fuse."""
 
@@ -196,7 +200,3 @@ _EAGER_STEPS = _TrainingSteps(_project, _finish)
 def _compiled_steps() -> _TrainingSteps:
     """Return the compiled steps, which all blocks of a process share, so that each is compiled once per shape."""
     return _TrainingSteps(*(torch.compile(step, dynamic=False) for step in _EAGER_STEPS))
-
-
-def _make_gate(config: ModelConfig) -> DynamicGate | NoGate:
-    return DynamicGate(config.gate_dim, config.gate_hidden_dim, config.d_model) if config.gates else NoGate()

@@ -8,6 +8,7 @@ names of the original's format. Positions start at 0 in every call of `forward`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import cast
 
 import torch
@@ -17,7 +18,7 @@ from common.config.lm import ModelConfig
 from common.data.vocabulary import gpt2_vocabulary
 from common.model.block import BlockBits, TransformerBlock
 from common.model.dropout import DropoutBits, dropout
-from common.model.gate import DynamicGate
+from common.model.gate import DynamicGate, NoGate
 from common.model.kv_cache import KVCache
 from common.model.norm import make_norm, rms_norm, train_rms_norm
 from common.model.rope import rope_tables
@@ -69,6 +70,15 @@ class TransformerLM(nn.Module):
     def device(self) -> torch.device:
         """The device of the weights."""
         return self.token_embeddings.weight.device
+
+    def without_gates(self) -> TransformerLM:
+        """Return a copy without gates, which computes what this model computes without modulation."""
+        plain = deepcopy(self)
+        plain.config = self.config.model_copy(update={"gates": False})
+        plain.gates_trained = False
+        for block in plain.blocks:
+            block.attn_gate, block.ffn_gate = NoGate(), NoGate()
+        return plain
 
     def forward(self, input_ids: Tensor, modulation: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) for input_ids (B, T) int64; modulation (B, 1) in [0, 1], or None for no gating.

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from common.checkpoint import load_model, save_model
-from common.checkpoint.state import without_gates
 from common.config.lm import NANOCHAT
 from common.controller import GatingPolicy
 from common.data import load_tokenizer
@@ -38,7 +37,7 @@ def gated() -> TransformerLM:
 
 @pytest.fixture(scope="module")
 def plain(gated: TransformerLM) -> TransformerLM:
-    return without_gates(gated)
+    return gated.without_gates()
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,12 @@ from common.checkpoint import load_model
 from common.config import LMConfig
 from common.config.lm import NANOCHAT
 from common.errors import ConfigError
+from common.model import TransformerLM
+from common.model.block import _EAGER_STEPS, _TrainingSteps
 from common.training.hooks import Outcome, StopRequest
+from common.training.loss import summed_loss
 from common.training.pretrain import pretrain
+from tests.unit.common.model.architectures import GATED, small_config
 
 Config = Callable[..., LMConfig]
 Recorders = Callable[..., Any]
@@ -50,3 +54,25 @@ def test_weights_of_another_architecture_are_refused_with_its_fields(
     config = make_config(model={**MODERN, "qk_norm": False, "zero_init": False, "dropout": 0.0}, training=short)
     with pytest.raises(ConfigError, match=r"its model has qk_norm True instead of False; set model\.\*"):
         pretrain(config, tmp_path / "new", recorder(), data_dir=data_dir, initial_checkpoint=weights)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.compile
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_compiled_blocks_give_the_loss_and_gradients_of_eager_ones(dropout: float) -> None:
+    """The blocks are traced as for torch.compile, but not translated to C++, which would take half a minute."""
+    torch.manual_seed(0)
+    model = TransformerLM(small_config(**{**GATED, "dropout": dropout})).train()
+    ids, m = torch.randint(53, (3, 12)), torch.rand(3, 1)
+
+    def results() -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        model.zero_grad()
+        loss = summed_loss(model, ids, ids.roll(-1, 1), m)
+        torch.autograd.backward(loss)
+        return [loss.detach(), *(each.grad.clone() for each in model.parameters() if each.grad is not None)]
+
+    eager = results()
+    traced = _TrainingSteps(*(torch.compile(step, dynamic=False, backend="aot_eager") for step in _EAGER_STEPS))
+    for block in model.blocks:
+        block._steps = traced
+    torch.testing.assert_close(results(), eager, atol=1e-4, rtol=1e-4)
