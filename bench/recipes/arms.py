@@ -56,7 +56,7 @@ class Arm:
     """What limits a run: the tokens of the training, or its wall time."""
     share: float = 1.0
     """Share of the budget that a run gets."""
-    rate: float = 2e-3
+    rate: float = 4e-3
     """The middle of the learning rates that are tried."""
     peer: bool = False
     """Whether the GPT-2 of transformers is trained in place of our model."""

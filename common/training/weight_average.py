@@ -13,6 +13,9 @@ from torch import Tensor
 
 from common.model import TransformerLM
 
+_SHARED = ("gates_trained", "vocabulary")
+"""Attributes of a model besides its weights, which a training may set after the average was made."""
+
 
 class WeightAverage:
     """The exponential moving average of the weights of `trained`; it begins with their present values."""
@@ -28,7 +31,9 @@ class WeightAverage:
     @property
     def model(self) -> TransformerLM:
         """The model with the averaged weights."""
-        self._model.gates_trained = self._trained.gates_trained
+        for name in _SHARED:
+            if hasattr(self._trained, name):
+                setattr(self._model, name, getattr(self._trained, name))
         return self._model
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
