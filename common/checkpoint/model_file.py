@@ -68,7 +68,9 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     """
     path = Path(path)
     if path.is_dir():
-        return vocabulary_of(read_info(path).meta, path)
+        meta = read_info(path).meta
+        _require_language_model(meta, str(path))
+        return vocabulary_of(meta, path)
     if not path.is_file():
         raise NotFoundError(f"{path}: no such checkpoint file")
     header = read_metadata(path) if path.suffix == ".safetensors" else {}
@@ -139,8 +141,7 @@ def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:
     meta: Mapping[str, Any]
     if path.is_dir():
         loaded, meta = read_checkpoint(path)
-        if meta.get("kind", "lm") != "lm":
-            raise CheckpointError(f"{where}: expected a language model, found a checkpoint of kind '{meta['kind']}'")
+        _require_language_model(meta, where)
     elif path.suffix == ".safetensors":
         loaded, header = load_tensors(path)
         meta = _read_sidecar(path) or header
@@ -154,6 +155,11 @@ def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:
     model.gates_trained = bool(meta.get("gates_trained", False))
     model.vocabulary = vocabulary_of(meta, path if path.is_dir() else path.parent)
     return model, changed
+
+
+def _require_language_model(meta: Mapping[str, Any], where: str) -> None:
+    if meta.get("kind", "lm") != "lm":
+        raise CheckpointError(f"{where}: expected a language model, found a checkpoint of kind '{meta['kind']}'")
 
 
 def _config_of(meta: Mapping[str, Any], where: str) -> ModelConfig | None:

@@ -53,15 +53,18 @@ def vocabulary_of(meta: Mapping[str, Any], folder: Path) -> Vocabulary:
     return found
 
 
-def save_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
+def save_vocabulary(vocabulary: Vocabulary, folder: Path, *, replace: bool = False) -> None:
     """Write `tokenizer.json` to `folder`, unless it is there already or the vocabulary is GPT-2's.
 
-    Raises CheckpointError if the folder has another vocabulary, and StorageError if the write fails.
+    With `replace`, a file of another vocabulary is overwritten, or removed if the vocabulary is GPT-2's. Otherwise,
+    raises CheckpointError if the folder has another vocabulary, and StorageError if the write fails.
     """
-    if vocabulary.is_gpt2:
-        return
     file = folder / VOCABULARY_FILE
-    if file.exists():
+    if vocabulary.is_gpt2:
+        if replace:
+            file.unlink(missing_ok=True)
+        return
+    if file.exists() and not replace:
         found = read_vocabulary(file)
         if found.digest != vocabulary.digest:
             raise CheckpointError(

@@ -9,7 +9,14 @@ from common.data.loader import ChunkLoader
 from common.data.places import require_inside, resolve_local_files
 from common.data.prompts import PromptPool, document_prompts
 from common.data.text_bytes import text_bytes
-from common.data.vocabulary import VOCABULARY_FILE, Vocabulary, gpt2_vocabulary, load_tokenizer, read_vocabulary
+from common.data.vocabulary import (
+    VOCABULARY_FILE,
+    Vocabulary,
+    VocabularyLabel,
+    gpt2_vocabulary,
+    load_tokenizer,
+    read_vocabulary,
+)
 from common.datasets.reading import END_OF_TEXT
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "Corpus",
     "PromptPool",
     "Vocabulary",
+    "VocabularyLabel",
     "document_prompts",
     "gpt2_vocabulary",
     "load_tokenizer",

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from common.config.lm import DataConfig
+from common.config.tokenizers import trained_size
 from common.data.batch_encoder import BatchEncoder, Ids
+from common.data.corpus_vocabulary import corpus_vocabulary
+from common.data.held_out import is_held_out
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
 from common.data.token_cache import Offsets, Split, SplitWriter, TokenCache, Tokens, move_tail, open_cache
 from common.data.vocabulary import Vocabulary, gpt2_vocabulary
@@ -29,7 +32,9 @@ Progress = Callable[[str, int, int | None], None]
 """A progress callback: (activity, number of finished documents, number of all documents or None if unknown).
 
 The activity "fetch" is reported once before a call of Hugging Face's library, which may take hours without further
-reports. "wait" (another process builds the cache, or files are hashed) and "tokenise" are reported frequently.
+reports, and so is "merge" before the merges of a vocabulary are computed, which may take a minute. "vocabulary" (the
+vocabulary is trained), "wait" (another process builds the cache, or files are hashed) and "tokenise" are reported
+frequently.
 """
 BATCH_DOCUMENTS = 8192
 """Largest number of documents that are tokenised as one batch."""
@@ -75,14 +80,17 @@ def open_corpus(
 ) -> Corpus:
     """Open the corpus of a configuration, and build its token cache in `data_dir`/cache if there is none.
 
-    The tokens are those of `vocabulary`, whatever `config.tokenizer` names; None means GPT-2's. Two processes may call
-    this at the same time. Raises DataError if the source cannot be read or is too small, or if the cache is stale or
-    damaged; StorageError if the cache cannot be written.
+    The tokens are those of `vocabulary`, whatever `config.tokenizer` names. With None, they are those of the vocabulary
+    that it names, which is trained if necessary. Two processes may call this at the same time. Raises DataError if the
+    source cannot be read or is too small, or if the cache is stale or damaged; StorageError if the cache cannot be
+    written.
     """
-    vocabulary = vocabulary or gpt2_vocabulary()
+    report = progress or _ignore_progress
+    if vocabulary is None:
+        size = trained_size(config.tokenizer)
+        vocabulary = gpt2_vocabulary() if size is None else corpus_vocabulary(config, size, data_dir, report)
     config = config.model_copy(update={"tokenizer": vocabulary.name})
     folder = data_dir / "cache" / _cache_name(config, vocabulary)
-    report = progress or _ignore_progress
 
     def heartbeat() -> None:
         report("wait", 0, None)
@@ -142,7 +150,7 @@ def _build(
             for texts, tokens in _tokenised(first_documents(part, config.max_documents), vocabulary):
                 for text, document in zip(texts, tokens, strict=True):
                     if held_out is None:
-                        split = "validation" if _is_held_out(text, config.validation_fraction) else "train"
+                        split = "validation" if is_held_out(text, config.validation_fraction) else "train"
                     else:
                         split = "train" if part is train else "validation"
                     writers[split].add(document)
@@ -190,11 +198,6 @@ def _batch(documents: Iterator[str]) -> list[str]:
         if size >= BATCH_CHARACTERS:
             break
     return batch
-
-
-def _is_held_out(text: str, fraction: float) -> bool:
-    value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-    return value / 2**64 < fraction
 
 
 def _expected(config: DataConfig, vocabulary: Vocabulary) -> dict[str, object]:

@@ -79,7 +79,7 @@ def open_cache(
     cannot be written.
     """
     if not folder.exists():
-        with _writing(folder), _lock(folder, heartbeat):
+        with writing(folder), lock(folder, heartbeat):
             if not folder.exists():
                 _build(folder, expected, stamp, digest, build, vocabulary, heartbeat)
     header = _read_header(folder)
@@ -234,7 +234,8 @@ def _damaged(folder: Path, reason: str) -> DataError:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
+    """Create the folder of all caches, and turn an OSError into a StorageError that names it."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -248,7 +249,8 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _lock(folder: Path, heartbeat: Callable[[], None]) -> Iterator[None]:
+def lock(folder: Path, heartbeat: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a cache. Call `heartbeat` several times a second while another process holds it."""
     # The kernel releases the lock when its holder dies, so a killed process does not block others.
     with folder.with_name(f"{folder.name}.lock").open("w") as file:
         while True:

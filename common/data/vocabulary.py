@@ -49,6 +49,17 @@ BYTES: Final = 256
 """Number of entries that are single bytes. They come first."""
 
 
+@dataclass(frozen=True)
+class VocabularyLabel:
+    """Name and digest of a vocabulary, as a controller stores them for the vocabulary it was trained with."""
+
+    name: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (digest {self.digest[:12]})"
+
+
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
     """A byte-level BPE vocabulary. Two vocabularies are equal if their digests are equal.
@@ -111,6 +122,11 @@ class Vocabulary:
         return vocabulary
 
     @property
+    def label(self) -> VocabularyLabel:
+        """The name and the digest."""
+        return VocabularyLabel(self.name, self.digest)
+
+    @property
     def is_gpt2(self) -> bool:
         """Whether this is GPT-2's vocabulary."""
         return self.digest == GPT2_DIGEST
@@ -161,7 +177,7 @@ class Vocabulary:
         return {"name": self.name, "size": self.size, "digest": self.digest}
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.size} entries, digest {self.digest[:12]})"
+        return str(self.label)
 
     def __deepcopy__(self, _: object) -> Self:
         return self  # it never changes, and a copy of a model shares it

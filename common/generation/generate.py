@@ -14,6 +14,7 @@ from typing import Any
 
 import tiktoken
 
+from common.controller import require_same_vocabulary
 from common.errors import InvalidInputError
 from common.generation.continuation import Continuation
 from common.generation.cuda.engine import new_engine
@@ -75,6 +76,8 @@ def generate_batch(
     if seeds is not None and len(seeds) != len(prompts):
         raise InvalidInputError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one seed for each prompt")
     packed = model if isinstance(model, DecodingModel) else DecodingModel(model)
+    if settings.policy is not None:
+        require_same_vocabulary(settings.policy, packed.vocabulary)
     continuations = [
         Continuation(
             prompt,

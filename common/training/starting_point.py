@@ -10,9 +10,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from common.checkpoint import CheckpointInfo, CheckpointManager, load_model
+from common.checkpoint import CheckpointInfo, CheckpointManager, load_model, load_vocabulary
 from common.checkpoint.manager import MANIFEST, read_info, verify
+from common.checkpoint.vocabulary_file import vocabulary_of
 from common.config.lm import ModelConfig
+from common.data import VOCABULARY_FILE, Vocabulary, read_vocabulary
 from common.errors import CheckpointError, ConfigError
 from common.training.hooks import TrainingHooks
 from common.training.training_state import TrainingState
@@ -47,6 +49,21 @@ def restore_start(
         hooks.event("initial_weights", file=initial_checkpoint.name)
 
 
+def starting_vocabulary(directory: Path, *, resume: bool, initial_checkpoint: Path | None) -> Vocabulary | None:
+    """Return the vocabulary with which a training has to continue; None if its configuration names the vocabulary.
+
+    It is the one that an earlier attempt stored in the experiment's folder, or that of the experiment's newest
+    checkpoint, or that of `initial_checkpoint`. Raises CheckpointError and DataError if it is missing or damaged.
+    """
+    if resume and (directory / VOCABULARY_FILE).is_file():
+        return read_vocabulary(directory / VOCABULARY_FILE)
+    if resume and has_checkpoints(directory):
+        newest = next(reversed(CheckpointManager(directory / "checkpoints", keep_last=1).list()), None)
+        if newest is not None:
+            return vocabulary_of(newest.meta, newest.path)
+    return None if initial_checkpoint is None else load_vocabulary(initial_checkpoint)
+
+
 def has_checkpoints(directory: Path) -> bool:
     """Return whether the experiment in `directory` has a checkpoint folder; its content is not verified."""
     return any((directory / "checkpoints").glob(f"[!.]*/{MANIFEST}"))
@@ -68,6 +85,7 @@ def _resume(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *,
         raise CheckpointError(
             f"{info.path}: expected a checkpoint of a language model, found kind '{info.meta.get('kind')}'"
         )
+    _require_same_vocabulary(state, vocabulary_of(info.meta, info.path), info.path)
     _require_same_shape(state, info.meta.get("model", {}), info.path)
     reasons = state.restore(info, own=own)
     hooks.event("resumed", checkpoint=info.name, step=info.step)
@@ -77,9 +95,18 @@ def _resume(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *,
 
 def _load_weights(state: TrainingState, path: Path) -> None:
     initial = load_model(path)
+    _require_same_vocabulary(state, initial.vocabulary, path)
     _require_same_shape(state, initial.config.model_dump(), path)
     state.model.load_state_dict(initial.state_dict())
     state.model.gates_trained = initial.gates_trained
+
+
+def _require_same_vocabulary(state: TrainingState, other: Vocabulary, path: Path) -> None:
+    own = state.model.vocabulary
+    if other.digest != own.digest:
+        raise CheckpointError(
+            f"{path}: its vocabulary is {other}, but the training has {own}; start a new training from the checkpoint"
+        )
 
 
 def _require_same_shape(state: TrainingState, other: dict[str, object], path: Path) -> None:

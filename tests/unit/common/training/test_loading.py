@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from common.config import DataConfig, EvaluationConfig, LMConfig, RLConfig
+from common.data import gpt2_vocabulary
 from common.data.corpus import Progress, _cache_name
 from common.rl import train_controller
 from common.training import loading
@@ -65,7 +66,7 @@ def test_a_stop_request_is_obeyed_during_a_long_library_call(
         release.set()
         return
     (tmp_path / "cache").mkdir()
-    lock = tmp_path / "cache" / f"{_cache_name(STORIES)}.lock"
+    lock = tmp_path / "cache" / f"{_cache_name(STORIES, gpt2_vocabulary())}.lock"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # this test acts as another process that builds the cache
         with pytest.raises(StoppedWhileLoading):
