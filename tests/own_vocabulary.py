@@ -20,8 +20,11 @@ def own_vocabulary(size: int = 400, *, first_story: int = 0) -> Vocabulary:
     return train_vocabulary([story(first_story + index) for index in range(20)], size)
 
 
-def own_model(vocabulary: Vocabulary, *, seed: int = 0, context_length: int = 64) -> TransformerLM:
-    """Return a seeded model with this vocabulary that hardly ever generates end-of-text."""
+def own_model(vocabulary: Vocabulary, *, seed: int = 0, context_length: int = 64, scale: float = 20.0) -> TransformerLM:
+    """Return a seeded model with this vocabulary that hardly ever generates end-of-text.
+
+    `scale` multiplies the weights that give the logits.
+    """
     torch.manual_seed(seed)
     config = ModelConfig(
         vocab_size=vocabulary.size, d_model=24, num_layers=1, num_heads=2, ffn_dim=32, context_length=context_length
@@ -29,7 +32,7 @@ def own_model(vocabulary: Vocabulary, *, seed: int = 0, context_length: int = 64
     model = TransformerLM(config)
     model.vocabulary = vocabulary
     with torch.no_grad():
-        model.output_projection.weight.mul_(20)
+        model.output_projection.weight.mul_(scale)
         model.output_projection.bias[vocabulary.end_of_text_id] = -100.0
     return model.eval()
 

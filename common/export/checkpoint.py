@@ -4,6 +4,8 @@
     pth          <name>.pth, which the original loads with strict=True; its configuration in <name>.pth.json
     hf           a model folder for transformers (`huggingface`); language models only
 
+A vocabulary other than GPT-2's is part of every export of a language model, as `tokenizer.json`.
+
 The source can be any file that `load_model` or `load_policy_file` reads. The CLI resolves references to checkpoints.
 """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from common.config.decoding_limits import MAX_PROMPT_TOKENS
-from common.controller import GatingPolicy
+from common.controller import GatingPolicy, require_same_vocabulary
 from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import Continuation, DecodingModel, FinishReason, GenerationSettings, TokenStep
 from common.generation.text import EncodedPrompt, encode_prompt
@@ -25,7 +25,8 @@ LARGE_TOKENS = 256
 class RunningRequest:
     """A running request: `request.n` continuations of one prompt.
 
-    Raises InvalidInputError if the prompt or a setting is invalid.
+    Raises InvalidInputError if the prompt or a setting is invalid, or if the policy was trained with another
+    vocabulary than the model's.
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class RunningRequest:
         self.request = request
         self.model = model
         self._tokenizer = model.vocabulary.encoding
+        if policy is not None:
+            require_same_vocabulary(policy, model.vocabulary)
         self._total_seconds = total_seconds
         self._started = time.monotonic()
         settings = GenerationSettings(

@@ -1,4 +1,4 @@
-"""A model with its own vocabulary generates, scores and reports tokens of that vocabulary, and GPT-2's is never read."""
+"""A model with its own vocabulary generates and scores tokens of that vocabulary, and GPT-2's is never read."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def test_a_prompt_is_encoded_scored_and_echoed_with_the_models_own_vocabulary() 
 
 
 def test_a_character_of_several_tokens_is_held_back_until_it_is_complete() -> None:
-    """The bias allows only the three bytes of a character, and the penalty makes each follow the other ones."""
+    """The bias allows only the three bytes of a character, and the penalty makes them take turns."""
     vocabulary = own_vocabulary()
     ids = vocabulary.encoding.encode_ordinary("猫")
     assert len(ids) == 3
-    bias = {token: 100.0 - place for place, token in enumerate(ids)}
+    bias = {token: 100.0 - place / 2 for place, token in enumerate(ids)}
     running = finished(
-        DecodingModel(own_model(vocabulary)), prompt="x", max_tokens=6, logit_bias=bias, top_k=1, frequency_penalty=2.0,
-        temperature=0.01, repetition_penalty=1.0,
+        DecodingModel(own_model(vocabulary, scale=1.0)), prompt="x", max_tokens=6, logit_bias=bias, top_k=1,
+        frequency_penalty=2.0, temperature=0.01, repetition_penalty=1.0,
     )  # fmt: skip
     [choice] = running.choices
     assert choice.result.token_ids == ids * 2
