@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.config.tokenizers import VOCABULARY_KEY
 from common.data.vocabulary import VOCABULARY_FILE, Vocabulary, gpt2_vocabulary, read_vocabulary
 from common.errors import CheckpointError, DataError
 from common.files import write_atomic, write_text
 
-META_KEY = "vocabulary"
-"""Key of the description of the vocabulary in a manifest."""
+META_KEY = VOCABULARY_KEY
 
 
 def vocabulary_meta(vocabulary: Vocabulary) -> dict[str, Any]:

@@ -45,9 +45,8 @@ def test_the_tokens_of_an_analysis_are_those_of_the_own_vocabulary(store: Artifa
     found = analyse(store, analysis={"prompts": ["the cat"], "gating_mode": "random", "max_tokens": 6, "seed": 3})
     [entry] = found["trajectories"]
     [sample] = entry["samples"]
-    texts = [token["text"] for token in sample["tokens"]]
-    assert "".join(texts) == sample["text"]
-    assert sample["text"] == vocabulary.encoding.decode([token["id"] for token in sample["tokens"]])
+    assert "".join(sample["tokenTexts"]) == sample["text"]
+    assert sample["text"] == vocabulary.encoding.decode(sample["tokenIds"])
 
 
 def test_a_controller_for_another_vocabulary_is_refused_with_both_names(store: ArtifactStore) -> None:
