@@ -40,11 +40,11 @@ class VocabularyDescription:
 
 @dataclass(frozen=True)
 class VocabularyFacts:
-    """What a trained vocabulary contains, for people. An entry that is not valid text is shown as `bytes:\\xe2\\x80`."""
+    """Some entries of a trained vocabulary. One that is not valid text by itself is written as `bytes:\\xe2\\x80`."""
 
     description: VocabularyDescription
     words: tuple[str, ...]
-    """The first merges of at least four bytes: the longer ones among the most frequent pieces of the text."""
+    """The first entries of at least four bytes that the training found; they are the most frequent ones."""
     longest: tuple[str, ...]
     """The longest entries, the longest first."""
     mean_bytes: float

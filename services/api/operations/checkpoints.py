@@ -61,8 +61,9 @@ def file_to_send(store: ArtifactStore, experiment_id: str, name: str, form: Form
     """Return the path of the file to download: a final model in the given format, the weights of a training checkpoint,
     or the vocabulary of the experiment.
 
-    Only files that `checkpoint_files` lists and the vocabulary can be downloaded. Raises NotFoundError. The code of the error is
-    `format_not_available` if the checkpoint exists, but not in this format, because the api does not convert files.
+    Only the vocabulary and files that `checkpoint_files` lists can be downloaded. Raises NotFoundError. The code of the
+    error is `format_not_available` if the checkpoint exists, but not in this format, because the api does not convert
+    files.
     """
     path = store.resolve(f"{experiment_id}/{name}")
     known = store.checkpoint_files(experiment_id)

@@ -143,8 +143,8 @@ def read_vocabulary(
 ) -> VocabularyDetail:
     """Return the vocabulary of the language model that an experiment trains, with some entries.
 
-    `root_path` is the prefix under which a proxy serves the api, without a trailing `/`. Raises NotFoundError as long as
-    the vocabulary is unknown, and StorageError if its file is damaged.
+    `root_path` is the prefix under which a proxy serves the api, without a trailing `/`. Raises NotFoundError while the
+    vocabulary is unknown, and StorageError if its file is damaged.
     """
     find_experiment(session, experiment_id)
     facts = vocabulary_facts(store.experiment(experiment_id) / VOCABULARY_FILE)
