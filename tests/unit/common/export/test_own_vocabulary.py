@@ -33,6 +33,8 @@ batch = tokenizer(texts[:2], return_tensors="pt", padding=True)
 with torch.no_grad():
     logits = model(torch.tensor([ids[0]])).logits[0].tolist()
     made = model.generate(**batch, max_new_tokens=8, do_sample=False, repetition_penalty=1.0)
+model.save_pretrained(f"{folder}-again")
+tokenizer.save_pretrained(f"{folder}-again")
 print(json.dumps({
     "ids": ids, "decoded": [tokenizer.decode(each) for each in ids], "logits": logits,
     "made": made[:, -8:].tolist(), "batch": {name: value.tolist() for name, value in batch.items()},
@@ -104,6 +106,10 @@ def test_transformers_gives_the_same_ids_logits_and_texts(source: Path, model: T
     assert found["batch"]["input_ids"] == [[399] * (longest - len(ids)) + ids for ids in ours[:2]]
     plain = generate_batch(model, ours[:2], GenerationSettings(max_tokens=8, top_k=1, repetition_penalty=1.0))
     assert found["made"] == [each.token_ids for each in plain]
+    again = Path(f"{folder}-again") / "model.safetensors"
+    assert load_model(again).vocabulary.digest == load_vocabulary(again).digest == model.vocabulary.digest
+    (again.parent / "tokenizer.json").write_text("{}")
+    assert load_model(again).vocabulary.is_gpt2
 
 
 def test_the_card_and_the_configuration_name_the_vocabulary(source: Path, model: TransformerLM, tmp_path: Path) -> None:
