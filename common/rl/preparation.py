@@ -79,8 +79,8 @@ def resume_from_checkpoint(state: ControllerState, hooks: TrainingHooks) -> None
     stored = info.meta.get(META_KEY) or asdict(gpt2_vocabulary().label)
     if stored["digest"] != state.policy.vocabulary.digest:
         raise CheckpointError(
-            f"{info.path}: the controller was trained with the vocabulary {VocabularyLabel(**stored)}, but the language "
-            f"model has {state.policy.vocabulary}; choose a language model with the controller's vocabulary"
+            f"{info.path}: the controller was trained with the vocabulary {VocabularyLabel(**stored)}, but the "
+            f"language model has {state.policy.vocabulary}; choose a language model with the controller's vocabulary"
         )
     reasons = state.restore(info)
     hooks.event("resumed", checkpoint=info.name, step=state.counters.step)

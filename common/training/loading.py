@@ -124,10 +124,10 @@ def load_corpus(
         corpus = work.result()
     except StoppedWaiting as stop:  # the loading thread saw the stop request before this loop did
         raise StoppedWhileLoading(stop.request) from None
-    if not corpus.vocabulary.is_gpt2:
-        hooks.event(
-            "vocabulary", **corpus.vocabulary.describe(), bytes_per_token=corpus.train_bytes / len(corpus.train)
-        )
+    own = corpus.vocabulary
+    if not own.is_gpt2:
+        share = corpus.train_bytes / len(corpus.train)
+        hooks.event("vocabulary", tokenizer=own.name, size=own.size, digest=own.digest, bytes_per_token=share)
     hooks.event(
         "corpus",
         description=corpus.description,
