@@ -129,7 +129,7 @@ def delete_experiment(experiment_id: str, context: ContextDep) -> None:
 @router.get(
     "/{experiment_id}/vocabulary",
     summary="Show the vocabulary of an experiment's language model",
-    responses=problem_responses(404),
+    responses=problem_responses(404, 507),
 )
 def get_vocabulary(experiment_id: str, session: SessionDep, context: ContextDep) -> VocabularyDetail:
     """Returns name, size and digest of the vocabulary and some of its entries.

@@ -90,7 +90,7 @@ def test_two_vocabularies_are_served_in_turn(stack: Stack, models: dict[str, Tra
 
         # An analysis through the generator
         asked = {"checkpoint": reference, "kind": "single", "prompts": ["the cat"], "gatingMode": "random", "seed": 3}
-        reply = stack.http.post("/api/analyze", json={**asked, "maxTokens": 6})
+        reply = stack.http.post("/api/analyze-trajectories", json={**asked, "maxTokens": 6})
         assert reply.status_code == 200, reply.text
         [sample] = reply.json()["trajectories"][0]["samples"]
         assert sample["text"] == encoding.decode(sample["tokenIds"])

@@ -46,4 +46,4 @@ def test_a_damaged_vocabulary_does_not_hide_the_experiment(api: Api) -> None:
     (api.experiment_folder(experiment) / "tokenizer.json").write_text("{}")
     assert api.http.get(f"/api/experiments/{experiment}").json()["vocabulary"] is None
     damaged = api.http.get(f"/api/experiments/{experiment}/vocabulary")
-    assert damaged.status_code == 500 and "cannot be read as a vocabulary" in damaged.json()["detail"]
+    assert damaged.status_code == 507 and "cannot be read as a vocabulary" in damaged.json()["detail"]
