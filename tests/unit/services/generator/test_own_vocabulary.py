@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +11,14 @@ import torch
 
 from common.artifacts import ArtifactStore
 from common.checkpoint import save_model
+from common.controller import GatingPolicy
 from common.errors import InvalidInputError
 from common.generation import DecodingModel, new_engine
 from common.redis.generation_request import GenerationRequest
+from services.generator import terminal
 from services.generator.model_cache import ModelCache
 from services.generator.running_request import RunningRequest
-from tests.own_vocabulary import forbid_gpt2, own_model, own_vocabulary, package_without_gpt2
-from tests.paths import ROOT
+from tests.own_vocabulary import forbid_gpt2, own_model, own_vocabulary
 
 PROMPT = "Once upon a time — naïve 猫"
 
@@ -86,6 +84,17 @@ def test_an_id_outside_the_own_vocabulary_is_refused() -> None:
             finished(model, **fields)
 
 
+def test_a_controller_works_only_with_the_vocabulary_it_was_trained_with() -> None:
+    model, policy = DecodingModel(own_model(own_vocabulary())), GatingPolicy()
+    request = GenerationRequest(id="r", checkpoint="c", prompt="a", gating_mode="learned", rl_checkpoint="p")
+    with pytest.raises(
+        InvalidInputError, match=r"trained with the vocabulary gpt2 .* the language model has train:400"
+    ):
+        RunningRequest(request, model, policy, total_seconds=60.0)
+    policy.vocabulary = model.vocabulary.label
+    RunningRequest(request, model, policy, total_seconds=60.0)
+
+
 def test_the_cache_gives_each_model_its_own_vocabulary(tmp_path: Path) -> None:
     """The models have equal sizes; one is a file of an experiment, and one a second file of another experiment."""
     vocabularies = {"exp-1": own_vocabulary(), "exp-2": own_vocabulary(first_story=40)}
@@ -99,21 +108,11 @@ def test_the_cache_gives_each_model_its_own_vocabulary(tmp_path: Path) -> None:
         assert running.choices[0].result.prompt_token_ids == vocabularies[name].encoding.encode_ordinary(PROMPT)
 
 
-def test_the_terminal_generates_without_gpt_2s_files(tmp_path: Path) -> None:
+def test_the_terminal_generates_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vocabulary = own_vocabulary()
     save_model(own_model(vocabulary), tmp_path / "model.pth")
-    path = [str(package_without_gpt2(tmp_path)), str(ROOT)]
-    ran = subprocess.run(
-        [sys.executable, "-m", "services.generator.terminal"],
-        input=json.dumps(
-            {"checkpoint": str(tmp_path / "model.pth"), "policy": None, "prompt": PROMPT, "max_tokens": 5, "seed": 1}
-        ),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    *tokens, done = [json.loads(line) for line in ran.stdout.splitlines()]
+    terminal._run(str(tmp_path / "model.pth"), None, PROMPT, max_tokens=5, seed=1)
+    *tokens, done = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     ids = [token["data"]["id"] for token in tokens]
     assert done["event"] == "done" and done["data"]["text"] == vocabulary.encoding.decode(ids)
     assert done["data"]["promptTokens"] == len(vocabulary.encoding.encode_ordinary(PROMPT))
