@@ -57,3 +57,9 @@ def package_without_gpt2(folder: Path) -> Path:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     return package.parent
+
+
+def model_with_gpt2(vocab_size: int = 61) -> TransformerLM:
+    """Return a tiny model without a vocabulary of its own, which means GPT-2's; it has only `vocab_size` entries."""
+    config = ModelConfig(vocab_size=vocab_size, d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=8)
+    return TransformerLM(config)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from common.checkpoint import save_model
-from common.model import TransformerLM
 from tests.integration.api.conftest import TOKEN, Api
-from tests.own_vocabulary import own_model, own_vocabulary
-from tests.unit.common.artifacts.test_vocabulary import SMALL
+from tests.own_vocabulary import model_with_gpt2, own_model, own_vocabulary
 from tidal_client import Client
 
 
@@ -35,7 +33,7 @@ def test_an_own_vocabulary_is_shown_wherever_its_model_is(api: Api) -> None:
 
 def test_a_model_without_one_has_gpt_2s(api: Api) -> None:
     experiment = str(api.submit()["experimentId"])
-    save_model(TransformerLM(SMALL), api.experiment_folder(experiment) / "model.safetensors")
+    save_model(model_with_gpt2(), api.experiment_folder(experiment) / "model.safetensors")
     found = api.http.get(f"/api/experiments/{experiment}/vocabulary").json()
     assert (found["name"], found["size"], found["words"], found["download"]) == ("gpt2", 50257, [], None)
     assert api.http.get(f"/api/experiments/{experiment}/checkpoints/tokenizer.json").status_code == 404

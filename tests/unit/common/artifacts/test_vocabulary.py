@@ -11,10 +11,7 @@ from common.artifacts import checkpoint_vocabulary, vocabulary_facts
 from common.checkpoint import CheckpointManager, save_model
 from common.checkpoint.model_file import model_meta
 from common.errors import StorageError
-from common.model import ModelConfig, TransformerLM
-from tests.own_vocabulary import own_model, own_vocabulary
-
-SMALL = ModelConfig(vocab_size=61, d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=8)
+from tests.own_vocabulary import model_with_gpt2, own_model, own_vocabulary
 
 
 def test_the_description_of_a_model_is_that_of_its_vocabulary(tmp_path: Path) -> None:
@@ -30,7 +27,7 @@ def test_the_description_of_a_model_is_that_of_its_vocabulary(tmp_path: Path) ->
 
 
 def test_a_model_without_a_description_has_gpt_2s(tmp_path: Path) -> None:
-    path = save_model(TransformerLM(SMALL), tmp_path / "model.pth")
+    path = save_model(model_with_gpt2(), tmp_path / "model.pth")
     found = checkpoint_vocabulary(path)
     assert found is not None and (found.name, found.size) == ("gpt2", 50257)
     path.with_name("model.pth.json").unlink()
