@@ -26,6 +26,9 @@ SMALLEST_SIZE: Final = 257
 """Number of entries without merges: the 256 bytes and `<|endoftext|>`."""
 LARGEST_SIZE: Final = 65536
 """Largest number of entries, because a token cache stores a token as 16 bits."""
+TRAINING_CHARACTERS: Final = 1 << 26
+"""Number of characters of a corpus after which the training of a vocabulary reads no further document. More text hardly
+changes which words are frequent, and the library reads only 1 to 2 MB per second and core."""
 _TRAINED: Final = re.compile(r"train:([1-9][0-9]{0,8})", re.ASCII)
 
 

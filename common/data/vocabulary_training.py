@@ -1,8 +1,8 @@
 """Trains a byte-level BPE vocabulary on documents, with the library `tokenizers`.
 
-The result depends only on the documents and the size, not on the number of cores or the order of documents. The library
-counts words, so its memory depends on the number of different words; at most `MOST_CHARACTERS` are read, because more
-text hardly changes the frequent words. `common.data.corpus` decides which documents are used and stores the result.
+The result depends only on the text that is read and the size, not on the number of cores or the order of documents. The
+library counts words, so its memory depends on the number of different words. At most `TRAINING_CHARACTERS` are read.
+`common.data.corpus_vocabulary` decides which documents are used and stores the result.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 
+from common.config.tokenizers import TRAINING_CHARACTERS
 from common.data.vocabulary import BYTES, Vocabulary
 from common.errors import DataError
 
-MOST_CHARACTERS = 1 << 28
-"""Number of characters after which training reads no further document."""
 LONGEST_ENTRY = 128
 """Most bytes of an entry, as in GPT-2. Longer ones would be lines of dashes, for example."""
 SMALLEST_COUNT = 2
@@ -35,8 +34,8 @@ def train_vocabulary(
 ) -> Vocabulary:
     """Return the vocabulary of `size` entries that BPE learns from the documents.
 
-    `merging` is called once when all documents are read; the merges then take up to a minute for 256 MB of text, during
-    which nothing is reported. Raises DataError if the text has too few different words for `size` entries.
+    `merging` is called once when all documents are read; the merges then take up to a minute, during which nothing
+    is reported. Raises DataError if the text has too few different words for `size` entries.
     """
     try:
         from tokenizers import Tokenizer
@@ -66,7 +65,7 @@ def train_vocabulary(
 
 
 def _first_characters(documents: Iterable[str], progress: Progress, merging: Callable[[], None]) -> Iterator[str]:
-    left, done = MOST_CHARACTERS, 0
+    left, done = TRAINING_CHARACTERS, 0
     for text in documents:
         yield text
         left -= len(text)

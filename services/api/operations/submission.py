@@ -18,6 +18,7 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from common.artifacts.model_vocabulary import stored_vocabulary
 from common.config import (
     AnalysisConfig,
     DataConfig,
@@ -145,7 +146,8 @@ def new_job(
 def _new_payload(context: Context, request: JobRequest) -> JobPayload:
     if request.type is JobType.LM_TRAINING:
         initial = _checkpoint(context, request) if request.checkpoint is not None else None
-        return LmTrainingPayload(config=_lm_config(context, request, request.config), initial_checkpoint=initial)
+        config = _lm_config(context, request, request.config)
+        return LmTrainingPayload(config=_with_vocabulary(context, config, initial), initial_checkpoint=initial)
     if request.type is JobType.DATASET:
         return _dataset(context, request)
     checkpoint = _checkpoint(context, request)
@@ -164,6 +166,16 @@ def _new_payload(context: Context, request: JobRequest) -> JobPayload:
         raise _invalid("rl_checkpoint", "an ablation needs the controller to compare")
     policy = check_reference(context.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
     return AblationPayload(checkpoint=checkpoint, rl_checkpoint=policy, config=config, data=data)
+
+
+def _with_vocabulary(context: Context, config: LMConfig, initial: str | None) -> LMConfig:
+    """Return `config` with the vocabulary of the checkpoint `initial`, which the training continues to use."""
+    if initial is None:
+        return config
+    try:
+        return config.with_vocabulary(*stored_vocabulary(context.store.resolve(initial)))
+    except ConfigError as error:
+        raise _invalid("config.data.tokenizer", error.message) from None
 
 
 def _corpus_location(payload: JobPayload) -> str:

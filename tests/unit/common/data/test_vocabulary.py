@@ -10,7 +10,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -72,6 +72,24 @@ def test_ids_are_those_of_the_library_tokenizers_on_a_megabyte(documents: list[s
 def test_any_text_survives_a_round_trip(text: str) -> None:
     encoding = _small().encoding
     assert encoding.decode(encoding.encode_ordinary(text)) == text
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(0, 60), st.sampled_from(["ab", "abc", "a\u0301b", "aab\n"]))
+def test_repetitive_text_has_equal_ids_too(draw: random.Random, merges: int, letters: str) -> None:
+    """Few letters give many merges with common parts, where the rules of the libraries differ most."""
+
+    def words(count: int) -> str:
+        return " ".join("".join(draw.choices(letters, k=draw.randint(1, 40))) for _ in range(count))
+
+    texts = [words(20) for _ in range(5)]
+    try:
+        found = train_vocabulary(texts, 257 + merges)
+    except DataError:
+        return
+    theirs = Tokenizer.from_str(found.to_json())
+    for text in [*texts, words(100), letters[0] * 300]:
+        assert found.encoding.encode_ordinary(text) == theirs.encode(text).ids
 
 
 def _small() -> Vocabulary:
