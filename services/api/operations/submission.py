@@ -146,8 +146,8 @@ def new_job(
 def _new_payload(context: Context, request: JobRequest) -> JobPayload:
     if request.type is JobType.LM_TRAINING:
         initial = _checkpoint(context, request) if request.checkpoint is not None else None
-        config = _lm_config(context, request, request.config)
-        return LmTrainingPayload(config=_with_vocabulary(context, config, initial), initial_checkpoint=initial)
+        lm_config = _with_vocabulary(context, _lm_config(context, request, request.config), initial)
+        return LmTrainingPayload(config=lm_config, initial_checkpoint=initial)
     if request.type is JobType.DATASET:
         return _dataset(context, request)
     checkpoint = _checkpoint(context, request)
