@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .wire.queue import QueueReply as Queue
     from .wire.report import ReportReply as Report
     from .wire.report import ReportSummary
+    from .wire.vocabulary import VocabularyDetail as Vocabulary
 
 _EXPORTS = {
     "DatasetReply": (".wire.dataset", "DatasetReply"),
@@ -58,6 +59,7 @@ _EXPORTS = {
     "Progress": (".wire.job", "JobProgress"),
     "Queue": (".wire.queue", "QueueReply"),
     "Report": (".wire.report", "ReportReply"),
+    "Vocabulary": (".wire.vocabulary", "VocabularyDetail"),
     "instance_folder": (".local_instance", "instance_folder"),
     "read_instance": (".local_instance", "read_instance"),
 }
@@ -87,6 +89,7 @@ __all__ = [
     "ReportSummary",
     "SampleHistory",
     "StreamEvent",
+    "Vocabulary",
     "instance_folder",
     "read_instance",
 ]

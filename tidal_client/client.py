@@ -28,6 +28,7 @@ from .wire.generation import GenerateReply
 from .wire.job import JobDetail, JobEventList, JobEventReply, JobList, JobReply, LogLine, LogPage
 from .wire.metrics import MetricsReply
 from .wire.queue import QueueList, QueueReply
+from .wire.vocabulary import VocabularyDetail
 
 
 class Client(AnalysisCalls, ReportCalls, DatasetCalls):
@@ -129,6 +130,10 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
     def experiment(self, experiment_id: str) -> ExperimentDetail:
         """Return an experiment. Raises NotFoundError."""
         return self._get(ExperimentDetail, f"/api/experiments/{experiment_id}")
+
+    def vocabulary(self, experiment_id: str) -> VocabularyDetail:
+        """Return the vocabulary of an experiment's language model. Raises NotFoundError as long as it is unknown."""
+        return self._get(VocabularyDetail, f"/api/experiments/{experiment_id}/vocabulary")
 
     def metrics(self, experiment_id: str, *, keys: list[str] | None = None, rl: bool = False) -> MetricsReply:
         """Return the metrics of all steps of an experiment, downsampled by the server."""

@@ -38,9 +38,14 @@ from common.checkpoint.state import (
     infer_config,
     migrate_gates,
 )
-from common.checkpoint.vocabulary_file import save_vocabulary, vocabulary_meta, vocabulary_of
+from common.checkpoint.vocabulary_file import (
+    save_vocabulary,
+    vocabulary_meta,
+    vocabulary_of,
+    vocabulary_without_manifest,
+)
 from common.config.lm import ModelConfig
-from common.data.vocabulary import Vocabulary
+from common.data.vocabulary import VOCABULARY_FILE, Vocabulary
 from common.errors import CheckpointError, NotFoundError, StorageError
 from common.files import sha256_of, write_atomic, write_json
 from common.model import TransformerLM
@@ -85,7 +90,10 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     if not path.is_file():
         raise NotFoundError(f"{path}: no such checkpoint file")
     header = read_metadata(path) if path.suffix == ".safetensors" else {}
-    return vocabulary_of(_sidecar_content(path) or header, path.parent)
+    meta = _sidecar_content(path) or header
+    if "model" not in meta and (path.parent / VOCABULARY_FILE).is_file():
+        return load_model(path).vocabulary  # because it depends on the number of the model's entries
+    return vocabulary_of(meta, path.parent)
 
 
 def save_model(model: TransformerLM, path: str | Path) -> Path:
@@ -175,7 +183,11 @@ def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:
     model = build_model(state, config, where)
     require_usable(dict(model.named_parameters()), where)
     model.gates_trained = config.gates and bool(meta.get("gates_trained", False))
-    model.vocabulary = vocabulary_of(meta, path if path.is_dir() else path.parent)
+    folder = path if path.is_dir() else path.parent
+    if "model" in meta:
+        model.vocabulary = vocabulary_of(meta, folder)
+    else:
+        model.vocabulary = vocabulary_without_manifest(folder, config.vocab_size)
     return model, changed
 
 

@@ -7,16 +7,17 @@ without the entry, among them all of older versions, mean GPT-2's vocabulary, wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.config.tokenizers import VOCABULARY_KEY
 from common.data.vocabulary import VOCABULARY_FILE, Vocabulary, gpt2_vocabulary, read_vocabulary
 from common.errors import CheckpointError, DataError
 from common.files import write_atomic, write_text
 
-META_KEY = "vocabulary"
-"""Key of the description of the vocabulary in a manifest."""
+META_KEY = VOCABULARY_KEY
 
 
 def vocabulary_meta(vocabulary: Vocabulary) -> dict[str, Any]:
@@ -51,6 +52,24 @@ def vocabulary_of(meta: Mapping[str, Any], folder: Path) -> Vocabulary:
             "copy the file of the model's own experiment"
         )
     return found
+
+
+def vocabulary_without_manifest(folder: Path, size: int) -> Vocabulary:
+    """Return the vocabulary of a model of `size` entries that has no manifest of Tidal.
+
+    transformers drops the manifest when it saves an exported model again, and writes the settings of `tokenizer.json`
+    in its own way. So only its entries are compared. If they are not a vocabulary of `size` entries, the model has
+    GPT-2's.
+    """
+    try:
+        found = json.loads((folder / VOCABULARY_FILE).read_bytes())["model"]
+        vocabulary = Vocabulary.from_merges(
+            [pair if isinstance(pair, str) else " ".join(pair) for pair in found["merges"]]
+        )
+        same = json.loads(vocabulary.to_json())["model"]["vocab"] == found["vocab"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return gpt2_vocabulary()
+    return vocabulary if same and vocabulary.size == size else gpt2_vocabulary()
 
 
 def save_vocabulary(vocabulary: Vocabulary, folder: Path, *, replace: bool = False) -> None:

@@ -1,13 +1,27 @@
-"""The values of `data.tokenizer`: `gpt2`, or `train:N` for a vocabulary of N entries that is trained on the corpus."""
+"""The values of `data.tokenizer`: `gpt2`, or `train:N` for a vocabulary of N entries that is trained on the corpus.
+
+Also what a process without torch needs to describe a vocabulary; `common.data.vocabulary` has the vocabulary itself.
+"""
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 GPT2: Final = "gpt2"
 """GPT-2's vocabulary."""
 GPT2_SIZE: Final = 50257
+GPT2_DIGEST: Final = "18572f6df530fd5ea8da519b5930283884ee9a14f41b8499ac5803ebed135813"
+"""Digest of GPT-2's vocabulary, written here so that comparing with it does not load the vocabulary."""
+VOCABULARY_FILE: Final = "tokenizer.json"
+"""Name of the file of a vocabulary, in the folder of an experiment, of a checkpoint and of an export."""
+VOCABULARY_KEY: Final = "vocabulary"
+"""Key of the description of the vocabulary in the manifest of a model."""
+MOST_FILE_BYTES: Final = 32 << 20
+"""Largest size of a vocabulary's file. A vocabulary of 65,536 entries takes about 3 MB."""
+BYTES: Final = 256
+"""Number of entries that are single bytes. They come first."""
 SMALLEST_SIZE: Final = 257
 """Number of entries without merges: the 256 bytes and `<|endoftext|>`."""
 LARGEST_SIZE: Final = 65536
@@ -36,3 +50,14 @@ def trained_size(tokenizer: str) -> int | None:
 def trained_name(size: int) -> str:
     """Return the value of `data.tokenizer` for a trained vocabulary of `size` entries."""
     return f"train:{size}"
+
+
+@lru_cache(maxsize=1)
+def symbol_of_byte() -> dict[int, str]:
+    """Return GPT-2's symbol of each byte: the character of Latin-1 if it is visible, otherwise one from U+0100 on.
+
+    This is `bytes_to_unicode` in OpenAI's `encoder.py` of GPT-2. The order of the bytes is that of the ids.
+    """
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(BYTES) if byte not in visible]
+    return {byte: chr(byte) for byte in visible} | {byte: chr(BYTES + i) for i, byte in enumerate(hidden)}

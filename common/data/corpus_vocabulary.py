@@ -1,4 +1,4 @@
-"""Finds the vocabulary that is trained on a corpus, and trains it if nobody has done so before.
+"""Finds the vocabulary that is trained on a corpus, and trains it if there is none in the cache.
 
 The result is kept in `<data_dir>/cache`, in a folder with `header.json` and `tokenizer.json`. The name of the folder
 contains a hash of the settings and of the content of the corpus, so a changed corpus gives another vocabulary. It is

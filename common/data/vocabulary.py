@@ -27,26 +27,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
 
-from common.config.tokenizers import GPT2, GPT2_SIZE, LARGEST_SIZE, SMALLEST_SIZE, trained_name
+from common.config.tokenizers import BYTES as BYTES
+from common.config.tokenizers import (
+    GPT2,
+    GPT2_SIZE,
+    LARGEST_SIZE,
+    MOST_FILE_BYTES,
+    SMALLEST_SIZE,
+    symbol_of_byte,
+    trained_name,
+)
+from common.config.tokenizers import GPT2_DIGEST as GPT2_DIGEST
+from common.config.tokenizers import VOCABULARY_FILE as VOCABULARY_FILE
 from common.data.gpt2_files import gpt2_merges, load_gpt2_encoding
 from common.datasets.reading import END_OF_TEXT
 from common.errors import DataError
-
-VOCABULARY_FILE: Final = "tokenizer.json"
-"""Name of the file of a vocabulary, in the folder of an experiment, of a checkpoint and of an export."""
-GPT2_DIGEST: Final = "18572f6df530fd5ea8da519b5930283884ee9a14f41b8499ac5803ebed135813"
-"""Digest of GPT-2's vocabulary, written here so that comparing with it does not load the vocabulary."""
-MOST_FILE_BYTES: Final = 32 << 20
-"""Largest size of a vocabulary's file. A vocabulary of 65,536 entries takes about 3 MB."""
-BYTES: Final = 256
-"""Number of entries that are single bytes. They come first."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class Vocabulary:
         """The encoding of tiktoken with these ids. Raises DataError if GPT-2's files are missing or altered."""
         if self.is_gpt2:
             return load_gpt2_encoding()
-        value = {symbol: bytes([byte]) for byte, symbol in _symbol_of_byte().items()}
+        value = {symbol: bytes([byte]) for byte, symbol in symbol_of_byte().items()}
         ranks = {value[symbol]: rank for rank, symbol in enumerate(_byte_symbols())}
         for rank, merge in enumerate(self.merges, start=BYTES):
             left, right = merge.split(" ")
@@ -243,17 +245,6 @@ def _to_json(merges: Sequence[str]) -> str:
     return json.dumps(definition, ensure_ascii=False, separators=(",", ":"))
 
 
-@lru_cache(maxsize=1)
-def _symbol_of_byte() -> dict[int, str]:
-    """Return GPT-2's symbol of each byte: the character of Latin-1 if it is visible, otherwise one from U+0100 on.
-
-    This is `bytes_to_unicode` in OpenAI's `encoder.py` of GPT-2. The order of the bytes is that of the ids.
-    """
-    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(BYTES) if byte not in visible]
-    return {byte: chr(byte) for byte in visible} | {byte: chr(BYTES + i) for i, byte in enumerate(hidden)}
-
-
 def _byte_symbols() -> list[str]:
     """Return the symbols of the single bytes in the order of their ids."""
-    return list(_symbol_of_byte().values())
+    return list(symbol_of_byte().values())

@@ -8,6 +8,8 @@
 With `gates=False`, the gates of a language model are left out. The exported model computes what the model computes
 without modulation.
 
+A vocabulary other than GPT-2's is part of every export of a language model, as `tokenizer.json`.
+
 The source can be any file that `load_model` or `load_policy_file` reads. The CLI resolves references to checkpoints.
 """
 

@@ -18,8 +18,8 @@ from common.checkpoint.files import write_tensors
 from common.checkpoint.model_file import model_meta
 from common.checkpoint.nanochat import to_nanochat
 from common.config.lm import ARCHITECTURE
-from common.config.tokenizers import GPT2_SIZE
 from common.data.gpt2_files import vocabulary_files
+from common.data.vocabulary import VOCABULARY_FILE, Vocabulary
 from common.datasets.reading import END_OF_TEXT
 from common.export import model_card
 from common.files import write_text
@@ -41,23 +41,23 @@ def write_model_folder(
     else:
         write_text(folder / f"{CODE}.py", Path(__file__).with_name(f"{CODE}.py").read_text(encoding="utf-8"))
     write_tensors(folder / "model.safetensors", weights, meta)
-    has_tokenizer = model.config.vocab_size >= GPT2_SIZE
+    has_tokenizer = _end_of_text_id(model) is not None
     _write_json(folder / "config.json", transformers_config(model))
-    _write_json(folder / "generation_config.json", generation_config(has_tokenizer))
+    _write_json(folder / "generation_config.json", generation_config(_end_of_text_id(model)))
     write_text(folder / "README.md", model_card.model_card_text(model, origin, evaluation, has_tokenizer=has_tokenizer))
     if not has_tokenizer:
         return [
             f"no tokeniser files are included, because the model's vocabulary of {model.config.vocab_size} is smaller "
-            f"than GPT-2's {GPT2_SIZE}"
+            f"than GPT-2's {model.vocabulary.size}"
         ]
-    write_tokenizer(folder, model.config.context_length)
+    write_tokenizer(folder, model.vocabulary, model.config.context_length)
     return []
 
 
 def transformers_config(model: TransformerLM) -> dict[str, Any]:
     """Return the content of `config.json`, with transformers' names where they exist."""
     c = model.config
-    end_of_text = GPT2_SIZE - 1 if c.vocab_size >= GPT2_SIZE else None
+    end_of_text = _end_of_text_id(model)
     return {
         **(_nanochat_fields(model) if c.is_nanochat else _tidal_fields(model)),
         "vocab_size": c.vocab_size,
@@ -72,7 +72,7 @@ def transformers_config(model: TransformerLM) -> dict[str, Any]:
         "tie_word_embeddings": False,
         "torch_dtype": "float32",
         "use_cache": True,
-        "tokenizer_class": "GPT2Tokenizer" if end_of_text is not None else None,
+        "tokenizer_class": _tokenizer_class(model.vocabulary) if end_of_text is not None else None,
     }
 
 
@@ -109,11 +109,11 @@ def _tidal_fields(model: TransformerLM) -> dict[str, Any]:
     }
 
 
-def generation_config(has_tokenizer: bool) -> dict[str, Any]:
-    """Return the content of `generation_config.json`: the defaults of Tidal's API."""
+def generation_config(end_of_text: int | None) -> dict[str, Any]:
+    """Return the content of `generation_config.json`: the defaults of Tidal's API and the id of `<|endoftext|>`."""
     special_ids = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {
-        **dict.fromkeys(special_ids, GPT2_SIZE - 1 if has_tokenizer else None),
+        **dict.fromkeys(special_ids, end_of_text),
         "do_sample": True,
         "temperature": DEFAULTS.temperature,
         "top_k": DEFAULTS.top_k,
@@ -121,21 +121,38 @@ def generation_config(has_tokenizer: bool) -> dict[str, Any]:
     }
 
 
-def write_tokenizer(folder: Path, context_length: int) -> None:
-    """Write GPT-2's byte-level BPE: OpenAI's two files under transformers' names, and their configuration."""
-    merges, vocabulary = (path.read_text(encoding="utf-8") for path in vocabulary_files())
-    write_text(folder / "vocab.json", vocabulary)
-    write_text(folder / "merges.txt", merges)
+def write_tokenizer(folder: Path, vocabulary: Vocabulary, context_length: int) -> None:
+    """Write the model's byte-level BPE and its configuration.
+
+    For GPT-2's vocabulary, these are OpenAI's two files under transformers' names; for any other, `tokenizer.json`.
+    """
+    if vocabulary.is_gpt2:
+        merges, entries = (path.read_text(encoding="utf-8") for path in vocabulary_files())
+        write_text(folder / "vocab.json", entries)
+        write_text(folder / "merges.txt", merges)
+    else:
+        write_text(folder / VOCABULARY_FILE, vocabulary.to_json())
     special = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), END_OF_TEXT)
     _write_json(folder / "special_tokens_map.json", special)
     settings = {
-        "tokenizer_class": "GPT2Tokenizer",
+        "tokenizer_class": _tokenizer_class(vocabulary),
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": context_length,
         "padding_side": "left",  # because new tokens follow the last position of a row
     }
     _write_json(folder / "tokenizer_config.json", {**settings, **special})
+
+
+def _end_of_text_id(model: TransformerLM) -> int | None:
+    """Return the id of `<|endoftext|>`, or None if the model has fewer entries than its vocabulary, GPT-2's."""
+    vocabulary = model.vocabulary
+    return vocabulary.end_of_text_id if model.config.vocab_size >= vocabulary.size else None
+
+
+def _tokenizer_class(vocabulary: Vocabulary) -> str:
+    """Return transformers' name of the class that reads the files of `write_tokenizer`."""
+    return "GPT2Tokenizer" if vocabulary.is_gpt2 else "PreTrainedTokenizerFast"
 
 
 def read_evaluation(experiment: Path, stem: str) -> Mapping[str, Any] | None:

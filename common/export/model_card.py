@@ -86,7 +86,7 @@ def model_card_text(
         ("parameters", f"{model.num_parameters:,}"),
         ("blocks × width, heads", f"{c.num_layers} × {c.d_model}, {c.num_heads}"),
         ("context", f"{c.context_length} tokens"),
-        ("vocabulary", f"{c.vocab_size:,}" + (" (GPT-2 BPE)" if has_tokenizer else "")),
+        ("vocabulary", f"{c.vocab_size:,}" + (f" ({_vocabulary_origin(model)})" if has_tokenizer else "")),
         ("exported from", f"`{origin}`"),
         *_measured(evaluation or {}),
     ]
@@ -107,6 +107,13 @@ def model_card_text(
 def _option(name: str, value: object) -> str:
     """Return an option of the architecture in words, such as `qk_norm` or `logit_softcap 15.0`."""
     return f"`{name}`" if value is True else f"no `{name}`" if value is False else f"`{name}` {value}"
+
+
+def _vocabulary_origin(model: TransformerLM) -> str:
+    """Return where the vocabulary comes from."""
+    if model.vocabulary.is_gpt2:
+        return "GPT-2 BPE"
+    return f"byte-level BPE that was trained on the model's own text, `{model.vocabulary}`"
 
 
 def _measured(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:

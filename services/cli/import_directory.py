@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from common.artifacts import ArtifactStore
 from common.config import get_settings
 from common.config.legacy import convert
+from common.config.tokenizers import VOCABULARY_FILE
 from common.config.yaml_text import read_mapping, write_yaml
 from common.db import Checkpoint, Experiment, make_engine, require_schema, session_factory
 from common.errors import ConfigError, ConflictError, InvalidInputError, NotFoundError, UnavailableError
@@ -31,6 +32,8 @@ from tidal_client import read_instance
 from tidal_client.vocabulary import parse_utc
 
 COPIED = ("evaluation_results/evaluation_results.json", "ablation_results.json")
+MODEL_FILES = ("*.pth", "*.pth.json", VOCABULARY_FILE)
+"""Names of the model files. Tidal writes a manifest next to each, and the vocabulary of a model that has its own."""
 CONFIG_FILES = ("config.yaml", "base_config.yaml", "rl_config.yaml")
 
 
@@ -83,7 +86,8 @@ def _fill(folder: Path, staging: Path, done: ImportResult) -> dict[str, Any]:
     """Copy the files to `staging`, convert configurations and metrics, and return the configuration of the
     experiment."""
     staging.mkdir()
-    sources = [path for path in sorted(folder.glob("*.pth")) if path.is_file() and not path.is_symlink()]
+    models = sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern))
+    sources = [path for path in models if path.is_file() and not path.is_symlink()]
     sources += [path for name in COPIED if (path := folder / name).is_file()]
     if not sources:
         raise InvalidInputError(

@@ -21,7 +21,6 @@ import torch
 from common.artifacts import ArtifactStore
 from common.child.lease_guard import die_with_parent
 from common.config import Settings
-from common.data import load_tokenizer
 from common.errors import ConfigError
 from common.logging import configure, get_logger
 from common.redis.client import REPLIES, connect
@@ -61,7 +60,6 @@ def main() -> int:
         slots=settings.generator_slots,
         total_seconds=settings.generate_total_seconds,
     )
-    load_tokenizer()
     channel.send("ready")
     while True:
         while engine.idle or not waiting.empty():

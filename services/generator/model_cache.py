@@ -113,7 +113,10 @@ class ModelCache:
         precision: Precision | str = Precision.FLOAT32,
     ) -> None:
         def load(path: Path) -> DecodingModel:
-            return DecodingModel(load_model(path, device=device), precision=precision)
+            model = DecodingModel(load_model(path, device=device), precision=precision)
+            # Building the encoding takes up to 0.3 s. This thread does it, so that the one that decodes need not.
+            _ = model.vocabulary.encoding
+            return model
 
         self.in_use: Callable[[], Collection[DecodingModel]] = tuple
         self._store = store

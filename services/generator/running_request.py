@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 
 from common.config.decoding_limits import MAX_PROMPT_TOKENS
-from common.controller import GatingPolicy
-from common.data import load_tokenizer
+from common.controller import GatingPolicy, require_same_vocabulary
 from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import Continuation, DecodingModel, FinishReason, GenerationSettings, TokenStep
 from common.generation.text import EncodedPrompt, encode_prompt
@@ -26,7 +25,8 @@ LARGE_TOKENS = 256
 class RunningRequest:
     """A running request: `request.n` continuations of one prompt.
 
-    Raises InvalidInputError if the prompt or a setting is invalid.
+    Raises InvalidInputError if the prompt or a setting is invalid, or if the policy was trained with another
+    vocabulary than the model's.
     """
 
     def __init__(
@@ -34,6 +34,9 @@ class RunningRequest:
     ) -> None:
         self.request = request
         self.model = model
+        self._tokenizer = model.vocabulary.encoding
+        if policy is not None:
+            require_same_vocabulary(policy, model.vocabulary)
         self._total_seconds = total_seconds
         self._started = time.monotonic()
         settings = GenerationSettings(
@@ -54,7 +57,7 @@ class RunningRequest:
                 without_scores if number else settings,
                 vocab_size=model.config.vocab_size,
                 gates_trained=model.gates_trained,
-                tokenizer=load_tokenizer(),
+                tokenizer=self._tokenizer,
                 seed=None if request.seed is None else (request.seed + number) % _SEED_RANGE,
             )
             for number in range(request.n)
@@ -68,7 +71,7 @@ class RunningRequest:
 
     def prompt_event(self) -> PromptEvent:
         """Return the event `prompt`, which contains the prompt as the model received it."""
-        return wire_prompt(self.choices[0].result)
+        return wire_prompt(self.choices[0].result, self._tokenizer)
 
     def token_event(self, choice: Continuation, step: TokenStep) -> TokenEvent | None:
         """Return the event for a token, or None if the client should not receive one.
@@ -78,7 +81,8 @@ class RunningRequest:
         if self._token_sent and not self.request.stream:
             return None
         self._token_sent = True
-        token = wire_token(len(choice.result.token_ids) - 1, step, log_probs=self.request.log_probs)
+        index = len(choice.result.token_ids) - 1
+        token = wire_token(index, step, self._tokenizer, log_probs=self.request.log_probs)
         if self.request.n > 1:
             token["choice"] = next(number for number, other in enumerate(self.choices) if other is choice)
         return token
@@ -112,7 +116,8 @@ class RunningRequest:
             return EVENT_ERROR, error_data(error)
         log_probs, trajectory = self.request.log_probs, self.request.trajectory
         first, *others = [
-            wire_reply(choice.result, log_probs=log_probs, trajectory=trajectory) for choice in self.choices
+            wire_reply(choice.result, self._tokenizer, log_probs=log_probs, trajectory=trajectory)
+            for choice in self.choices
         ]
         if not others:
             return EVENT_DONE, first
@@ -143,7 +148,7 @@ class RunningRequest:
 
 
 def _encode_request_prompt(request: GenerationRequest, model: DecodingModel) -> EncodedPrompt:
-    ids = encode_prompt(load_tokenizer(), request.prompt, model.config.vocab_size)
+    ids = encode_prompt(model.vocabulary.encoding, request.prompt, model.config.vocab_size)
     if len(ids) * request.n > MAX_PROMPT_TOKENS:
         several = request.n > 1
         raise InvalidInputError(

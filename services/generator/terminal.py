@@ -45,12 +45,14 @@ def _run(checkpoint: str, policy: str | None, prompt: str, **fields: Any) -> Non
 
     def send_token(step: TokenStep) -> None:
         nonlocal count
-        _write(EVENT_TOKEN, wire_token(count, step))
+        _write(EVENT_TOKEN, wire_token(count, step, tokenizer))
         count += 1
 
     controller = None if policy is None else load_policy(policy, device=device)
     model = load_model(checkpoint, device=device)
-    _write(EVENT_DONE, wire_reply(generate(model, prompt, policy=controller, on_token=send_token, **fields)))
+    tokenizer = model.vocabulary.encoding
+    generation = generate(model, prompt, policy=controller, on_token=send_token, **fields)
+    _write(EVENT_DONE, wire_reply(generation, tokenizer))
 
 
 def _write(event: str, data: GenerationEvent) -> None:

@@ -1,6 +1,7 @@
 """Converts generated tokens and results to the data of the events that clients receive.
 
-The data is in camelCase and typed in `tidal_client.wire.generation_event`.
+The data is in camelCase and typed in `tidal_client.wire.generation_event`. The argument `tokenizer` is always the
+encoding of the vocabulary of the model that generated the tokens.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from common.data import load_tokenizer
+import tiktoken
+
 from common.generation import Generation, TokenStep
 from common.generation.text import TextStream, token_text
 from tidal_client.wire.generation_event import Alternative, DoneEvent, PromptEvent, TokenEvent
 
 
-def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> TokenEvent:
+def wire_token(index: int, step: TokenStep, tokenizer: tiktoken.Encoding, *, log_probs: bool = False) -> TokenEvent:
     """Return the data of the event `token`.
 
     With `log_probs`, it also contains the text of the token by itself and the position at which it begins in the
@@ -34,15 +36,15 @@ def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> Token
         "samplingEntropy": _round_float32(step.sampling_entropy),
     }
     if log_probs:
-        token["token"], token["start"] = token_text(load_tokenizer(), step.token_id), step.start
+        token["token"], token["start"] = token_text(tokenizer, step.token_id), step.start
     if step.alternatives:
-        token["alternatives"] = _alternatives(step.alternatives)
+        token["alternatives"] = _alternatives(step.alternatives, tokenizer)
     return token
 
 
-def wire_prompt(generation: Generation) -> PromptEvent:
+def wire_prompt(generation: Generation, tokenizer: tiktoken.Encoding) -> PromptEvent:
     """Return the data of the event `prompt`. It contains the scores of the prompt's tokens if they were computed."""
-    stream, text = TextStream(load_tokenizer()), ""
+    stream, text = TextStream(tokenizer), ""
     starts = []
     for token in generation.prompt_token_ids:
         starts.append(len(text))
@@ -52,23 +54,25 @@ def wire_prompt(generation: Generation) -> PromptEvent:
         prompt["tokens"] = [
             {
                 "id": score.token_id,
-                "token": token_text(load_tokenizer(), score.token_id),
+                "token": token_text(tokenizer, score.token_id),
                 "start": start,
                 "logProb": None if score.log_prob is None else _round_float32(score.log_prob),
-                "alternatives": _alternatives(score.alternatives),
+                "alternatives": _alternatives(score.alternatives, tokenizer),
             }
             for start, score in zip(starts, generation.prompt_scores, strict=True)
         ]
     return prompt
 
 
-def wire_reply(generation: Generation, *, log_probs: bool = False, trajectory: bool = True) -> DoneEvent:
+def wire_reply(
+    generation: Generation, tokenizer: tiktoken.Encoding, *, log_probs: bool = False, trajectory: bool = True
+) -> DoneEvent:
     """Return the data of the event `done` for one choice. With `trajectory`, it contains the values of every token."""
     effective = {_camel_case(name): value for name, value in asdict(generation.effective).items()}
     ranges = generation.effective.modulation_config
     effective["modulationConfig"] = ranges.model_dump(mode="json") if ranges is not None else None
     steps = generation.trajectory if trajectory else []
-    tokens = [wire_token(number, step, log_probs=log_probs) for number, step in enumerate(steps)]
+    tokens = [wire_token(number, step, tokenizer, log_probs=log_probs) for number, step in enumerate(steps)]
     reply: DoneEvent = {
         "text": generation.text,
         "tokensGenerated": len(generation.token_ids),
@@ -84,9 +88,9 @@ def wire_reply(generation: Generation, *, log_probs: bool = False, trajectory: b
     return reply
 
 
-def _alternatives(alternatives: Sequence[tuple[int, float]]) -> list[Alternative]:
+def _alternatives(alternatives: Sequence[tuple[int, float]], tokenizer: tiktoken.Encoding) -> list[Alternative]:
     return [
-        {"id": token, "text": token_text(load_tokenizer(), token), "logProb": _round_float32(log_prob)}
+        {"id": token, "text": token_text(tokenizer, token), "logProb": _round_float32(log_prob)}
         for token, log_prob in alternatives
     ]
 

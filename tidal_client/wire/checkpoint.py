@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Reply, UtcTime
+from .vocabulary import VocabularyReply
 
 
 class CheckpointReply(Reply):
@@ -25,6 +26,8 @@ class CheckpointReply(Reply):
     best: bool = False
     """Whether this checkpoint is the best of its training so far: it has the lowest validation loss or the highest
     evaluation reward."""
+    vocabulary: VocabularyReply | None = None
+    """Vocabulary of a language model; null for a controller, and if the manifest of the checkpoint cannot be read."""
     download: str
     """URL path from which the checkpoint can be downloaded."""
 

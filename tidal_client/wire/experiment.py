@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from .base import KnownStatus, Reply, UtcTime
 from .job import JobError, JobProgress
+from .vocabulary import VocabularyReply
 
 
 class ExperimentReply(Reply):
@@ -39,6 +40,9 @@ class ExperimentDetail(ExperimentReply):
     `sample-history`."""
     size_bytes: int
     """Size of all files of the experiment in bytes."""
+    vocabulary: VocabularyReply | None = None
+    """Vocabulary of the language model that the experiment trains; null as long as it is unknown, and for experiments
+    that train no language model."""
     archive_deleted_at: UtcTime | None = None
     """When the logs and metrics were deleted because of the retention limit; null if they still exist."""
 

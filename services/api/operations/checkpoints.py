@@ -9,12 +9,14 @@ from urllib.parse import quote
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from common.artifacts import ArtifactStore, CheckpointFile
+from common.artifacts import ArtifactStore, CheckpointFile, checkpoint_vocabulary, split_reference
+from common.config.tokenizers import VOCABULARY_FILE
 from common.db import Checkpoint, Experiment
 from common.errors import InvalidInputError, NotFoundError
 from services.api.operations.experiments import find_experiment
 from services.api.paging import newest_page
 from tidal_client.wire.checkpoint import CheckpointGroup, CheckpointList, CheckpointOverview, CheckpointReply
+from tidal_client.wire.vocabulary import VocabularyReply
 
 Format = Literal["safetensors", "pth"]
 WEIGHTS = "weights.safetensors"
@@ -56,15 +58,18 @@ def checkpoint_overview(
 
 
 def file_to_send(store: ArtifactStore, experiment_id: str, name: str, form: Format | None) -> Path:
-    """Return the path of the file to download: a final model in the given format, or the weights of a training
-    checkpoint.
+    """Return the path of the file to download: a final model in the given format, the weights of a training checkpoint,
+    or the vocabulary of the experiment.
 
-    Only files that `checkpoint_files` lists can be downloaded. Raises NotFoundError. The code of the error is
-    `format_not_available` if the checkpoint exists, but not in this format, because the api does not convert files.
+    Only the vocabulary and files that `checkpoint_files` lists can be downloaded. Raises NotFoundError. The code of the
+    error is `format_not_available` if the checkpoint exists, but not in this format, because the api does not convert
+    files.
     """
     path = store.resolve(f"{experiment_id}/{name}")
     known = store.checkpoint_files(experiment_id)
     reference = store.reference(path).split("/", 1)[1]
+    if reference == VOCABULARY_FILE and form is None:
+        return path
     listed = {file.name for file in known}
     inside = reference.rpartition("/")[0] in listed and path.is_file()
     if reference not in listed and not inside:
@@ -109,16 +114,25 @@ def check_reference(store: ArtifactStore, reference: str, *, location: str, poli
     return found
 
 
+def model_vocabulary(store: ArtifactStore, reference: str) -> VocabularyReply | None:
+    """Return the vocabulary of a language model, or None if its manifest cannot be read."""
+    found = checkpoint_vocabulary(store.path(*split_reference(reference)))
+    return None if found is None else VocabularyReply.model_validate(found)
+
+
 def _list(session: Session, store: ArtifactStore, experiment_id: str, root_path: str) -> list[CheckpointReply]:
     rows = {
         row.name: row for row in session.scalars(select(Checkpoint).where(Checkpoint.experiment_id == experiment_id))
     }
     return [
-        _reply(experiment_id, file, rows.get(file.name), root_path) for file in store.checkpoint_files(experiment_id)
+        _reply(store, experiment_id, file, rows.get(file.name), root_path)
+        for file in store.checkpoint_files(experiment_id)
     ]
 
 
-def _reply(experiment_id: str, file: CheckpointFile, row: Checkpoint | None, root_path: str) -> CheckpointReply:
+def _reply(
+    store: ArtifactStore, experiment_id: str, file: CheckpointFile, row: Checkpoint | None, root_path: str
+) -> CheckpointReply:
     kind = row.kind if row is not None else "training" if file.kind == "step" else "policy" if file.policy else "model"
     return CheckpointReply(
         name=file.name,
@@ -131,6 +145,7 @@ def _reply(experiment_id: str, file: CheckpointFile, row: Checkpoint | None, roo
         usable_as_base=not file.policy,
         usable_as_policy=file.policy,
         best=file.best,
+        vocabulary=None if file.policy else model_vocabulary(store, f"{experiment_id}/{file.name}"),
         download=f"{root_path}/api/experiments/{quote(experiment_id)}/checkpoints/{quote(file.name)}",
     )
 

@@ -156,11 +156,19 @@ def find_model(session: Session, store: ArtifactStore, name: str) -> Model:
             if checkpoint.reference == reference:
                 return _model(checkpoint)
     # The checkpoint is in the store, but its experiment is not in the database.
-    return Model(id=reference, created=int(_weights(store, reference).st_mtime))
+    return Model(
+        id=reference,
+        created=int(_weights(store, reference).st_mtime),
+        vocabulary=checkpoints.model_vocabulary(store, reference),
+    )
 
 
 def _model(checkpoint: CheckpointReply) -> Model:
-    return Model(id=checkpoint.reference, created=int(checkpoint.created_at.timestamp()))
+    return Model(
+        id=checkpoint.reference,
+        created=int(checkpoint.created_at.timestamp()),
+        vocabulary=checkpoint.vocabulary,
+    )
 
 
 def _find(store: ArtifactStore, name: str) -> str:

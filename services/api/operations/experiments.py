@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import ValidationError
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
-from common.artifacts import ArtifactStore
+from common.artifacts import ArtifactStore, VocabularyFacts, checkpoint_vocabulary, vocabulary_facts
+from common.config.tokenizers import VOCABULARY_FILE
 from common.config.yaml_text import parse_yaml
 from common.db import Experiment, Job, JobEvent
 from common.disk import size_of
@@ -34,6 +38,7 @@ from tidal_client.wire.experiment import (
     SampleRow,
     TagList,
 )
+from tidal_client.wire.vocabulary import VocabularyDetail, VocabularyReply
 
 EVALUATION_FILE = "evaluation_results/evaluation_results.json"
 SAMPLES_FILE = "evaluation_results/samples.jsonl"
@@ -97,6 +102,7 @@ def experiment_detail(session: Session, store: ArtifactStore, experiment_id: str
         rl_metric_names=metric_names(folder, "rl-metrics"),
         results=results,
         size_bytes=size_of(folder),
+        vocabulary=_vocabulary(store, experiment_id),
         archive_deleted_at=_archive_deleted_at(session, job),
     )
 
@@ -130,6 +136,44 @@ def experiment_status(session: Session, experiment_id: str) -> ExperimentStatus:
         error=error_of(job),
         finished_at=job.finished_at,
     )
+
+
+def read_vocabulary(
+    session: Session, store: ArtifactStore, experiment_id: str, *, root_path: str = ""
+) -> VocabularyDetail:
+    """Return the vocabulary of the language model that an experiment trains, with some entries.
+
+    `root_path` is the prefix under which a proxy serves the api, without a trailing `/`. Raises NotFoundError while the
+    vocabulary is unknown, and StorageError if its file is damaged.
+    """
+    find_experiment(session, experiment_id)
+    facts = vocabulary_facts(store.experiment(experiment_id) / VOCABULARY_FILE)
+    if facts is not None:
+        return VocabularyDetail(
+            experiment_id=experiment_id,
+            **asdict(facts.description),
+            words=list(facts.words),
+            longest=list(facts.longest),
+            mean_bytes=facts.mean_bytes,
+            download=f"{root_path}/api/experiments/{quote(experiment_id)}/checkpoints/{VOCABULARY_FILE}",
+        )
+    known = _vocabulary(store, experiment_id)
+    if known is None:
+        raise NotFoundError(f"experiment {experiment_id!r} has no language model whose vocabulary is known")
+    return VocabularyDetail(experiment_id=experiment_id, **known.model_dump(), words=[], longest=[])
+
+
+def _vocabulary(store: ArtifactStore, experiment_id: str) -> VocabularyReply | None:
+    """Return the vocabulary from the experiment's file or, without one, from its first checkpoint; None if unknown."""
+    facts: VocabularyFacts | None = None
+    with suppress(StorageError):  # the page of the experiment must open even if the file is damaged
+        facts = vocabulary_facts(store.experiment(experiment_id) / VOCABULARY_FILE)
+    if facts is not None:
+        return VocabularyReply.model_validate(facts.description)
+    models = (file for file in store.checkpoint_files(experiment_id) if not file.policy)
+    first = next(models, None)
+    found = None if first is None else checkpoint_vocabulary(store.path(experiment_id, first.name))
+    return None if found is None else VocabularyReply.model_validate(found)
 
 
 def read_config(session: Session, store: ArtifactStore, experiment_id: str) -> ConfigReply:

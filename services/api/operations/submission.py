@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from common.artifacts.model_vocabulary import stored_vocabulary
+from common.artifacts import checkpoint_vocabulary
 from common.config import (
     AnalysisConfig,
     DataConfig,
@@ -173,8 +173,11 @@ def _with_vocabulary(context: Context, config: LMConfig, initial: str | None) ->
     """Return `config` with the vocabulary of the checkpoint `initial`, which the training continues to use."""
     if initial is None:
         return config
+    stored = checkpoint_vocabulary(context.store.resolve(initial))
+    if stored is None:
+        return config  # the trainer reports a damaged manifest
     try:
-        return config.with_vocabulary(*stored_vocabulary(context.store.resolve(initial)))
+        return config.with_vocabulary(stored.name, stored.size)
     except ConfigError as error:
         raise _invalid("config.data.tokenizer", error.message) from None
 

@@ -63,9 +63,10 @@ def download(
         Query(alias="format", description="The file format. Final models exist in both formats."),
     ] = None,
 ) -> FileResponse:
-    """Sends a checkpoint file.
+    """Sends a checkpoint file, or the vocabulary of the experiment.
 
-    `name` is a name from the list of checkpoints, or best, latest or final. Supports `Range`, with which a client can
+    `name` is a name from the list of checkpoints, or best, latest or final. It is tokenizer.json for the vocabulary of
+    a model that has its own. Supports `Range`, with which a client can
     continue an interrupted download.
     """
     find_experiment(session, experiment_id)

@@ -30,6 +30,7 @@ from tidal_client.wire.experiment import (
     TagList,
 )
 from tidal_client.wire.metrics import MetricsReply
+from tidal_client.wire.vocabulary import VocabularyDetail
 
 router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies=[Reader])
 MAX_STEP = 2**53 - 1
@@ -123,6 +124,21 @@ def delete_experiment(experiment_id: str, context: ContextDep) -> None:
     Answers 409 until all jobs that write to the experiment or read from it have ended.
     """
     experiment_changes.remove_experiment(context.sessions, context.store, experiment_id)
+
+
+@router.get(
+    "/{experiment_id}/vocabulary",
+    summary="Show the vocabulary of an experiment's language model",
+    responses=problem_responses(404, 507),
+)
+def get_vocabulary(experiment_id: str, session: SessionDep, context: ContextDep) -> VocabularyDetail:
+    """Returns name, size and digest of the vocabulary and some of its entries.
+
+    The vocabulary is known as soon as the training has stored it or has written its first checkpoint.
+    """
+    return experiments.read_vocabulary(
+        session, context.store, experiment_id, root_path=context.settings.root_path.rstrip("/")
+    )
 
 
 @router.get("/{experiment_id}/status", summary="Show the status of the newest job", responses=problem_responses(404))

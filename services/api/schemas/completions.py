@@ -26,6 +26,7 @@ from tidal_client.wire.sampling import (
     TopK,
     TopP,
 )
+from tidal_client.wire.vocabulary import VocabularyReply
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 Text = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARACTERS)]
@@ -267,6 +268,8 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "tidal"
+    vocabulary: VocabularyReply | None = None
+    """The vocabulary that gives the meaning of token ids; null if the manifest of the checkpoint cannot be read."""
 
 
 class ModelList(BaseModel):

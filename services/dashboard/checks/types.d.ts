@@ -85,6 +85,7 @@ declare global {
     type Session = Complete<Schemas["Session"]>;
     type Signal = Schemas["Signal"];
     type Storage = Complete<Schemas["Storage"]>;
+    type Vocabulary = Complete<Schemas["VocabularyReply"]>;
     /** A problem document. An answer of another program, such as a proxy, may lack any field. */
     type ProblemBody = Partial<Complete<Schemas["Problem"]>> & { retryAfter?: number };
 

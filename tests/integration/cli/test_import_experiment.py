@@ -12,11 +12,13 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from common.artifacts import ArtifactStore
+from common.checkpoint import load_model, save_model
 from common.config import get_settings, load_lm_config
 from common.db import Checkpoint, Experiment, make_engine
 from common.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from services.cli import import_directory
 from tests.metrics_oracle import read_metrics
+from tests.own_vocabulary import own_model, own_vocabulary
 
 WEIGHTS = b"weights as the original wrote them"
 
@@ -140,3 +142,13 @@ def test_a_configuration_that_cannot_be_converted_is_kept_and_reported(original:
     assert "config.yaml could not be converted" in done.remarks[0]
     assert not (store.experiment(original.name) / "config.yaml").exists()
     assert (store.experiment(original.name) / "original" / "config.yaml").exists()
+
+
+def test_a_model_with_its_own_vocabulary_keeps_it(tmp_path: Path, store: ArtifactStore) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    model = own_model(own_vocabulary())
+    save_model(model, folder / "model.pth")
+    done = import_directory.run(folder, experiment_id=None, name=None)
+    assert done.files == 3 and done.model is not None
+    assert load_model(store.resolve(done.model)).vocabulary.digest == model.vocabulary.digest

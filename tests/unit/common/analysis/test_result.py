@@ -9,6 +9,7 @@ import torch
 
 from common.analysis import GeneratedSample, analysis_result
 from common.config import AnalysisConfig, build
+from common.data import gpt2_vocabulary
 from common.generation import generate
 from common.model import ModelConfig, TransformerLM
 from services.generator.wire import wire_reply
@@ -27,7 +28,8 @@ def test_texts_of_a_job_and_of_the_api_give_the_same_report() -> None:
     exact = [step.modulation for step in generations[0].trajectory if step.modulation is not None]
     rounded = [round(value, 6) for value in exact]
     assert exact != rounded
-    sent = [json.loads(json.dumps(wire_reply(generation))) for generation in generations]
+    tokenizer = gpt2_vocabulary().encoding
+    sent = [json.loads(json.dumps(wire_reply(generation, tokenizer))) for generation in generations]
     from_api = [
         GeneratedSample(
             text=generation["text"],

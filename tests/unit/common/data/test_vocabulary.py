@@ -60,8 +60,8 @@ def vocabulary(documents: list[str]) -> Vocabulary:
 
 def test_ids_are_those_of_the_library_tokenizers_on_a_megabyte(documents: list[str], vocabulary: Vocabulary) -> None:
     assert sum(len(text.encode()) for text in documents) > 1_000_000
-    theirs = Tokenizer.from_str(vocabulary.to_json())
-    expected = [entry.ids for entry in theirs.encode_batch([t for t in documents if END_OF_TEXT not in t])]
+    peer = Tokenizer.from_str(vocabulary.to_json())
+    expected = [entry.ids for entry in peer.encode_batch([t for t in documents if END_OF_TEXT not in t])]
     ours = [vocabulary.encoding.encode_ordinary(text) for text in documents if END_OF_TEXT not in text]
     assert ours == expected
     fast = BatchEncoder(vocabulary, small_characters=0).encode(documents)
@@ -87,9 +87,9 @@ def test_repetitive_text_has_equal_ids_too(draw: random.Random, merges: int, let
         found = train_vocabulary(texts, 257 + merges)
     except DataError:
         return
-    theirs = Tokenizer.from_str(found.to_json())
+    peer = Tokenizer.from_str(found.to_json())
     for text in [*texts, words(100), letters[0] * 300]:
-        assert found.encoding.encode_ordinary(text) == theirs.encode(text).ids
+        assert found.encoding.encode_ordinary(text) == peer.encode(text).ids
 
 
 def _small() -> Vocabulary:
@@ -167,7 +167,7 @@ def test_gpt2_has_the_same_form() -> None:
     gpt2 = gpt2_vocabulary()
     rebuilt = Vocabulary.from_merges(gpt2.merges)
     assert (rebuilt.name, rebuilt.size, rebuilt.digest) == ("gpt2", 50257, GPT2_DIGEST) and rebuilt.is_gpt2
-    theirs = Tokenizer.from_str(gpt2.to_json())
+    peer = Tokenizer.from_str(gpt2.to_json())
     for text in ODD[:-1]:
-        assert gpt2.encoding.encode_ordinary(text) == theirs.encode(text).ids
+        assert gpt2.encoding.encode_ordinary(text) == peer.encode(text).ids
     assert gpt2.byte_lengths.max() == 128

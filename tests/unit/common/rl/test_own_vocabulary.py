@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.artifacts.model_vocabulary import stored_vocabulary
+from common.artifacts import checkpoint_vocabulary
 from common.checkpoint import load_model, save_model
 from common.checkpoint.files import write_object
 from common.config import DataConfig
@@ -43,7 +43,8 @@ def test_a_controller_is_trained_and_used_with_the_vocabulary_of_its_model(tmp_p
     own, other = tmp_path / "own" / "m.safetensors", tmp_path / "other" / "m.pth"
     vocabulary, config = save(400, own), toy_config()
     save(401, other)
-    assert stored_vocabulary(own) == ("train:400", 400)
+    stored = checkpoint_vocabulary(own)
+    assert stored is not None and (stored.name, stored.size) == ("train:400", 400)
     where = {"data": DATA, "data_dir": tmp_path / "data"}
     run = tmp_path / "run"
     paused = Listener(StopRequest.PAUSE, 12)

@@ -12,6 +12,7 @@ import { SavedAnalyses } from "../components/saved-analyses.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit } from "../lib/session.js";
 import { ConfigTable } from "../components/config-table.js";
+import { VocabularyCard } from "../components/vocabulary.js";
 import { Empty, Loaded, Time } from "../components/parts.js";
 
 /**
@@ -109,7 +110,7 @@ export function Checkpoints({ path, changed }) {
 }
 
 /**
- * Shows the configuration beside the defaults or beside the configuration of another experiment.
+ * Shows the vocabulary, and the configuration beside the defaults or beside that of another experiment.
  *
  * @param {{found: Api.Experiment, path: Api.ExperimentPath}} props
  */
@@ -133,6 +134,7 @@ export function Config({ found, path }) {
   );
   const others = (list.data?.experiments ?? []).filter((experiment) => experiment.id !== found.id);
   return html`<div class="stack">
+    ${found.vocabulary && html`<${VocabularyCard} path=${path} vocabulary=${found.vocabulary} />`}
     <label class="row note"
       >Compare with
       <select class="short" value=${other} onChange=${(event) => setParams({ with: event.target.value })}>

@@ -16,6 +16,7 @@ import { ExperimentActions } from "../components/experiment-actions.js";
 import { JobControls } from "../components/job-controls.js";
 import { NewReport } from "../components/new-report.js";
 import { LogView } from "../components/log-view.js";
+import { vocabularyLabel } from "../components/vocabulary.js";
 import { Charts } from "./experiment-charts.js";
 import { Checkpoints, Config, History, Results } from "./experiment-tabs.js";
 
@@ -95,6 +96,7 @@ function View({ found, path, state, early }) {
         ${found.tags.map((tag) => html`<a class="tag" href=${href("/", { tag })}>${tag}</a>`)}
         <span class="note">created <${Time} at=${found.createdAt} /></span>
         ${found.sizeBytes > 0 && html`<span class="note">${bytes(found.sizeBytes)} on disk</span>`}
+        ${found.vocabulary && html`<span class="note">vocabulary ${vocabularyLabel(found.vocabulary)}</span>`}
         ${
           found.sourceExperimentId &&
           html`<span class="note"
