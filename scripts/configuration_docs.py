@@ -5,8 +5,9 @@ A test fails when the file differs from what this script writes.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -63,11 +64,23 @@ def _sections(model: type[BaseModel]) -> list[str]:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             blocks += [f"### `{name}`", (section.__doc__ or "").strip(), _keys(_fields(section))]
+            for key, entry in _lists(section):
+                blocks += [f"#### Entries of `{name}.{key}`", (entry.__doc__ or "").strip(), _keys(_fields(entry))]
         else:
             plain.append((name, field))
     if plain:
         blocks += ["### At the top level", _keys(plain)]
     return blocks
+
+
+def _lists(section: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
+    """Return the keys of a section whose value is a list of mappings, with the class of an entry."""
+    return [
+        (key, entry)
+        for key, field in _fields(section)
+        for entry in get_args(field.annotation)
+        if isinstance(entry, type) and issubclass(entry, BaseModel)
+    ]
 
 
 def _keys(fields: list[tuple[str, FieldInfo]]) -> str:
@@ -102,7 +115,7 @@ def _allowed(field: FieldInfo) -> str:
         for name, sign in signs.items()
         if hasattr(item, name)
     ]
-    kind = str(field.annotation).replace("typing.", "").replace("Literal", "one of ")
+    kind = re.sub(r"[a-z_]+\.", "", str(field.annotation)).replace("Literal", "one of ")
     if isinstance(field.annotation, type):
         kind = field.annotation.__name__
     return " ".join([kind, *bounds]).replace("|", "or")

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -76,17 +77,60 @@ MOST_TEXT_FIELD = 200
 """Largest number of characters of `text_field`, the name of a column."""
 
 
-class DataConfig(Section):
-    """The text to train and validate on."""
+MOST_SOURCES = 64
+"""Largest number of corpora of one training."""
 
-    source: str = Field("roneneldan/TinyStories", max_length=MOST_SOURCE)
+
+class CorpusConfig(Section):
+    """One corpus: what `common.data` needs to read it and to divide it into a training and a validation part.
+
+    `DataConfig.corpora` returns it. The name of a token cache depends on exactly these fields, so a new field must not
+    be in the dump while it has its default.
+    """
+
+    source: str
+    validation_source: str | None
+    validation_fraction: float
+    text_field: str
+    max_documents: int | None
+    tokenizer: str
+
+
+class WeightedCorpus(Section):
+    """An entry of `data.sources`: one corpus and its share of the training."""
+
+    source: str = Field(min_length=1, max_length=MOST_SOURCE)
+    """The corpus, named like `data.source`."""
+    weight: float = Field(1.0, gt=0, le=1e9)
+    """Share of the training tokens that come from this corpus, relative to the weights of the other entries."""
+    validation_source: str | None = Field(None, min_length=1, max_length=MOST_SOURCE)
+    """Another corpus for the validation of this entry, as in `data.validation_source`."""
+    text_field: str = Field("text", min_length=1, max_length=MOST_TEXT_FIELD)
+    """Name of the text column, as in `data.text_field`."""
+    max_documents: int | None = Field(None, ge=2)
+    """Number of documents to use, from the start of this corpus; None means all."""
+
+    @field_validator("source", "validation_source")
+    @classmethod
+    def _can_be_a_file(cls, name: str | None) -> str | None:
+        return _checked_name(name)
+
+
+class DataConfig(Section):
+    """The text to train and validate on: one corpus (`source`) or several (`sources`)."""
+
+    source: str | None = Field("roneneldan/TinyStories", max_length=MOST_SOURCE)
     """The corpus: `builtin:stories` (a procedural sample that ships with Tidal), the name of an uploaded dataset, the
-    path of a .txt, .jsonl or .parquet file (may be gzipped), or owner/name of a dataset on the Hugging Face Hub."""
+    path of a .txt, .jsonl or .parquet file (may be gzipped), or owner/name of a dataset on the Hugging Face Hub. None
+    if `sources` lists several corpora."""
+    sources: tuple[WeightedCorpus, ...] = Field((), max_length=MOST_SOURCES)
+    """Several corpora in place of `source`, as a list of entries with `source` and `weight`. Each corpus has its own
+    validation part; the keys of an entry are listed below."""
     validation_source: str | None = Field(None, max_length=MOST_SOURCE)
     """Another corpus for validation, named like `source`. None means the validation part of `source`; if `source` has
     none, a share of its documents (`validation_fraction`)."""
     validation_fraction: float = Field(0.1, gt=0.0, lt=1.0)
-    """Share of the documents that is held out for validation when the source has no validation part."""
+    """Share of the documents that is held out for validation when a corpus has no validation part."""
     text_field: str = Field("text", min_length=1, max_length=MOST_TEXT_FIELD)
     """Name of the text column in .jsonl and .parquet files and Hugging Face datasets. Not used for uploaded datasets,
     which store the name of their column."""
@@ -95,14 +139,65 @@ class DataConfig(Section):
     tokenizer: Literal["gpt2"] = "gpt2"
     """Tokenizer of the corpus."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sources_replace_the_default_source(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("sources") and "source" not in given:
+            return {**given, "source": None}
+        return given
+
     @field_validator("source", "validation_source")
     @classmethod
     def _can_be_a_file(cls, name: str | None) -> str | None:
-        if name is not None and (problem := path_problem(name)):
-            raise ValueError(f"the name {shortened(name)} {problem}")
         if name == "":
             raise ValueError("the name of the corpus is empty")
-        return name
+        return _checked_name(name)
+
+    @model_validator(mode="after")
+    def _one_corpus_or_several(self) -> Self:
+        if not self.sources:
+            if self.source is None:
+                raise ValueError("there is no corpus; set source, or list several in sources")
+            return self
+        if self.source is not None:
+            raise ValueError(
+                f"source {shortened(self.source)} and sources exclude each other; move source into the list, or "
+                "leave one of them out"
+            )
+        for name, unset in (("validation_source", None), ("text_field", "text"), ("max_documents", None)):
+            if getattr(self, name) != unset:
+                raise ValueError(f"{name} belongs to source; with sources, set it in the entries of the list")
+        names = [entry.source for entry in self.sources]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"sources lists {shortened(twice)} twice; list it once, with the sum of the weights")
+        return self
+
+    def corpora(self) -> tuple[CorpusConfig, ...]:
+        """Return the settings of each corpus, in the order of `sources`."""
+        entries = self.sources or (self,)
+        return tuple(
+            CorpusConfig(
+                source=entry.source or "",
+                validation_source=entry.validation_source,
+                validation_fraction=self.validation_fraction,
+                text_field=entry.text_field,
+                max_documents=entry.max_documents,
+                tokenizer=self.tokenizer,
+            )
+            for entry in entries
+        )
+
+    def shares(self) -> tuple[float, ...]:
+        """Return the share of the training tokens of each corpus. The sum is 1."""
+        total = sum(entry.weight for entry in self.sources)
+        return tuple(entry.weight / total for entry in self.sources) or (1.0,)
+
+
+def _checked_name(name: str | None) -> str | None:
+    if name is not None and (problem := path_problem(name)):
+        raise ValueError(f"the name {shortened(name)} {problem}")
+    return name
 
 
 class CheckpointConfig(Section):
@@ -181,6 +276,13 @@ class TrainingConfig(Section):
     modulation_fraction: float = Field(0.1, ge=0, le=1)
     """Share of micro-batches in which the gates receive a random modulation; the other micro-batches have no
     modulation."""
+    shuffle: Literal["documents", "chunks"] = "documents"
+    """Order of the sequences. `documents` shuffles the documents in each epoch and divides them into sequences anew.
+    `chunks`, as in the original project, divides the corpus once and only shuffles the sequences. A training that
+    resumes keeps the order of its checkpoint."""
+    fine_tuning_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate at the peak of a fine-tuning, which is a training that starts from the weights of a checkpoint
+    with a new optimiser. None means a quarter of `learning_rate`."""
     seed: int = Field(42, ge=0)
     """Seed of all random numbers of the training."""
     device: str = "auto"

@@ -4,8 +4,8 @@ The package works without a network: the tokeniser's files come with a Python pa
 `builtin:stories`.
 """
 
-from common.data.corpus import Corpus, open_corpus
-from common.data.loader import ChunkLoader
+from common.data.corpus import Corpus, CorpusPart, open_corpus
+from common.data.loader import BatchLoader, ChunkLoader, CorpusLoader
 from common.data.places import require_inside, resolve_local_files
 from common.data.prompts import PromptPool, document_prompts
 from common.data.text_bytes import text_bytes, token_byte_lengths
@@ -15,8 +15,11 @@ from common.datasets.reading import END_OF_TEXT
 __all__ = [
     "END_OF_TEXT",
     "END_OF_TEXT_ID",
+    "BatchLoader",
     "ChunkLoader",
     "Corpus",
+    "CorpusLoader",
+    "CorpusPart",
     "PromptPool",
     "document_prompts",
     "load_tokenizer",

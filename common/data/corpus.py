@@ -1,6 +1,6 @@
-"""Opens a corpus for training: the tokens of both splits, the starts of the documents and a description.
+"""Opens the corpora of a training: the tokens of both splits, the starts of the documents and a description.
 
-The first call builds the token cache. The validation split comes from the source if it has one. Otherwise documents are
+The first call builds a token cache for each corpus. The validation split comes from the source if it has one. Otherwise documents are
 held out by the hash of their text, so equal documents are always in the same split.
 """
 
@@ -12,14 +12,18 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from common.config.lm import DataConfig
+import numpy as np
+
+from common.config.lm import CorpusConfig, DataConfig
 from common.data.batch_encoder import BatchEncoder, Ids
+from common.data.joined_tokens import JoinedTokens, TokenStream
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
-from common.data.token_cache import Offsets, Split, SplitWriter, TokenCache, Tokens, move_tail, open_cache
+from common.data.token_cache import Offsets, Split, SplitWriter, TokenCache, move_tail, open_cache
 from common.data.tokenizer import END_OF_TEXT_ID
 from common.datasets import is_hub_name
 from common.errors import DataError
@@ -41,41 +45,94 @@ REPORT_DOCUMENTS = 512
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """The two splits of a corpus as memory-mapped uint16 tokens; every document ends with `<|endoftext|>`."""
+class CorpusPart:
+    """One of the corpora of a training: memory-mapped uint16 tokens; every document ends with `<|endoftext|>`."""
 
-    train: Tokens
-    validation: Tokens
-    description: str
-    """Name and size of the corpus, for messages to users."""
-    digest: str
-    """SHA-256 over the tokens of both splits; equal digests mean equal data."""
+    name: str
+    """Name of the source."""
+    share: float
+    """Share of the training tokens that come from this corpus, between 0 and 1."""
+    train: Split
+    validation: Split
     folder: Path
     """Folder of the token cache."""
-    _train_documents: Offsets
-    _validation_documents: Offsets
-    train_bytes: int
-    """Number of UTF-8 bytes of the training text."""
-    validation_bytes: int
-    """Number of UTF-8 bytes of the validation text."""
 
-    def tokens(self, split: SplitName) -> Tokens:
-        """Return the token stream of a split."""
-        return self.train if split == "train" else self.validation
+
+@dataclass(frozen=True)
+class Corpus:
+    """The text of a training, from one corpus or several."""
+
+    parts: tuple[CorpusPart, ...]
+    description: str
+    """Name and size of the corpora, for messages to users."""
+    digest: str
+    """SHA-256 over the tokens of both splits of all corpora; equal digests mean equal data."""
+
+    @cached_property
+    def train(self) -> TokenStream:
+        """Return the training tokens of all corpora, one after the other."""
+        return self.tokens("train")
+
+    @cached_property
+    def validation(self) -> TokenStream:
+        """Return the validation tokens of all corpora, one after the other."""
+        return self.tokens("validation")
+
+    @property
+    def train_bytes(self) -> int:
+        """Return the number of UTF-8 bytes of the training text."""
+        return sum(part.train.text_bytes for part in self.parts)
+
+    @property
+    def train_bytes_per_token(self) -> float:
+        """Return the mean number of UTF-8 bytes of a token that the training reads, with the shares of the corpora."""
+        return sum(part.share * part.train.text_bytes / len(part.train.tokens) for part in self.parts)
+
+    @property
+    def validation_bytes(self) -> int:
+        """Return the number of UTF-8 bytes of the validation text."""
+        return sum(part.validation.text_bytes for part in self.parts)
+
+    def tokens(self, split: SplitName) -> TokenStream:
+        """Return the token stream of a split: all corpora, one after the other, without their weights."""
+        streams = [each.tokens for each in self._splits(split)]
+        return streams[0] if len(streams) == 1 else JoinedTokens(streams)
 
     def documents(self, split: SplitName) -> Offsets:
-        """Return the offset of the first token of each document of a split."""
-        return self._train_documents if split == "train" else self._validation_documents
+        """Return the offset of the first token of each document in `tokens(split)`."""
+        splits = self._splits(split)
+        if len(splits) == 1:
+            return splits[0].documents
+        sizes = np.cumsum([0] + [len(each.tokens) for each in splits])
+        return np.concatenate([each.documents + start for each, start in zip(splits, sizes[:-1], strict=True)])
+
+    def _splits(self, split: SplitName) -> list[Split]:
+        return [part.train if split == "train" else part.validation for part in self.parts]
 
 
 def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None = None) -> Corpus:
-    """Open the corpus of a configuration, and build its token cache in `data_dir`/cache if there is none.
+    """Open the corpora of a configuration, and build those token caches in `data_dir`/cache that do not exist.
 
-    Two processes may call this at the same time. Raises DataError if the source cannot be read or is too small, or if
-    the cache is stale or damaged; StorageError if the cache cannot be written.
+    Two processes may call this at the same time. Raises DataError if a source cannot be read or is too small, or if a
+    cache is stale or damaged; StorageError if a cache cannot be written.
     """
-    folder = data_dir / "cache" / _cache_name(config)
     report = progress or _ignore_progress
+    caches = [_open_cache(part, data_dir, report) for part in config.corpora()]
+    parts = tuple(
+        CorpusPart(part.source, share, cache.train, cache.validation, cache.folder)
+        for part, share, cache in zip(config.corpora(), config.shares(), caches, strict=True)
+    )
+    digests = [_digest(cache) for cache in caches]
+    several = len(parts) > 1
+    return Corpus(
+        parts,
+        description=" | ".join(_describe(part, with_share=several) for part in parts),
+        digest=hashlib.sha256("".join(digests).encode()).hexdigest() if several else digests[0],
+    )
+
+
+def _open_cache(config: CorpusConfig, data_dir: Path, report: Progress) -> TokenCache:
+    folder = data_dir / "cache" / _cache_name(config)
 
     def heartbeat() -> None:
         report("wait", 0, None)
@@ -86,34 +143,32 @@ def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None
 
     if folder.exists() and is_hub_name(config.source):
         # A Hugging Face dataset is not requested again, because the cache already holds its tokens.
-        cache = open_cache(folder, _expected(config), dict, str, lambda _: None, heartbeat)
-    else:
+        return open_cache(folder, _expected(config), dict, str, lambda _: None, heartbeat)
+    announce_fetch()
+    train = training_source(config, data_dir)
+    held_out = validation_source(config, data_dir)
+    sources = [source for source in (train, held_out) if source is not None]
+
+    def digest() -> str:
         announce_fetch()
-        train = training_source(config, data_dir)
-        held_out = validation_source(config, data_dir)
-        sources = [source for source in (train, held_out) if source is not None]
+        return "+".join(source.digest(heartbeat) for source in sources)
 
-        def digest() -> str:
-            announce_fetch()
-            return "+".join(source.digest(heartbeat) for source in sources)
+    def build(temporary: Path) -> None:
+        announce_fetch()
+        _build(temporary, config, train, held_out, report)
 
-        def build(temporary: Path) -> None:
-            announce_fetch()
-            _build(temporary, config, train, held_out, report)
-
-        cache = open_cache(
-            folder,
-            _expected(config),
-            lambda: {str(number): source.stamp() for number, source in enumerate(sources)},
-            digest,
-            build,
-            heartbeat,
-        )
-    return _corpus(config, cache)
+    return open_cache(
+        folder,
+        _expected(config),
+        lambda: {str(number): source.stamp() for number, source in enumerate(sources)},
+        digest,
+        build,
+        heartbeat,
+    )
 
 
 def _build(
-    folder: Path, config: DataConfig, train: DocumentSource, held_out: DocumentSource | None, progress: Progress
+    folder: Path, config: CorpusConfig, train: DocumentSource, held_out: DocumentSource | None, progress: Progress
 ) -> None:
     writers = {name: SplitWriter(folder, name, END_OF_TEXT_ID) for name in ("train", "validation")}
     done = 0
@@ -183,34 +238,28 @@ def _is_held_out(text: str, fraction: float) -> bool:
     return value / 2**64 < fraction
 
 
-def _expected(config: DataConfig) -> dict[str, object]:
+def _expected(config: CorpusConfig) -> dict[str, object]:
     return {"tokenizer": config.tokenizer, "data": config.model_dump(mode="json")}
 
 
-def _cache_name(config: DataConfig) -> str:
+def _cache_name(config: CorpusConfig) -> str:
     key = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(config.source).name).strip("-")[:40] or "corpus"
     return f"{slug}-{key}"
 
 
-def _corpus(config: DataConfig, cache: TokenCache) -> Corpus:
+def _digest(cache: TokenCache) -> str:
+    hashes = "".join(cache.header["splits"][name]["sha256"] for name in ("train", "validation"))
+    return hashlib.sha256(hashes.encode()).hexdigest()
+
+
+def _describe(part: CorpusPart, *, with_share: bool) -> str:
     def size(split: Split) -> str:
         return f"{len(split.documents):,} documents, {len(split.tokens):,} tokens"
 
-    source = config.source if not config.source.startswith("builtin:") else f"{config.source} (written by a program)"
-    parts = [f"{source}: {size(cache.train)} for training", f"{size(cache.validation)} for validation"]
-    hashes = "".join(cache.header["splits"][name]["sha256"] for name in ("train", "validation"))
-    return Corpus(
-        train=cache.train.tokens,
-        validation=cache.validation.tokens,
-        description="; ".join(parts),
-        digest=hashlib.sha256(hashes.encode()).hexdigest(),
-        folder=cache.folder,
-        _train_documents=cache.train.documents,
-        _validation_documents=cache.validation.documents,
-        train_bytes=cache.train.text_bytes,
-        validation_bytes=cache.validation.text_bytes,
-    )
+    name = part.name if not part.name.startswith("builtin:") else f"{part.name} (written by a program)"
+    share = f"{part.share:.1%} of the training, " if with_share else ""
+    return f"{name}: {share}{size(part.train)} for training; {size(part.validation)} for validation"
 
 
 def _ignore_progress(_phase: str, _done: int, _total: int | None) -> None:
