@@ -95,6 +95,8 @@ def _variable(name: str, field: FieldInfo) -> tuple[str, str, str]:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
     value: Any = field.default
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
@@ -118,6 +120,7 @@ def _allowed(field: FieldInfo) -> str:
     kind = re.sub(r"[a-z_]+\.", "", str(field.annotation)).replace("Literal", "one of ")
     if isinstance(field.annotation, type):
         kind = field.annotation.__name__
+    kind = re.sub(r"tuple\[\w+Corpus, \.\.\.\]", "list of entries", kind)
     return " ".join([kind, *bounds]).replace("|", "or")
 
 

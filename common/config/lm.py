@@ -309,6 +309,13 @@ class TrainingConfig(Section):
             raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
         return self
 
+    def fine_tuning_peak(self) -> float:
+        """Return the learning rate at the peak of a fine-tuning: the explicit one, or a quarter of `learning_rate`.
+
+        The quarter is that of GPT (Radford et al., 2018): 2.5e-4 for pretraining, 6.25e-5 for fine-tuning.
+        """
+        return self.learning_rate / 4 if self.fine_tuning_learning_rate is None else self.fine_tuning_learning_rate
+
 
 class LMConfig(Section):
     """The configuration of a pretraining job."""

@@ -1,7 +1,7 @@
 """Opens the corpora of a training: the tokens of both splits, the starts of the documents and a description.
 
-The first call builds a token cache for each corpus. The validation split comes from the source if it has one. Otherwise documents are
-held out by the hash of their text, so equal documents are always in the same split.
+The first call builds a token cache for each corpus. The validation split comes from the source if it has one. Otherwise
+documents are held out by the hash of their text, so equal documents of a corpus are always in the same split.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ from common.data.joined_tokens import JoinedTokens, TokenStream
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
 from common.data.token_cache import Offsets, Split, SplitWriter, TokenCache, move_tail, open_cache
 from common.data.tokenizer import END_OF_TEXT_ID
-from common.datasets import is_hub_name
+from common.datasets import is_file_name, is_hub_name
 from common.errors import DataError
 
 SplitName = Literal["train", "validation"]
@@ -49,7 +49,7 @@ class CorpusPart:
     """One of the corpora of a training: memory-mapped uint16 tokens; every document ends with `<|endoftext|>`."""
 
     name: str
-    """Name of the source."""
+    """Short name for metrics, different for each part: the source, or only the file name of a path."""
     share: float
     """Share of the training tokens that come from this corpus, between 0 and 1."""
     train: Split
@@ -118,15 +118,18 @@ def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None
     """
     report = progress or _ignore_progress
     caches = [_open_cache(part, data_dir, report) for part in config.corpora()]
+    names = _short_names([part.source for part in config.corpora()])
     parts = tuple(
-        CorpusPart(part.source, share, cache.train, cache.validation, cache.folder)
-        for part, share, cache in zip(config.corpora(), config.shares(), caches, strict=True)
+        CorpusPart(name, share, cache.train, cache.validation, cache.folder)
+        for name, share, cache in zip(names, config.shares(), caches, strict=True)
     )
     digests = [_digest(cache) for cache in caches]
     several = len(parts) > 1
     return Corpus(
         parts,
-        description=" | ".join(_describe(part, with_share=several) for part in parts),
+        description=" | ".join(
+            _describe(each.source, part, with_share=several) for each, part in zip(config.corpora(), parts, strict=True)
+        ),
         digest=hashlib.sha256("".join(digests).encode()).hexdigest() if several else digests[0],
     )
 
@@ -253,11 +256,19 @@ def _digest(cache: TokenCache) -> str:
     return hashlib.sha256(hashes.encode()).hexdigest()
 
 
-def _describe(part: CorpusPart, *, with_share: bool) -> str:
+def _short_names(sources: Sequence[str]) -> list[str]:
+    names: list[str] = []
+    for source in sources:
+        name = Path(source).name if is_file_name(source) else source
+        names.append(f"{name} ({names.count(name) + 1})" if name in names else name)
+    return names
+
+
+def _describe(source: str, part: CorpusPart, *, with_share: bool) -> str:
     def size(split: Split) -> str:
         return f"{len(split.documents):,} documents, {len(split.tokens):,} tokens"
 
-    name = part.name if not part.name.startswith("builtin:") else f"{part.name} (written by a program)"
+    name = source if not source.startswith("builtin:") else f"{source} (written by a program)"
     share = f"{part.share:.1%} of the training, " if with_share else ""
     return f"{name}: {share}{size(part.train)} for training; {size(part.validation)} for validation"
 

@@ -154,9 +154,7 @@ class ChunkLoader(BatchLoader):
         length = chunk_length(len(tokens), context_length)
         self._in_order = FixedChunks(tokens, length, None)
         chunks = FixedChunks(tokens, length, (seed,)) if shuffle else self._in_order
-        super().__init__(
-            [chunks], [chunks.num_chunks], length=length, batch_size=batch_size, seed=seed, order="chunks"
-        )
+        super().__init__([chunks], [chunks.num_chunks], length=length, batch_size=batch_size, seed=seed, order="chunks")
 
     def batches(self) -> Iterator[Batch]:
         """Iterate once over all chunks in stream order, for validation. The position does not change."""

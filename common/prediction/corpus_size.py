@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common.config.lm import DataConfig
+from common.config.lm import CorpusConfig, DataConfig
 from common.datasets import BUILTIN_STORIES, DatasetStore, is_dataset_name, is_file_name
 from common.errors import TidalError
 from common.prediction.plan import CorpusSize
@@ -22,15 +22,30 @@ _PLAIN = (".txt", ".jsonl")
 def find_corpus_size(
     config: DataConfig, data_dir: Path, *, bytes_per_token: float | None, builtin_bytes: int | None
 ) -> CorpusSize | None:
-    """Return the size of a corpus; None if it is unknown before the corpus is opened for the first time.
+    """Return the size of the corpora; None if it is unknown before they are opened for the first time.
 
     `bytes_per_token` and `builtin_bytes` come from a calibration; without them, only the size of a tokenised corpus is
     known.
     """
-    return _tokenised(config, data_dir) or _estimated(config, data_dir, bytes_per_token, builtin_bytes)
+    found = [
+        _tokenised(corpus, data_dir) or _estimated(corpus, data_dir, bytes_per_token, builtin_bytes)
+        for corpus in config.corpora()
+    ]
+    parts = tuple(size for size in found if size is not None)
+    if len(parts) < len(found):
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    return CorpusSize(
+        sum(part.train_tokens for part in parts),
+        sum(part.validation_tokens for part in parts),
+        text_bytes=sum(part.text_bytes for part in parts),
+        estimated=any(part.estimated for part in parts),
+        parts=parts,
+    )
 
 
-def _tokenised(config: DataConfig, data_dir: Path) -> CorpusSize | None:
+def _tokenised(config: CorpusConfig, data_dir: Path) -> CorpusSize | None:
     wanted = config.model_dump(mode="json")
     for path in sorted((data_dir / "cache").glob("[!.]*/header.json")):
         try:
@@ -44,7 +59,7 @@ def _tokenised(config: DataConfig, data_dir: Path) -> CorpusSize | None:
 
 
 def _estimated(
-    config: DataConfig, data_dir: Path, bytes_per_token: float | None, builtin_bytes: int | None
+    config: CorpusConfig, data_dir: Path, bytes_per_token: float | None, builtin_bytes: int | None
 ) -> CorpusSize | None:
     size = _text_bytes(config.source, data_dir, builtin_bytes)
     # Without the number of documents, `max_documents` is an unknown share of the text.

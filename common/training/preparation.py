@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.checkpoint import CheckpointManager, CheckpointWriter
 from common.config.lm import LMConfig
-from common.data import ChunkLoader, Corpus, load_tokenizer
+from common.data import Corpus, CorpusLoader, load_tokenizer
 from common.errors import ConfigError
 from common.model import TransformerLM
 from common.training.device import ComputeConfig, prepare_compute
@@ -25,6 +25,7 @@ from common.training.run_meter import RunMeter
 from common.training.sample_history import SampleRecorder
 from common.training.starting_point import has_checkpoints, restore_start
 from common.training.training_state import TrainingState
+from tidal_client.vocabulary import CheckpointMode
 
 
 @dataclass
@@ -59,6 +60,12 @@ class PretrainingRun:
         return time.monotonic() - self.started_at
 
     @property
+    def peak_learning_rate(self) -> float:
+        """Return the highest learning rate of the schedule."""
+        training = self.config.training
+        return training.fine_tuning_peak() if self.state.counters.fine_tuning else training.learning_rate
+
+    @property
     def time_share(self) -> float:
         """Return the used share of `training.max_seconds`; 0 without that limit."""
         limit = self.config.training.max_seconds
@@ -83,6 +90,7 @@ def prepare_pretraining(
     data_dir: Path,
     resume: bool,
     initial_checkpoint: Path | None,
+    checkpoint_mode: CheckpointMode,
 ) -> PretrainingRun:
     """Return a training that is ready for its first step. Arguments and errors are those of `pretrain`.
 
@@ -102,11 +110,12 @@ def prepare_pretraining(
     meter = RunMeter(config, compute, data_dir)
     seed_random_state(training.seed)
     model = TransformerLM(config.model).to(compute.device)
-    loader = ChunkLoader(
-        corpus.train,
+    loader = CorpusLoader(
+        corpus,
         context_length=config.model.context_length,
         batch_size=training.micro_batch_size,
         seed=training.seed,
+        order=training.shuffle,
     )
     manager = CheckpointManager(
         directory / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every=config.checkpoint.keep_every
@@ -120,7 +129,15 @@ def prepare_pretraining(
         CheckpointWriter(manager, hooks),
         corpus_digest=corpus.digest,
     )
-    restore_start(state, manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)
+    restore_start(
+        state,
+        manager,
+        hooks,
+        training,
+        resume=resume,
+        initial_checkpoint=initial_checkpoint,
+        mode=checkpoint_mode,
+    )
     model.gates_trained = model.gates_trained or training.modulation_fraction > 0
     model.train()
     steps = training.epochs * math.ceil(loader.num_chunks / training.effective_batch_size)

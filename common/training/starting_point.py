@@ -2,6 +2,11 @@
 
 The training starts from the newest intact checkpoint of its own experiment, a checkpoint of another experiment, a file
 of weights, or new weights.
+
+A checkpoint of another experiment is continued if its training has read the same text: its whole state is restored.
+With another text, and from a file of weights, the training is a fine-tuning: only the weights are taken over, optimiser
+and counters are new, and the learning rate peaks at `TrainingConfig.fine_tuning_peak`. `CheckpointMode` overrides this
+choice.
 """
 
 from __future__ import annotations
@@ -12,24 +17,28 @@ from pydantic import ValidationError
 
 from common.checkpoint import CheckpointInfo, CheckpointManager, load_model
 from common.checkpoint.manager import MANIFEST, read_info, verify
-from common.config.lm import ModelConfig
+from common.config.lm import ModelConfig, TrainingConfig
 from common.errors import CheckpointError, ConfigError
 from common.training.hooks import TrainingHooks
 from common.training.training_state import TrainingState
+from tidal_client.vocabulary import CheckpointMode
 
 
 def restore_start(
     state: TrainingState,
     manager: CheckpointManager,
     hooks: TrainingHooks,
+    training: TrainingConfig,
     *,
     resume: bool,
     initial_checkpoint: Path | None,
+    mode: CheckpointMode,
 ) -> None:
     """Restore `state` from the starting point of the training.
 
     Report skipped checkpoints and inexact resumes as events. Raises CheckpointError or ConfigError if
-    `initial_checkpoint` is damaged or its shape differs from the model's.
+    `initial_checkpoint` is damaged, its shape differs from the model's, or it is a file of weights that cannot be
+    continued.
     """
     newest = newest_intact_checkpoint(manager, hooks) if resume else None
     if newest is not None:
@@ -39,12 +48,30 @@ def restore_start(
         # No older checkpoint is removed yet, because only the next update shows whether training can continue from the
         # newest one.
         hooks.checkpoints_kept(manager.names())
-    elif initial_checkpoint is not None and (initial_checkpoint / MANIFEST).is_file():
-        verify(initial_checkpoint)
-        _resume(state, read_info(initial_checkpoint), hooks, own=False)
     elif initial_checkpoint is not None:
-        _load_weights(state, initial_checkpoint)
-        hooks.event("initial_weights", file=initial_checkpoint.name)
+        _start(state, initial_checkpoint, hooks, training, mode)
+
+
+def _start(
+    state: TrainingState, path: Path, hooks: TrainingHooks, training: TrainingConfig, mode: CheckpointMode
+) -> None:
+    """Continue the checkpoint of another experiment, or begin a fine-tuning with its weights."""
+    if (path / MANIFEST).is_file():
+        verify(path)
+        info = read_info(path)
+        _require_language_model(info)
+        if mode is CheckpointMode.CONTINUE or (mode is CheckpointMode.AUTO and state.has_same_text(info)):
+            _resume(state, info, hooks, own=False)
+            return
+    elif mode is CheckpointMode.CONTINUE:
+        raise ConfigError(
+            f"{path.name} contains weights, but no training state to continue; name a training checkpoint, or choose "
+            "the checkpoint mode auto or fine-tune"
+        )
+    initial = load_model(path)
+    _require_same_shape(state, initial.config.model_dump(), path)
+    state.start_from_weights(initial)
+    hooks.event("initial_weights", file=path.name, peak_learning_rate=training.fine_tuning_peak())
 
 
 def has_checkpoints(directory: Path) -> bool:
@@ -64,10 +91,7 @@ def newest_intact_checkpoint(manager: CheckpointManager, hooks: TrainingHooks) -
 
 
 def _resume(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *, own: bool) -> None:
-    if info.meta.get("kind") != "lm":
-        raise CheckpointError(
-            f"{info.path}: expected a checkpoint of a language model, found kind '{info.meta.get('kind')}'"
-        )
+    _require_language_model(info)
     _require_same_shape(state, info.meta.get("model", {}), info.path)
     reasons = state.restore(info, own=own)
     hooks.event("resumed", checkpoint=info.name, step=info.step)
@@ -75,11 +99,11 @@ def _resume(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *,
         hooks.event("resume_inexact", checkpoint=info.name, reasons=reasons)
 
 
-def _load_weights(state: TrainingState, path: Path) -> None:
-    initial = load_model(path)
-    _require_same_shape(state, initial.config.model_dump(), path)
-    state.model.load_state_dict(initial.state_dict())
-    state.model.gates_trained = initial.gates_trained
+def _require_language_model(info: CheckpointInfo) -> None:
+    if info.meta.get("kind") != "lm":
+        raise CheckpointError(
+            f"{info.path}: expected a checkpoint of a language model, found kind '{info.meta.get('kind')}'"
+        )
 
 
 def _require_same_shape(state: TrainingState, other: dict[str, object], path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_host_waits_once_per_update_and_the_losses_are_those_of_the_cpu(
     on_cpu, _ = train(make_config, data_dir, tmp_path / "cpu", device="cpu", steps=3)
     on_device, waits = train(make_config, data_dir, tmp_path / "cuda", device="cuda:0", steps=3)
     # There are three validations: before the first step, after the second and at the end.
-    assert waits_of_steps(waits) == {"_take_step": 3, "validate": 3}
+    assert waits_of_steps(waits) == {"_take_step": 3, "_sums": 3}
     for name in (names.LOSS, names.GRADIENT_NORM, names.VALIDATION_LOSS):
         assert len(on_cpu.series(name)) == 3
         assert on_device.series(name) == pytest.approx(on_cpu.series(name), rel=1e-4), name
