@@ -79,8 +79,8 @@ def prompt_pool(prompt: list[int]) -> PromptPool:
 
 def _pairs(first: torch.Tensor, second: torch.Tensor) -> Iterator[tuple[int, int]]:
     """Yield the pairs of two tensors of integers (N,) as Python numbers, of which few are in memory at a time."""
-    for block in zip(first.split(BLOCK_DOCUMENTS), second.split(BLOCK_DOCUMENTS), strict=True):
-        yield from zip(*(part.tolist() for part in block), strict=True)
+    for start in range(0, len(first), BLOCK_DOCUMENTS):
+        yield from zip(*(part[start : start + BLOCK_DOCUMENTS].tolist() for part in (first, second)), strict=True)
 
 
 def _sample_prompts(

@@ -149,7 +149,8 @@ def _names() -> ColumnElement[Any]:
 
 
 def _names_one_of(names: list[str]) -> ColumnElement[bool]:
-    return _names().has_any(array(names))
+    found: ColumnElement[bool] = _names().has_any(array(names))
+    return found
 
 
 def _use_counts(session: Session, names: list[str]) -> dict[str, int]:

@@ -74,7 +74,7 @@ def test_scaled_gradients_of_fp16_need_no_further_wait(
     make_config: Callable[..., LMConfig], data_dir: Path, tmp_path: Path
 ) -> None:
     _, waits = train(make_config, data_dir, tmp_path, device="cuda:0", steps=2, precision="fp16")
-    assert waits_of_steps(waits) == {"_take_step": 2, "validate": 2}
+    assert waits_of_steps(waits) == {"_take_step": 2, "_sums": 2}
 
 
 def test_a_planted_read_of_a_value_is_found(
