@@ -188,6 +188,10 @@ class DataConfig(Section):
             for entry in entries
         )
 
+    def names_same_text(self, other: DataConfig) -> bool:
+        """Return whether both sections name the same corpora with the same settings, apart from the weights."""
+        return self.corpora() == other.corpora()
+
     def shares(self) -> tuple[float, ...]:
         """Return the share of the training tokens of each corpus. The sum is 1."""
         total = sum(entry.weight for entry in self.sources)
@@ -222,7 +226,7 @@ class EvaluationConfig(Section):
     batch_size: int = Field(64, ge=1)
     """Number of sequences per forward pass."""
     max_batches: int | None = Field(None, ge=1)
-    """Most batches per validation; None means the whole validation part."""
+    """Most batches per validation of a corpus; None means its whole validation part."""
     prompts: tuple[str, ...] = ("Once upon a time", "The little cat", "Mom said to", "One day, a boy")
     """Prompts of the sample texts that are generated after training."""
     samples_every_steps: int | None = Field(None, ge=1)

@@ -106,7 +106,7 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
     from common.data import resolve_local_files
 
     config = config.model_copy(update={"data": resolve_local_files(config.data, _data_dir(options))})
-    _print_prediction(config, options, console, start)
+    _print_prediction(config, options, console, start, mode)
     with _hooks(options, console, tensorboard=config.training.tensorboard) as hooks:
         request = wait_for_disk(hooks)
         if request is not None:
@@ -126,7 +126,9 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
         )
 
 
-def _print_prediction(config: LMConfig, options: argparse.Namespace, console: Terminal, start: Path | None) -> None:
+def _print_prediction(
+    config: LMConfig, options: argparse.Namespace, console: Terminal, start: Path | None, mode: CheckpointMode
+) -> None:
     """Print what the training will need. Measure this machine first if that has not been done yet (about 15 s)."""
     data_dir, machine = _data_dir(options), this_machine()
     calibration = read_calibration(data_dir, machine)
@@ -139,13 +141,31 @@ def _print_prediction(config: LMConfig, options: argparse.Namespace, console: Te
         bytes_per_token=calibration.bytes_per_token if calibration else None,
         builtin_bytes=calibration.builtin_bytes if calibration else None,
     )
-    restored = _checkpoints(options.out) or ([] if start is None else list(start.resolve().glob("manifest.json")))
+    restored = _checkpoints(options.out)
+    fine_tunes = not restored and start is not None and _fine_tunes(start, mode, config)
+    if start is not None and not restored and not fine_tunes:
+        restored = [start.resolve() / "manifest.json"]
     finished = [int(path.parent.name.rpartition("-")[2]) for path in restored]
     candidate = Candidate(machine, calibration, memory_limit())
-    predicted = predict_training(config, corpus, [candidate], first_step=max(finished, default=0))
+    predicted = predict_training(
+        config, corpus, [candidate], first_step=max(finished, default=0), fine_tunes=fine_tunes
+    )
     warnings = {text for found in predicted.machines for text in found.warnings}
     for line in describe_prediction(predicted):
         console.print(line, style="bold red" if line in warnings else "dim", highlight=False)
+
+
+def _fine_tunes(start: Path, mode: CheckpointMode, config: LMConfig) -> bool:
+    """Return whether the training will start from weights with a new optimiser.
+
+    In the mode auto, the training compares the texts themselves; here only the names of the corpora are compared.
+    """
+    if mode is CheckpointMode.CONTINUE:
+        return False
+    if mode is CheckpointMode.FINE_TUNE or not (start / "manifest.json").is_file():
+        return True
+    trained = _trained_config(start)
+    return trained is not None and not trained.data.names_same_text(config.data)
 
 
 def _trained_config(checkpoint: Path) -> LMConfig | None:

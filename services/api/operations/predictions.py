@@ -114,8 +114,8 @@ def _fine_tunes(context: Context, payload: LmTrainingPayload) -> bool:
         return False
     if mode is CheckpointMode.FINE_TUNE or _STEP.search(initial) is None:
         return True
-    trained, data = experiment_config(context.store, initial), payload.config.data
-    return trained is not None and (trained.data.corpora(), trained.data.shares()) != (data.corpora(), data.shares())
+    trained = experiment_config(context.store, initial)
+    return trained is not None and not trained.data.names_same_text(payload.config.data)
 
 
 def _first_step(session: Session, new: NewJob, payload: LmTrainingPayload) -> int:
