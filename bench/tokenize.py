@@ -1,6 +1,7 @@
 """Compare Tidal's tokeniser with tiktoken and with transformers' fast tokeniser, on one thread and on two.
 
 The text has 10 MB (2 MB with --quick): the built-in stories, or the text file that the environment variable DATA names.
+The vocabulary is GPT-2's, or one that is trained on this text if the environment variable TOKENIZER is `train:N`.
 Each number of threads is measured in a process of its own, in which the three tokenisers take turns. Tidal's starts
 each round without any known words; loading a tokeniser is not measured. The ids of all documents are compared.
 
@@ -27,10 +28,12 @@ import psutil
 
 from bench.report import Row, main
 from common.config.lm import DataConfig
-from common.data import END_OF_TEXT, corpus, load_tokenizer
+from common.config.tokenizers import GPT2, trained_size
+from common.data import END_OF_TEXT, Vocabulary, corpus, gpt2_vocabulary
 from common.data.batch_encoder import BatchEncoder
 from common.data.stories import STORY_COUNT, story
-from common.data.tokenizer import vocabulary_files
+from common.data.vocabulary_training import train_vocabulary
+from common.words import plural
 
 THREADS = (1, 2)
 AGAINST_TRANSFORMERS = 10.0
@@ -47,7 +50,8 @@ def run(quick: bool) -> list[Row]:
     for threads in THREADS:
         found = in_child("measure", quick, threads)
         megabytes, rates = found["megabytes"], found["rates"]
-        name = f"tokenising {megabytes:.3g} MB, {threads} thread{'s' if threads > 1 else ''}"
+        own = os.environ.get("TOKENIZER", GPT2)
+        name = f"tokenising {megabytes:.3g} MB{'' if own == GPT2 else f' with {own}'}, {plural(threads, 'thread')}"
         for peer, bound in (("transformers", AGAINST_TRANSFORMERS), ("tiktoken", AGAINST_TIKTOKEN)):
             rows.append(Row(name, "MB/s", rates["ours"], rates[peer], peer, bound, "at least"))
         rows.append(
@@ -81,7 +85,8 @@ def measure(quick: bool, threads: int) -> dict[str, Any]:
     """Return the medians of the rates of the three tokenisers in MB/s, and the number of documents with equal ids."""
     texts = list(documents(2_000_000 if quick else 10_000_000))
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
-    transformers, tiktoken = transformers_tokenizer(), load_tokenizer()
+    vocabulary = chosen_vocabulary(texts)
+    transformers, tiktoken = transformers_tokenizer(vocabulary), vocabulary.encoding
 
     def of_transformers() -> None:
         for start in range(0, len(texts), PEER_BATCH):
@@ -89,14 +94,14 @@ def measure(quick: bool, threads: int) -> dict[str, Any]:
 
     seconds: dict[str, list[float]] = {"ours": [], "transformers": [], "tiktoken": []}
     for number in range(3 if quick else 5):
-        encoder = BatchEncoder(parallel=threads > 1, small_characters=0)
+        encoder = BatchEncoder(vocabulary, parallel=threads > 1, small_characters=0)
         encoder.encode([f"loads the library {number}"])
         seconds["ours"].append(timed(partial(ours, encoder, texts)))
         seconds["tiktoken"].append(timed(lambda: tiktoken.encode_ordinary_batch(texts, num_threads=threads)))
         if number < 3:  # three rounds are enough, because each takes long
             seconds["transformers"].append(timed(of_transformers))
     expected = tiktoken.encode_ordinary_batch(texts, num_threads=threads)
-    found = ours(BatchEncoder(parallel=threads > 1, small_characters=0), texts)
+    found = ours(BatchEncoder(vocabulary, parallel=threads > 1, small_characters=0), texts)
     return {
         "megabytes": megabytes,
         "rates": {name: megabytes / statistics.median(taken) for name, taken in seconds.items()},
@@ -134,14 +139,21 @@ def documents(size: int) -> Iterator[str]:
         yield text
 
 
-def transformers_tokenizer() -> Any:
-    """Return transformers' fast GPT-2 tokeniser, made from the same two files as ours."""
-    from transformers import GPT2TokenizerFast
+def chosen_vocabulary(texts: list[str]) -> Vocabulary:
+    """Return the vocabulary that the environment variable TOKENIZER names; `train:N` is trained on `texts`."""
+    size = trained_size(os.environ.get("TOKENIZER", GPT2))
+    return gpt2_vocabulary() if size is None else train_vocabulary(texts, size)
 
-    merges, vocabulary = (str(path) for path in vocabulary_files())
-    tokenizer = GPT2TokenizerFast(vocab=vocabulary, merges=merges)
+
+def transformers_tokenizer(vocabulary: Vocabulary) -> Any:
+    """Return transformers' fast tokeniser with the same vocabulary as ours."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(vocabulary.to_json()))
     tokenizer.model_max_length = 1 << 60  # otherwise it warns about long documents
-    assert tokenizer("Hello world")["input_ids"] == [15496, 995]
+    if vocabulary.is_gpt2:
+        assert tokenizer("Hello world")["input_ids"] == [15496, 995]
     return tokenizer
 
 

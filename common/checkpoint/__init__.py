@@ -6,7 +6,7 @@ read with `weights_only=True`, and Tidal's own weights are safetensors.
 
 from common.checkpoint.files import safe_load
 from common.checkpoint.manager import CheckpointInfo, CheckpointManager, SkippedCheckpoint
-from common.checkpoint.model_file import MigrationResult, load_model, migrate_checkpoint, save_model
+from common.checkpoint.model_file import MigrationResult, load_model, load_vocabulary, migrate_checkpoint, save_model
 from common.checkpoint.policy_file import load_policy_file
 from common.checkpoint.snapshot import Score, TrainingSnapshot, host_copy, tensor_bytes
 from common.checkpoint.state import export_legacy_state_dict
@@ -25,6 +25,7 @@ __all__ = [
     "host_copy",
     "load_model",
     "load_policy_file",
+    "load_vocabulary",
     "migrate_checkpoint",
     "safe_load",
     "save_model",

@@ -70,6 +70,19 @@ def safe_load(path: str | Path, *, map_location: torch.device | str = "cpu") -> 
         raise CheckpointError(f"{path}: {state}: {_first_line(error)}") from error
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return Tidal's metadata in the header of a safetensors file ({} if there is none), without reading its tensors.
+
+    Raises CheckpointError if the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            values = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {_first_line(error)}") from error
+    return values if isinstance(values, dict) else {}
+
+
 def load_tensors(path: Path, *, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a safetensors file and Tidal's metadata in its header ({} if there is none).
 

@@ -1,7 +1,8 @@
 """Manages the checkpoints in one folder: writes them atomically, verifies them before use and removes old ones.
 
 A checkpoint is a folder such as `step-000000123` with `weights.safetensors`, `training_state.pt` (optimiser, schedules
-and random states; read with weights_only) and `manifest.json`, which has the SHA-256 of both. The folder is written
+and random states; read with weights_only), `tokenizer.json` if the model has a vocabulary of its own, and
+`manifest.json`, which has the SHA-256 of each file. The folder is written
 under a temporary name, flushed to the disk and renamed. Weights or optimiser state with NaN or infinity are not
 written, and checkpoints whose weights have NaN or infinity are not used. `common.training` and `common.rl` define what
 the training state contains.
@@ -29,6 +30,8 @@ from common.checkpoint.files import load_tensors, safe_load, write_object, write
 from common.checkpoint.finite import require_finite_state, require_usable
 from common.checkpoint.retention import CheckpointRetention
 from common.checkpoint.snapshot import tensor_bytes
+from common.checkpoint.vocabulary_file import save_vocabulary, vocabulary_meta
+from common.data.vocabulary import VOCABULARY_FILE, Vocabulary
 from common.errors import CheckpointError
 from common.files import flush, require_space, sha256_of, storage_errors, write_json
 
@@ -57,7 +60,7 @@ class CheckpointInfo:
     sha256: str
     """SHA-256 of weights.safetensors."""
     size_bytes: int
-    """Total size of weights and training state in bytes."""
+    """Total size of all files in bytes, without the manifest."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Kind of the checkpoint ("lm" or "rl"), configuration of the model, and other values that describe it."""
 
@@ -88,9 +91,12 @@ class CheckpointManager:
         state: Mapping[str, Any],
         *,
         meta: Mapping[str, Any],
+        vocabulary: Vocabulary | None = None,
         before_publish: Callable[[], None] | None = None,
     ) -> CheckpointInfo:
         """Write a checkpoint. When all its files are complete, call `before_publish`, then rename the folder.
+
+        `vocabulary` is the language model's; it is stored unless it is GPT-2's. None means that there is none to store.
 
         Raises StorageError if a write fails; incomplete files are then removed, and older checkpoints are unchanged.
         Raises DivergedError if the weights or `state["optimizer"]` are not finite, and TypeError if `state` contains a
@@ -106,7 +112,7 @@ class CheckpointManager:
             temporary = self.directory / f".tmp-{uuid.uuid4().hex}"
             temporary.mkdir()
             try:
-                self._write(temporary, step, weights, state, meta)
+                self._write(temporary, step, weights, state, meta, vocabulary)
                 if before_publish is not None:
                     before_publish()
                 target = self._unused_path(step)
@@ -210,13 +216,23 @@ class CheckpointManager:
         return weights, state
 
     def _write(
-        self, folder: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], meta: Mapping[str, Any]
+        self,
+        folder: Path,
+        step: int,
+        weights: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        vocabulary: Vocabulary | None,
     ) -> None:
+        names = [WEIGHTS, STATE]
+        if vocabulary is not None and not vocabulary.is_gpt2:
+            names.append(VOCABULARY_FILE)
+            meta = {**meta, **vocabulary_meta(vocabulary)}
+            save_vocabulary(vocabulary, folder)
         write_tensors(folder / WEIGHTS, weights, meta)
         write_object(folder / STATE, dict(state))
         files = {
-            name: {"sha256": sha256_of(folder / name), "size_bytes": (folder / name).stat().st_size}
-            for name in (WEIGHTS, STATE)
+            name: {"sha256": sha256_of(folder / name), "size_bytes": (folder / name).stat().st_size} for name in names
         }
         created_at = datetime.now(UTC)
         manifest = {
@@ -317,7 +333,7 @@ def _manifest(path: Path) -> dict[str, Any]:
             and isinstance(manifest["meta"], dict)
             and isinstance(manifest["created_at"], str)
             and isinstance(manifest["step"], int)
-            and set(manifest["files"]) == {WEIGHTS, STATE}
+            and {WEIGHTS, STATE} <= set(manifest["files"]) <= {WEIGHTS, STATE, VOCABULARY_FILE}
             and all(isinstance(entry["size_bytes"], int) for entry in manifest["files"].values())
         )
     except FileNotFoundError:

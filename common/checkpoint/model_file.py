@@ -1,8 +1,9 @@
 """Loads, saves and migrates a language model in a file or checkpoint folder.
 
 Tidal writes a manifest `<file name>.json` next to each model file. It contains the model's configuration, the file's
-SHA-256 and whether the gates were trained with modulation. Files of the original project have no manifest. Their
-configuration is inferred from the shapes of the tensors, and their gates are considered untrained.
+SHA-256, whether the gates were trained with modulation, and name, size and digest of the vocabulary. Files of the
+original project have no manifest. Their configuration is inferred from the shapes of the tensors, and their gates are
+considered untrained. `common.checkpoint.vocabulary_file` handles the vocabulary itself.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from common.checkpoint.files import load_tensors, safe_load, write_object, write_tensors
+from common.checkpoint.files import load_tensors, read_metadata, safe_load, write_object, write_tensors
 from common.checkpoint.finite import require_finite_state, require_usable
-from common.checkpoint.manager import read_checkpoint
+from common.checkpoint.manager import read_checkpoint, read_info
 from common.checkpoint.state import (
     DEFAULT_GATE_COLUMN,
     build_model,
@@ -27,7 +28,9 @@ from common.checkpoint.state import (
     infer_config,
     migrate_gates,
 )
+from common.checkpoint.vocabulary_file import save_vocabulary, vocabulary_meta, vocabulary_of
 from common.config.lm import ModelConfig
+from common.data.vocabulary import Vocabulary
 from common.errors import CheckpointError, NotFoundError, StorageError
 from common.files import sha256_of, write_atomic, write_json
 from common.model import TransformerLM
@@ -51,10 +54,27 @@ def load_model(
     Reads Tidal's `.safetensors` files, `.pth` files and checkpoint folders, and all forms of the original project's
     `.pth` files (see `common.checkpoint.state`). If a gate has three inputs, only input `gate_column` is kept. Raises
     NotFoundError if the file does not exist. Raises CheckpointError if the file is damaged, is not a language model,
-    contains pickled code, or contains weights that are infinite or NaN.
+    contains pickled code, contains weights that are infinite or NaN, or lacks its own vocabulary.
     """
     model, _ = _load(Path(path), gate_column)
     return model.to(device)
+
+
+def load_vocabulary(path: str | Path) -> Vocabulary:
+    """Return the vocabulary of the language model in `path`, a model file or a checkpoint folder.
+
+    Only manifests and the vocabulary are read, not the weights, and no hash of weights is checked. A model whose
+    manifest names no vocabulary has GPT-2's. Raises NotFoundError and CheckpointError like `load_model`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        meta = read_info(path).meta
+        _require_language_model(meta, str(path))
+        return vocabulary_of(meta, path)
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such checkpoint file")
+    header = read_metadata(path) if path.suffix == ".safetensors" else {}
+    return vocabulary_of(_sidecar_content(path) or header, path.parent)
 
 
 def save_model(model: TransformerLM, path: str | Path) -> Path:
@@ -62,13 +82,15 @@ def save_model(model: TransformerLM, path: str | Path) -> Path:
 
     `.safetensors` is Tidal's format; the original project can read `.pth`.
 
-    Raises CheckpointError for another suffix, DivergedError if the weights are not finite, StorageError if a write
-    fails.
+    A vocabulary other than GPT-2's is written as `tokenizer.json` to the same folder.
+
+    Raises CheckpointError for another suffix, or if the folder has the `tokenizer.json` of another vocabulary,
+    DivergedError if the weights are not finite, StorageError if a write fails.
     """
     path = Path(path)
     state = export_legacy_state_dict(model)
     require_finite_state(state)
-    meta = model_meta(model.config, gates_trained=model.gates_trained)
+    meta = model_meta(model.config, model.vocabulary, gates_trained=model.gates_trained)
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     sidecar = _sidecar(path)
     if path.suffix not in (".safetensors", ".pth"):
@@ -82,6 +104,7 @@ def save_model(model: TransformerLM, path: str | Path) -> Path:
         else:
             write_object(temporary, state)
 
+    save_vocabulary(model.vocabulary, path.parent)
     # Remove the old manifest first, so that a crash cannot leave it next to weights that it does not describe.
     sidecar.unlink(missing_ok=True)
     write_atomic(path, write, needed_bytes=size)
@@ -90,9 +113,14 @@ def save_model(model: TransformerLM, path: str | Path) -> Path:
     return path
 
 
-def model_meta(config: ModelConfig, *, gates_trained: bool) -> dict[str, Any]:
+def model_meta(config: ModelConfig, vocabulary: Vocabulary, *, gates_trained: bool) -> dict[str, Any]:
     """Return the entries of a manifest that describe a language model."""
-    return {"kind": "lm", "model": config.model_dump(mode="json"), "gates_trained": gates_trained}
+    return {
+        "kind": "lm",
+        "model": config.model_dump(mode="json"),
+        "gates_trained": gates_trained,
+        **vocabulary_meta(vocabulary),
+    }
 
 
 def migrate_checkpoint(src: str | Path, dst: str | Path, *, column: int = DEFAULT_GATE_COLUMN) -> MigrationResult:
@@ -113,8 +141,7 @@ def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:
     meta: Mapping[str, Any]
     if path.is_dir():
         loaded, meta = read_checkpoint(path)
-        if meta.get("kind", "lm") != "lm":
-            raise CheckpointError(f"{where}: expected a language model, found a checkpoint of kind '{meta['kind']}'")
+        _require_language_model(meta, where)
     elif path.suffix == ".safetensors":
         loaded, header = load_tensors(path)
         meta = _read_sidecar(path) or header
@@ -126,7 +153,13 @@ def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:
     model = build_model(state, config, where)
     require_usable(dict(model.named_parameters()), where)
     model.gates_trained = bool(meta.get("gates_trained", False))
+    model.vocabulary = vocabulary_of(meta, path if path.is_dir() else path.parent)
     return model, changed
+
+
+def _require_language_model(meta: Mapping[str, Any], where: str) -> None:
+    if meta.get("kind", "lm") != "lm":
+        raise CheckpointError(f"{where}: expected a language model, found a checkpoint of kind '{meta['kind']}'")
 
 
 def _config_of(meta: Mapping[str, Any], where: str) -> ModelConfig | None:
@@ -143,24 +176,30 @@ def _sidecar(path: Path) -> Path:
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
+    meta = _sidecar_content(path)
+    if meta is None:
+        return {}
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such checkpoint file")
+    if sha256_of(path) != meta.get("sha256"):
+        raise CheckpointError(
+            f"{path}: its SHA-256 differs from the manifest {_sidecar(path).name}; copy the file again, "
+            "or remove the manifest if you replaced the file on purpose"
+        )
+    return meta
+
+
+def _sidecar_content(path: Path) -> dict[str, Any] | None:
+    """Return the manifest of a model file, or None if there is none."""
     sidecar = _sidecar(path)
     try:
         meta = json.loads(sidecar.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}
+        return None
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{sidecar}: the manifest cannot be read ({error}); remove it or copy it again"
         ) from error
-    if not isinstance(meta, dict) or not path.is_file():
-        raise (
-            NotFoundError(f"{path}: no such checkpoint file")
-            if isinstance(meta, dict)
-            else CheckpointError(f"{sidecar}: the manifest is not a JSON object; remove it or copy it again")
-        )
-    if sha256_of(path) != meta.get("sha256"):
-        raise CheckpointError(
-            f"{path}: its SHA-256 differs from the manifest {sidecar.name}; copy the file again, "
-            "or remove the manifest if you replaced the file on purpose"
-        )
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"{sidecar}: the manifest is not a JSON object; remove it or copy it again")
     return meta

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor
 
 from common.artifacts.best import BestCheckpoint
+from common.data.vocabulary import Vocabulary
 
 T = TypeVar("T")
 
@@ -38,6 +39,8 @@ class TrainingSnapshot:
     """The measurement that makes this state the best so far; None if it is not the best."""
     proven: bool = True
     """Whether a finite loss was computed with these weights. If not, older checkpoints are kept after the write."""
+    vocabulary: Vocabulary | None = None
+    """The language model's vocabulary; None for a controller, which has none of its own."""
 
     def best(self, name: str) -> BestCheckpoint | None:
         """Return the entry for `best.json` if this state is the best so far, otherwise None.

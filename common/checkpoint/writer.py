@@ -243,6 +243,7 @@ class CheckpointWriter:
             snapshot.weights,
             snapshot.state,
             meta=snapshot.meta,
+            vocabulary=snapshot.vocabulary,
             before_publish=self._listener.before_checkpoint,
         )
         info = replace(info, step=snapshot.step)

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from common.config.base import Section, on_or_off
+from common.config.tokenizers import GPT2, GPT2_SIZE, trained_size
+from common.errors import ConfigError
 from common.files import path_problem, shortened
 from tidal_client.wire.sampling import RepetitionPenalty, Temperature
 
@@ -30,8 +32,9 @@ class ModelConfig(Section):
     `.`, `_` and `-`."""
     version: str = Field("1.0.0", pattern=_FILE_NAME_PART, max_length=MAX_VERSION_LENGTH)
     """Version of the model: at most 64 letters, digits, `.`, `_` and `-`; write a number such as 1.0 in quotes."""
-    vocab_size: int = Field(50257, ge=2)
-    """V, the number of tokens in the vocabulary."""
+    vocab_size: int = Field(GPT2_SIZE, ge=2)
+    """V, the number of tokens in the vocabulary. The default is the size of GPT-2's vocabulary; with a trained one
+    (`data.tokenizer`), its size replaces the default, and any other value is an error."""
     d_model: int = Field(256, ge=2)
     """D, the model width; a multiple of num_heads."""
     num_layers: int = Field(6, ge=1)
@@ -136,8 +139,16 @@ class DataConfig(Section):
     which store the name of their column."""
     max_documents: int | None = Field(None, ge=2)
     """Number of documents to use, from the start of the corpus; None means all."""
-    tokenizer: Literal["gpt2"] = "gpt2"
-    """Tokenizer of the corpus."""
+    tokenizer: str = Field(GPT2, max_length=40)
+    """The vocabulary: `gpt2`, or `train:N` to train a byte-level BPE of N entries (257 to 65,536, with
+    `<|endoftext|>`) on the corpus, for example `train:4096`. A model that exists keeps the vocabulary it was trained
+    with: a training that starts from its checkpoint, and every job that reads the corpus for it."""
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _is_a_tokenizer(cls, tokenizer: str) -> str:
+        trained_size(tokenizer)
+        return tokenizer
 
     @model_validator(mode="before")
     @classmethod
@@ -189,8 +200,8 @@ class DataConfig(Section):
         )
 
     def names_same_text(self, other: DataConfig) -> bool:
-        """Return whether both sections name the same corpora with the same settings, apart from the weights."""
-        return self.corpora() == other.corpora()
+        """Return whether both sections name the same corpora, whatever the weights and the vocabulary."""
+        return self.model_copy(update={"tokenizer": other.tokenizer}).corpora() == other.corpora()
 
     def shares(self) -> tuple[float, ...]:
         """Return the share of the training tokens of each corpus. The sum is 1."""
@@ -329,3 +340,38 @@ class LMConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _vocabulary_has_the_size_of_the_model(self) -> Self:
+        size, found = trained_size(self.data.tokenizer), self.model.vocab_size
+        if size is None or found == size:
+            return self
+        if found != GPT2_SIZE:
+            raise ValueError(
+                f"model.vocab_size {found} is not the size of the vocabulary that data.tokenizer {self.data.tokenizer} "
+                "names; leave model.vocab_size out"
+            )
+        object.__setattr__(self, "model", self.model.model_copy(update={"vocab_size": size}))
+        return self
+
+    def with_vocabulary(self, name: str, size: int) -> LMConfig:
+        """Return the configuration of a training with an existing vocabulary that has this name and size.
+
+        Raises ConfigError if `data.tokenizer` names another one to be trained, or if a trained vocabulary has another
+        size than the model.
+        """
+        named = self.data.tokenizer
+        if named not in (GPT2, name):
+            raise ConfigError(
+                f"data.tokenizer {named} differs from the vocabulary {name} of the checkpoint from which the training "
+                "starts; leave data.tokenizer out"
+            )
+        if name == GPT2:
+            return self
+        if self.model.vocab_size not in (GPT2_SIZE, size):
+            raise ConfigError(
+                f"model.vocab_size {self.model.vocab_size} is not the size of the vocabulary {name} of the checkpoint "
+                "from which the training starts; leave model.vocab_size out"
+            )
+        data = self.data.model_copy(update={"tokenizer": name})
+        return self.model_copy(update={"data": data, "model": self.model.model_copy(update={"vocab_size": size})})

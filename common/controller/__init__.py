@@ -10,7 +10,7 @@ from common.controller.modulation import (
 )
 from common.controller.observation import OBSERVATION_DIM, build_observation, build_observations
 from common.controller.packed_actor import PackedActor
-from common.controller.policy import GatingPolicy, PolicyEvaluation, PolicyOutput, PolicyStep
+from common.controller.policy import GatingPolicy, PolicyEvaluation, PolicyOutput, PolicyStep, require_same_vocabulary
 from common.controller.policy_file import load_policy, policy_from_state_dict
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "load_policy",
     "pad",
     "policy_from_state_dict",
+    "require_same_vocabulary",
 ]

@@ -22,6 +22,8 @@ from common.config import ModulationConfig, PolicyConfig
 from common.controller.modulation import DEFAULT_MODULATION
 from common.controller.observation import OBSERVATION_DIM
 from common.controller.quantile import beta_quantile, normal_quantile
+from common.data.vocabulary import Vocabulary, gpt2_vocabulary
+from common.errors import InvalidInputError
 
 ACTION_MIN, ACTION_MAX = 0.001, 0.999
 """Sampled actions are clamped to this range, and log-probabilities are those of the clamped action."""
@@ -78,6 +80,8 @@ class GatingPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config or PolicyConfig()
+        self.vocabulary = gpt2_vocabulary().label
+        """The vocabulary of the language model with which the policy was trained."""
         self.modulation_config = modulation_config
         self.observation_dim = observation_dim
         hidden = self.config.hidden_dim
@@ -241,3 +245,12 @@ def _hermite(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
     scaled = weights / math.sqrt(2.0 * math.pi)
     return torch.tensor(nodes, dtype=dtype, device=device), torch.tensor(scaled, dtype=dtype, device=device)
+
+
+def require_same_vocabulary(policy: GatingPolicy, vocabulary: Vocabulary) -> None:
+    """Raise InvalidInputError if the policy was trained with another vocabulary than a model's, `vocabulary`."""
+    if policy.vocabulary.digest != vocabulary.digest:
+        raise InvalidInputError(
+            f"the controller was trained with the vocabulary {policy.vocabulary}, but the language model has "
+            f"{vocabulary}; choose a controller that was trained for this model"
+        )

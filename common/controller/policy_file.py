@@ -3,8 +3,8 @@
 A file can be the original's `rl_checkpoint_*.pth` (Tidal writes the same format), a bare state dict, or a checkpoint
 folder of a controller training. Only tensors and plain values are unpickled. The distribution, the layer widths and
 whether there is a cost critic follow from the tensors. The concentration limit and the modulation map come from the
-stored configuration; if there is none, they are the defaults. The optimiser and the schedules are not loaded, because
-only training needs them.
+stored configuration; if there is none, they are the defaults. Name and digest of the vocabulary are stored, too. The
+optimiser and the schedules are not loaded, because only training needs them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from common.checkpoint import load_policy_file
+from common.checkpoint.vocabulary_file import META_KEY
 from common.config import ModulationConfig, PolicyConfig, Range
 from common.controller.modulation import DEFAULT_MODULATION
 from common.controller.policy import GatingPolicy
+from common.data.vocabulary import VocabularyLabel, gpt2_vocabulary
 from common.errors import CheckpointError
 
 
@@ -32,7 +34,9 @@ def load_policy(path: str | Path, *, device: torch.device | str = "cpu") -> Gati
     content = load_policy_file(path)
     stored = content.get("config")
     config = stored if isinstance(stored, Mapping) else {}
-    return policy_from_state_dict(content["agent_state_dict"], config, where=str(path)).to(device)
+    policy = policy_from_state_dict(content["agent_state_dict"], config, where=str(path)).to(device)
+    policy.vocabulary = _vocabulary(content, str(path))
+    return policy
 
 
 def policy_from_state_dict(
@@ -66,6 +70,17 @@ def policy_from_state_dict(
             f"{where}: the weights or settings do not fit a policy ({error}); give a checkpoint of a controller"
         ) from None
     return policy.eval()
+
+
+def _vocabulary(content: Mapping[str, Any], where: str) -> VocabularyLabel:
+    """Return the vocabulary with which the policy was trained. A file that names none is older, and means GPT-2's."""
+    described = content.get(META_KEY)
+    if described is None:
+        return gpt2_vocabulary().label
+    try:
+        return VocabularyLabel(str(described["name"]), str(described["digest"]))
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{where}: does not describe its vocabulary ({error})") from error
 
 
 def _concentration_max(config: Mapping[str, Any]) -> float:

@@ -1,6 +1,6 @@
-"""Encodes batches of documents to GPT-2 tokens with all cores, with exactly the ids of tiktoken.
+"""Encodes batches of documents to tokens of a vocabulary with all cores, with exactly the ids of tiktoken.
 
-    encoder = BatchEncoder()
+    encoder = BatchEncoder(gpt2_vocabulary())
     arrays = encoder.encode(["One day, a cat sat.", "The end."])      # one array of ids per document
 
 gigatoken does the work: it remembers the ids of words that it has seen, and is many times faster than tiktoken, whose
@@ -10,20 +10,18 @@ and it encodes every document about which the two libraries could disagree. Meas
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 import unicodedata
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 
-from common.data.tokenizer import load_tokenizer, vocabulary_files
-from common.datasets.reading import END_OF_TEXT
+from common.data.vocabulary import Vocabulary, gigatoken_definition
 from common.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,10 +47,13 @@ class BatchEncoder:
     threads continue to run during a call.
     """
 
-    def __init__(self, *, parallel: bool = True, small_characters: int = SMALL_CHARACTERS) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, *, parallel: bool = True, small_characters: int = SMALL_CHARACTERS
+    ) -> None:
         self._parallel = parallel
         self._remaining_small = small_characters
-        self._encoding = load_tokenizer()
+        self._vocabulary = vocabulary
+        self._encoding = vocabulary.encoding
         self._fast: BPETokenizer | None = None
         self._process = psutil.Process()
         self._memory_at_load = 0
@@ -70,6 +71,10 @@ class BatchEncoder:
         plain = [is_plain(text) for text in texts]
         fast = iter(self._encode_fast([text for text, good in zip(texts, plain, strict=True) if good]))
         return [next(fast) if good else self._exact(text) for text, good in zip(texts, plain, strict=True)]
+
+    @cached_property
+    def _definition(self) -> bytes:
+        return gigatoken_definition(self._vocabulary)
 
     def _exact(self, text: str) -> Ids:
         return np.asarray(self._encoding.encode_to_numpy(text, disallowed_special=()), dtype=np.uint32)
@@ -89,7 +94,7 @@ class BatchEncoder:
         if self._since_load >= RENEWAL_CHARACTERS and self._memory() - self._memory_at_load > KNOWN_WORDS_BYTES:
             self._fast = None  # frees the memory of known words before the new tokeniser needs some
         if self._fast is None:
-            self._fast = _load_gigatoken()
+            self._fast = _load_gigatoken(self._definition)
             self._memory_at_load, self._since_load = self._memory(), 0
         return self._fast
 
@@ -125,31 +130,12 @@ def _unassigned() -> re.Pattern[str]:
     return re.compile(f"[{''.join(ranges)}]")
 
 
-def _load_gigatoken() -> BPETokenizer:
+def _load_gigatoken(definition: bytes) -> BPETokenizer:
     """Return a gigatoken tokeniser with an empty memory of words, in 0.2 s. Raises DataError if it is not installed."""
     try:
         from gigatoken.gigatoken_rs import BPETokenizer, load_hf_json
     except ImportError as error:
         raise DataError("tokenising a corpus needs the package gigatoken; install tidal[torch]") from error
-    tokenizer = load_hf_json(_definition())
+    tokenizer = load_hf_json(definition)
     assert isinstance(tokenizer, BPETokenizer)
     return tokenizer
-
-
-@lru_cache(maxsize=1)
-def _definition() -> bytes:
-    """Return the GPT-2 encoding as a `tokenizer.json` of Hugging Face, without its special token."""
-    merges_file, encoder_file = vocabulary_files()
-    vocabulary = json.loads(encoder_file.read_text(encoding="utf-8"))
-    del vocabulary[END_OF_TEXT]
-    merges = merges_file.read_text(encoding="utf-8").splitlines()[1:]  # the first line is the version
-    splitter = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    return json.dumps(
-        {
-            "version": "1.0",
-            "added_tokens": [],
-            "pre_tokenizer": splitter,
-            "decoder": splitter,
-            "model": {"type": "BPE", "vocab": vocabulary, "merges": [line for line in merges if line]},
-        }
-    ).encode()

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,11 +20,14 @@ from typing import Literal
 import numpy as np
 
 from common.config.lm import CorpusConfig, DataConfig
+from common.config.tokenizers import trained_size
 from common.data.batch_encoder import BatchEncoder, Ids
+from common.data.corpus_vocabulary import corpus_vocabulary
+from common.data.held_out import is_held_out
 from common.data.joined_tokens import JoinedTokens, TokenStream
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
 from common.data.token_cache import Offsets, Split, SplitWriter, TokenCache, move_tail, open_cache
-from common.data.tokenizer import END_OF_TEXT_ID
+from common.data.vocabulary import Vocabulary, gpt2_vocabulary
 from common.datasets import is_file_name, is_hub_name
 from common.errors import DataError
 
@@ -33,7 +36,9 @@ Progress = Callable[[str, int, int | None], None]
 """A progress callback: (activity, number of finished documents, number of all documents or None if unknown).
 
 The activity "fetch" is reported once before a call of Hugging Face's library, which may take hours without further
-reports. "wait" (another process builds the cache, or files are hashed) and "tokenise" are reported frequently.
+reports, and so is "merge" before the merges of a vocabulary are computed, which may take a minute. "vocabulary" (the
+vocabulary is trained), "wait" (another process builds the cache, or files are hashed) and "tokenise" are reported
+frequently.
 """
 BATCH_DOCUMENTS = 8192
 """Largest number of documents that are tokenised as one batch."""
@@ -67,6 +72,8 @@ class Corpus:
     """Name and size of the corpora, for messages to users."""
     digest: str
     """SHA-256 over the tokens of both splits of all corpora; equal digests mean equal data."""
+    vocabulary: Vocabulary = field(default_factory=gpt2_vocabulary)
+    """The vocabulary of the tokens."""
 
     @cached_property
     def train(self) -> TokenStream:
@@ -110,14 +117,21 @@ class Corpus:
         return [part.train if split == "train" else part.validation for part in self.parts]
 
 
-def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None = None) -> Corpus:
+def open_corpus(
+    config: DataConfig, *, data_dir: Path, progress: Progress | None = None, vocabulary: Vocabulary | None = None
+) -> Corpus:
     """Open the corpora of a configuration, and build those token caches in `data_dir`/cache that do not exist.
 
-    Two processes may call this at the same time. Raises DataError if a source cannot be read or is too small, or if a
-    cache is stale or damaged; StorageError if a cache cannot be written.
+    The tokens are those of `vocabulary`, whatever `config.tokenizer` names. With None, they are those of the vocabulary
+    that it names, which is trained if necessary. Two processes may call this at the same time. Raises DataError if a
+    source cannot be read or is too small, or if a cache is stale or damaged; StorageError if a cache cannot be written.
     """
     report = progress or _ignore_progress
-    caches = [_open_cache(part, data_dir, report) for part in config.corpora()]
+    if vocabulary is None:
+        size = trained_size(config.tokenizer)
+        vocabulary = gpt2_vocabulary() if size is None else corpus_vocabulary(config.corpora(), size, data_dir, report)
+    config = config.model_copy(update={"tokenizer": vocabulary.name})
+    caches = [_open_cache(part, vocabulary, data_dir, report) for part in config.corpora()]
     names = _short_names([part.source for part in config.corpora()])
     parts = tuple(
         CorpusPart(name, share, cache.train, cache.validation, cache.folder)
@@ -131,11 +145,13 @@ def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None
             _describe(each.source, part, with_share=several) for each, part in zip(config.corpora(), parts, strict=True)
         ),
         digest=hashlib.sha256("".join(digests).encode()).hexdigest() if several else digests[0],
+        vocabulary=vocabulary,
     )
 
 
-def _open_cache(config: CorpusConfig, data_dir: Path, report: Progress) -> TokenCache:
-    folder = data_dir / "cache" / _cache_name(config)
+def _open_cache(config: CorpusConfig, vocabulary: Vocabulary, data_dir: Path, report: Progress) -> TokenCache:
+    folder = data_dir / "cache" / _cache_name(config, vocabulary)
+    expected = _expected(config, vocabulary)
 
     def heartbeat() -> None:
         report("wait", 0, None)
@@ -146,7 +162,7 @@ def _open_cache(config: CorpusConfig, data_dir: Path, report: Progress) -> Token
 
     if folder.exists() and is_hub_name(config.source):
         # A Hugging Face dataset is not requested again, because the cache already holds its tokens.
-        return open_cache(folder, _expected(config), dict, str, lambda _: None, heartbeat)
+        return open_cache(folder, expected, dict, str, lambda _: None, vocabulary, heartbeat)
     announce_fetch()
     train = training_source(config, data_dir)
     held_out = validation_source(config, data_dir)
@@ -158,22 +174,28 @@ def _open_cache(config: CorpusConfig, data_dir: Path, report: Progress) -> Token
 
     def build(temporary: Path) -> None:
         announce_fetch()
-        _build(temporary, config, train, held_out, report)
+        _build(temporary, config, vocabulary, train, held_out, report)
 
     return open_cache(
         folder,
-        _expected(config),
+        expected,
         lambda: {str(number): source.stamp() for number, source in enumerate(sources)},
         digest,
         build,
+        vocabulary,
         heartbeat,
     )
 
 
 def _build(
-    folder: Path, config: CorpusConfig, train: DocumentSource, held_out: DocumentSource | None, progress: Progress
+    folder: Path,
+    config: CorpusConfig,
+    vocabulary: Vocabulary,
+    train: DocumentSource,
+    held_out: DocumentSource | None,
+    progress: Progress,
 ) -> None:
-    writers = {name: SplitWriter(folder, name, END_OF_TEXT_ID) for name in ("train", "validation")}
+    writers = {name: SplitWriter(folder, name, vocabulary.end_of_text_id) for name in ("train", "validation")}
     done = 0
     try:
         for part in (train, held_out):
@@ -183,10 +205,10 @@ def _build(
             if total is not None and config.max_documents is not None:
                 total = min(total, config.max_documents)
             done = 0
-            for texts, tokens in _tokenised(first_documents(part, config.max_documents)):
+            for texts, tokens in _tokenised(first_documents(part, config.max_documents), vocabulary):
                 for text, document in zip(texts, tokens, strict=True):
                     if held_out is None:
-                        split = "validation" if _is_held_out(text, config.validation_fraction) else "train"
+                        split = "validation" if is_held_out(text, config.validation_fraction) else "train"
                     else:
                         split = "train" if part is train else "validation"
                     writers[split].add(document)
@@ -212,9 +234,9 @@ def _build(
         )
 
 
-def _tokenised(documents: Iterator[str]) -> Iterator[tuple[list[str], list[Ids]]]:
+def _tokenised(documents: Iterator[str], vocabulary: Vocabulary) -> Iterator[tuple[list[str], list[Ids]]]:
     """Yield batches of documents with their ids. While the caller stores a batch, the next one is encoded."""
-    encoder = BatchEncoder()
+    encoder = BatchEncoder(vocabulary)
     waiting: tuple[list[str], Future[list[Ids]]] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
         while batch := _batch(documents):
@@ -236,17 +258,18 @@ def _batch(documents: Iterator[str]) -> list[str]:
     return batch
 
 
-def _is_held_out(text: str, fraction: float) -> bool:
-    value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-    return value / 2**64 < fraction
+def _expected(config: CorpusConfig, vocabulary: Vocabulary) -> dict[str, object]:
+    return {"tokenizer": config.tokenizer, "data": config.model_dump(mode="json"), **_digest_of_trained(vocabulary)}
 
 
-def _expected(config: CorpusConfig) -> dict[str, object]:
-    return {"tokenizer": config.tokenizer, "data": config.model_dump(mode="json")}
+def _digest_of_trained(vocabulary: Vocabulary) -> dict[str, str]:
+    """Return the part of a cache's key that only a trained vocabulary has, so that other caches keep their names."""
+    return {} if vocabulary.is_gpt2 else {"vocabulary": vocabulary.digest}
 
 
-def _cache_name(config: CorpusConfig) -> str:
-    key = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+def _cache_name(config: CorpusConfig, vocabulary: Vocabulary) -> str:
+    identity = {**config.model_dump(mode="json"), **_digest_of_trained(vocabulary)}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(config.source).name).strip("-")[:40] or "corpus"
     return f"{slug}-{key}"
 

@@ -15,7 +15,6 @@ import torch
 
 from common.data.corpus import Corpus, SplitName
 from common.data.joined_tokens import TokenStream
-from common.data.tokenizer import END_OF_TEXT_ID
 from common.errors import DataError
 
 PASSES = 4
@@ -54,11 +53,11 @@ def document_prompts(
             f"prompt lengths {min_tokens} to {max_tokens} are not a range; 1 <= min_tokens <= max_tokens is needed"
         )
     tokens, starts = corpus.tokens(split), np.asarray(corpus.documents(split))
-    found = _sample_prompts(tokens, starts, n, min_tokens, max_tokens, generator, pool)
+    end_of_text = corpus.vocabulary.end_of_text_id
+    found = _sample_prompts(tokens, starts, n, min_tokens, max_tokens, generator, pool, end_of_text)
     if not found:
-        found = _sample_prompts(
-            tokens, np.arange(min(len(tokens), 1 << 20)), n, min_tokens, max_tokens, generator, pool
-        )
+        anywhere = np.arange(min(len(tokens), 1 << 20))
+        found = _sample_prompts(tokens, anywhere, n, min_tokens, max_tokens, generator, pool, end_of_text)
     if not found:
         purpose = f" for the {pool} pool" if pool else ""
         raise DataError(
@@ -91,6 +90,7 @@ def _sample_prompts(
     longest: int,
     generator: torch.Generator,
     pool: PromptPool | None,
+    end_of_text: int,
 ) -> list[list[int]]:
     found: list[list[int]] = []
     seen: set[tuple[int, ...]] = set()
@@ -100,8 +100,8 @@ def _sample_prompts(
         for index, length in _pairs(order, lengths):
             start = int(starts[index])
             prompt = [int(token) for token in tokens[start : start + length]]
-            if END_OF_TEXT_ID in prompt:
-                prompt = prompt[: prompt.index(END_OF_TEXT_ID)]
+            if end_of_text in prompt:
+                prompt = prompt[: prompt.index(end_of_text)]
             if (
                 len(prompt) < shortest
                 or tuple(prompt) in seen

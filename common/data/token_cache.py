@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.data.text_bytes import text_bytes
+from common.data.vocabulary import Vocabulary
 from common.disk import is_full
 from common.errors import DataError, DiskFullError, StorageError
 from common.files import sha256_of
@@ -66,19 +67,21 @@ def open_cache(
     stamp: Callable[[], dict[str, Any]],
     digest: Callable[[], str],
     build: Callable[[Path], None],
+    vocabulary: Vocabulary,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> TokenCache:
     """Return the cache in `folder`; if there is none, create it with `build(temporary folder)`.
 
-    `expected` holds the values that the header must have. `stamp` and `digest` return the stamp and the digest of the
-    source as it is now. For an existing cache, `digest` is called only if the stamp differs from the one in the header.
-    `heartbeat` is called several times a second while another process builds the cache, and while files are hashed.
-    Raises DataError if the cache is stale or damaged, and StorageError if it cannot be written.
+    `vocabulary` is the one of the tokens. `expected` holds the values that the header must have. `stamp` and `digest`
+    return the stamp and the digest of the source as it is now. For an existing cache, `digest` is called only if the
+    stamp differs from the one in the header. `heartbeat` is called several times a second while another process builds
+    the cache, and while files are hashed. Raises DataError if the cache is stale or damaged, and StorageError if it
+    cannot be written.
     """
     if not folder.exists():
-        with _writing(folder), _lock(folder, heartbeat):
+        with writing(folder), lock(folder, heartbeat):
             if not folder.exists():
-                _build(folder, expected, stamp, digest, build, heartbeat)
+                _build(folder, expected, stamp, digest, build, vocabulary, heartbeat)
     header = _read_header(folder)
     for key, value in expected.items():
         if header.get(key) != value:
@@ -86,7 +89,7 @@ def open_cache(
     now = stamp()
     if now and now != header.get("stamp") and digest() != header.get("source_digest"):
         raise _stale(folder, "the source has changed since the cache was built")
-    train, validation = (_open_split(folder, name, header, heartbeat) for name in SPLITS)
+    train, validation = (_open_split(folder, name, header, vocabulary, heartbeat) for name in SPLITS)
     return TokenCache(folder, header, train, validation)
 
 
@@ -144,6 +147,7 @@ def _build(
     stamp: Callable[[], dict[str, Any]],
     digest: Callable[[], str],
     build: Callable[[Path], None],
+    vocabulary: Vocabulary,
     heartbeat: Callable[[], None],
 ) -> None:
     for abandoned in folder.parent.glob(f".{folder.name}.*.tmp"):
@@ -163,7 +167,7 @@ def _build(
             **expected,
             "stamp": before,
             "source_digest": source_digest,
-            "splits": {name: _describe(temporary, name, heartbeat) for name in SPLITS},
+            "splits": {name: _describe(temporary, name, vocabulary, heartbeat) for name in SPLITS},
         }
         with (temporary / HEADER).open("w", encoding="utf-8") as file:
             json.dump(header, file, indent=2)
@@ -174,18 +178,21 @@ def _build(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _describe(folder: Path, name: str, heartbeat: Callable[[], None]) -> dict[str, Any]:
+def _describe(folder: Path, name: str, vocabulary: Vocabulary, heartbeat: Callable[[], None]) -> dict[str, Any]:
     tokens, documents = folder / f"{name}.bin", folder / f"{name}.documents.bin"
+    empty = not tokens.stat().st_size
     return {
         "count": tokens.stat().st_size // 2,
         "documents": documents.stat().st_size // 8,
         "sha256": sha256_of(tokens, heartbeat),
         "documents_sha256": sha256_of(documents, heartbeat),
-        "text_bytes": text_bytes(np.memmap(tokens, DTYPE, "r"), heartbeat) if tokens.stat().st_size else 0,
+        "text_bytes": 0 if empty else text_bytes(np.memmap(tokens, DTYPE, "r"), vocabulary, heartbeat),
     }
 
 
-def _open_split(folder: Path, name: str, header: dict[str, Any], heartbeat: Callable[[], None]) -> Split:
+def _open_split(
+    folder: Path, name: str, header: dict[str, Any], vocabulary: Vocabulary, heartbeat: Callable[[], None]
+) -> Split:
     try:
         entry = header["splits"][name]
         sizes = {f"{name}.bin": entry["count"] * 2, f"{name}.documents.bin": entry["documents"] * 8}
@@ -204,7 +211,7 @@ def _open_split(folder: Path, name: str, header: dict[str, Any], heartbeat: Call
     documents = np.memmap(folder / f"{name}.documents.bin", dtype=np.int64, mode="r")
     size = entry.get("text_bytes")
     if not isinstance(size, int):  # a cache of an older version does not contain the number
-        size = text_bytes(tokens, heartbeat)
+        size = text_bytes(tokens, vocabulary, heartbeat)
     return Split(tokens, documents, size)
 
 
@@ -227,7 +234,8 @@ def _damaged(folder: Path, reason: str) -> DataError:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
+    """Create the folder of all caches, and turn an OSError into a StorageError that names it."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -241,7 +249,8 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _lock(folder: Path, heartbeat: Callable[[], None]) -> Iterator[None]:
+def lock(folder: Path, heartbeat: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a cache. Call `heartbeat` several times a second while another process holds it."""
     # The kernel releases the lock when its holder dies, so a killed process does not block others.
     with folder.with_name(f"{folder.name}.lock").open("w") as file:
         while True:

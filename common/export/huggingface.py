@@ -15,7 +15,8 @@ from typing import Any
 from common.checkpoint import export_legacy_state_dict
 from common.checkpoint.files import write_tensors
 from common.checkpoint.model_file import model_meta
-from common.data.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE, vocabulary_files
+from common.config.tokenizers import GPT2_SIZE
+from common.data.gpt2_files import vocabulary_files
 from common.datasets.reading import END_OF_TEXT
 from common.export import model_card
 from common.files import write_text
@@ -29,9 +30,9 @@ def write_model_folder(
     model: TransformerLM, folder: Path, *, origin: str, evaluation: Mapping[str, Any] | None = None
 ) -> list[str]:
     """Write all files into the empty `folder` and return remarks for the user. Raises OSError if a write fails."""
-    meta = model_meta(model.config, gates_trained=model.gates_trained)
+    meta = model_meta(model.config, model.vocabulary, gates_trained=model.gates_trained)
     write_tensors(folder / "model.safetensors", export_legacy_state_dict(model), meta)
-    has_tokenizer = model.config.vocab_size >= VOCAB_SIZE
+    has_tokenizer = model.config.vocab_size >= GPT2_SIZE
     _write_json(folder / "config.json", transformers_config(model))
     _write_json(folder / "generation_config.json", generation_config(has_tokenizer))
     write_text(folder / f"{CODE}.py", Path(__file__).with_name(f"{CODE}.py").read_text(encoding="utf-8"))
@@ -39,7 +40,7 @@ def write_model_folder(
     if not has_tokenizer:
         return [
             f"no tokeniser files are included, because the model's vocabulary of {model.config.vocab_size} is smaller "
-            f"than GPT-2's {VOCAB_SIZE}"
+            f"than GPT-2's {GPT2_SIZE}"
         ]
     write_tokenizer(folder, model.config.context_length)
     return []
@@ -48,7 +49,7 @@ def write_model_folder(
 def transformers_config(model: TransformerLM) -> dict[str, Any]:
     """Return the content of `config.json`, with transformers' names where they exist."""
     c = model.config
-    end_of_text = END_OF_TEXT_ID if c.vocab_size >= VOCAB_SIZE else None
+    end_of_text = GPT2_SIZE - 1 if c.vocab_size >= GPT2_SIZE else None
     return {
         "architectures": ["TidalForCausalLM"],
         "auto_map": {"AutoConfig": f"{CODE}.TidalConfig", "AutoModelForCausalLM": f"{CODE}.TidalForCausalLM"},
@@ -79,7 +80,7 @@ def generation_config(has_tokenizer: bool) -> dict[str, Any]:
     """Return the content of `generation_config.json`: the defaults of Tidal's API."""
     special_ids = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {
-        **dict.fromkeys(special_ids, END_OF_TEXT_ID if has_tokenizer else None),
+        **dict.fromkeys(special_ids, GPT2_SIZE - 1 if has_tokenizer else None),
         "do_sample": True,
         "temperature": DEFAULTS.temperature,
         "top_k": DEFAULTS.top_k,

@@ -18,6 +18,7 @@ from common.checkpoint import load_policy_file, safe_load
 from common.checkpoint.files import write_object, write_tensors
 from common.checkpoint.policy_file import AGENT, FIRST_NAME
 from common.checkpoint.state import strip_prefix
+from common.checkpoint.vocabulary_file import META_KEY
 from common.config import RLConfig
 from common.errors import CheckpointError
 from common.files import write_text
@@ -25,10 +26,11 @@ from common.rl.export import original_keys
 
 GATES = "gate_state_dict"
 KEPT = (
+    META_KEY,
     *("optimizer_state_dict", "global_step", "config", "entropy_homeostasis_coef", "diversity_homeostasis_weight"),
     *("lagrange_multiplier_state", GATES, "gate_optimizer_state_dict"),
 )
-"""Keys of the original's files that are exported in addition to the policy."""
+"""Keys of controller files that are exported in addition to the policy."""
 
 
 def is_agent(loaded: Mapping[str, Any]) -> bool:
@@ -59,6 +61,8 @@ def write_policy_file(content: Mapping[str, Any], path: Path) -> None:
         write_object(path, dict(content))
         return
     meta = {"kind": "rl", "config": content["config"], "global_step": content["global_step"]}
+    if META_KEY in content:
+        meta[META_KEY] = content[META_KEY]
     write_tensors(path, content[AGENT], meta)
     write_text(path.with_name(f"{path.name}.json"), json.dumps(meta, indent=2, sort_keys=True) + "\n")
 

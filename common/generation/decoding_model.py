@@ -48,6 +48,7 @@ class DecodingModel:
         keep_freed_memory()
         self.config = model.config
         self.gates_trained = model.gates_trained
+        self.vocabulary = model.vocabulary
         self.device = model.device
         self.precision = Precision(precision)
         self._embedding = model.token_embeddings.weight.detach()

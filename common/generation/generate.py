@@ -14,7 +14,7 @@ from typing import Any
 
 import tiktoken
 
-from common.data import load_tokenizer
+from common.controller import require_same_vocabulary
 from common.errors import InvalidInputError
 from common.generation.continuation import Continuation
 from common.generation.cuda.engine import new_engine
@@ -69,20 +69,22 @@ def generate_batch(
     """Continue all prompts in one batch. `seeds` has one number per prompt; `on_token` gets (prompt index, step).
 
     A TransformerLM is packed in every call; pass a DecodingModel to pack it only once. Dropout is off, whatever mode
-    the model is in. Raises InvalidInputError for values out of range, CheckpointError when the model's logits are not
-    finite.
+    the model is in. `tokenizer` is by default the encoding of the model's vocabulary. Raises InvalidInputError for
+    values out of range, CheckpointError when the model's logits are not finite.
     """
     settings = settings or GenerationSettings()
     if seeds is not None and len(seeds) != len(prompts):
         raise InvalidInputError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one seed for each prompt")
     packed = model if isinstance(model, DecodingModel) else DecodingModel(model)
+    if settings.policy is not None:
+        require_same_vocabulary(settings.policy, packed.vocabulary)
     continuations = [
         Continuation(
             prompt,
             settings,
             vocab_size=packed.config.vocab_size,
             gates_trained=packed.gates_trained,
-            tokenizer=tokenizer or load_tokenizer(),
+            tokenizer=tokenizer or packed.vocabulary.encoding,
             seed=None if seeds is None else seeds[index],
         )
         for index, prompt in enumerate(prompts)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config.lm import ModelConfig
+from common.data.vocabulary import gpt2_vocabulary
 from common.model.block import BlockBits, TransformerBlock
 from common.model.dropout import DropoutBits, dropout
 from common.model.gate import DynamicGate
@@ -32,6 +33,8 @@ class TransformerLM(nn.Module):
         self.config = config
         self.gates_trained = False
         """Whether the model was trained with modulation. Only then may a controller pass modulation to the gates."""
+        self.vocabulary = gpt2_vocabulary()
+        """The vocabulary of the token ids. Whoever trains or loads a model with its own vocabulary sets it."""
         cos, sin = rope_tables(config.context_length, config.head_dim, config.rope_theta)
         self.register_buffer("rope_cos", cos)
         self.register_buffer("rope_sin", sin)

@@ -12,10 +12,13 @@ import math
 from collections.abc import Sequence
 
 from common.config.lm import LMConfig, ModelConfig
+from common.config.tokenizers import TRAINING_CHARACTERS, trained_size
 from common.prediction.calibration import BlockCost, Calibration, HeadCost, LinearCost
 from common.prediction.model_size import matmul_parameters, parameters
 from common.prediction.plan import TrainingPlan
 
+VOCABULARY_COST = 3.0
+"""Seconds in which a vocabulary is trained on a text, in multiples of the seconds in which it is tokenised."""
 PHASES = ("start", "tokenise", "training", "validation", "samples", "saving")
 """The phases in the order of a training."""
 FINAL_COPIES = 5
@@ -65,12 +68,19 @@ def phase_seconds(
     written = FINAL_COPIES * 4 * parameters(model)
     return {
         "start": calibration.start_seconds,
-        "tokenise": text_bytes / calibration.tokenise_bytes_per_second,
+        "tokenise": (text_bytes + _vocabulary_bytes(config, text_bytes)) / calibration.tokenise_bytes_per_second,
         "training": steps,
         "validation": validation,
         "samples": samples + last_samples,
         "saving": written / calibration.disk_bytes_per_second,
     }
+
+
+def _vocabulary_bytes(config: LMConfig, text_bytes: int) -> float:
+    """Return how many bytes could be tokenised in the time in which the vocabulary is trained; 0 for GPT-2's."""
+    if trained_size(config.data.tokenizer) is None:
+        return 0.0
+    return VOCABULARY_COST * min(text_bytes, TRAINING_CHARACTERS)
 
 
 def calibrated_seconds(config: LMConfig, plan: TrainingPlan, calibration: Calibration) -> float:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from common.config import RLConfig
 from common.controller import GatingPolicy, pad
-from common.data import Corpus, load_tokenizer
+from common.data import Corpus
 from common.errors import require_finite
 from common.model import TransformerLM
 from common.rl import export
@@ -123,7 +123,7 @@ def run_ablation_job(
 
 def end_of_text(model: TransformerLM) -> int | None:
     """Return the id of the end-of-text token, or None if the model's vocabulary is too small to contain it."""
-    token = load_tokenizer().eot_token
+    token = model.vocabulary.end_of_text_id
     return token if token < model.config.vocab_size else None
 
 

@@ -6,11 +6,13 @@ Resumable checkpoints are in `common.rl.state`. `common.controller.load_policy` 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from common.checkpoint.files import write_object
 from common.checkpoint.finite import require_finite_state
+from common.checkpoint.vocabulary_file import META_KEY
 from common.config import RLConfig
 from common.files import write_atomic, write_json
 from common.rl.state import ControllerState
@@ -23,9 +25,9 @@ ABLATION_FILE = "ablation_results.json"
 def write_policy(state: ControllerState, directory: Path) -> Path:
     """Write `rl_checkpoint_final.pth` in the original's format and return its path.
 
-    The file holds agent_state_dict, optimizer_state_dict, global_step and config. `config` has the sections of
-    `RLConfig` and also the original's upper-case keys. Raises StorageError, and DivergedError if policy or optimiser
-    state are not finite.
+    The file holds agent_state_dict, optimizer_state_dict, global_step, config and the vocabulary's name and digest.
+    `config` has the sections of `RLConfig` and also the original's upper-case keys. Raises StorageError, and
+    DivergedError if policy or optimiser state are not finite.
     """
     require_finite_state(state.policy.state_dict(), state.optimizer.state_dict())
     content = {
@@ -33,6 +35,7 @@ def write_policy(state: ControllerState, directory: Path) -> Path:
         "optimizer_state_dict": state.optimizer.state_dict(),
         "global_step": state.counters.step,
         "config": {**state.config.model_dump(mode="json"), **original_keys(state.config)},
+        META_KEY: asdict(state.policy.vocabulary),
     }
     path = directory / FINAL_POLICY
     write_atomic(path, lambda temporary: write_object(temporary, content))

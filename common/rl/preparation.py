@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from common.checkpoint import CheckpointManager, CheckpointWriter
+from common.checkpoint.vocabulary_file import META_KEY
 from common.config import RLConfig
 from common.controller import GatingPolicy
-from common.data import Corpus
+from common.data import Corpus, VocabularyLabel, gpt2_vocabulary
+from common.errors import CheckpointError
 from common.model import TransformerLM
 from common.rl.environment import DecodingEnvironment
 from common.rl.prompts import Prompt, evaluation_prompts, ngram_statistics, training_prompts
@@ -51,6 +53,7 @@ def prepare_training(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         policy = GatingPolicy(config.policy, modulation_config=config.modulation)
+    policy.vocabulary = model.vocabulary.label
     manager = CheckpointManager(
         directory / "checkpoints",
         keep_last=config.checkpoint_keep_last,
@@ -66,12 +69,19 @@ def prepare_training(
 def resume_from_checkpoint(state: ControllerState, hooks: TrainingHooks) -> None:
     """Resume from the newest intact checkpoint, if any.
 
-    Report damaged checkpoints and, if training cannot continue bit-exactly, the reasons.
+    Report damaged checkpoints and, if training cannot continue bit-exactly, the reasons. Raises CheckpointError if the
+    language model has another vocabulary than the one with which the controller was trained.
     """
     manager = state.writer.manager
     info = newest_intact_checkpoint(manager, hooks)
     if info is None:
         return
+    stored = info.meta.get(META_KEY) or asdict(gpt2_vocabulary().label)
+    if stored["digest"] != state.policy.vocabulary.digest:
+        raise CheckpointError(
+            f"{info.path}: the controller was trained with the vocabulary {VocabularyLabel(**stored)}, but the "
+            f"language model has {state.policy.vocabulary}; choose a language model with the controller's vocabulary"
+        )
     reasons = state.restore(info)
     hooks.event("resumed", checkpoint=info.name, step=state.counters.step)
     # The checkpoint is reported again, because the process that wrote it may have died before reporting it. Folders are

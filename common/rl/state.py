@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, TrainingSnapshot
+from common.checkpoint.vocabulary_file import META_KEY
 from common.config import RLConfig
 from common.controller import GatingPolicy
 from common.errors import CheckpointError
@@ -158,6 +159,7 @@ class ControllerState(Resumable):
                 "global_step": counters["step"],
                 "finished": counters["finished"],
                 "config": self.config.model_dump(mode="json"),
+                META_KEY: asdict(self.policy.vocabulary),
             },
             score=score,
         )

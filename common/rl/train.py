@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.checkpoint import load_model
+from common.checkpoint import load_model, load_vocabulary
 from common.config import REWARD_COMPONENTS, DataConfig, RLConfig
 from common.controller import GatingPolicy
 from common.data import Corpus
@@ -64,8 +64,9 @@ def train_controller(
     resume, if a loss, a gradient norm, a reward or the policy is not finite.
     """
     device = select_compute_device(config)
+    vocabulary, may_pause = load_vocabulary(lm_checkpoint), resume and has_checkpoints(directory)
     try:
-        corpus = load_corpus(data, data_dir, hooks, may_pause=resume and has_checkpoints(directory))
+        corpus = load_corpus(data, data_dir, hooks, vocabulary=vocabulary, may_pause=may_pause)
     except StoppedWhileLoading as stop:
         return outcome_of(stop.request)
     model = load_model(lm_checkpoint, device=device)

@@ -22,7 +22,7 @@ import torch
 
 from common.config.lm import ModelConfig, TrainingConfig
 from common.data.stories import STORY_COUNT, story
-from common.data.tokenizer import load_tokenizer
+from common.data.vocabulary import gpt2_vocabulary
 from common.files import flush
 from common.generation import DecodingModel, generate
 from common.model import TransformerLM
@@ -326,7 +326,7 @@ def _decoding(bench: _Bench) -> tuple[float, float, float]:
     """Return the seconds per generated token: fixed, per layer, and per weight of a matrix product."""
 
     def per_token(**shape: int) -> tuple[float, int]:
-        model = bench.model(vocab_size=load_tokenizer().n_vocab, **shape).eval()
+        model = bench.model(vocab_size=gpt2_vocabulary().size, **shape).eval()
         packed, count = DecodingModel(model), 12
 
         def run() -> None:
@@ -344,7 +344,7 @@ def _decoding(bench: _Bench) -> tuple[float, float, float]:
 
 def _tokenising() -> tuple[float, float, float]:
     """Return for the built-in stories: bytes of text tokenised per second, bytes per token, and bytes per story."""
-    encoding = load_tokenizer()
+    encoding = gpt2_vocabulary().encoding
     start = time.perf_counter()
     texts = [story(index) for index in range(_STORIES)]
     tokens = sum(len(encoding.encode(text, disallowed_special=())) + 1 for text in texts)

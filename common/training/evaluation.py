@@ -174,7 +174,7 @@ def _sums(
                 loss = summed_loss(model, to_device(input_ids, compute.device), to_device(targets, compute.device))
                 total += loss.double()
                 positions += targets.numel()
-                size += text_bytes(targets.numpy())
+                size += text_bytes(targets.numpy(), model.vocabulary)
     finally:
         model.train(was_training)
     nats = float(total)

@@ -6,24 +6,28 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from common.checkpoint import CheckpointManager, CheckpointWriter
+from common.checkpoint.vocabulary_file import save_vocabulary
 from common.config.lm import LMConfig
-from common.data import Corpus, CorpusLoader, load_tokenizer
+from common.config.tokenizers import GPT2_SIZE, trained_size
+from common.data import Corpus, CorpusLoader, Vocabulary
 from common.errors import ConfigError
 from common.model import TransformerLM
 from common.training.device import ComputeConfig, prepare_compute
+from common.training.disk_wait import StoppedWaiting, write_when_disk_has_space
 from common.training.hooks import StopRequest, TrainingHooks
-from common.training.loading import load_corpus
+from common.training.loading import StoppedWhileLoading, load_corpus
 from common.training.loss import summed_loss
 from common.training.optimizer import make_optimizer
 from common.training.random_state import seed_random_state
 from common.training.run_meter import RunMeter
 from common.training.sample_history import SampleRecorder
-from common.training.starting_point import has_checkpoints, restore_start
+from common.training.starting_point import has_checkpoints, restore_start, starting_vocabulary
 from common.training.training_state import TrainingState
 from tidal_client.vocabulary import CheckpointMode
 
@@ -97,19 +101,25 @@ def prepare_pretraining(
     Raises also StoppedWhileLoading if a stop request arrives while the corpus is loaded.
     """
     training = config.training
-    vocabulary = load_tokenizer().n_vocab
-    if config.model.vocab_size < vocabulary:
+    existing = starting_vocabulary(directory, resume=resume, initial_checkpoint=initial_checkpoint)
+    if existing is not None:
+        config = config.with_vocabulary(existing.name, existing.size)
+    size = trained_size(config.data.tokenizer) or GPT2_SIZE
+    if config.model.vocab_size < size:
         raise ConfigError(
-            f"model.vocab_size {config.model.vocab_size} is below the {vocabulary} entries of the tokenizer "
-            f"'{config.data.tokenizer}'; use {vocabulary}"
+            f"model.vocab_size {config.model.vocab_size} is below the {size} entries of the tokenizer "
+            f"'{config.data.tokenizer}'; use {size}"
         )
 
     may_pause = resume and has_checkpoints(directory)
-    corpus = load_corpus(config.data, data_dir, hooks, may_pause=may_pause)
+    corpus = load_corpus(config.data, data_dir, hooks, vocabulary=existing, may_pause=may_pause)
+    # An attempt that resumes must not train a vocabulary again, because the corpus may have changed.
+    _store_vocabulary(corpus.vocabulary, directory, hooks, replace=not resume)
     compute = prepare_compute(training)
     meter = RunMeter(config, compute, data_dir)
     seed_random_state(training.seed)
     model = TransformerLM(config.model).to(compute.device)
+    model.vocabulary = corpus.vocabulary
     loader = CorpusLoader(
         corpus,
         context_length=config.model.context_length,
@@ -156,3 +166,11 @@ def prepare_pretraining(
         first_tokens=state.counters.tokens_seen,
         saved_at=time.monotonic(),
     )
+
+
+def _store_vocabulary(vocabulary: Vocabulary, directory: Path, hooks: TrainingHooks, *, replace: bool) -> None:
+    """Write a vocabulary other than GPT-2's to the experiment's folder, as soon as the disk has space."""
+    try:
+        write_when_disk_has_space(hooks, partial(save_vocabulary, vocabulary, directory, replace=replace))
+    except StoppedWaiting as stop:
+        raise StoppedWhileLoading(stop.request) from None

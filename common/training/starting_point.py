@@ -15,9 +15,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from common.checkpoint import CheckpointInfo, CheckpointManager, load_model
+from common.checkpoint import CheckpointInfo, CheckpointManager, load_model, load_vocabulary
 from common.checkpoint.manager import MANIFEST, read_info, verify
+from common.checkpoint.vocabulary_file import vocabulary_of
 from common.config.lm import ModelConfig, TrainingConfig
+from common.data import VOCABULARY_FILE, Vocabulary, read_vocabulary
 from common.errors import CheckpointError, ConfigError
 from common.training.hooks import TrainingHooks
 from common.training.training_state import TrainingState
@@ -69,9 +71,25 @@ def _start(
             "the checkpoint mode auto or fine-tune"
         )
     initial = load_model(path)
+    _require_same_vocabulary(state, initial.vocabulary, path)
     _require_same_shape(state, initial.config.model_dump(), path)
     state.start_from_weights(initial)
     hooks.event("initial_weights", file=path.name, peak_learning_rate=training.fine_tuning_peak())
+
+
+def starting_vocabulary(directory: Path, *, resume: bool, initial_checkpoint: Path | None) -> Vocabulary | None:
+    """Return the vocabulary with which a training has to continue; None if its configuration names the vocabulary.
+
+    It is the one that an earlier attempt stored in the experiment's folder, or that of the experiment's newest
+    checkpoint, or that of `initial_checkpoint`. Raises CheckpointError and DataError if it is missing or damaged.
+    """
+    if resume and (directory / VOCABULARY_FILE).is_file():
+        return read_vocabulary(directory / VOCABULARY_FILE)
+    if resume and has_checkpoints(directory):
+        newest = next(reversed(CheckpointManager(directory / "checkpoints", keep_last=1).list()), None)
+        if newest is not None:
+            return vocabulary_of(newest.meta, newest.path)
+    return None if initial_checkpoint is None else load_vocabulary(initial_checkpoint)
 
 
 def has_checkpoints(directory: Path) -> bool:
@@ -92,6 +110,7 @@ def newest_intact_checkpoint(manager: CheckpointManager, hooks: TrainingHooks) -
 
 def _resume(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *, own: bool) -> None:
     _require_language_model(info)
+    _require_same_vocabulary(state, vocabulary_of(info.meta, info.path), info.path)
     _require_same_shape(state, info.meta.get("model", {}), info.path)
     reasons = state.restore(info, own=own)
     hooks.event("resumed", checkpoint=info.name, step=info.step)
@@ -103,6 +122,14 @@ def _require_language_model(info: CheckpointInfo) -> None:
     if info.meta.get("kind") != "lm":
         raise CheckpointError(
             f"{info.path}: expected a checkpoint of a language model, found kind '{info.meta.get('kind')}'"
+        )
+
+
+def _require_same_vocabulary(state: TrainingState, other: Vocabulary, path: Path) -> None:
+    own = state.model.vocabulary
+    if other.digest != own.digest:
+        raise CheckpointError(
+            f"{path}: its vocabulary is {other}, but the training has {own}; start a new training from the checkpoint"
         )
 
 

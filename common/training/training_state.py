@@ -212,6 +212,7 @@ class TrainingState(Resumable):
                 "bits_per_byte": counters["validation_bits_per_byte"],
                 "finished": counters["finished"],
             },
+            vocabulary=self.model.vocabulary,
             score=score,
             # A state is copied only in `save_in_background`, which is called after these weights have given a finite
             # loss.

@@ -12,10 +12,10 @@ import uuid
 from pathlib import Path
 
 from common import rl
-from common.checkpoint import load_model
+from common.checkpoint import load_model, load_vocabulary
 from common.checkpoint.manager import MANIFEST, verify
 from common.config import DataConfig, RLConfig
-from common.controller import load_policy
+from common.controller import load_policy, require_same_vocabulary
 from common.errors import CheckpointError
 from common.files import flush, storage_errors
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
@@ -55,11 +55,12 @@ def ablate_controller(
     """Compare learned, random and fixed modulation on unseen prompts and write `ablation_results.json`."""
     device = rl.select_compute_device(config)
     try:
-        corpus = load_corpus(data, data_dir, hooks)
+        corpus = load_corpus(data, data_dir, hooks, vocabulary=load_vocabulary(lm_checkpoint))
     except StoppedWhileLoading as stop:
         return outcome_of(stop.request)
     model = load_model(lm_checkpoint, device=device)
     policy = load_policy(policy_path)
+    require_same_vocabulary(policy, model.vocabulary)
     hooks.report_progress(0, 1)
     outcome = rl.run_ablation_job(config, model, policy, corpus, directory, hooks)
     if outcome is Outcome.COMPLETED:

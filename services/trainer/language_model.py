@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from common.checkpoint import load_model
+from common.checkpoint import load_model, load_vocabulary
 from common.config import DataConfig, EvaluationConfig, LMConfig, TrainingConfig
 from common.errors import DivergedError
 from common.training.device import prepare_compute
@@ -63,7 +63,7 @@ def evaluate_checkpoint(
     A stop request ends the evaluation without a file. Raises DivergedError if the loss is not finite.
     """
     try:
-        corpus = load_corpus(data, data_dir, hooks)
+        corpus = load_corpus(data, data_dir, hooks, vocabulary=load_vocabulary(model_path))
     except StoppedWhileLoading as stop:
         return outcome_of(stop.request)
     compute = prepare_compute(TrainingConfig())

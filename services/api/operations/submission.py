@@ -18,6 +18,7 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from common.artifacts.model_vocabulary import stored_vocabulary
 from common.config import (
     AnalysisConfig,
     DataConfig,
@@ -183,7 +184,16 @@ def _lm_training(context: Context, request: JobRequest) -> LmTrainingPayload:
     trained = experiment_config(context.store, initial)
     shape = {"model": trained.model.shape()} if trained is not None else {}
     config = _lm_config(context, request, merge(shape, request.config))
+    config = _with_vocabulary(context, config, initial)
     return LmTrainingPayload(config=config, initial_checkpoint=initial, checkpoint_mode=mode)
+
+
+def _with_vocabulary(context: Context, config: LMConfig, initial: str) -> LMConfig:
+    """Return `config` with the vocabulary of the checkpoint `initial`, which the training continues to use."""
+    try:
+        return config.with_vocabulary(*stored_vocabulary(context.store.resolve(initial)))
+    except ConfigError as error:
+        raise _invalid("config.data.tokenizer", error.message) from None
 
 
 def _corpus_location(payload: JobPayload) -> str:

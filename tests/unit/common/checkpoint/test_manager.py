@@ -181,7 +181,7 @@ def test_an_empty_or_absent_directory_has_no_latest(tmp_path: Path) -> None:
 
 def test_a_training_checkpoint_loads_as_a_model(model: TransformerLM, tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path, keep_last=1)
-    info = manager.save(3, model.state_dict(), {}, meta=model_meta(model.config, gates_trained=True))
+    info = manager.save(3, model.state_dict(), {}, meta=model_meta(model.config, model.vocabulary, gates_trained=True))
     loaded = load_model(info.path)
     assert loaded.config == model.config and loaded.gates_trained
     ids = torch.arange(8).view(1, 8)

@@ -9,8 +9,19 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from common.config import LMConfig, ModelConfig, RLConfig, Settings, dump_yaml, load_lm_config, load_rl_config, merge
+from common.config import (
+    DataConfig,
+    LMConfig,
+    ModelConfig,
+    RLConfig,
+    Settings,
+    dump_yaml,
+    load_lm_config,
+    load_rl_config,
+    merge,
+)
 from common.errors import ConfigError
 from tests.paths import ROOT
 
@@ -125,3 +136,17 @@ def test_the_guide_matches_the_classes() -> None:
     render = runpy.run_path(str(ROOT / "scripts" / "configuration_docs.py"))["render"]
     written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert written == render(), "run .venv/bin/python scripts/configuration_docs.py"
+
+
+@pytest.mark.parametrize("tokenizer", ["train:256", "train:65537", "train:", "train:4k", "bert", "gpt-2", "train:0300"])
+def test_only_gpt2_and_trainable_sizes_are_tokenizers(tokenizer: str) -> None:
+    with pytest.raises(ValidationError, match=r"train:N|257 to 65536"):
+        DataConfig(tokenizer=tokenizer)
+
+
+def test_the_model_has_the_size_of_the_vocabulary_that_is_trained() -> None:
+    config = LMConfig.model_validate({"data": {"tokenizer": "train:4096"}})
+    assert config.model.vocab_size == 4096
+    assert LMConfig.model_validate(config.model_dump(mode="json")) == config
+    with pytest.raises(ValidationError, match=r"model.vocab_size 5000 .*train:4096"):
+        LMConfig.model_validate({"model": {"vocab_size": 5000}, "data": {"tokenizer": "train:4096"}})

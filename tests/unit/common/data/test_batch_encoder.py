@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tiktoken_ext.openai_public import r50k_pat_str
 
 from common.config import DataConfig
-from common.data import END_OF_TEXT, END_OF_TEXT_ID, batch_encoder, corpus, load_tokenizer, open_corpus
+from common.data import END_OF_TEXT, batch_encoder, corpus, gpt2_vocabulary, load_tokenizer, open_corpus
 from common.data.batch_encoder import BatchEncoder, is_plain
+from common.data.vocabulary import gigatoken_definition
 from common.errors import DataError
 
 PARTS = [
@@ -47,7 +48,7 @@ texts = st.one_of(
 
 @pytest.fixture(scope="module")
 def encoder() -> BatchEncoder:
-    return BatchEncoder(small_characters=0)
+    return BatchEncoder(gpt2_vocabulary(), small_characters=0)
 
 
 def encoded(encoder: BatchEncoder, documents: list[str]) -> list[list[int]]:
@@ -101,7 +102,7 @@ def probes() -> tuple[tiktoken.Encoding, Any]:
     tokens = [*(bytes([value]) for value in range(256)), *(first + second for first, second in merges)]
     ranks = {token: rank for rank, token in enumerate(tokens)}
     exact = tiktoken.Encoding("probe", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
-    definition = json.loads(batch_encoder._definition())
+    definition = json.loads(gigatoken_definition(gpt2_vocabulary()))
     definition["model"]["vocab"] = {written(token): rank for token, rank in ranks.items()}
     definition["model"]["merges"] = [f"{written(first)} {written(second)}" for first, second in merges]
     return exact, load_hf_json(json.dumps(definition))
@@ -136,17 +137,17 @@ def test_a_batch_for_several_cores_keeps_the_order(encoder: BatchEncoder) -> Non
     found = encoder.encode(documents)
     assert found[0].dtype == np.uint32
     assert [array.tolist() for array in found[::13]] == load_tokenizer().encode_ordinary_batch(documents[::13])
-    alone = BatchEncoder(parallel=False, small_characters=0).encode(documents)
+    alone = BatchEncoder(gpt2_vocabulary(), parallel=False, small_characters=0).encode(documents)
     assert np.array_equal(np.concatenate(found), np.concatenate(alone))
 
 
 def test_emptying_the_memory_of_words_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
     load = batch_encoder._load_gigatoken
-    monkeypatch.setattr(batch_encoder, "_load_gigatoken", lambda: (loads.append(1), load())[1])
+    monkeypatch.setattr(batch_encoder, "_load_gigatoken", lambda definition: (loads.append(1), load(definition))[1])
     monkeypatch.setattr(batch_encoder, "KNOWN_WORDS_BYTES", -(1 << 40))
     monkeypatch.setattr(batch_encoder, "RENEWAL_CHARACTERS", 1)
-    encoder = BatchEncoder(small_characters=0)
+    encoder = BatchEncoder(gpt2_vocabulary(), small_characters=0)
     for _ in range(3):
         documents = ["One day, a cat sat.", "\u088f", "The end."]
         assert encoded(encoder, documents) == tiktoken_ids(documents)
@@ -155,7 +156,7 @@ def test_emptying_the_memory_of_words_changes_nothing(monkeypatch: pytest.Monkey
 
 def test_a_small_corpus_does_not_load_gigatoken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gigatoken.gigatoken_rs", None)
-    encoder = BatchEncoder(small_characters=10)
+    encoder = BatchEncoder(gpt2_vocabulary(), small_characters=10)
     documents = ["One day, a cat sat.", ""]
     assert encoded(encoder, documents) == tiktoken_ids(documents)
     with pytest.raises(DataError, match=r"needs the package gigatoken; install tidal\[torch\]"):
@@ -171,7 +172,7 @@ def test_the_token_cache_holds_the_ids_of_tiktoken(tmp_path: Path, monkeypatch: 
     config = DataConfig(source=str(tmp_path / "c.txt"), validation_source=str(tmp_path / "v.txt"))
     opened = open_corpus(config, data_dir=tmp_path)
     kept = [text for text in (one.strip() for one in END_OF_TEXT.join(documents).split(END_OF_TEXT)) if text]
-    expected = [[*ids, END_OF_TEXT_ID] for ids in load_tokenizer().encode_ordinary_batch(kept)]
+    expected = [[*ids, gpt2_vocabulary().end_of_text_id] for ids in load_tokenizer().encode_ordinary_batch(kept)]
     assert opened.train.tobytes() == np.concatenate(expected).astype(np.uint16).tobytes()
     starts = np.cumsum([0, *map(len, expected[:-1])], dtype=np.int64)
     assert opened.documents("train").tobytes() == starts.tobytes()

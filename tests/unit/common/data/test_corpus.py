@@ -17,8 +17,8 @@ import pytest
 from common.config import DataConfig
 from common.data import (
     END_OF_TEXT,
-    END_OF_TEXT_ID,
     Corpus,
+    gpt2_vocabulary,
     load_tokenizer,
     open_corpus,
 )
@@ -42,7 +42,7 @@ def documents_of(corpus: Corpus, split: Any) -> list[str]:
     tokens, starts = np.asarray(corpus.tokens(split)), corpus.documents(split).tolist()
     texts = []
     for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
-        assert tokens[end - 1] == END_OF_TEXT_ID
+        assert tokens[end - 1] == gpt2_vocabulary().end_of_text_id
         texts.append(load_tokenizer().decode(tokens[start : end - 1].tolist()))
     return texts
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config import DataConfig
-from common.data import END_OF_TEXT_ID, ChunkLoader, Corpus, PromptPool, document_prompts, open_corpus
+from common.data import ChunkLoader, Corpus, PromptPool, document_prompts, gpt2_vocabulary, open_corpus
 from common.errors import DataError
 
 
@@ -125,13 +125,13 @@ def test_a_tiny_corpus_gives_prompts_for_every_pool(tmp_path: Path) -> None:
     for pool in PromptPool:
         prompts = document_prompts(corpus, "validation", 20, 3, 10, generator(0), pool=pool)
         assert len(prompts) == 20
-        assert all(3 <= len(prompt) <= 10 and END_OF_TEXT_ID not in prompt for prompt in prompts)
+        assert all(3 <= len(prompt) <= 10 and gpt2_vocabulary().end_of_text_id not in prompt for prompt in prompts)
 
 
 def test_a_prompt_never_runs_into_the_next_document(tmp_path: Path) -> None:
     corpus = _corpus(tmp_path, "<|endoftext|>".join(["A cat sat down here."] + [f"Go {n}" for n in range(50)]))
     for prompt in document_prompts(corpus, "train", 30, 2, 10, generator(0)):
-        assert END_OF_TEXT_ID not in prompt and len(prompt) >= 2
+        assert gpt2_vocabulary().end_of_text_id not in prompt and len(prompt) >= 2
 
 
 def test_prompts_longer_than_any_document_are_an_error_with_the_numbers(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import END_OF_TEXT, END_OF_TEXT_ID, load_tokenizer
+from common.data import END_OF_TEXT, gpt2_vocabulary, load_tokenizer
+from common.data.gpt2_files import load_gpt2_encoding
 from common.data.stories import STORY_COUNT, VERSION, story
 from common.data.story_words import NAMES
 
@@ -20,7 +21,7 @@ def test_known_texts_have_the_published_token_ids() -> None:
     assert encoding.n_vocab == 50257
     assert encoding.encode("Hello world") == [15496, 995]
     assert encoding.encode("Once upon a time") == [7454, 2402, 257, 640]
-    assert encoding.encode(END_OF_TEXT, allowed_special={END_OF_TEXT}) == [END_OF_TEXT_ID]
+    assert encoding.encode(END_OF_TEXT, allowed_special={END_OF_TEXT}) == [gpt2_vocabulary().end_of_text_id]
 
 
 @given(st.text())
@@ -35,8 +36,8 @@ def test_the_environment_variables_are_restored(before: str | None, monkeypatch:
         monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
     else:
         monkeypatch.setenv("TIKTOKEN_CACHE_DIR", before)
-    load_tokenizer.cache_clear()
-    load_tokenizer()
+    load_gpt2_encoding.cache_clear()
+    load_gpt2_encoding()
     assert os.environ.get("TIKTOKEN_CACHE_DIR") == before
 
 

@@ -52,6 +52,19 @@ def test_the_size_of_a_text_gives_an_estimate(tmp_path: Path) -> None:
         assert size(DataConfig(source=unknown), tmp_path) is None
 
 
+def test_tokens_of_a_small_vocabulary_are_shorter(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x" * 8000)
+
+    def tokens(tokenizer: str) -> int:
+        found = size(DataConfig(source="mine.txt", tokenizer=tokenizer), tmp_path)
+        assert found is not None
+        return found.train_tokens + found.validation_tokens
+
+    assert tokens("gpt2") == tokens("train:4096") == 2000  # 256 · 2⁴ entries give the ratio 1
+    assert tokens("train:512") == 4000  # 256 · 2¹ entries give the ratio √(1/4)
+    assert tokens("train:257") == 8000  # bytes
+
+
 def test_the_limit_of_a_container_is_the_limit(tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text("1000000\n")

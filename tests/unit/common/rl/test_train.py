@@ -50,7 +50,7 @@ def test_a_run_reports_everything_and_leaves_policy_points_and_ablation(tmp_path
     evaluations = ["evaluation", "training"] * 2
     assert hooks.phases == ["preparing", "verifying checkpoints", "training", *evaluations, "checkpoint", "ablation"]
     stored = torch.load(tmp_path / FINAL_POLICY, weights_only=True)
-    assert set(stored) == {"agent_state_dict", "optimizer_state_dict", "global_step", "config"}
+    assert set(stored) == {"agent_state_dict", "optimizer_state_dict", "global_step", "config", "vocabulary"}
     assert stored["global_step"] == 96
     assert stored["config"]["RL_GAMMA"] == 0.99
     points = json.loads((tmp_path / "rl_metrics" / "rl_training_metrics.json").read_text())["points"]

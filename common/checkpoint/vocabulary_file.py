@@ -1,0 +1,74 @@
+"""Stores the vocabulary of a model next to its weights, and finds it again.
+
+A manifest has the entry "vocabulary": {"name", "size", "digest"}, and the vocabulary itself is the file
+`tokenizer.json` in the same folder: that of the checkpoint, or that of the experiment for the final model. Manifests
+without the entry, among them all of older versions, mean GPT-2's vocabulary, which is never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.data.vocabulary import VOCABULARY_FILE, Vocabulary, gpt2_vocabulary, read_vocabulary
+from common.errors import CheckpointError, DataError
+from common.files import write_atomic, write_text
+
+META_KEY = "vocabulary"
+"""Key of the description of the vocabulary in a manifest."""
+
+
+def vocabulary_meta(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the entry of a manifest that describes the vocabulary; no entry for GPT-2's."""
+    return {} if vocabulary.is_gpt2 else {META_KEY: vocabulary.describe()}
+
+
+def vocabulary_of(meta: Mapping[str, Any], folder: Path) -> Vocabulary:
+    """Return the vocabulary that the manifest `meta` of a model in `folder` describes.
+
+    Raises CheckpointError if the file in `folder` is missing, damaged, or another vocabulary.
+    """
+    described = meta.get(META_KEY)
+    if described is None:
+        return gpt2_vocabulary()
+    file = folder / VOCABULARY_FILE
+    try:
+        name, digest = str(described["name"]), str(described["digest"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: the manifest does not describe its vocabulary ({error})") from error
+    if digest == gpt2_vocabulary().digest:
+        return gpt2_vocabulary()
+    try:
+        found = read_vocabulary(file)
+    except DataError as error:
+        raise CheckpointError(
+            f"{error.message}; the model needs its own vocabulary {name} (digest {digest[:12]})"
+        ) from error
+    if found.digest != digest:
+        raise CheckpointError(
+            f"{file}: has the vocabulary {found}, but the model was trained with {name} (digest {digest[:12]}); "
+            "copy the file of the model's own experiment"
+        )
+    return found
+
+
+def save_vocabulary(vocabulary: Vocabulary, folder: Path, *, replace: bool = False) -> None:
+    """Write `tokenizer.json` to `folder`, unless it is there already or the vocabulary is GPT-2's.
+
+    With `replace`, a file of another vocabulary is overwritten, or removed if the vocabulary is GPT-2's. Otherwise,
+    raises CheckpointError if the folder has another vocabulary, and StorageError if the write fails.
+    """
+    file = folder / VOCABULARY_FILE
+    if vocabulary.is_gpt2:
+        if replace:
+            file.unlink(missing_ok=True)
+        return
+    if file.exists() and not replace:
+        found = read_vocabulary(file)
+        if found.digest != vocabulary.digest:
+            raise CheckpointError(
+                f"{file}: has the vocabulary {found}, but the model has {vocabulary}; save it to another folder"
+            )
+        return
+    write_atomic(file, lambda temporary: write_text(temporary, vocabulary.to_json()))
