@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from bench.report import Row, main
 from common.config import ModelConfig
-from common.config.lm import DataConfig
+from common.config.data import DataConfig
 from common.data import ChunkLoader
 from common.generation import DecodingModel
 from common.model import TransformerLM

@@ -35,7 +35,8 @@ from torch import Tensor
 from bench.gpt2 import gpt2
 from bench.products import operations_per_token, product_rate, product_shapes, synchronize
 from bench.report import Row, main
-from common.config.lm import LMConfig, ModelConfig
+from common.config.lm import LMConfig
+from common.config.model import ModelConfig
 from common.data import ChunkLoader
 from common.metrics import names
 from common.model.transfer import to_device

@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 
 from bench.report import Row, main
-from common.config.lm import DataConfig
+from common.config.data import DataConfig
 from common.config.tokenizers import GPT2, trained_size
 from common.data import END_OF_TEXT, Vocabulary, corpus, gpt2_vocabulary
 from common.data.batch_encoder import BatchEncoder

@@ -5,6 +5,7 @@ A test fails when the file differs from what this script writes.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -64,11 +65,23 @@ def _sections(model: type[BaseModel]) -> list[str]:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             blocks += [f"### `{name}`", (section.__doc__ or "").strip(), _keys(_fields(section))]
+            for key, entry in _lists(section):
+                blocks += [f"#### Entries of `{name}.{key}`", (entry.__doc__ or "").strip(), _keys(_fields(entry))]
         else:
             plain.append((name, field))
     if plain:
         blocks += ["### At the top level", _keys(plain)]
     return blocks
+
+
+def _lists(section: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
+    """Return the keys of a section whose value is a list of mappings, with the class of an entry."""
+    return [
+        (key, entry)
+        for key, field in _fields(section)
+        for entry in get_args(field.annotation)
+        if isinstance(entry, type) and issubclass(entry, BaseModel)
+    ]
 
 
 def _keys(fields: list[tuple[str, FieldInfo]]) -> str:
@@ -83,6 +96,8 @@ def _variable(name: str, field: FieldInfo) -> tuple[str, str, str]:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
     value: Any = field.default
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
@@ -112,7 +127,8 @@ def _kind(annotation: Any) -> str:
         return "None"
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return annotation.__name__
-    return str(annotation).replace("typing.", "").replace("Literal", "one of ")
+    kind = re.sub(r"[a-z_]+\.", "", str(annotation)).replace("Literal", "one of ")
+    return re.sub(r"tuple\[\w+Corpus, \.\.\.\]", "list of entries", kind)
 
 
 def _meaning(field: FieldInfo) -> str:

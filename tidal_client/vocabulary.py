@@ -33,6 +33,17 @@ RESUMABLE: Final = frozenset({JobType.LM_TRAINING, JobType.RL_TRAINING})
 """Job types that write training checkpoints; only these can be paused, completed early or resumed."""
 
 
+class CheckpointMode(StrEnum):
+    """How a pretraining uses the checkpoint that it starts from."""
+
+    AUTO = "auto"
+    """Continue if the checkpoint's training has read the same text; otherwise fine-tune."""
+    CONTINUE = "continue"
+    """Take over the whole state: weights, optimiser, counters, and, for the same text, the position in it."""
+    FINE_TUNE = "fine-tune"
+    """Take over only the weights. Optimiser and counters begin anew, with the learning rate of a fine-tuning."""
+
+
 class ExperimentType(StrEnum):
     """The type of an experiment, which follows from the type of the job that created it."""
 

@@ -44,7 +44,7 @@ from common.checkpoint.vocabulary_file import (
     vocabulary_of,
     vocabulary_without_manifest,
 )
-from common.config.lm import ModelConfig
+from common.config.model import ModelConfig
 from common.data.vocabulary import VOCABULARY_FILE, Vocabulary
 from common.errors import CheckpointError, NotFoundError, StorageError
 from common.files import sha256_of, write_atomic, write_json

@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from common.config.lm import ModelConfig
+from common.config.model import ModelConfig
 from common.model.rope import rope_tables
 
 _ENDS: Final = {"token_embeddings": "model.embed_tokens", "output_projection": "lm_head"}

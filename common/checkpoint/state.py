@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from common.checkpoint.files import unshared_cpu_tensors
-from common.config.lm import ModelConfig
+from common.config.model import ModelConfig
 from common.errors import CheckpointError
 from common.model import TransformerLM
 

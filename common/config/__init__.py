@@ -1,8 +1,10 @@
 """Typed, immutable configurations of jobs (`LMConfig`, `RLConfig`, `AnalysisConfig`) and of processes (`Settings`)."""
 
 from common.config.analysis import AnalysisConfig
-from common.config.lm import CheckpointConfig, DataConfig, EvaluationConfig, LMConfig, ModelConfig, TrainingConfig
+from common.config.data import DataConfig
+from common.config.lm import CheckpointConfig, EvaluationConfig, LMConfig, TrainingConfig
 from common.config.loader import build, dump_yaml, load_lm_config, load_rl_config, merge
+from common.config.model import ModelConfig
 from common.config.rl import (
     REWARD_COMPONENTS,
     AblationConfig,

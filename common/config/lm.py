@@ -7,173 +7,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from common.config.base import Section, on_or_off
-from common.config.depth import model_fields, training_fields, whole_number
+from common.config.data import DataConfig
+from common.config.depth import training_fields, whole_number
+from common.config.model import ModelConfig
 from common.config.tokenizers import GPT2, GPT2_SIZE, trained_size
 from common.errors import ConfigError
-from common.files import path_problem, shortened
 from tidal_client.wire.sampling import RepetitionPenalty, Temperature
 
 Schedule = Literal["cosine", "linear", "wsd"]
-MAX_NAME_LENGTH: Final = 128
-MAX_VERSION_LENGTH: Final = 64
-"""Largest numbers of characters of a model's name and version. With these limits, the names of all files and folders
-that contain name and version, including temporary files and exports, have at most 255 bytes."""
-_FILE_NAME_PART: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-NANOCHAT: Final = {
-    "norm": "rmsnorm",
-    "embedding_norm": True,
-    "qk_norm": True,
-    "activation": "relu2",
-    "bias": False,
-    "gates": False,
-}
-"""The fields of `ModelConfig` that make the architecture that transformers calls NanoChat."""
-ARCHITECTURE: Final = (*NANOCHAT, "logit_softcap")
-"""The fields of `ModelConfig` that choose the architecture. Their defaults are the reference."""
-
-
-class ModelConfig(Section):
-    """The shape and architecture of a `common.model.TransformerLM`; the defaults are the reference architecture."""
-
-    name: str = Field("transformer-lm", pattern=_FILE_NAME_PART, max_length=MAX_NAME_LENGTH)
-    """Name of the model, which is part of the final file's name `{name}_v{version}.pth`: at most 128 letters, digits,
-    `.`, `_` and `-`."""
-    version: str = Field("1.0.0", pattern=_FILE_NAME_PART, max_length=MAX_VERSION_LENGTH)
-    """Version of the model: at most 64 letters, digits, `.`, `_` and `-`; write a number such as 1.0 in quotes."""
-    depth: int | Literal["auto"] | None = None
-    """One number, at least 1, for the size of the model: num_layers = depth, d_model = 64 · depth, num_heads = depth,
-    ffn_dim = 256 · depth. It also sets learning_rate, effective_batch_size and micro_batch_size. auto chooses it from
-    the size of the text, about one weight per byte, and also sets dropout and weight_decay. Fields that are set beside
-    it keep their values. null means that all fields are set one by one."""
-    vocab_size: int = Field(GPT2_SIZE, ge=2)
-    """V, the number of tokens in the vocabulary. The default is the size of GPT-2's vocabulary; with a trained one
-    (`data.tokenizer`), its size replaces the default, and any other value is an error."""
-    d_model: int = Field(256, ge=2)
-    """D, the model width; a multiple of num_heads."""
-    num_layers: int = Field(6, ge=1)
-    """Number of transformer blocks."""
-    num_heads: int = Field(8, ge=1)
-    """H, the number of attention heads. The head width K = d_model / num_heads must be even for rotary embeddings."""
-    ffn_dim: int = Field(1024, ge=1)
-    """Width of the feed-forward layer."""
-    dropout: float = Field(0.1, ge=0.0, lt=1.0)
-    """Dropout probability."""
-    context_length: int = Field(256, ge=2)
-    """Most tokens of a sequence in one forward pass (context length)."""
-    gate_dim: Literal[1] = 1
-    """Number of inputs of a DynamicGate: only the modulation. Files of the original project with three inputs are
-    converted on load."""
-    gate_hidden_dim: int = Field(32, ge=1)
-    """Hidden width of a DynamicGate."""
-    rope_theta: float = Field(10000.0, gt=0)
-    """Base of the angles of the rotary embedding."""
-    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """Norm of the states before each branch and before the head: LayerNorm with weights, or the root mean square
-    without weights."""
-    embedding_norm: bool = False
-    """Whether the token embeddings are divided by their root mean square before the first block."""
-    qk_norm: bool = False
-    """Whether the queries and keys of each head are divided by their root mean square (QK-norm)."""
-    activation: Literal["gelu", "relu2"] = "gelu"
-    """Activation of the feed-forward layer: GELU, or the square of the ReLU."""
-    bias: bool = True
-    """Whether the linear layers of the blocks and the head have biases. Gates and LayerNorm always have them."""
-    gates: bool = True
-    """Whether each branch has a gate that the modulation controls. Without gates, training.modulation_fraction has no
-    effect, and a controller changes only the decoding parameters."""
-    logit_softcap: float | None = Field(None, gt=0)
-    """c, which limits the logits z to c · tanh(z / c); None means no limit."""
-    zero_init: bool = False
-    """Whether the last projections of both branches of a block start at 0, so that a new block changes nothing."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _follow_depth(cls, given: Any) -> Any:
-        depth = whole_number(given.get("depth")) if isinstance(given, Mapping) else None
-        return given if depth is None else {**model_fields(depth), **given}
-
-    @field_validator("depth")
-    @classmethod
-    def _depth_is_positive(cls, depth: int | str | None) -> int | str | None:
-        if isinstance(depth, int) and depth < 1:
-            raise ValueError(f"depth {depth} is below 1")
-        return depth
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
-        if self.d_model % self.num_heads or (self.d_model // self.num_heads) % 2:
-            raise ValueError(
-                f"d_model {self.d_model} over num_heads {self.num_heads} is not an even head width; "
-                f"choose d_model as a multiple of {2 * self.num_heads}"
-            )
-        return self
-
-    def shape(self) -> dict[str, object]:
-        """Return the fields that must be equal for two models to share weights."""
-        return self.model_dump(mode="json", exclude={"name", "version", "dropout", "zero_init", "depth"})
-
-    @property
-    def head_dim(self) -> int:
-        """K, the width of an attention head."""
-        return self.d_model // self.num_heads
-
-    def changed_architecture(self) -> dict[str, object]:
-        """Return the fields in which the architecture differs from the reference; {} means that it is the reference."""
-        values = {name: getattr(self, name) for name in ARCHITECTURE}
-        return {name: value for name, value in values.items() if value != ModelConfig.model_fields[name].default}
-
-    @property
-    def is_nanochat(self) -> bool:
-        """Whether the architecture is NanoChat's in transformers; its soft cap of the logits may be any or none."""
-        return all(getattr(self, name) == value for name, value in NANOCHAT.items())
-
-
-MOST_SOURCE = 4096
-"""Largest number of characters of the name of a corpus. It is the limit of Linux for paths; a name may be a path."""
-MOST_TEXT_FIELD = 200
-"""Largest number of characters of `text_field`, the name of a column."""
-
-
-class DataConfig(Section):
-    """The text to train and validate on."""
-
-    source: str = Field("roneneldan/TinyStories", max_length=MOST_SOURCE)
-    """The corpus: `builtin:stories` (a procedural sample that ships with Tidal), the name of an uploaded dataset, the
-    path of a .txt, .jsonl or .parquet file (may be gzipped), or owner/name of a dataset on the Hugging Face Hub."""
-    validation_source: str | None = Field(None, max_length=MOST_SOURCE)
-    """Another corpus for validation, named like `source`. None means the validation part of `source`; if `source` has
-    none, a share of its documents (`validation_fraction`)."""
-    validation_fraction: float = Field(0.1, gt=0.0, lt=1.0)
-    """Share of the documents that is held out for validation when the source has no validation part."""
-    text_field: str = Field("text", min_length=1, max_length=MOST_TEXT_FIELD)
-    """Name of the text column in .jsonl and .parquet files and Hugging Face datasets. Not used for uploaded datasets,
-    which store the name of their column."""
-    max_documents: int | None = Field(None, ge=2)
-    """Number of documents to use, from the start of the corpus; None means all."""
-    tokenizer: str = Field(GPT2, max_length=40)
-    """The vocabulary: `gpt2`, or `train:N` to train a byte-level BPE of N entries (257 to 65,536, with
-    `<|endoftext|>`) on the corpus, for example `train:4096`. A model that exists keeps the vocabulary it was trained
-    with: a training that starts from its checkpoint, and every job that reads the corpus for it."""
-
-    @field_validator("tokenizer")
-    @classmethod
-    def _is_a_tokenizer(cls, tokenizer: str) -> str:
-        trained_size(tokenizer)
-        return tokenizer
-
-    @field_validator("source", "validation_source")
-    @classmethod
-    def _can_be_a_file(cls, name: str | None) -> str | None:
-        if name is not None and (problem := path_problem(name)):
-            raise ValueError(f"the name {shortened(name)} {problem}")
-        if name == "":
-            raise ValueError("the name of the corpus is empty")
-        return name
 
 
 class CheckpointConfig(Section):
@@ -198,7 +44,7 @@ class EvaluationConfig(Section):
     batch_size: int = Field(64, ge=1)
     """Number of sequences per forward pass."""
     max_batches: int | None = Field(None, ge=1)
-    """Most batches per validation; None means the whole validation part."""
+    """Most batches per validation of a corpus; None means its whole validation part."""
     prompts: tuple[str, ...] = ("Once upon a time", "The little cat", "Mom said to", "One day, a boy")
     """Prompts of the sample texts that are generated after training."""
     samples_every_steps: int | None = Field(None, ge=1)
@@ -273,6 +119,13 @@ class TrainingConfig(Section):
     modulation_fraction: float = Field(0.1, ge=0, le=1)
     """Share of micro-batches in which the gates receive a random modulation; the other micro-batches have no
     modulation. Without gates (`model.gates`) it has no effect."""
+    shuffle: Literal["documents", "chunks"] = "documents"
+    """Order of the sequences. `documents` shuffles the documents in each epoch and divides them into sequences anew.
+    `chunks`, as in the original project, divides the corpus once and only shuffles the sequences. A training that
+    resumes keeps the order of its checkpoint."""
+    fine_tuning_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate at the peak of a fine-tuning, which is a training that starts from the weights of a checkpoint
+    with a new optimiser. None means a quarter of `learning_rate`."""
     seed: int = Field(42, ge=0)
     """Seed of all random numbers of the training."""
     device: str = "auto"
@@ -333,6 +186,13 @@ class TrainingConfig(Section):
             sizes.append(size)
             size *= 2
         return [(size, self.batch_growth_ratio * (index + 1) / len(sizes)) for index, size in enumerate(sizes)]
+
+    def fine_tuning_peak(self) -> float:
+        """Return the learning rate at the peak of a fine-tuning: the explicit one, or a quarter of `learning_rate`.
+
+        The quarter is that of GPT (Radford et al., 2018): 2.5e-4 for pretraining, 6.25e-5 for fine-tuning.
+        """
+        return self.learning_rate / 4 if self.fine_tuning_learning_rate is None else self.fine_tuning_learning_rate
 
 
 class LMConfig(Section):

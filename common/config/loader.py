@@ -71,12 +71,25 @@ def build(
 
 
 def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `values` with `overrides` merged in: nested mappings are merged, other values replaced."""
-    merged = dict(values)
+    """Return a copy of `values` with `overrides` merged in: nested mappings are merged, other values replaced.
+
+    An override of `source` also removes the list `sources`, and the other way round, because a `data` section has only
+    one of them.
+    """
+    merged = {key: value for key, value in values.items() if key not in _replaced_keys(overrides)}
     for key, value in overrides.items():
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _replaced_keys(overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys of a `data` section that lose their values because `overrides` names another corpus."""
+    if overrides.get("sources") and overrides.get("source") is None:
+        return ("source", "validation_source", "text_field", "max_documents")
+    if overrides.get("source") is not None and not overrides.get("sources"):
+        return ("sources",)
+    return ()
 
 
 def dump_yaml(config: BaseModel) -> str:

@@ -4,8 +4,8 @@ The package works without a network: GPT-2's files come with a Python package, a
 `builtin:stories`.
 """
 
-from common.data.corpus import Corpus, open_corpus
-from common.data.loader import ChunkLoader
+from common.data.corpus import Corpus, CorpusPart, open_corpus
+from common.data.loader import BatchLoader, ChunkLoader, CorpusLoader
 from common.data.places import require_inside, resolve_local_files
 from common.data.prompts import PromptPool, document_prompts
 from common.data.text_bytes import text_bytes
@@ -22,8 +22,11 @@ from common.datasets.reading import END_OF_TEXT
 __all__ = [
     "END_OF_TEXT",
     "VOCABULARY_FILE",
+    "BatchLoader",
     "ChunkLoader",
     "Corpus",
+    "CorpusLoader",
+    "CorpusPart",
     "PromptPool",
     "Vocabulary",
     "VocabularyLabel",

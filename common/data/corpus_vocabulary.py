@@ -1,4 +1,4 @@
-"""Finds the vocabulary that is trained on a corpus, and trains it if there is none in the cache.
+"""Finds the vocabulary that is trained on one corpus or several, and trains it if there is none in the cache.
 
 The result is kept in `<data_dir>/cache`, in a folder with `header.json` and `tokenizer.json`. The name of the folder
 contains a hash of the settings and of the content of the corpus, so a changed corpus gives another vocabulary. It is
@@ -11,11 +11,11 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.config.lm import DataConfig
+from common.config.data import CorpusConfig
 from common.data.held_out import is_held_out
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
 from common.data.token_cache import HEADER, lock, writing
@@ -30,42 +30,59 @@ VERSION = 1
 """Version of the training; another version trains again."""
 
 
-def corpus_vocabulary(config: DataConfig, size: int, data_dir: Path, report: Progress) -> Vocabulary:
-    """Return the vocabulary of `size` entries that is trained on the training documents of the corpus.
+def corpus_vocabulary(corpora: Sequence[CorpusConfig], size: int, data_dir: Path, report: Progress) -> Vocabulary:
+    """Return the vocabulary of `size` entries that is trained on the training documents of all `corpora`.
 
-    Held-out documents are not used, so that bits per byte on them are those of unseen text. `report` is called with
-    "vocabulary" for every few documents, and with "merge" once before the merges are computed. Raises DataError if the
-    source cannot be read or has too little text, StorageError if the result cannot be stored.
+    Held-out documents are not used, so that bits per byte on them are those of unseen text. The weights of the corpora
+    do not matter. `report` is called with "vocabulary" for every few documents, and with "merge" once before the merges
+    are computed. Raises DataError if a source cannot be read or has too little text, StorageError if the result cannot
+    be stored.
     """
-    identity: dict[str, Any] = {"version": VERSION, "data": config.model_dump(mode="json")}
+    identity: dict[str, Any] = {"version": VERSION, "data": [config.model_dump(mode="json") for config in corpora]}
 
     def heartbeat() -> None:
         report("wait", 0, None)
 
     # The digest of a Hugging Face dataset needs the network, so only its name counts, as for its token cache.
-    hub = is_hub_name(config.source)
-    if hub and (found := _cached(_folder(identity, data_dir), size)) is not None:
-        return found
-    if hub:
-        report("fetch", 0, None)
-    train, held_out = training_source(config, data_dir), validation_source(config, data_dir)
-    if not hub:
-        identity["sources"] = [source.digest(heartbeat) for source in (train, held_out) if source is not None]
+    identity["sources"] = [
+        source.digest(heartbeat)
+        for config in corpora
+        if not is_hub_name(config.source)
+        for source in _sources(config, data_dir)
+    ]
     folder = _folder(identity, data_dir)
+    if (found := _cached(folder, size)) is not None:
+        return found
+    if any(is_hub_name(config.source) for config in corpora):
+        report("fetch", 0, None)
     with writing(folder), lock(folder, heartbeat):
         if (found := _cached(folder, size)) is not None:
             return found
-        total = train.count()
-        if total is not None and config.max_documents is not None:
-            total = min(total, config.max_documents)
+        total = _total(corpora, data_dir)
         vocabulary = train_vocabulary(
-            _training_documents(config, train, held_out),
+            _training_documents(corpora, data_dir),
             size,
             progress=lambda done: report("vocabulary", done, total),
             merging=lambda: report("merge", 0, None),
         )
         _store(vocabulary, folder, {**identity, "vocabulary": vocabulary.describe()})
     return vocabulary
+
+
+def _sources(config: CorpusConfig, data_dir: Path) -> list[DocumentSource]:
+    found = training_source(config, data_dir), validation_source(config, data_dir)
+    return [source for source in found if source is not None]
+
+
+def _total(corpora: Sequence[CorpusConfig], data_dir: Path) -> int | None:
+    """Return the number of documents, or None if it is not known without reading them."""
+    counts = []
+    for config in corpora:
+        count = training_source(config, data_dir).count()
+        if count is None:
+            return None
+        counts.append(count if config.max_documents is None else min(count, config.max_documents))
+    return sum(counts)
 
 
 def _folder(identity: dict[str, Any], data_dir: Path) -> Path:
@@ -82,10 +99,12 @@ def _cached(folder: Path, size: int) -> Vocabulary | None:
     return found if found.size == size else None
 
 
-def _training_documents(config: DataConfig, train: DocumentSource, held_out: DocumentSource | None) -> Iterator[str]:
-    for text in first_documents(train, config.max_documents):
-        if held_out is not None or not is_held_out(text, config.validation_fraction):
-            yield text
+def _training_documents(corpora: Sequence[CorpusConfig], data_dir: Path) -> Iterator[str]:
+    for config in corpora:
+        train, *held_out = _sources(config, data_dir)
+        for text in first_documents(train, config.max_documents):
+            if held_out or not is_held_out(text, config.validation_fraction):
+                yield text
 
 
 def _store(vocabulary: Vocabulary, folder: Path, header: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ syntax of corpus names is in `common.datasets.names`; `common.data.source` reads
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
-from common.config.lm import DataConfig
+from common.config.data import DataConfig, WeightedCorpus
 from common.datasets import (
     BUILTIN_STORIES,
     DatasetManifest,
@@ -20,6 +21,8 @@ from common.datasets import (
     source_problem,
 )
 from common.errors import DataError, NotFoundError
+
+S = TypeVar("S", DataConfig, WeightedCorpus)
 
 
 def find_dataset(name: str, data_dir: Path) -> tuple[DatasetManifest, Path]:
@@ -56,13 +59,14 @@ def find_file(source: str, data_dir: Path) -> Path:
 
 
 def require_inside(config: DataConfig, data_dir: Path) -> None:
-    """Raise DataError if a file of the corpus, with links resolved, is outside `data_dir`.
+    """Raise DataError if a file of a corpus, with links resolved, is outside `data_dir`.
 
     Every job calls this before it reads a corpus.
     """
-    for source in (config.source, config.validation_source):
-        if source is not None and is_file_name(source):
-            _check_inside(source, data_dir)
+    for corpus in config.corpora():
+        for source in (corpus.source, corpus.validation_source):
+            if source is not None and is_file_name(source):
+                _check_inside(source, data_dir)
 
 
 def resolve_local_files(config: DataConfig, data_dir: Path) -> DataConfig:
@@ -83,8 +87,11 @@ def resolve_local_files(config: DataConfig, data_dir: Path) -> DataConfig:
         path = _resolve(source, Path.cwd())
         return str(path) if _is_file(path) else source
 
-    resolved = {"source": resolve(config.source), "validation_source": resolve(config.validation_source)}
-    return config.model_copy(update=resolved)
+    def resolved(section: S) -> S:
+        names = {"source": resolve(section.source), "validation_source": resolve(section.validation_source)}
+        return section.model_copy(update=names)
+
+    return resolved(config).model_copy(update={"sources": tuple(map(resolved, config.sources))})
 
 
 def require_valid_source(source: str) -> None:

@@ -7,17 +7,21 @@ ablation. Therefore the pools are disjoint in every run and on every machine, an
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from enum import StrEnum
 
 import numpy as np
 import torch
 
 from common.data.corpus import Corpus, SplitName
-from common.data.token_cache import Tokens
+from common.data.joined_tokens import TokenStream
 from common.errors import DataError
 
 PASSES = 4
 """Number of passes over all documents in search of enough different prompts; after them, prompts are repeated."""
+
+BLOCK_DOCUMENTS = 4096
+"""Number of documents that are looked at in one go."""
 
 
 class PromptPool(StrEnum):
@@ -72,8 +76,14 @@ def prompt_pool(prompt: list[int]) -> PromptPool:
     return PromptPool.EVALUATION if share < 0.9 else PromptPool.ABLATION
 
 
+def _pairs(first: torch.Tensor, second: torch.Tensor) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of two tensors of integers (N,) as Python numbers, of which few are in memory at a time."""
+    for start in range(0, len(first), BLOCK_DOCUMENTS):
+        yield from zip(*(part[start : start + BLOCK_DOCUMENTS].tolist() for part in (first, second)), strict=True)
+
+
 def _sample_prompts(
-    tokens: Tokens,
+    tokens: TokenStream,
     starts: np.ndarray[tuple[int], np.dtype[np.int64]],
     n: int,
     shortest: int,
@@ -87,7 +97,7 @@ def _sample_prompts(
     for _ in range(PASSES):
         order = torch.randperm(len(starts), generator=generator)
         lengths = torch.randint(shortest, longest + 1, (len(starts),), generator=generator)
-        for index, length in zip(order.tolist(), lengths.tolist(), strict=True):
+        for index, length in _pairs(order, lengths):
             start = int(starts[index])
             prompt = [int(token) for token in tokens[start : start + length]]
             if end_of_text in prompt:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.config.lm import DataConfig
+from common.config.data import CorpusConfig
 from common.data import stories
 from common.data.places import find_dataset, find_file, require_hub_name, require_valid_source
 from common.datasets import BUILTIN_STORIES, SUFFIXES, DatasetManifest, is_dataset_name, is_file_name, is_hub_name
@@ -181,7 +181,7 @@ def hub_splits(name: str) -> list[str]:
     return list(_from_hub(name, "get_dataset_split_names"))
 
 
-def training_source(config: DataConfig, data_dir: Path) -> DocumentSource:
+def training_source(config: CorpusConfig, data_dir: Path) -> DocumentSource:
     """Return the training source of a configuration. Raises DataError for a missing file or an invalid name."""
     require_valid_source(config.source)
     if config.source == BUILTIN_STORIES:
@@ -194,7 +194,7 @@ def training_source(config: DataConfig, data_dir: Path) -> DocumentSource:
     return HubSource(config.source, "train", config.text_field)
 
 
-def validation_source(config: DataConfig, data_dir: Path) -> DocumentSource | None:
+def validation_source(config: CorpusConfig, data_dir: Path) -> DocumentSource | None:
     """Return the separate validation source, or None if documents of the training source are held out instead.
 
     Raises DataError for a missing file, an invalid name or an unknown split.
@@ -219,7 +219,7 @@ def validation_source(config: DataConfig, data_dir: Path) -> DocumentSource | No
     return HubSource(config.source, chosen, config.text_field) if chosen else None
 
 
-def _local_source(name: str, config: DataConfig, data_dir: Path) -> FileSource | None:
+def _local_source(name: str, config: CorpusConfig, data_dir: Path) -> FileSource | None:
     """Return the source for a local file or an uploaded dataset, or None if `name` has neither form.
 
     The manifest of a dataset names its text field, so `config.text_field` applies to files only.

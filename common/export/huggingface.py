@@ -17,7 +17,7 @@ from common.checkpoint import export_legacy_state_dict
 from common.checkpoint.files import write_tensors
 from common.checkpoint.model_file import model_meta
 from common.checkpoint.nanochat import to_nanochat
-from common.config.lm import ARCHITECTURE
+from common.config.model import ARCHITECTURE
 from common.data.gpt2_files import vocabulary_files
 from common.data.vocabulary import VOCABULARY_FILE, Vocabulary
 from common.datasets.reading import END_OF_TEXT

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from common.config import AnalysisConfig, DataConfig, EvaluationConfig, LMConfig, RLConfig, build
 from common.redis.keys import TRAINING_QUEUE
-from tidal_client.vocabulary import ExperimentType, JobType
+from tidal_client.vocabulary import CheckpointMode, ExperimentType, JobType
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 
@@ -65,6 +65,8 @@ class LmTrainingPayload(JobPayload):
     config: LMConfig
     initial_checkpoint: Reference | None = None
     """Checkpoint from which training starts: a training state, or only weights; None to train from scratch."""
+    checkpoint_mode: CheckpointMode = CheckpointMode.AUTO
+    """Whether training continues the initial checkpoint or fine-tunes its weights."""
 
     @property
     def source_checkpoint(self) -> str | None:

@@ -24,10 +24,10 @@ from common.jobs import outbox
 from common.jobs.changes import write_event
 from common.jobs.experiments import create_experiment
 from common.jobs.limits import leased_counts, require_queue_capacity, type_limit
-from common.jobs.payloads import QUEUES, JobPayload, check_payload
+from common.jobs.payloads import QUEUES, JobPayload, LmTrainingPayload, RlTrainingPayload, check_payload
 from common.jobs.sql import lock_idempotency_key, lock_type, now_minus
 from common.words import plural, with_article
-from tidal_client.vocabulary import JOB_ID, RESUMABLE, JobStatus, JobType, new_id
+from tidal_client.vocabulary import JOB_ID, RESUMABLE, CheckpointMode, JobStatus, JobType, new_id
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
 MAX_TAGS = 20
@@ -122,8 +122,11 @@ def enqueue_job(session: Session, new: NewJob, settings: Settings | None = None)
     if new.parent_id is not None:
         newest = _parent_checkpoint(session, new.parent_id, new.type, needed=new.resume_checkpoint is None)
         checkpoint_ref = new.resume_checkpoint or newest
-        if "initial_checkpoint" in type(payload).model_fields:
-            payload = payload.model_copy(update={"initial_checkpoint": checkpoint_ref})
+        if isinstance(payload, LmTrainingPayload | RlTrainingPayload) and checkpoint_ref != payload.initial_checkpoint:
+            changes: dict[str, Any] = {"initial_checkpoint": checkpoint_ref}
+            if isinstance(payload, LmTrainingPayload):
+                changes["checkpoint_mode"] = CheckpointMode.CONTINUE  # even if the request changes the text
+            payload = payload.model_copy(update=changes)
     if not new.wait:
         _require_free_slot(session, new.type, settings or get_settings())
     require_queue_capacity(session, settings or get_settings())

@@ -16,6 +16,8 @@ PERPLEXITY = "Perplexity/Validation"
 BITS_PER_BYTE = "Bits per Byte/Validation"
 """Summed validation loss in bits, divided by the number of UTF-8 bytes of the validated text. Unlike loss and
 perplexity, it can be compared between models with different tokenisers."""
+OF_CORPUS = "{metric}/{corpus}"
+"""VALIDATION_LOSS and BITS_PER_BYTE of one corpus of a training with several, such as "Losses/Validation/letters"."""
 LEARNING_RATE = "Learning Rate"
 GRADIENT_NORM = "Gradient Norm"
 """Norm of the gradient before clipping."""

@@ -3,7 +3,7 @@
 Uses only torch. Files are in `common.checkpoint`, sampling in `common.generation`, optimisers in `common.training`.
 """
 
-from common.config.lm import ModelConfig
+from common.config.model import ModelConfig
 from common.model.gate import DynamicGate
 from common.model.kv_cache import KVCache
 from common.model.transformer import TransformerLM

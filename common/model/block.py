@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from common.config.lm import ModelConfig
+from common.config.model import ModelConfig
 from common.model.activation import TRAINING_ACTIVATIONS, ReLUSquared
 from common.model.attention import cached_attention, causal_attention, merge_heads, split_heads
 from common.model.dropout import DropoutBits, add_after_dropout, dropout

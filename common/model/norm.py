@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional
 
-from common.config.lm import ModelConfig
+from common.config.model import ModelConfig
 
 LAYER_NORM_EPS: Final = 1e-5
 RMS_NORM_EPS: Final = 1e-6

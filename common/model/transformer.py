@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from common.config.lm import ModelConfig
+from common.config.model import ModelConfig
 from common.data.vocabulary import gpt2_vocabulary
 from common.model.block import BlockBits, TransformerBlock
 from common.model.dropout import DropoutBits, dropout

@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from common.config.lm import DataConfig
+from common.config.data import CorpusConfig, DataConfig
 from common.config.tokenizers import trained_size
 from common.datasets import BUILTIN_STORIES, DatasetStore, is_dataset_name, is_file_name
 from common.errors import TidalError
@@ -28,16 +28,37 @@ _PLAIN = (".txt", ".jsonl")
 def find_corpus_size(
     config: DataConfig, data_dir: Path, *, bytes_per_token: float | None, builtin_bytes: int | None
 ) -> CorpusSize | None:
-    """Return the size of a corpus; None if it is unknown before the corpus is opened for the first time.
+    """Return the size of the corpora; None if it is unknown before they are opened for the first time.
 
     `bytes_per_token` and `builtin_bytes` come from a calibration; without them, only the size of a tokenised corpus is
     known.
     """
-    return _tokenised(config, data_dir) or _estimated(config, data_dir, bytes_per_token, builtin_bytes)
+    found = [
+        _tokenised(corpus, data_dir) or _estimated(corpus, data_dir, bytes_per_token, builtin_bytes)
+        for corpus in config.corpora()
+    ]
+    parts = tuple(size for size in found if size is not None)
+    if len(parts) < len(found):
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    return CorpusSize(
+        sum(part.train_tokens for part in parts),
+        sum(part.validation_tokens for part in parts),
+        text_bytes=sum(part.text_bytes for part in parts),
+        estimated=any(part.estimated for part in parts),
+        parts=parts,
+    )
 
 
 def find_training_bytes(config: DataConfig, data_dir: Path) -> int | None:
     """Return the approximate size of the training text in bytes; None if it is unknown before the text is read."""
+    sizes = [_training_bytes(corpus, data_dir) for corpus in config.corpora()]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def _training_bytes(config: CorpusConfig, data_dir: Path) -> int | None:
     tokenised = _tokenised(config, data_dir)
     if tokenised is not None:
         return tokenised.train_tokens * BYTES_PER_TOKEN
@@ -47,7 +68,7 @@ def find_training_bytes(config: DataConfig, data_dir: Path) -> int | None:
     return size if config.validation_source is not None else round(size * (1.0 - config.validation_fraction))
 
 
-def _tokenised(config: DataConfig, data_dir: Path) -> CorpusSize | None:
+def _tokenised(config: CorpusConfig, data_dir: Path) -> CorpusSize | None:
     wanted = config.model_dump(mode="json")
     for path in sorted((data_dir / "cache").glob("[!.]*/header.json")):
         try:
@@ -61,7 +82,7 @@ def _tokenised(config: DataConfig, data_dir: Path) -> CorpusSize | None:
 
 
 def _estimated(
-    config: DataConfig, data_dir: Path, bytes_per_token: float | None, builtin_bytes: int | None
+    config: CorpusConfig, data_dir: Path, bytes_per_token: float | None, builtin_bytes: int | None
 ) -> CorpusSize | None:
     size = _text_bytes(config.source, data_dir, builtin_bytes)
     # Without the number of documents, `max_documents` is an unknown share of the text.

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from common.config.lm import LMConfig, ModelConfig
+from common.config.lm import LMConfig
+from common.config.model import ModelConfig
 from common.config.tokenizers import TRAINING_CHARACTERS, trained_size
 from common.prediction.calibration import BlockCost, Calibration, HeadCost, LinearCost
 from common.prediction.model_size import matmul_parameters, muon_flops, parameters

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from common.config.depth import MODEL_FIELDS, TRAINING_FIELDS
-from common.config.lm import ARCHITECTURE, LMConfig
+from common.config.lm import LMConfig
+from common.config.model import ARCHITECTURE
 from common.prediction.calibration import Calibration
 from common.prediction.duration import calibrated_seconds, phase_seconds
 from common.prediction.machine import Machine
@@ -83,9 +84,17 @@ def shape_key(config: LMConfig) -> str:
 
 
 def predict_training(
-    config: LMConfig, corpus: CorpusSize | None, candidates: Sequence[Candidate], *, first_step: int = 0
+    config: LMConfig,
+    corpus: CorpusSize | None,
+    candidates: Sequence[Candidate],
+    *,
+    first_step: int = 0,
+    fine_tunes: bool = False,
 ) -> TrainingPrediction:
-    """Return the prediction of a training that continues after `first_step` on each of `candidates`."""
+    """Return the prediction of a training that continues after `first_step` on each of `candidates`.
+
+    `fine_tunes` means that it starts from the weights of a checkpoint with a new optimiser.
+    """
     plan = plan_training(config, corpus, first_step)
     notes = [] if config.model.depth is None else [_settings_of_depth(config)]
     if plan is None:
@@ -97,6 +106,11 @@ def predict_training(
         notes.append("The corpus has not been opened yet; it is assumed to be large enough for training.max_steps.")
     elif corpus.estimated:
         notes.append("The corpus has not been tokenised yet; its number of tokens is estimated from its size.")
+    if fine_tunes:
+        notes.append(
+            "The training is a fine-tuning: it starts from the weights of the checkpoint with a new optimiser, and its "
+            f"learning rate peaks at {config.training.fine_tuning_peak():g}."
+        )
     if not candidates:
         notes.append("No running worker is known, so memory and duration are unknown.")
     if plan is not None and config.training.patience < plan.validations:

@@ -6,7 +6,7 @@ of a gate.
 
 from __future__ import annotations
 
-from common.config.lm import ModelConfig
+from common.config.model import ModelConfig
 
 MUON_ITERATIONS = 5
 """Number of iterations with which `common.training.muon` orthogonalises a matrix, as in the original."""

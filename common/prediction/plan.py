@@ -26,6 +26,18 @@ class CorpusSize:
     """Bytes of text that have to be tokenised before the training; 0 if there is a token cache."""
     estimated: bool = False
     """Whether the numbers of tokens follow from the size of the text, because it has not been tokenised yet."""
+    parts: tuple[CorpusSize, ...] = ()
+    """The sizes of the single corpora if there are several, each of which is divided and validated on its own."""
+
+    def train_chunks(self, length: int) -> int:
+        """Return the number of sequences of `length` tokens in an epoch."""
+        return sum(part.train_tokens // (length + 1) for part in self.parts or (self,))
+
+    def validation_sequences(self, context: int, most: int | None) -> int:
+        """Return the number of sequences of a validation, of which each corpus has at most `most`."""
+        sizes = [part.validation_tokens for part in self.parts or (self,)]
+        counts = [max(1, size // (min(context, max(1, size - 1)) + 1)) for size in sizes]
+        return sum(min(count, most or count) for count in counts)
 
 
 @dataclass(frozen=True)
@@ -62,13 +74,12 @@ def plan_training(config: LMConfig, corpus: CorpusSize | None, first_step: int =
         if training.max_steps is None or evaluation.max_batches is None:
             return None
         per_epoch, total, chunks = training.max_steps, training.max_steps, round(training.max_steps * effective)
-        length, held_out = context, evaluation.max_batches * evaluation.batch_size
+        length = context
     else:
         length = max(1, min(context, corpus.train_tokens - 1))
-        chunks = max(1, corpus.train_tokens // (length + 1))
+        chunks = max(1, corpus.train_chunks(length))
         per_epoch = math.ceil(chunks / effective)
         total = min(training.epochs * per_epoch, training.max_steps or training.epochs * per_epoch)
-        held_out = max(1, corpus.validation_tokens // (min(context, max(1, corpus.validation_tokens - 1)) + 1))
     steps = max(0, total - first_step)
 
     def sequences(step: int) -> int:
@@ -82,7 +93,8 @@ def plan_training(config: LMConfig, corpus: CorpusSize | None, first_step: int =
         return last // every - min(first_step, last) // every
 
     def validated(batches: int | None) -> int:
-        return length * min(held_out, evaluation.batch_size * (batches or held_out))
+        most = None if batches is None else batches * evaluation.batch_size
+        return length * (corpus.validation_sequences(context, most) if corpus is not None else most or 0)
 
     limit = min(evaluation.max_batches or INITIAL_VALIDATION_BATCHES, INITIAL_VALIDATION_BATCHES)
     return TrainingPlan(

@@ -6,7 +6,6 @@ validation documents. The prompt pools of `common.data` ensure that the three se
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from common.config import RLConfig
@@ -41,14 +40,18 @@ def ablation_prompts(corpus: Corpus, config: RLConfig) -> list[Prompt]:
 def ngram_statistics(corpus: Corpus, config: RLConfig, vocab_size: int) -> NgramStatistics:
     """Count n-grams in the first `episode.statistics_documents` training documents.
 
+    If there are several corpora, each contributes its share of these documents.
+
     Raises DataError if the corpus contains token ids outside the model's vocabulary.
     """
-    starts = np.asarray(corpus.documents("train"), dtype=np.int64)
-    count = config.episode.statistics_documents
-    ends = np.append(starts[1:], len(corpus.train))[:count]
-    spans = zip(starts[:count].tolist(), ends.tolist(), strict=True)
+    sequences = []
+    for part in corpus.parts:
+        tokens, starts = part.train.tokens, part.train.documents
+        count = max(1, round(part.share * config.episode.statistics_documents))
+        ends = [*starts[1 : count + 1].tolist(), len(tokens)]
+        sequences += [tokens[start:end] for start, end in zip(starts[:count].tolist(), ends, strict=False)]
     try:
-        return NgramStatistics.from_sequences([corpus.train[a:b] for a, b in spans], vocab_size)
+        return NgramStatistics.from_sequences(sequences, vocab_size)
     except ValueError as error:
         raise DataError(f"{corpus.description} does not fit the language model: {error}") from error
 

@@ -20,7 +20,8 @@ from typing import Any
 import psutil
 import torch
 
-from common.config.lm import ModelConfig, TrainingConfig
+from common.config.lm import TrainingConfig
+from common.config.model import ModelConfig
 from common.data.batch_encoder import BatchEncoder
 from common.data.stories import STORY_COUNT, story
 from common.data.vocabulary import gpt2_vocabulary

@@ -9,13 +9,17 @@ Bits per byte are the summed loss in bits, divided by the number of UTF-8 bytes 
 (tokens / bytes) / ln 2, as in "The Pile" (Gao et al., 2020, section 3.1). The first token of a chunk is not predicted,
 so its bytes do not count. `<|endoftext|>` is predicted, so its loss counts, but it has 0 bytes. Hence the number is the
 length of a code for the texts together with their ends.
+
+If a training has several corpora, each is validated on its own. The loss of all is the mean of their losses, weighted
+by their shares of the training tokens: the loss on a text that is mixed like the training's. Its bits per byte are this
+loss in bits, divided by the mean number of bytes per token with the same weights.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.config.lm import EvaluationConfig
-from common.data import ChunkLoader, text_bytes
+from common.data import ChunkLoader, Corpus, text_bytes
 from common.errors import require_finite
 from common.files import write_atomic, write_json
 from common.generation import DecodingModel, FinishReason, generate
@@ -48,6 +52,8 @@ class Validation:
     """Mean of −ln p(token) in nats."""
     bits_per_byte: float | None
     """Summed loss in bits per UTF-8 byte of the predicted tokens; None if these tokens have no text."""
+    corpora: tuple[CorpusValidation, ...] = ()
+    """The results of each corpus if there are several."""
 
     @property
     def perplexity(self) -> float | None:
@@ -61,11 +67,72 @@ class Validation:
             names.PERPLEXITY: self.perplexity,
             names.BITS_PER_BYTE: self.bits_per_byte,
         }
+        for corpus in self.corpora:
+            values[names.OF_CORPUS.format(metric=names.VALIDATION_LOSS, corpus=corpus.name)] = corpus.loss
+            values[names.OF_CORPUS.format(metric=names.BITS_PER_BYTE, corpus=corpus.name)] = corpus.bits_per_byte
         return {name: value for name, value in values.items() if value is not None}
 
-    def results(self) -> dict[str, float | None]:
+    def results(self) -> dict[str, Any]:
         """Return the entries of `evaluation_results.json` that come from the validation."""
-        return {"validation_loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
+        found = {"validation_loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
+        return found | ({"corpora": [asdict(corpus) for corpus in self.corpora]} if self.corpora else {})
+
+
+@dataclass(frozen=True)
+class CorpusValidation:
+    """The validation of one corpus of several."""
+
+    name: str
+    share: float
+    """Share of the training tokens that come from this corpus."""
+    loss: float
+    bits_per_byte: float | None
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """The sums of a validation over its predicted tokens."""
+
+    nats: float
+    tokens: int
+    size: int
+    """Number of UTF-8 bytes of the tokens."""
+
+    def result(self, **others: Any) -> Validation:
+        return Validation(self.nats / self.tokens, _bits(self.nats, self.size), **others)
+
+
+def validate_corpus(
+    model: TransformerLM,
+    corpus: Corpus,
+    config: EvaluationConfig,
+    compute: ComputeConfig,
+    *,
+    keep_going: Callable[[], bool] = lambda: True,
+) -> Validation | None:
+    """Call `validate` for the validation part of each corpus; return None if `keep_going` returned False.
+
+    `config.max_batches` limits the batches of each corpus. Raises the errors of `validate`.
+    """
+    found = []
+    for part in corpus.parts:
+        sums = _sums(model, part.validation.tokens, config, compute, keep_going)
+        if sums is None:
+            return None
+        found.append(sums)
+    if len(found) == 1:
+        return found[0].result()
+    shares = [part.share for part in corpus.parts]
+    loss = sum(share * sums.nats / sums.tokens for share, sums in zip(shares, found, strict=True))
+    size = sum(share * sums.size / sums.tokens for share, sums in zip(shares, found, strict=True))
+    return Validation(
+        loss,
+        _bits(loss, size),
+        tuple(
+            CorpusValidation(part.name, part.share, sums.nats / sums.tokens, _bits(sums.nats, sums.size))
+            for part, sums in zip(corpus.parts, found, strict=True)
+        ),
+    )
 
 
 def validate(
@@ -81,6 +148,17 @@ def validate(
     Reads at most `config.max_batches` batches from the beginning of `tokens` and calls `keep_going` before each. Raises
     DataError for fewer than two tokens, DivergedError if the loss is not finite.
     """
+    sums = _sums(model, tokens, config, compute, keep_going)
+    return None if sums is None else sums.result()
+
+
+def _sums(
+    model: TransformerLM,
+    tokens: NDArray[np.uint16],
+    config: EvaluationConfig,
+    compute: ComputeConfig,
+    keep_going: Callable[[], bool],
+) -> _Sums | None:
     loader = ChunkLoader(
         tokens, context_length=model.config.context_length, batch_size=config.batch_size, shuffle=False
     )
@@ -100,10 +178,13 @@ def validate(
     finally:
         model.train(was_training)
     nats = float(total)
-    return Validation(
-        loss=require_finite("the validation loss", nats / positions),
-        bits_per_byte=nats / (math.log(2) * size) if size else None,
-    )
+    require_finite("the validation loss", nats / positions)
+    return _Sums(nats, positions, size)
+
+
+def _bits(nats: float, size: float) -> float | None:
+    """Return bits per byte, or None without bytes."""
+    return nats / (math.log(2) * size) if size else None
 
 
 def generate_samples(

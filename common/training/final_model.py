@@ -14,9 +14,10 @@ from common.data import Corpus
 from common.training.disk_wait import write_when_disk_has_space
 from common.training.evaluation import (
     RESULTS_FILE,
+    CorpusValidation,
     Validation,
     generate_samples,
-    validate,
+    validate_corpus,
     write_results,
 )
 from common.training.hooks import TrainingHooks
@@ -50,8 +51,8 @@ def write_final_model(
     counters = state.counters
     validation = _newest_validation(state)
     if validation is None:
-        validation = validate(
-            state.evaluated, corpus.validation, config.evaluation, state.compute, keep_going=keep_validating
+        validation = validate_corpus(
+            state.evaluated, corpus, config.evaluation, state.compute, keep_going=keep_validating
         )
         if validation is None:
             return False
@@ -99,4 +100,5 @@ def _newest_validation(state: TrainingState) -> Validation | None:
     loss, bits_per_byte = counters.validation_loss, counters.validation_bits_per_byte
     if loss is None or bits_per_byte is None or counters.validated_step != counters.step or counters.step == 0:
         return None
-    return Validation(loss, bits_per_byte)
+    corpora = tuple(CorpusValidation(**found) for found in counters.validation_corpora)
+    return Validation(loss, bits_per_byte, corpora)

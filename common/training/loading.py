@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from common.config.lm import DataConfig
+from common.config.data import DataConfig
 from common.data import Corpus, Vocabulary, open_corpus
 from common.errors import DiskFullError
 from common.training.disk_wait import StoppedWaiting, wait_for_disk, write_when_disk_has_space

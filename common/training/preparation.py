@@ -16,7 +16,7 @@ from common.checkpoint.vocabulary_file import save_vocabulary
 from common.config.depth import AUTO
 from common.config.lm import LMConfig
 from common.config.tokenizers import GPT2_SIZE, trained_size
-from common.data import ChunkLoader, Corpus, Vocabulary
+from common.data import Corpus, CorpusLoader, Vocabulary
 from common.errors import ConfigError
 from common.model import TransformerLM
 from common.training.cpu_choice import Workload, choose_on_cpu
@@ -31,6 +31,7 @@ from common.training.run_meter import RunMeter
 from common.training.sample_history import SampleRecorder
 from common.training.starting_point import find_start, has_checkpoints, restore_start, starting_vocabulary
 from common.training.training_state import TrainingState
+from tidal_client.vocabulary import CheckpointMode
 
 
 @dataclass
@@ -65,6 +66,12 @@ class PretrainingRun:
         return time.monotonic() - self.started_at
 
     @property
+    def peak_learning_rate(self) -> float:
+        """Return the highest learning rate of the schedule."""
+        training = self.config.training
+        return training.fine_tuning_peak() if self.state.counters.fine_tuning else training.learning_rate
+
+    @property
     def time_share(self) -> float:
         """Return the used share of `training.max_seconds`; 0 without that limit."""
         limit = self.config.training.max_seconds
@@ -89,6 +96,7 @@ def prepare_pretraining(
     data_dir: Path,
     resume: bool,
     initial_checkpoint: Path | None,
+    checkpoint_mode: CheckpointMode,
 ) -> PretrainingRun:
     """Return a training that is ready for its first step. Arguments and errors are those of `pretrain`.
 
@@ -115,16 +123,18 @@ def prepare_pretraining(
         directory / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every=config.checkpoint.keep_every
     )
     start = find_start(manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)
-    compute = prepare_compute(training, start.compute())
+    stored = start.compute()
+    compute = prepare_compute(training, stored)
     meter = RunMeter(config, compute, data_dir)
     seed_random_state(training.seed)
     model = TransformerLM(config.model).to(compute.device)
     model.vocabulary = corpus.vocabulary
-    loader = ChunkLoader(
-        corpus.train,
+    loader = CorpusLoader(
+        corpus,
         context_length=config.model.context_length,
         batch_size=training.micro_batch_size,
         seed=training.seed,
+        order=training.shuffle,
     )
     steps = training.epochs * math.ceil(loader.num_chunks / training.mean_batch_size)
     total_steps = min(steps, training.max_steps or steps)
@@ -133,7 +143,9 @@ def prepare_pretraining(
         sequences = min(training.effective_batch_size, loader.num_chunks)
         micro_batch = min(training.micro_batch_size, sequences)
         work = Workload(micro_batch, loader.length, total_steps * math.ceil(sequences / micro_batch))
-        compute = choose_on_cpu(model, compute, training, work, hooks, stored=start.checkpoint is not None)
+        compute = choose_on_cpu(
+            model, compute, training, work, hooks, stored=stored is not None and stored["device"] == "cpu"
+        )
     state = TrainingState(
         model,
         make_optimizer(model, training),
@@ -144,7 +156,7 @@ def prepare_pretraining(
         corpus_digest=corpus.digest,
         average_decay=training.average_decay,
     )
-    restore_start(state, start, manager, hooks)
+    restore_start(state, start, manager, hooks, training, checkpoint_mode)
     model.gates_trained = config.model.gates and (model.gates_trained or training.modulation_fraction > 0)
     return PretrainingRun(
         config=config,

@@ -27,7 +27,7 @@ from common.model.transfer import to_device
 from common.prediction.plan import INITIAL_VALIDATION_BATCHES
 from common.training.disk_wait import StoppedWaiting, wait_at_boundary
 from common.training.divergence import withdraw_and_explain
-from common.training.evaluation import validate
+from common.training.evaluation import validate_corpus
 from common.training.final_checkpoint import save_finished_state, try_final_checkpoint
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
@@ -36,6 +36,7 @@ from common.training.lr_schedule import finished_share, scheduled_rate
 from common.training.optimizer import clip_gradients, set_rates, skip_step, take_step
 from common.training.preparation import PretrainingRun, prepare_pretraining
 from common.training.run_meter import MEASUREMENT_FILE
+from tidal_client.vocabulary import CheckpointMode
 
 
 def pretrain(
@@ -46,20 +47,21 @@ def pretrain(
     data_dir: Path,
     resume: bool = True,
     initial_checkpoint: Path | None = None,
+    checkpoint_mode: CheckpointMode = CheckpointMode.AUTO,
 ) -> Outcome:
     """Train until the steps, epochs, time or patience of `config.training` are used up, or until a stop request.
 
     `directory` is the experiment's folder. With `resume` the training continues from its newest intact checkpoint.
-    Without such a checkpoint, it starts from `initial_checkpoint` (a checkpoint folder restores the training state, a
-    file only the weights) or from new weights. If the function returns COMPLETED, the final model and
-    `evaluation_results/evaluation_results.json` are written. A training that was paused, stopped or drained leaves a
-    checkpoint, unless the request arrived while the corpus was tokenised.
+    Without such a checkpoint, it starts from `initial_checkpoint`, as `checkpoint_mode` and
+    `common.training.starting_point` describe, or from new weights. If the function returns COMPLETED, the final model
+    and `evaluation_results/evaluation_results.json` are written. A training that was paused, stopped or drained leaves
+    a checkpoint, unless the request arrived while the corpus was tokenised.
 
     Raises ConfigError, DataError, CheckpointError and StorageError. Raises DivergedError, which names a checkpoint to
     resume, if a loss, a gradient norm, a validation loss or a logit of the samples is not finite.
     """
     try:
-        run = prepare_pretraining(config, directory, hooks, data_dir, resume, initial_checkpoint)
+        run = prepare_pretraining(config, directory, hooks, data_dir, resume, initial_checkpoint, checkpoint_mode)
     except StoppedWhileLoading as stop:
         return outcome_of(stop.request)
     hooks.offer_checkpoint(run.state.write_final_and_block)
@@ -167,8 +169,8 @@ def _take_step(run: PretrainingRun) -> _Update | None:
         state.counters.step,
         run.total_steps,
         warmup_steps=_warmup_steps(run),
-        peak=training.learning_rate,
-        floor=training.min_learning_rate,
+        peak=run.peak_learning_rate,
+        floor=min(training.min_learning_rate, run.peak_learning_rate),
         time_fraction=time_fraction,
         schedule=training.schedule,
         decay_ratio=training.decay_ratio,
@@ -229,7 +231,7 @@ def _report(run: PretrainingRun, update: _Update, steps_per_second: float) -> No
         names.GRADIENT_NORM: update.gradient_norm,
         names.STEPS_PER_SECOND: steps_per_second,
         names.TOKENS_PER_SECOND: tokens_per_second,
-        names.BYTES_PER_SECOND: tokens_per_second * run.corpus.train_bytes / len(run.corpus.train),
+        names.BYTES_PER_SECOND: tokens_per_second * run.corpus.train_bytes_per_token,
         names.TOKENS_SEEN: float(counters.tokens_seen),
         names.EPOCH: run.state.epochs_done,
     }
@@ -279,9 +281,7 @@ def _validate(run: PretrainingRun) -> bool:
         return run.hooks.requested_stop() is None
 
     with run.meter.paused():
-        validation = validate(
-            run.state.evaluated, run.corpus.validation, evaluation, run.compute, keep_going=keep_going
-        )
+        validation = validate_corpus(run.state.evaluated, run.corpus, evaluation, run.compute, keep_going=keep_going)
     run.meter.observe_memory()
     if validation is None:
         return False
@@ -289,6 +289,7 @@ def _validate(run: PretrainingRun) -> bool:
     loss = validation.loss
     counters.validated_step, counters.validation_loss = counters.step, loss
     counters.validation_bits_per_byte = validation.bits_per_byte
+    counters.validation_corpora = [asdict(corpus) for corpus in validation.corpora]
     if initial:
         counters.initial_validation_loss = loss
     best = not initial and (

@@ -2,6 +2,11 @@
 
 The training starts from the newest intact checkpoint of its own experiment, a checkpoint of another experiment, a file
 of weights, or new weights.
+
+A checkpoint of another experiment is continued if its training has read the same text: its whole state is restored.
+With another text, and from a file of weights, the training is a fine-tuning: only the weights are taken over, optimiser
+and counters are new, and the learning rate peaks at `TrainingConfig.fine_tuning_peak`. `CheckpointMode` overrides this
+choice.
 """
 
 from __future__ import annotations
@@ -15,11 +20,13 @@ from pydantic import ValidationError
 from common.checkpoint import CheckpointInfo, CheckpointManager, load_model, load_vocabulary
 from common.checkpoint.manager import MANIFEST, read_info, verify
 from common.checkpoint.vocabulary_file import vocabulary_of
-from common.config.lm import ModelConfig
+from common.config.lm import TrainingConfig
+from common.config.model import ModelConfig
 from common.data import VOCABULARY_FILE, Vocabulary, read_vocabulary
 from common.errors import CheckpointError, ConfigError
 from common.training.hooks import TrainingHooks
 from common.training.training_state import TrainingState
+from tidal_client.vocabulary import CheckpointMode
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ def find_start(
 ) -> StartingPoint:
     """Return the starting point of the training, whose files are verified. Report skipped checkpoints as events.
 
-    Raises CheckpointError if `initial_checkpoint` is damaged.
+    Raises CheckpointError if `initial_checkpoint` is damaged or not of a language model.
     """
     newest = newest_intact_checkpoint(manager, hooks) if resume else None
     if newest is not None:
@@ -56,25 +63,53 @@ def find_start(
     if initial_checkpoint is None or not (initial_checkpoint / MANIFEST).is_file():
         return StartingPoint(weights=initial_checkpoint)
     verify(initial_checkpoint)
-    return StartingPoint(read_info(initial_checkpoint), own=False)
+    info = read_info(initial_checkpoint)
+    _require_language_model(info)
+    return StartingPoint(info, own=False)
 
 
-def restore_start(state: TrainingState, start: StartingPoint, manager: CheckpointManager, hooks: TrainingHooks) -> None:
+def restore_start(
+    state: TrainingState,
+    start: StartingPoint,
+    manager: CheckpointManager,
+    hooks: TrainingHooks,
+    training: TrainingConfig,
+    mode: CheckpointMode,
+) -> None:
     """Restore `state` from the starting point, and report an inexact resume as an event.
 
-    Raises CheckpointError or ConfigError if the shape of the checkpoint's model differs from the model's.
+    Raises CheckpointError or ConfigError if the shape of the checkpoint's model differs from the model's, or if it is a
+    file of weights that cannot be continued.
     """
-    if start.checkpoint is not None:
-        _resume(state, start.checkpoint, hooks, own=start.own)
-        if start.own:
-            # The checkpoint is reported again, because the process that wrote it may have died before reporting it.
-            hooks.checkpoint_saved(start.checkpoint)
-            # No older checkpoint is removed yet, because only the next update shows whether training can continue from
-            # the newest one.
-            hooks.checkpoints_kept(manager.names())
+    checkpoint = start.checkpoint
+    if checkpoint is not None and start.own:
+        _resume(state, checkpoint, hooks, own=True)
+        # The checkpoint is reported again, because the process that wrote it may have died before reporting it.
+        hooks.checkpoint_saved(checkpoint)
+        # No older checkpoint is removed yet, because only the next update shows whether training can continue from the
+        # newest one.
+        hooks.checkpoints_kept(manager.names())
+    elif checkpoint is not None:
+        if mode is CheckpointMode.CONTINUE or (mode is CheckpointMode.AUTO and state.has_same_text(checkpoint)):
+            _resume(state, checkpoint, hooks, own=False)
+        else:
+            _fine_tune(state, checkpoint.path, hooks, training)
     elif start.weights is not None:
-        _load_weights(state, start.weights)
-        hooks.event("initial_weights", file=start.weights.name)
+        if mode is CheckpointMode.CONTINUE:
+            raise ConfigError(
+                f"{start.weights.name} contains weights, but no training state to continue; name a training "
+                "checkpoint, or choose the checkpoint mode auto or fine-tune"
+            )
+        _fine_tune(state, start.weights, hooks, training)
+
+
+def _fine_tune(state: TrainingState, path: Path, hooks: TrainingHooks, training: TrainingConfig) -> None:
+    """Begin a fine-tuning with the weights of a file or of the checkpoint of another experiment."""
+    initial = load_model(path)
+    _require_same_vocabulary(state, initial.vocabulary, path)
+    _require_same_shape(state, initial.config.model_dump(), path)
+    state.start_from_weights(initial)
+    hooks.event("initial_weights", file=path.name, peak_learning_rate=training.fine_tuning_peak())
 
 
 def starting_vocabulary(directory: Path, *, resume: bool, initial_checkpoint: Path | None) -> Vocabulary | None:
@@ -109,10 +144,7 @@ def newest_intact_checkpoint(manager: CheckpointManager, hooks: TrainingHooks) -
 
 
 def _resume(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *, own: bool) -> None:
-    if info.meta.get("kind") != "lm":
-        raise CheckpointError(
-            f"{info.path}: expected a checkpoint of a language model, found kind '{info.meta.get('kind')}'"
-        )
+    _require_language_model(info)
     _require_same_vocabulary(state, vocabulary_of(info.meta, info.path), info.path)
     _require_same_shape(state, info.meta.get("model", {}), info.path)
     reasons = state.restore(info, own=own)
@@ -121,12 +153,11 @@ def _resume(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *,
         hooks.event("resume_inexact", checkpoint=info.name, reasons=reasons)
 
 
-def _load_weights(state: TrainingState, path: Path) -> None:
-    initial = load_model(path)
-    _require_same_vocabulary(state, initial.vocabulary, path)
-    _require_same_shape(state, initial.config.model_dump(), path)
-    state.load_weights(initial.state_dict())
-    state.model.gates_trained = initial.gates_trained
+def _require_language_model(info: CheckpointInfo) -> None:
+    if info.meta.get("kind") != "lm":
+        raise CheckpointError(
+            f"{info.path}: expected a checkpoint of a language model, found kind '{info.meta.get('kind')}'"
+        )
 
 
 def _require_same_vocabulary(state: TrainingState, other: Vocabulary, path: Path) -> None:

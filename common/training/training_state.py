@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
 from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, TrainingSnapshot, host_copy
-from common.data import ChunkLoader
+from common.data import BatchLoader
 from common.errors import CheckpointError, DataError
 from common.model import TransformerLM
 from common.training.device import ComputeConfig
@@ -48,6 +48,8 @@ class TrainingCounters:
     """Loss of the newest validation, in nats; None if unknown."""
     validation_bits_per_byte: float | None = None
     """Bits per byte of the newest validation; None if unknown, for example in a checkpoint of an older version."""
+    validation_corpora: list[dict[str, Any]] = field(default_factory=list)
+    """Results of the newest validation for each corpus, if there are several (`CorpusValidation` as a mapping)."""
     initial_validation_loss: float | None = None
     """Validation loss before the first step, in nats; None if unknown."""
     best_validation_loss: float | None = None
@@ -55,6 +57,8 @@ class TrainingCounters:
     `training.min_delta`."""
     validations_without_gain: int = 0
     """Number of validations since the one with the lowest loss. Training ends when it reaches `training.patience`."""
+    fine_tuning: bool = False
+    """Whether the training began with the weights of a trained model and a new optimiser."""
 
 
 class TrainingState(Resumable):
@@ -71,7 +75,7 @@ class TrainingState(Resumable):
         model: TransformerLM,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
-        loader: ChunkLoader,
+        loader: BatchLoader,
         compute: ComputeConfig,
         writer: CheckpointWriter,
         *,
@@ -98,12 +102,6 @@ class TrainingState(Resumable):
     def checkpoint_copies(self) -> int:
         """Return how many times a checkpoint before the first one is expected to contain the weights."""
         return super().checkpoint_copies + (self._average is not None)
-
-    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Replace the weights by those of a file, without any history."""
-        self.model.load_state_dict(weights)
-        if self._average is not None:
-            self._average.load(weights)
 
     @property
     def chunks_left(self) -> int:
@@ -151,6 +149,21 @@ class TrainingState(Resumable):
         """
         self._save_in_background(None if validation_loss is None else Score("validation loss", validation_loss))
 
+    def start_from_weights(self, weights: TransformerLM) -> None:
+        """Take over the weights of a model of the same shape. Optimiser, counters and position stay new."""
+        self._replace_weights(weights.state_dict())
+        self.model.gates_trained = weights.gates_trained
+        self.counters.fine_tuning = True
+        self.mark()
+
+    def has_same_text(self, info: CheckpointInfo) -> bool:
+        """Return whether the training that wrote a checkpoint has read the corpora of this one.
+
+        Raises CheckpointError if the checkpoint is damaged.
+        """
+        _, state = self.writer.manager.load(info)
+        return bool(state.get("environment", {}).get("corpus") == self._corpus_digest)
+
     def restore(self, info: CheckpointInfo, *, own: bool = True) -> list[str]:
         """Load a checkpoint. Return the reasons why training cannot continue bit-exactly from it, if any.
 
@@ -189,9 +202,15 @@ class TrainingState(Resumable):
 
         A training without an average continues its own trained weights, but starts from the average of another one.
         """
-        self.load_weights(weights)
+        self._replace_weights(weights)
         if trained is not None and (own or self._average is not None):
             self.model.load_state_dict(trained)
+
+    def _replace_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Replace the weights and their average, which begins anew with them."""
+        self.model.load_state_dict(weights)
+        if self._average is not None:
+            self._average.load(weights)
 
     def _restore_position(self, state: dict[str, Any]) -> list[str]:
         if state["environment"]["corpus"] != self._corpus_digest:

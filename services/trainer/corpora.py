@@ -25,7 +25,7 @@ def tokenise_corpus(payload: DatasetPayload, hooks: TrainingHooks, *, data_dir: 
     Raises DataError if the dataset was replaced since the job was submitted.
     """
     store, name = DatasetStore(data_dir), payload.data.source
-    if payload.sha256 is not None:
+    if payload.sha256 is not None and name is not None:
         _require_same(store, name, payload.sha256)
     hooks.report_progress(0, 1)
 
@@ -40,7 +40,8 @@ def tokenise_corpus(payload: DatasetPayload, hooks: TrainingHooks, *, data_dir: 
         return outcome_of(stop.request)
     documents = len(corpus.documents("train")) + len(corpus.documents("validation"))
     # The token counts are stored only for the default settings, because other settings lead to other tokens.
-    if payload.sha256 is not None and is_dataset_name(name) and payload.data == DataConfig(source=name):
+    is_default = name is not None and is_dataset_name(name) and payload.data == DataConfig(source=name)
+    if payload.sha256 is not None and name is not None and is_default:
         record = TokenRecord(
             sha256=payload.sha256,
             train_tokens=len(corpus.train),

@@ -54,6 +54,7 @@ def lm_training(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome
         hooks,
         data_dir=paths.data_dir,
         initial_checkpoint=paths.store.resolve(initial) if initial else None,
+        checkpoint_mode=payload.checkpoint_mode,
     )
 
 

@@ -18,12 +18,13 @@ from common.training.disk_wait import EARLY_STOP_REQUESTS, StoppedWaiting, wait_
 from common.training.evaluation import (
     RESULTS_FILE,
     generate_samples,
-    validate,
+    validate_corpus,
     write_results,
 )
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
 from common.training.loading import StoppedWhileLoading, load_corpus
 from common.training.pretrain import pretrain
+from tidal_client.vocabulary import CheckpointMode
 
 
 def train_language_model(
@@ -33,10 +34,19 @@ def train_language_model(
     *,
     data_dir: Path,
     initial_checkpoint: Path | None = None,
+    checkpoint_mode: CheckpointMode = CheckpointMode.AUTO,
     resume: bool = True,
 ) -> Outcome:
     """Run `common.training.pretrain`."""
-    return pretrain(config, directory, hooks, data_dir=data_dir, resume=resume, initial_checkpoint=initial_checkpoint)
+    return pretrain(
+        config,
+        directory,
+        hooks,
+        data_dir=data_dir,
+        resume=resume,
+        initial_checkpoint=initial_checkpoint,
+        checkpoint_mode=checkpoint_mode,
+    )
 
 
 def evaluate_checkpoint(
@@ -67,7 +77,7 @@ def evaluate_checkpoint(
         return _early_stop(hooks) is None
 
     try:
-        validation = validate(model, corpus.validation, evaluation, compute, keep_going=keep_going)
+        validation = validate_corpus(model, corpus, evaluation, compute, keep_going=keep_going)
     except DivergedError as error:
         raise DivergedError(
             f"{model_path.name}: {error.message} on {corpus.description}, so there are no results; the training that "

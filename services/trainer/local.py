@@ -27,6 +27,7 @@ from common.training.disk_wait import wait_for_disk
 from common.training.hooks import Outcome, StopRequest, outcome_of
 from common.training.local_hooks import LocalHooks
 from services.trainer.calibration import calibrated
+from tidal_client.vocabulary import CheckpointMode
 
 EXIT_STOPPED = 3
 
@@ -75,7 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        help="lm: start from the weights of this checkpoint; rl: the language model that the controller steers",
+        help="lm: start from this checkpoint, with its whole state if its training has read the same text, otherwise "
+        "with its weights (fine-tuning); rl: the language model that the controller steers",
+    )
+    parser.add_argument(
+        "--fine-tune", action="store_true", help="lm: start only from the weights of --checkpoint, whatever the text"
     )
     parser.add_argument("--resume-from", type=Path, help="resume from this checkpoint folder of another training")
     parser.add_argument(
@@ -86,18 +91,24 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
     overrides = {"data": {"source": options.data, "validation_source": None}} if options.data else {}
+    if options.config is None and options.checkpoint and (trained := _trained_config(options.checkpoint)) is not None:
+        overrides = {**overrides, "model": trained.model.shape()}
     config = load_lm_config(options.config, overrides)
     _refuse_existing_checkpoints(options)
     start = _resume_source(options)
     if start is not None and options.checkpoint:
         raise ConfigError("--checkpoint and --resume-from both set what training starts from; give only one of them")
+    mode = CheckpointMode.CONTINUE if start is not None else CheckpointMode.AUTO
     if start is None and options.checkpoint:
         start = _existing(options.checkpoint)
+        mode = CheckpointMode.FINE_TUNE if options.fine_tune else CheckpointMode.AUTO
+    elif options.fine_tune:
+        raise ConfigError("--fine-tune needs the weights to start from; give a checkpoint with --checkpoint")
     from common.data import resolve_local_files
 
     config = config.model_copy(update={"data": resolve_local_files(config.data, _data_dir(options))})
     config = resolve_depth(config, _data_dir(options))
-    _print_prediction(config, options, console, start)
+    _print_prediction(config, options, console, start, mode)
     with _hooks(options, console, tensorboard=config.training.tensorboard) as hooks:
         request = wait_for_disk(hooks)
         if request is not None:
@@ -113,10 +124,13 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
             hooks,
             data_dir=_data_dir(options),
             initial_checkpoint=start,
+            checkpoint_mode=mode,
         )
 
 
-def _print_prediction(config: LMConfig, options: argparse.Namespace, console: Terminal, start: Path | None) -> None:
+def _print_prediction(
+    config: LMConfig, options: argparse.Namespace, console: Terminal, start: Path | None, mode: CheckpointMode
+) -> None:
     """Print what the training will need. Measure this machine first if that has not been done yet (about 15 s)."""
     data_dir, machine = _data_dir(options), this_machine()
     calibration = read_calibration(data_dir, machine)
@@ -129,13 +143,39 @@ def _print_prediction(config: LMConfig, options: argparse.Namespace, console: Te
         bytes_per_token=calibration.bytes_per_token if calibration else None,
         builtin_bytes=calibration.builtin_bytes if calibration else None,
     )
-    restored = _checkpoints(options.out) or ([] if start is None else list(start.resolve().glob("manifest.json")))
+    restored = _checkpoints(options.out)
+    fine_tunes = not restored and start is not None and _fine_tunes(start, mode, config)
+    if start is not None and not restored and not fine_tunes:
+        restored = [start.resolve() / "manifest.json"]
     finished = [int(path.parent.name.rpartition("-")[2]) for path in restored]
     candidate = Candidate(machine, calibration, memory_limit())
-    predicted = predict_training(config, corpus, [candidate], first_step=max(finished, default=0))
+    predicted = predict_training(
+        config, corpus, [candidate], first_step=max(finished, default=0), fine_tunes=fine_tunes
+    )
     warnings = {text for found in predicted.machines for text in found.warnings}
     for line in describe_prediction(predicted):
         console.print(line, style="bold red" if line in warnings else "dim", highlight=False)
+
+
+def _fine_tunes(start: Path, mode: CheckpointMode, config: LMConfig) -> bool:
+    """Return whether the training will start from weights with a new optimiser.
+
+    In the mode auto, the training compares the texts themselves; here only the names of the corpora are compared.
+    """
+    if mode is CheckpointMode.CONTINUE:
+        return False
+    if mode is CheckpointMode.FINE_TUNE or not (start / "manifest.json").is_file():
+        return True
+    trained = _trained_config(start)
+    return trained is not None and not trained.data.names_same_text(config.data)
+
+
+def _trained_config(checkpoint: Path) -> LMConfig | None:
+    """Return the configuration with which the model was trained, or None if its folder has none."""
+    from services.trainer import experiments
+
+    file = experiments.find_config_file(checkpoint.resolve())
+    return None if file is None else load_lm_config(file)
 
 
 def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
@@ -157,7 +197,7 @@ def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
         lm_config = experiments.find_config_file(lm_checkpoint)
         data = load_lm_config(lm_config).data if lm_config else DataConfig()
         if options.data:
-            data = data.model_copy(update={"source": options.data, "validation_source": None})
+            data = data.model_copy(update={"source": options.data, "sources": (), "validation_source": None})
         experiments.write_metadata(options.out, "rl", str(lm_checkpoint.resolve()))
         experiments.write_rl_config(options.out, config, lm_checkpoint)
         return controller.run_controller_training(

@@ -1,11 +1,12 @@
-"""Checks the corpus that a job names: the built-in corpus, an uploaded dataset, a Hugging Face dataset, or a file below
-the data folder.
+"""Checks the corpora that a job names: the built-in corpus, an uploaded dataset, a Hugging Face dataset, or a file
+below the data folder.
 
 The api checks that an uploaded dataset exists; only the worker can check a file. `common.data` reads corpora.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from sqlalchemy.orm import Session
@@ -22,17 +23,14 @@ def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> 
 
     Raises InvalidInputError when a source leads outside the data folder or names a dataset that does not exist.
     """
-    for field, source in (("source", data.source), ("validation_source", data.validation_source)):
-        if source is None:
-            continue
+    for field, source, is_split in _sources(data):
         if source.startswith(("/", "~")) or ".." in PurePosixPath(source).parts:
             message = (
                 f"{source} leads outside the data folder; put the file below TIDAL_DATA_DIR and give "
                 "its path relative to that folder, or use builtin:stories"
             )
             raise InvalidInputError.at(f"{location}.{field}", message)
-        # For a Hugging Face dataset, `validation_source` is the name of a split, which only the hub can check.
-        if (field == "source" or not is_hub_name(data.source)) and (problem := source_problem(source)):
+        if not is_split and (problem := source_problem(source)):
             raise InvalidInputError.at(f"{location}.{field}", problem)
     _require_datasets(data, datasets, location)
 
@@ -58,12 +56,17 @@ def _require_datasets(data: DataConfig, datasets: DatasetStore, location: str) -
 
 
 def _datasets(data: DataConfig) -> dict[str, str]:
-    """Return the names of uploaded datasets as {field of `data`: name}.
+    """Return the names of uploaded datasets as {field of `data`: name}."""
+    return {field: source for field, source, is_split in _sources(data) if not is_split and is_dataset_name(source)}
 
-    `validation_source` is left out for a Hugging Face dataset, where it is the name of a split.
+
+def _sources(data: DataConfig) -> Iterator[tuple[str, str, bool]]:
+    """Yield (field of `data`, name, is a split) of each source and validation source.
+
+    The validation source of a Hugging Face dataset is the name of a split, which only the hub can check.
     """
-    source, validation = data.source, data.validation_source
-    found = {"source": source} if is_dataset_name(source) else {}
-    if validation is not None and not is_hub_name(source) and is_dataset_name(validation):
-        found["validation_source"] = validation
-    return found
+    for number, corpus in enumerate(data.corpora()):
+        prefix = f"sources.{number}." if data.sources else ""
+        yield f"{prefix}source", corpus.source, False
+        if corpus.validation_source is not None:
+            yield f"{prefix}validation_source", corpus.validation_source, is_hub_name(corpus.source)

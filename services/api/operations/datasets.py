@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, cast, func, select, type_coerce
+from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, array
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import DataConfig, Settings
@@ -132,30 +133,32 @@ def _newest_jobs(session: Session, manifests: Iterable[DatasetManifest]) -> dict
     return found
 
 
-def _sources() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """Return SQL expressions for `source` and `validation_source` in the `data` section of a job's payload.
+def _names() -> ColumnElement[Any]:
+    """Return an SQL expression for the names in the `data` section of a job's payload: a JSON array.
 
-    For lm-training, the section is inside `config`.
+    It contains the sources and validation sources of all corpora, and may contain null. For lm-training, the section is
+    inside `config`.
     """
-
-    def either(field: str) -> ColumnElement[Any]:
-        return func.coalesce(Job.payload["config"]["data"][field].astext, Job.payload["data"][field].astext)
-
-    return either("source"), either("validation_source")
+    data = func.coalesce(Job.payload["config"]["data"], Job.payload["data"])
+    single = func.jsonb_build_array(data["source"], data["validation_source"])
+    listed = [
+        func.jsonb_path_query_array(data, cast(f"$.sources[*].{field}", JSONPATH), type_=JSONB)
+        for field in ("source", "validation_source")
+    ]
+    return type_coerce(single, JSONB).concat(listed[0]).concat(listed[1])
 
 
 def _names_one_of(names: list[str]) -> ColumnElement[bool]:
-    source, validation = _sources()
-    return or_(source.in_(names), validation.in_(names))
+    found: ColumnElement[bool] = _names().has_any(array(names))
+    return found
 
 
 def _use_counts(session: Session, names: list[str]) -> dict[str, int]:
     if not names:
         return {}
-    source, validation = _sources()
-    query = select(Job.experiment_id, source, validation).where(Job.type != JobType.DATASET, _names_one_of(names))
+    query = select(Job.experiment_id, _names()).where(Job.type != JobType.DATASET, _names_one_of(names))
     users: defaultdict[str, set[str]] = defaultdict(set)
-    for experiment, *named in session.execute(query):
+    for experiment, named in session.execute(query):
         for name in named:
             users[name].add(experiment)
     return {name: len(users[name]) for name in names if name in users}

@@ -20,7 +20,9 @@ from common.prediction.corpus_size import find_corpus_size
 from common.prediction.estimate import Candidate, predict_training, shape_key
 from common.prediction.machine import Machine
 from services.api.context import Context
+from services.api.operations.trained_config import experiment_config
 from services.api.workers import WorkerBeat
+from tidal_client.vocabulary import CheckpointMode
 from tidal_client.wire.base import Reply
 from tidal_client.wire.prediction import TrainingMeasurement, TrainingPrediction
 
@@ -46,13 +48,16 @@ def prepare_prediction(context: Context, new: NewJob) -> Callable[[Session], Tra
         builtin_bytes=calibration.builtin_bytes if calibration else None,
     )
 
+    fine_tunes = _fine_tunes(context, payload)
+
     def predict(session: Session) -> TrainingPrediction:
         runs = earlier_runs(session, shape_key(payload.config), [found.machine.key for found in candidates])
         return predict_training(
             payload.config,
             corpus,
             [replace(candidate, runs=runs) for candidate in candidates],
-            first_step=_first_step(session, new, payload),
+            first_step=0 if fine_tunes else _first_step(session, new, payload),
+            fine_tunes=fine_tunes,
         )
 
     return predict
@@ -97,6 +102,20 @@ def _candidates(beats: list[WorkerBeat]) -> list[Candidate]:
             limit = min((each for each in (known.memory_limit, limit) if each is not None), default=None)
         found[machine.key] = Candidate(machine, calibration, limit)
     return list(found.values())
+
+
+def _fine_tunes(context: Context, payload: LmTrainingPayload) -> bool:
+    """Return whether the training will start from weights with a new optimiser.
+
+    In the mode auto, the trainer compares the texts themselves; here only the names of the corpora are compared.
+    """
+    initial, mode = payload.initial_checkpoint, payload.checkpoint_mode
+    if initial is None or mode is CheckpointMode.CONTINUE:
+        return False
+    if mode is CheckpointMode.FINE_TUNE or _STEP.search(initial) is None:
+        return True
+    trained = experiment_config(context.store, initial)
+    return trained is not None and not trained.data.names_same_text(payload.config.data)
 
 
 def _first_step(session: Session, new: NewJob, payload: LmTrainingPayload) -> int:

@@ -29,8 +29,8 @@ from common.config import (
     build,
     load_lm_config,
     load_rl_config,
+    merge,
 )
-from common.config.yaml_text import read_mapping
 from common.datasets import is_dataset_name
 from common.db import Job
 from common.errors import ConfigError, InvalidInputError, NotFoundError, TidalError
@@ -53,8 +53,9 @@ from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
 from services.api.operations.corpora import check_corpus, hold_datasets
 from services.api.operations.predictions import prepare_prediction
+from services.api.operations.trained_config import experiment_config
 from services.api.schemas.jobs import JobRequest
-from tidal_client.vocabulary import JobType
+from tidal_client.vocabulary import CheckpointMode, JobType
 from tidal_client.wire.job import JobDetail, JobPrediction
 
 DEFAULT_LM = "base_config.yaml"
@@ -63,14 +64,16 @@ DEFAULT_RL = "rl_config.yaml"
 S = TypeVar("S", bound=BaseModel)
 
 _USED: dict[JobType, frozenset[str]] = {
-    JobType.LM_TRAINING: frozenset({"config_path", "config", "checkpoint"}),
+    JobType.LM_TRAINING: frozenset({"config_path", "config", "checkpoint", "checkpoint_mode"}),
     JobType.RL_TRAINING: frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint"}),
     JobType.EVALUATION: frozenset({"config_path", "config", "data", "checkpoint"}),
     JobType.ABLATION: frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint", "rl_checkpoint"}),
     JobType.ANALYSIS: frozenset({"config", "checkpoint", "rl_checkpoint"}),
     JobType.DATASET: frozenset({"data"}),
 }
-_SPECIFIC = frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint", "rl_checkpoint"})
+_SPECIFIC = frozenset(
+    {"config_path", "rl_config_path", "config", "data", "checkpoint", "checkpoint_mode", "rl_checkpoint"}
+)
 
 
 def submit_job(context: Context, request: JobRequest, idempotency_key: str | None) -> tuple[JobDetail, bool]:
@@ -146,9 +149,7 @@ def new_job(
 
 def _new_payload(context: Context, request: JobRequest) -> JobPayload:
     if request.type is JobType.LM_TRAINING:
-        initial = _checkpoint(context, request) if request.checkpoint is not None else None
-        pretraining = _with_vocabulary(context, _pretraining_config(context, request), initial)
-        return LmTrainingPayload(config=pretraining, initial_checkpoint=initial)
+        return _lm_training(context, request)
     if request.type is JobType.DATASET:
         return _dataset(context, request)
     checkpoint = _checkpoint(context, request)
@@ -169,10 +170,27 @@ def _new_payload(context: Context, request: JobRequest) -> JobPayload:
     return AblationPayload(checkpoint=checkpoint, rl_checkpoint=policy, config=config, data=data)
 
 
-def _with_vocabulary(context: Context, config: LMConfig, initial: str | None) -> LMConfig:
+def _lm_training(context: Context, request: JobRequest) -> LmTrainingPayload:
+    if request.checkpoint is None:
+        if "checkpoint_mode" in request.model_fields_set:
+            raise _invalid("checkpoint_mode", "there is no checkpoint to continue or to fine-tune; set checkpoint")
+        return LmTrainingPayload(config=_pretraining_config(context, request, request.config))
+    initial, mode = _checkpoint(context, request), request.checkpoint_mode
+    if mode is CheckpointMode.CONTINUE and not initial.split("/", 1)[1].startswith(f"{CHECKPOINT_FOLDER}/"):
+        raise _invalid(
+            "checkpoint_mode",
+            f"{initial!r} contains weights, but no training state to continue; choose auto or fine-tune, or name one "
+            f"of {initial.split('/', 1)[0]}/{CHECKPOINT_FOLDER}/…",
+        )
+    trained = experiment_config(context.store, initial)
+    shape = {"model": trained.model.shape()} if trained is not None else {}
+    config = _pretraining_config(context, request, merge(shape, request.config))
+    config = _with_vocabulary(context, config, initial)
+    return LmTrainingPayload(config=config, initial_checkpoint=initial, checkpoint_mode=mode)
+
+
+def _with_vocabulary(context: Context, config: LMConfig, initial: str) -> LMConfig:
     """Return `config` with the vocabulary of the checkpoint `initial`, which the training continues to use."""
-    if initial is None:
-        return config
     stored = checkpoint_vocabulary(context.store.resolve(initial))
     if stored is None:
         return config  # the trainer reports a damaged manifest
@@ -195,9 +213,9 @@ def _hold_datasets(session: Session, context: Context, new: NewJob) -> None:
 
 def _dataset(context: Context, request: JobRequest) -> DatasetPayload:
     data = _build_section(DataConfig, {}, request.data, "data")
-    if "source" not in request.data:
+    if "source" not in request.data and "sources" not in request.data:
         raise _invalid("data.source", "a dataset job needs a corpus to tokenise: give the name of a dataset or a file")
-    if is_dataset_name(data.source) and context.datasets.has(data.source):
+    if data.source is not None and is_dataset_name(data.source) and context.datasets.has(data.source):
         return DatasetPayload(data=data, sha256=context.datasets.find(data.source).sha256)
     return DatasetPayload(data=data)
 
@@ -221,7 +239,7 @@ def _resumed_payload(parent: Job, request: JobRequest) -> JobPayload:
 
     The changes must not concern the shape of the model.
     """
-    for field in ("config_path", "rl_config_path", "checkpoint", "data"):
+    for field in ("config_path", "rl_config_path", "checkpoint", "checkpoint_mode", "data"):
         if field in request.model_fields_set:
             raise _invalid(field, "a resumed job uses the value of the job that it resumes; leave it out")
     if request.type is JobType.LM_TRAINING:
@@ -288,19 +306,11 @@ def _inherited(context: Context, request: JobRequest, checkpoint: str) -> LMConf
 
     If this configuration cannot be read, return the one that `configPath` names; without `configPath`, the default.
     """
-    folder = context.store.experiment(checkpoint.split("/", 1)[0])
-    for name in ("config.yaml", "base_config.yaml"):
-        try:
-            values = read_mapping(folder / name)
-            if isinstance(values.get("data"), dict):
-                return build(LMConfig, values, where=name)
-        except ConfigError:
-            continue
-    return _lm_config(context, request, {})
+    return experiment_config(context.store, checkpoint) or _lm_config(context, request, {})
 
 
-def _pretraining_config(context: Context, request: JobRequest) -> LMConfig:
-    config = _lm_config(context, request, request.config)
+def _pretraining_config(context: Context, request: JobRequest, overrides: Mapping[str, Any]) -> LMConfig:
+    config = _lm_config(context, request, overrides)
     try:
         return resolve_depth(config, context.settings.data_dir)
     except ConfigError as error:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from common.config.lm import MOST_TEXT_FIELD
+from common.config.data import MOST_TEXT_FIELD
 from common.datasets import DatasetManifest
 from common.db import require_schema
 from services.api.auth import ContextDep, Reader, Submitter

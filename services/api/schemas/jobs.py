@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 
 from common.jobs.submission import MAX_TAG, MAX_TAGS, MAX_TEXT
 from services.api.schemas.base import Request
-from tidal_client.vocabulary import JobType, Signal
+from tidal_client.vocabulary import CheckpointMode, JobType, Signal
 
 Tag = Annotated[str, StringConstraints(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._:/-]{{0,{MAX_TAG - 1}}}$")]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
@@ -47,7 +47,12 @@ class JobRequest(Request):
     section in the configuration of the language model's experiment."""
     checkpoint: ShortText | None = None
     """The language model: `<experiment id>/<file>`, or `<experiment id>/best`, `latest`, `final`. Required for all
-    types except dataset and lm-training. If it is given for lm-training, the training starts from these weights."""
+    types except dataset and lm-training. If it is given for lm-training, the training starts from it, and the shape of
+    the model is that of the checkpoint unless `config` sets it."""
+    checkpoint_mode: CheckpointMode = CheckpointMode.AUTO
+    """For lm-training with a checkpoint. `fine-tune`: only the weights are taken over; optimiser and counters begin
+    anew, and the learning rate peaks at `training.fine_tuning_learning_rate`. `continue`: the whole training state is
+    taken over. `auto`: continue if the checkpoint's training has read the same text, otherwise fine-tune."""
     rl_checkpoint: ShortText | None = None
     """For ablation, the controller to compare; for analysis, the controller to analyse."""
     resume_from: ShortText | None = None

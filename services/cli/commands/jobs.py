@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from common.config import merge
 from common.errors import InvalidInputError
 from common.prediction.words import describe_measurement, describe_prediction
 from services.cli.commands import steer
@@ -22,7 +23,7 @@ from services.cli.views.queue import print_queue, time_until
 from services.cli.views.samples import sample_tables
 from services.cli.views.watch import watch as follow
 from tidal_client import Client, Job
-from tidal_client.vocabulary import DesiredState, JobStatus, JobType, Signal
+from tidal_client.vocabulary import CheckpointMode, DesiredState, JobStatus, JobType, Signal
 from tidal_client.wire.job import JobPrediction, JobReply
 from tidal_client.wire.prediction import MachinePrediction, TrainingPrediction
 
@@ -61,9 +62,13 @@ def submit(
         str | None,
         typer.Option(
             "--checkpoint",
-            help="Language model: EXPERIMENT/FILE or EXPERIMENT/final. An lm-training job starts from its weights.",
+            help="Language model: EXPERIMENT/FILE or EXPERIMENT/final. An lm-training job starts from it: it continues "
+            "the training if the text is the same, and fine-tunes the weights otherwise.",
         ),
     ] = None,
+    fine_tune: Annotated[
+        bool, typer.Option("--fine-tune", help="Take over only the weights of --checkpoint, even for the same text.")
+    ] = False,
     rl_checkpoint: Annotated[
         str | None, typer.Option("--rl-checkpoint", help="Controller to compare in an ablation.")
     ] = None,
@@ -105,6 +110,7 @@ def submit(
     fields: dict[str, Any] = {
         "config_path" if job_type in (JobType.LM_TRAINING, JobType.EVALUATION) else "rl_config_path": config_path,
         "checkpoint": checkpoint,
+        "checkpoint_mode": CheckpointMode.FINE_TUNE if fine_tune else None,
         "rl_checkpoint": rl_checkpoint,
         "resume_from": resume_from,
         "name": name,
@@ -113,7 +119,7 @@ def submit(
         "queue": False if no_queue else None,
     }
     if data is not None and job_type is JobType.LM_TRAINING:
-        values = {**values, "data": {**values.get("data", {}), "source": data}}
+        values = merge(values, {"data": {"source": data}})
     elif data is not None:
         fields["data"] = {"source": data}
     with connect(url, token) as client:

@@ -44,13 +44,21 @@ def lm(
     data: Data = None,
     data_dir: DataDir = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Language model whose weights initialise the new model.")
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            help="Language model to start from: FOLDER/checkpoints/NAME, whose training continues if it has read the "
+            "same text, or a file of weights. With another text, it is fine-tuned.",
+        ),
     ] = None,
+    fine_tune: Annotated[
+        bool, typer.Option("--fine-tune", help="Take over only the weights of --checkpoint, even for the same text.")
+    ] = False,
     resume_from: ResumeFrom = None,
     no_resume: NoResume = False,
 ) -> None:
-    """Pretrain a language model. Ctrl-C writes a checkpoint (exit status 3), from which the same command continues."""
-    _train("lm", out, config, data, data_dir, checkpoint, resume_from, no_resume)
+    """Train a language model. Ctrl-C writes a checkpoint (exit status 3), from which the same command continues."""
+    _train("lm", out, config, data, data_dir, checkpoint, resume_from, no_resume, fine_tune=fine_tune)
 
 
 @app.command()
@@ -78,6 +86,8 @@ def _train(
     checkpoint: Path | None,
     resume_from: Path | None,
     no_resume: bool,
+    *,
+    fine_tune: bool = False,
 ) -> None:
     named = {
         "--config": config,
@@ -89,4 +99,6 @@ def _train(
     arguments = [part for name, value in named.items() if value is not None for part in (name, str(value))]
     if no_resume:
         arguments.append("--no-resume")
+    if fine_tune:
+        arguments.append("--fine-tune")
     run_module("services.trainer", "--local", kind, "--out", str(out), *arguments)

@@ -72,6 +72,7 @@ declare global {
     type JobRequest = Schemas["JobRequest"];
     type JobPrediction = Complete<Schemas["JobPrediction"]>;
     type JobType = Schemas["JobType"];
+    type CheckpointMode = Schemas["CheckpointMode"];
     type MachinePrediction = Complete<Schemas["MachinePrediction"]>;
     type TrainingPrediction = Complete<Schemas["TrainingPrediction"]>;
     type LogLine = Complete<Schemas["LogLine"]>;

@@ -201,6 +201,23 @@ def test_a_training_that_names_a_dataset_is_listed_as_its_user(api: Api) -> None
     assert api.http.get("/api/datasets").json()["datasets"][0]["usedBy"] == 1
 
 
+def test_each_of_several_corpora_counts_as_used_and_cannot_be_deleted(api: Api) -> None:
+    job = created(api)["job"]
+    api.admin.post(f"/api/jobs/{job['id']}/cancel")
+    sources = [{"source": "builtin:stories", "weight": 3}, {"source": "mine.txt", "validation_source": "tales"}]
+    training = api.submit(config={**TINY_CONFIG, "data": {"sources": sources}}, name="a mixture")
+    stored = training["payload"]["config"]["data"]
+    assert stored["source"] is None and [entry["weight"] for entry in stored["sources"]] == [3.0, 1.0]
+    [use] = api.http.get("/api/datasets/tales").json()["uses"]
+    assert use["jobId"] == training["id"]
+    assert api.http.get("/api/datasets").json()["datasets"][0]["usedBy"] == 1
+    refused = api.admin.delete("/api/datasets/tales")
+    assert refused.status_code == 409 and f"job {training['id']} (pending) needs" in refused.json()["detail"]
+    body = {"type": "lm-training", "config": {**TINY_CONFIG, "data": {"sources": [{"source": "tale"}]}}}
+    reply = api.admin.post("/api/jobs", json=body)
+    assert reply.json()["errors"][0]["location"] == "body.config.data.sources.0.source"
+
+
 def test_an_unknown_dataset_is_rejected_with_the_nearest_name(api: Api) -> None:
     created(api)
     body = {"type": "lm-training", "config": {**TINY_CONFIG, "data": {"source": "tale"}}}

@@ -113,14 +113,14 @@ def test_a_corpus_that_is_too_small_is_an_error_with_the_token_counts(
 def test_the_cache_is_built_once_and_described_by_its_header(tmp_path: Path) -> None:
     path = text_file(tmp_path)
     corpus = open_(path, tmp_path)
-    header = json.loads((corpus.folder / "header.json").read_text())
+    header = json.loads((corpus.parts[0].folder / "header.json").read_text())
     assert header["tokenizer"] == "gpt2" and header["dtype"] == "uint16"
     assert header["splits"]["train"]["count"] == len(corpus.train)
-    built = (corpus.folder / "train.bin").stat().st_mtime_ns
+    built = (corpus.parts[0].folder / "train.bin").stat().st_mtime_ns
     os.utime(path, (1, 1))  # the file gets a new modification time but keeps its content
     again = open_(path, tmp_path)
     assert again.digest == corpus.digest
-    assert (corpus.folder / "train.bin").stat().st_mtime_ns == built
+    assert (corpus.parts[0].folder / "train.bin").stat().st_mtime_ns == built
 
 
 MIXED = [f"Zoë saw {'two ' * n}cats 😀 — naïve №{n}" for n in range(40)]
@@ -131,17 +131,17 @@ def test_the_bytes_of_each_split_are_those_of_its_text(tmp_path: Path) -> None:
     corpus = open_(text_file(tmp_path, MIXED), tmp_path, validation_fraction=0.3)
     for split, found in (("train", corpus.train_bytes), ("validation", corpus.validation_bytes)):
         assert found == sum(len(text.encode()) for text in documents_of(corpus, split)) > 0
-    header = json.loads((corpus.folder / "header.json").read_text())
+    header = json.loads((corpus.parts[0].folder / "header.json").read_text())
     assert header["splits"]["train"]["text_bytes"] == corpus.train_bytes
 
 
 def test_a_cache_of_an_older_version_opens_and_has_the_same_bytes(tmp_path: Path) -> None:
     path = text_file(tmp_path, MIXED)
     new = open_(path, tmp_path)
-    header = json.loads((new.folder / "header.json").read_text())
+    header = json.loads((new.parts[0].folder / "header.json").read_text())
     for entry in header["splits"].values():
         del entry["text_bytes"]
-    (new.folder / "header.json").write_text(json.dumps(header))
+    (new.parts[0].folder / "header.json").write_text(json.dumps(header))
     old = open_(path, tmp_path)
     assert (old.train_bytes, old.validation_bytes) == (new.train_bytes, new.validation_bytes)
     assert old.digest == new.digest
@@ -149,7 +149,7 @@ def test_a_cache_of_an_older_version_opens_and_has_the_same_bytes(tmp_path: Path
 
 def test_a_changed_source_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
     path = text_file(tmp_path)
-    folder = open_(path, tmp_path).folder
+    folder = open_(path, tmp_path).parts[0].folder
     text_file(tmp_path, STORIES[:-1])
     with pytest.raises(DataError, match=rf"stale: the source has changed.*Remove {folder} and start again"):
         open_(path, tmp_path)
@@ -161,7 +161,7 @@ def test_a_changed_source_is_an_error_that_names_the_folder(tmp_path: Path) -> N
 @pytest.mark.parametrize("damage", ["cut", "flip", "remove"])
 def test_a_damaged_cache_is_an_error_that_names_the_folder(name: str, damage: str, tmp_path: Path) -> None:
     path = text_file(tmp_path)
-    folder = open_(path, tmp_path).folder
+    folder = open_(path, tmp_path).parts[0].folder
     file = folder / name
     data = bytearray(file.read_bytes())
     if damage == "remove":
@@ -178,7 +178,7 @@ def test_a_damaged_cache_is_an_error_that_names_the_folder(name: str, damage: st
 def _open_in_process(path: str, data_dir: str, start: Any, results: Any) -> None:
     start.wait()
     corpus = open_corpus(DataConfig(source=path), data_dir=Path(data_dir))
-    results.put((corpus.digest, (corpus.folder / "train.bin").stat().st_ino))
+    results.put((corpus.digest, (corpus.parts[0].folder / "train.bin").stat().st_ino))
 
 
 def test_two_processes_that_build_at_once_share_one_cache(tmp_path: Path) -> None:
@@ -200,10 +200,10 @@ def test_two_processes_that_build_at_once_share_one_cache(tmp_path: Path) -> Non
 
 def test_files_of_a_killed_builder_are_removed(tmp_path: Path) -> None:
     path = text_file(tmp_path)
-    folder = open_(path, tmp_path).folder
+    folder = open_(path, tmp_path).parts[0].folder
     abandoned = folder.with_name(f".{folder.name}.0123.tmp")
     folder.rename(abandoned)
-    assert open_(path, tmp_path).folder == folder
+    assert open_(path, tmp_path).parts[0].folder == folder
     assert not abandoned.exists()
 
 

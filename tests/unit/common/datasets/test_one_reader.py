@@ -39,7 +39,7 @@ def verdict(read: Callable[[], list[str]], *names: str) -> Expected:
 
 
 def read_source(source: str, data_dir: Path) -> list[str]:
-    return list(training_source(DataConfig(source=source), data_dir).documents())
+    return list(training_source(DataConfig(source=source).corpora()[0], data_dir).documents())
 
 
 def by_upload(file: Path, store: DatasetStore, step: int) -> list[str]:
@@ -108,7 +108,7 @@ class Hub:
     def read(self, rows: Any, field: str = "text") -> list[str]:
         self.rows = rows
         config = DataConfig(source="someone/stories", text_field=field)
-        return list(training_source(config, Path("nowhere")).documents())
+        return list(training_source(config.corpora()[0], Path("nowhere")).documents())
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from common.checkpoint import load_model, save_model
-from common.config.lm import NANOCHAT
+from common.config.model import NANOCHAT
 from common.controller import GatingPolicy
 from common.data import load_tokenizer
 from common.errors import CheckpointError, InvalidInputError

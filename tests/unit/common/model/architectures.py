@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.config.lm import NANOCHAT, ModelConfig
+from common.config.model import NANOCHAT, ModelConfig
 
 SMALL = {"vocab_size": 53, "d_model": 16, "num_layers": 2, "num_heads": 2, "ffn_dim": 24, "context_length": 32}
 MODERN: dict[str, Any] = {**NANOCHAT, "logit_softcap": 5.0}

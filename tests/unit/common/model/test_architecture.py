@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from common.config.lm import NANOCHAT, ModelConfig
+from common.config.model import NANOCHAT, ModelConfig
 from common.model import TransformerLM
 from common.training.loss import summed_loss
 from tests.unit.common.model.architectures import ALONE, GATED, MODERN, small_config

@@ -33,6 +33,15 @@ def test_two_epochs_of_ten_chunks_are_six_steps_of_which_two_are_small() -> None
     )
 
 
+def test_several_corpora_are_divided_and_validated_one_by_one() -> None:
+    # 105 and 57 tokens are 10 and 5 chunks; 52 and 21 tokens are 5 and 2 validation chunks.
+    parts = (CorpusSize(105, 52), CorpusSize(57, 21))
+    found = plan(CorpusSize(162, 73, parts=parts), evaluation={"max_batches": 1})
+    assert found is not None
+    assert (found.steps, found.tokens) == (8, 30 * 9)
+    assert found.validation_tokens == (3 + 2) * 9
+
+
 def test_limits_of_steps_and_batches_shorten_the_work() -> None:
     found = plan(CorpusSize(105, 52), training={"max_steps": 4}, evaluation={"every_steps": 1, "max_batches": 1})
     assert found is not None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common.config import REWARD_COMPONENTS, RLConfig
-from common.config.lm import NANOCHAT
+from common.config.model import NANOCHAT
 from common.controller import GatingPolicy, build_observation, decoding_parameters
 from common.errors import ConfigError
 from common.model import TransformerLM

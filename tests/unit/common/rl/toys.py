@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from common.config import RLConfig, build
-from common.data import Corpus, gpt2_vocabulary, text_bytes
+from common.data import Corpus, CorpusPart, gpt2_vocabulary, text_bytes
+from common.data.token_cache import Split
 from common.model import ModelConfig, TransformerLM
 
 VOCAB = 97
@@ -49,21 +50,11 @@ def toy_corpus(seed: int = 0, documents: int = 200) -> Corpus:
     """Return a corpus of random documents: 8 to 20 tokens below END, followed by END."""
     random = np.random.default_rng(seed)
 
-    def split() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def split() -> Split:
         texts = [[*random.integers(0, END, size=random.integers(8, 20)).tolist(), END] for _ in range(documents)]
         starts = np.cumsum([0, *[len(text) for text in texts]])[:-1]
-        return np.array([token for text in texts for token in text], dtype=np.uint16), starts.astype(np.int64)
+        tokens = np.array([token for text in texts for token in text], dtype=np.uint16)
+        return Split(tokens, starts.astype(np.int64), text_bytes(tokens, gpt2_vocabulary()))
 
-    train, train_starts = split()
-    validation, validation_starts = split()
-    return Corpus(
-        train=train,
-        validation=validation,
-        description="toy documents",
-        digest=f"toy-{seed}",
-        folder=Path(),
-        _train_documents=train_starts,
-        _validation_documents=validation_starts,
-        train_bytes=text_bytes(train, gpt2_vocabulary()),
-        validation_bytes=text_bytes(validation, gpt2_vocabulary()),
-    )
+    part = CorpusPart("toys", 1.0, split(), split(), Path())
+    return Corpus((part,), description="toy documents", digest=f"toy-{seed}", vocabulary=gpt2_vocabulary())

@@ -15,7 +15,7 @@ import torch
 
 from common.checkpoint import CheckpointManager
 from common.config import LMConfig
-from common.config.lm import ModelConfig
+from common.config.model import ModelConfig
 from common.model import TransformerLM, block
 from common.training import cpu_choice
 from common.training.cpu_choice import Workload, choose_on_cpu

@@ -69,7 +69,7 @@ def test_the_host_waits_once_per_update_and_the_losses_are_those_of_the_cpu(
     on_cpu, _ = train(make_config, data_dir, tmp_path / "cpu", device="cpu", steps=3, **chosen)
     on_device, waits = train(make_config, data_dir, tmp_path / "cuda", device="cuda:0", steps=3, **chosen)
     # There are three validations: before the first step, after the second and at the end.
-    assert waits_of_steps(waits) == {"_take_step": 3, "validate": 3}
+    assert waits_of_steps(waits) == {"_take_step": 3, "_sums": 3}
     for name in (names.LOSS, names.GRADIENT_NORM, names.VALIDATION_LOSS):
         assert len(on_cpu.series(name)) == 3
         assert on_device.series(name) == pytest.approx(on_cpu.series(name), rel=1e-4), name
@@ -80,7 +80,7 @@ def test_scaled_gradients_of_fp16_need_no_further_wait(
     chosen: dict[str, Any], make_config: Callable[..., LMConfig], data_dir: Path, tmp_path: Path
 ) -> None:
     _, waits = train(make_config, data_dir, tmp_path, device="cuda:0", steps=2, precision="fp16", **chosen)
-    assert waits_of_steps(waits) == {"_take_step": 2, "validate": 2}
+    assert waits_of_steps(waits) == {"_take_step": 2, "_sums": 2}
 
 
 def test_a_planted_read_of_a_value_is_found(

@@ -46,7 +46,7 @@ def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
 def spoil_validation(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Make the validation loss at step `at` NaN: the logits overflow only during this validation."""
-    original = loop.validate
+    original = loop.validate_corpus
 
     def validate(model: TransformerLM, *others: Any, **options: Any) -> Validation | None:
         if validate.calls == at:  # type: ignore[attr-defined]
@@ -62,7 +62,7 @@ def spoil_validation(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
         return original(model, *others, **options)
 
     validate.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(loop, "validate_corpus", validate)
 
 
 def advised(error: DivergedError, experiment: Path) -> Path:
@@ -171,7 +171,7 @@ def test_a_validation_loss_that_is_not_finite_stops_the_training(
         def nan(*_: object, **__: object) -> float:
             return loop.require_finite("the validation loss", math.nan)
 
-        monkeypatch.setattr("common.training.final_model.validate", nan)
+        monkeypatch.setattr("common.training.final_model.validate_corpus", nan)
     else:
         spoil_validation(monkeypatch, at)
     hooks = recorder()

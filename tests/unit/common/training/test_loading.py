@@ -69,7 +69,7 @@ def test_a_stop_request_is_obeyed_during_a_long_library_call(
         release.set()
         return
     (tmp_path / "cache").mkdir()
-    lock = tmp_path / "cache" / f"{_cache_name(STORIES, gpt2_vocabulary())}.lock"
+    lock = tmp_path / "cache" / f"{_cache_name(STORIES.corpora()[0], gpt2_vocabulary())}.lock"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # this test acts as another process that builds the cache
         with pytest.raises(StoppedWhileLoading):

@@ -11,7 +11,7 @@ import torch
 
 from common.checkpoint import load_model
 from common.config import LMConfig
-from common.config.lm import NANOCHAT
+from common.config.model import NANOCHAT
 from common.errors import ConfigError
 from common.model import TransformerLM
 from common.model.block import _EAGER_STEPS, _TrainingSteps

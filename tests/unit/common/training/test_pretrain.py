@@ -16,7 +16,7 @@ from common.artifacts import ArtifactStore
 from common.checkpoint import CheckpointManager, load_model
 from common.checkpoint.manager import read_info
 from common.config import LMConfig
-from common.data import ChunkLoader, open_corpus
+from common.data import CorpusLoader, open_corpus
 from common.errors import ConfigError, TidalError
 from common.model import TransformerLM
 from common.training.hooks import Outcome, StopRequest
@@ -31,7 +31,8 @@ def test_a_training_completes_with_model_results_and_metrics(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     hooks = recorder()
-    assert pretrain(make_config(), tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
+    config = make_config(training={"shuffle": "chunks"})
+    assert pretrain(config, tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
 
     losses = hooks.series("Losses/Total")
     assert list(losses) == [1, 2, 3, 4, 5, 6]
@@ -93,7 +94,7 @@ def test_one_update_equals_adamw_on_the_mean_gradient_of_the_whole_batch(
     torch.manual_seed(config.training.seed)
     model = TransformerLM(config.model)
     corpus = open_corpus(config.data, data_dir=data_dir)
-    loader = ChunkLoader(corpus.train, context_length=16, batch_size=6, seed=config.training.seed)
+    loader = CorpusLoader(corpus, context_length=16, batch_size=6, seed=config.training.seed)
     input_ids, targets = loader.next_batch()
     functional.cross_entropy(model(input_ids).flatten(0, 1), targets.flatten()).backward()
     norm = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters() if p.grad is not None))

@@ -32,6 +32,21 @@ def test_a_path_outside_the_data_folder_is_rejected_with_its_location(
     assert caught.value.errors[0]["location"] == f"body.data.{field}"
 
 
+def test_each_of_several_corpora_is_checked_with_its_location(datasets: DatasetStore) -> None:
+    def entries(*sources: dict[str, str]) -> DataConfig:
+        return DataConfig.model_validate({"sources": sources})
+
+    check_corpus(entries({"source": "fairy-tales"}, {"source": "mine.txt"}), datasets, location="body.data")
+    for wrong, field in (
+        ({"source": "fairy-tale"}, "source"),
+        ({"source": "../x.txt"}, "source"),
+        ({"source": "mine.txt", "validation_source": "fary-tales"}, "validation_source"),
+    ):
+        with pytest.raises(InvalidInputError) as caught:
+            check_corpus(entries({"source": "fairy-tales"}, wrong), datasets, location="body.data")
+        assert caught.value.errors[0]["location"] == f"body.data.sources.1.{field}"
+
+
 @pytest.mark.parametrize(
     "source", ["builtin:stories", "roneneldan/TinyStories", "mine.txt", "demo/a..b.txt", "x/y.parquet"]
 )

@@ -96,6 +96,12 @@ function Actions({ checkpoint, onDelete }) {
         >Train a controller</a
       >`
     }
+    ${
+      checkpoint.usableAsBase &&
+      html`<a class="button small" href=${href("/new", { type: "lm-training", checkpoint: checkpoint.reference })}
+        >Fine-tune</a
+      >`
+    }
     <${FileButton}
       small
       path=${checkpoint.download}

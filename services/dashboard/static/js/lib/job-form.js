@@ -11,6 +11,7 @@ import { equal, flatten, nest } from "./config.js";
  * @property {string} name
  * @property {string} tags
  * @property {string} checkpoint
+ * @property {string} checkpointMode
  * @property {string} rlCheckpoint
  * @property {string} file
  * @property {string} data
@@ -93,6 +94,8 @@ export function bodyOf({ kind, form, changes, resume }) {
   if (resume) body.resumeFrom = resume;
   else {
     if (form.checkpoint) body.checkpoint = form.checkpoint;
+    if (kind === "lm-training" && form.checkpoint && form.checkpointMode)
+      body.checkpointMode = /** @type {Api.CheckpointMode} */ (form.checkpointMode);
     if (form.file) body[controlled(kind) ? "rlConfigPath" : "configPath"] = form.file;
   }
   if (kind !== "lm-training" && form.data && !resume) body.data = { source: form.data, validation_source: null };

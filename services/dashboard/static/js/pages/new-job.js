@@ -27,6 +27,10 @@ const ABOUT = {
   evaluation: "Measures perplexity and bits per byte of a language model, and generates samples.",
   ablation: "Compares a controller with fixed and random modulation.",
 };
+const MODES = [
+  { value: "fine-tune", text: "Fine-tune: new optimiser, lower learning rate" },
+  { value: "continue", text: "Continue the training state" },
+];
 /**
  * Loads the choices of the form: configuration files, datasets and checkpoints. If the form begins with the values of a
  * previous job (`from`), loads that job, too.
@@ -84,6 +88,7 @@ function Form({ params, configs, texts, groups, before }) {
   const blank = {
     name: params.get("like") ? (before?.name ?? "") : "",
     tags: (before?.tags ?? []).join(", "),
+    checkpointMode: "",
     checkpoint: (!resume && payload.checkpoint) || params.get("checkpoint") || "",
     rlCheckpoint: payload.rl_checkpoint ?? params.get("policy") ?? "",
     file: "",
@@ -145,8 +150,7 @@ function Form({ params, configs, texts, groups, before }) {
     const { value } = event.target;
     if (!ownsText) return set("data")(event);
     const next = new Map(changes);
-    next.delete("data.source");
-    next.delete("data.validation_source");
+    for (const name of ["data.source", "data.sources", "data.validation_source"]) next.delete(name);
     if (value && value !== base.flat?.get("data.source")) {
       next.set("data.source", value);
       // The validation corpus in the file belongs to the training corpus in the file. The user has replaced the
@@ -176,7 +180,7 @@ function Form({ params, configs, texts, groups, before }) {
     "tags",
     "priority",
     "notBefore",
-    ...(resume ? [] : ["checkpoint", "data.source"]),
+    ...(resume ? [] : ["checkpoint", "checkpointMode", "data.source"]),
     "rlCheckpoint",
   ];
   if (kind !== "evaluation" && !resume) names.push("configPath", "rlConfigPath");
@@ -242,12 +246,25 @@ function Form({ params, configs, texts, groups, before }) {
           ${
             !resume &&
             html`<${Choice}
-              label=${kind === "lm-training" ? "Initial weights" : "Language model"}
+              label=${kind === "lm-training" ? "Initial checkpoint" : "Language model"}
               wrong=${wrong("checkpoint")}
               value=${form.checkpoint}
               onChange=${set("checkpoint")}
               none=${kind === "lm-training" ? "None: train from scratch" : "Choose…"}
               options=${choices(groups, "usableAsBase")}
+            />`
+          }
+          ${
+            kind === "lm-training" &&
+            !resume &&
+            form.checkpoint &&
+            html`<${Choice}
+              label="Use of the checkpoint"
+              wrong=${wrong("checkpointMode")}
+              value=${form.checkpointMode}
+              onChange=${set("checkpointMode")}
+              none="Continue with the same text, fine-tune with another"
+              options=${MODES}
             />`
           }
           ${
