@@ -43,7 +43,7 @@ def vocabulary_loss(
     `weight`. The forward pass also computes the gradients, so `backward` can be called only once.
     """
     apply: Callable[..., Tensor] = _VocabularyLoss.apply
-    # Inside `apply`, neither the gradient mode nor `needs_input_grad` tells whether the caller is under `no_grad`.
+    # Inside `apply`, neither the gradient mode nor `needs_input_grad` shows whether the caller is under `no_grad`.
     return apply(hidden, weight, bias, targets, softcap, torch.is_grad_enabled())
 
 

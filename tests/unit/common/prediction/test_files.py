@@ -37,7 +37,8 @@ def test_a_token_cache_gives_the_exact_size(tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "any"
     folder.mkdir(parents=True)
     splits = {"train": {"count": 90}, "validation": {"count": 10}}
-    (folder / "header.json").write_text(json.dumps({"data": config.model_dump(mode="json"), "splits": splits}))
+    [corpus] = config.corpora()
+    (folder / "header.json").write_text(json.dumps({"data": corpus.model_dump(mode="json"), "splits": splits}))
     assert size(config, tmp_path) == CorpusSize(90, 10)
     assert size(DataConfig(source="builtin:stories", max_documents=11), tmp_path) is None
 
@@ -48,6 +49,10 @@ def test_the_size_of_a_text_gives_an_estimate(tmp_path: Path) -> None:
     assert size(DataConfig(source="mine.txt"), tmp_path) == expected
     both = DataConfig(source="mine.txt", validation_source="builtin:stories")
     assert size(both, tmp_path) == CorpusSize(2000, 1000, text_bytes=12_000, estimated=True)
+    mixed = DataConfig.model_validate({"sources": [{"source": "mine.txt"}, {"source": "builtin:stories"}]})
+    found = size(mixed, tmp_path)
+    assert found is not None and (found.train_tokens, found.validation_tokens, found.text_bytes) == (2700, 300, 12_000)
+    assert [part.train_tokens for part in found.parts] == [1800, 900]
     for unknown in ("missing.txt", "other.parquet", "owner/name", "no-such-dataset"):
         assert size(DataConfig(source=unknown), tmp_path) is None
 
