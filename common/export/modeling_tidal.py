@@ -116,7 +116,7 @@ class TidalReLUSquared(nn.Module):
         return torch.relu(x).square()
 
 
-def make_norm(config):
+def new_norm(config):
     """Return the norm of states (…, D) that the configuration names."""
     if config.norm == "rmsnorm":
         return TidalRMSNorm(config)
@@ -155,8 +155,8 @@ class TidalBlock(nn.Module):
             nn.Linear(config.intermediate_size, D, bias=bias),
             nn.Dropout(config.dropout),
         )
-        self.ln1 = make_norm(config)
-        self.ln2 = make_norm(config)
+        self.ln1 = new_norm(config)
+        self.ln2 = new_norm(config)
         self.qk_norm = TidalRMSNorm(config) if config.qk_norm else nn.Identity()
         if config.gates:
             self.attn_gate = TidalGate(config)
@@ -209,7 +209,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         self.dropout = nn.Dropout(config.dropout)
         self.transformer_blocks = nn.ModuleList(TidalBlock(config, n) for n in range(config.num_hidden_layers))
         self.embedding_norm = TidalRMSNorm(config) if config.embedding_norm else nn.Identity()
-        self.final_layer_norm = make_norm(config)
+        self.final_layer_norm = new_norm(config)
         self.output_projection = nn.Linear(config.hidden_size, config.vocab_size, bias=config.bias)
         self.post_init()
 

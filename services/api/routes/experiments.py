@@ -128,7 +128,7 @@ def delete_experiment(experiment_id: str, context: ContextDep) -> None:
 
 @router.get(
     "/{experiment_id}/vocabulary",
-    summary="Show the vocabulary of an experiment's language model",
+    summary="Show the vocabulary of a language model",
     responses=problem_responses(404, 507),
 )
 def get_vocabulary(experiment_id: str, session: SessionDep, context: ContextDep) -> VocabularyDetail:

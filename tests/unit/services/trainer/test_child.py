@@ -53,7 +53,7 @@ def test_a_job_runs_to_its_end_and_reports_everything(
     assert child.process.wait(30) == 0
     assert len(of_kind(messages, Running)) == 1
     assert of_kind(messages, Progress)[0] == Progress(step=0, total_steps=6)
-    assert [event.name for event in of_kind(messages, HistoryEvent)] == ["corpus", "measured"]
+    assert [event.name for event in of_kind(messages, HistoryEvent)] == ["corpus", "compute", "measured"]
     saved = of_kind(messages, CheckpointSaved)[-1]
     assert saved.step == 6
     experiment = tmp_path / "experiments/tiny"
