@@ -18,7 +18,7 @@ from typing import Any
 from common.config.lm import DataConfig
 from common.data.held_out import is_held_out
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
-from common.data.token_cache import HEADER, lock, writing
+from common.data.token_cache import HEADER, cache_lock, writing_cache
 from common.data.vocabulary import VOCABULARY_FILE, Vocabulary, read_vocabulary
 from common.data.vocabulary_training import train_vocabulary
 from common.datasets import is_hub_name
@@ -52,7 +52,7 @@ def corpus_vocabulary(config: DataConfig, size: int, data_dir: Path, report: Pro
     if not hub:
         identity["sources"] = [source.digest(heartbeat) for source in (train, held_out) if source is not None]
     folder = _folder(identity, data_dir)
-    with writing(folder), lock(folder, heartbeat):
+    with writing_cache(folder), cache_lock(folder, heartbeat):
         if (found := _cached(folder, size)) is not None:
             return found
         total = train.count()
