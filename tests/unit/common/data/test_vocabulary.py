@@ -36,13 +36,13 @@ ODD = [
 
 def odd_documents(count: int) -> list[str]:
     """Return documents of random characters of all assigned planes, mixed with spaces, digits and letters."""
-    draw = random.Random(5)
+    chooser = random.Random(5)
     assigned = [chr(c) for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
     common_ones = "  \n'stmdlver0123abcABC.,!-"
 
     def word() -> str:
-        source = draw.choice((common_ones, common_ones, assigned))
-        return "".join(draw.choice(source) for _ in range(draw.randint(1, 9)))
+        source = chooser.choice((common_ones, common_ones, assigned))
+        return "".join(chooser.choice(source) for _ in range(chooser.randint(1, 9)))
 
     return [" ".join(word() for _ in range(60)) for _ in range(count)]
 
@@ -78,10 +78,10 @@ def test_any_text_survives_a_round_trip(text: str) -> None:
 @given(st.integers(0, 10**6), st.integers(0, 60), st.sampled_from(["ab", "abc", "a\u0301b", "aab\n"]))
 def test_repetitive_text_has_equal_ids_too(seed: int, merges: int, letters: str) -> None:
     """Few letters give many merges with common parts, where the rules of the libraries differ most."""
-    draw = random.Random(seed)
+    chooser = random.Random(seed)
 
     def words(count: int) -> str:
-        return " ".join("".join(draw.choices(letters, k=draw.randint(1, 40))) for _ in range(count))
+        return " ".join("".join(chooser.choices(letters, k=chooser.randint(1, 40))) for _ in range(count))
 
     texts = [words(20) for _ in range(5)]
     try:
