@@ -18,7 +18,7 @@ from typing import Any
 from common.config.data import CorpusConfig
 from common.data.held_out import is_held_out
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
-from common.data.token_cache import HEADER, cache_lock, writing
+from common.data.token_cache import HEADER, cache_lock, writing_cache
 from common.data.vocabulary import VOCABULARY_FILE, Vocabulary, read_vocabulary
 from common.data.vocabulary_training import train_vocabulary
 from common.datasets import is_hub_name
@@ -55,7 +55,7 @@ def corpus_vocabulary(corpora: Sequence[CorpusConfig], size: int, data_dir: Path
         return found
     if any(is_hub_name(config.source) for config in corpora):
         report("fetch", 0, None)
-    with writing(folder), cache_lock(folder, heartbeat):
+    with writing_cache(folder), cache_lock(folder, heartbeat):
         if (found := _cached(folder, size)) is not None:
             return found
         total = _total(corpora, data_dir)

@@ -79,7 +79,7 @@ def open_cache(
     cannot be written.
     """
     if not folder.exists():
-        with writing(folder), cache_lock(folder, heartbeat):
+        with writing_cache(folder), cache_lock(folder, heartbeat):
             if not folder.exists():
                 _build(folder, expected, stamp, digest, build, vocabulary, heartbeat)
     header = _read_header(folder)
@@ -234,7 +234,7 @@ def _damaged(folder: Path, reason: str) -> DataError:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing_cache(folder: Path) -> Iterator[None]:
     """Create the folder of all caches, and turn an OSError into a StorageError that names it."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
