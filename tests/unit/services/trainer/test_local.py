@@ -19,6 +19,7 @@ from common.terminal import Terminal
 from services.trainer import local
 from tests.paths import ROOT
 from tests.unit.common.prediction.calibrations import calibration
+from tidal_client.vocabulary import CheckpointMode
 
 pytestmark = pytest.mark.timeout(300)
 Config = Callable[..., LMConfig]
@@ -86,7 +87,7 @@ def test_the_prediction_omits_the_steps_of_the_checkpoint_to_resume(
         else:
             start.touch()
         printed.clear()
-        local._print_prediction(config, options, Terminal(), start)
+        local._print_prediction(config, options, Terminal(), start, CheckpointMode.AUTO)
         assert left in printed[0]
 
 
