@@ -1,8 +1,8 @@
 """Measure the largest anonymous memory that a process needs to build the token cache of generated text, and to read one
 epoch of it with shuffled documents.
 
-`python -m bench.corpus` uses 0.5, 1 and 2 GB of text and extrapolates the straight line from the smallest to the
-largest size to 10 GB. The reference is the limit of 1 GiB, which includes Python, torch and the tokeniser. Pages of
+`python -m bench.corpus` uses 0.5, 1 and 2 GB of text and extrapolates the straight line through the two largest sizes
+to 10 GB. The reference is the limit of 1 GiB, which includes Python, torch and the tokeniser. Pages of
 memory-mapped files do not count, because the kernel can drop them. A document has about 300 bytes, so 10 GB have 33
 million documents. The reference of the speed is a training that reads a million tokens per second.
 """
@@ -47,7 +47,7 @@ def run(quick: bool) -> list[Row]:
                     rows.append(Row(title, "tokens/s", rate, NEEDED_TOKENS_PER_SECOND, reference, 1.0, "at least"))
             (directory / "text.txt").unlink()
     for name, values in peaks.items():
-        slope = (values[-1] - values[0]) / (sizes[-1] - sizes[0])
+        slope = (values[-1] - values[-2]) / (sizes[-1] - sizes[-2])
         reached = max(values[-1], values[-1] + slope * (TARGET_GB - sizes[-1]))
         title = f"peak memory to {name}, extrapolated to {TARGET_GB:g} GB ({slope / 2**20:.1f} MiB per GB)"
         rows.append(Row(title, "MiB", reached / 2**20, GIB / 2**20, "limit", 1.0, "at most"))

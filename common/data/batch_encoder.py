@@ -10,6 +10,7 @@ and it encodes every document about which the two libraries could disagree. Meas
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
@@ -93,6 +94,7 @@ class BatchEncoder:
     def _gigatoken(self) -> BPETokenizer:
         if self._since_load >= RENEWAL_CHARACTERS and self._memory() - self._memory_at_load > KNOWN_WORDS_BYTES:
             self._fast = None  # frees the memory of known words before the new tokeniser needs some
+            _return_free_memory()
         if self._fast is None:
             self._fast = _load_gigatoken(self._definition)
             self._memory_at_load, self._since_load = self._memory(), 0
@@ -114,6 +116,17 @@ def is_plain(text: str) -> bool:
     # Removing the ASCII bytes first makes this several times faster than searching the whole text.
     rest = text.encode("utf-8", "surrogatepass").translate(None, _ASCII).decode("utf-8", "surrogatepass")
     return _unassigned().search(rest) is None
+
+
+def _return_free_memory() -> None:
+    """Return the freed memory of this process to the system, if its C library can (glibc).
+
+    Without this, half of the memory of known words stays with the process and counts as in use: when 0.7 GB of text
+    with many new words are encoded, the peak is 530 MiB instead of 449.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 @lru_cache(maxsize=1)
