@@ -14,7 +14,7 @@ import shutil
 import statistics
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,8 @@ from torch import Tensor
 from common.config.lm import TrainingConfig
 from common.model import TransformerLM
 from common.training.device import ComputeConfig
-from common.training.hooks import TrainingHooks
+from common.training.hooks import StopRequest, TrainingHooks
+from common.training.loading import StoppedWhileLoading
 from common.training.loss import summed_loss
 from common.training.random_state import capture_random_state, restore_random_state
 
@@ -52,6 +53,8 @@ class Workload:
     """T of the sequences."""
     micro_batches: int
     """Number of micro-batches of the whole training."""
+    modulated: bool = False
+    """Whether some micro-batches have a modulation."""
 
 
 def choose_on_cpu(
@@ -62,23 +65,29 @@ def choose_on_cpu(
     hooks: TrainingHooks,
     *,
     stored: bool,
+    obeyed: Collection[StopRequest] = (),
 ) -> ComputeConfig:
     """Return `compute` with the precision and compilation to use, and compile the model's blocks if they are compiled.
 
     `stored` means that a checkpoint determined both in `compute`; then nothing is measured. Otherwise only settings
     that are `auto` are measured. Reports the event "compute" with the choice and its reasons. Weights and random states
-    are unchanged, and no gradients are left.
+    are unchanged, and no gradients are left. Raises StoppedWhileLoading on a request in `obeyed`, which is noticed
+    between two passes.
     """
     random = capture_random_state()
-    trial = _Trial(model, work)
+    trial = _Trial(model, work, hooks, obeyed)
+    automatic = [] if stored else [name for name in ("precision", "compile") if getattr(config, name) == "auto"]
     reasons: dict[str, str] = {}
     try:
-        if not stored and config.precision == "auto":
-            compute, reasons["precision"] = _choose_precision(trial, compute, config)
+        if automatic and (expected := _longest(trial, compute, config)) < LEAST_SECONDS:
+            reasons = dict.fromkeys(automatic, f"not measured: the training takes {expected:.1f} s at most")
+            automatic = []
+        if "precision" in automatic:
+            compute, reasons["precision"] = _choose_precision(trial, compute)
         if compute.compiles:
             compute, reason = _compile(trial, compute, hooks, required=config.compile == "on")
             reasons["compile"] = reason or ("kept from the checkpoint" if stored else "training.compile is on")
-        elif not stored and config.compile == "auto":
+        elif "compile" in automatic:
             compute, reasons["compile"] = _choose_compilation(trial, compute, config, hooks)
     finally:
         model.zero_grad(set_to_none=True)
@@ -98,12 +107,18 @@ def compiler_problem() -> str | None:
 class _Trial:
     """Runs forward and backward passes over random tokens."""
 
-    def __init__(self, model: TransformerLM, work: Workload) -> None:
+    def __init__(
+        self, model: TransformerLM, work: Workload, hooks: TrainingHooks, obeyed: Collection[StopRequest]
+    ) -> None:
         self.model, self.work = model, work
+        self._hooks, self._obeyed = hooks, obeyed
         self._small = max(1, min(work.micro_batch, DUMMY_TOKENS // work.length))
 
     def measure(self, compute: ComputeConfig, *, limit: float = math.inf) -> float:
-        """Return the median seconds of a small pass; after a first pass of more than `limit` seconds, its seconds."""
+        """Return the median seconds of a small pass.
+
+        If the first pass takes more than `limit` seconds, it is the only one, and its seconds are returned.
+        """
         first = self.run(compute, self._small)
         if first > limit:
             return first
@@ -115,6 +130,10 @@ class _Trial:
 
     def run(self, compute: ComputeConfig, sequences: int | None = None, *, modulated: bool = False) -> float:
         """Return the seconds of one pass over `sequences` sequences, by default a whole micro-batch."""
+        self._hooks.wait_while_suspended()
+        request = self._hooks.requested_stop()
+        if request is not None and request in self._obeyed:
+            raise StoppedWhileLoading(request)
         rows = self.work.micro_batch if sequences is None else sequences
         ids = torch.randint(self.model.config.vocab_size, (rows, self.work.length + 1))
         modulation: Tensor | None = torch.rand(rows, 1) if modulated else None
@@ -125,12 +144,17 @@ class _Trial:
         return time.perf_counter() - start
 
 
-def _choose_precision(trial: _Trial, compute: ComputeConfig, config: TrainingConfig) -> tuple[ComputeConfig, str]:
+def _longest(trial: _Trial, compute: ComputeConfig, config: TrainingConfig) -> float:
+    """Return more seconds than the training is likely to take, from one pass over one sequence.
+
+    torch starts its threads in this pass, so it is slower than the next ones.
+    """
+    seconds = trial.work.micro_batches * trial.work.micro_batch * trial.run(compute, 1)
+    return min(seconds, config.max_seconds or math.inf)
+
+
+def _choose_precision(trial: _Trial, compute: ComputeConfig) -> tuple[ComputeConfig, str]:
     """Measure float32 against bf16; return the choice and its reason in words."""
-    first = trial.run(compute, 1)  # torch starts its threads here, so this pass is slower than the next
-    expected = trial.work.micro_batches * trial.work.micro_batch * first
-    if min(expected, config.max_seconds or math.inf) < LEAST_SECONDS:
-        return compute, f"float32: the training is too short to compare it with bf16 ({expected:.1f} s at most)"
     float32 = trial.measure(compute)
     bf16 = trial.measure(replace(compute, precision="bf16"), limit=2 * float32)
     figures = f"a pass takes {float32:.3f} s in float32 and {bf16:.3f} s in bf16"
@@ -166,7 +190,7 @@ def _choose_compilation(
 def _compile(
     trial: _Trial, compute: ComputeConfig, hooks: TrainingHooks, *, required: bool
 ) -> tuple[ComputeConfig, str]:
-    """Compile the blocks for the shape of a micro-batch, with and without modulation.
+    """Compile the blocks for the shape of a micro-batch, without modulation and, if the training has it, with it.
 
     Return `compute`, which is eager if that is impossible, and the reason in this case. With `required`, errors of the
     compiler are raised.
@@ -175,12 +199,15 @@ def _compile(
     if problem is not None and not required:
         return replace(compute, compiles=False), f"off: {problem}"
     hooks.phase("compile")
+    torch.compiler.set_stance("default")
     try:
         trial.model.use_compiled_blocks(True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler reads .grad of intermediate results, which warns
-            for modulated in (False, True):
+            for modulated in (False, True) if trial.work.modulated else (False,):
                 trial.run(compute, modulated=modulated)
+    except StoppedWhileLoading:
+        raise
     except Exception as error:  # the compiler's exceptions have no common class
         if required:
             raise

@@ -75,6 +75,11 @@ class LongPhase:
         self._reported_at = time.monotonic()
 
 
+def obeyed_while_loading(*, may_pause: bool) -> set[StopRequest]:
+    """Return the requests that end a training before its first step; a pause only if there is a checkpoint."""
+    return {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if may_pause else set())
+
+
 def load_corpus(
     config: DataConfig,
     data_dir: Path,
@@ -94,7 +99,7 @@ def load_corpus(
     pause is obeyed as well. `progress` is called in the caller's thread with the number of tokenised documents and, if
     known, of all documents.
     """
-    obeyed = {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if may_pause else set())
+    obeyed = obeyed_while_loading(may_pause=may_pause)
 
     def load() -> Corpus:
         open_once = partial(open_corpus, config, data_dir=data_dir, progress=work.progress, vocabulary=vocabulary)

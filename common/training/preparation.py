@@ -23,7 +23,7 @@ from common.training.cpu_choice import Workload, choose_on_cpu
 from common.training.device import ComputeConfig, prepare_compute
 from common.training.disk_wait import StoppedWaiting, write_when_disk_has_space
 from common.training.hooks import StopRequest, TrainingHooks
-from common.training.loading import StoppedWhileLoading, load_corpus
+from common.training.loading import StoppedWhileLoading, load_corpus, obeyed_while_loading
 from common.training.loss import summed_loss
 from common.training.optimizer import make_optimizer
 from common.training.random_state import seed_random_state
@@ -139,13 +139,27 @@ def prepare_pretraining(
     steps = training.epochs * math.ceil(loader.num_chunks / training.mean_batch_size)
     total_steps = min(steps, training.max_steps or steps)
     model.train()
-    if compute.device.type == "cpu":
-        sequences = min(training.effective_batch_size, loader.num_chunks)
-        micro_batch = min(training.micro_batch_size, sequences)
-        work = Workload(micro_batch, loader.length, total_steps * math.ceil(sequences / micro_batch))
-        compute = choose_on_cpu(
-            model, compute, training, work, hooks, stored=stored is not None and stored["device"] == "cpu"
+    ended = start.checkpoint is not None and start.own and bool(start.checkpoint.meta.get("finished"))
+    if compute.device.type == "cpu" and not ended:
+        batch = min(training.mean_batch_size, loader.num_chunks)
+        micro_batch = min(training.micro_batch_size, loader.num_chunks)
+        work = Workload(
+            micro_batch,
+            loader.length,
+            total_steps * math.ceil(batch / micro_batch),
+            modulated=config.model.gates and training.modulation_fraction > 0,
         )
+        compute = choose_on_cpu(
+            model,
+            compute,
+            training,
+            work,
+            hooks,
+            stored=stored is not None and stored["device"] == "cpu",
+            obeyed=obeyed_while_loading(may_pause=may_pause),
+        )
+    elif not ended:
+        hooks.event("compute", precision=compute.precision, compiled=compute.compiles)
     state = TrainingState(
         model,
         make_optimizer(model, training),

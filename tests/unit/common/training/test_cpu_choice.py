@@ -15,6 +15,7 @@ import torch
 
 from common.checkpoint import CheckpointManager
 from common.config import LMConfig
+from common.config.lm import TrainingConfig
 from common.config.model import ModelConfig
 from common.model import TransformerLM, block
 from common.training import cpu_choice
@@ -73,11 +74,15 @@ def automatic(make_config: Config) -> LMConfig:
 def test_a_short_training_is_not_measured(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hooks = recorder()
+    hooks, speeds = recorder(), Speeds(monkeypatch, float32=0.001)
+    monkeypatch.setattr(cpu_choice, "LEAST_SECONDS", 10.0)
     assert pretrain(automatic(make_config), tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
     found = choice(hooks)
     assert (found["precision"], found["compiled"]) == ("float32", False)
-    assert "too short" in found["precision_reason"] and "compiling pays from" in found["compile_reason"]
+    # 6 steps of 3 micro-batches of 2 sequences, each of which takes at most 1 ms.
+    reason = "not measured: the training takes 0.0 s at most"
+    assert found["precision_reason"] == found["compile_reason"] == reason
+    assert len(speeds.passes) == 1
 
 
 def test_measuring_changes_neither_weights_nor_random_numbers(
@@ -158,6 +163,24 @@ def test_a_resume_without_a_compiler_is_reported_as_inexact(
     assert choice(hooks)["compile_reason"] == "off: no C++ compiler (g++, clang++, c++) was found"
     (inexact,) = hooks.named("resume_inexact")
     assert inexact["reasons"] == ["compiled was True, is False"]
+
+
+def test_a_stop_request_ends_the_measurement(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = Speeds(monkeypatch, float32=1.0, bf16=2.0)
+    hooks = recorder(StopRequest.STOP, after=0)
+    hooks.requested_stop = lambda: StopRequest.STOP if len(speeds.passes) == 3 else None
+    assert pretrain(automatic(make_config), tmp_path, hooks, data_dir=data_dir) is Outcome.STOPPED
+    assert len(speeds.passes) == 3 and not hooks.named("compute")
+
+
+def test_a_model_without_gates_is_compiled_without_modulation(recorder: Recorders) -> None:
+    shape = ModelConfig(vocab_size=50, d_model=8, num_layers=1, num_heads=2, ffn_dim=16, gates=False)
+    config = TrainingConfig(device="cpu", threads=1, compile="on")
+    work, hooks = Workload(micro_batch=2, length=8, micro_batches=10), recorder()
+    compute = choose_on_cpu(TransformerLM(shape).train(), prepare_compute(config), config, work, hooks, stored=False)
+    assert compute.compiles and choice(hooks)["compile_reason"] == "training.compile is on"
 
 
 def test_slower_or_failing_compilation_is_given_up(monkeypatch: pytest.MonkeyPatch, recorder: Recorders) -> None:
