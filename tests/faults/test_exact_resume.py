@@ -55,6 +55,8 @@ LM = {
         "modulation_fraction": 0.5,
         "patience": 1000,
         "device": "cpu",
+        "precision": "float32",
+        "compile": "off",
         "threads": 1,
     },
     "evaluation": {"every_steps": 7, "batch_size": 4, "max_batches": 1, "prompts": ["the cat"], "sample_tokens": 2},

@@ -37,7 +37,14 @@ TIMERS = {
 TINY_LM: dict[str, Any] = {
     "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
     "data": {"source": "builtin:stories", "max_documents": 200},
-    "training": {"effective_batch_size": 2, "micro_batch_size": 2, "max_steps": 30, "epochs": 1000, "threads": 1},
+    "training": {
+        "effective_batch_size": 2,
+        "micro_batch_size": 2,
+        "max_steps": 30,
+        "epochs": 1000,
+        "threads": 1,
+        "compile": "off",
+    },
     "evaluation": {"max_batches": 2, "sample_tokens": 4},
     "checkpoint": {"every_steps": 10},
 }

@@ -64,6 +64,8 @@ def make_config(text_file: Path) -> Callable[..., LMConfig]:
                 "learning_rate": 0.01,
                 "modulation_fraction": 0.5,
                 "device": "cpu",
+                "precision": "float32",
+                "compile": "off",
                 "threads": 1,
             },
             "evaluation": {

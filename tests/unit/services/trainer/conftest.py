@@ -110,7 +110,14 @@ def make_config(tmp_path: Path) -> Callable[..., LMConfig]:
     base = {
         "model": {"name": "tiny", "d_model": 8, "num_layers": 1, "num_heads": 2, "ffn_dim": 16, "context_length": 16},
         "data": {"source": "words.txt", "validation_fraction": 0.2},
-        "training": {"max_steps": 6, "effective_batch_size": 4, "micro_batch_size": 2, "device": "cpu", "threads": 1},
+        "training": {
+            "max_steps": 6,
+            "effective_batch_size": 4,
+            "micro_batch_size": 2,
+            "device": "cpu",
+            "compile": "off",
+            "threads": 1,
+        },
         "evaluation": {"batch_size": 4, "max_batches": 2, "prompts": ["the cat"], "sample_tokens": 3},
     }
 
