@@ -90,7 +90,7 @@ def _described(manifest: Path, _changed_at: int) -> VocabularyDescription | None
         if described is None:
             return GPT2_DESCRIPTION
         return VocabularyDescription(str(described["name"]), int(described["size"]), str(described["digest"]))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -101,7 +101,7 @@ def _facts(file: Path, _changed_at: int, size_bytes: int) -> VocabularyFacts:
     try:
         content = file.read_bytes()
         merges = [_joined(merge) for merge in json.loads(content)["model"]["merges"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise _damaged(file, error) from error
     size = BYTES + len(merges) + 1
     # The file is the canonical definition, so its hash is the digest.

@@ -67,7 +67,7 @@ def vocabulary_without_manifest(folder: Path, size: int) -> Vocabulary:
             [pair if isinstance(pair, str) else " ".join(pair) for pair in found["merges"]]
         )
         same = json.loads(vocabulary.to_json())["model"]["vocab"] == found["vocab"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return gpt2_vocabulary()
     return vocabulary if same and vocabulary.size == size else gpt2_vocabulary()
 
@@ -76,7 +76,7 @@ def save_vocabulary(vocabulary: Vocabulary, folder: Path, *, replace: bool = Fal
     """Write `tokenizer.json` to `folder`, unless it is there already or the vocabulary is GPT-2's.
 
     With `replace`, a file of another vocabulary is overwritten, or removed if the vocabulary is GPT-2's. Otherwise,
-    raises CheckpointError if the folder has another vocabulary, and StorageError if the write fails.
+    raises CheckpointError if the folder has another or a damaged one, and StorageError if the write fails.
     """
     file = folder / VOCABULARY_FILE
     if vocabulary.is_gpt2:
@@ -84,7 +84,10 @@ def save_vocabulary(vocabulary: Vocabulary, folder: Path, *, replace: bool = Fal
             file.unlink(missing_ok=True)
         return
     if file.exists() and not replace:
-        found = read_vocabulary(file)
+        try:
+            found = read_vocabulary(file)
+        except DataError as error:
+            raise CheckpointError(f"{error.message}; save the model to another folder, or remove the file") from error
         if found.digest != vocabulary.digest:
             raise CheckpointError(
                 f"{file}: has the vocabulary {found}, but the model has {vocabulary}; save it to another folder"

@@ -23,7 +23,7 @@ from common.config.data import CorpusConfig, DataConfig
 from common.config.tokenizers import trained_size
 from common.data.batch_encoder import BatchEncoder, Ids
 from common.data.corpus_vocabulary import corpus_vocabulary
-from common.data.held_out import is_held_out
+from common.data.held_out import TRAINING_TAIL, is_held_out
 from common.data.joined_tokens import JoinedTokens, TokenStream
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
 from common.data.token_cache import Offsets, Split, SplitWriter, TokenCache, move_tail, open_cache
@@ -225,7 +225,8 @@ def _build(
         # Hashing may leave a split of a small corpus empty. In that case the end of the other split is moved to it.
         for source, target in (("train", "validation"), ("validation", "train")):
             if counts[target] == 0 and counts[source] >= 4:
-                move_tail(folder, source, target, config.validation_fraction if target == "validation" else 0.5)
+                fraction = config.validation_fraction if target == "validation" else TRAINING_TAIL
+                move_tail(folder, source, target, fraction, None if vocabulary.is_gpt2 else vocabulary.byte_lengths)
                 return
     if min(counts.values()) < 2:
         raise DataError(

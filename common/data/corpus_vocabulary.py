@@ -16,27 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from common.config.data import CorpusConfig
-from common.data.held_out import is_held_out
+from common.data.held_out import training_documents
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
 from common.data.token_cache import HEADER, cache_lock, writing_cache
 from common.data.vocabulary import VOCABULARY_FILE, Vocabulary, read_vocabulary
-from common.data.vocabulary_training import train_vocabulary
+from common.data.vocabulary_training import alternating, train_vocabulary
 from common.datasets import is_hub_name
 from common.errors import DataError
 from common.files import flush, write_json, write_text
 
 Progress = Callable[[str, int, int | None], None]
-VERSION = 1
+VERSION = 2
 """Version of the training; another version trains again."""
 
 
 def corpus_vocabulary(corpora: Sequence[CorpusConfig], size: int, data_dir: Path, report: Progress) -> Vocabulary:
     """Return the vocabulary of `size` entries that is trained on the training documents of all `corpora`.
 
-    Held-out documents are not used, so that bits per byte on them are those of unseen text. The weights of the corpora
-    do not matter. `report` is called with "vocabulary" for every few documents, and with "merge" once before the merges
-    are computed. Raises DataError if a source cannot be read or has too little text, StorageError if the result cannot
-    be stored.
+    Held-out text is not used, so that bits per byte on it are those of unseen text. The weights and the order of the
+    corpora do not matter: if they are too long to be read completely, about as much is read of each. `report` is called
+    with "vocabulary" for every few documents, and with "merge" once before the merges are computed. Raises DataError if
+    a source cannot be read or has too little text, StorageError if the result cannot be stored.
     """
     identity: dict[str, Any] = {"version": VERSION, "data": [config.model_dump(mode="json") for config in corpora]}
 
@@ -60,7 +60,7 @@ def corpus_vocabulary(corpora: Sequence[CorpusConfig], size: int, data_dir: Path
             return found
         total = _total(corpora, data_dir)
         vocabulary = train_vocabulary(
-            _training_documents(corpora, data_dir),
+            alternating([_training_documents(config, data_dir) for config in corpora]),
             size,
             progress=lambda done: report("vocabulary", done, total),
             merging=lambda: report("merge", 0, None),
@@ -99,12 +99,13 @@ def _cached(folder: Path, size: int) -> Vocabulary | None:
     return found if found.size == size else None
 
 
-def _training_documents(corpora: Sequence[CorpusConfig], data_dir: Path) -> Iterator[str]:
-    for config in corpora:
-        train, *held_out = _sources(config, data_dir)
-        for text in first_documents(train, config.max_documents):
-            if held_out or not is_held_out(text, config.validation_fraction):
-                yield text
+def _training_documents(config: CorpusConfig, data_dir: Path) -> Iterator[str]:
+    train, *held_out = _sources(config, data_dir)
+
+    def read() -> Iterator[str]:
+        return first_documents(train, config.max_documents)
+
+    return read() if held_out else training_documents(read, config.validation_fraction)
 
 
 def _store(vocabulary: Vocabulary, folder: Path, header: dict[str, Any]) -> None:

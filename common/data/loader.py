@@ -96,8 +96,7 @@ class BatchLoader:
         if differing:
             findings = ", ".join(f"{key} {before.get(key)} became {current[key]}" for key in differing)
             raise DataError(f"the data position cannot be resumed: {findings}; keep corpus, context length and seed")
-        self.epoch = int(state["epoch"])
-        self.position = int(state["position"])
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
         self._prefetched = None
 
     def _read(self) -> Batch:
@@ -191,11 +190,16 @@ class CorpusLoader(BatchLoader):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a result of `state_dict`, in its order. Raises DataError as for any loader."""
-        order = state.get("order", "chunks")
-        if order in ("documents", "chunks") and order != self.order:
+        order, before = state.get("order", "chunks"), self.order
+        if order in ("documents", "chunks"):
             self.order = order
+        try:
+            super().load_state_dict(state)
+        except BaseException:
+            self.order = before
+            raise
+        if self.order != before:
             self._parts = self._chunks()
-        super().load_state_dict(state)
 
     def _chunks(self) -> list[Chunks]:
         chunks: list[Chunks] = []

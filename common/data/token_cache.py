@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from common.data.held_out import ideal_cut, nearest_document
 from common.data.text_bytes import text_bytes
 from common.data.vocabulary import Vocabulary
 from common.disk import is_full
@@ -119,19 +120,30 @@ class SplitWriter:
                 os.fsync(file.fileno())
 
 
-def move_tail(folder: Path, source: str, target: str, fraction: float) -> None:
+def move_tail(
+    folder: Path, source: str, target: str, fraction: float, lengths: npt.NDArray[np.uint16] | None = None
+) -> None:
     """Move the last `fraction` of the tokens from split `source` to split `target`, which must be empty.
 
-    With two or more documents the cut is at the start of a document, otherwise it is inside the only document.
+    With two or more documents the cut is at the start of a document, otherwise it is inside the only document. With
+    `lengths`, the bytes of each id (V,), bytes are counted instead of tokens, as `training_documents` does. A token
+    across the border belongs to the training split, so a vocabulary of the training text knows nothing of validation.
     """
     tokens = np.fromfile(folder / f"{source}.bin", dtype=np.uint16)
     documents = np.fromfile(folder / f"{source}.documents.bin", dtype=np.int64)
-    ideal_cut = max(2, min(len(tokens) - 2, round(len(tokens) * (1 - fraction))))
-    if len(documents) > 1:
-        starts = documents[1:]
-        cut = int(starts[np.abs(starts - ideal_cut).argmin()])
+    if lengths is None:
+        starts, total = documents, len(tokens)
     else:
-        cut = ideal_cut
+        sizes = lengths[tokens]
+        ends = np.cumsum(np.add.reduceat(sizes, documents, dtype=np.int64))
+        starts, total = np.concatenate((np.zeros(1, np.int64), ends[:-1])), int(ends[-1])
+    cut = ideal_cut(total, fraction)
+    if len(documents) > 1:
+        cut = int(documents[nearest_document(starts, cut)])
+    elif lengths is not None:
+        before = np.cumsum(sizes, dtype=np.int64) - sizes
+        side = before >= cut if target == "validation" else before > cut
+        cut = max(2, min(len(tokens) - 2, int(side.argmax()) - (target == "train")))
     tail = documents[documents >= cut] - cut
     for name, part, starts in (
         (target, tokens[cut:], tail if len(tail) else np.zeros(1, dtype=np.int64)),

@@ -114,7 +114,7 @@ class Vocabulary:
                 **definition,
                 "model": {**definition["model"], "merges": merges},
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{where}: not a vocabulary of Tidal ({error}); copy the file again") from error
         if not same:
             raise DataError(

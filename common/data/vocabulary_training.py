@@ -8,7 +8,8 @@ library counts words, so its memory depends on the number of different words. At
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heappop, heappush
 
 from common.config.tokenizers import TRAINING_CHARACTERS
 from common.data.vocabulary import BYTES, Vocabulary
@@ -62,6 +63,16 @@ def train_vocabulary(
             f"train:{found} or less, or use more text"
         )
     return Vocabulary.from_merges(merges)
+
+
+def alternating(corpora: Sequence[Iterator[str]]) -> Iterator[str]:
+    """Yield the documents of all corpora, always the next one of the corpus with the fewest characters so far."""
+    waiting = [(0, number) for number in range(len(corpora))]
+    while waiting:
+        done, number = heappop(waiting)
+        if (text := next(corpora[number], None)) is not None:
+            yield text
+            heappush(waiting, (done + len(text), number))
 
 
 def _first_characters(documents: Iterable[str], progress: Progress, merging: Callable[[], None]) -> Iterator[str]:

@@ -218,7 +218,8 @@ class DatasetStore:
         for header in (self.data_dir / CACHE).glob("*/header.json"):
             try:
                 data = json.loads(header.read_bytes())["data"]
-                if name in (data["source"], data["validation_source"]):
+                corpora = data if isinstance(data, list) else [data]  # a vocabulary may be of several corpora
+                if any(name in (each["source"], each["validation_source"]) for each in corpora):
                     yield header.parent
             except (OSError, ValueError, KeyError, TypeError):
                 continue

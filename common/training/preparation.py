@@ -117,8 +117,7 @@ def prepare_pretraining(
 
     may_pause = resume and has_checkpoints(directory)
     corpus = load_corpus(config.data, data_dir, hooks, vocabulary=existing, may_pause=may_pause)
-    # An attempt that resumes must not train a vocabulary again, because the corpus may have changed.
-    _store_vocabulary(corpus.vocabulary, directory, hooks, replace=not resume)
+    _store_vocabulary(corpus.vocabulary, directory, hooks)
     manager = CheckpointManager(
         directory / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every=config.checkpoint.keep_every
     )
@@ -189,9 +188,12 @@ def prepare_pretraining(
     )
 
 
-def _store_vocabulary(vocabulary: Vocabulary, directory: Path, hooks: TrainingHooks, *, replace: bool) -> None:
-    """Write a vocabulary other than GPT-2's to the experiment's folder, as soon as the disk has space."""
+def _store_vocabulary(vocabulary: Vocabulary, directory: Path, hooks: TrainingHooks) -> None:
+    """Write a vocabulary other than GPT-2's to the experiment's folder, as soon as the disk has space.
+
+    Another or a damaged file is replaced, because the checkpoints have the vocabulary with which a training resumes.
+    """
     try:
-        write_when_disk_has_space(hooks, partial(save_vocabulary, vocabulary, directory, replace=replace))
+        write_when_disk_has_space(hooks, partial(save_vocabulary, vocabulary, directory, replace=True))
     except StoppedWaiting as stop:
         raise StoppedWhileLoading(stop.request) from None

@@ -11,6 +11,7 @@ choice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from common.checkpoint.manager import MANIFEST, read_info, verify
 from common.checkpoint.vocabulary_file import vocabulary_of
 from common.config.lm import TrainingConfig
 from common.config.model import ModelConfig
-from common.data import VOCABULARY_FILE, Vocabulary, read_vocabulary
+from common.data import Vocabulary
 from common.errors import CheckpointError, ConfigError
 from common.training.hooks import TrainingHooks
 from common.training.training_state import TrainingState
@@ -115,16 +116,23 @@ def _fine_tune(state: TrainingState, path: Path, hooks: TrainingHooks, training:
 def starting_vocabulary(directory: Path, *, resume: bool, initial_checkpoint: Path | None) -> Vocabulary | None:
     """Return the vocabulary with which a training has to continue; None if its configuration names the vocabulary.
 
-    It is the one that an earlier attempt stored in the experiment's folder, or that of the experiment's newest
-    checkpoint, or that of `initial_checkpoint`. Raises CheckpointError and DataError if it is missing or damaged.
+    It is that of the experiment's newest checkpoint with an intact vocabulary, or that of `initial_checkpoint`. The
+    file in the experiment's folder does not count: without a checkpoint, an earlier attempt may have had another
+    configuration. Raises CheckpointError and DataError if the vocabulary is missing or damaged.
     """
-    if resume and (directory / VOCABULARY_FILE).is_file():
-        return read_vocabulary(directory / VOCABULARY_FILE)
-    if resume and has_checkpoints(directory):
-        newest = next(reversed(CheckpointManager(directory / "checkpoints", keep_last=1).list()), None)
-        if newest is not None:
-            return vocabulary_of(newest.meta, newest.path)
+    error: CheckpointError | None = None
+    for info in reversed(_checkpoints(directory)) if resume else ():
+        try:
+            return vocabulary_of(info.meta, info.path)
+        except CheckpointError as damaged:
+            error = error or damaged
+    if error is not None:
+        raise error
     return None if initial_checkpoint is None else load_vocabulary(initial_checkpoint)
+
+
+def _checkpoints(directory: Path) -> Sequence[CheckpointInfo]:
+    return CheckpointManager(directory / "checkpoints", keep_last=1).list() if has_checkpoints(directory) else ()
 
 
 def has_checkpoints(directory: Path) -> bool:

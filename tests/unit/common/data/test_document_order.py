@@ -97,7 +97,10 @@ def test_the_order_chunks_is_that_of_older_versions_and_their_checkpoints_contin
     text = corpus([11, 19, 8] * 10)
     old = ChunkLoader(np.asarray(text.train[0:380]), context_length=9, batch_size=4, seed=5)
     chunks = CorpusLoader(text, context_length=9, batch_size=4, seed=5, order="chunks")
-    assert [epoch_rows(old) for _ in range(2)] == [epoch_rows(chunks) for _ in range(2)]
+    rows = np.asarray(text.train[0:380]).reshape(38, 10)
+    expected = [rows[np.random.default_rng((5, epoch)).permutation(38)].tolist() for epoch in range(2)]
+    assert [epoch_rows(old) for _ in range(2)] == expected
+    assert [epoch_rows(chunks) for _ in range(2)] == expected
     old.next_batch()
     state = {key: old.state_dict()[key] for key in ("epoch", "position", "seed", "num_chunks", "length")}
     resumed = CorpusLoader(text, context_length=9, batch_size=3, seed=5)
@@ -106,6 +109,16 @@ def test_the_order_chunks_is_that_of_older_versions_and_their_checkpoints_contin
     assert [row for batch in rest for row in batch] == [
         row for _ in range(12) for row in resumed.next_batch()[0].tolist()
     ][:34]
+
+
+def test_a_refused_state_leaves_the_order_as_it_was() -> None:
+    text = corpus([11, 19, 8] * 10)
+    loader, untouched = (CorpusLoader(text, context_length=9, batch_size=4, seed=5) for _ in range(2))
+    old = CorpusLoader(text, context_length=9, batch_size=4, seed=6, order="chunks")
+    with pytest.raises(DataError, match="seed 6 became 5"):
+        loader.load_state_dict(old.state_dict())
+    assert loader.state_dict() == untouched.state_dict()
+    assert epoch_rows(loader) == epoch_rows(untouched)
 
 
 @settings(max_examples=25, deadline=None)

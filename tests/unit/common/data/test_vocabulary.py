@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from common.artifacts.vocabulary import vocabulary_facts
+from common.checkpoint.vocabulary_file import save_vocabulary, vocabulary_without_manifest
 from common.data import END_OF_TEXT, Vocabulary, gpt2_vocabulary, read_vocabulary
 from common.data.batch_encoder import BatchEncoder
 from common.data.stories import story
 from common.data.vocabulary import GPT2_DIGEST
 from common.data.vocabulary_training import train_vocabulary
-from common.errors import DataError
+from common.errors import CheckpointError, DataError, StorageError
 from tests.paths import ROOT
 
 ODD = [
@@ -172,3 +174,14 @@ def test_gpt2_has_the_same_form() -> None:
     for text in ODD[:-1]:
         assert gpt2.encoding.encode_ordinary(text) == peer.encode(text).ids
     assert gpt2.byte_lengths.max() == 128
+
+
+def test_a_deeply_nested_file_is_damaged_and_no_model_is_saved_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("[" * 200_000)
+    with pytest.raises(DataError, match="not a vocabulary"):
+        read_vocabulary(tmp_path / "tokenizer.json")
+    with pytest.raises(StorageError, match="cannot be read"):
+        vocabulary_facts(tmp_path / "tokenizer.json")
+    assert vocabulary_without_manifest(tmp_path, 257).is_gpt2
+    with pytest.raises(CheckpointError, match="another folder"):
+        save_vocabulary(train_vocabulary(["some text"], 257), tmp_path)

@@ -204,3 +204,13 @@ def test_no_name_leads_out(store: DatasetStore, name: str) -> None:
         with pytest.raises(ValueError, match="cannot be a dataset's name"):
             act(name)
     assert not store.has(name)
+
+
+def test_deleting_a_dataset_deletes_the_vocabularies_trained_on_it(store: DatasetStore) -> None:
+    for folder, names in (("vocabulary-1", ["sea", "land"]), ("vocabulary-2", ["land"])):
+        header = {"data": [{"source": name, "validation_source": None} for name in names]}
+        (store.data_dir / "cache" / folder).mkdir(parents=True)
+        (store.data_dir / "cache" / folder / "header.json").write_text(json.dumps(header))
+    (store.root / "sea").mkdir(parents=True)
+    store.delete("sea")
+    assert [path.name for path in (store.data_dir / "cache").glob("vocabulary-*")] == ["vocabulary-2"]

@@ -16,6 +16,7 @@ from common.checkpoint import CheckpointManager, load_model, load_vocabulary
 from common.config import DataConfig, LMConfig
 from common.data import corpus_vocabulary as cached_vocabularies
 from common.data import gpt2_files, gpt2_vocabulary, open_corpus, read_vocabulary, vocabulary
+from common.data.vocabulary_training import train_vocabulary
 from common.errors import CheckpointError, ConfigError
 from common.generation import generate
 from common.training.hooks import Outcome, StopRequest
@@ -26,6 +27,8 @@ from services.trainer.language_model import evaluate_checkpoint
 Config = Callable[..., LMConfig]
 Recorders = Callable[..., Any]
 OWN = {"tokenizer": "train:290"}
+OTHER = train_vocabulary(["the cat the dog the cat"], 259).to_json().encode()
+"""The file of another vocabulary."""
 
 
 @pytest.fixture
@@ -112,6 +115,19 @@ def test_a_resumed_training_keeps_its_vocabulary_and_trains_none(
     (tmp_path / "r/tokenizer.json").unlink()
     assert pretrain(config, tmp_path / "r", recorder(), data_dir=data_dir) is Outcome.COMPLETED
     assert (tmp_path / "r/tokenizer.json").read_bytes() == stored
+    for wrong in (b"{damaged", OTHER):
+        (tmp_path / "r/tokenizer.json").write_bytes(wrong)
+        assert pretrain(config, tmp_path / "r", recorder(), data_dir=data_dir) is Outcome.COMPLETED
+        assert (tmp_path / "r/tokenizer.json").read_bytes() == stored, "the checkpoints have an intact copy"
+
+
+@pytest.mark.parametrize("content", [b"{damaged", OTHER])
+def test_a_vocabulary_in_a_folder_without_checkpoints_is_replaced(
+    content: bytes, make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    assert pretrain(make_config(data=OWN), tmp_path, recorder(), data_dir=data_dir) is Outcome.COMPLETED
+    assert load_model(tmp_path / "tiny_v1.0.0.pth").vocabulary.size == 290
 
 
 @pytest.mark.parametrize("source", ["final", "checkpoint"])
@@ -148,13 +164,12 @@ def test_another_vocabulary_than_that_of_the_checkpoint_is_an_error(
 
 def test_a_damaged_or_foreign_vocabulary_is_refused(trained: Path) -> None:
     newest = CheckpointManager(trained / "checkpoints", keep_last=1).list()[-1].path
-    other = cached_vocabularies.train_vocabulary(["the cat the dog the cat"], 259)
-    (newest / "tokenizer.json").write_text(other.to_json())
+    (newest / "tokenizer.json").write_bytes(OTHER)
     with pytest.raises(CheckpointError):
         load_model(newest)
     manager = CheckpointManager(trained / "checkpoints", keep_last=1)
     assert manager.latest() is not None and manager.skipped[0].name == newest.name
-    (trained / "tokenizer.json").write_text(other.to_json())
+    (trained / "tokenizer.json").write_bytes(OTHER)
     with pytest.raises(CheckpointError, match=r"train:259.*train:290"):
         load_model(trained / "tiny_v1.0.0.pth")
     (trained / "tokenizer.json").unlink()
