@@ -90,6 +90,9 @@ def make_run(setup: Setup, arm: Arm, stage: Stage, rate: float, batch: int, seed
         "micro_batch_size": micro,
         "seed": seed,
         "threads": setup.threads,
+        # Fixed, because "auto" chooses by a measurement of speed, and the request must determine the result.
+        "precision": "float32",
+        "compile": "off",
     }
     shared = {
         "model": {

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,15 +36,9 @@ class Curve:
             self.points.append((tokens, round(seconds, 3), loss, bits))
 
 
-def byte_lengths(corpus: Corpus) -> npt.NDArray[np.uint8]:
+def byte_lengths(corpus: Corpus) -> npt.NDArray[np.uint16]:
     """Return the number of bytes of each token of the corpus's vocabulary (V,); 0 for `<|endoftext|>`."""
-    vocabulary: Any = getattr(corpus, "vocabulary", None)
-    if vocabulary is not None:
-        lengths: npt.NDArray[np.uint8] = vocabulary.byte_lengths
-        return lengths
-    from common.data.text_bytes import token_byte_lengths
-
-    return token_byte_lengths()
+    return corpus.vocabulary.byte_lengths
 
 
 @torch.no_grad()

@@ -88,5 +88,5 @@ def train_peer(config: LMConfig, corpus: Corpus) -> dict[str, Any]:
         "steps": training.max_steps,
         "seconds": seconds,
         "parameters": sum(parameter.numel() for parameter in parameters),
-        "bytes_per_second": tokens / seconds * corpus.train_bytes / len(corpus.train),
+        "bytes_per_second": tokens / seconds * corpus.train_bytes_per_token,
     }

@@ -13,6 +13,7 @@ from bench.recipes.arms import ARMS, SEEDS
 from bench.recipes.campaign import Setup, best_tuned, final_runs, missing, tuning_runs
 from bench.recipes.report import interval, report, tokens_ratio, tokens_to_reach
 from bench.recipes.run_one import configuration
+from common.config import PROJECT_ROOT, load_lm_config
 
 SETUP = Setup(texts="digest", entries=0)
 
@@ -108,3 +109,21 @@ def test_the_report_compares_the_arms_with_the_bounds() -> None:
     # modern falls from loss 7 at 25 tokens to 6 at 50 tokens; the peer ends at 7.5 after 100.
     assert "| tokens to the peer's final loss | modern | gpt2 | 0.250 | 0.250 to 0.250 | ≤ 0.6 | yes |" in text
     assert "| own-text | adamw-decay-0.1 | | | ≤ 0.97 | not measured |" in text
+
+
+def test_the_recipes_that_are_measured_are_the_shipped_presets() -> None:
+    for name in ("modern", "own-text"):
+        preset = load_lm_config(PROJECT_ROOT / f"configs/presets/lm-{name}.yaml").model_dump(mode="json")
+        request = {**tuning_runs(Setup(texts="digest"), ARMS[name])[0].request, "train": "/a", "valid": "/b"}
+        arm = configuration(request).model_dump(mode="json")
+        varied = {"name", "depth", "d_model", "num_layers", "num_heads", "ffn_dim", "context_length", "gates"}
+        varied |= {"dropout"} if name == "own-text" else set()
+        assert {field for field in arm["model"] if arm["model"][field] != preset["model"][field]} <= varied
+        assert arm["data"]["tokenizer"] == preset["data"]["tokenizer"]
+        for field in ("optimizer", "schedule", "decay_ratio", "min_learning_rate", "warmup_ratio", "average_decay"):
+            assert arm["training"][field] == preset["training"][field], field
+
+
+def test_the_key_of_a_run_contains_its_number_format() -> None:
+    training = tuning_runs(SETUP, ARMS["modern"])[0].request["config"]["training"]
+    assert (training["precision"], training["compile"]) == ("float32", "off")
