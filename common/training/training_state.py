@@ -197,6 +197,8 @@ class TrainingState(Resumable):
             reasons = environment_differences(before, self._environment())
             reasons += [] if other_optimizer is None else [other_optimizer]
             reasons += self._restore_position(state)
+            if not own and self._average is None and _TRAINED_WEIGHTS in state:
+                reasons.append("the weights are the average, but the optimizer state is that of the trained weights")
             if not restore_random_state(state["random"]):
                 reasons.append("the number of CUDA devices changed")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

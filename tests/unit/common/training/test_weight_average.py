@@ -116,3 +116,15 @@ def test_best_averages_do_not_fill_the_disk(
     assert len(hooks.checkpoints) > 5
     # The newest proven one, the best one if it is newer, and the last one.
     assert len(CheckpointManager(tmp_path / "checkpoints", keep_last=1).list()) <= 3
+
+
+def test_continuing_an_average_without_one_is_reported_as_inexact(
+    make_config: Callable[..., LMConfig], recorder: Callable[..., Any], data_dir: Path, tmp_path: Path
+) -> None:
+    averaged = make_config(training={"average_decay": 0.99})
+    pretrain(averaged, tmp_path / "old", recorder(StopRequest.PAUSE, after=13), data_dir=data_dir)
+    [*_, newest] = CheckpointManager(tmp_path / "old/checkpoints", keep_last=1).list()
+    hooks = recorder()
+    pretrain(make_config(), tmp_path / "new", hooks, data_dir=data_dir, initial_checkpoint=newest.path)
+    [inexact] = hooks.named("resume_inexact")
+    assert inexact["reasons"] == ["the weights are the average, but the optimizer state is that of the trained weights"]
