@@ -173,7 +173,7 @@ def _print_progress(
     *,
     only_tuning: bool,
 ) -> None:
-    value = score(ARMS[run.arm], result)
+    value = score(ARMS[run.arm], result, run.stage)
     left = len(list(missing(setup, arms, results, only_tuning=only_tuning)))
     text = f"{_name(run)}: {value:.4f} bits per byte, {seconds:.0f} s, {left} left"
     best = best_tuned(setup, ARMS[run.arm], results)

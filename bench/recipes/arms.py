@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from common.config import ModelConfig, merge
+from common.config import PROJECT_ROOT, merge
+from common.config.depth import STRONGEST_DECAY, STRONGEST_DROPOUT
+from common.config.yaml_text import read_mapping
 
 Unit = Literal["tokens", "seconds"]
 RATE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -27,21 +29,28 @@ _PLAIN: dict[str, Any] = {
         "modulation_fraction": 0.0,
     },
 }
-_NANOCHAT = {
-    "norm": "rmsnorm",
-    "embedding_norm": True,
-    "qk_norm": True,
-    "activation": "relu2",
-    "bias": False,
-    "gates": False,
-    "zero_init": True,
-}
-MODERN_ARCHITECTURE = {name: value for name, value in _NANOCHAT.items() if name in ModelConfig.model_fields}
-_MUON = {"optimizer": "muon", "schedule": "wsd", "decay_ratio": 0.4, "warmup_ratio": 0.02}
-_OWN_TEXT = {
-    "model": {"dropout": 0.2},
-    "training": {"weight_decay": 0.8, "schedule": "linear", "average_decay": 0.999},
-}
+_UNGATED: dict[str, Any] = {"model": {"gates": False}, "training": {"modulation_fraction": 0.0}}
+"""What the arms change in the presets, which have the gates that the controller needs; `modern-modulated` has both."""
+_OF_A_RUN = {"model": ("name", "depth"), "training": ("epochs",)}
+"""Settings of a preset that `bench.recipes.campaign` chooses for a run."""
+
+
+def _preset(name: str) -> dict[str, Any]:
+    """Return the sections `model` and `training` of a shipped preset."""
+    values = read_mapping(PROJECT_ROOT / "configs/presets" / f"{name}.yaml")
+    return {
+        section: {field: value for field, value in values[section].items() if field not in dropped}
+        for section, dropped in _OF_A_RUN.items()
+    }
+
+
+_MODERN = merge(_preset("lm-modern"), _UNGATED)
+_MUON: dict[str, Any] = _preset("lm-modern")["training"]
+_OWN_TEXT = merge(
+    merge(_preset("lm-own-text"), _UNGATED),
+    # What `depth: auto` chooses for one weight per byte of text.
+    {"model": {"dropout": STRONGEST_DROPOUT}, "training": {"weight_decay": STRONGEST_DECAY}},
+)
 
 
 @dataclass(frozen=True)
@@ -72,24 +81,16 @@ def _arm(name: str, about: str, *changes: Mapping[str, Any], **fields: Any) -> A
     return Arm(name, about, settings, **fields)
 
 
-_MODERN: dict[str, Any] = {"model": MODERN_ARCHITECTURE, "training": _MUON}
-
-
 def _ablation(name: str, about: str, change: Mapping[str, Any]) -> Arm:
     return _arm(f"modern-{name}", f"modern, but {about}", _MODERN, change, share=0.6, tuned_as="modern")
 
 
-def _model_ablation(field: str, value: object, about: str) -> list[Arm]:
-    if field not in ModelConfig.model_fields:
-        return []
-    return [_ablation(field.replace("_", "-"), about, {"model": {field: value}})]
-
-
-_OWN_RECIPE = merge(_MODERN, _OWN_TEXT)
+def _model_ablation(field: str, value: object, about: str) -> Arm:
+    return _ablation(field.replace("_", "-"), about, {"model": {field: value}})
 
 
 def _own_ablation(name: str, about: str, change: Mapping[str, Any]) -> Arm:
-    return _arm(f"own-text-{name}", f"own-text, but {about}", _OWN_RECIPE, change, unit="seconds", tuned_as="own-text")
+    return _arm(f"own-text-{name}", f"own-text, but {about}", _OWN_TEXT, change, unit="seconds", tuned_as="own-text")
 
 
 _LIST = [
@@ -108,24 +109,21 @@ _LIST = [
     _ablation("linear", "linear", {"training": {"schedule": "linear"}}),
     _ablation("average", "an average of the weights", {"training": {"average_decay": 0.99}}),
     _ablation("decay-to-0", "weight decay decreases to 0", {"training": {"final_weight_decay": 0.0}}),
-    *_model_ablation("norm", "layernorm", "LayerNorm with weights"),
-    *_model_ablation("embedding_norm", False, "no norm of the embeddings"),
-    *_model_ablation("qk_norm", False, "no QK-norm"),
-    *_model_ablation("activation", "gelu", "GELU"),
-    *_model_ablation("bias", True, "biases"),
-    *_model_ablation("zero_init", False, "no projections that start at 0"),
-    *_model_ablation("logit_softcap", 15.0, "a soft cap of the logits"),
-    *_model_ablation("gates", True, "gates without modulated batches"),
+    _model_ablation("norm", "layernorm", "LayerNorm with weights"),
+    _model_ablation("embedding_norm", False, "no norm of the embeddings"),
+    _model_ablation("qk_norm", False, "no QK-norm"),
+    _model_ablation("activation", "gelu", "GELU"),
+    _model_ablation("bias", True, "biases"),
+    _model_ablation("zero_init", False, "no projections that start at 0"),
+    _model_ablation("logit_softcap", 15.0, "a soft cap of the logits"),
+    _model_ablation("gates", True, "gates without modulated batches"),
     _ablation(
         "modulated",
         "gates and a tenth of the batches modulated",
-        {
-            "model": {name: True for name in ("gates",) if name in ModelConfig.model_fields},
-            "training": {"modulation_fraction": 0.1},
-        },
+        {"model": {"gates": True}, "training": {"modulation_fraction": 0.1}},
     ),
     _arm("adamw-decay-0.1", "the reference architecture, AdamW, weight decay 0.1", unit="seconds"),
-    _arm("own-text", "modern, dropout, weight decay 0.8, average", _OWN_RECIPE, unit="seconds"),
+    _arm("own-text", "modern, dropout, weight decay 0.8, average", _OWN_TEXT, unit="seconds"),
     _own_ablation("no-dropout", "no dropout", {"model": {"dropout": 0.0}}),
     _own_ablation("decay-0.1", "weight decay 0.1", {"training": {"weight_decay": 0.1}}),
     _own_ablation("decay-1.6", "weight decay 1.6", {"training": {"weight_decay": 1.6}}),

@@ -90,6 +90,9 @@ def make_run(setup: Setup, arm: Arm, stage: Stage, rate: float, batch: int, seed
         "micro_batch_size": micro,
         "seed": seed,
         "threads": setup.threads,
+        # Fixed, because "auto" chooses by a measurement of speed, and the request must determine the result.
+        "precision": "float32",
+        "compile": "off",
     }
     shared = {
         "model": {
@@ -135,18 +138,20 @@ def best_tuned(setup: Setup, arm: Arm, results: Results) -> Run | None:
     tuning = tuning_runs(setup, arm)
     if any(run.key not in results for run in tuning):
         return None
-    return min(tuning, key=lambda run: score(arm, results[run.key]))
+    return min(tuning, key=lambda run: score(arm, results[run.key], "tuning"))
 
 
-def score(arm: Arm, result: Mapping[str, Any]) -> float:
+def score(arm: Arm, result: Mapping[str, Any], stage: Stage = "final") -> float:
     """Return the bits per byte by which runs of an arm are compared; infinity for a run that diverged.
 
     It is that of the last weights for a budget of tokens, and that of the best checkpoint for a budget of time, because
-    a training with many epochs ends at its best checkpoint.
+    a training with many epochs ends at its best checkpoint. The tuning reads the first half of the validation text, and
+    the final runs the second half.
     """
     if result.get("diverged"):
         return math.inf
-    return float(result["best" if arm.unit == "seconds" else "final"]["bits_per_byte"])
+    figure = "tuning_bits_per_byte" if stage == "tuning" else "bits_per_byte"
+    return float(result["best" if arm.unit == "seconds" else "final"][figure])
 
 
 def missing(setup: Setup, arms: Sequence[Arm], results: Results, *, only_tuning: bool = False) -> Iterator[Run]:

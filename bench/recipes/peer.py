@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from bench.gpt2 import gpt2
-from bench.recipes.measures import Curve, evaluate
+from bench.recipes.measures import Curve, evaluate, measure
 from common.config import LMConfig
 from common.data import ChunkLoader, Corpus
 
@@ -37,7 +37,12 @@ def train_peer(config: LMConfig, corpus: Corpus) -> dict[str, Any]:
         betas=(training.beta1, training.beta2),
         fused=True,
     )
-    loader = ChunkLoader(corpus.train, context_length=context, batch_size=training.micro_batch_size, seed=training.seed)
+    loader = ChunkLoader(
+        corpus.train[0 : len(corpus.train)],
+        context_length=context,
+        batch_size=training.micro_batch_size,
+        seed=training.seed,
+    )
 
     def logits(input_ids: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = model(input_ids, use_cache=False).logits
@@ -77,16 +82,16 @@ def train_peer(config: LMConfig, corpus: Corpus) -> dict[str, Any]:
                 best, best_weights = bits, copy.deepcopy(model.state_dict())
             evaluating += time.monotonic() - began
     seconds = time.monotonic() - start - evaluating
-    final = evaluate(model, logits, corpus, context)
+    final = measure(model, logits, corpus, context)
     model.load_state_dict(best_weights)
-    chosen = evaluate(model, logits, corpus, context)
+    chosen = measure(model, logits, corpus, context)
     return {
         "curve": curve.points,
-        "final": dict(zip(("loss", "bits_per_byte"), final, strict=True)),
-        "best": dict(zip(("loss", "bits_per_byte"), min(final, chosen), strict=True)),
+        "final": final,
+        "best": min(final, chosen, key=lambda values: values["tuning_bits_per_byte"]),
         "tokens": tokens,
         "steps": training.max_steps,
         "seconds": seconds,
         "parameters": sum(parameter.numel() for parameter in parameters),
-        "bytes_per_second": tokens / seconds * corpus.train_bytes / len(corpus.train),
+        "bytes_per_second": tokens / seconds * corpus.train_bytes_per_token,
     }

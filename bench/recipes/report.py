@@ -110,12 +110,39 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return middle - half, middle + half
 
 
+def _ended(setup: Setup, name: str, results: Results) -> dict[int, Result]:
+    """Return {seed: result} of the final runs of an arm that have ended, also by divergence."""
+    found = final_runs(setup, ARMS[name], results) if name in ARMS else None
+    return {run.seed: results[run.key] for run in found or [] if run.key in results}
+
+
 def _finished(setup: Setup, name: str, results: Results) -> dict[int, Result]:
     """Return {seed: result} of the finished final runs of an arm that did not diverge."""
-    found = final_runs(setup, ARMS[name], results) if name in ARMS else None
-    return {
-        run.seed: results[run.key] for run in found or [] if run.key in results and not results[run.key].get("diverged")
-    }
+    ended = _ended(setup, name, results)
+    return {seed: result for seed, result in ended.items() if not result.get("diverged")}
+
+
+def _paired(
+    setup: Setup,
+    names: tuple[str, str],
+    results: Results,
+    figure: Callable[[Result, Result], float],
+    worst: float = math.inf,
+) -> list[float]:
+    """Return the figure of each seed that has ended in our arm and finished in the other one.
+
+    A run of ours that diverged has the figure `worst`.
+    """
+    ours, other = _ended(setup, names[0], results), _finished(setup, names[1], results)
+    pairs = [(ours[seed], other[seed]) for seed in ours if seed in other]
+    return [worst if mine.get("diverged") else figure(mine, theirs) for mine, theirs in pairs]
+
+
+def _verdict(setup: Setup, values: Sequence[float], *, kept: bool) -> str:
+    """Return the verdict, which needs all seeds of both arms."""
+    if len(values) < len(setup.seeds):
+        return f"incomplete, {len(values)} of {len(setup.seeds)} seeds"
+    return "yes" if kept else "NO"
 
 
 def _arm_line(setup: Setup, arm: Arm, results: Results) -> str:
@@ -158,8 +185,8 @@ def _reached(shares: Sequence[float]) -> str:
 
 
 def _comparison_line(setup: Setup, comparison: Comparison, results: Results) -> str:
-    ours, other = (_finished(setup, name, results) for name in (comparison.ours, comparison.other))
-    ratios = [comparison.ratio(ours[seed], other[seed]) for seed in ours if seed in other]
+    worst = 0.0 if comparison.at_least else math.inf
+    ratios = _paired(setup, (comparison.ours, comparison.other), results, comparison.ratio, worst)
     sign = "≥" if comparison.at_least else "≤"
     names = f"| {comparison.what} | {comparison.ours} | {comparison.other} |"
     if not ratios:
@@ -167,15 +194,19 @@ def _comparison_line(setup: Setup, comparison: Comparison, results: Results) -> 
     middle, limits = statistics.median(ratios), interval(ratios)
     kept = middle >= comparison.bound if comparison.at_least else middle <= comparison.bound
     between = "" if limits is None else f"{limits[0]:.3f} to {limits[1]:.3f}"
-    return f"{names} {middle:.3f} | {between} | {sign} {comparison.bound:g} | {'yes' if kept else 'NO'} |"
+    return f"{names} {middle:.3f} | {between} | {sign} {comparison.bound:g} | {_verdict(setup, ratios, kept=kept)} |"
 
 
 def _gates_line(setup: Setup, results: Results) -> str:
-    ours, other = (_finished(setup, name, results) for name in ("modern-modulated", "modern-gates"))
-    pairs = [ours[seed]["final"]["loss"] - other[seed]["final"]["loss"] for seed in ours if seed in other]
+
+    def difference(ours: Result, other: Result) -> float:
+        return float(ours["final"]["loss"] - other["final"]["loss"])
+
+    pairs = _paired(setup, ("modern-modulated", "modern-gates"), results, difference)
     names = "| neutral loss, difference in nats | modern-modulated | modern-gates |"
     if not pairs:
         return f"{names} | | ≤ {NEUTRAL_LOSS} | not measured |"
     middle, limits = statistics.median(pairs), interval(pairs)
     between = "" if limits is None else f"{limits[0]:.4f} to {limits[1]:.4f}"
-    return f"{names} {middle:.4f} | {between} | ≤ {NEUTRAL_LOSS} | {'yes' if middle <= NEUTRAL_LOSS else 'NO'} |"
+    verdict = _verdict(setup, pairs, kept=middle <= NEUTRAL_LOSS)
+    return f"{names} {middle:.4f} | {between} | ≤ {NEUTRAL_LOSS} | {verdict} |"

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from bench.recipes.measures import BATCH, Curve, evaluate
+from bench.recipes.measures import BATCH, Curve, measure
 from bench.recipes.peer import train_peer
 from common.artifacts.best import read_best
 from common.checkpoint import load_model
@@ -89,7 +89,7 @@ def train_ours(config: LMConfig, corpus: Corpus, data_dir: Path) -> dict[str, An
         return {
             "curve": hooks.curve.points,
             "final": measured["final"],
-            "best": min(measured.values(), key=lambda values: values["bits_per_byte"]),
+            "best": min(measured.values(), key=lambda values: values["tuning_bits_per_byte"]),
             "tokens": written["tokens_seen"],
             "steps": written["steps"],
             "seconds": written["training_seconds"],
@@ -104,8 +104,7 @@ def train_ours(config: LMConfig, corpus: Corpus, data_dir: Path) -> dict[str, An
 
 def _evaluate(path: Path, corpus: Corpus) -> dict[str, float]:
     model = load_model(path)
-    loss, bits = evaluate(model, model, corpus, model.config.context_length)
-    return {"loss": loss, "bits_per_byte": bits}
+    return measure(model, model, corpus, model.config.context_length)
 
 
 def main() -> None:

@@ -58,7 +58,8 @@ def model_fields(depth: int) -> dict[str, int]:
 def training_fields(depth: int, explicit: Mapping[str, Any]) -> dict[str, Any]:
     """Return learning rate and batch for this depth, so that the batches fit those in `explicit`, if any.
 
-    The learning rate is rounded to two digits. The micro-batch is the largest divisor of the batch up to 16.
+    The learning rate is rounded to two digits. The micro-batch is the largest number up to 16 that divides the batch
+    and the initial batch, if there is one.
     """
     rate = RATE_AT_WIDTH_256 * math.sqrt(256 / (WIDTH_PER_LAYER * depth))
     batch, micro = whole_number(explicit.get("effective_batch_size")), whole_number(explicit.get("micro_batch_size"))
@@ -66,7 +67,9 @@ def training_fields(depth: int, explicit: Mapping[str, Any]) -> dict[str, Any]:
         step = micro or LARGEST_MICRO_BATCH
         batch = step * max(1, math.ceil(SEQUENCES_PER_LAYER * depth / step))
     if micro is None:
-        micro = next(size for size in range(min(LARGEST_MICRO_BATCH, batch), 0, -1) if batch % size == 0)
+        first = whole_number(explicit.get("initial_batch_size")) or batch
+        limit = min(LARGEST_MICRO_BATCH, first, batch)
+        micro = next(size for size in range(limit, 0, -1) if batch % size == first % size == 0)
     return {"learning_rate": float(f"{rate:.1e}"), "effective_batch_size": batch, "micro_batch_size": micro}
 
 

@@ -1,6 +1,6 @@
 """One pre-norm transformer block: x + gate(attention(ln1(x))), then x + gate(ffn(ln2(x))).
 
-The submodules have the names that the original's checkpoint files use. `common.config.lm.ModelConfig` describes the
+The submodules have the names that the original's checkpoint files use. `common.config.model.ModelConfig` describes the
 options of the architecture.
 """
 

@@ -18,7 +18,7 @@ from common.errors import TidalError
 from common.prediction.plan import CorpusSize
 
 BYTES_PER_TOKEN = 4
-"""Bytes of English text per token, as good as `find_training_bytes` needs it."""
+"""Bytes of English text per token of GPT-2's vocabulary, for token caches that do not contain the size of the text."""
 BUILTIN_BYTES = 15_000_000
 """Approximate size of the text of `builtin:stories` (`common.data.stories`)."""
 _PLAIN = (".txt", ".jsonl")
@@ -59,9 +59,12 @@ def find_training_bytes(config: DataConfig, data_dir: Path) -> int | None:
 
 
 def _training_bytes(config: CorpusConfig, data_dir: Path) -> int | None:
-    tokenised = _tokenised(config, data_dir)
-    if tokenised is not None:
-        return tokenised.train_tokens * BYTES_PER_TOKEN
+    splits = _cached_splits(config, data_dir)
+    stored = None if splits is None else splits["train"].get("text_bytes")
+    if isinstance(stored, int):
+        return stored
+    if splits is not None:
+        return round(int(splits["train"]["count"]) * _bytes_per_token(config.tokenizer, BYTES_PER_TOKEN))
     size = _text_bytes(config.source, data_dir, BUILTIN_BYTES)
     if size is None or config.max_documents is not None:
         return None
@@ -69,13 +72,22 @@ def _training_bytes(config: CorpusConfig, data_dir: Path) -> int | None:
 
 
 def _tokenised(config: CorpusConfig, data_dir: Path) -> CorpusSize | None:
+    splits = _cached_splits(config, data_dir)
+    if splits is None:
+        return None
+    return CorpusSize(int(splits["train"]["count"]), int(splits["validation"]["count"]))
+
+
+def _cached_splits(config: CorpusConfig, data_dir: Path) -> dict[str, Any] | None:
+    """Return the description of both splits in the header of the corpus's token cache; None without a cache."""
     wanted = config.model_dump(mode="json")
     for path in sorted((data_dir / "cache").glob("[!.]*/header.json")):
         try:
             header = json.loads(path.read_text(encoding="utf-8"))
             if header["data"] == wanted:
                 splits: dict[str, Any] = header["splits"]
-                return CorpusSize(int(splits["train"]["count"]), int(splits["validation"]["count"]))
+                _ = [int(splits[name]["count"]) for name in ("train", "validation")]
+                return splits
         except (OSError, ValueError, KeyError, TypeError):
             continue  # the trainer reports a damaged cache
     return None

@@ -15,6 +15,7 @@ from common.config.lm import LMConfig
 from common.config.model import ModelConfig
 from common.config.tokenizers import TRAINING_CHARACTERS, trained_size
 from common.prediction.calibration import BlockCost, Calibration, HeadCost, LinearCost
+from common.prediction.memory import kept_bytes
 from common.prediction.model_size import matmul_parameters, muon_flops, parameters
 from common.prediction.plan import TrainingPlan
 
@@ -22,9 +23,8 @@ VOCABULARY_COST = 3.0
 """Seconds in which a vocabulary is trained on a text, in multiples of the seconds in which it is tokenised."""
 PHASES = ("start", "tokenise", "training", "validation", "samples", "saving")
 """The phases in the order of a training."""
-FINAL_COPIES = 5
-"""Bytes that are written at the end of a training, in multiples of the size of the weights: 3 for a checkpoint (weights
-and Adam's two moments) and 2 for the final model in two formats."""
+FINAL_MODELS = 2
+"""Files of the final model, in two formats, that are written at the end of a training beside a checkpoint."""
 
 
 def micro_batch_seconds(model: ModelConfig, length: int, tokens: float, calibration: Calibration) -> float:
@@ -66,7 +66,7 @@ def phase_seconds(
         # The limit includes the validations and samples between the steps.
         share = min(1.0, training.max_seconds / max(steps + validation + samples, 1e-9))
         steps, validation, samples = steps * share, validation * share, samples * share
-    written = FINAL_COPIES * 4 * parameters(model)
+    written = kept_bytes(config) + FINAL_MODELS * 4 * parameters(model)
     return {
         "start": calibration.start_seconds,
         "tokenise": (text_bytes + _vocabulary_bytes(config, text_bytes)) / calibration.tokenise_bytes_per_second,

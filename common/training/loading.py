@@ -131,8 +131,8 @@ def load_corpus(
         raise StoppedWhileLoading(stop.request) from None
     own = corpus.vocabulary
     if not own.is_gpt2:
-        share = corpus.train_bytes / len(corpus.train)
-        hooks.event("vocabulary", tokenizer=own.name, size=own.size, digest=own.digest, bytes_per_token=share)
+        per_token = corpus.train_bytes_per_token
+        hooks.event("vocabulary", tokenizer=own.name, size=own.size, digest=own.digest, bytes_per_token=per_token)
     hooks.event(
         "corpus",
         description=corpus.description,

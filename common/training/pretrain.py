@@ -93,7 +93,7 @@ def _train(run: PretrainingRun) -> None:
     counters, training = run.state.counters, run.config.training
     run.hooks.phase("compile" if run.compute.compiles and run.compute.device.type != "cpu" else "training")
     logged_at = time.monotonic()
-    first, logged_step = True, counters.step
+    first, logged_step, logged_tokens = True, counters.step, counters.tokens_seen
     while counters.step < run.total_steps and run.seconds < (training.max_seconds or math.inf):
         with run.meter.paused():
             waited = wait_at_boundary(run.hooks, run.state)
@@ -115,9 +115,11 @@ def _train(run: PretrainingRun) -> None:
             first = False
         if counters.step % training.log_every_steps == 0 or counters.step == run.total_steps:
             now = time.monotonic()
-            elapsed, steps = max(now - logged_at, 1e-9), counters.step - logged_step
-            logged_at, logged_step = now, counters.step
-            _report(run, update, steps / elapsed)
+            elapsed = max(now - logged_at, 1e-9)
+            _report(
+                run, update, (counters.step - logged_step) / elapsed, (counters.tokens_seen - logged_tokens) / elapsed
+            )
+            logged_at, logged_step, logged_tokens = now, counters.step, counters.tokens_seen
 
 
 class _Update(NamedTuple):
@@ -129,8 +131,6 @@ class _Update(NamedTuple):
     """Gradient norm before clipping. It is infinite or NaN only if fp16 gradients overflowed and the update was
     skipped."""
     learning_rate: float
-    batch_size: int
-    """Number of sequences, unless the epoch had fewer left."""
 
 
 def _take_step(run: PretrainingRun) -> _Update | None:
@@ -164,7 +164,7 @@ def _take_step(run: PretrainingRun) -> _Update | None:
         torch.autograd.backward(state.scaler.scale(loss))
         mean_loss += loss.detach()
     state.loader.prefetch()  # so that the corpus is read while the device computes
-    time_fraction = run.seconds / training.max_seconds if training.max_seconds else 0.0
+    time_fraction = run.time_share
     rate = scheduled_rate(
         state.counters.step,
         run.total_steps,
@@ -199,7 +199,7 @@ def _take_step(run: PretrainingRun) -> _Update | None:
     spike = state.take_step(update, tokens, loss_value)
     if spike is not None:
         run.hooks.event("loss_spike", step=state.counters.step, **asdict(spike))
-    return _Update(loss_value, norm_value, rate, batch)
+    return _Update(loss_value, norm_value, rate)
 
 
 def _random_modulation(batch: int, fraction: float) -> Tensor | None:
@@ -221,10 +221,8 @@ def _report_progress(run: PretrainingRun) -> None:
     run.hooks.report_progress(run.state.counters.step, run.total_steps, run.time_share)
 
 
-def _report(run: PretrainingRun, update: _Update, steps_per_second: float) -> None:
+def _report(run: PretrainingRun, update: _Update, steps_per_second: float, tokens_per_second: float) -> None:
     counters = run.state.counters
-    sequences = min(update.batch_size, run.state.loader.num_chunks)
-    tokens_per_second = steps_per_second * sequences * run.state.loader.length
     values = {
         names.LOSS: update.loss,
         names.LEARNING_RATE: update.learning_rate,
@@ -235,7 +233,7 @@ def _report(run: PretrainingRun, update: _Update, steps_per_second: float) -> No
         names.TOKENS_SEEN: float(counters.tokens_seen),
         names.EPOCH: run.state.epochs_done,
     }
-    share = run.meter.gemm_share(values[names.TOKENS_PER_SECOND], run.state.loader.length)
+    share = run.meter.gemm_share(tokens_per_second, run.state.loader.length)
     if share is not None:
         values[names.GEMM_SHARE] = share
     run.meter.observe_memory()
@@ -322,6 +320,7 @@ def _save_when_due(run: PretrainingRun) -> None:
     every, step = run.config.checkpoint, run.state.counters.step
     if step == run.first_step:
         return
+    run.state.confirm_weights()
     by_step = any(n is not None and step % n == 0 for n in (every.every_steps, every.keep_every))
     by_time = time.monotonic() - run.saved_at >= every.every_seconds
     if by_step or by_time or run.state.writer.retry_is_due:

@@ -91,6 +91,8 @@ class TrainingState(Resumable):
         self.losses = LossStatistics()
         self._corpus_digest = corpus_digest
         self._average = None if average_decay is None else WeightAverage(model, average_decay)
+        self._unproven_step: int | None = None
+        """Step of the newest best checkpoint, if only its average has given a finite loss so far."""
         self.mark()
 
     @property
@@ -147,7 +149,19 @@ class TrainingState(Resumable):
         Call this only when the loss of these weights is finite. Pass `validation_loss` if it is the lowest so far; the
         state is then submitted in any case.
         """
+        if validation_loss is not None and self._average is not None:
+            self._unproven_step = self.counters.step
         self._save_in_background(None if validation_loss is None else Score("validation loss", validation_loss))
+
+    def confirm_weights(self) -> None:
+        """Record that the trained weights of the marked state have given a finite loss.
+
+        If this proves a best checkpoint that is already on disk, the older checkpoints are removed.
+        """
+        newest = self.writer.newest
+        if self._unproven_step is not None and newest is not None and newest.step >= self._unproven_step:
+            self._unproven_step = None
+            self.writer.prune()
 
     def start_from_weights(self, weights: TransformerLM) -> None:
         """Take over the weights of a model of the same shape. Optimiser, counters and position stay new."""
@@ -183,6 +197,8 @@ class TrainingState(Resumable):
             reasons = environment_differences(before, self._environment())
             reasons += [] if other_optimizer is None else [other_optimizer]
             reasons += self._restore_position(state)
+            if not own and self._average is None and _TRAINED_WEIGHTS in state:
+                reasons.append("the weights are the average, but the optimizer state is that of the trained weights")
             if not restore_random_state(state["random"]):
                 reasons.append("the number of CUDA devices changed")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -266,10 +282,19 @@ class TrainingState(Resumable):
             },
             vocabulary=self.model.vocabulary,
             score=score,
-            # A state is copied only in `save_in_background`, which is called after these weights have given a finite
-            # loss.
-            proven=copied or counters["validated_step"] == counters["step"],
+            proven=self._is_proven(score, copied=copied),
         )
+
+    def _is_proven(self, score: Score | None, *, copied: bool) -> bool:
+        """Return whether the weights from which training resumes have given a finite loss.
+
+        A state is copied only in `save_in_background`, after an update has computed a finite loss with it or after a
+        validation, which has a score. With an average, the validation says nothing about the trained weights.
+        """
+        if self._average is not None:
+            return copied and score is None
+        counters = self._marked["counters"]
+        return copied or bool(counters["validated_step"] == counters["step"])
 
     def _environment(self) -> dict[str, Any]:
         return {

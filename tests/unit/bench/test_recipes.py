@@ -10,15 +10,16 @@ import pytest
 
 from bench.recipes import journal
 from bench.recipes.arms import ARMS, SEEDS
-from bench.recipes.campaign import Setup, best_tuned, final_runs, missing, tuning_runs
+from bench.recipes.campaign import Setup, best_tuned, final_runs, missing, score, tuning_runs
 from bench.recipes.report import interval, report, tokens_ratio, tokens_to_reach
 from bench.recipes.run_one import configuration
+from common.config import PROJECT_ROOT, DataConfig, load_lm_config
 
 SETUP = Setup(texts="digest", entries=0)
 
 
 def result(bits: float, *, tokens: int = 100) -> dict[str, Any]:
-    values = {"loss": bits * 3, "bits_per_byte": bits}
+    values = {"loss": bits * 3, "bits_per_byte": bits, "tuning_bits_per_byte": bits}
     return {
         "curve": [[tokens // 2, 1.0, bits * 3 + 1, bits + 1], [tokens, 2.0, bits * 3, bits]],
         "final": values,
@@ -98,7 +99,7 @@ def test_the_interval_is_students() -> None:
 
 
 def test_the_report_compares_the_arms_with_the_bounds() -> None:
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, bits in (("modern", 2.0), ("gpt2", 2.5)):
         results |= {run.key: result(bits) for run in tuning_runs(SETUP, ARMS[name])}
         finals = final_runs(SETUP, ARMS[name], results)
@@ -108,3 +109,56 @@ def test_the_report_compares_the_arms_with_the_bounds() -> None:
     # modern falls from loss 7 at 25 tokens to 6 at 50 tokens; the peer ends at 7.5 after 100.
     assert "| tokens to the peer's final loss | modern | gpt2 | 0.250 | 0.250 to 0.250 | ≤ 0.6 | yes |" in text
     assert "| own-text | adamw-decay-0.1 | | | ≤ 0.97 | not measured |" in text
+
+
+def test_the_recipes_that_are_measured_are_the_shipped_presets() -> None:
+    for name in ("modern", "own-text"):
+        preset = load_lm_config(PROJECT_ROOT / f"configs/presets/lm-{name}.yaml").model_dump(mode="json")
+        request = {**tuning_runs(Setup(texts="digest"), ARMS[name])[0].request, "train": "/a", "valid": "/b"}
+        arm = configuration(request).model_dump(mode="json")
+        varied = {"name", "depth", "d_model", "num_layers", "num_heads", "ffn_dim", "context_length", "gates"}
+        varied |= {"dropout"} if name == "own-text" else set()
+        assert {field for field in arm["model"] if arm["model"][field] != preset["model"][field]} <= varied
+        assert arm["data"]["tokenizer"] == preset["data"]["tokenizer"]
+        for field in ("optimizer", "schedule", "decay_ratio", "min_learning_rate", "warmup_ratio", "average_decay"):
+            assert arm["training"][field] == preset["training"][field], field
+
+
+def test_the_key_of_a_run_contains_its_number_format() -> None:
+    training = tuning_runs(SETUP, ARMS["modern"])[0].request["config"]["training"]
+    assert (training["precision"], training["compile"]) == ("float32", "off")
+
+
+def test_a_verdict_needs_all_seeds_and_counts_divergence() -> None:
+    results: dict[str, dict[str, Any]] = {}
+    for name, bits in (("modern", 2.0), ("gpt2", 2.5)):
+        results |= {run.key: result(bits) for run in tuning_runs(SETUP, ARMS[name])}
+    ours, peer = (final_runs(SETUP, ARMS[name], results) or [] for name in ("modern", "gpt2"))
+    results |= {run.key: result(2.5) for run in peer} | {ours[0].key: result(2.0)}
+
+    def line() -> str:
+        text = report(SETUP, [ARMS["modern"], ARMS["gpt2"]], results)
+        return next(line for line in text.splitlines() if "peer's final loss" in line)
+
+    assert line().endswith("incomplete, 1 of 3 seeds |")
+    results |= {run.key: {"diverged": True} for run in ours[1:]}
+    assert "| inf | " in line() and line().endswith("NO |")
+
+
+def test_the_tuning_and_the_report_read_different_halves_of_whole_documents(tmp_path: Path) -> None:
+    from bench.recipes.measures import halves
+    from common.data import open_corpus
+
+    (tmp_path / "valid.txt").write_text("\n<|endoftext|>\n".join(["one two three"] * 3 + ["four"] * 2))
+    source = str(tmp_path / "valid.txt")
+    corpus = open_corpus(DataConfig(source=source, validation_source=source), data_dir=tmp_path)
+    first, second = halves(corpus)
+    assert [*first, *second] == [*corpus.validation[0 : len(corpus.validation)]]
+    assert first[-1] == corpus.vocabulary.end_of_text_id
+    assert 0 < len(second) <= len(first) < len(corpus.validation)
+
+
+def test_an_arm_is_tuned_by_the_first_half() -> None:
+    arm, given = ARMS["modern"], result(2.0)
+    given["final"] = {**given["final"], "tuning_bits_per_byte": 1.5}
+    assert (score(arm, given, "tuning"), score(arm, given)) == (1.5, 2.0)

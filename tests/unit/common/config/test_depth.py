@@ -53,6 +53,11 @@ def test_a_micro_batch_beside_the_depth_divides_the_batch() -> None:
     assert (config.training.effective_batch_size, config.training.micro_batch_size) == (30, 10)
 
 
+def test_the_micro_batch_divides_an_initial_batch() -> None:
+    config = load_lm_config(overrides={"model": {"depth": 4}, "training": {"initial_batch_size": 8}})
+    assert (config.training.effective_batch_size, config.training.micro_batch_size) == (32, 8)
+
+
 def test_a_depth_in_a_request_replaces_the_shape_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(dump_yaml(LMConfig()))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.config import DataConfig
 from common.prediction.calibration import calibration_path, parse_calibration, read_calibration, write_calibration
-from common.prediction.corpus_size import find_corpus_size
+from common.prediction.corpus_size import find_corpus_size, find_training_bytes
 from common.prediction.machine import memory_limit, this_machine
 from common.prediction.plan import CorpusSize
 from tests.unit.common.prediction.calibrations import CPU_MACHINE, GPU_MACHINE, calibration
@@ -82,3 +82,14 @@ def test_this_machine_has_a_description() -> None:
     machine = this_machine()
     assert machine.cores >= 1 and machine.processor and machine.torch
     assert machine.description
+
+
+def test_the_training_bytes_are_those_of_the_token_cache(tmp_path: Path) -> None:
+    config = DataConfig(source="builtin:stories", max_documents=10, tokenizer="train:512")
+    folder = tmp_path / "cache" / "any"
+    folder.mkdir(parents=True)
+    [corpus] = config.corpora()
+    for train, expected in (({"count": 90, "text_bytes": 207}, 207), ({"count": 90}, 180)):
+        splits = {"train": train, "validation": {"count": 10}}
+        (folder / "header.json").write_text(json.dumps({"data": corpus.model_dump(mode="json"), "splits": splits}))
+        assert find_training_bytes(config, tmp_path) == expected

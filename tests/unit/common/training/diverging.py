@@ -1,8 +1,15 @@
-"""Configuration sections of trainings that diverge."""
+"""Configuration sections of trainings that diverge, and what makes them diverge."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import pytest
+from torch import Tensor
+
+from common.model import TransformerLM
+from common.training import pretrain as loop
 
 
 def sections(**training: Any) -> dict[str, Any]:
@@ -15,3 +22,17 @@ def sections(**training: Any) -> dict[str, Any]:
         "evaluation": {"every_steps": 4},
         "checkpoint": {"every_steps": 2, "keep_last": 2},
     }
+
+
+def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Make a gradient infinite in the update that follows `at` updates. The loss stays finite."""
+    original = loop.clip_gradients
+
+    def clip(model: TransformerLM, *others: Any) -> Tensor:
+        if clip.calls == at:  # type: ignore[attr-defined]
+            next(model.parameters()).grad[0, 0] = math.inf  # type: ignore[index]
+        clip.calls += 1  # type: ignore[attr-defined]
+        return original(model, *others)
+
+    clip.calls = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(loop, "clip_gradients", clip)

@@ -23,25 +23,11 @@ from common.training.evaluation import Validation
 from common.training.hooks import Outcome, StopRequest
 from common.training.pretrain import pretrain
 from tests.paths import CASES
-from tests.unit.common.training.diverging import sections
+from tests.unit.common.training.diverging import sections, spoil_gradient
 from tests.unit.non_finite import non_finite_files
 
 Config = Callable[..., LMConfig]
 Recorders = Callable[..., Any]
-
-
-def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Make a gradient infinite in the update that follows `at` updates. The loss stays finite."""
-    original = loop.clip_gradients
-
-    def clip(model: TransformerLM, *others: Any) -> Tensor:
-        if clip.calls == at:  # type: ignore[attr-defined]
-            next(model.parameters()).grad[0, 0] = math.inf  # type: ignore[index]
-        clip.calls += 1  # type: ignore[attr-defined]
-        return original(model, *others)
-
-    clip.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(loop, "clip_gradients", clip)
 
 
 def spoil_validation(monkeypatch: pytest.MonkeyPatch, at: int) -> None:

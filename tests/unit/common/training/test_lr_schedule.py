@@ -99,10 +99,29 @@ def test_a_training_with_a_growing_batch_ends_near_its_epochs(
 ) -> None:
     growing = {"max_steps": None, "epochs": 2, "initial_batch_size": 2, "effective_batch_size": 8}
     hooks = recorder()
-    pretrain(make_config(training=growing), tmp_path, hooks, data_dir=data_dir)
+    config = make_config(training=growing)
+    pretrain(config, tmp_path, hooks, data_dir=data_dir)
     tokens = [0, *hooks.series(names.TOKENS_SEEN).values()]
     per_step = [after - before for before, after in pairwise(tokens)]
-    assert per_step[0] == 2 * 16
-    assert per_step[-1] <= 8 * 16
-    assert max(per_step) == 8 * 16
+    total = hooks.progress[-1][1]
+    chunks = left = round(2 / hooks.series(names.EPOCH)[1])
+    for step, count in enumerate(per_step):
+        expected = min(config.training.batch_size_at(step / total), left)
+        assert count == expected * 16, step
+        left = left - expected or chunks
+    assert {count // 16 for count in per_step} >= {2, 4, 8}
     assert hooks.series(names.EPOCH)[len(per_step)] == pytest.approx(2.0, abs=0.3)
+
+
+def test_speeds_count_the_tokens_since_the_last_report(
+    make_config: Callable[..., LMConfig], recorder: Callable[..., Any], data_dir: Path, tmp_path: Path
+) -> None:
+    growing = {"initial_batch_size": 2, "effective_batch_size": 8, "batch_growth_ratio": 0.8, "log_every_steps": 3}
+    hooks = recorder()
+    pretrain(make_config(training=growing), tmp_path, hooks, data_dir=data_dir)
+    tokens, steps, seen = (
+        hooks.series(name) for name in (names.TOKENS_PER_SECOND, names.STEPS_PER_SECOND, names.TOKENS_SEEN)
+    )
+    assert tokens[3] / steps[3] == pytest.approx(seen[3] / 3)
+    assert tokens[6] / steps[6] == pytest.approx((seen[6] - seen[3]) / 3)
+    assert tokens[6] / steps[6] != pytest.approx(8 * 16), "not the last batch"

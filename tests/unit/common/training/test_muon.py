@@ -113,17 +113,26 @@ def test_a_learning_rate_for_matrices_needs_muon() -> None:
         load_lm_config(overrides={"training": {"matrix_learning_rate": 0.1}})
 
 
-@pytest.mark.parametrize("average", [None, 0.9])
+@pytest.mark.parametrize(
+    ("more", "after"),
+    [
+        ({}, 13),
+        ({"average_decay": 0.9}, 13),
+        # Batches of 2, 2, 2, 4, 4 and 8: the pause is in the fifth update, whose micro-batches have 2 sequences.
+        ({"initial_batch_size": 2, "effective_batch_size": 8, "batch_growth_ratio": 0.8}, 10),
+    ],
+)
 def test_a_paused_training_with_muon_resumes_exactly(
-    average: float | None,
+    more: dict[str, Any],
+    after: int,
     make_config: Callable[..., LMConfig],
     recorder: Callable[..., Any],
     data_dir: Path,
     tmp_path: Path,
 ) -> None:
-    config = make_config(training={"optimizer": "muon", "average_decay": average, "schedule": "wsd"})
+    config = make_config(training={"optimizer": "muon", "schedule": "wsd", **more})
     assert pretrain(config, tmp_path / "whole", recorder(), data_dir=data_dir) is Outcome.COMPLETED
-    paused = recorder(StopRequest.PAUSE, after=13)
+    paused = recorder(StopRequest.PAUSE, after=after)
     assert pretrain(config, tmp_path / "parts", paused, data_dir=data_dir) is Outcome.PAUSED
     resumed = recorder()
     assert pretrain(config, tmp_path / "parts", resumed, data_dir=data_dir) is Outcome.COMPLETED

@@ -12,6 +12,7 @@ import torch
 
 from common.checkpoint import CheckpointManager, load_model
 from common.config import LMConfig, ModelConfig
+from common.errors import DivergedError
 from common.metrics import names
 from common.model import TransformerLM
 from common.training.device import prepare_compute
@@ -20,6 +21,7 @@ from common.training.hooks import Outcome, StopRequest
 from common.training.loading import load_corpus
 from common.training.pretrain import pretrain
 from common.training.weight_average import WeightAverage
+from tests.unit.common.training.diverging import sections, spoil_gradient
 
 SHAPE = ModelConfig(vocab_size=30, d_model=8, num_layers=1, num_heads=2, ffn_dim=8, context_length=8)
 
@@ -82,3 +84,47 @@ def test_an_average_can_begin_and_end_at_a_resume(
         pretrain(plain, tmp_path / "whole", whole, data_dir=data_dir, resume=False)
         losses = hooks.series(names.LOSS)
         assert losses == {step: loss for step, loss in whole.series(names.LOSS).items() if step in losses}
+
+
+def test_a_validation_of_the_average_does_not_prove_the_trained_weights(
+    make_config: Callable[..., LMConfig],
+    recorder: Callable[..., Any],
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spoil_gradient(monkeypatch, 8)  # the average after update 8 is the best, but the update after it fails
+    given = sections(average_decay=0.99)
+    given["checkpoint"]["keep_last"] = 1
+    hooks = recorder()
+    with pytest.raises(DivergedError, match="at update 9"):
+        pretrain(make_config(**given), tmp_path, hooks, data_dir=data_dir)
+    assert hooks.series(names.VALIDATION_LOSS)[8] < hooks.series(names.VALIDATION_LOSS)[4]
+    resumed_from = CheckpointManager(tmp_path / "checkpoints", keep_last=1).latest(before=8)
+    assert resumed_from is not None and resumed_from.step == 6
+
+
+def test_best_averages_do_not_fill_the_disk(
+    make_config: Callable[..., LMConfig], recorder: Callable[..., Any], data_dir: Path, tmp_path: Path
+) -> None:
+    given = sections(average_decay=0.99)
+    given["checkpoint"] = {"keep_last": 1, "every_seconds": 3600.0}
+    given["evaluation"]["every_steps"] = 1
+    hooks = recorder(StopRequest.PAUSE, after=42)
+    hooks.on_progress = lambda _: hooks.save.__self__.writer.wait_until_idle()
+    pretrain(make_config(**given), tmp_path, hooks, data_dir=data_dir)
+    assert len(hooks.checkpoints) > 5
+    # The newest proven one, the best one if it is newer, and the last one.
+    assert len(CheckpointManager(tmp_path / "checkpoints", keep_last=1).list()) <= 3
+
+
+def test_continuing_an_average_without_one_is_reported_as_inexact(
+    make_config: Callable[..., LMConfig], recorder: Callable[..., Any], data_dir: Path, tmp_path: Path
+) -> None:
+    averaged = make_config(training={"average_decay": 0.99})
+    pretrain(averaged, tmp_path / "old", recorder(StopRequest.PAUSE, after=13), data_dir=data_dir)
+    [*_, newest] = CheckpointManager(tmp_path / "old/checkpoints", keep_last=1).list()
+    hooks = recorder()
+    pretrain(make_config(), tmp_path / "new", hooks, data_dir=data_dir, initial_checkpoint=newest.path)
+    [inexact] = hooks.named("resume_inexact")
+    assert inexact["reasons"] == ["the weights are the average, but the optimizer state is that of the trained weights"]
