@@ -19,6 +19,7 @@ from common.prediction.automatic_depth import resolve_depth
 from common.prediction.calibration import read_calibration
 from common.prediction.corpus_size import find_corpus_size
 from common.prediction.estimate import Candidate, predict_training
+from common.prediction.fine_tuning import fine_tunes
 from common.prediction.machine import memory_limit, this_machine
 from common.prediction.words import describe_prediction
 from common.terminal import Terminal
@@ -144,30 +145,20 @@ def _print_prediction(
         builtin_bytes=calibration.builtin_bytes if calibration else None,
     )
     restored = _checkpoints(options.out)
-    fine_tunes = not restored and start is not None and _fine_tunes(start, mode, config)
-    if start is not None and not restored and not fine_tunes:
+    from_weights = False
+    if start is not None and not restored:
+        has_state = (start / "manifest.json").is_file()
+        from_weights = fine_tunes(mode, config, _trained_config(start), has_state=has_state)
+    if start is not None and not restored and not from_weights:
         restored = [start.resolve() / "manifest.json"]
     finished = [int(path.parent.name.rpartition("-")[2]) for path in restored]
     candidate = Candidate(machine, calibration, memory_limit())
     predicted = predict_training(
-        config, corpus, [candidate], first_step=max(finished, default=0), fine_tunes=fine_tunes
+        config, corpus, [candidate], first_step=max(finished, default=0), fine_tunes=from_weights
     )
     warnings = {text for found in predicted.machines for text in found.warnings}
     for line in describe_prediction(predicted):
         console.print(line, style="bold red" if line in warnings else "dim", highlight=False)
-
-
-def _fine_tunes(start: Path, mode: CheckpointMode, config: LMConfig) -> bool:
-    """Return whether the training will start from weights with a new optimiser.
-
-    In the mode auto, the training compares the texts themselves; here only the names of the corpora are compared.
-    """
-    if mode is CheckpointMode.CONTINUE:
-        return False
-    if mode is CheckpointMode.FINE_TUNE or not (start / "manifest.json").is_file():
-        return True
-    trained = _trained_config(start)
-    return trained is not None and not trained.data.names_same_text(config.data)
 
 
 def _trained_config(checkpoint: Path) -> LMConfig | None:
