@@ -11,7 +11,9 @@ import argparse
 import signal
 from pathlib import Path
 
+from common.artifacts import checkpoint_vocabulary
 from common.config import DataConfig, LMConfig, get_settings, load_lm_config, load_rl_config
+from common.config.from_checkpoint import load_from_checkpoint
 from common.disk import MIB, DiskReserve
 from common.errors import ConfigError, NotFoundError, TidalError
 from common.logging import configure
@@ -93,8 +95,9 @@ def _parser() -> argparse.ArgumentParser:
 def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
     overrides = {"data": {"source": options.data, "validation_source": None}} if options.data else {}
     if options.config is None and options.checkpoint and (trained := _trained_config(options.checkpoint)) is not None:
-        overrides = {**overrides, "model": trained.model.shape()}
-    config = load_lm_config(options.config, overrides)
+        config = load_from_checkpoint(None, overrides, trained)
+    else:
+        config = load_lm_config(options.config, overrides)
     _refuse_existing_checkpoints(options)
     start = _resume_source(options)
     if start is not None and options.checkpoint:
@@ -109,6 +112,9 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
 
     config = config.model_copy(update={"data": resolve_local_files(config.data, _data_dir(options))})
     config = resolve_depth(config, _data_dir(options))
+    vocabulary = None if start is None else checkpoint_vocabulary(start)
+    if vocabulary is not None:
+        config = config.with_vocabulary(vocabulary.name, vocabulary.size)
     _print_prediction(config, options, console, start, mode)
     with _hooks(options, console, tensorboard=config.training.tensorboard) as hooks:
         request = wait_for_disk(hooks)
