@@ -8,6 +8,7 @@ experiment. If that folder already contains checkpoints, the training resumes fr
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def _print_prediction(
         from_weights = fine_tunes(mode, config, _trained_config(start), has_state=has_state)
     if start is not None and not restored and not from_weights:
         restored = [start.resolve() / "manifest.json"]
-    finished = [int(path.parent.name.rpartition("-")[2]) for path in restored]
+    finished = [_finished_steps(path) for path in restored]
     candidate = Candidate(machine, calibration, memory_limit())
     predicted = predict_training(
         config, corpus, [candidate], first_step=max(finished, default=0), fine_tunes=from_weights
@@ -165,6 +166,15 @@ def _print_prediction(
     warnings = {text for found in predicted.machines for text in found.warnings}
     for line in describe_prediction(predicted):
         console.print(line, style="bold red" if line in warnings else "dim", highlight=False)
+
+
+def _finished_steps(manifest: Path) -> int:
+    """Return the number of steps of the training up to a checkpoint; 0 if its manifest is damaged, so that the training
+    skips the checkpoint or fails with a clear error."""
+    try:
+        return int(json.loads(manifest.read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _trained_config(checkpoint: Path) -> LMConfig | None:

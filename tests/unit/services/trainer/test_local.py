@@ -81,11 +81,11 @@ def test_the_prediction_omits_the_steps_of_the_checkpoint_to_resume(
     monkeypatch.setattr(Terminal, "print", lambda _self, text, **_style: printed.append(text))
     options = argparse.Namespace(out=tmp_path / "new", data_dir=tmp_path)
     config = make_config(training={"max_steps": 6}, evaluation={"max_batches": 1})
-    for name, left in (("step-00000004", "2 steps"), ("model.safetensors", "6 steps")):
+    for name, left in (("step-00000004.1", "2 steps"), ("renamed-step", "2 steps"), ("model.safetensors", "6 steps")):
         start = tmp_path / "other" / name
-        if name.startswith("step"):
+        if "step" in name:
             start.mkdir(parents=True)
-            (start / "manifest.json").touch()
+            (start / "manifest.json").write_text('{"step": 4}')
         else:
             start.touch()
         printed.clear()
