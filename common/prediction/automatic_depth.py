@@ -23,10 +23,10 @@ def resolve_depth(config: LMConfig, data_dir: Path, *, location: str = "model.de
         return config
     size = find_training_bytes(config.data, data_dir)
     if size is None:
-        message = (
-            f"the size of the text {config.data.source!r} is known only after it has been read once; "
-            "run a dataset job for it first, or set a number"
-        )
+        names = ", ".join(repr(corpus.source) for corpus in config.data.corpora())
+        several = len(config.data.corpora()) > 1
+        text = f"the texts {names} is known only after each" if several else f"the text {names} is known only after it"
+        message = f"the size of {text} has been read once; run a dataset job for it first, or set a number"
         raise ConfigError(
             f"{location}: auto cannot be resolved: {message}", errors=[{"location": location, "message": message}]
         )

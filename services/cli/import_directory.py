@@ -32,8 +32,9 @@ from tidal_client import read_instance
 from tidal_client.vocabulary import parse_utc
 
 COPIED = ("evaluation_results/evaluation_results.json", "ablation_results.json")
-MODEL_FILES = ("*.pth", "*.pth.json", VOCABULARY_FILE)
-"""Names of the model files. Tidal writes a manifest next to each, and the vocabulary of a model that has its own."""
+CHECKPOINTS = "*.pth"
+BESIDE_CHECKPOINTS = ("*.pth.json", VOCABULARY_FILE)
+"""Tidal writes a manifest next to each checkpoint, and the vocabulary of a model that has its own."""
 CONFIG_FILES = ("config.yaml", "base_config.yaml", "rl_config.yaml")
 
 
@@ -86,14 +87,13 @@ def _fill(folder: Path, staging: Path, done: ImportResult) -> dict[str, Any]:
     """Copy the files to `staging`, convert configurations and metrics, and return the configuration of the
     experiment."""
     staging.mkdir()
-    models = sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern))
-    sources = [path for path in models if path.is_file() and not path.is_symlink()]
+    sources = _regular_files(folder, CHECKPOINTS)
     sources += [path for name in COPIED if (path := folder / name).is_file()]
     if not sources:
         raise InvalidInputError(
             f"{folder} is not an experiment folder: it contains neither checkpoints (*.pth) nor results"
         )
-    for path in sources:
+    for path in [*sources, *_regular_files(folder, *BESIDE_CHECKPOINTS)]:
         copy = staging / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
@@ -109,6 +109,11 @@ def _fill(folder: Path, staging: Path, done: ImportResult) -> dict[str, Any]:
             if skipped:
                 done.remarks.append(f"{name}: {skipped} entries could not be read and were not imported")
     return config
+
+
+def _regular_files(folder: Path, *patterns: str) -> list[Path]:
+    found = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
 def _convert_configs(folder: Path, staging: Path, done: ImportResult) -> dict[str, Any]:

@@ -8,10 +8,13 @@ experiment. If that folder already contains checkpoints, the training resumes fr
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 from pathlib import Path
 
+from common.artifacts import checkpoint_vocabulary
 from common.config import DataConfig, LMConfig, get_settings, load_lm_config, load_rl_config
+from common.config.from_checkpoint import load_from_checkpoint
 from common.disk import MIB, DiskReserve
 from common.errors import ConfigError, NotFoundError, TidalError
 from common.logging import configure
@@ -19,6 +22,7 @@ from common.prediction.automatic_depth import resolve_depth
 from common.prediction.calibration import read_calibration
 from common.prediction.corpus_size import find_corpus_size
 from common.prediction.estimate import Candidate, predict_training
+from common.prediction.fine_tuning import fine_tunes
 from common.prediction.machine import memory_limit, this_machine
 from common.prediction.words import describe_prediction
 from common.terminal import Terminal
@@ -92,8 +96,9 @@ def _parser() -> argparse.ArgumentParser:
 def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
     overrides = {"data": {"source": options.data, "validation_source": None}} if options.data else {}
     if options.config is None and options.checkpoint and (trained := _trained_config(options.checkpoint)) is not None:
-        overrides = {**overrides, "model": trained.model.shape()}
-    config = load_lm_config(options.config, overrides)
+        config = load_from_checkpoint(None, overrides, trained)
+    else:
+        config = load_lm_config(options.config, overrides)
     _refuse_existing_checkpoints(options)
     start = _resume_source(options)
     if start is not None and options.checkpoint:
@@ -108,6 +113,9 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
 
     config = config.model_copy(update={"data": resolve_local_files(config.data, _data_dir(options))})
     config = resolve_depth(config, _data_dir(options))
+    vocabulary = None if start is None else checkpoint_vocabulary(start)
+    if vocabulary is not None:
+        config = config.with_vocabulary(vocabulary.name, vocabulary.size)
     _print_prediction(config, options, console, start, mode)
     with _hooks(options, console, tensorboard=config.training.tensorboard) as hooks:
         request = wait_for_disk(hooks)
@@ -144,30 +152,29 @@ def _print_prediction(
         builtin_bytes=calibration.builtin_bytes if calibration else None,
     )
     restored = _checkpoints(options.out)
-    fine_tunes = not restored and start is not None and _fine_tunes(start, mode, config)
-    if start is not None and not restored and not fine_tunes:
+    from_weights = False
+    if start is not None and not restored:
+        has_state = (start / "manifest.json").is_file()
+        from_weights = fine_tunes(mode, config, _trained_config(start), has_state=has_state)
+    if start is not None and not restored and not from_weights:
         restored = [start.resolve() / "manifest.json"]
-    finished = [int(path.parent.name.rpartition("-")[2]) for path in restored]
+    finished = [_finished_steps(path) for path in restored]
     candidate = Candidate(machine, calibration, memory_limit())
     predicted = predict_training(
-        config, corpus, [candidate], first_step=max(finished, default=0), fine_tunes=fine_tunes
+        config, corpus, [candidate], first_step=max(finished, default=0), fine_tunes=from_weights
     )
     warnings = {text for found in predicted.machines for text in found.warnings}
     for line in describe_prediction(predicted):
         console.print(line, style="bold red" if line in warnings else "dim", highlight=False)
 
 
-def _fine_tunes(start: Path, mode: CheckpointMode, config: LMConfig) -> bool:
-    """Return whether the training will start from weights with a new optimiser.
-
-    In the mode auto, the training compares the texts themselves; here only the names of the corpora are compared.
-    """
-    if mode is CheckpointMode.CONTINUE:
-        return False
-    if mode is CheckpointMode.FINE_TUNE or not (start / "manifest.json").is_file():
-        return True
-    trained = _trained_config(start)
-    return trained is not None and not trained.data.names_same_text(config.data)
+def _finished_steps(manifest: Path) -> int:
+    """Return the number of steps of the training up to a checkpoint; 0 if its manifest is damaged, so that the training
+    skips the checkpoint or fails with a clear error."""
+    try:
+        return int(json.loads(manifest.read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _trained_config(checkpoint: Path) -> LMConfig | None:

@@ -18,15 +18,16 @@ from common.jobs.submission import NewJob
 from common.prediction.calibration import parse_calibration
 from common.prediction.corpus_size import find_corpus_size
 from common.prediction.estimate import Candidate, predict_training, shape_key
+from common.prediction.fine_tuning import fine_tunes
 from common.prediction.machine import Machine
 from services.api.context import Context
 from services.api.operations.trained_config import experiment_config
 from services.api.workers import WorkerBeat
-from tidal_client.vocabulary import CheckpointMode
 from tidal_client.wire.base import Reply
 from tidal_client.wire.prediction import TrainingMeasurement, TrainingPrediction
 
-_STEP = re.compile(r"/checkpoints/step-(\d+)$")
+_STEP = re.compile(r"/checkpoints/step-(\d+)(?:\.\d+)?$")
+"""A checkpoint with training state. A second one of the same step has a suffix such as `.1`."""
 R = TypeVar("R", bound=Reply)
 
 
@@ -48,7 +49,7 @@ def prepare_prediction(context: Context, new: NewJob) -> Callable[[Session], Tra
         builtin_bytes=calibration.builtin_bytes if calibration else None,
     )
 
-    fine_tunes = _fine_tunes(context, payload)
+    from_weights = _fine_tunes(context, new, payload)
 
     def predict(session: Session) -> TrainingPrediction:
         runs = earlier_runs(session, shape_key(payload.config), [found.machine.key for found in candidates])
@@ -56,8 +57,8 @@ def prepare_prediction(context: Context, new: NewJob) -> Callable[[Session], Tra
             payload.config,
             corpus,
             [replace(candidate, runs=runs) for candidate in candidates],
-            first_step=0 if fine_tunes else _first_step(session, new, payload),
-            fine_tunes=fine_tunes,
+            first_step=0 if from_weights else _first_step(session, new, payload),
+            fine_tunes=from_weights,
         )
 
     return predict
@@ -104,24 +105,23 @@ def _candidates(beats: list[WorkerBeat]) -> list[Candidate]:
     return list(found.values())
 
 
-def _fine_tunes(context: Context, payload: LmTrainingPayload) -> bool:
-    """Return whether the training will start from weights with a new optimiser.
-
-    In the mode auto, the trainer compares the texts themselves; here only the names of the corpora are compared.
-    """
-    initial, mode = payload.initial_checkpoint, payload.checkpoint_mode
-    if initial is None or mode is CheckpointMode.CONTINUE:
+def _fine_tunes(context: Context, new: NewJob, payload: LmTrainingPayload) -> bool:
+    """Return whether the training will start from weights with a new optimiser. A resumed job never does."""
+    initial = payload.initial_checkpoint
+    if new.parent_id is not None or initial is None:
         return False
-    if mode is CheckpointMode.FINE_TUNE or _STEP.search(initial) is None:
-        return True
     trained = experiment_config(context.store, initial)
-    return trained is not None and not trained.data.names_same_text(payload.config.data)
+    return fine_tunes(payload.checkpoint_mode, payload.config, trained, has_state=_STEP.search(initial) is not None)
 
 
 def _first_step(session: Session, new: NewJob, payload: LmTrainingPayload) -> int:
-    """Return the number of steps that are already done in the checkpoint from which the job starts."""
-    named = _STEP.search(new.resume_checkpoint or payload.initial_checkpoint or "")
+    """Return the number of steps that are already done in the checkpoint from which the job starts.
+
+    The payload of a resumed job still names the checkpoint from which its parent has started.
+    """
+    parent = session.get(Job, new.parent_id) if new.parent_id is not None else None
+    start = payload.initial_checkpoint if parent is None else new.resume_checkpoint or parent.checkpoint_ref
+    named = _STEP.search(start or "")
     if named is not None:
         return int(named.group(1))
-    parent = session.get(Job, new.parent_id) if new.parent_id is not None else None
     return (parent.checkpoint_step or 0) if parent is not None else 0

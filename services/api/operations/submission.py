@@ -29,8 +29,8 @@ from common.config import (
     build,
     load_lm_config,
     load_rl_config,
-    merge,
 )
+from common.config.from_checkpoint import load_from_checkpoint
 from common.datasets import is_dataset_name
 from common.db import Job
 from common.errors import ConfigError, InvalidInputError, NotFoundError, TidalError
@@ -183,8 +183,7 @@ def _lm_training(context: Context, request: JobRequest) -> LmTrainingPayload:
             f"of {initial.split('/', 1)[0]}/{CHECKPOINT_FOLDER}/…",
         )
     trained = experiment_config(context.store, initial)
-    shape = {"model": trained.model.shape()} if trained is not None else {}
-    config = _pretraining_config(context, request, merge(shape, request.config))
+    config = _pretraining_config(context, request, request.config, trained)
     config = _with_vocabulary(context, config, initial)
     return LmTrainingPayload(config=config, initial_checkpoint=initial, checkpoint_mode=mode)
 
@@ -309,22 +308,30 @@ def _inherited(context: Context, request: JobRequest, checkpoint: str) -> LMConf
     return experiment_config(context.store, checkpoint) or _lm_config(context, request, {})
 
 
-def _pretraining_config(context: Context, request: JobRequest, overrides: Mapping[str, Any]) -> LMConfig:
-    config = _lm_config(context, request, overrides)
+def _pretraining_config(
+    context: Context, request: JobRequest, overrides: Mapping[str, Any], trained: LMConfig | None = None
+) -> LMConfig:
+    config = _lm_config(context, request, overrides, trained)
     try:
         return resolve_depth(config, context.settings.data_dir)
     except ConfigError as error:
         raise _with_request_locations(error) from None
 
 
-def _lm_config(context: Context, request: JobRequest, overrides: Mapping[str, Any]) -> LMConfig:
+def _lm_config(
+    context: Context, request: JobRequest, overrides: Mapping[str, Any], trained: LMConfig | None = None
+) -> LMConfig:
+    """Return the configuration for the request; with `trained`, its model has the shape of that configuration's."""
     folder = context.settings.config_dir
     if request.config_path is not None:
         path = find_config(folder, request.config_path, location="body.configPath")
     else:
         path = folder / DEFAULT_LM
     try:
-        return load_lm_config(path if path.is_file() else None, overrides, name=request.config_path or DEFAULT_LM)
+        file, name = path if path.is_file() else None, request.config_path or DEFAULT_LM
+        if trained is not None:
+            return load_from_checkpoint(file, overrides, trained, name=name)
+        return load_lm_config(file, overrides, name=name)
     except ConfigError as error:
         raise _with_request_locations(error) from None
 

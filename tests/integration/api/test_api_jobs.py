@@ -110,7 +110,7 @@ def test_a_depth_is_resolved_when_a_job_is_submitted(api: Api) -> None:
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["location"] == "body.config.model.depth"
     dry = api.admin.post("/api/jobs?dryRun=true", json={"type": "lm-training", "config": automatic}).json()
-    assert "model.depth is 6: d_model 384" in " ".join(dry["prediction"]["notes"])
+    assert "model.depth is 6: d_model 384" in " ".join(dry["training"]["notes"])
 
 
 def test_a_job_over_the_limit_waits_or_is_refused(api: Api) -> None:

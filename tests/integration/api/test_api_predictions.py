@@ -98,3 +98,20 @@ def test_a_job_keeps_its_prediction_and_its_measurement_predicts_the_next_one(
     assert machine["basis"] == "1 earlier run of the same shape on this kind of machine"
     with api.context.sessions() as session:
         assert session.scalars(select(Job.measurement)).one() == json.loads(json.dumps(measured))
+
+
+def test_a_resumed_fine_tuning_is_predicted_from_the_checkpoint_of_its_parent(api: Api) -> None:
+    """The parent's payload names a file of weights, from which the new job does not start."""
+    folder = api.experiment_folder("base")
+    (folder / "model.safetensors").write_bytes(b"x")
+    config = {**TINY_CONFIG, "training": {"max_steps": 10}, "evaluation": {"max_batches": 1}}
+    parent = api.submit(checkpoint="base/final", config=config)
+    assert "fine-tuning" in " ".join(parent["prediction"]["notes"])
+    with api.context.sessions.begin() as session:
+        job = session.get_one(Job, parent["id"])
+        job.checkpoint_ref, job.checkpoint_step = f"{job.experiment_id}/checkpoints/step-000000004.1", 4
+    api.admin.post(f"/api/jobs/{parent['id']}/cancel").raise_for_status()
+    resumed = api.admin.post("/api/jobs", json={"type": "lm-training", "resumeFrom": parent["id"]}).json()
+    assert resumed["payload"]["checkpoint_mode"] == "continue"
+    assert "fine-tuning" not in " ".join(resumed["prediction"]["notes"])
+    assert resumed["prediction"]["steps"] == 6

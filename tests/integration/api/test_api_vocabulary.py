@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from common.checkpoint import save_model
+from common.config import LMConfig, dump_yaml
 from tests.integration.api.conftest import TOKEN, Api
 from tests.own_vocabulary import model_with_gpt2, own_model, own_vocabulary
 from tidal_client import Client
@@ -45,3 +46,22 @@ def test_a_damaged_vocabulary_does_not_hide_the_experiment(api: Api) -> None:
     assert api.http.get(f"/api/experiments/{experiment}").json()["vocabulary"] is None
     damaged = api.http.get(f"/api/experiments/{experiment}/vocabulary")
     assert damaged.status_code == 507 and "cannot be read as a vocabulary" in damaged.json()["detail"]
+
+
+def test_a_training_from_a_checkpoint_names_a_conflict_with_its_model(api: Api) -> None:
+    vocabulary, folder = own_vocabulary(), api.experiment_folder("base")
+    save_model(own_model(vocabulary), folder / "model.safetensors")
+    trained = LMConfig.model_validate(
+        {"model": {"d_model": 24, "num_layers": 1, "num_heads": 2}, "data": {"tokenizer": vocabulary.name}}
+    )
+    (folder / "config.yaml").write_text(dump_yaml(trained))
+    body = {"type": "lm-training", "checkpoint": "base/final"}
+    reply = api.admin.post("/api/jobs", json={**body, "config": {"data": {"tokenizer": "train:500"}}})
+    assert reply.status_code == 422
+    assert f"train:500 differs from the vocabulary {vocabulary.name}" in reply.json()["detail"]
+    refused = api.admin.post("/api/jobs", json={**body, "config": {"model": {"depth": 8}}})
+    assert (refused.status_code, refused.json()["errors"][0]["location"]) == (422, "body.config.model.depth")
+    accepted = api.admin.post("/api/jobs", json=body)
+    assert accepted.status_code == 201, accepted.text
+    config = accepted.json()["payload"]["config"]
+    assert (config["data"]["tokenizer"], config["model"]["vocab_size"]) == (vocabulary.name, vocabulary.size)

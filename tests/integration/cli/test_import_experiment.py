@@ -120,7 +120,11 @@ def test_a_controller_folder_is_known_by_its_files(tmp_path: Path, store: Artifa
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({}, "contains neither checkpoints"), ({"metadata.json": '{"type": "vision"}'}, "it must be lm or rl")],
+    [
+        ({}, "contains neither checkpoints"),
+        ({"tokenizer.json": "{}", "model.pth.json": "{}"}, "contains neither checkpoints"),
+        ({"metadata.json": '{"type": "vision"}'}, "it must be lm or rl"),
+    ],
 )
 def test_a_folder_that_is_no_experiment_is_refused(
     tmp_path: Path, store: ArtifactStore, content: dict[str, str], message: str

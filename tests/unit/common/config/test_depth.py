@@ -121,3 +121,10 @@ def test_the_size_of_the_built_in_text_is_about_right() -> None:
 
     sample = sum(len(story(number).encode()) for number in range(0, STORY_COUNT, 200))
     assert pytest.approx(sample * 200, rel=0.05) == BUILTIN_BYTES
+
+
+def test_every_corpus_of_unknown_size_is_named(tmp_path: Path) -> None:
+    sources = [{"source": "someone/unknown", "weight": 1.0}, {"source": "other/text", "weight": 1.0}]
+    config = load_lm_config(overrides={"model": {"depth": "auto"}, "data": {"sources": sources}})
+    with pytest.raises(ConfigError, match=r"the texts 'someone/unknown', 'other/text' is known only after each"):
+        resolve_depth(config, tmp_path)

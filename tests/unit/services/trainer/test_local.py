@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from common.config import LMConfig, dump_yaml
+from common.checkpoint import save_model
+from common.config import LMConfig, dump_yaml, load_lm_config
 from common.prediction.calibration import write_calibration
 from common.prediction.machine import this_machine
 from common.terminal import Terminal
 from services.trainer import local
+from tests.own_vocabulary import own_model, own_vocabulary
 from tests.paths import ROOT
 from tests.unit.common.prediction.calibrations import calibration
 from tidal_client.vocabulary import CheckpointMode
@@ -79,11 +81,11 @@ def test_the_prediction_omits_the_steps_of_the_checkpoint_to_resume(
     monkeypatch.setattr(Terminal, "print", lambda _self, text, **_style: printed.append(text))
     options = argparse.Namespace(out=tmp_path / "new", data_dir=tmp_path)
     config = make_config(training={"max_steps": 6}, evaluation={"max_batches": 1})
-    for name, left in (("step-00000004", "2 steps"), ("model.safetensors", "6 steps")):
+    for name, left in (("step-00000004.1", "2 steps"), ("renamed-step", "2 steps"), ("model.safetensors", "6 steps")):
         start = tmp_path / "other" / name
-        if name.startswith("step"):
+        if "step" in name:
             start.mkdir(parents=True)
-            (start / "manifest.json").touch()
+            (start / "manifest.json").write_text('{"step": 4}')
         else:
             start.touch()
         printed.clear()
@@ -112,3 +114,20 @@ def test_a_controller_without_a_language_model_is_refused(tmp_path: Path) -> Non
     found = run(tmp_path, "rl", "--out", "x")
     assert found.returncode == 1
     assert "--checkpoint" in found.stdout
+
+
+def test_a_training_from_a_checkpoint_records_its_vocabulary(make_config: Config, tmp_path: Path) -> None:
+    vocabulary, base = own_vocabulary(), tmp_path / "base"
+    base.mkdir()
+    save_model(own_model(vocabulary, context_length=16), base / "model.safetensors")
+    (tmp_path / "lm.yaml").write_text(
+        dump_yaml(
+            make_config(
+                model={"d_model": 24, "num_layers": 1, "num_heads": 2, "ffn_dim": 32}, training={"max_steps": 1}
+            )
+        )
+    )
+    found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "new", "--checkpoint", "base/model.safetensors")
+    assert found.returncode == 0, found.stdout + found.stderr
+    config = load_lm_config(tmp_path / "new/config.yaml")
+    assert (config.data.tokenizer, config.model.vocab_size) == (vocabulary.name, vocabulary.size)

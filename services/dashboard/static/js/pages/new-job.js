@@ -31,6 +31,7 @@ const MODES = [
   { value: "fine-tune", text: "Fine-tune: new optimiser, lower learning rate" },
   { value: "continue", text: "Continue the training state" },
 ];
+const MIXTURE = { value: "data.sources", text: "Several corpora (data.sources)" };
 /**
  * Loads the choices of the form: configuration files, datasets and checkpoints. If the form begins with the values of a
  * previous job (`from`), loads that job, too.
@@ -83,13 +84,17 @@ function Form({ params, configs, texts, groups, before }) {
     if (sent) history.replaceState(null, "");
     return sent ?? /** @type {Draft | null} */ (recall(key));
   });
-  const payload = /** @type {{checkpoint?: string, rl_checkpoint?: string}} */ (before?.payload ?? {});
+  const payload =
+    /** @type {{checkpoint?: string, initial_checkpoint?: string, checkpoint_mode?: string, rl_checkpoint?: string}} */ (
+      before?.payload ?? {}
+    );
+  const start = payload.checkpoint || (kind === "lm-training" ? payload.initial_checkpoint : "");
   /** @type {FormState} */
   const blank = {
     name: params.get("like") ? (before?.name ?? "") : "",
     tags: (before?.tags ?? []).join(", "),
-    checkpointMode: "",
-    checkpoint: (!resume && payload.checkpoint) || params.get("checkpoint") || "",
+    checkpointMode: MODES.find((mode) => !resume && mode.value === payload.checkpoint_mode)?.value ?? "",
+    checkpoint: (!resume && start) || params.get("checkpoint") || "",
     rlCheckpoint: payload.rl_checkpoint ?? params.get("policy") ?? "",
     file: "",
     data: params.get("data") ?? "",
@@ -144,11 +149,13 @@ function Form({ params, configs, texts, groups, before }) {
     setBusy(false);
     return undefined;
   };
+  const mixed = /** @type {unknown[]} */ (changes.get("data.sources") ?? []).length > 0;
   const ownsText = kind === "lm-training"; // jobs of other types use the corpus of the language model by default
   /** @type {Ui.Handler} */
   const setText = (event) => {
     const { value } = event.target;
     if (!ownsText) return set("data")(event);
+    if (value === MIXTURE.value) return undefined;
     const next = new Map(changes);
     for (const name of ["data.source", "data.sources", "data.validation_source"]) next.delete(name);
     if (value && value !== base.flat?.get("data.source")) {
@@ -272,10 +279,10 @@ function Form({ params, configs, texts, groups, before }) {
             html`<${Choice}
               label="Text"
               wrong=${wrong("data.source")}
-              value=${ownsText ? (changes.get("data.source") ?? "") : form.data}
+              value=${ownsText ? (mixed ? MIXTURE.value : (changes.get("data.source") ?? "")) : form.data}
               onChange=${setText}
               none=${ownsText ? "As in the configuration file" : "Same as the language model"}
-              options=${texts}
+              options=${ownsText && mixed ? [MIXTURE, ...texts] : texts}
             />`
           }
           ${
