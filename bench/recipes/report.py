@@ -135,7 +135,7 @@ def _paired(
     """
     ours, other = _ended(setup, names[0], results), _finished(setup, names[1], results)
     pairs = [(ours[seed], other[seed]) for seed in ours if seed in other]
-    return [worst if mine.get("diverged") else figure(mine, theirs) for mine, theirs in pairs]
+    return [worst if found.get("diverged") else figure(found, reference) for found, reference in pairs]
 
 
 def _verdict(setup: Setup, values: Sequence[float], *, kept: bool) -> str:

@@ -1,4 +1,4 @@
-"""Tells before a training begins whether it will be a fine-tuning; `common.training.starting_point` decides it."""
+"""Finds out before a training begins whether it will be a fine-tuning; `common.training.starting_point` decides it."""
 
 from __future__ import annotations
 

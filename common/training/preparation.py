@@ -122,7 +122,7 @@ def prepare_pretraining(
         directory / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every=config.checkpoint.keep_every
     )
     start = find_start(manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)
-    stored = start.compute()
+    stored = start.compute(checkpoint_mode, corpus.digest)
     compute = prepare_compute(training, stored)
     meter = RunMeter(config, compute, data_dir)
     seed_random_state(training.seed)

@@ -40,12 +40,15 @@ class StartingPoint:
     weights: Path | None = None
     """A file of weights."""
 
-    def compute(self) -> dict[str, Any] | None:
-        """Return the stored result of `ComputeConfig.stored`, or None without a checkpoint.
+    def compute(self, mode: CheckpointMode, corpus_digest: str) -> dict[str, Any] | None:
+        """Return the stored result of `ComputeConfig.stored` if the training continues a checkpoint, otherwise None.
 
         Checkpoints of older versions have none; on a CPU, these versions used float32 without torch.compile.
         """
         if self.checkpoint is None:
+            return None
+        other_text = self.checkpoint.meta.get("corpus", corpus_digest) != corpus_digest
+        if not self.own and (mode is CheckpointMode.FINE_TUNE or (mode is CheckpointMode.AUTO and other_text)):
             return None
         older = {"device": "cpu", "precision": "float32", "compiled": False}
         return dict(self.checkpoint.meta.get("compute") or older)

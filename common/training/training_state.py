@@ -175,7 +175,9 @@ class TrainingState(Resumable):
 
         Raises CheckpointError if the checkpoint is damaged.
         """
-        _, state = self.writer.manager.load(info)
+        if "corpus" in info.meta:
+            return bool(info.meta["corpus"] == self._corpus_digest)
+        _, state = self.writer.manager.load(info)  # a checkpoint of an older version
         return bool(state.get("environment", {}).get("corpus") == self._corpus_digest)
 
     def restore(self, info: CheckpointInfo, *, own: bool = True) -> list[str]:
@@ -279,6 +281,7 @@ class TrainingState(Resumable):
                 "bits_per_byte": counters["validation_bits_per_byte"],
                 "finished": counters["finished"],
                 "compute": self.compute.stored(),
+                "corpus": self._corpus_digest,
             },
             vocabulary=self.model.vocabulary,
             score=score,
@@ -289,7 +292,7 @@ class TrainingState(Resumable):
         """Return whether the weights from which training resumes have given a finite loss.
 
         A state is copied only in `save_in_background`, after an update has computed a finite loss with it or after a
-        validation, which has a score. With an average, the validation says nothing about the trained weights.
+        validation, which has a score. With an average, the validation does not concern the trained weights.
         """
         if self._average is not None:
             return copied and score is None

@@ -24,6 +24,7 @@ from common.training.device import ComputeConfig, prepare_compute
 from common.training.hooks import Outcome, StopRequest
 from common.training.loss import summed_loss
 from common.training.pretrain import pretrain
+from tidal_client.vocabulary import CheckpointMode
 
 Config = Callable[..., LMConfig]
 Recorders = Callable[..., Any]
@@ -127,6 +128,22 @@ def test_a_checkpoint_of_an_older_version_continues_in_float32(
     pretrain(config, tmp_path, hooks, data_dir=data_dir)
     assert choice(hooks)["precision"] == "float32" and not speeds.passes
     assert not hooks.named("resume_inexact")
+
+
+def test_a_fine_tuning_measures_anew_and_a_continued_training_does_not(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = automatic(make_config)
+    Speeds(monkeypatch, float32=1.0, bf16=0.5)
+    pretrain(config, tmp_path / "first", recorder(), data_dir=data_dir)
+    newest = CheckpointManager(tmp_path / "first" / "checkpoints", keep_last=3).latest()
+    assert newest is not None
+    for mode, precision in ((CheckpointMode.AUTO, "bf16"), (CheckpointMode.FINE_TUNE, "float32")):
+        Speeds(monkeypatch, float32=1.0, bf16=2.0)
+        hooks = recorder()
+        start = {"initial_checkpoint": newest.path, "checkpoint_mode": mode}
+        pretrain(config, tmp_path / mode, hooks, data_dir=data_dir, **start)
+        assert choice(hooks)["precision"] == precision
 
 
 def test_compilation_is_used_where_it_is_faster_and_kept_on_resume(
