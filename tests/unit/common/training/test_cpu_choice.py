@@ -141,7 +141,7 @@ def test_a_fine_tuning_measures_anew_and_a_continued_training_does_not(
     for mode, precision in ((CheckpointMode.AUTO, "bf16"), (CheckpointMode.FINE_TUNE, "float32")):
         Speeds(monkeypatch, float32=1.0, bf16=2.0)
         hooks = recorder()
-        start = {"initial_checkpoint": newest.path, "checkpoint_mode": mode}
+        start: dict[str, Any] = {"initial_checkpoint": newest.path, "checkpoint_mode": mode}
         pretrain(config, tmp_path / mode, hooks, data_dir=data_dir, **start)
         assert choice(hooks)["precision"] == precision
 
