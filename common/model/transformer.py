@@ -124,7 +124,11 @@ class TransformerLM(nn.Module):
     def project(self, hidden: Tensor) -> Tensor:
         """Return logits (…, V) for states (…, D)."""
         logits, cap = cast(Tensor, self.output_projection(hidden)), self.config.logit_softcap
-        return logits if cap is None else torch.tanh(logits.float() / cap) * cap
+        if cap is None:
+            return logits
+        if logits.dtype in (torch.bfloat16, torch.float16):
+            logits = logits.float()
+        return torch.tanh(logits / cap) * cap
 
     def new_cache(
         self,

@@ -18,6 +18,15 @@ import { Prediction } from "../components/prediction.js";
 import { Field, Loaded, Problems, TYPES } from "../components/parts.js";
 import { toast } from "../components/toasts.js";
 
+/**
+ * The fields of a job's payload that name what it starts from.
+ * @typedef {object} StartFields
+ * @property {string} [checkpoint]
+ * @property {string} [initial_checkpoint]
+ * @property {string} [checkpoint_mode]
+ * @property {string} [rl_checkpoint]
+ */
+
 /** @type {Api.JobType[]} */
 const KINDS = ["lm-training", "rl-training", "evaluation", "ablation"];
 /** @type {Record<string, string>} */
@@ -84,10 +93,7 @@ function Form({ params, configs, texts, groups, before }) {
     if (sent) history.replaceState(null, "");
     return sent ?? /** @type {Draft | null} */ (recall(key));
   });
-  const payload =
-    /** @type {{checkpoint?: string, initial_checkpoint?: string, checkpoint_mode?: string, rl_checkpoint?: string}} */ (
-      before?.payload ?? {}
-    );
+  const payload = /** @type {StartFields} */ (before?.payload ?? {});
   const start = payload.checkpoint || (kind === "lm-training" ? payload.initial_checkpoint : "");
   /** @type {FormState} */
   const blank = {
