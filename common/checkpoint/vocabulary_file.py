@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.config.tokenizers import VOCABULARY_KEY
+from common.config.tokenizers import GPT2_SIZE, MOST_FILE_BYTES, VOCABULARY_KEY
 from common.data.vocabulary import VOCABULARY_FILE, Vocabulary, gpt2_vocabulary, read_vocabulary
 from common.errors import CheckpointError, DataError
 from common.files import write_atomic, write_text
@@ -58,18 +58,34 @@ def vocabulary_without_manifest(folder: Path, size: int) -> Vocabulary:
     """Return the vocabulary of a model of `size` entries that has no manifest of Tidal.
 
     transformers drops the manifest when it saves an exported model again, and writes the settings of `tokenizer.json`
-    in its own way. So only its entries are compared. If they are not a vocabulary of `size` entries, the model has
-    GPT-2's.
+    in its own way. So only its entries are compared. If there is no such file, or a model has as many entries as
+    GPT-2's vocabulary and the file has others, it is GPT-2's. Raises CheckpointError if a smaller model has a file that
+    is not its vocabulary.
     """
-    try:
-        found = json.loads((folder / VOCABULARY_FILE).read_bytes())["model"]
-        vocabulary = Vocabulary.from_merges(
-            [pair if isinstance(pair, str) else " ".join(pair) for pair in found["merges"]]
+    file = folder / VOCABULARY_FILE
+    found = _entries_of(file) if file.is_file() else None
+    if found is not None and found.size == size:
+        return found
+    if file.is_file() and size < GPT2_SIZE:
+        raise CheckpointError(
+            f"{file}: is not a byte-level BPE of {size} entries, which the model has; copy the file that was exported "
+            "with the model"
         )
+    return gpt2_vocabulary()
+
+
+def _entries_of(file: Path) -> Vocabulary | None:
+    """Return the vocabulary of a `tokenizer.json`, or None if its entries are not those of its merges."""
+    try:
+        if file.stat().st_size > MOST_FILE_BYTES:
+            return None
+        found = json.loads(file.read_bytes())["model"]
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in found["merges"]]
+        vocabulary = Vocabulary.from_merges(merges)
         same = json.loads(vocabulary.to_json())["model"]["vocab"] == found["vocab"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return gpt2_vocabulary()
-    return vocabulary if same and vocabulary.size == size else gpt2_vocabulary()
+        return None
+    return vocabulary if same else None
 
 
 def save_vocabulary(vocabulary: Vocabulary, folder: Path, *, replace: bool = False) -> None:

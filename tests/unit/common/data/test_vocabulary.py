@@ -182,6 +182,9 @@ def test_a_deeply_nested_file_is_damaged_and_no_model_is_saved_beside_it(tmp_pat
         read_vocabulary(tmp_path / "tokenizer.json")
     with pytest.raises(StorageError, match="cannot be read"):
         vocabulary_facts(tmp_path / "tokenizer.json")
-    assert vocabulary_without_manifest(tmp_path, 257).is_gpt2
+    with pytest.raises(CheckpointError, match="not a byte-level BPE of 257 entries"):
+        vocabulary_without_manifest(tmp_path, 257)
+    assert vocabulary_without_manifest(tmp_path, 50257).is_gpt2
+    assert vocabulary_without_manifest(tmp_path / "missing", 257).is_gpt2
     with pytest.raises(CheckpointError, match="another folder"):
         save_vocabulary(train_vocabulary(["some text"], 257), tmp_path)
