@@ -14,6 +14,7 @@ import random
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def in_child(name: str, directory: Path) -> tuple[float, float]:
     return float(peak), float(rate)
 
 
-def _observed(target: object, directory: Path, sending: Connection) -> None:
+def _observed(target: Callable[[Path], float], directory: Path, sending: Connection) -> None:
     from common.training.peak_memory import anonymous_bytes
 
     peak, ended = 0, threading.Event()
@@ -100,7 +101,7 @@ def _observed(target: object, directory: Path, sending: Connection) -> None:
 
     observer = threading.Thread(target=observe)
     observer.start()
-    rate = target(directory)  # type: ignore[operator]
+    rate = target(directory)
     ended.set()
     observer.join()
     sending.send((peak, rate))

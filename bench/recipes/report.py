@@ -28,7 +28,7 @@ class Comparison:
     ours: str
     other: str
     ratio: Callable[[Result, Result], float]
-    """Returns ours / other for the results of one seed."""
+    """Returns the figure of our arm divided by that of the other arm, for the results of one seed."""
     bound: float
     at_least: bool = False
 

@@ -116,7 +116,7 @@ class BatchLoader:
         return rows
 
     def _part_rows(self, number: int, used: int, count: int) -> Tokens:
-        """Return `count` chunks of a part, of which `used` chunks have been used in this epoch."""
+        """Return the next `count` chunks of a part, from which this epoch has already read `used` chunks."""
         part, rows = self._parts[number], []
         start, end = self.epoch * self.quotas[number] + used, self.epoch * self.quotas[number] + used + count
         while start < end:

@@ -47,8 +47,8 @@ def split_evenly(count: int, parts: int) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(ends) if end > start]
 
 
-# A dictionary instead of `functools.lru_cache`, because code compiled by torch.compile ignores that cache and would
-# start new threads at each call.
+# This is a dictionary and not `functools.lru_cache`, which torch.compile ignores: compiled code would start new threads
+# at each call.
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 

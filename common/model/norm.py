@@ -60,7 +60,7 @@ def train_rms_norm(x: Tensor) -> Tensor:
 
 
 def inverse_rms(x: Tensor) -> Tensor:
-    """Return 1 / sqrt(mean(x²) + eps) over the last dimension D of x on a CPU, (…, 1), in the dtype of x.
+    """Return 1 / sqrt(mean(x²) + eps), shape (…, 1), for x (…, D) on a CPU. The mean is over D.
 
     It is computed as sqrt(D) / hypot(‖x‖, sqrt(D eps)).
     """

@@ -1,6 +1,6 @@
 """Resolves `model.depth: auto`: chooses the depth of a model from the size of its training text.
 
-It is resolved where a job is submitted or a local training begins, so that the stored configuration has numbers.
+This happens when a job is submitted or a local training begins, so the stored configuration contains the chosen depth.
 """
 
 from __future__ import annotations

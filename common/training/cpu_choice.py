@@ -115,7 +115,7 @@ class _Trial:
         self._small = max(1, min(work.micro_batch, DUMMY_TOKENS // work.length))
 
     def measure(self, compute: ComputeConfig, *, limit: float = math.inf) -> float:
-        """Return the median seconds of a small pass.
+        """Return the median seconds of passes over at most `DUMMY_TOKENS` tokens.
 
         If the first pass takes more than `limit` seconds, it is the only one, and its seconds are returned.
         """

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -86,17 +86,26 @@ class MuonWithAdamW(torch.optim.Optimizer):
         ]
         super().__init__(groups, common)
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update the parameters that have a gradient.
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update the parameters that have a gradient. Return the result of `closure`, which is called before, or None.
 
         The gradients must be unscaled and finite; the training checks that before it calls this function.
         """
+        loss = None
         if closure is not None:
-            raise ValueError("MuonWithAdamW does not evaluate closures; call step() after the backward pass")
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             (self._muon if group["muon"] else self._adamw)(group, parameters)
+        return loss
 
     def _muon(self, group: dict[str, Any], parameters: Sequence[Tensor]) -> None:
         by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)

@@ -1,7 +1,7 @@
 """Builds the optimiser, sets its rates, and takes or skips its steps under a gradient scaler.
 
 Weight decay applies only to matrices, not to biases and layer norms (the original project uses Adam without decay).
-`common.training.muon` contains Muon.
+The optimiser Muon is in `common.training.muon`.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class TrainingState(Resumable):
         self._save_in_background(None if validation_loss is None else Score("validation loss", validation_loss))
 
     def confirm_weights(self) -> None:
-        """Record that the trained weights of the marked state have given a finite loss.
+        """Record that the weights in the marked state, before averaging, have given a finite loss.
 
         If this proves a best checkpoint that is already on disk, the older checkpoints are removed.
         """
@@ -216,8 +216,9 @@ class TrainingState(Resumable):
     def _restore_weights(
         self, weights: Mapping[str, torch.Tensor], trained: Mapping[str, torch.Tensor] | None, *, own: bool
     ) -> None:
-        """Load the weights of a checkpoint; `trained` are the weights before averaging if `weights` are averaged.
+        """Load the weights of a checkpoint.
 
+        If `weights` are an average, `trained` are the weights from which it was made; otherwise `trained` is None.
         A training without an average continues its own trained weights, but starts from the average of another one.
         """
         self._replace_weights(weights)

@@ -86,7 +86,10 @@ def measurement_of(job: Job) -> TrainingMeasurement | None:
 
 
 def _candidates(beats: list[WorkerBeat]) -> list[Candidate]:
-    """Return one candidate per kind of machine among the workers that may claim jobs, with their smallest memory."""
+    """Return one candidate for each kind of machine on which a worker may claim jobs.
+
+    Machines of one kind can have different amounts of memory; the candidate has the smallest.
+    """
     found: dict[str, Candidate] = {}
     for beat in beats:
         if beat.state == "leaving" or not beat.machine:

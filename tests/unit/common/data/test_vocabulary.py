@@ -7,7 +7,9 @@ import json
 import random
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +24,7 @@ from common.data.stories import story
 from common.data.vocabulary import GPT2_DIGEST
 from common.data.vocabulary_training import train_vocabulary
 from common.errors import CheckpointError, DataError, StorageError
+from tests.own_vocabulary import own_vocabulary
 from tests.paths import ROOT
 
 ODD = [
@@ -72,7 +75,7 @@ def test_ids_are_those_of_the_library_tokenizers_on_a_megabyte(documents: list[s
 
 @given(st.text())
 def test_any_text_survives_a_round_trip(text: str) -> None:
-    encoding = _small().encoding
+    encoding = own_vocabulary().encoding
     assert encoding.decode(encoding.encode_ordinary(text)) == text
 
 
@@ -93,12 +96,6 @@ def test_repetitive_text_has_equal_ids_too(seed: int, merges: int, letters: str)
     peer = Tokenizer.from_str(found.to_json())
     for text in [*texts, words(100), letters[0] * 300]:
         assert found.encoding.encode_ordinary(text) == peer.encode(text).ids
-
-
-def _small() -> Vocabulary:
-    if not hasattr(_small, "found"):
-        _small.found = train_vocabulary([story(index) for index in range(20)], 400)  # type: ignore[attr-defined]
-    return _small.found  # type: ignore[attr-defined,no-any-return]
 
 
 def test_bytes_come_first_and_end_of_text_last(vocabulary: Vocabulary) -> None:
@@ -157,9 +154,11 @@ def test_a_file_gives_the_same_vocabulary(vocabulary: Vocabulary, tmp_path: Path
         lambda d: d["model"]["merges"].append(d["model"]["merges"][0]),
     ],
 )
-def test_a_changed_file_is_refused(vocabulary: Vocabulary, change: object, tmp_path: Path) -> None:
+def test_a_changed_file_is_refused(
+    vocabulary: Vocabulary, change: Callable[[dict[str, Any]], object], tmp_path: Path
+) -> None:
     definition = json.loads(vocabulary.to_json())
-    change(definition)  # type: ignore[operator]
+    change(definition)
     file = tmp_path / "tokenizer.json"
     file.write_text(json.dumps(definition), encoding="utf-8")
     with pytest.raises(DataError, match="not a vocabulary of Tidal"):

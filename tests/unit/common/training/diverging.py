@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import count
 from typing import Any
 
 import pytest
@@ -26,13 +27,13 @@ def sections(**training: Any) -> dict[str, Any]:
 
 def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Make a gradient infinite in the update that follows `at` updates. The loss stays finite."""
-    original = loop.clip_gradients
+    original, updates = loop.clip_gradients, count()
 
     def clip(model: TransformerLM, *others: Any) -> Tensor:
-        if clip.calls == at:  # type: ignore[attr-defined]
-            next(model.parameters()).grad[0, 0] = math.inf  # type: ignore[index]
-        clip.calls += 1  # type: ignore[attr-defined]
+        if next(updates) == at:
+            gradient = next(model.parameters()).grad
+            assert gradient is not None
+            gradient[0, 0] = math.inf
         return original(model, *others)
 
-    clip.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr(loop, "clip_gradients", clip)

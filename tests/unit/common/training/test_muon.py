@@ -55,6 +55,21 @@ def test_three_updates_equal_those_computed_in_numpy(shape: tuple[int, int]) -> 
         assert parameters[number].detach().numpy() == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_closure_is_called_with_gradients_before_the_update() -> None:
+    weight = np.random.default_rng(3).normal(size=(4, 9))
+    parameter = nn.Parameter(torch.tensor(weight, dtype=torch.float32))
+    optimizer = MuonWithAdamW([parameter], [], [], lr=0.5, matrix_lr=0.05, weight_decay=0.3, betas=(0.9, 0.95))
+
+    def closure() -> float:
+        loss = parameter.square().sum()
+        torch.autograd.backward(loss)
+        return float(loss.detach())
+
+    assert optimizer.step(closure) == pytest.approx(float((weight * weight).sum()), rel=1e-5)
+    expected = muon_updates(weight, [2 * weight], 0.05, 0.3)
+    assert parameter.detach().numpy() == pytest.approx(expected, abs=1e-5)
+
+
 def test_an_update_has_nearly_equal_singular_values() -> None:
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonalize(torch.randn(3, 12, 30)))
