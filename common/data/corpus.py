@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +22,7 @@ import numpy as np
 from common.config.data import CorpusConfig, DataConfig
 from common.config.tokenizers import trained_size
 from common.data.batch_encoder import BatchEncoder, Ids
-from common.data.corpus_vocabulary import corpus_vocabulary
+from common.data.corpus_vocabulary import Progress, corpus_vocabulary
 from common.data.held_out import TRAINING_TAIL, is_held_out
 from common.data.joined_tokens import JoinedTokens, TokenStream
 from common.data.source import DocumentSource, first_documents, training_source, validation_source
@@ -32,14 +32,6 @@ from common.datasets import is_file_name, is_hub_name
 from common.errors import DataError
 
 SplitName = Literal["train", "validation"]
-Progress = Callable[[str, int, int | None], None]
-"""A progress callback: (activity, number of finished documents, number of all documents or None if unknown).
-
-The activity "fetch" is reported once before a call of Hugging Face's library, which may take hours without further
-reports, and so is "merge" before the merges of a vocabulary are computed, which may take a minute. "vocabulary" (the
-vocabulary is trained), "wait" (another process builds the cache, or files are hashed) and "tokenise" are reported
-frequently.
-"""
 BATCH_DOCUMENTS = 8192
 """Largest number of documents that are tokenised as one batch."""
 BATCH_CHARACTERS = 1 << 22

@@ -26,6 +26,13 @@ from common.errors import DataError
 from common.files import flush, write_json, write_text
 
 Progress = Callable[[str, int, int | None], None]
+"""A progress callback: (activity, number of finished documents, number of all documents or None if unknown).
+
+The activity "fetch" is reported once before a call of Hugging Face's library, which may take hours without further
+reports, and so is "merge" before the merges of a vocabulary are computed, which may take a minute. "vocabulary" (the
+vocabulary is trained), "wait" (another process builds the cache, or files are hashed) and "tokenise" are reported
+frequently.
+"""
 VERSION = 2
 """Version of the training; another version trains again."""
 
