@@ -14,11 +14,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bench.recipes import journal
 from bench.recipes.arms import ARMS, Arm
-from bench.recipes.campaign import Run, Setup, Texts, best_tuned, missing, score
+from bench.recipes.campaign import Run, Setup, Stage, Texts, best_tuned, missing, score
 from bench.recipes.report import report
 from common.config.compute_environment import with_compute_environment
 
@@ -55,11 +55,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tidal-recipes-") as temporary:
         data_dir = Path(temporary) if options.data_dir is None else options.data_dir
         data_dir.mkdir(parents=True, exist_ok=True)
-        failed = _work(
-            setup, texts, arms, options.out, data_dir, stop_at, options.jobs, only_tuning=options.only_tuning
-        )
+        failed = _work(setup, texts, arms, options.out, data_dir, stop_at, options.jobs, until=options.until)
     results = journal.read_results(options.out)
-    left = len(list(missing(setup, arms, results, only_tuning=options.only_tuning)))
+    left = len(list(missing(setup, arms, results, until=options.until)))
     print(report(setup, arms, results))
     print(f"{left} runs can be done next" if left else "all runs are done", file=sys.stderr)
     return 1 if failed else 0
@@ -74,18 +72,21 @@ def _parser() -> argparse.ArgumentParser:
         "--data-dir", type=Path, help="folder of the token cache, kept between calls; default: temporary"
     )
     parser.add_argument("--arms", default="", help=f"comma-separated arms; default: all of {', '.join(ARMS)}")
-    parser.add_argument("--only-tuning", action="store_true", help="do not train with the seeds after the tuning")
+    parser.add_argument(
+        "--until",
+        choices=get_args(Stage),
+        default="final",
+        help="last stage; measure the speed on an otherwise idle machine, the rest beside any work",
+    )
     parser.add_argument("--report", action="store_true", help="print the results so far; needs only --out")
     parser.add_argument("--self-test", action="store_true", help="run everything with tiny budgets on built-in stories")
     parser.add_argument("--depth", type=int, default=3, help="model.depth of all arms (default 3: 1.3 M weights)")
     parser.add_argument("--vocabulary", type=int, default=4096, help="entries of the text's vocabulary; 0: GPT-2's")
     parser.add_argument("--budget-tokens", type=int, default=2_000_000, help="tokens per run (default 2,000,000)")
-    parser.add_argument(
-        "--budget-seconds", type=float, default=600.0, help="seconds per run by wall time (default 600)"
-    )
+    parser.add_argument("--budget-seconds", type=float, default=600.0, help="seconds per run by time (default 600)")
     parser.add_argument("--tuning-share", type=float, default=1.0, help="share of the budget for a run of the tuning")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of a run")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; use 1 to compare wall times")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; those of the speed run alone")
     parser.add_argument("--stop-after", type=float, help="seconds after which no further run is started")
     return parser
 
@@ -107,7 +108,7 @@ def _work(
     stop_at: float,
     jobs: int,
     *,
-    only_tuning: bool,
+    until: Stage,
 ) -> int:
     """Do the missing runs until none is left or the time is used up; return how many failed."""
     results, failed, longest = journal.read_results(out), 0, 0.0
@@ -115,8 +116,9 @@ def _work(
     tried: set[str] = set()
     with ThreadPoolExecutor(jobs) as pool:
         while True:
-            for run in missing(setup, arms, results, only_tuning=only_tuning):
-                if len(running) >= jobs or time.monotonic() + TIME_MARGIN * longest > stop_at:
+            for run in missing(setup, arms, results, until=until):
+                alone = run.stage == "speed" or any(other.stage == "speed" for other in running.values())
+                if len(running) >= (1 if alone else jobs) or time.monotonic() + TIME_MARGIN * longest > stop_at:
                     break
                 if run.key not in tried:
                     tried.add(run.key)
@@ -132,7 +134,7 @@ def _work(
                     continue
                 results[run.key] = result
                 journal.append(out, setup, run, result)
-                _print_progress(setup, arms, run, result, seconds, results, only_tuning=only_tuning)
+                _print_progress(setup, arms, run, result, seconds, results, until=until)
 
 
 def _execute(setup: Setup, run: Run, texts: Texts, data_dir: Path) -> tuple[dict[str, Any] | None, float]:
@@ -171,16 +173,21 @@ def _print_progress(
     seconds: float,
     results: dict[str, dict[str, Any]],
     *,
-    only_tuning: bool,
+    until: Stage,
 ) -> None:
-    value = score(ARMS[run.arm], result, run.stage)
-    left = len(list(missing(setup, arms, results, only_tuning=only_tuning)))
-    text = f"{_name(run)}: {value:.4f} bits per byte, {seconds:.0f} s, {left} left"
+    left = len(list(missing(setup, arms, results, until=until)))
+    text = f"{_name(run)}: {_figure(run, result)}, {seconds:.0f} s, {left} left"
     best = best_tuned(setup, ARMS[run.arm], results)
     if run.stage == "tuning" and best is not None:
         text += f"; tuned: learning rate {best.rate:g}, batch {best.batch}"
     with _printing:
         print(text, file=sys.stderr, flush=True)
+
+
+def _figure(run: Run, result: dict[str, Any]) -> str:
+    if run.stage == "speed":
+        return f"{result['tokens_per_second']:,.0f} tokens/s"
+    return f"{score(ARMS[run.arm], result, run.stage):.4f} bits per byte"
 
 
 def _name(run: Run) -> str:
@@ -205,6 +212,8 @@ def _self_test() -> int:
             entries=0,
             tokens=2048,
             seconds=2.0,
+            speed_seconds=1.0,
+            speed_rounds=1,
             threads=1,
             curve_tokens=512,
             every_tokens=512,
@@ -213,7 +222,7 @@ def _self_test() -> int:
             seeds=(11,),
         )
         out = folder / "out.jsonl"
-        failed = _work(setup, texts, arms, out, folder, math.inf, os.cpu_count() or 1, only_tuning=False)
+        failed = _work(setup, texts, arms, out, folder, math.inf, os.cpu_count() or 1, until="final")
         results = journal.read_results(out)
         again = list(missing(setup, arms, results))
         print(report(setup, arms, results))

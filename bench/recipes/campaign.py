@@ -1,10 +1,16 @@
-"""Decides which runs are missing: first the tuning of an arm, then its three seeds with the best setting."""
+"""Decides which runs are missing: first the tuning of an arm, then its three seeds with the best setting.
+
+The speed of an arm that is limited by time is measured before its tuning, in short runs that alternate with those of
+the other arms. Its budget is the number of steps that it takes in the time at this speed, so that what else the machine
+does during the long runs changes no result.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +19,12 @@ from typing import Any, Literal
 from bench.recipes.arms import ARMS, BATCHES, GPT2, RATE_FACTORS, SEEDS, TUNING_SEED, Arm
 from common.config import merge
 
-Stage = Literal["tuning", "final"]
+Stage = Literal["speed", "tuning", "final"]
 Results = Mapping[str, Mapping[str, Any]]
 """{key of a run: its result}."""
 GPT2_ENTRIES = 50257
+NEVER = 10**9
+"""Steps between two validations in a run that measures the speed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Setup:
     tokens: int = 2_000_000
     """Tokens of a run of arms that are limited by tokens."""
     seconds: float = 600.0
-    """Seconds of a run of arms that are limited by wall time."""
+    """Seconds of a run of arms that are limited by time."""
     tuning_share: float = 1.0
     """Share of the budget that a run of the tuning gets."""
     threads: int = 2
@@ -58,6 +66,9 @@ class Setup:
     rate_factors: tuple[float, ...] = RATE_FACTORS
     batches: tuple[int, ...] = BATCHES
     seeds: tuple[int, ...] = SEEDS
+    speed_seconds: float = 15.0
+    """Seconds of a run that measures the speed."""
+    speed_rounds: int = 3
 
 
 @dataclass(frozen=True)
@@ -78,8 +89,13 @@ class Run:
         return hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_run(setup: Setup, arm: Arm, stage: Stage, rate: float, batch: int, seed: int) -> Run:
-    """Return the run of an arm with these hyperparameters."""
+def make_run(
+    setup: Setup, arm: Arm, stage: Stage, rate: float, batch: int, seed: int, speed: float | None = None
+) -> Run:
+    """Return the run of an arm with these hyperparameters.
+
+    `speed`, in tokens per second, gives the number of steps of an arm that is limited by time.
+    """
     share = arm.share * (setup.tuning_share if stage == "tuning" else 1.0)
     micro = next(size for size in range(min(8, batch), 0, -1) if batch % size == 0)
     own = arm.vocabulary != GPT2 and setup.entries > 0
@@ -107,36 +123,66 @@ def make_run(setup: Setup, arm: Arm, stage: Stage, rate: float, batch: int, seed
             "max_batches": max(1, setup.curve_tokens // (16 * setup.context)),
         },
     }
-    if arm.unit == "tokens":
-        training["max_steps"] = max(1, round(setup.tokens * share / tokens_per_step))
+    if stage == "speed":
+        training |= {"max_seconds": setup.speed_seconds, "log_every_steps": 1}
+        shared["evaluation"]["every_steps"] = NEVER
     else:
-        training["max_seconds"] = setup.seconds * share
+        tokens = setup.tokens if arm.unit == "tokens" else (speed or 0.0) * setup.seconds
+        training["max_steps"] = max(1, round(tokens * share / tokens_per_step))
     request = {"peer": arm.peer, "texts": setup.texts, "config": merge(arm.settings, shared)}
     return Run(arm.name, stage, rate, batch, seed, request)
 
 
-def tuning_runs(setup: Setup, arm: Arm) -> list[Run]:
-    """Return the runs that tune an arm: every learning rate with every batch, on one seed."""
+def speed_runs(setup: Setup, arm: Arm) -> list[Run]:
+    """Return the runs that measure the speed of an arm, every batch in every round; none for a budget of tokens.
+
+    The number of the round is the seed.
+    """
+    if arm.unit == "tokens":
+        return []
+    rounds = range(1, setup.speed_rounds + 1)
+    return [make_run(setup, arm, "speed", arm.rate, batch, number) for number in rounds for batch in setup.batches]
+
+
+def speed(setup: Setup, arm: Arm, batch: int, results: Results) -> float | None:
+    """Return the median tokens per second of an arm that is limited by time; None while a measurement is missing."""
+    runs = [run for run in speed_runs(setup, arm) if run.batch == batch]
+    if not runs or any(run.key not in results for run in runs):
+        return None
+    return statistics.median(results[run.key]["tokens_per_second"] for run in runs)
+
+
+def tuning_runs(setup: Setup, arm: Arm, results: Results | None = None) -> list[Run]:
+    """Return the runs that tune an arm: every learning rate with every batch, on one seed.
+
+    Returns none while the speed of an arm that is limited by time is not measured.
+    """
     tuned = ARMS[arm.tuned_as] if arm.tuned_as else arm
+    speeds = {batch: speed(setup, tuned, batch, results or {}) for batch in setup.batches}
+    if tuned.unit == "seconds" and None in speeds.values():
+        return []
     return [
-        make_run(setup, tuned, "tuning", round(tuned.rate * factor, 10), batch, TUNING_SEED)
+        make_run(setup, tuned, "tuning", round(tuned.rate * factor, 10), batch, TUNING_SEED, speeds[batch])
         for batch in setup.batches
         for factor in setup.rate_factors
     ]
 
 
 def final_runs(setup: Setup, arm: Arm, results: Results) -> list[Run] | None:
-    """Return the runs with the best setting of the tuning; None while runs of the tuning are missing."""
+    """Return the runs with the best setting of the tuning; None while runs of tuning or speed are missing."""
     best = best_tuned(setup, arm, results)
-    return (
-        None if best is None else [make_run(setup, arm, "final", best.rate, best.batch, seed) for seed in setup.seeds]
-    )
+    if best is None:
+        return None
+    measured = speed(setup, arm, best.batch, results)
+    if measured is None and arm.unit == "seconds":
+        return None
+    return [make_run(setup, arm, "final", best.rate, best.batch, seed, measured) for seed in setup.seeds]
 
 
 def best_tuned(setup: Setup, arm: Arm, results: Results) -> Run | None:
     """Return the run of the tuning with the lowest score; None while one is missing."""
-    tuning = tuning_runs(setup, arm)
-    if any(run.key not in results for run in tuning):
+    tuning = tuning_runs(setup, arm, results)
+    if not tuning or any(run.key not in results for run in tuning):
         return None
     return min(tuning, key=lambda run: score(arm, results[run.key], "tuning"))
 
@@ -154,17 +200,22 @@ def score(arm: Arm, result: Mapping[str, Any], stage: Stage = "final") -> float:
     return float(result["best" if arm.unit == "seconds" else "final"][figure])
 
 
-def missing(setup: Setup, arms: Sequence[Arm], results: Results, *, only_tuning: bool = False) -> Iterator[Run]:
-    """Yield the runs that can be done now and have no result, each once."""
+def missing(setup: Setup, arms: Sequence[Arm], results: Results, *, until: Stage = "final") -> Iterator[Run]:
+    """Yield the runs up to this stage that can be done now and have no result, each once.
+
+    Those that measure the speed come first, round by round, so that the arms alternate.
+    """
     seen: set[str] = set()
+    runs = sorted((run for arm in arms for run in speed_runs(setup, arm)), key=lambda run: run.seed)
     for arm in arms:
-        runs = tuning_runs(setup, arm)
-        if not only_tuning:
+        if until != "speed":
+            runs += tuning_runs(setup, arm, results)
+        if until == "final":
             runs += final_runs(setup, arm, results) or []
-        for run in runs:
-            if run.key not in results and run.key not in seen:
-                seen.add(run.key)
-                yield run
+    for run in runs:
+        if run.key not in results and run.key not in seen:
+            seen.add(run.key)
+            yield run
 
 
 def describe(setup: Setup) -> dict[str, Any]:

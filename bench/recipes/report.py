@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.recipes.arms import ARMS, Arm
-from bench.recipes.campaign import Results, Run, Setup, best_tuned, final_runs, score, tuning_runs
+from bench.recipes.campaign import (
+    Results,
+    Run,
+    Setup,
+    Stage,
+    best_tuned,
+    final_runs,
+    score,
+    speed,
+    speed_runs,
+    tuning_runs,
+)
 
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """{number of values: 97.5 % quantile of Student's t}."""
@@ -31,6 +42,8 @@ class Comparison:
     """Returns the figure of our arm divided by that of the other arm, for the results of one seed."""
     bound: float
     at_least: bool = False
+    stage: Stage = "final"
+    """The runs whose figures are compared."""
 
 
 def bits_ratio(unit: str) -> Callable[[Result, Result], float]:
@@ -65,14 +78,14 @@ def tokens_to_reach(curve: Sequence[Sequence[float]], loss: float) -> float | No
 
 
 def speed_ratio(ours: Result, other: Result) -> float:
-    """Return the ratio of bytes per second."""
+    """Return the ratio of bytes per second of two runs that measure the speed."""
     return float(ours["bytes_per_second"] / other["bytes_per_second"])
 
 
 COMPARISONS = [
     Comparison("tokens to the peer's final loss", "modern", "gpt2", tokens_ratio, 0.6),
     Comparison("bits per byte in the same time", "own-text", "adamw-decay-0.1", bits_ratio("seconds"), 0.97),
-    Comparison("bytes per second", "vocabulary-own", "vocabulary-gpt2", speed_ratio, 2.0, at_least=True),
+    Comparison("bytes per second", "vocabulary-own", "vocabulary-gpt2", speed_ratio, 2.0, at_least=True, stage="speed"),
     Comparison("bits per byte in the same time", "vocabulary-own", "vocabulary-gpt2", bits_ratio("seconds"), 1.0),
 ]
 NEUTRAL_LOSS = 0.005
@@ -82,13 +95,14 @@ NEUTRAL_LOSS = 0.005
 def report(setup: Setup, arms: Sequence[Arm], results: Results) -> str:
     """Return the tables as Markdown. Arms without a finished run of their tuning are left out."""
     lines = [
-        f"Depth {setup.depth}, {setup.entries or 'GPT-2'} entries, {setup.tokens:,} tokens or {setup.seconds:g} s, "
+        f"Depth {setup.depth}, {setup.entries or 'GPT-2'} entries, {setup.tokens:,} tokens, or the tokens that an arm "
+        f"computes in {setup.seconds:g} s at its speed, tuning with {setup.tuning_share:.0%} of that, "
         f"{setup.threads} threads, texts {setup.texts}.",
         "",
-        "| arm | tuned rate, batch | bits per byte | loss, nats | tokens | seconds | tokens to gpt2's loss | seeds |",
+        "| arm | tuned rate, batch | bits per byte | loss, nats | tokens | tokens/s | tokens to gpt2's loss | seeds |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    arms = [arm for arm in arms if any(run.key in results for run in tuning_runs(setup, arm))]
+    arms = [arm for arm in arms if any(run.key in results for run in tuning_runs(setup, arm, results))]
     lines += [_arm_line(setup, arm, results) for arm in arms]
     lines += [
         "",
@@ -110,15 +124,20 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return middle - half, middle + half
 
 
-def _ended(setup: Setup, name: str, results: Results) -> dict[int, Result]:
-    """Return {seed: result} of the final runs of an arm that have ended, also by divergence."""
-    found = final_runs(setup, ARMS[name], results) if name in ARMS else None
-    return {run.seed: results[run.key] for run in found or [] if run.key in results}
+def _ended(setup: Setup, name: str, results: Results, stage: Stage = "final") -> dict[int, Result]:
+    """Return {seed: result} of the final runs of an arm that have ended, also by divergence.
+
+    For the stage "speed", return {round: result} of the runs that measured the speed with the tuned batch.
+    """
+    runs = (final_runs(setup, ARMS[name], results) or []) if name in ARMS else []
+    if stage == "speed":
+        runs = [run for run in speed_runs(setup, ARMS[name]) if runs and run.batch == runs[0].batch]
+    return {run.seed: results[run.key] for run in runs if run.key in results}
 
 
-def _finished(setup: Setup, name: str, results: Results) -> dict[int, Result]:
-    """Return {seed: result} of the finished final runs of an arm that did not diverge."""
-    ended = _ended(setup, name, results)
+def _finished(setup: Setup, name: str, results: Results, stage: Stage = "final") -> dict[int, Result]:
+    """Return {seed: result} of the runs of an arm that ended and did not diverge."""
+    ended = _ended(setup, name, results, stage)
     return {seed: result for seed, result in ended.items() if not result.get("diverged")}
 
 
@@ -128,12 +147,13 @@ def _paired(
     results: Results,
     figure: Callable[[Result, Result], float],
     worst: float = math.inf,
+    stage: Stage = "final",
 ) -> list[float]:
     """Return the figure of each seed that has ended in our arm and finished in the other one.
 
     A run of ours that diverged has the figure `worst`.
     """
-    ours, other = _ended(setup, names[0], results), _finished(setup, names[1], results)
+    ours, other = _ended(setup, names[0], results, stage), _finished(setup, names[1], results, stage)
     pairs = [(ours[seed], other[seed]) for seed in ours if seed in other]
     return [worst if found.get("diverged") else figure(found, reference) for found, reference in pairs]
 
@@ -153,6 +173,7 @@ def _arm_line(setup: Setup, arm: Arm, results: Results) -> str:
         return f"| {arm.name} | {tuned} | | | | | | 0 |"
     peer = _finished(setup, "gpt2", results)
     which = "best" if arm.unit == "seconds" else "final"
+    measured = None if best is None else speed(setup, arm, best.batch, results)
     reached = [tokens_ratio(done[seed], peer[seed]) for seed in done if seed in peer]
     cells = [
         arm.name,
@@ -160,7 +181,7 @@ def _arm_line(setup: Setup, arm: Arm, results: Results) -> str:
         _spread([score(arm, result) for result in done.values()], "{:.4f}"),
         _spread([result[which]["loss"] for result in done.values()], "{:.4f}"),
         _spread([result["tokens"] for result in done.values()], "{:,.0f}"),
-        _spread([result["seconds"] for result in done.values()], "{:.0f}"),
+        "" if measured is None else f"{measured:,.0f}",
         _reached(reached) if reached and arm.unit == "tokens" else "",
         str(len(done)),
     ]
@@ -186,7 +207,7 @@ def _reached(shares: Sequence[float]) -> str:
 
 def _comparison_line(setup: Setup, comparison: Comparison, results: Results) -> str:
     worst = 0.0 if comparison.at_least else math.inf
-    ratios = _paired(setup, (comparison.ours, comparison.other), results, comparison.ratio, worst)
+    ratios = _paired(setup, (comparison.ours, comparison.other), results, comparison.ratio, worst, comparison.stage)
     sign = "≥" if comparison.at_least else "≤"
     names = f"| {comparison.what} | {comparison.ours} | {comparison.other} |"
     if not ratios:

@@ -34,7 +34,7 @@ class Recorder(NullHooks):
 
     def __init__(self) -> None:
         self.curve = Curve()
-        self.speeds: list[float] = []
+        self._reports: list[tuple[float, int]] = []
         self._tokens = 0
         self._started: float | None = None
 
@@ -44,13 +44,19 @@ class Recorder(NullHooks):
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         self._tokens = int(values.get(names.TOKENS_SEEN, self._tokens))
-        if names.BYTES_PER_SECOND in values:
-            self.speeds.append(values[names.BYTES_PER_SECOND])
+        if names.TOKENS_SEEN in values:
+            self._reports.append((time.monotonic(), self._tokens))
         if names.VALIDATION_LOSS in values and step > 0:
             seconds = time.monotonic() - (self._started or time.monotonic())
             self.curve.add(
                 self._tokens, seconds, values[names.VALIDATION_LOSS], values.get(names.BITS_PER_BYTE, float("nan"))
             )
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Return the speed between the first report and the last one; 0 if there is one only."""
+        (began, before), (ended, after) = self._reports[0], self._reports[-1]
+        return (after - before) / (ended - began) if ended > began else 0.0
 
 
 def configuration(request: Mapping[str, Any]) -> LMConfig:
@@ -94,7 +100,8 @@ def train_ours(config: LMConfig, corpus: Corpus, data_dir: Path) -> dict[str, An
             "steps": written["steps"],
             "seconds": written["training_seconds"],
             "parameters": load_model(final).num_parameters,
-            "bytes_per_second": sorted(hooks.speeds)[len(hooks.speeds) // 2],
+            "tokens_per_second": hooks.tokens_per_second,
+            "bytes_per_second": hooks.tokens_per_second * corpus.train_bytes_per_token,
         }
     except DivergedError as error:
         return {"diverged": True, "reason": error.message}

@@ -155,7 +155,8 @@ def _on_machine(
     if runs:
         found.memory_bytes = max(run.memory_bytes for run in runs)
     elif usable is not None:
-        found.memory_bytes = peak_bytes(config, length, usable.memory, gpu=gpu)
+        copied = plan is None or _saves_before_its_end(config, plan, usable)
+        found.memory_bytes = peak_bytes(config, length, usable.memory, gpu=gpu, checkpoint=copied)
     found.memory_limit_bytes = (
         (calibration.device_memory_bytes if calibration else None) if gpu else candidate.memory_limit
     )
@@ -163,6 +164,14 @@ def _on_machine(
     if plan is not None:
         _add_duration(found, config, plan, corpus, runs, usable)
     return found
+
+
+def _saves_before_its_end(config: LMConfig, plan: TrainingPlan, calibration: Calibration) -> bool:
+    """Return whether checkpoints are written while the training computes: by steps, by time, or after a validation."""
+    saving = config.checkpoint
+    if plan.validations > 1 or (saving.every_steps is not None and saving.every_steps < plan.steps):
+        return True
+    return calibrated_seconds(config, plan, calibration) > saving.every_seconds
 
 
 def _add_duration(

@@ -1,7 +1,7 @@
 """Chooses precision and compilation of a training on a CPU by measuring them before the first step.
 
-bf16 is faster than float32 only on processors with instructions for it (AVX512-BF16, AMX); on others it takes several
-times as long. torch.compile fuses what the blocks compute between their matrix products, but takes `COMPILE_SECONDS` or
+bf16 is faster than float32 only on processors with instructions for it (AVX512-BF16, AMX); on others it takes ten times
+as long, so a short pass comes first and ends the trial there. torch.compile fuses what the blocks compute between their matrix products, but takes `COMPILE_SECONDS` or
 more, and the gain depends on the model. So both are tried on random tokens, and the faster way is used. The state of
 all random numbers is restored afterwards. A checkpoint stores the choice, and a resumed training keeps it.
 """
@@ -33,11 +33,15 @@ COMPILE_SECONDS = 30.0
 """About the time in seconds that torch.compile takes for the blocks of a model on two cores."""
 COMPILE_TIMES = 10
 """A training is compiled only if it takes longer than this many times the compilation and its measurement."""
-LEAST_SECONDS = 10.0
+LEAST_SECONDS = 60.0
 """A training that is expected to take less time, in seconds, is not measured."""
 LEAST_GAIN = 0.03
 """Share of the time that bf16 or compilation must save to be used; smaller differences are noise."""
-DUMMY_TOKENS = 2048
+PROBE_TOKENS = 64
+"""Most tokens of the first passes in float32 and bf16."""
+PROBE_LIMIT = 2.0
+"""If the first pass in bf16 takes more than this many times that in float32, bf16 is not measured any further."""
+DUMMY_TOKENS = 1024
 """Most tokens of a measured pass, unless a single sequence is longer."""
 PASSES = 3
 """Number of passes of which the median counts."""
@@ -79,8 +83,9 @@ def choose_on_cpu(
     automatic = [] if stored else [name for name in ("precision", "compile") if getattr(config, name) == "auto"]
     reasons: dict[str, str] = {}
     try:
-        if automatic and (expected := _longest(trial, compute, config)) < LEAST_SECONDS:
-            reasons = dict.fromkeys(automatic, f"not measured: the training takes {expected:.1f} s at most")
+        longest = _longest(trial, compute, config) if automatic else 0.0
+        if longest < LEAST_SECONDS:
+            reasons = dict.fromkeys(automatic, f"not measured: the training takes {longest:.1f} s at most")
             automatic = []
         if "precision" in automatic:
             compute, reasons["precision"] = _choose_precision(trial, compute)
@@ -88,7 +93,7 @@ def choose_on_cpu(
             compute, reason = _compile(trial, compute, hooks, required=config.compile == "on")
             reasons["compile"] = reason or ("kept from the checkpoint" if stored else "training.compile is on")
         elif "compile" in automatic:
-            compute, reasons["compile"] = _choose_compilation(trial, compute, config, hooks)
+            compute, reasons["compile"] = _choose_compilation(trial, compute, config, hooks, longest)
     finally:
         model.zero_grad(set_to_none=True)
         restore_random_state(random)
@@ -114,28 +119,36 @@ class _Trial:
         self._hooks, self._obeyed = hooks, obeyed
         self._small = max(1, min(work.micro_batch, DUMMY_TOKENS // work.length))
 
-    def measure(self, compute: ComputeConfig, *, limit: float = math.inf) -> float:
-        """Return the median seconds of passes over at most `DUMMY_TOKENS` tokens.
+    def probe(self, compute: ComputeConfig) -> float:
+        """Return the seconds of the second of two passes over at most `PROBE_TOKENS` tokens."""
+        length = min(self.work.length, PROBE_TOKENS)
+        self.run(compute, 1, length=length)
+        return self.run(compute, 1, length=length)
 
-        If the first pass takes more than `limit` seconds, it is the only one, and its seconds are returned.
-        """
-        first = self.run(compute, self._small)
-        if first > limit:
-            return first
+    def measure(self, compute: ComputeConfig) -> float:
+        """Return the median seconds of passes over at most `DUMMY_TOKENS` tokens, after one that is not counted."""
+        self.run(compute, self._small)
         return statistics.median(self.run(compute, self._small) for _ in range(PASSES))
 
     def whole(self, small: float) -> float:
         """Return the expected seconds of a whole micro-batch from those of a small pass."""
         return small * self.work.micro_batch / self._small
 
-    def run(self, compute: ComputeConfig, sequences: int | None = None, *, modulated: bool = False) -> float:
-        """Return the seconds of one pass over `sequences` sequences, by default a whole micro-batch."""
+    def run(
+        self,
+        compute: ComputeConfig,
+        sequences: int | None = None,
+        *,
+        length: int | None = None,
+        modulated: bool = False,
+    ) -> float:
+        """Return the seconds of one pass over `sequences` sequences of `length` tokens, by default a micro-batch."""
         self._hooks.wait_while_suspended()
         request = self._hooks.requested_stop()
         if request is not None and request in self._obeyed:
             raise StoppedWhileLoading(request)
         rows = self.work.micro_batch if sequences is None else sequences
-        ids = torch.randint(self.model.config.vocab_size, (rows, self.work.length + 1))
+        ids = torch.randint(self.model.config.vocab_size, (rows, (length or self.work.length) + 1))
         modulation: Tensor | None = torch.rand(rows, 1) if modulated else None
         start = time.perf_counter()
         with compute.autocast():
@@ -155,20 +168,24 @@ def _longest(trial: _Trial, compute: ComputeConfig, config: TrainingConfig) -> f
 
 def _choose_precision(trial: _Trial, compute: ComputeConfig) -> tuple[ComputeConfig, str]:
     """Measure float32 against bf16; return the choice and its reason in words."""
-    float32 = trial.measure(compute)
-    bf16 = trial.measure(replace(compute, precision="bf16"), limit=2 * float32)
+    other = replace(compute, precision="bf16")
+    float32, bf16 = trial.probe(compute), trial.probe(other)
+    if bf16 <= PROBE_LIMIT * float32:
+        float32, bf16 = trial.measure(compute), trial.measure(other)
     figures = f"a pass takes {float32:.3f} s in float32 and {bf16:.3f} s in bf16"
     if bf16 < (1.0 - LEAST_GAIN) * float32:
-        return replace(compute, precision="bf16"), f"bf16: {figures}"
+        return other, f"bf16: {figures}"
     return compute, f"float32: {figures}"
 
 
 def _choose_compilation(
-    trial: _Trial, compute: ComputeConfig, config: TrainingConfig, hooks: TrainingHooks
+    trial: _Trial, compute: ComputeConfig, config: TrainingConfig, hooks: TrainingHooks, longest: float
 ) -> tuple[ComputeConfig, str]:
     """Compile the blocks if the training is long enough; return the choice and its reason in words."""
-    small = trial.measure(compute)
-    whole = trial.whole(small)
+    if longest < COMPILE_TIMES * COMPILE_SECONDS:
+        needed = COMPILE_TIMES * COMPILE_SECONDS
+        return compute, f"off: the training takes {longest:.0f} s at most, and compiling pays from {needed:.0f} s on"
+    whole = trial.whole(trial.measure(compute))
     expected = min(trial.work.micro_batches * whole, config.max_seconds or math.inf)
     needed = COMPILE_TIMES * (COMPILE_SECONDS + (2 * PASSES + 2) * whole)
     if expected < needed:

@@ -10,7 +10,7 @@ import pytest
 
 from bench.recipes import journal
 from bench.recipes.arms import ARMS, SEEDS
-from bench.recipes.campaign import Setup, best_tuned, final_runs, missing, score, tuning_runs
+from bench.recipes.campaign import Run, Setup, best_tuned, final_runs, missing, score, speed, speed_runs, tuning_runs
 from bench.recipes.report import interval, report, tokens_ratio, tokens_to_reach
 from bench.recipes.run_one import configuration
 from common.config import PROJECT_ROOT, DataConfig, load_lm_config
@@ -26,8 +26,20 @@ def result(bits: float, *, tokens: int = 100) -> dict[str, Any]:
         "best": values,
         "tokens": tokens,
         "seconds": 2.0,
+        "tokens_per_second": tokens / 2.0,
         "bytes_per_second": 50.0,
     }
+
+
+def with_speed(*names: str) -> dict[str, dict[str, Any]]:
+    """Return results of the runs that measure the speed of these arms: 500, 1,000 and 1,500 tokens/s in the rounds."""
+    runs = [run for name in names for run in speed_runs(SETUP, ARMS[name])]
+    return {run.key: result(2.0, tokens=1000 * run.seed) for run in runs}
+
+
+def first_run(setup: Setup, name: str) -> Run:
+    """Return the first run of an arm."""
+    return next(missing(setup, [ARMS[name]], {}))
 
 
 def test_an_arm_is_tuned_before_its_seeds_are_trained_with_the_best_setting() -> None:
@@ -55,8 +67,30 @@ def test_a_diverged_run_is_never_the_best() -> None:
 
 def test_arms_with_the_same_settings_share_their_runs() -> None:
     own, plain = ARMS["vocabulary-own"], ARMS["adamw-decay-0.1"]
-    assert [run.key for run in tuning_runs(SETUP, own)] == [run.key for run in tuning_runs(SETUP, plain)]
-    assert len(list(missing(SETUP, [own, plain], {}))) == 10
+    measured = with_speed("vocabulary-own")
+    tuning = [run.key for run in tuning_runs(SETUP, own, measured)]
+    assert tuning == [run.key for run in tuning_runs(SETUP, plain, measured)]
+    assert [run.key for run in missing(SETUP, [own, plain], measured)] == tuning and len(tuning) == 10
+
+
+def test_the_budget_of_time_is_the_steps_at_the_measured_speed() -> None:
+    arm, other = ARMS["own-text"], ARMS["adamw-decay-0.1"]
+    speeds = list(missing(SETUP, [arm, other], {}))
+    assert {run.stage for run in speeds} == {"speed"} and len(speeds) == 3 * 2 * 2
+    assert [(run.arm, run.batch) for run in speeds[:4]] == [
+        ("own-text", 8),
+        ("own-text", 32),
+        ("adamw-decay-0.1", 8),
+        ("adamw-decay-0.1", 32),
+    ]
+    results = with_speed("own-text")
+    assert not [run for run in missing(SETUP, [arm], results, until="speed")]
+    del results[next(key for key, value in results.items() if value["tokens_per_second"] == 500)]
+    assert speed(SETUP, arm, 8, results) is None and tuning_runs(SETUP, arm, results) == []
+    results = with_speed("own-text")
+    assert speed(SETUP, arm, 8, results) == 1000
+    steps = {run.batch: run.request["config"]["training"]["max_steps"] for run in tuning_runs(SETUP, arm, results)}
+    assert steps == {8: round(1000 * 600 / (8 * 256)), 32: round(1000 * 600 / (32 * 256))}
 
 
 def test_the_journal_continues_after_a_killed_process(tmp_path: Path) -> None:
@@ -75,11 +109,11 @@ def test_the_journal_continues_after_a_killed_process(tmp_path: Path) -> None:
 
 def test_every_arm_is_a_valid_configuration() -> None:
     for arm in ARMS.values():
-        request = {**tuning_runs(SETUP, arm)[0].request, "train": "/a.txt", "valid": "/b.txt"}
+        request = {**first_run(SETUP, arm.name).request, "train": "/a.txt", "valid": "/b.txt"}
         config = configuration(json.loads(json.dumps(request)))
         assert config.model.num_layers == 3, arm.name
         assert (config.data.source, config.data.validation_source) == ("/a.txt", "/b.txt")
-        assert (config.training.max_steps is None) == (arm.unit == "seconds")
+        assert (config.training.max_seconds is None) == (arm.unit == "tokens")
 
 
 def test_the_tokens_to_a_loss_are_interpolated() -> None:
@@ -114,7 +148,7 @@ def test_the_report_compares_the_arms_with_the_bounds() -> None:
 def test_the_recipes_that_are_measured_are_the_shipped_presets() -> None:
     for name in ("modern", "own-text"):
         preset = load_lm_config(PROJECT_ROOT / f"configs/presets/lm-{name}.yaml").model_dump(mode="json")
-        request = {**tuning_runs(Setup(texts="digest"), ARMS[name])[0].request, "train": "/a", "valid": "/b"}
+        request = {**first_run(Setup(texts="digest"), name).request, "train": "/a", "valid": "/b"}
         arm = configuration(request).model_dump(mode="json")
         varied = {"name", "depth", "d_model", "num_layers", "num_heads", "ffn_dim", "context_length", "gates"}
         varied |= {"dropout"} if name == "own-text" else set()

@@ -129,6 +129,23 @@ def test_the_memory_is_the_sum_of_its_parts() -> None:
     assert peak_bytes(given, 10, few, gpu=True) == 100_000_000 + 16 * P + saved + loss - 4 * 30_000
 
 
+def test_memory_for_a_copy_is_needed_only_if_a_checkpoint_is_written_during_the_training() -> None:
+    def memory(**changes: Any) -> int:
+        given = config()
+        changed = {name: getattr(given, name).model_copy(update=values) for name, values in changes.items()}
+        return on(Candidate(CPU_MACHINE, calibration()), given.model_copy(update=changed)).memory_bytes or 0
+
+    least, copy = memory(), 12 * parameters(config().model)
+    assert least == peak_bytes(config(), 10, calibration().memory, gpu=False, checkpoint=False)
+    for changes in (
+        {"evaluation": {"every_steps": 5}},
+        {"checkpoint": {"every_steps": 5}},
+        {"checkpoint": {"every_seconds": 1e-3}},
+    ):
+        assert memory(**changes) == least + copy, changes
+    assert memory(checkpoint={"every_steps": 10}) == memory(evaluation={"every_steps": 10}) == least
+
+
 def test_muon_keeps_one_moment_of_the_matrices_and_an_average_one_more_copy() -> None:
     plain = config()
     P, matrices = parameters(plain.model), 2 * (4 * 64 * 64 + 2 * 64 * 256)

@@ -51,10 +51,8 @@ class Speeds:
         self.passes: list[str] = []
         run = cpu_choice._Trial.run
 
-        def timed(
-            trial: Any, compute: ComputeConfig, sequences: int | None = None, *, modulated: bool = False
-        ) -> float:
-            run(trial, compute, sequences, modulated=modulated)
+        def timed(trial: Any, compute: ComputeConfig, sequences: int | None = None, **options: Any) -> float:
+            run(trial, compute, sequences, **options)
             name = "compiled" if compute.compiles else compute.precision
             self.passes.append(name)
             return seconds[name]
@@ -84,6 +82,30 @@ def test_a_short_training_is_not_measured(
     reason = "not measured: the training takes 0.0 s at most"
     assert found["precision_reason"] == found["compile_reason"] == reason
     assert len(speeds.passes) == 1
+
+
+def test_bf16_without_instructions_for_it_costs_two_short_passes(
+    recorder: Recorders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = ModelConfig(vocab_size=50, d_model=8, num_layers=1, num_heads=2, ffn_dim=16, context_length=200)
+    config, tokens = TrainingConfig(device="cpu", precision="auto", compile="off"), list[tuple[str, int]]()
+    forward = TransformerLM.hidden_states
+
+    def counted(model: TransformerLM, ids: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        tokens.append(("bf16" if torch.is_autocast_enabled("cpu") else "float32", ids.numel()))
+        return forward(model, ids, *rest, **options)
+
+    monkeypatch.setattr(TransformerLM, "hidden_states", counted)
+    Speeds(monkeypatch, float32=1.0, bf16=2.1)
+    work, hooks = Workload(micro_batch=16, length=200, micro_batches=1000), recorder()
+    chosen = choose_on_cpu(TransformerLM(shape).train(), prepare_compute(config), config, work, hooks, stored=False)
+    assert chosen.precision == "float32"
+    assert tokens == [("float32", 200), *[("float32", 64)] * 2, *[("bf16", 64)] * 2]
+    tokens.clear()
+    Speeds(monkeypatch, float32=1.0, bf16=0.9)
+    chosen = choose_on_cpu(TransformerLM(shape).train(), prepare_compute(config), config, work, hooks, stored=False)
+    assert chosen.precision == "bf16"
+    assert tokens[5:] == [*[("float32", 1000)] * 4, *[("bf16", 1000)] * 4]
 
 
 def test_measuring_changes_neither_weights_nor_random_numbers(
