@@ -49,6 +49,7 @@ def main() -> int:
         seconds=options.budget_seconds,
         tuning_share=options.tuning_share,
         threads=options.threads,
+        run_threads=options.run_threads,
         every_tokens=max(1, options.budget_tokens // 20),
     )
     stop_at = math.inf if options.stop_after is None else time.monotonic() + options.stop_after
@@ -85,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget-tokens", type=int, default=2_000_000, help="tokens per run (default 2,000,000)")
     parser.add_argument("--budget-seconds", type=float, default=600.0, help="seconds per run by time (default 600)")
     parser.add_argument("--tuning-share", type=float, default=1.0, help="share of the budget for a run of the tuning")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of a run")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads that measure the speed")
+    parser.add_argument("--run-threads", type=int, default=1, help="CPU threads of each of the other runs")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; those of the speed run alone")
     parser.add_argument("--stop-after", type=float, help="seconds after which no further run is started")
     return parser
@@ -140,7 +142,9 @@ def _work(
 def _execute(setup: Setup, run: Run, texts: Texts, data_dir: Path) -> tuple[dict[str, Any] | None, float]:
     """Train in a process of its own; return the result, or None if the process failed, and its seconds."""
     started = time.monotonic()
-    environment = with_compute_environment(os.environ) | {"OMP_NUM_THREADS": str(setup.threads)}
+    environment = with_compute_environment(os.environ) | {
+        "OMP_NUM_THREADS": str(setup.threads if run.stage == "speed" else setup.run_threads)
+    }
     request = {
         **run.request,
         "train": str(texts.train),

@@ -59,6 +59,9 @@ class Setup:
     tuning_share: float = 1.0
     """Share of the budget that a run of the tuning gets."""
     threads: int = 2
+    """CPU threads of a run that measures the speed."""
+    run_threads: int = 1
+    """CPU threads of the other runs, whose duration does not count."""
     curve_tokens: int = 32_768
     """Tokens at the beginning of the validation text that are evaluated during a run."""
     every_tokens: int = 100_000
@@ -105,7 +108,7 @@ def make_run(
         "effective_batch_size": batch,
         "micro_batch_size": micro,
         "seed": seed,
-        "threads": setup.threads,
+        "threads": setup.threads if stage == "speed" else setup.run_threads,
         # Fixed, because "auto" chooses by a measurement of speed, and the request must determine the result.
         "precision": "float32",
         "compile": "off",
@@ -125,11 +128,13 @@ def make_run(
     }
     if stage == "speed":
         training |= {"max_seconds": setup.speed_seconds, "log_every_steps": 1}
-        shared["evaluation"]["every_steps"] = NEVER
+        shared["evaluation"] = {"every_steps": NEVER, "max_batches": 1}
     else:
         tokens = setup.tokens if arm.unit == "tokens" else (speed or 0.0) * setup.seconds
         training["max_steps"] = max(1, round(tokens * share / tokens_per_step))
     request = {"peer": arm.peer, "texts": setup.texts, "config": merge(arm.settings, shared)}
+    if stage == "speed":
+        request["only_speed"] = True
     return Run(arm.name, stage, rate, batch, seed, request)
 
 

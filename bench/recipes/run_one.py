@@ -1,6 +1,7 @@
 """The process of one run: reads a request from standard input, trains, and writes its result to standard output.
 
-The request is {"peer", "config", "train", "valid", "data_dir"}. Lines for people go to standard error.
+The request is {"peer", "config", "train", "valid", "data_dir"}, and "only_speed" if only the speed is asked for. Lines
+for people go to standard error.
 """
 
 from __future__ import annotations
@@ -54,9 +55,11 @@ class Recorder(NullHooks):
 
     @property
     def tokens_per_second(self) -> float:
-        """Return the speed between the first report and the last one; 0 if there is one only."""
+        """Return the speed between the first report and the last one; if there is only one, that until this report."""
         (began, before), (ended, after) = self._reports[0], self._reports[-1]
-        return (after - before) / (ended - began) if ended > began else 0.0
+        if len(self._reports) == 1 and self._started is not None:
+            began, before = self._started, 0
+        return (after - before) / (ended - began)
 
 
 def configuration(request: Mapping[str, Any]) -> LMConfig:
@@ -79,12 +82,18 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]])
     return {section: {**values[section], **fields} for section, fields in changes.items()}
 
 
-def train_ours(config: LMConfig, corpus: Corpus, data_dir: Path) -> dict[str, Any]:
+def train_ours(config: LMConfig, corpus: Corpus, data_dir: Path, *, only_speed: bool = False) -> dict[str, Any]:
     """Train through `pretrain`, and return the result of the run."""
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=data_dir))
     hooks = Recorder()
     try:
         pretrain(config, folder, hooks, data_dir=data_dir, resume=False)
+        speed = {
+            "tokens_per_second": hooks.tokens_per_second,
+            "bytes_per_second": hooks.tokens_per_second * corpus.train_bytes_per_token,
+        }
+        if only_speed:
+            return speed
         written = json.loads((folder / "evaluation_results/evaluation_results.json").read_text())
         final = folder / written["model"]
         found = {"final": final, "best": final}
@@ -100,8 +109,7 @@ def train_ours(config: LMConfig, corpus: Corpus, data_dir: Path) -> dict[str, An
             "steps": written["steps"],
             "seconds": written["training_seconds"],
             "parameters": load_model(final).num_parameters,
-            "tokens_per_second": hooks.tokens_per_second,
-            "bytes_per_second": hooks.tokens_per_second * corpus.train_bytes_per_token,
+            **speed,
         }
     except DivergedError as error:
         return {"diverged": True, "reason": error.message}
@@ -121,7 +129,11 @@ def main() -> None:
     config = configuration(request)
     corpus = load_corpus(config.data, data_dir, NullHooks())
     torch.set_num_threads(config.training.threads or torch.get_num_threads())
-    result = train_peer(config, corpus) if request["peer"] else train_ours(config, corpus, data_dir)
+    result = (
+        train_peer(config, corpus)
+        if request["peer"]
+        else train_ours(config, corpus, data_dir, only_speed=request.get("only_speed", False))
+    )
     sys.stdout.write("\n" + json.dumps(result) + "\n")
 
 

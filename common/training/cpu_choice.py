@@ -1,9 +1,10 @@
 """Chooses precision and compilation of a training on a CPU by measuring them before the first step.
 
 bf16 is faster than float32 only on processors with instructions for it (AVX512-BF16, AMX); on others it takes ten times
-as long, so a short pass comes first and ends the trial there. torch.compile fuses what the blocks compute between their matrix products, but takes `COMPILE_SECONDS` or
-more, and the gain depends on the model. So both are tried on random tokens, and the faster way is used. The state of
-all random numbers is restored afterwards. A checkpoint stores the choice, and a resumed training keeps it.
+as long, so a short pass comes first and ends the trial there. torch.compile fuses what the blocks compute between their
+matrix products, but takes `COMPILE_SECONDS` or more, and the gain depends on the model. So both are tried on random
+tokens, and the faster way is used. The state of all random numbers is restored afterwards. A checkpoint stores the
+choice, and a resumed training keeps it.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def test_the_budget_of_time_is_the_steps_at_the_measured_speed() -> None:
         ("adamw-decay-0.1", 32),
     ]
     results = with_speed("own-text")
-    assert not [run for run in missing(SETUP, [arm], results, until="speed")]
+    assert not list(missing(SETUP, [arm], results, until="speed"))
     del results[next(key for key, value in results.items() if value["tokens_per_second"] == 500)]
     assert speed(SETUP, arm, 8, results) is None and tuning_runs(SETUP, arm, results) == []
     results = with_speed("own-text")
