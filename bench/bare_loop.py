@@ -33,7 +33,7 @@ def main() -> None:
     torch.manual_seed(training.seed)
     model = TransformerLM(config.model)
     loader = ChunkLoader(
-        corpus.train,
+        corpus.train[0 : len(corpus.train)],
         context_length=config.model.context_length,
         batch_size=training.micro_batch_size,
         seed=training.seed,

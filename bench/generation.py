@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,8 +58,8 @@ def run(quick: bool) -> list[Row]:
         prompts = make_prompts(batch)
         ours, peer_speed = alternate(
             rounds if batch < 64 else 3,
-            lambda prompts=prompts: generate_tokens(packed, prompts, new),
-            lambda prompts=prompts: peer_generate_tokens(peer, prompts, new),
+            partial(generate_tokens, packed, prompts, new),
+            partial(peer_generate_tokens, peer, prompts, new),
         )
         rows.append(
             Row(f"generation, batch {batch}", "tokens/s", ours, peer_speed, "transformers generate", bound, "at least")

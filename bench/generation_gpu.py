@@ -188,7 +188,7 @@ def seconds_of(work: Callable[[], object], times: int = 20) -> float:
     """Return the median seconds of `times` calls of `work`, measured by CUDA events."""
     work()
     make_event: Any = torch.cuda.Event
-    found = []
+    found: list[float] = []
     for _ in range(times):
         start, end = make_event(enable_timing=True), make_event(enable_timing=True)
         start.record()

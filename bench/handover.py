@@ -109,7 +109,7 @@ def pop(client: redis.Redis, host: EngineHost, stop: threading.Event) -> None:
     while not stop.is_set():
         found = client.brpop([LIST], timeout=0.5)
         if found:
-            host.hand_over(found[1])
+            host.hand_over(str(found[1]))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def run(quick: bool) -> list[Row]:
 
 def _series(stack: RunningStack, apis: list[Api], pauses: tuple[float, ...], *, interrupted: bool) -> GenerationCounts:
     counts = GenerationCounts()
-    interruptions: list[tuple[str, Callable[[], None]]] = [
+    interruptions: list[tuple[str, Callable[[], object]]] = [
         ("Redis emptied", lambda: _redis(stack).flushall()),
         ("Redis killed and started again", lambda: _restart_redis(stack)),
         ("Redis suspended for 3 s", lambda: _stop_for(_redis_pid(stack), STOPPED_REDIS_SECONDS)),

@@ -47,8 +47,14 @@ def run(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         corpus = load_corpus(config, Path(folder), NullHooks())
         model = TransformerLM(ModelConfig())
-        train(model, ChunkLoader(corpus.train, context_length=256, batch_size=BATCH, seed=0), seconds)
-        held_out = ChunkLoader(corpus.validation, context_length=256, batch_size=TEXTS, shuffle=False)
+        train(
+            model,
+            ChunkLoader(corpus.train[0 : len(corpus.train)], context_length=256, batch_size=BATCH, seed=0),
+            seconds,
+        )
+        held_out = ChunkLoader(
+            corpus.validation[0 : len(corpus.validation)], context_length=256, batch_size=TEXTS, shuffle=False
+        )
         batches = [batch for batch, _ in zip(held_out.batches(), range(1 if quick else 8), strict=False)]
     model.eval()
     exact = mean_loss(DecodingModel(model), batches)

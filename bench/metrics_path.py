@@ -98,7 +98,7 @@ def _rows(server: ValkeyServer, folder: Path, steps: int, outage_seconds: float)
     ]
 
 
-def _step() -> Callable[[], None]:
+def _step() -> Callable[[], object]:
     """Return a function that does about STEP_SECONDS of arithmetic in one thread."""
     a = np.random.default_rng(1).normal(size=(192, 192)).astype(np.float32)
 
@@ -110,10 +110,10 @@ def _step() -> Callable[[], None]:
 
     work(50)
     count = max(1, round(STEP_SECONDS * 200 / min(work(200) for _ in range(3))))
-    return lambda: work(count) and None
+    return lambda: work(count)
 
 
-def _cpu_per_point(writer: MetricsWriter, step: Callable[[], None], count: int) -> tuple[float, int, int]:
+def _cpu_per_point(writer: MetricsWriter, step: Callable[[], object], count: int) -> tuple[float, int, int]:
     """Return the CPU microseconds per point, and the numbers of system calls and audit events in all `add` calls."""
     me, armed, events = threading.get_ident(), [False], [0]
 
@@ -152,7 +152,7 @@ def _io() -> int:
     return int(fields[b"syscr"]) + int(fields[b"syscw"])
 
 
-def _ratios(writer: MetricsWriter, step: Callable[[], None], steps: int) -> list[float]:
+def _ratios(writer: MetricsWriter, step: Callable[[], object], steps: int) -> list[float]:
     number = 1_000_000
     rng = random.Random(2)
     ratios = []

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def measure_throughput(
             [bodies(client) for client in range(CLIENTS)],
             warm=warm,
             seconds=seconds,
-            mark=lambda marks=marks: marks.append({**cpu_seconds.by_process(stack), CLIENTS_CPU: _own_cpu()}),
+            mark=partial(_mark, marks, stack),
         )
         loads.append(load)
         ours.append(load.tokens / seconds)
@@ -224,6 +225,11 @@ def wait_until_ready(stack: RunningStack) -> None:
         if reply.status_code == 200:
             return
     raise RuntimeError(f"the generator does not answer with status 200: {reply.text}")
+
+
+def _mark(marks: list[dict[str, float]], stack: RunningStack) -> None:
+    """Append the CPU seconds so far of each process of the stack and of the clients."""
+    marks.append({**cpu_seconds.by_process(stack), CLIENTS_CPU: _own_cpu()})
 
 
 def _own_cpu() -> float:

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,6 +71,8 @@ class Client(asyncio.Protocol):
         self._result = result
         self._counting = counting
         self._tail = b""
+        self._head_seen = self._done_seen = self._requesting = False
+        self._requested_at = 0.0
         self.started = asyncio.Event()
         self.finished = asyncio.get_running_loop().create_future()
 
@@ -132,7 +135,7 @@ async def _run(
     clients = []
     for client_bodies in bodies:
         _, client = await loop.create_connection(
-            lambda own=client_bodies: Client(server, own, result, counting), server.host, server.port
+            partial(Client, server, client_bodies, result, counting), server.host, server.port
         )
         clients.append(client)
     async with asyncio.timeout(BEGIN_SECONDS):

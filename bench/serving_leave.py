@@ -12,7 +12,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -99,7 +99,7 @@ class DisconnectingClients:
         return str(self._redis.xinfo_stream(key)["last-generated-id"])
 
     def _read(self) -> None:
-        found: list[Any] = self._redis.xread(dict(self._last), block=50) or []
+        found: Any = self._redis.xread(cast(Any, self._last), block=50) or []
         for key, entries in found:
             for entry_id, fields in entries:
                 self._last[key] = entry_id

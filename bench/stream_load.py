@@ -37,7 +37,8 @@ class Message:
 def parse(event: bytes) -> Message:
     """Return the parsed event; `event` does not include the empty line at its end."""
     fields = dict(line.split(": ", 1) for line in event.decode().split("\n") if not line.startswith(":"))
-    name, points = fields.get("event", ""), ()
+    name = fields.get("event", "")
+    points: tuple[tuple[int, float], ...] = ()
     if name == "metrics":
         points = tuple(
             (p["step"], datetime.fromisoformat(p["time"]).timestamp()) for p in json.loads(fields["data"])["points"]

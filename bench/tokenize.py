@@ -192,7 +192,7 @@ def big(quick: bool, _threads: int) -> dict[str, Any]:
             memory.append((time.perf_counter() - begin, process.memory_info().rss / 1e6))
 
     with tempfile.TemporaryDirectory() as folder:
-        corpus._build(Path(folder), DataConfig(), gpt2_vocabulary(), source, None, sample)
+        corpus._build(Path(folder), DataConfig().corpora()[0], gpt2_vocabulary(), source, None, sample)
         seconds = time.perf_counter() - begin
     middle = len(memory) // 2
     second = memory[middle:]

@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import click
 import typer.main
 from pydantic import AliasChoices
 
@@ -80,7 +79,7 @@ class Tree:
         return settings | aliases | set(OTHER_VARIABLES) | set(INTERNAL_VARIABLES) | set(RENAMED)
 
     @cached_property
-    def command(self) -> click.Command:
+    def command(self) -> Any:
         """Return the top-level command `tidal`."""
         return typer.main.get_command(app)
 
@@ -119,13 +118,13 @@ class Tree:
         ]
 
 
-def _commands(command: click.Command) -> Iterator[click.Command]:
+def _commands(command: Any) -> Iterator[Any]:
     yield command
     for below in getattr(command, "commands", {}).values():
         yield from _commands(below)
 
 
-def _options(command: click.Command) -> set[str]:
+def _options(command: Any) -> set[str]:
     return {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
 
 
@@ -197,7 +196,7 @@ def _split(command: str) -> list[str]:
         return command.split()
 
 
-def _check_tidal(words: list[str], command: click.Command) -> Iterator[str]:
+def _check_tidal(words: list[str], command: Any) -> Iterator[str]:
     """Yield the first subcommand in a `tidal` command that does not exist, or the options that do not exist.
 
     In the command, `a|b` stands for several subcommands.

@@ -154,7 +154,7 @@ def speed(setup: Setup, arm: Arm, batch: int, results: Results) -> float | None:
     runs = [run for run in speed_runs(setup, arm) if run.batch == batch]
     if not runs or any(run.key not in results for run in runs):
         return None
-    return statistics.median(results[run.key]["tokens_per_second"] for run in runs)
+    return statistics.median(float(results[run.key]["tokens_per_second"]) for run in runs)
 
 
 def tuning_runs(setup: Setup, arm: Arm, results: Results | None = None) -> list[Run]:

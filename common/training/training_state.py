@@ -123,7 +123,7 @@ class TrainingState(Resumable):
         """Return whether the newest step finished an epoch."""
         return self.loader.position == self.loader.num_chunks
 
-    def take_step(self, update: Callable[[], None], tokens: int, loss: float) -> LossSpike | None:
+    def take_step(self, update: Callable[[], object], tokens: int, loss: float) -> LossSpike | None:
         """Run `update`, which changes the weights; then increment the counters and mark the state as the one to save.
 
         `loss` is the loss of the step in nats per token. Return a spike of the loss if one begins at this step.

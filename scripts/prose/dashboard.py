@@ -102,11 +102,12 @@ def _markup(template: str, line: int, file: str) -> Iterator[Passage]:
         for attribute in ATTRIBUTE.finditer(tag[0]):
             yield from _text(attribute[1], line + cleaned.count("\n", 0, tag.start() + attribute.start()), file)
     position = 0
-    for tag in [*TAG.finditer(cleaned), None]:
-        text = cleaned[position : tag.start() if tag else len(cleaned)]
+    tags: list[re.Match[str] | None] = [*TAG.finditer(cleaned), None]
+    for end in tags:
+        text = cleaned[position : end.start() if end else len(cleaned)]
         begin = position + len(text) - len(text.lstrip())
         yield from _text(text, line + cleaned.count("\n", 0, begin), file)
-        position = tag.end() if tag else position
+        position = end.end() if end else position
 
 
 def _text(text: str, line: int, file: str) -> Iterator[Passage]:

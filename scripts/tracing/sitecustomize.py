@@ -102,7 +102,8 @@ class Started(subprocess.Popen[Any]):
     def __init__(self, *arguments: Any, env: Any = None, **named: Any) -> None:
         if env is not None:
             env = {**env, "PYTHONPATH": os.pathsep.join([str(FOLDER), env.get("PYTHONPATH", "")])}
-        super().__init__(*arguments, env=env, **named)
+        named["env"] = env
+        super().__init__(*arguments, **named)
 
 
 def _end() -> None:
