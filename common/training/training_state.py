@@ -184,8 +184,9 @@ class TrainingState(Resumable):
         """Load a checkpoint. Return the reasons why training cannot continue bit-exactly from it, if any.
 
         `own` is False for a checkpoint of another experiment. The state is then written again as a checkpoint of this
-        experiment, and the flag `finished`, the training time, `validations_without_gain` and the running mean of the
-        loss are reset. Raises CheckpointError if the checkpoint is damaged or does not fit the model.
+        experiment, and the flag `finished`, the training time and `validations_without_gain` are reset. If the corpus
+        is another one, the position in it and the running mean of the loss are reset. Raises CheckpointError if the
+        checkpoint is damaged or does not fit the model.
         """
         weights, state = self.writer.manager.load(info, self.compute.device)
         try:
@@ -193,7 +194,8 @@ class TrainingState(Resumable):
             other_optimizer = load_optimizer_state(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.counters = TrainingCounters(**{name: _none_if_nan(value) for name, value in state["counters"].items()})
-            self.losses.load_state_dict(state.get("losses") if own else None)
+            same_corpus = state["environment"]["corpus"] == self._corpus_digest
+            self.losses.load_state_dict(state.get("losses") if same_corpus else None)
             # Checkpoints of older versions do not store whether the training was compiled.
             before = {"compiled": self.compute.compiles, **state["environment"]}
             reasons = environment_differences(before, self._environment())

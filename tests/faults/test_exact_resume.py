@@ -71,7 +71,7 @@ RL = {
     "device": "cpu",
     "threads": 1,
 }
-TIMED = ("Iterations/Second", "Tokens/Second", "steps_per_second")
+TIMED = ("Bytes/Second", "Iterations/Second", "Tokens/Second", "steps_per_second")
 """Metrics that contain measured times; they differ between two trainings."""
 
 
