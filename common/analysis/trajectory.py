@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
 from common.analysis.stats import Summary, bootstrap_interval, mean, summarise, variance, welch_t
+from common.config import NEGLIGIBLE_MODULATION
 from common.errors import InvalidInputError
 
 SIGNAL = "modulation"
@@ -21,7 +22,8 @@ SIGNAL = "modulation"
 WINDOWS = 4
 """Number of consecutive parts (quarters) into which a trajectory is divided."""
 PHASE_T = 2.0
-"""A phase change is reported where |Welch's t| between neighbouring quarters is above this value."""
+"""A phase change is reported where |Welch's t| between neighbouring quarters is above this value, and the difference of
+their means at least `NEGLIGIBLE_MODULATION`. In a flat trajectory, rounding alone can make t large."""
 EXTREME_SHARE = 10
 """The analysis lists one token in EXTREME_SHARE as high in modulation, and the same number of tokens as low."""
 SWEEP_KEYS = ("0.0", "0.5", "1.0")
@@ -38,7 +40,7 @@ class TrajectoryToken:
 
 
 class PhaseChange(TypedDict):
-    """A significant change of the mean modulation between two neighbouring quarters."""
+    """A significant and large enough change of the mean modulation between two neighbouring quarters."""
 
     signal: str
     windowBoundary: str
@@ -122,6 +124,7 @@ def analyze_trajectory(tokens: Sequence[TrajectoryToken]) -> TrajectoryAnalysis:
         PhaseChange(signal=SIGNAL, windowBoundary=f"Q{i + 1}→Q{i + 2}", tStatistic=t)
         for i in range(WINDOWS - 1)
         if abs(t := welch_t(quarters[i], quarters[i + 1])) > PHASE_T
+        and abs(mean(quarters[i]) - mean(quarters[i + 1])) >= NEGLIGIBLE_MODULATION
     ]
     ascending = sorted(range(len(tokens)), key=values.__getitem__)
     shown = max(1, len(tokens) // EXTREME_SHARE)

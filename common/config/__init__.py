@@ -6,6 +6,7 @@ from common.config.lm import CheckpointConfig, EvaluationConfig, LMConfig, Train
 from common.config.loader import build, dump_yaml, load_lm_config, load_rl_config, merge
 from common.config.model import ModelConfig
 from common.config.rl import (
+    NEGLIGIBLE_MODULATION,
     REWARD_COMPONENTS,
     AblationConfig,
     EpisodeConfig,
@@ -19,6 +20,7 @@ from common.config.rl import (
 from common.config.settings import PROJECT_ROOT, Settings, get_settings
 
 __all__ = [
+    "NEGLIGIBLE_MODULATION",
     "PROJECT_ROOT",
     "REWARD_COMPONENTS",
     "AblationConfig",

@@ -186,6 +186,7 @@ def _convert_rl(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for key, (only, reason) in RL_FIXED.items():
         if key in mapping and _read_switch(only, mapping[key]) != only:
             notes.append(f"{key} {mapping[key]!r} left out: {reason}")
+    _put(values, "policy.deterministic_action", "mode")
     _put(values, "ppo.num_envs", 1)
     notes.append("ppo.num_envs is 1, as in the original; 32 with minibatch_size 1024 trains many times faster")
     return _checked(RLConfig, values), notes

@@ -13,6 +13,10 @@ from pydantic import Field, model_validator
 
 from common.config.base import Section
 
+NEGLIGIBLE_MODULATION: Final = 0.05
+"""Reports do not call the modulation varied or changed if its standard deviation, or the difference between two means,
+is below this value. The temperature then varies by less than 0.09."""
+
 
 class PolicyConfig(Section):
     """The actor-critic network of the controller."""
@@ -23,6 +27,9 @@ class PolicyConfig(Section):
     """Width of the first layer. The second layer has half this width, the hidden layers of the heads a quarter."""
     concentration_max: float = Field(15.0, gt=1)
     """Upper bound of the parameters alpha and beta of the beta distribution."""
+    deterministic_action: Literal["mean", "mode"] = "mean"
+    """The action where none is sampled: mean or mode of the distribution. The original project uses the mode, which for
+    a skewed beta distribution is near 0 or 1 and far from the actions that training has rewarded."""
 
 
 class Range(Section):
@@ -143,6 +150,8 @@ class AblationConfig(Section):
 
     prompts: int = Field(200, ge=2)
     """Number of prompts. All policies have the same prompts and seeds."""
+    development_prompts: int = Field(100, ge=2)
+    """Number of other prompts, on which the best of 21 constant modulations is chosen."""
     bootstrap_resamples: int = Field(1000, ge=100)
     """Number of bootstrap resamples from which confidence intervals are computed."""
     fixed_modulation: float = Field(0.5, ge=0, le=1)

@@ -67,7 +67,8 @@ class GatingPolicy(nn.Module):
 
     Weights have an orthogonal initialisation with gain √2. With a Beta, output layers have gain 0.01 instead, so that
     training starts near alpha = beta. Biases start at 0. `modulation_config` is the map from action to decoding
-    parameters that the policy was trained with.
+    parameters that the policy was trained with. Without a `config`, the policy is that of the original project, whose
+    deterministic action is the mode.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class GatingPolicy(nn.Module):
         modulation_config: ModulationConfig = DEFAULT_MODULATION,
     ) -> None:
         super().__init__()
-        self.config = config or PolicyConfig()
+        self.config = config or PolicyConfig(deterministic_action="mode")
         self.vocabulary = gpt2_vocabulary().label
         """The vocabulary of the language model with which the policy was trained."""
         self.modulation_config = modulation_config
@@ -139,33 +140,34 @@ class GatingPolicy(nn.Module):
     def act(
         self, observation: Tensor, *, deterministic: bool = False, generator: torch.Generator | None = None
     ) -> PolicyStep:
-        """Return an action for each observation (B, 64): a sample of the distribution, or its mode if `deterministic`.
+        """Return an action for each observation (B, 64): a sample of the distribution or, if `deterministic`, its mean
+        or mode, as configured.
 
-        A sampled action is clamped to [0.001, 0.999], the mode to [0.01, 0.99].
+        A sampled action is clamped to [0.001, 0.999], the deterministic one to [0.01, 0.99].
         """
         output: PolicyOutput = self(observation)
-        action = self._mode(output.first, output.second) if deterministic else self._sample(output, generator)
+        action = self._deterministic(output.first, output.second) if deterministic else self._sample(output, generator)
         return PolicyStep(action, self._log_prob(output, action), output.value, output.cost_value)
 
     def act_rows(self, observation: Tensor, uniform: Tensor, sample_mask: Tensor | None) -> Tensor:
         """Return actions (B, 1) for observations (B, 64), each row independently of the others.
 
         Where `sample_mask` (B,) bool is true, the action is the quantile of the distribution at `uniform` (B,) in [0,
-        1). Where it is false, the action is the mode; if `sample_mask` is None, every action is the mode.
+        1). Where it is false, the action is the deterministic one; if `sample_mask` is None, every action is.
         """
         return self.actions_from_head(self.actor(self.feature_extractor(observation)), uniform, sample_mask)
 
     def actions_from_head(self, head_output: Tensor, uniform: Tensor, sample_mask: Tensor | None) -> Tensor:
         """Return the actions of `act_rows`, given the outputs of the actor's last layer."""
         first, second = self._distribution(head_output)
-        mode = self._mode(first, second)
+        deterministic = self._deterministic(first, second)
         if sample_mask is None:
-            return mode
+            return deterministic
         if self.actor_head is not None:
             action = beta_quantile(first, second, uniform[:, None])
         else:
             action = torch.sigmoid(normal_quantile(first, second.exp(), uniform[:, None]))
-        return torch.where(sample_mask[:, None], action.clamp(ACTION_MIN, ACTION_MAX), mode)
+        return torch.where(sample_mask[:, None], action.clamp(ACTION_MIN, ACTION_MAX), deterministic)
 
     def evaluate(self, observation: Tensor, action: Tensor) -> PolicyEvaluation:
         """Return the log-probability of `action` (B, 1), the entropy of the distribution and the critics' values.
@@ -187,14 +189,23 @@ class GatingPolicy(nn.Module):
                 sample_mask = torch.sigmoid(output.first + output.second.exp() * noise)
             return sample_mask.clamp(ACTION_MIN, ACTION_MAX)
 
-    def _mode(self, first: Tensor, second: Tensor) -> Tensor:
-        if self.actor_head is None:
-            mode = torch.sigmoid(first)
+    def _deterministic(self, first: Tensor, second: Tensor) -> Tensor:
+        if self.config.deterministic_action == "mean":
+            action = self._mean(first, second)
+        elif self.actor_head is None:
+            action = torch.sigmoid(first)
         else:
             excess = first + second - 2.0
             flat = excess <= 0.0
-            mode = ((first - 1.0) / excess.masked_fill(flat, 1.0)).masked_fill(flat, 0.5)
-        return mode.clamp(DETERMINISTIC_MIN, DETERMINISTIC_MAX)
+            action = ((first - 1.0) / excess.masked_fill(flat, 1.0)).masked_fill(flat, 0.5)
+        return action.clamp(DETERMINISTIC_MIN, DETERMINISTIC_MAX)
+
+    def _mean(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the mean of the action: of the Beta in closed form, of the squashed Gaussian by quadrature."""
+        if self.actor_head is not None:
+            return first / (first + second)
+        nodes, weights = _hermite(first.device, first.dtype)
+        return (weights * torch.sigmoid(first[..., None] + second.exp()[..., None] * nodes)).sum(-1)
 
     def _log_prob(self, output: PolicyOutput, action: Tensor) -> Tensor:
         m = action.reshape(output.first.shape).clamp(ACTION_MIN, ACTION_MAX)

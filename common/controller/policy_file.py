@@ -2,16 +2,17 @@
 
 A file can be the original's `rl_checkpoint_*.pth` (Tidal writes the same format), a bare state dict, or a checkpoint
 folder of a controller training. Only tensors and plain values are unpickled. The distribution, the layer widths and
-whether there is a cost critic follow from the tensors. The concentration limit and the modulation map come from the
-stored configuration; if there is none, they are the defaults. Name and digest of the vocabulary are stored, too. The
-optimiser and the schedules are not loaded, because only training needs them.
+whether there is a cost critic follow from the tensors. The concentration limit, the deterministic action and the
+modulation map come from the stored configuration; if there is none, they are those of the original project. Name and
+digest of the vocabulary are stored, too. The optimiser and the schedules are not loaded, because only training needs
+them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -59,6 +60,7 @@ def policy_from_state_dict(
                 distribution="gaussian" if "actor_mean.0.weight" in weights else "beta",
                 hidden_dim=first.shape[0],
                 concentration_max=_concentration_max(config),
+                deterministic_action=_deterministic_action(config),
             ),
             cost_critic="cost_critic_head.0.weight" in weights,
             observation_dim=first.shape[1],
@@ -88,6 +90,13 @@ def _concentration_max(config: Mapping[str, Any]) -> float:
     if isinstance(section, Mapping) and "concentration_max" in section:
         return float(section["concentration_max"])
     return float(config.get("RL_BETA_CONCENTRATION_MAX", PolicyConfig().concentration_max))
+
+
+def _deterministic_action(config: Mapping[str, Any]) -> Literal["mean", "mode"]:
+    """Return the stored choice. A file without one is of the original project or older than the choice: the mode."""
+    section = config.get("policy")
+    stored = section.get("deterministic_action") if isinstance(section, Mapping) else None
+    return "mean" if stored == "mean" else "mode"
 
 
 def _modulation(config: Mapping[str, Any]) -> ModulationConfig:

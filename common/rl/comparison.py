@@ -2,21 +2,23 @@
 
 Keys of `ablation_results.json`, the result of `compare_episodes`:
 
-policies.<learned|random|fixed>   episodes; total, modulation, length and components.<name>, each with mean, std
-                                  (unbiased, over different prompts) and the 95 % bootstrap interval of the mean,
-                                  ci_low to ci_high
+policies.<name>                   learned, best_constant, random or fixed: episodes; total, modulation, length and
+                                  components.<name>, each with mean, std (unbiased, over different prompts) and the
+                                  95 % bootstrap interval of the mean, ci_low to ci_high
 paired.learned_minus_<other>      the same values for the differences per prompt, and a verdict in words
+best_constant                     modulation; grid, the reward of each constant on the development prompts
+behaviour                         how much m deviates and what explains it (`common.rl.behaviour`)
 aliases                           other names that the original uses for a policy: neutral_gating is fixed
 conclusion                        all verdicts together
 conditions                        the prompts, seeds, weights and settings of the comparison
 
-Rewards and modulation of an episode are means over its tokens. `components.perplexity` is the reward component of this
-name, in [−1, 0]. `common.rl.ablation` runs the episodes.
+`common.rl.ablation` adds best_constant and behaviour. Rewards and modulation of an episode are means over its tokens.
+`components.perplexity` is the reward component of this name, in [−1, 0]. `common.rl.ablation` runs the episodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,13 +54,20 @@ def interval_summary(values: NDArray[np.float64], resamples: int, seed: int) -> 
 
 
 def compare_episodes(
-    results: dict[str, NDArray[np.float64]], prompts: Sequence[Sequence[int]], config: RLConfig, *, prompt_source: str
+    results: Mapping[str, NDArray[np.float64]],
+    prompts: Sequence[Sequence[int]],
+    config: RLConfig,
+    *,
+    prompt_source: str,
+    labels: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `ablation_results.json`.
 
     `results` maps the name of each policy to the quantities of its n episodes, (n, 8), in the order of `QUANTITIES`.
     `prompts` holds the n prompts. Episodes of equal prompts are averaged first, because they are not independent.
+    `labels` maps names of policies to their names in sentences, where these differ.
     """
+    labels = labels or {}
     c = config.ablation
     episodes = len(prompts)
     results = {name: _by_prompt(values, prompts) for name, values in results.items()}
@@ -77,7 +86,10 @@ def compare_episodes(
     paired = {}
     for other in (name for name in results if name != GatingMode.LEARNED):
         difference = table(results[GatingMode.LEARNED] - results[other])
-        paired[f"learned_minus_{other}"] = {**difference, "verdict": verdict(difference["total"], other)}
+        paired[f"learned_minus_{other}"] = {
+            **difference,
+            "verdict": verdict(difference["total"], labels.get(other, other)),
+        }
     return {
         "policies": per_policy,
         "paired": paired,
@@ -89,7 +101,7 @@ def compare_episodes(
             "prompt_source": prompt_source,
             "max_length": config.episode.max_length,
             "fixed_modulation": c.fixed_modulation,
-            "learned_action": "deterministic",
+            "learned_action": config.policy.deterministic_action,
             "seed": c.seed,
             "bootstrap_resamples": c.bootstrap_resamples,
             "confidence": CONFIDENCE,

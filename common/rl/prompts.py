@@ -1,7 +1,7 @@
-"""Selects the prompts of episodes: one set for training, one for the evaluations during training, one for the ablation.
+"""Selects the prompts of episodes: one pool for training, one for evaluations and choices, one for the ablation's test.
 
-Each prompt is the beginning of a document. The training set comes from training documents, the other two from
-validation documents. The prompt pools of `common.data` ensure that the three sets have no prompt in common.
+Each prompt is the beginning of a document. The training set comes from training documents, the others from validation
+documents. The prompt pools of `common.data` ensure that the three pools have no prompt in common.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ def training_prompts(corpus: Corpus, config: RLConfig) -> list[Prompt]:
 def evaluation_prompts(corpus: Corpus, config: RLConfig) -> list[Prompt]:
     """Return the prompts of the evaluations during training."""
     return _prompts(corpus, PromptPool.EVALUATION, EVALUATION_PROMPTS, config, config.seed)
+
+
+def development_prompts(corpus: Corpus, config: RLConfig) -> list[Prompt]:
+    """Return `ablation.development_prompts` prompts that neither training nor the test of the ablation uses."""
+    return _prompts(corpus, PromptPool.EVALUATION, config.ablation.development_prompts, config, config.ablation.seed)
 
 
 def ablation_prompts(corpus: Corpus, config: RLConfig) -> list[Prompt]:

@@ -306,7 +306,7 @@ class _ControllerTraining:
         """
         self.hooks.phase("evaluation")
         learned = compared_policies(self.state.policy, self.config.ablation.fixed_modulation)[GatingMode.LEARNED]
-        values = play_episodes(
+        episodes = play_episodes(
             self.model,
             [learned],
             self.evaluation,
@@ -316,7 +316,7 @@ class _ControllerTraining:
             seed=EVALUATION_SEED,
         )
         self.hooks.phase("training")
-        means = dict(zip(QUANTITIES, values[0].mean(axis=0).tolist(), strict=True))
+        means = dict(zip(QUANTITIES, episodes.values[0].mean(axis=0).tolist(), strict=True))
         return {names.EVALUATION_REWARD: means["total"], names.EVALUATION_MODULATION: means["modulation"]}
 
     def _save_when_due(self, evaluation: float | None) -> None:

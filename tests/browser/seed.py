@@ -95,11 +95,29 @@ def ablation(numbers: random.Random) -> dict[str, Any]:
         return {"episodes": 200, "total": interval(total), "components": components, "modulation": interval(0.4)}
 
     return {
-        "policies": {"learned": table(0.141), "random": table(0.072), "fixed": table(0.118)},
+        "policies": {
+            "learned": table(0.141),
+            "best_constant": table(0.139),
+            "random": table(0.072),
+            "fixed": table(0.118),
+        },
         "paired": {
+            "learned_minus_best_constant": {
+                **table(0.002),
+                "verdict": "The learned controller did not beat the best constant m = 0.35 (+0.0020).",
+            },
             "learned_minus_random": {**table(0.069), "verdict": "The learned controller beat random (+0.0690)."},
             "learned_minus_fixed": {**table(0.023), "verdict": "The learned controller beat fixed (+0.0230)."},
         },
+        "best_constant": {"modulation": 0.35, "grid": [{"modulation": i / 20, "reward": 0.1} for i in range(21)]},
+        "behaviour": {
+            "mean": 0.36,
+            "std_within": 0.0001,
+            "std_between": 0.002,
+            "entropy_share": 0.1,
+            "constant": True,
+            "verdict": "The controller behaves like the constant m = 0.36: its m deviates by 0.0001 within a text.",
+        },
         "conclusion": "The learned controller beat random (+0.0690). The learned controller beat fixed (+0.0230).",
-        "conditions": {"prompts": 200, "max_length": 50, "seed": 1234},
+        "conditions": {"prompts": 200, "development_prompts": 100, "max_length": 50, "seed": 1234},
     }

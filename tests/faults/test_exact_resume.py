@@ -66,7 +66,7 @@ TRANSITIONS = 24 * STEPS
 RL = {
     "ppo": {"total_steps": TRANSITIONS, "num_envs": 3, "rollout_steps": 8, "epochs": 2, "minibatch_size": 8},
     "episode": {"max_length": 6, "prompt_max_tokens": 5, "statistics_documents": 20},
-    "ablation": {"prompts": 2, "bootstrap_resamples": 100},
+    "ablation": {"prompts": 2, "development_prompts": 2, "bootstrap_resamples": 100},
     "checkpoint_every_iterations": 3,
     "device": "cpu",
     "threads": 1,

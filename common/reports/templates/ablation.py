@@ -15,6 +15,7 @@ from common.reports.templates.pieces import chart, mapping
 from common.reports.words import count, literal, markdown_table, number
 
 BEAT, WORSE, NOT = "beat", "did worse than", "did not beat"
+BEST_CONSTANT = "best constant"
 
 
 def blocks(facts: ExperimentFacts) -> list[str]:
@@ -24,6 +25,9 @@ def blocks(facts: ExperimentFacts) -> list[str]:
         return ["This experiment has no ablation, so it is not known whether a controller helps."]
     policies, paired = mapping(found.get("policies")), mapping(found.get("paired"))
     made = [ablation_verdict(paired)]
+    behaviour = mapping(found.get("behaviour"))
+    if behaviour.get("verdict"):
+        made.append(literal(str(behaviour["verdict"]), 400))
     rows = [_policy(name, mapping(row)) for name, row in policies.items()]
     if rows:
         made.append(
@@ -42,7 +46,7 @@ def blocks(facts: ExperimentFacts) -> list[str]:
         made.append(chart(kind="ablation", title="Differences paired by prompt", experiment=facts.id, paired=True))
     conditions = mapping(found.get("conditions"))
     if conditions:
-        made.append(_conditions(conditions))
+        made.append(_conditions(conditions, mapping(found.get("best_constant")).get("modulation")))
     return made
 
 
@@ -60,10 +64,10 @@ def ablation_verdict(paired: Mapping[str, Any]) -> str:
             f"**No: the controller did not beat {scope}.** By the 95 % intervals of the paired differences, "
             f"{comparisons}. If an interval includes 0, the difference may be chance."
         )
-    return (
-        f"**Yes, against these baselines:** by the 95 % intervals of the paired differences, {comparisons}. "
-        "The fixed baseline is a single constant; another constant may still beat the controller."
-    )
+    made = f"**Yes, against these baselines:** by the 95 % intervals of the paired differences, {comparisons}."
+    if BEST_CONSTANT in known:
+        return f"{made} The best constant was chosen among 21 on other prompts."
+    return f"{made} The fixed baseline is a single constant; another constant may still beat the controller."
 
 
 def _outcome(total: Mapping[str, Any]) -> str | None:
@@ -80,7 +84,7 @@ def _other(name: str) -> str:
 def _policy(name: str, row: Mapping[str, Any]) -> list[str]:
     mean, interval = _figures(mapping(row.get("total")))
     modulation, length = (mapping(row.get(key)).get("mean") for key in ("modulation", "length"))
-    return [literal(name), mean, interval, number(modulation), number(length)]
+    return [literal(name.replace("_", " ")), mean, interval, number(modulation), number(length)]
 
 
 def _figures(total: Mapping[str, Any], *, signed: bool = False) -> list[str]:
@@ -93,7 +97,7 @@ def _figures(total: Mapping[str, Any], *, signed: bool = False) -> list[str]:
     return [number(total.get("mean"), signed=signed), interval]
 
 
-def _conditions(conditions: Mapping[str, Any]) -> str:
+def _conditions(conditions: Mapping[str, Any], best: Any) -> str:
     parts = []
     if "prompts" in conditions:
         parts.append(f"{count(conditions['prompts'])} prompts")
@@ -104,6 +108,11 @@ def _conditions(conditions: Mapping[str, Any]) -> str:
         parts.append(f"episodes of at most {count(conditions['max_length'])} tokens")
     if "fixed_modulation" in conditions:
         parts.append(f"fixed modulation m = {number(conditions['fixed_modulation'])}")
+    if best is not None:
+        chosen = f"best constant m = {number(best)}"
+        if "development_prompts" in conditions:
+            chosen += f", chosen on {count(conditions['development_prompts'])} other prompts"
+        parts.append(chosen)
     if "seed" in conditions:
         parts.append(f"seed {literal(str(conditions['seed']))}")
     source = conditions.get("prompt_source")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from common.config import REWARD_COMPONENTS
+from common.config import NEGLIGIBLE_MODULATION, REWARD_COMPONENTS
 from common.metrics import names
 from common.reports.facts import ExperimentFacts
 from common.reports.templates import ablation
 from common.reports.templates.pieces import TYPES, ReportSection, chart, course, divergence, extreme
 from common.reports.words import literal, markdown_table, number
 from tidal_client.vocabulary import ExperimentType
-
-CONSTANT_SPREAD = 0.01
-"""Standard deviation of the modulation below which the policy is described as almost constant."""
 
 
 def rl_sections(facts: ExperimentFacts) -> list[ReportSection]:
@@ -70,7 +67,7 @@ def _policy(facts: ExperimentFacts) -> list[str]:
     text = course("The mean modulation", mean)
     if spread:
         text += f" Its standard deviation within the last recorded rollout is {number(spread.last)}"
-        text += ": the policy acts almost like a constant." if spread.last < CONSTANT_SPREAD else "."
+        text += ": the policy acts almost like a constant." if spread.last < NEGLIGIBLE_MODULATION else "."
     shown = [name for name in (names.MODULATION_MEAN, names.MODULATION_STD) if name in facts.metrics]
     return [*blocks, text, chart(title="Modulation", experiments=[facts.id], metrics=shown)]
 

@@ -25,6 +25,7 @@ from common.config import (
     EvaluationConfig,
     LMConfig,
     ModelConfig,
+    PolicyConfig,
     RLConfig,
     build,
     load_lm_config,
@@ -251,7 +252,7 @@ def _resumed_payload(parent: Job, request: JobRequest) -> JobPayload:
         return LmTrainingPayload.model_validate({**parent.payload, "config": config})
     if request.type is JobType.RL_TRAINING:
         rl = _build_section(RLConfig, parent.payload["config"], request.config, "config")
-        if rl.policy.model_dump(mode="json") != parent.payload["config"]["policy"]:
+        if rl.policy != PolicyConfig.model_validate(parent.payload["config"]["policy"]):
             raise _invalid("config.policy", "the shape of the policy cannot change when training resumes; leave it out")
         return RlTrainingPayload.model_validate({**parent.payload, "config": rl})
     raise _invalid("resume_from", f"{with_article(request.type)} job has no training state to resume; submit a new job")

@@ -18,10 +18,11 @@ from tidal_client.vocabulary import GatingMode
 
 POLICY_NAMES: dict[str, str] = {
     GatingMode.LEARNED: "learned controller",
+    "best_constant": "best constant",
     GatingMode.RANDOM: "random modulation",
     GatingMode.FIXED: "fixed modulation",
 }
-POLICY_ORDER = (GatingMode.LEARNED, GatingMode.FIXED, GatingMode.RANDOM)
+POLICY_ORDER = (GatingMode.LEARNED, "best_constant", GatingMode.FIXED, GatingMode.RANDOM)
 
 
 def losses(metrics: Metrics) -> tuple[float | None, float | None]:
@@ -79,14 +80,15 @@ def ablation_table(result: Mapping[str, Any]) -> Table:
     if paired:
         rows.add_section()
     for name, row in paired.items():
-        label = name.replace("_minus_", " − ")
+        label = name.replace("_minus_", " − ").replace("_", " ")
         rows.add_row(f"{label}, paired", f"{row['total']['mean']:+.4f}", _interval(row["total"]), "")
     return rows
 
 
 def conclusions(result: Mapping[str, Any]) -> list[str]:
-    """Return the conclusion of each comparison as a sentence."""
-    return [str(row["verdict"]) for row in result.get("paired", {}).values() if row.get("verdict")]
+    """Return the conclusion of each comparison as a sentence, and one about the controller's use of the modulation."""
+    rows = [*result.get("paired", {}).values(), result.get("behaviour", {})]
+    return [str(row["verdict"]) for row in rows if row.get("verdict")]
 
 
 def story(title: str, prompt: str, reply: Generation) -> Padding:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from common.analysis.trajectory import PHASE_T
+from common.config import NEGLIGIBLE_MODULATION
 from services.cli.output import modulation_style, table
 from tidal_client import AnalysisResult
 from tidal_client.wire.analysis import AnalysisSample, PromptTrajectory
@@ -37,7 +39,11 @@ def _single(trajectory: PromptTrajectory) -> Iterator[RenderableType]:
         keys = ("mean", "std", "min", "q25", "q50", "q75", "max")
         windows.add_row(name, *(_number(statistics[key]) for key in keys))
     yield windows
-    yield Text(f"Changes between quarters (|t| > 2): {_phases(analysis) or 'none'}\n")
+    size = f"by at least {NEGLIGIBLE_MODULATION}, |t| > {PHASE_T:.0f}"
+    yield Text(f"Changes between quarters ({size}): {_phases(analysis) or 'none'}\n")
+    deviation = analysis["signalStats"][SIGNAL]["std"]
+    if deviation < NEGLIGIBLE_MODULATION:
+        yield Text(f"m behaves like a constant: its standard deviation is {deviation:.2g}.\n", style="yellow")
     ends = analysis["tokenSignalAlignment"][SIGNAL]
     for name, tokens in (("Lowest", ends["lowTokens"]), ("Highest", ends["highTokens"])):
         shown = [Text.assemble((repr(item["tokenText"]), modulation_style(item["value"]))) for item in tokens]

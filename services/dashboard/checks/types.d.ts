@@ -152,12 +152,22 @@ declare global {
       modulation?: Interval;
       length?: Interval;
       components?: Record<string, Interval>;
+      verdict?: string;
     }
     interface Ablation {
       policies?: Record<string, AblationRow>;
       paired?: Record<string, AblationRow>;
       conclusion?: string;
-      conditions?: { prompts: number; max_length: number; seed: number };
+      best_constant?: { modulation: number; grid: { modulation: number; reward: number }[] };
+      behaviour?: {
+        mean: number;
+        std_within: number;
+        std_between: number;
+        entropy_share: number | null;
+        constant: boolean;
+        verdict: string;
+      };
+      conditions?: { prompts: number; development_prompts?: number; max_length: number; seed: number };
     }
     type Quantity = "total" | "modulation" | "length";
     interface Evaluation {

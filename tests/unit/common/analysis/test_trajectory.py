@@ -82,6 +82,14 @@ def test_welch_t_has_the_sign_of_the_fall_and_is_0_where_undefined() -> None:
     assert welch_t([1, 1], [2, 2]) == 0.0
 
 
+def test_a_step_too_small_to_matter_is_no_phase_change() -> None:
+    small = [0.03970 + 0.00001 * (i % 3) + 0.0003 * (i // 10) for i in range(40)]
+    assert min(abs(welch_t(small[i : i + 10], small[i + 10 : i + 20])) for i in (0, 10, 20)) > 50
+    assert analyze_trajectory(tokens(small))["phases"] == []
+    large = [value + 0.06 * (i // 20) for i, value in enumerate(small)]
+    assert [phase["windowBoundary"] for phase in analyze_trajectory(tokens(large))["phases"]] == ["Q2→Q3"]
+
+
 def test_bootstrap_intervals_contain_the_figure_and_depend_on_the_seed() -> None:
     values = [0.1, 0.4, 0.5, 0.7, 0.2, 0.9, 0.35]
     low, high = bootstrap_interval(values, variance, seed=3)

@@ -152,3 +152,34 @@ def test_a_packed_actor_picks_what_the_policy_picks(distribution: Literal["beta"
             expected = policy.act_rows(observation, uniform, rows)
             torch.testing.assert_close(packed.act_rows(observation, uniform, rows), expected, atol=1e-5, rtol=0)
             assert expected.std() > 0.05
+
+
+@pytest.mark.parametrize("distribution", ["beta", "gaussian"])
+def test_the_deterministic_action_is_the_mean_of_the_sampled_ones(distribution: Literal["beta", "gaussian"]) -> None:
+    torch.manual_seed(5)
+    policy = GatingPolicy(PolicyConfig(distribution=distribution)).eval()
+    for head in policy.actor:
+        if isinstance(head, torch.nn.Linear):
+            torch.nn.init.normal_(head.weight, std=0.7)
+    observation = torch.randn(6, 64)
+    with torch.no_grad():
+        mean = policy.act(observation, deterministic=True).action
+        many = policy.act(observation.repeat(20_000, 1), generator=torch.Generator().manual_seed(6)).action
+    sampled = many.view(20_000, 6)
+    error = 4 * sampled.std(0) / 20_000**0.5
+    assert ((mean[:, 0] - sampled.mean(0).clamp(0.01, 0.99)).abs() <= error + 1e-3).all()
+    assert mean.std() > 0.02
+
+
+def test_the_mode_of_a_skewed_beta_is_far_from_its_mean() -> None:
+    """A policy that samples 0.16 on average acted at 0.01 as long as the mode was its deterministic action."""
+    mean, mode = GatingPolicy(PolicyConfig()), GatingPolicy(PolicyConfig(deterministic_action="mode"))
+    mode.load_state_dict(mean.state_dict())
+    for policy in (mean, mode):
+        assert policy.actor_head is not None
+        torch.nn.init.zeros_(policy.actor_head[2].weight)
+        with torch.no_grad():
+            policy.actor_head[2].bias.copy_(torch.tensor([-9.0, 4.25]))
+    observation = torch.randn(1, 64)
+    assert mean.act(observation, deterministic=True).action.item() == pytest.approx(1 / 6.26, abs=0.01)
+    assert mode.act(observation, deterministic=True).action.item() == pytest.approx(0.01)

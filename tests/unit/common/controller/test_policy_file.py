@@ -51,6 +51,16 @@ def test_concentration_limit_and_modulation_map_come_from_the_stored_configurati
     assert (original.modulation_config.top_k.low, original.modulation_config.top_k.high) == (5, 60)
 
 
+def test_a_file_that_does_not_name_its_deterministic_action_keeps_the_mode(tmp_path: Path) -> None:
+    state = GatingPolicy().state_dict()
+    ours = RLConfig().model_dump(mode="json")
+    older = {**ours, "policy": {k: v for k, v in ours["policy"].items() if k != "deterministic_action"}}
+    for number, (config, expected) in enumerate([(ours, "mean"), (older, "mode"), ({"RL_GAMMA": 0.9}, "mode")]):
+        torch.save({"agent_state_dict": state, "config": config}, tmp_path / f"{number}.pth")
+        assert load_policy(tmp_path / f"{number}.pth").config.deterministic_action == expected
+    assert GatingPolicy().config.deterministic_action == "mode"
+
+
 class _Evil:
     def __reduce__(self) -> tuple[object, tuple[Path]]:
         return (Path.touch, (Path("made-by-a-checkpoint"),))

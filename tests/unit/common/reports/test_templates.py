@@ -144,6 +144,22 @@ def test_a_report_states_that_a_controller_won_and_no_more() -> None:
     assert "Conditions: 200 prompts, episodes of at most 50 tokens, fixed modulation m = 0.5, seed 7." in text
 
 
+def test_a_report_names_the_best_constant_and_a_controller_that_behaves_like_one() -> None:
+    found = ablation(best_constant=(-0.0625, 0.03125), fixed=(0.0625, 0.03125))
+    found["policies"]["best_constant"] = row(0.125, 0.0625)
+    found["best_constant"] = {"modulation": 0.2, "grid": []}
+    found["behaviour"] = {"constant": True, "verdict": "The controller behaves like the constant m = 0.0397: …"}
+    found["conditions"]["development_prompts"] = 100
+    text = made("rl-analysis", replace(CONTROLLER, ablation=found))
+    assert "**No: the controller did not beat all of its baselines.**" in text
+    assert "it did worse than best constant; it beat fixed" in text
+    assert "The controller behaves like the constant m = 0.0397" in text
+    assert "| best constant | 0.125 |" in text and "| learned − best constant | −0.0625 |" in text
+    assert "best constant m = 0.2, chosen on 100 other prompts, seed 7." in text
+    won = made("rl-analysis", replace(CONTROLLER, ablation=ablation(best_constant=(0.5, 0.25))))
+    assert "**Yes, against these baselines:**" in won and "another constant" not in won
+
+
 @pytest.mark.parametrize(
     ("differences", "expected"),
     [

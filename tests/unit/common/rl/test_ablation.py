@@ -16,7 +16,13 @@ from common.controller import GatingPolicy
 from common.rl import NgramStatistics, run_ablation, run_ablation_job
 from common.rl.ablation import play_episodes
 from common.rl.comparison import QUANTITIES, compare_episodes, mean_interval, verdict
-from common.rl.prompts import ablation_prompts, evaluation_prompts, training_prompts
+from common.rl.prompts import (
+    ablation_prompts,
+    development_prompts,
+    evaluation_prompts,
+    ngram_statistics,
+    training_prompts,
+)
 from common.training.hooks import NullHooks, Outcome
 from tests.unit.common.rl.toys import END, VOCAB, toy_config, toy_corpus, toy_model
 
@@ -31,11 +37,14 @@ def test_equal_policies_get_equal_episodes_in_any_batch() -> None:
     model, config = toy_model(), toy_config()
     prompts = ablation_prompts(toy_corpus(), config)
     statistics = NgramStatistics.from_sequences([[1, 2, 3]], VOCAB)
-    pair = play_episodes(model, [_fixed(0.3), _fixed(0.3)], prompts, config, statistics, end_token=END, seed=3)
+    pair, modulation, _ = play_episodes(
+        model, [_fixed(0.3), _fixed(0.3)], prompts, config, statistics, end_token=END, seed=3
+    )
+    assert np.unique(modulation[np.isfinite(modulation)]) == pytest.approx([0.3])
     np.testing.assert_allclose(pair[0], pair[1], atol=1e-6)
-    alone = play_episodes(model, [_fixed(0.3)], prompts[2:3], config, statistics, end_token=END, seed=5)
+    alone = play_episodes(model, [_fixed(0.3)], prompts[2:3], config, statistics, end_token=END, seed=5).values
     np.testing.assert_allclose(alone[0, 0], pair[0, 2], atol=1e-5, err_msg="prompt i has seed + i")
-    other = play_episodes(model, [_fixed(0.9)], prompts, config, statistics, end_token=END, seed=3)
+    other = play_episodes(model, [_fixed(0.9)], prompts, config, statistics, end_token=END, seed=3).values
     assert np.abs(other[0] - pair[0]).max() > 0.05
 
 
@@ -44,7 +53,10 @@ def test_an_episode_counts_its_mean_per_token_up_to_its_end() -> None:
     with torch.no_grad():
         model.output_projection.bias[END] = 4.0
     prompts = ablation_prompts(toy_corpus(), toy_config(ablation={"prompts": 40}))
-    found = play_episodes(model, [_fixed(0.5)], prompts, config, None, end_token=END, seed=0)[0]
+    episodes = play_episodes(model, [_fixed(0.5)], prompts, config, None, end_token=END, seed=0)
+    found = episodes.values[0]
+    for tokens in (episodes.modulation, episodes.entropy):
+        assert (np.isfinite(tokens[0]).sum(1) == found[:, QUANTITIES.index("length")]).all()
     lengths = found[:, QUANTITIES.index("length")]
     assert {1, 6} <= set(lengths.tolist())
     np.testing.assert_allclose(found[:, QUANTITIES.index("modulation")], 0.5, atol=1e-6)
@@ -116,13 +128,37 @@ def test_the_file_holds_every_policy_component_and_condition(tmp_path: Path) -> 
     assert outcome is Outcome.COMPLETED
     stored = json.loads((tmp_path / "ablation_results.json").read_text())
     assert stored == run_ablation(config, toy_model(), policy, corpus, end_token=END)
-    assert set(stored["policies"]) == {"learned", "random", "fixed"}
+    assert set(stored["policies"]) == {"learned", "best_constant", "random", "fixed"}
     assert set(stored["policies"]["fixed"]["components"]) == set(REWARD_COMPONENTS)
     assert set(stored["policies"]["fixed"]["total"]) == {"mean", "std", "ci_low", "ci_high"}
-    assert set(stored["paired"]) == {"learned_minus_random", "learned_minus_fixed"}
+    assert set(stored["paired"]) == {f"learned_minus_{name}" for name in ("best_constant", "random", "fixed")}
     assert stored["policies"]["fixed"]["modulation"]["mean"] == pytest.approx(0.5)
     assert stored["policies"]["random"]["modulation"]["mean"] == pytest.approx(0.5, abs=0.15)
     assert stored["aliases"] == {"neutral_gating": "fixed"}
+    # A policy with new weights is a constant near 0.5, and the conclusion states it.
+    assert stored["behaviour"]["constant"] and stored["behaviour"]["mean"] == pytest.approx(0.5, abs=0.02)
+    assert stored["behaviour"]["verdict"] in stored["conclusion"]
+
+
+def test_the_best_constant_is_the_best_of_the_grid_on_prompts_that_the_comparison_does_not_use() -> None:
+    model, corpus, config = toy_model(), toy_corpus(), toy_config(ablation={"development_prompts": 9})
+    results = run_ablation(config, model, GatingPolicy(), corpus, end_token=END)
+    development, test = development_prompts(corpus, config), ablation_prompts(corpus, config)
+    assert len(development) == 9 and not {tuple(p) for p in development} & {tuple(p) for p in test}
+    statistics = ngram_statistics(corpus, config, VOCAB)
+    options = {"end_token": END, "seed": config.ablation.seed}
+    grid = results["best_constant"]["grid"]
+    assert [point["modulation"] for point in grid] == pytest.approx(np.arange(21) / 20)
+    alone = [  # each constant by itself, in batches of other sizes
+        play_episodes(model, [_fixed(point["modulation"])], development, config, statistics, **options).values[0, :, 0]
+        for point in grid
+    ]
+    assert [point["reward"] for point in grid] == pytest.approx([rewards.mean() for rewards in alone], abs=1e-5)
+    best = results["best_constant"]["modulation"]
+    assert best == grid[int(np.argmax([rewards.mean() for rewards in alone]))]["modulation"]
+    reward = play_episodes(model, [_fixed(best)], test, config, statistics, **options).values[0, :, 0]
+    assert results["policies"]["best_constant"]["total"]["mean"] == pytest.approx(reward.mean(), abs=1e-5)
+    assert f"the best constant m = {best:g}" in results["paired"]["learned_minus_best_constant"]["verdict"]
 
 
 def test_prompts_of_training_evaluation_and_ablation_are_disjoint_beginnings() -> None:

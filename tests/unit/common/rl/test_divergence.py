@@ -121,8 +121,12 @@ def test_the_emergency_exit_saves_nothing_in_the_middle_of_an_iteration_that_fai
 def test_an_ablation_whose_reward_is_not_finite_writes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from common.rl import ablation
 
+    def spoiled(model: Any, policies: Any, *rest: Any, **options: Any) -> ablation.Episodes:
+        episodes = original(model, policies, *rest, **options)
+        return episodes._replace(values=episodes.values * (math.nan if len(policies) < 10 else 1.0))
+
     original = ablation.play_episodes
-    monkeypatch.setattr(ablation, "play_episodes", lambda *args, **options: original(*args, **options) * math.nan)
+    monkeypatch.setattr(ablation, "play_episodes", spoiled)
     with pytest.raises(DivergedError, match="the reward of the learned policy in the ablation is nan"):
         run_training(tmp_path, toy_config(checkpoint_every_iterations=100))
     assert not (tmp_path / "ablation_results.json").exists()

@@ -37,7 +37,7 @@ def toy_config(**overrides: Any) -> RLConfig:
     values: dict[str, Any] = {
         "ppo": {"total_steps": 96, "num_envs": 3, "rollout_steps": 8, "epochs": 2, "minibatch_size": 8},
         "episode": {"max_length": 6, "prompt_min_tokens": 2, "prompt_max_tokens": 5, "statistics_documents": 40},
-        "ablation": {"prompts": 7, "bootstrap_resamples": 200},
+        "ablation": {"prompts": 7, "development_prompts": 2, "bootstrap_resamples": 200},
         "modulation": {"top_k": {"low": 2, "high": 30}},
         "checkpoint_every_iterations": 2,
         "device": "cpu",

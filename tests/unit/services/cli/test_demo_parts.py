@@ -46,17 +46,33 @@ def test_the_ablation_table_shows_every_policy_and_pair_with_its_interval() -> N
     result = {
         "policies": {
             name: {"total": row(mean), "modulation": row(0.5)}
-            for name, mean in (("random", -0.3), ("learned", -0.1), ("fixed", -0.2))
+            for name, mean in (("random", -0.3), ("learned", -0.1), ("fixed", -0.2), ("best_constant", -0.1))
         },
-        "paired": {"learned_minus_fixed": {"total": row(0.1), "verdict": "The learned controller beat fixed."}},
+        "paired": {
+            "learned_minus_best_constant": {"total": row(0.0), "verdict": "It did not beat the best constant."},
+            "learned_minus_fixed": {"total": row(0.1), "verdict": "The learned controller beat fixed."},
+        },
+        "behaviour": {"verdict": "The controller behaves like the constant m = 0.04."},
     }
     text = rendered(demo_report.ablation_table(result))
     lines = [line for line in text.splitlines() if "…" in line]
-    assert [line.split()[0] for line in lines] == ["learned", "fixed", "random", "learned"]
+    assert [line.split()[0] for line in lines] == [
+        "learned",
+        "best",
+        "fixed",
+        "random",
+        "learned",
+        "learned",
+    ]
     assert "-0.1100 … -0.0900" in lines[0]
-    assert "learned − fixed, paired" in lines[3]
-    assert "+0.0900 … +0.1100" in lines[3]
-    assert demo_report.conclusions(result) == ["The learned controller beat fixed."]
+    assert "learned − best constant, paired" in lines[4]
+    assert "learned − fixed, paired" in lines[5]
+    assert "+0.0900 … +0.1100" in lines[5]
+    assert demo_report.conclusions(result) == [
+        "It did not beat the best constant.",
+        "The learned controller beat fixed.",
+        "The controller behaves like the constant m = 0.04.",
+    ]
 
 
 def test_a_story_shows_prompt_text_and_the_range_of_its_modulation() -> None:

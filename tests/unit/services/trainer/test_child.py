@@ -126,7 +126,7 @@ def test_a_controller_is_trained_and_ablated_and_can_be_ablated_again(
     rl_config = {
         "ppo": {"total_steps": 32, "num_envs": 4, "rollout_steps": 8, "epochs": 1},
         "episode": {"max_length": 6, "prompt_max_tokens": 5, "statistics_documents": 20},
-        "ablation": {"prompts": 4, "bootstrap_resamples": 100},
+        "ablation": {"prompts": 4, "development_prompts": 2, "bootstrap_resamples": 100},
         "device": "cpu",
         "threads": 1,
     }

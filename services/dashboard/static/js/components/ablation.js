@@ -4,7 +4,7 @@ import { html, useState } from "../lib/html.js";
 import { count, number } from "../lib/format.js";
 
 /** @type {Record<string, number>} */
-export const COLOURS = { learned: 1, random: 2, fixed: 3 };
+export const COLOURS = { learned: 1, random: 2, fixed: 3, best_constant: 4 };
 const OWN_FIELDS = ["total", "modulation", "length"]; // fields of `row`; the others are in `row.components`
 
 /**
@@ -42,7 +42,11 @@ export function Ablation({ result }) {
       </header>
       ${result.conclusion && html`<p>${result.conclusion}</p>`}
       <${Bars}
-        rows=${policies.map(([name, row]) => ({ name, ...pick(row, quantity), colour: COLOURS[name] ?? 8 }))}
+        rows=${policies.map(([name, row]) => ({
+          name: name.replaceAll("_", " "),
+          ...pick(row, quantity),
+          colour: COLOURS[name] ?? 8,
+        }))}
         zero
       />
       ${
@@ -66,6 +70,12 @@ export function Ablation({ result }) {
             result.conditions.max_length,
             "token",
           )}, seed ${result.conditions.seed}.`
+        }
+        ${
+          result.best_constant &&
+          ` The best constant, m = ${number(result.best_constant.modulation)}, is the best of ${
+            result.best_constant.grid.length
+          } on ${count(result.conditions?.development_prompts ?? 0, "other prompt")}.`
         }
       </p>
     </div>

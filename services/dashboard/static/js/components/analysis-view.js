@@ -139,7 +139,7 @@ function Trajectory({ trajectory, open }) {
                 ? `The modulation changes at ${analysis.phases
                     .map((phase) => `${phase.windowBoundary} (t ${number(phase.tStatistic, 3)})`)
                     .join(", ")}.`
-                : "The modulation does not change between neighbouring quarters (|t| ≤ 2)."
+                : "Neighbouring quarters do not differ: no difference has |t| > 2 and is at least 0.05."
             }
           </p>
           <${Ends} title="Tokens with the lowest modulation:" tokens=${ends.lowTokens} /><${Ends}

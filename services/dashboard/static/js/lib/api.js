@@ -95,6 +95,17 @@ export class Problem extends Error {
 export const isTemporary = (error) => [0, 502, 503, 504].includes(error?.status ?? NaN);
 
 /**
+ * Handles a failed request whose object may be missing. Returns null for status 404, and throws other errors.
+ *
+ * @param {Ui.Failure} error
+ * @returns {null}
+ */
+export const nullIfMissing = (error) => {
+  if (error.status === 404) return null;
+  throw error;
+};
+
+/**
  * @typedef {object} Options
  * @property {string} [method]
  * @property {unknown} [body]

@@ -1,6 +1,6 @@
 // Some tabs of an experiment: results, checkpoints, configuration and history. Charts and log are in other modules.
 import { html } from "../lib/html.js";
-import { get, query } from "../lib/api.js";
+import { get, nullIfMissing, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { route, setParams } from "../lib/router.js";
 import { duration, integer, number, title } from "../lib/format.js";
@@ -14,15 +14,6 @@ import { session, maySubmit } from "../lib/session.js";
 import { ConfigTable } from "../components/config-table.js";
 import { VocabularyCard } from "../components/vocabulary.js";
 import { Empty, Loaded, Time } from "../components/parts.js";
-
-/**
- * @param {Ui.Failure} error
- * @returns {null}
- */
-const nullIfMissing = (error) => {
-  if (error.status === 404) return null;
-  throw error;
-};
 
 const RESULTS = /** @type {const} */ (["evaluation", "ablation"]);
 

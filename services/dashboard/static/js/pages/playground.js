@@ -12,6 +12,7 @@ import { choices, preferred } from "../lib/references.js";
 import { Empty, Field, Loaded } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
 import { Scale, TokenText } from "../components/token-text.js";
+import { FlatNote } from "../components/flat-note.js";
 import { TrajectoryChart } from "../components/trajectory-chart.js";
 import { PanelSettings } from "../components/panel-settings.js";
 
@@ -44,9 +45,10 @@ const FIELDS = ["prompt", "seed", "maxTokens", ...Object.keys(SETTINGS)];
  * @property {Ui.Failure | null} error
  * @property {Api.Generated | null} reply
  * @property {string} prompt
+ * @property {Ui.Panel} panel The settings with which the text was generated.
  */
 /** @type {TextState} */
-const IDLE = { tokens: [], running: false, error: null, reply: null, prompt: "" };
+const IDLE = { tokens: [], running: false, error: null, reply: null, prompt: "", panel: SETTINGS };
 
 export function Playground() {
   const state = useLoad((signal) => get("api/checkpoints?limit=200", signal), []);
@@ -142,7 +144,7 @@ function Workspace({ groups }) {
       timer = 0;
       setText(i, { tokens: [...tokens] });
     };
-    setText(i, { ...IDLE, running: true, prompt: shared.prompt });
+    setText(i, { ...IDLE, running: true, prompt: shared.prompt, panel: panels[i] });
     try {
       /** @param {Api.Token} token */
       const onToken = (token) => {
@@ -277,7 +279,7 @@ function Workspace({ groups }) {
 
 /** @param {{text: TextState, found: Ui.Findings, again: () => void}} props */
 function Text({ text, found, again }) {
-  const { tokens, running, error, reply, prompt } = text;
+  const { tokens, running, error, reply, prompt, panel } = text;
   if (error && !tokens.length) return html`<${GenerationError} error=${error} found=${found} again=${again} />`;
   if (!running && !tokens.length) return html`<p class="note blank">The generated text appears here.</p>`;
   return html`<div class="stack tight">
@@ -292,6 +294,7 @@ function Text({ text, found, again }) {
             : `Stopped after ${count(tokens.length, "token")}.`
       }
     </p>
+    ${!running && html`<${FlatNote} tokens=${tokens} panel=${panel} />`}
     ${error && html`<${GenerationError} error=${error} found=${found} again=${again} />`}
   </div>`;
 }
