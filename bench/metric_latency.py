@@ -19,8 +19,8 @@ import httpx
 from bench.local_stack import RunningStack, local_stack
 from bench.report import Row, main
 from common.metrics import MetricsWriter
+from tidal_client import read_events
 from tidal_client.local_instance import LocalInstance
-from tidal_client.sse import read_events
 
 LIMIT_MILLISECONDS = 250.0
 

@@ -17,7 +17,7 @@ from typing import Any
 from bench.local_stack import local_stack
 from bench.report import Row, main
 from common.config import load_lm_config
-from tidal_client.client import Client
+from tidal_client import Client
 
 LIMIT_SECONDS = 15.0
 WAIT_LIMIT_SECONDS = 900.0

@@ -2,10 +2,11 @@
 
     from tidal_client import Client
 
-    with Client("http://127.0.0.1:4400", token) as client: ...
+    with Client() as client: ...  # or: async with AsyncClient() as client: ...
 
-The package depends only on httpx, httpx-sse and pydantic, and on no other package of Tidal. Processes of Tidal that
-import only `vocabulary`, `errors` and `wire` do not need httpx, so the names in `_EXPORTS` are imported on first use.
+The package depends only on httpx, httpx-sse, pydantic and psutil, and on no other package of Tidal. It is also a
+distribution of its own (`pip install ./tidal_client`). Processes of Tidal that import only `vocabulary`, `errors` and
+`wire` do not need httpx, so the names in `_EXPORTS` are imported on first use.
 """
 
 from __future__ import annotations
@@ -14,84 +15,170 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .asynchronous.client import AsyncClient
+    from .errors import (
+        ConflictError,
+        ForbiddenError,
+        InvalidInputError,
+        NotFoundError,
+        RateLimitedError,
+        TidalError,
+        UnauthorizedError,
+        UnavailableError,
+    )
+    from .frames import experiments_frame, metrics_frame, samples_frame
     from .local_instance import LocalInstance, instance_folder, read_instance
+    from .server import Server, find_server
     from .sse import StreamEvent
+    from .synchronous.client import Client
+    from .synchronous.streams import read_events
     from .wire.analysis import AnalysisResult, AnalysisSummary
     from .wire.analysis import SavedAnalysis as Analysis
+    from .wire.checkpoint import CheckpointGroup
     from .wire.checkpoint import CheckpointReply as Checkpoint
+    from .wire.completion import Completion, Model
+    from .wire.config_file import ConfigFile, ConfigFileContent
     from .wire.dataset import DatasetDetail as Dataset
     from .wire.dataset import DatasetReply
     from .wire.dataset import DatasetUploaded as DatasetUpload
+    from .wire.experiment import ConfigReply as ExperimentConfig
     from .wire.experiment import ExperimentDetail as Experiment
-    from .wire.experiment import SampleHistory
+    from .wire.experiment import ExperimentReply, ExperimentStatus, Sample, SampleHistory
     from .wire.generation import GenerateReply as Generation
+    from .wire.health import Alive, Ready
     from .wire.job import JobDetail as Job
     from .wire.job import JobEventReply as JobEvent
+    from .wire.job import JobPrediction, JobReply, LogLine, LogPage
     from .wire.job import JobProgress as Progress
-    from .wire.job import JobReply, LogPage
     from .wire.metrics import MetricsReply as Metrics
     from .wire.queue import QueueReply as Queue
+    from .wire.report import PatternReply as ReportPattern
+    from .wire.report import ReportPart, ReportSummary
     from .wire.report import ReportReply as Report
-    from .wire.report import ReportSummary
+    from .wire.session import Session
+    from .wire.storage import Storage
     from .wire.vocabulary import VocabularyDetail as Vocabulary
 
 _EXPORTS = {
-    "DatasetReply": (".wire.dataset", "DatasetReply"),
-    "ReportSummary": (".wire.report", "ReportSummary"),
-    "AnalysisSummary": (".wire.analysis", "AnalysisSummary"),
-    "JobReply": (".wire.job", "JobReply"),
+    "Alive": (".wire.health", "Alive"),
     "Analysis": (".wire.analysis", "SavedAnalysis"),
     "AnalysisResult": (".wire.analysis", "AnalysisResult"),
+    "AnalysisSummary": (".wire.analysis", "AnalysisSummary"),
+    "AsyncClient": (".asynchronous.client", "AsyncClient"),
     "Checkpoint": (".wire.checkpoint", "CheckpointReply"),
-    "Client": (".client", "Client"),
+    "CheckpointGroup": (".wire.checkpoint", "CheckpointGroup"),
+    "Client": (".synchronous.client", "Client"),
+    "Completion": (".wire.completion", "Completion"),
+    "ConfigFile": (".wire.config_file", "ConfigFile"),
+    "ConfigFileContent": (".wire.config_file", "ConfigFileContent"),
+    "ConflictError": (".errors", "ConflictError"),
     "Dataset": (".wire.dataset", "DatasetDetail"),
+    "DatasetReply": (".wire.dataset", "DatasetReply"),
     "DatasetUpload": (".wire.dataset", "DatasetUploaded"),
-    "SampleHistory": (".wire.experiment", "SampleHistory"),
-    "StreamEvent": (".sse", "StreamEvent"),
     "Experiment": (".wire.experiment", "ExperimentDetail"),
+    "ExperimentConfig": (".wire.experiment", "ConfigReply"),
+    "ExperimentReply": (".wire.experiment", "ExperimentReply"),
+    "ExperimentStatus": (".wire.experiment", "ExperimentStatus"),
+    "ForbiddenError": (".errors", "ForbiddenError"),
     "Generation": (".wire.generation", "GenerateReply"),
+    "InvalidInputError": (".errors", "InvalidInputError"),
     "Job": (".wire.job", "JobDetail"),
     "JobEvent": (".wire.job", "JobEventReply"),
+    "JobPrediction": (".wire.job", "JobPrediction"),
+    "JobReply": (".wire.job", "JobReply"),
     "LocalInstance": (".local_instance", "LocalInstance"),
+    "LogLine": (".wire.job", "LogLine"),
     "LogPage": (".wire.job", "LogPage"),
     "Metrics": (".wire.metrics", "MetricsReply"),
+    "Model": (".wire.completion", "Model"),
+    "NotFoundError": (".errors", "NotFoundError"),
     "Progress": (".wire.job", "JobProgress"),
     "Queue": (".wire.queue", "QueueReply"),
+    "RateLimitedError": (".errors", "RateLimitedError"),
+    "Ready": (".wire.health", "Ready"),
     "Report": (".wire.report", "ReportReply"),
+    "ReportPart": (".wire.report", "ReportPart"),
+    "ReportPattern": (".wire.report", "PatternReply"),
+    "ReportSummary": (".wire.report", "ReportSummary"),
+    "Sample": (".wire.experiment", "Sample"),
+    "SampleHistory": (".wire.experiment", "SampleHistory"),
+    "Server": (".server", "Server"),
+    "Session": (".wire.session", "Session"),
+    "Storage": (".wire.storage", "Storage"),
+    "StreamEvent": (".sse", "StreamEvent"),
+    "TidalError": (".errors", "TidalError"),
+    "UnauthorizedError": (".errors", "UnauthorizedError"),
+    "UnavailableError": (".errors", "UnavailableError"),
     "Vocabulary": (".wire.vocabulary", "VocabularyDetail"),
+    "experiments_frame": (".frames", "experiments_frame"),
+    "find_server": (".server", "find_server"),
     "instance_folder": (".local_instance", "instance_folder"),
+    "metrics_frame": (".frames", "metrics_frame"),
+    "read_events": (".synchronous.streams", "read_events"),
     "read_instance": (".local_instance", "read_instance"),
+    "samples_frame": (".frames", "samples_frame"),
 }
 """{public name: (module, name in the module)}. A noun names the type that the `Client` method of the same name returns:
 `Client.job` returns a `Job`."""
 
 __all__ = [
+    "Alive",
     "Analysis",
     "AnalysisResult",
     "AnalysisSummary",
+    "AsyncClient",
     "Checkpoint",
+    "CheckpointGroup",
     "Client",
+    "Completion",
+    "ConfigFile",
+    "ConfigFileContent",
+    "ConflictError",
     "Dataset",
     "DatasetReply",
     "DatasetUpload",
     "Experiment",
+    "ExperimentConfig",
+    "ExperimentReply",
+    "ExperimentStatus",
+    "ForbiddenError",
     "Generation",
+    "InvalidInputError",
     "Job",
     "JobEvent",
+    "JobPrediction",
     "JobReply",
     "LocalInstance",
+    "LogLine",
     "LogPage",
     "Metrics",
+    "Model",
+    "NotFoundError",
     "Progress",
     "Queue",
+    "RateLimitedError",
+    "Ready",
     "Report",
+    "ReportPart",
+    "ReportPattern",
     "ReportSummary",
+    "Sample",
     "SampleHistory",
+    "Server",
+    "Session",
+    "Storage",
     "StreamEvent",
+    "TidalError",
+    "UnauthorizedError",
+    "UnavailableError",
     "Vocabulary",
+    "experiments_frame",
+    "find_server",
     "instance_folder",
+    "metrics_frame",
+    "read_events",
     "read_instance",
+    "samples_frame",
 ]
 
 

@@ -1,27 +1,21 @@
-"""Reads server-sent events. After a broken connection, a stream resumes without missing or repeated events.
+"""One event of a server-sent stream, and the delays before a stream connects again.
 
-The header `Last-Event-ID` of a new connection contains the id of the last event that was yielded. If the server cannot
-resume after this event, it sends the events `reset` and `snapshot`, which are yielded like other events.
+`asynchronous.streams` and `synchronous.streams` read and follow streams.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-from httpx_sse import EventSource
-
-from .errors import UnavailableError
-from .problems import raise_for_problem
+from httpx_sse import ServerSentEvent
 
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 5.0
 """Seconds before a new connection: FIRST_DELAY at first, then doubled after each failure up to LONGEST_DELAY."""
+PATIENCE_SECONDS = 60.0
+"""A stream from which nothing has arrived for this number of seconds fails with the next broken connection."""
 
 
 @dataclass(frozen=True)
@@ -32,53 +26,14 @@ class StreamEvent:
     data: Any
     id: str | None = None
     """The last event id that the stream has sent, with this event or an earlier one; None if it has sent none."""
+    topic: str | None = None
+    """With `follow_topics`, the stream to which the event belongs; otherwise None."""
 
 
-def read_events(response: httpx.Response) -> Iterator[StreamEvent]:
-    """Yield the events of a response, each as soon as it is complete.
-
-    Skips events without data, as the standard requires
-    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation), and an event that is
-    incomplete when the response ends. Raises httpx_sse.SSEError for a response that is not an event stream.
-    """
-    for event in EventSource(response).iter_sse():
-        if event.data:
-            yield StreamEvent(event.event, _parsed(event.data), event.id or None)
-
-
-Connect = Callable[[dict[str, str]], AbstractContextManager[httpx.Response]]
-"""A function that takes request headers and opens the stream."""
-
-
-def follow(
-    connect: Connect, *, since: str | None = None, patience: float = 60.0, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[StreamEvent]:
-    """Yield the events after the event id `since`, and reconnect after a broken connection.
-
-    A status 502, 503 or 504 counts as a broken connection; any other error status raises its TidalError. Raises
-    UnavailableError if a connection fails when no event has arrived for `patience` seconds.
-    """
-    delay, deadline = FIRST_DELAY, time.monotonic() + patience
-    while True:
-        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": since} if since else {})}
-        try:
-            with connect(headers) as response:
-                if response.status_code in (502, 503, 504):
-                    raise httpx.ConnectError(f"the server replied with status {response.status_code}")
-                raise_for_problem(response)
-                for event in read_events(response):
-                    delay, deadline = FIRST_DELAY, time.monotonic() + patience
-                    since = event.id or since
-                    yield event
-        except httpx.TransportError as error:
-            if time.monotonic() > deadline:
-                raise UnavailableError(f"the stream was interrupted and could not be resumed: {error}") from error
-        sleep(delay)
-        delay = min(2 * delay, LONGEST_DELAY)
-
-
-def _parsed(text: str) -> Any:
+def stream_event(event: ServerSentEvent) -> StreamEvent:
+    """Return an event of httpx-sse with its data parsed."""
     try:
-        return json.loads(text)
+        data = json.loads(event.data)
     except ValueError:
-        return text
+        data = event.data
+    return StreamEvent(event.event, data, event.id or None)

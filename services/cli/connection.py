@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
-from common.config import get_settings
-from tidal_client import Client, read_instance
+from tidal_client import Client, find_server
 
 Url = Annotated[
     str | None,
@@ -25,13 +23,8 @@ Token = Annotated[
 
 
 def connect(url: str | None, token: str | None) -> Client:
-    """Return a client for these options. The token of the local stack is not sent to a URL that the user gives."""
-    if url:
-        return Client(url, token)
-    if instance := read_instance():
-        return Client(instance.api_url, token or instance.token)
-    settings = get_settings()
-    if token is None and settings.auth_token is not None:
-        token = settings.auth_token.get_secret_value() or None
-    port = os.environ.get("TIDAL_API_PORT") or settings.port
-    return Client(f"http://127.0.0.1:{port}", token)
+    """Return a client for these options. The token of the local stack is not sent to a URL that the user gives.
+
+    The client does not repeat requests, because a user who waits at a terminal prefers to see the error at once.
+    """
+    return Client(*find_server(url, token), retries=0)

@@ -15,8 +15,8 @@ from typing import Any
 from common.errors import NotFoundError, UnavailableError
 from services.cli.checkpoint_source import local_store
 from services.cli.processes import computing_environment
+from tidal_client import StreamEvent
 from tidal_client.problems import to_error
-from tidal_client.sse import StreamEvent
 from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR
 
 

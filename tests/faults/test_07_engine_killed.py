@@ -21,7 +21,7 @@ import pytest
 from services.generator.engine_protocol import ENGINE_MODULE
 from tests.integration.acceptance.stack import Stack
 from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
-from tidal_client.sse import read_events
+from tidal_client import read_events
 
 ENGINE_SECONDS = 60.0
 """Longest time in seconds that this test waits for a new engine, which must import torch first.

@@ -25,7 +25,7 @@ from common.redis import keys
 from common.redis.generation_events import ENGINE, read_entry
 from tests.integration.acceptance.stack import TOKEN, Stack
 from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
-from tidal_client.sse import read_events
+from tidal_client import read_events
 from tidal_client.wire.generation_event import EVENT_TOKEN
 
 READY_SECONDS = 90.0

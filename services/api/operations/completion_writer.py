@@ -16,7 +16,8 @@ from uuid import uuid4
 
 from common.errors import UnavailableError
 from services.api.generations import EngineEvent
-from services.api.schemas.completions import Choice, Completion, CompletionRequest, Logprobs, Usage
+from services.api.schemas.completions import CompletionRequest
+from tidal_client.wire.completion import Choice, Completion, Logprobs, Usage
 from tidal_client.wire.generation_event import (
     EVENT_DONE,
     EVENT_PROMPT,

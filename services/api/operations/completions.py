@@ -23,8 +23,9 @@ from services.api.generations import EngineEvent
 from services.api.operations import checkpoints
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.generate import IsDisconnected, generation_events
-from services.api.schemas.completions import CompletionRequest, Model, ModelList
+from services.api.schemas.completions import CompletionRequest
 from tidal_client.wire.checkpoint import CheckpointReply
+from tidal_client.wire.completion import Model, ModelList
 from tidal_client.wire.generation_event import EVENT_TOKEN
 from tidal_client.wire.sampling import DEFAULTS
 

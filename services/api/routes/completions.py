@@ -19,9 +19,10 @@ from services.api.generation_replies import enforce_rate_limit
 from services.api.operations import completions as operation
 from services.api.operations.completion_writer import CompletionWriter
 from services.api.operations.generate import ClientDisconnected, build_reply
-from services.api.schemas.completions import Completion, CompletionRequest, Model, ModelList, error_body
+from services.api.schemas.completions import CompletionRequest, error_body
 from services.api.schemas.problems import problem_responses
 from services.api.streaming.clients import LiveStream
+from tidal_client.wire.completion import Completion, Model, ModelList
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]

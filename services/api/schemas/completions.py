@@ -1,8 +1,11 @@
-"""Requests and replies of `/v1`: OpenAI's completions with snake_case names, extended by fields of Tidal."""
+"""Requests and errors of `/v1`: OpenAI's completions with snake_case names, extended by fields of Tidal.
+
+The replies are in `tidal_client.wire.completion`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -26,7 +29,6 @@ from tidal_client.wire.sampling import (
     TopK,
     TopP,
 )
-from tidal_client.wire.vocabulary import VocabularyReply
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 Text = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARACTERS)]
@@ -213,70 +215,6 @@ class CompletionRequest(StrictRequest):
     def prompts(self) -> list[str | list[int]]:
         """Return the prompts as a list."""
         return _as_list(self.prompt)
-
-
-class Logprobs(BaseModel):
-    """The log-probabilities of the tokens of a choice; all lists have one item per token."""
-
-    tokens: list[str]
-    """The text of each token; a token that is not valid text, such as a part of a character, is written as
-    `bytes:\\xe2\\x80`."""
-    token_logprobs: list[float | None]
-    """Log-probability of each token. Penalties and temperature are applied for generated tokens, but not for tokens of
-    the prompt. null for a token without a predecessor."""
-    top_logprobs: list[dict[str, float] | None] | None
-    """For each token, the log-probabilities of the most likely tokens and of the token itself."""
-    text_offset: list[int]
-    """The position at which each token begins in the text of the choice, in characters."""
-
-
-class Choice(BaseModel):
-    """One generated text, or a part of it in a stream."""
-
-    text: str
-    index: int
-    logprobs: Logprobs | None = None
-    finish_reason: Literal["stop", "length"] | None = None
-
-
-class Usage(BaseModel):
-    """Numbers of prompt tokens and generated tokens; the tokens of a prompt count only once, even if n is greater than
-    1."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Completion(BaseModel):
-    """A reply, or one part of a stream."""
-
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    system_fingerprint: str
-    """Identifies the model's file and the version of Tidal. If it changes, the same seed may generate another text."""
-    choices: list[Choice]
-    usage: Usage | None = None
-
-
-class Model(BaseModel):
-    """A checkpoint that text can be generated from."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = "tidal"
-    vocabulary: VocabularyReply | None = None
-    """The vocabulary that gives the meaning of token ids; null if the manifest of the checkpoint cannot be read."""
-
-
-class ModelList(BaseModel):
-    """The models of all experiments, newest experiment first."""
-
-    object: Literal["list"] = "list"
-    data: list[Model]
 
 
 class ErrorDetail(BaseModel):

@@ -263,8 +263,9 @@ def _build_request(
 def _run(client: Client, wanted: _AnalysisRequest, options: _ResultOptions) -> None:
     if options.job:
         config = {"kind": wanted.kind, "prompts": wanted.prompts, **wanted.given}
-        names = {"checkpoint": wanted.checkpoint, "rl_checkpoint": wanted.policy, "name": options.name}
-        job = client.submit_job("analysis", config=config, **names)
+        job = client.submit_job(
+            "analysis", config=config, checkpoint=wanted.checkpoint, rl_checkpoint=wanted.policy, name=options.name
+        )
         if options.as_json:
             print_json(job.model_dump(mode="json", by_alias=True))
             return

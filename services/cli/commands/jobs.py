@@ -24,7 +24,7 @@ from services.cli.views.samples import sample_tables
 from services.cli.views.watch import watch as follow
 from tidal_client import Client, Job
 from tidal_client.vocabulary import CheckpointMode, DesiredState, JobStatus, JobType, Signal
-from tidal_client.wire.job import JobPrediction, JobReply
+from tidal_client.wire.job import JobReply
 from tidal_client.wire.prediction import MachinePrediction, TrainingPrediction
 
 app = typer.Typer(help="Submit, follow, pause and stop jobs.", no_args_is_help=True)
@@ -125,8 +125,8 @@ def submit(
     with connect(url, token) as client:
         if dry_run:
             predicted = client.predict_job(job_type, config=values or None, **fields)
-            print_json(predicted)
-            _print_prediction(JobPrediction.model_validate(predicted).training)
+            print_json(predicted.model_dump(mode="json", by_alias=True))
+            _print_prediction(predicted.training)
             return
         job = client.submit_job(job_type, config=values, **fields)
         if as_json:

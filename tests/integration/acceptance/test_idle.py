@@ -24,7 +24,7 @@ import redis
 from common.redis import keys
 from tests.integration.acceptance.stack import TOKEN, Stack, free_port
 from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
-from tidal_client.sse import read_events
+from tidal_client import read_events
 
 READY_SECONDS = 90.0
 IDLE_SECONDS = 2.0

@@ -22,7 +22,7 @@ from common.config import Settings
 from services.api.app import create_app
 from services.api.context import Context
 from services.api.server import make_server
-from tidal_client.sse import StreamEvent, read_events
+from tidal_client import StreamEvent, read_events
 
 TOKEN = "administrator-token"
 TLS = httpx.create_ssl_context()

@@ -12,7 +12,8 @@ import pytest
 from common.errors import NotFoundError, UnavailableError
 from tests.unit import api_documents as documents
 from tidal_client import Client
-from tidal_client.sse import StreamEvent, follow, read_events
+from tidal_client.sse import StreamEvent
+from tidal_client.synchronous.streams import follow, read_events
 
 ODD_TEXT = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg · 🐈"
 """A text that `str.splitlines` splits into seven lines, but that is one line of an event stream."""

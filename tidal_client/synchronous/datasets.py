@@ -1,20 +1,17 @@
 """Methods of `Client` for datasets: upload with progress, list, show, delete."""
 
+# Generated from `tidal_client/asynchronous` by `python -m scripts.sync_client`; change it there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 
-import httpx
-
+from ..requests import BLOCK_BYTES, UPLOAD_TIMEOUT, segment, without_none
+from ..wire.dataset import DatasetDetail, DatasetList, DatasetReply, DatasetUploaded
 from .connection import ApiConnection
-from .wire.dataset import DatasetDetail, DatasetList, DatasetReply, DatasetUploaded
+from .runtime import read_from
 
-BLOCK_BYTES = 256 * 1024
 PATH = "/api/datasets"
-UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=5.0, read=1800.0)
-"""The read timeout is long because the server checks a parquet file only after the whole file has arrived."""
 
 
 class DatasetCalls(ApiConnection):
@@ -40,30 +37,29 @@ class DatasetCalls(ApiConnection):
         def body() -> Iterator[bytes]:
             sent = 0
             with path.open("rb") as file:
-                while block := file.read(BLOCK_BYTES):
+                while block := read_from(file, BLOCK_BYTES):
                     yield block
                     sent += len(block)
                     on_progress(sent)
 
-        query = {"name": name or path.name, "format": file_format, "textField": text_field}
         reply = self._request(
             "POST",
             PATH,
-            params={key: value for key, value in query.items() if value is not None},
+            params=without_none({"name": name or path.name, "format": file_format, "textField": text_field}),
             content=body(),
             headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
             timeout=UPLOAD_TIMEOUT,
         )
-        return DatasetUploaded.model_validate(reply.json())
+        return DatasetUploaded.model_validate_json(reply.content)
 
     def datasets(self) -> list[DatasetReply]:
         """Return all datasets, newest first."""
-        return self._get(DatasetList, PATH).datasets
+        return (self._get(DatasetList, PATH)).datasets
 
     def dataset(self, name: str) -> DatasetDetail:
         """Return a dataset with the experiments that use it. Raises NotFoundError."""
-        return self._get(DatasetDetail, f"{PATH}/{quote(name, safe='')}")
+        return self._get(DatasetDetail, f"{PATH}/{segment(name)}")
 
     def delete_dataset(self, name: str) -> None:
         """Delete a dataset: its text and its tokens. Raises NotFoundError, or ConflictError if a job needs it."""
-        self._request("DELETE", f"{PATH}/{quote(name, safe='')}")
+        self._request("DELETE", f"{PATH}/{segment(name)}")

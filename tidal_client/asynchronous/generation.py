@@ -1,0 +1,99 @@
+"""Methods of `AsyncClient` that generate text: `/api/generate` and `/v1`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from ..problems import check_openai_part, incomplete_stream
+from ..requests import GENERATE_SECONDS, file_path, request_body, snake_case_body
+from ..sse import StreamEvent
+from ..wire.completion import Completion, Model, ModelList
+from ..wire.generation import GenerateReply
+from .connection import AsyncApiConnection
+from .streams import async_read_events
+
+
+class AsyncGenerationCalls(AsyncApiConnection):
+    """Methods of `AsyncClient` that generate text."""
+
+    async def generate(
+        self,
+        checkpoint: str,
+        prompt: str,
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float | None = None,
+        gating_mode: str | None = None,
+        modulation: float | None = None,
+        rl_checkpoint: str | None = None,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+    ) -> GenerateReply:
+        """Generate a completion of `prompt`. A field that is None has the api's default."""
+        body = request_body(
+            checkpoint=checkpoint,
+            prompt=prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            gating_mode=gating_mode,
+            modulation=modulation,
+            rl_checkpoint=rl_checkpoint,
+            stop=stop,
+            seed=seed,
+        )
+        return await self._post(GenerateReply, "/api/generate", body, timeout=GENERATE_SECONDS)
+
+    async def generate_stream(self, checkpoint: str, prompt: str, **fields: Any) -> AsyncGenerator[StreamEvent]:
+        """Generate a completion; yield an event `token` for each token, and then `done` with the complete reply.
+
+        `fields` are those of `generate`. Raises the error that the engine reports. Closing the returned generator
+        closes the connection, which stops the generation on the server.
+        """
+        body = request_body(checkpoint=checkpoint, prompt=prompt, stream=True, **fields)
+        async with aclosing(self._stream_post("/api/generate", body)) as events:
+            async for event in events:
+                yield event
+
+    async def models(self) -> list[Model]:
+        """Return all checkpoints from which text can be generated, newest experiment first."""
+        return (await self._get(ModelList, "/v1/models")).data
+
+    async def model(self, name: str) -> Model:
+        """Return a model by its id, or by `<experiment id>/best`, `latest` or `final`. Raises NotFoundError."""
+        return await self._get(Model, f"/v1/models/{file_path(name)}")
+
+    async def complete(
+        self, model: str, prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]], **fields: Any
+    ) -> Completion:
+        """Return completions in OpenAI's format. `fields` are those of OpenAI's completions, and those that Tidal adds:
+        `top_k`, `repetition_penalty`, `gating_mode`, `modulation`, `rl_checkpoint`."""
+        body = snake_case_body(model=model, prompt=prompt, **fields)
+        return await self._post(Completion, "/v1/completions", body, timeout=GENERATE_SECONDS)
+
+    async def complete_stream(
+        self, model: str, prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]], **fields: Any
+    ) -> AsyncGenerator[Completion]:
+        """Yield the parts of completions in OpenAI's format as they are generated. `fields` are those of `complete`."""
+        body = snake_case_body(model=model, prompt=prompt, stream=True, **fields)
+        async with aclosing(self._openai_parts("/v1/completions", body)) as parts:
+            async for part in parts:
+                yield Completion.model_validate(part)
+
+    async def _openai_parts(self, path: str, body: Any) -> AsyncGenerator[Any]:
+        """Yield the data of the events of a stream under `/v1`, up to `[DONE]`. Raises the error that one contains."""
+        request = self._build_request("POST", path, json=body, timeout=GENERATE_SECONDS)
+        async with self._streamed(request, repeatable=False) as response:
+            async for event in async_read_events(response):
+                if event.data == "[DONE]":
+                    return
+                check_openai_part(event.data)
+                yield event.data
+        raise incomplete_stream()

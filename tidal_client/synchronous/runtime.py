@@ -1,0 +1,19 @@
+"""What differs between the two clients beyond `async` and `await`. The module of the same name in the other package is
+its counterpart; both are written by hand."""
+
+from __future__ import annotations
+
+import time
+from typing import BinaryIO
+
+sleep_for = time.sleep
+
+
+def read_from(file: BinaryIO, size: int) -> bytes:
+    """Read at most `size` bytes."""
+    return file.read(size)
+
+
+def write_to(file: BinaryIO, block: bytes) -> None:
+    """Write `block`."""
+    file.write(block)
