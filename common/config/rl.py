@@ -160,6 +160,19 @@ class AblationConfig(Section):
     """Seed of all random numbers of the ablation."""
 
 
+class HeadroomConfig(Section):
+    """The measurement of the headroom: what a policy could gain over the best constant modulation, before training."""
+
+    documents: int = Field(100, ge=4)
+    """Number of validation documents. Policies are fitted to one half of them and evaluated on the other."""
+    positions: int = Field(20, ge=1)
+    """Number of contexts of each document, evenly spaced over the steps of an episode."""
+    bootstrap_resamples: int = Field(1000, ge=100)
+    """Number of bootstrap resamples of the documents, from which intervals are computed."""
+    seed: int = Field(1234, ge=0)
+    """Seed of the documents, of their halves and of the resamples."""
+
+
 class RLConfig(Section):
     """The configuration of a controller training."""
 
@@ -169,6 +182,7 @@ class RLConfig(Section):
     reward: RewardConfig = RewardConfig()
     modulation: ModulationConfig = ModulationConfig()
     ablation: AblationConfig = AblationConfig()
+    headroom: HeadroomConfig = HeadroomConfig()
     checkpoint_every_iterations: int = Field(10, ge=1)
     """Largest number of iterations between checkpoints."""
     checkpoint_every_seconds: float = Field(60.0, gt=0)

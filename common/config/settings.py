@@ -177,8 +177,8 @@ class Settings(BaseSettings):
     rl_training_concurrency: int = Field(1, ge=0)
     """Maximum number of rl-training jobs that run at the same time on all workers together; 0 means no limit."""
     other_concurrency: int = Field(4, ge=0)
-    """Maximum number of jobs of each of the types evaluation, ablation, analysis and dataset that run at the same time;
-    0 means no limit."""
+    """Maximum number of jobs of each of the types evaluation, headroom, ablation, analysis and dataset that run at the
+    same time; 0 means no limit."""
 
     generate_queue_seconds: float = Field(30.0, gt=0)
     """Seconds after which the api answers a queued generate request with 503."""

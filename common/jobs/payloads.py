@@ -103,6 +103,16 @@ class EvaluationPayload(JobPayload):
     evaluation: EvaluationConfig
 
 
+class HeadroomPayload(JobPayload):
+    """Measure how much a policy could gain over the best constant modulation, before any controller is trained."""
+
+    experiment_type = ExperimentType.HEADROOM
+
+    checkpoint: Reference
+    config: RLConfig
+    data: DataConfig
+
+
 class AblationPayload(JobPayload):
     """Compare the learned policy with fixed and random policies on unseen prompts."""
 
@@ -155,6 +165,7 @@ PAYLOADS: Final[dict[JobType, type[JobPayload]]] = {
     JobType.LM_TRAINING: LmTrainingPayload,
     JobType.RL_TRAINING: RlTrainingPayload,
     JobType.EVALUATION: EvaluationPayload,
+    JobType.HEADROOM: HeadroomPayload,
     JobType.ABLATION: AblationPayload,
     JobType.ANALYSIS: AnalysisPayload,
     JobType.DATASET: DatasetPayload,

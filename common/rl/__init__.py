@@ -1,4 +1,4 @@
-"""Controller training: reward, environment, rollout, PPO and ablation. Also exports names of `common.controller`."""
+"""Controller training: reward, environment, rollout, PPO, ablation and headroom. Also names of `common.controller`."""
 
 from common.controller import (
     GatingPolicy,
@@ -11,6 +11,7 @@ from common.controller import (
 from common.rl.ablation import run_ablation, run_ablation_job
 from common.rl.environment import DecodingEnvironment, Transition
 from common.rl.gae import gae
+from common.rl.headroom import measure_headroom, run_headroom_job
 from common.rl.ppo import PPOBatch, explained_variance, ppo_losses, ppo_update, standardise
 from common.rl.rewards import StepReward, reward_components, reward_weights, step_reward
 from common.rl.rollout import EpisodeMean, Rollout, collect_rollout
@@ -34,12 +35,14 @@ __all__ = [
     "explained_variance",
     "gae",
     "load_policy",
+    "measure_headroom",
     "ppo_losses",
     "ppo_update",
     "reward_components",
     "reward_weights",
     "run_ablation",
     "run_ablation_job",
+    "run_headroom_job",
     "select_compute_device",
     "standardise",
     "step_reward",

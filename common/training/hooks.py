@@ -117,7 +117,7 @@ class TrainingHooks(Protocol):
     def artifact_saved(self, name: str, kind: str) -> None:
         """Report a file that is complete on disk; `name` is relative to the folder of the experiment.
 
-        Kinds: "model", "policy", "evaluation", "ablation", "analysis".
+        Kinds: "model", "policy", "evaluation", "headroom", "ablation", "analysis".
         """
 
     def event(self, name: str, **details: Any) -> None:

@@ -1,4 +1,4 @@
-"""Controller jobs: training and ablation.
+"""Controller jobs: training, ablation and headroom.
 
 The functions are called by `services.trainer.handlers` for jobs of a worker, and by `services.trainer.local` for `tidal
 train`. Their arguments are paths, not references to checkpoints. The training loop is in
@@ -66,6 +66,18 @@ def ablate_controller(
     if outcome is Outcome.COMPLETED:
         hooks.report_progress(1, 1)
     return outcome
+
+
+def measure_controller_headroom(
+    config: RLConfig, lm_checkpoint: Path, directory: Path, hooks: TrainingHooks, *, data: DataConfig, data_dir: Path
+) -> Outcome:
+    """Measure what a policy could gain over the best constant modulation and write `headroom_results.json`."""
+    device = rl.select_compute_device(config)
+    try:
+        corpus = load_corpus(data, data_dir, hooks, vocabulary=load_vocabulary(lm_checkpoint))
+    except StoppedWhileLoading as stop:
+        return outcome_of(stop.request)
+    return rl.run_headroom_job(config, load_model(lm_checkpoint, device=device), corpus, directory, hooks)
 
 
 def _copy_checkpoint(checkpoint: Path, directory: Path) -> None:

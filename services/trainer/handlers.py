@@ -19,6 +19,7 @@ from common.jobs.payloads import (
     AnalysisPayload,
     DatasetPayload,
     EvaluationPayload,
+    HeadroomPayload,
     LmTrainingPayload,
     RlTrainingPayload,
 )
@@ -94,6 +95,21 @@ def evaluation(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
     )
 
 
+def headroom(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
+    """Measure what a policy could gain over the best constant modulation."""
+    from services.trainer import controller
+
+    payload = HeadroomPayload.model_validate(job.payload)
+    _require_inside(payload.data, paths.data_dir)
+    directory = paths.store.experiment(job.experiment_id)
+    lm_checkpoint = paths.store.resolve(payload.checkpoint)
+    experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
+    experiments.write_rl_config(directory, payload.config, lm_checkpoint)
+    return controller.measure_controller_headroom(
+        payload.config, lm_checkpoint, directory, hooks, data=payload.data, data_dir=paths.data_dir
+    )
+
+
 def ablation(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
     """Compare a trained controller with random and fixed modulation."""
     from services.trainer import controller
@@ -140,6 +156,7 @@ HANDLERS: dict[str, Handler] = {
     JobType.LM_TRAINING: lm_training,
     JobType.RL_TRAINING: rl_training,
     JobType.EVALUATION: evaluation,
+    JobType.HEADROOM: headroom,
     JobType.ABLATION: ablation,
     JobType.ANALYSIS: analysis,
     JobType.DATASET: dataset,

@@ -126,6 +126,10 @@ class AsyncExperimentCalls(AsyncFileCalls):
         """Return the content of ablation_results.json. Raises NotFoundError if there is no such file."""
         return await self._result(experiment_id, "ablation")
 
+    async def headroom(self, experiment_id: str) -> dict[str, Any]:
+        """Return the content of headroom_results.json. Raises NotFoundError if there is no such file."""
+        return await self._result(experiment_id, "headroom")
+
     async def samples(self, experiment_id: str) -> list[Sample]:
         """Return the completions that the evaluation generated. Raises NotFoundError as long as there are none."""
         return (await self._get(SampleList, f"/api/experiments/{segment(experiment_id)}/samples")).samples

@@ -125,6 +125,10 @@ class ExperimentCalls(FileCalls):
         """Return the content of ablation_results.json. Raises NotFoundError if there is no such file."""
         return self._result(experiment_id, "ablation")
 
+    def headroom(self, experiment_id: str) -> dict[str, Any]:
+        """Return the content of headroom_results.json. Raises NotFoundError if there is no such file."""
+        return self._result(experiment_id, "headroom")
+
     def samples(self, experiment_id: str) -> list[Sample]:
         """Return the completions that the evaluation generated. Raises NotFoundError as long as there are none."""
         return (self._get(SampleList, f"/api/experiments/{segment(experiment_id)}/samples")).samples

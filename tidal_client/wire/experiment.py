@@ -14,7 +14,7 @@ class ExperimentReply(Reply):
 
     id: str
     type: str
-    """One of lm, rl, evaluation, ablation, analysis, dataset."""
+    """One of lm, rl, evaluation, headroom, ablation, analysis, dataset."""
     name: str | None = None
     tags: list[str]
     notes: str | None = None
@@ -36,7 +36,7 @@ class ExperimentDetail(ExperimentReply):
     metric_names: list[str]
     rl_metric_names: list[str]
     results: list[str]
-    """The results that the experiment has: any of `evaluation`, `ablation`, `analysis`, `samples` and
+    """The results that the experiment has: any of `evaluation`, `headroom`, `ablation`, `analysis`, `samples` and
     `sample-history`."""
     size_bytes: int
     """Size of all files of the experiment in bytes."""

@@ -17,6 +17,7 @@ TYPES: dict[str, str] = {
     ExperimentType.LM: "language model",
     ExperimentType.RL: "controller",
     ExperimentType.EVALUATION: "evaluation",
+    ExperimentType.HEADROOM: "headroom",
     ExperimentType.ABLATION: "ablation",
     ExperimentType.ANALYSIS: "analysis",
 }

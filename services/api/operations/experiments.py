@@ -43,7 +43,10 @@ from tidal_client.wire.vocabulary import VocabularyDetail, VocabularyReply
 EVALUATION_FILE = "evaluation_results/evaluation_results.json"
 SAMPLES_FILE = "evaluation_results/samples.jsonl"
 ABLATION_FILE = "ablation_results.json"
+HEADROOM_FILE = "headroom_results.json"
 ANALYSIS_FILE = "analysis_results.json"
+CONTROLLER_TYPES = (ExperimentType.RL, ExperimentType.ABLATION, ExperimentType.HEADROOM)
+"""Types of experiments whose jobs have the configuration of a controller."""
 
 
 def experiments_page(
@@ -93,6 +96,8 @@ def experiment_detail(session: Session, store: ArtifactStore, experiment_id: str
         results.append("sample-history")
     if (folder / ABLATION_FILE).is_file():
         results.append("ablation")
+    if (folder / HEADROOM_FILE).is_file():
+        results.append("headroom")
     if (folder / ANALYSIS_FILE).is_file():
         results.append("analysis")
     return extend_reply(
@@ -189,7 +194,7 @@ def read_config(session: Session, store: ArtifactStore, experiment_id: str) -> C
         rl_config=_read_yaml(folder / "rl_config.yaml"),
     )
     if found.config is None and found.rl_config is None and "config" in experiment.config:
-        key = "rl_config" if experiment.type in (ExperimentType.RL, ExperimentType.ABLATION) else "config"
+        key = "rl_config" if experiment.type in CONTROLLER_TYPES else "config"
         found = found.model_copy(update={key: experiment.config["config"]})
     return found
 

@@ -40,6 +40,7 @@ from common.jobs.payloads import (
     AnalysisPayload,
     DatasetPayload,
     EvaluationPayload,
+    HeadroomPayload,
     JobPayload,
     LmTrainingPayload,
     RlTrainingPayload,
@@ -68,6 +69,7 @@ _USED: dict[JobType, frozenset[str]] = {
     JobType.LM_TRAINING: frozenset({"config_path", "config", "checkpoint", "checkpoint_mode"}),
     JobType.RL_TRAINING: frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint"}),
     JobType.EVALUATION: frozenset({"config_path", "config", "data", "checkpoint"}),
+    JobType.HEADROOM: frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint"}),
     JobType.ABLATION: frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint", "rl_checkpoint"}),
     JobType.ANALYSIS: frozenset({"config", "checkpoint", "rl_checkpoint"}),
     JobType.DATASET: frozenset({"data"}),
@@ -165,6 +167,8 @@ def _new_payload(context: Context, request: JobRequest) -> JobPayload:
     config = _rl_config(context, request)
     if request.type is JobType.RL_TRAINING:
         return RlTrainingPayload(config=config, checkpoint=checkpoint, data=data)
+    if request.type is JobType.HEADROOM:
+        return HeadroomPayload(checkpoint=checkpoint, config=config, data=data)
     if request.rl_checkpoint is None:
         raise _invalid("rl_checkpoint", "an ablation needs the controller to compare")
     policy = check_reference(context.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)

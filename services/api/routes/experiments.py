@@ -65,7 +65,7 @@ def list_experiments(
     limit: Limit = 50,
     cursor: Cursor = None,
     kinds: Annotated[
-        list[Literal["lm", "rl", "evaluation", "ablation", "analysis", "dataset"]] | None,
+        list[Literal["lm", "rl", "evaluation", "headroom", "ablation", "analysis", "dataset"]] | None,
         Query(
             alias="type",
             description="Type of the experiments; repeat the parameter for several types. Omit it for all types "
@@ -257,6 +257,16 @@ def get_ablation(experiment_id: str, session: SessionDep, context: ContextDep) -
     """
     experiments.find_experiment(session, experiment_id)
     return experiments.read_result(context.store, experiment_id, experiments.ABLATION_FILE)
+
+
+@router.get("/{experiment_id}/headroom", summary="Show the headroom", responses=problem_responses(404, 507))
+def get_headroom(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
+    """Returns what policies gain over the best constant modulation, with confidence intervals and a verdict.
+
+    Answers 404 until the job has written these results.
+    """
+    experiments.find_experiment(session, experiment_id)
+    return experiments.read_result(context.store, experiment_id, experiments.HEADROOM_FILE)
 
 
 @router.get(

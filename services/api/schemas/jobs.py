@@ -36,15 +36,16 @@ class JobRequest(Request):
     """A file in the configuration folder, e.g. `base_config.yaml`. If it is omitted, lm-training uses the default
     values."""
     rl_config_path: ShortText | None = None
-    """A file in the configuration folder with the configuration of the controller, for rl-training and ablation."""
+    """A file in the configuration folder with the configuration of the controller, for rl-training, headroom
+    and ablation."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Values that override values of the file, nested as in the file. They belong to the language model's configuration
-    for lm-training, to the controller's configuration for rl-training and ablation, and to the section `evaluation` for
-    evaluation. For analysis, they are: prompts, kind, samples_per_prompt, max_tokens, gating_mode, modulation, seed,
-    bootstrap, include_extreme_values."""
+    for lm-training, to the controller's configuration for rl-training, headroom and ablation, and to the section
+    `evaluation` for evaluation. For analysis, they are: prompts, kind, samples_per_prompt, max_tokens, gating_mode,
+    modulation, seed, bootstrap, include_extreme_values."""
     data: dict[str, Any] = Field(default_factory=dict)
-    """For dataset, the corpus to tokenise. For rl-training, evaluation and ablation, values that override the `data`
-    section in the configuration of the language model's experiment."""
+    """For dataset, the corpus to tokenise. For rl-training, evaluation, headroom and ablation, values that override the
+    `data` section in the configuration of the language model's experiment."""
     checkpoint: ShortText | None = None
     """The language model: `<experiment id>/<file>`, or `<experiment id>/best`, `latest`, `final`. Required for all
     types except dataset and lm-training. If it is given for lm-training, the training starts from it, and the shape of

@@ -1,4 +1,4 @@
-"""`tidal analyze …`: analyses how a controller sets the modulation, and shows saved analyses."""
+"""`tidal analyze …`: analyses how a controller sets the modulation and what one could gain; shows saved analyses."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from common.errors import InvalidInputError, NotFoundError
+from common.errors import InvalidInputError, NotFoundError, TidalError
 from common.words import plural
 from services.cli.commands.generate import newest_checkpoint
+from services.cli.configuration import read_overrides
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, err, out, print_json, table
 from services.cli.views.analysis import render_analysis
+from services.cli.views.headroom import render_headroom
+from services.cli.views.watch import watch
 from tidal_client import AnalysisResult, Client
-from tidal_client.vocabulary import GatingMode, ModulatedGating
+from tidal_client.vocabulary import GatingMode, JobStatus, ModulatedGating
 from tidal_client.wire.sampling import MAX_NEW_TOKENS
 
 app = typer.Typer(help="Analyse how a controller sets the modulation.", no_args_is_help=True)
@@ -152,6 +155,53 @@ def sweep(
     with connect(url, token) as client:
         wanted = _AnalysisRequest("sweep", given, checkpoint or newest_checkpoint(client, "lm"), None, fields)
         _run(client, wanted, _ResultOptions(save, name, job, as_json))
+
+
+@app.command()
+def headroom(
+    checkpoint: Annotated[
+        str | None,
+        typer.Argument(help="Language model: EXPERIMENT/FILE or EXPERIMENT/final. Default: the newest model."),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", help="File in the configuration folder of the server, with the reward.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override one value of the configuration: headroom.documents=200."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Corpus, as in `tidal jobs submit`. Default: that of the model.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the job and its experiment.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Measure what any controller could gain over the best constant modulation, before one is trained.
+
+    Runs as a job, waits for it and shows its result: the reward of 21 constants, and the gain of policies that are
+    fitted to held-out text. Where there is no headroom, the result names what to change.
+    """
+    with connect(url, token) as client:
+        job = client.submit_job(
+            "headroom",
+            config=read_overrides(None, settings or []),
+            checkpoint=checkpoint or newest_checkpoint(client, "lm"),
+            rl_config_path=config,
+            data={"source": data} if data is not None else None,
+            name=name,
+        )
+        ended = watch(client, job, label="headroom").job
+        if ended.status != JobStatus.COMPLETED:
+            reason = f": {ended.error.message}" if ended.error is not None else ""
+            raise TidalError(f"the job {job.id} is {ended.status}{reason}; see `tidal jobs show {job.id}`")
+        result = client.headroom(job.experiment_id)
+    if as_json:
+        print_json(result)
+        return
+    for part in render_headroom(result):
+        out.print(part)
 
 
 @app.command("list")

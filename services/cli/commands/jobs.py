@@ -96,8 +96,8 @@ def submit(
 ) -> None:
     """Submit a job.
 
-    The configuration describes a language model for lm-training, and a controller for rl-training and ablation. For
-    evaluation, it has the keys of the section `evaluation`. Example: tidal jobs submit lm-training --data
+    The configuration describes a language model for lm-training, and a controller for rl-training, headroom and
+    ablation. For evaluation, it has the keys of the section `evaluation`. Example: tidal jobs submit lm-training --data
     builtin:stories -s training.max_steps=200 --watch
     """
     # If the file exists on this machine, its contents are sent. Otherwise the name is sent, and the server opens the

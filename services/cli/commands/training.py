@@ -73,7 +73,7 @@ def rl(
     resume_from: ResumeFrom = None,
     no_resume: NoResume = False,
 ) -> None:
-    """Train a controller for a language model, then compare it with fixed and random modulation (ablation)."""
+    """Train a controller for a language model, then compare it with constant and random modulation (ablation)."""
     _train("rl", out, config, data, data_dir, checkpoint, resume_from, no_resume)
 
 

@@ -169,6 +169,16 @@ declare global {
       };
       conditions?: { prompts: number; development_prompts?: number; max_length: number; seed: number };
     }
+    interface Headroom {
+      modulations: number[];
+      rewards: number[];
+      best_constant: { modulation: number; reward: Interval };
+      policies: Record<string, { reward: Interval; gain: Interval; components: Record<string, number> }>;
+      headroom: boolean;
+      verdict: string;
+      advice: string;
+      conditions: { documents: number; contexts: number };
+    }
     type Quantity = "total" | "modulation" | "length";
     interface Evaluation {
       samples?: { prompt: string; generated: string }[];

@@ -15,7 +15,7 @@ from common.checkpoint import save_model
 from common.controller import GatingPolicy
 from common.data import load_tokenizer
 from common.model import ModelConfig, TransformerLM
-from services.api.operations.experiments import ABLATION_FILE, EVALUATION_FILE
+from services.api.operations.experiments import ABLATION_FILE, EVALUATION_FILE, HEADROOM_FILE
 from tests.browser.seed import ablation, add_experiment
 from tests.integration.api.conftest import Api
 
@@ -51,6 +51,7 @@ class Resources:
         torch.save({"agent_state_dict": GatingPolicy().state_dict()}, folder / self.rl / "rl_checkpoint_final.pth")
         samples = [{"prompt": "Tom", "generated": " ran"}]
         results = {EVALUATION_FILE: {"perplexity": 9.0, "samples": samples}, ABLATION_FILE: ablation(random.Random(1))}
+        results[HEADROOM_FILE] = {"verdict": "There is headroom."}
         for name, result in results.items():
             path = folder / self.lm / name
             path.parent.mkdir(exist_ok=True)

@@ -76,14 +76,17 @@ def test_controller_metrics_have_their_own_endpoint(api: Api, experiment: str, f
 def test_results_are_available_after_they_were_written(api: Api, experiment: str, folder: Path) -> None:
     base = f"/api/experiments/{experiment}"
     evaluation = {"perplexity": 12.5, "samples": [{"prompt": "Once", "generated": "Once upon"}]}
-    assert [api.http.get(f"{base}/{name}").status_code for name in ("evaluation", "ablation", "samples")] == [404] * 3
+    names = ("evaluation", "headroom", "ablation", "samples")
+    assert [api.http.get(f"{base}/{name}").status_code for name in names] == [404] * 4
     (folder / "evaluation_results").mkdir()
     (folder / "evaluation_results" / "evaluation_results.json").write_text(json.dumps(evaluation))
     (folder / "ablation_results.json").write_text(json.dumps({"learned": {"mean": 1}}))
     assert api.http.get(f"{base}/evaluation").json()["result"] == evaluation
     assert api.http.get(f"{base}/samples").json()["samples"] == evaluation["samples"]
+    (folder / "headroom_results.json").write_text(json.dumps({"verdict": "There is headroom."}))
     assert api.http.get(f"{base}/ablation").json()["result"] == {"learned": {"mean": 1}}
-    assert api.http.get(base).json()["results"] == ["evaluation", "samples", "ablation"]
+    assert api.http.get(f"{base}/headroom").json()["result"] == {"verdict": "There is headroom."}
+    assert api.http.get(base).json()["results"] == ["evaluation", "samples", "ablation", "headroom"]
     (folder / "ablation_results.json").write_text("{torn")
     torn = api.http.get(f"{base}/ablation")
     assert (torn.status_code, torn.headers["content-type"]) == (507, "application/problem+json")
@@ -281,6 +284,9 @@ def test_controller_training_inherits_the_data_of_its_language_model(api: Api, e
     assert job["payload"]["checkpoint"] == f"{experiment}/transformer-lm_v1.0.0.safetensors"
     assert (job["payload"]["config"]["seed"], job["payload"]["config"]["ppo"]["total_steps"]) == (9, 4096)
     assert job["payload"]["data"]["max_documents"] == 123
+    headroom = api.admin.post("/api/jobs", json={**body, "type": "headroom"}).json()
+    assert headroom["payload"]["config"]["headroom"]["documents"] == 100
+    assert headroom["payload"]["data"] == job["payload"]["data"]
     other = api.admin.post("/api/jobs", json={**body, "data": {"max_documents": 5}}).json()
     assert (other["payload"]["data"]["source"], other["payload"]["data"]["max_documents"]) == ("builtin:stories", 5)
     controller = api.http.get(f"/api/experiments/{job['experimentId']}").json()

@@ -80,6 +80,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 CALLS: dict[str, Callable[[Client], Any]] = {
     "active_jobs": lambda client: client.active_jobs(),
     "ablation": lambda client: client.ablation("x"),
+    "headroom": lambda client: client.headroom("x"),
     "alive": lambda client: client.alive(),
     "all_checkpoints": lambda client: client.all_checkpoints(),
     "analyses": lambda client: client.analyses("x", kind="single", derived=True),

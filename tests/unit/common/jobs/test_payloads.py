@@ -16,6 +16,7 @@ SMALLEST: dict[JobType, dict[str, Any]] = {
     JobType.LM_TRAINING: {"config": {}},
     JobType.RL_TRAINING: {"config": {}, "checkpoint": "exp/final", "data": {}},
     JobType.EVALUATION: {"checkpoint": "exp/final", "data": {}, "evaluation": {}},
+    JobType.HEADROOM: {"checkpoint": "exp/final", "config": {}, "data": {}},
     JobType.ABLATION: {"checkpoint": "exp/final", "rl_checkpoint": "rl/final", "config": {}, "data": {}},
     JobType.ANALYSIS: {"checkpoint": "exp/final", "rl_checkpoint": "rl/final", "analysis": {"prompts": ["Once"]}},
     JobType.DATASET: {"data": {"source": "tales"}, "sha256": "ab"},

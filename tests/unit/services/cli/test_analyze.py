@@ -10,11 +10,12 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from common.errors import InvalidInputError, NotFoundError
+from common.errors import InvalidInputError, NotFoundError, TidalError
 from services.cli.commands import analyze
 from services.cli.main import app
+from services.cli.views.job import JobView
 from tests.unit import api_documents as documents
-from tidal_client import Client
+from tidal_client import Client, Job
 
 EXPERIMENTS = [
     documents.experiment(id="model"),
@@ -69,6 +70,19 @@ SWEEP = {
 }
 
 
+GAIN = {"mean": 0.0125, "std": 0.1, "ci_low": 0.01, "ci_high": 0.015}
+HEADROOM = {
+    "modulations": [0.0, 0.05],
+    "rewards": [0.1, 0.125],
+    "best_constant": {"modulation": 0.05, "reward": {**GAIN, "mean": 0.125}},
+    "policies": {"entropy_bins": {"reward": {**GAIN, "mean": 0.1375}, "gain": GAIN}},
+    "headroom": True,
+    "verdict": "There is headroom: entropy bins gains +0.0125.",
+    "advice": "Train a controller.",
+    "conditions": {"documents": 100, "contexts": 2000, "source": "validation documents of stories"},
+}
+
+
 def result(kind: str) -> dict[str, Any]:
     return {
         "kind": kind,
@@ -103,6 +117,8 @@ class Api:
             done = json.dumps(result(body["kind"]))
             events = f"event: progress\ndata: {progress}\n\nevent: done\ndata: {done}\n\n"
             return httpx.Response(200, headers=documents.EVENTS, content=events)
+        if path == "/api/experiments/steered/headroom":
+            return httpx.Response(200, json={"experimentId": "steered", "result": HEADROOM})
         if path == "/api/jobs":
             return httpx.Response(201, json=documents.job(type="analysis", experimentId="steered"))
         if request.method == "DELETE":
@@ -219,3 +235,32 @@ def test_saved_analyses_are_listed_shown_and_deleted(api: Api) -> None:
     assert json.loads(tidal("show", "ana_1", "--json").stdout)["result"] == result("batch")
     assert tidal("delete", "ana_1").exit_code == 0
     assert api.sent[-1][:2] == ("DELETE", "/api/analyses/ana_1")
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_the_headroom_is_measured_by_a_job_and_shown_when_it_has_ended(
+    api: Api, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    followed: list[Job] = []
+
+    def watch(client: Client, job: Job, *, label: str) -> JobView:
+        followed.append(job)
+        return JobView(job.model_copy(update={"status": status}))
+
+    monkeypatch.setattr(analyze, "watch", watch)
+    shown = tidal("headroom", "--set", "headroom.documents=200")
+    submitted = [(path, body) for method, path, body in api.sent if method == "POST"]
+    wanted = {"type": "headroom", "config": {"headroom": {"documents": 200}}, "checkpoint": "model/final"}
+    assert submitted == [("/api/jobs", wanted)]
+    assert [job.id for job in followed] == ["job_1"]
+    if status == "failed":
+        assert isinstance(shown.exception, TidalError) and "the job job_1 is failed" in shown.exception.message
+        return
+    assert shown.exit_code == 0, shown.output
+    words = " ".join(shown.stdout.split())
+    assert "There is headroom: entropy bins gains +0.0125. Train a controller." in words
+    assert "best constant, m = 0.05 0.1250" in words
+    assert "entropy bins 0.1375 +0.0125 +0.0100 … +0.0150" in words
+    assert "2,000 contexts of 100 validation documents of stories" in words
+    assert json.loads(tidal("headroom", "other/final", "--json").stdout) == HEADROOM
+    assert api.sent[-2][2]["checkpoint"] == "other/final"

@@ -94,8 +94,8 @@ def test_a_terminal_breaks_the_lines_of_a_table_between_words_only(width: int) -
 
 
 def test_articles_plurals_and_lengths_of_time() -> None:
-    kinds = ["lm-training", "rl-training", "evaluation", "ablation", "analysis", "dataset"]
-    assert [with_article(kind).split()[0] for kind in kinds] == ["an", "an", "an", "an", "an", "a"]
+    kinds = ["lm-training", "rl-training", "evaluation", "ablation", "analysis", "headroom", "dataset"]
+    assert [with_article(kind).split()[0] for kind in kinds] == ["an", "an", "an", "an", "an", "a", "a"]
     assert set(kinds) == set(JobType)
     counts = [plural(count, "worker") for count in (0, 1, 2, 1234)]
     assert counts == ["0 workers", "1 worker", "2 workers", "1,234 workers"]

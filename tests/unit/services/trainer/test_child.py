@@ -160,6 +160,31 @@ def test_a_controller_is_trained_and_ablated_and_can_be_ablated_again(
     assert (metadata["type"], metadata["source_checkpoint"]) == ("ablation", model)
 
 
+def test_the_headroom_of_a_model_is_measured(start_child: StartChild, finished_model: LMConfig, tmp_path: Path) -> None:
+    config = {
+        "episode": {"max_length": 6, "prompt_max_tokens": 5, "statistics_documents": 20},
+        "headroom": {"documents": 4, "positions": 2, "bootstrap_resamples": 100},
+        "device": "cpu",
+        "threads": 1,
+    }
+    child = start_child(
+        {
+            "config": RLConfig.model_validate(config).model_dump(mode="json"),
+            "checkpoint": "tiny/tiny_v1.0.0.safetensors",
+            "data": finished_model.data.model_dump(mode="json"),
+        },
+        job_type="headroom",
+        experiment_id="room",
+    )
+    messages = child.until(Finished)
+    assert messages[-1].outcome == "completed" and of_kind(messages, Running)
+    assert [(saved.name, saved.kind) for saved in of_kind(messages, ArtifactSaved)] == [
+        ("headroom_results.json", "headroom")
+    ]
+    found = json.loads((tmp_path / "experiments/room/headroom_results.json").read_text())
+    assert found["conditions"]["contexts"] == 8 and found["verdict"] and found["advice"]
+
+
 def test_a_missing_corpus_fails_with_a_message_for_the_user(start_child: StartChild, make_config: Config) -> None:
     child = start_child(payload(make_config(data={"source": "nowhere.txt"})))
     failed = child.until(Failed)[-1]

@@ -37,6 +37,7 @@ export const TYPES = {
   lm: "Language model",
   rl: "Controller",
   evaluation: "Evaluation",
+  headroom: "Headroom",
   ablation: "Ablation",
   analysis: "Analysis",
   dataset: "Dataset",

@@ -29,7 +29,7 @@ import { equal, flatten, nest } from "./config.js";
  *
  * @param {string} kind
  */
-export const controlled = (kind) => kind === "rl-training" || kind === "ablation";
+export const controlled = (kind) => ["rl-training", "headroom", "ablation"].includes(kind);
 
 /**
  * Returns the storage key of the draft for a job type. Forms that were opened with different parameters have different

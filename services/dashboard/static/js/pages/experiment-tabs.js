@@ -6,6 +6,7 @@ import { route, setParams } from "../lib/router.js";
 import { duration, integer, number, title } from "../lib/format.js";
 import { flatBoth, flatten } from "../lib/config.js";
 import { Ablation } from "../components/ablation.js";
+import { Headroom } from "../components/headroom.js";
 import { CheckpointTable } from "../components/checkpoints.js";
 import { SampleHistory } from "../components/sample-history.js";
 import { SavedAnalyses } from "../components/saved-analyses.js";
@@ -15,7 +16,7 @@ import { ConfigTable } from "../components/config-table.js";
 import { VocabularyCard } from "../components/vocabulary.js";
 import { Empty, Loaded, Time } from "../components/parts.js";
 
-const RESULTS = /** @type {const} */ (["evaluation", "ablation"]);
+const RESULTS = /** @type {const} */ (["evaluation", "headroom", "ablation"]);
 
 /** @param {{found: Api.Experiment, path: Api.ExperimentPath}} props */
 export function Results({ found, path }) {
@@ -34,22 +35,23 @@ export function Results({ found, path }) {
 function ResultFiles({ path, results }) {
   const state = useLoad(
     async (signal) => {
-      const [evaluation, ablation] = await Promise.all(
+      const [evaluation, headroom, ablation] = await Promise.all(
         RESULTS.map((name) =>
           results.includes(name) ? get(`${path}/${name}`, signal).catch(nullIfMissing) : Promise.resolve(null),
         ),
       );
-      return { evaluation: evaluation?.result, ablation: ablation?.result };
+      return { evaluation: evaluation?.result, headroom: headroom?.result, ablation: ablation?.result };
     },
     [path, results.join()],
   );
   return html`<${Loaded} state=${state}>
-    ${(/** @type {Ui.Data<typeof state>} */ { evaluation, ablation }) =>
-      !evaluation && !ablation
+    ${(/** @type {Ui.Data<typeof state>} */ { evaluation, headroom, ablation }) =>
+      !evaluation && !headroom && !ablation
         ? html`<${Empty} title="No results yet"
             ><p>Results are written when the training ends: the evaluation and, for a controller, the ablation.</p><//
           >`
         : html`<div class="stack">
+            ${headroom && html`<${Headroom} result=${headroom} />`}
             ${ablation && html`<${Ablation} result=${ablation} />`}
             ${evaluation && html`<${Evaluation} result=${evaluation} />`}
           </div>`}

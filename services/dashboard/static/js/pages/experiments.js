@@ -129,7 +129,7 @@ function Filters({ filter, tags }) {
     ${select(
       "type",
       "All types",
-      ["lm", "rl", "evaluation", "ablation", "analysis"].map((type) => [type, TYPES[type]]),
+      ["lm", "rl", "evaluation", "headroom", "ablation", "analysis"].map((type) => [type, TYPES[type]]),
     )}
     ${select(
       "status",

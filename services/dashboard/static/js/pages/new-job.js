@@ -28,13 +28,14 @@ import { toast } from "../components/toasts.js";
  */
 
 /** @type {Api.JobType[]} */
-const KINDS = ["lm-training", "rl-training", "evaluation", "ablation"];
+const KINDS = ["lm-training", "rl-training", "evaluation", "headroom", "ablation"];
 /** @type {Record<string, string>} */
 const ABOUT = {
   "lm-training": "Pretrains a language model on a corpus.",
   "rl-training": "Trains a controller that sets the decoding parameters of a language model.",
   evaluation: "Measures perplexity and bits per byte of a language model, and generates samples.",
-  ablation: "Compares a controller with fixed and random modulation.",
+  headroom: "Measures what any controller could gain over the best constant modulation, before one is trained.",
+  ablation: "Compares a controller with constant and random modulation.",
 };
 const MODES = [
   { value: "fine-tune", text: "Fine-tune: new optimiser, lower learning rate" },
