@@ -71,6 +71,21 @@ RL_KEYS = {
     "RL_CLIP_EPSILON": "ppo.clip_range",
     "RL_ENTROPY_COEF": "ppo.entropy_coef",
     "RL_ENTROPY_COEF_FINAL": "ppo.entropy_coef_final",
+    "RL_ENTROPY_SCHEDULE": "ppo.entropy_schedule",
+    "RL_POLICY_ENTROPY_TARGET": "ppo.policy_entropy_target",
+    "RL_ENTROPY_HOMEOSTASIS_RELEASE_RATE": "ppo.entropy_release_rate",
+    "RL_ENTROPY_HOMEOSTASIS_DECAY_RATE": "ppo.entropy_decay_rate",
+    "RL_ENTROPY_COEF_MIN": "ppo.entropy_coef_min",
+    "RL_ENTROPY_COEF_MAX": "ppo.entropy_coef_max",
+    "RL_DIVERSITY_HOMEOSTASIS_TARGET": "diversity_homeostasis.target",
+    "RL_DIVERSITY_HOMEOSTASIS_RELEASE_RATE": "diversity_homeostasis.release_rate",
+    "RL_DIVERSITY_HOMEOSTASIS_DECAY_RATE": "diversity_homeostasis.decay_rate",
+    "RL_DIVERSITY_WEIGHT_MIN": "diversity_homeostasis.weight_min",
+    "RL_DIVERSITY_WEIGHT_MAX": "diversity_homeostasis.weight_max",
+    "RL_CONSTRAINT_MODE": "constraint.mode",
+    "RL_DIVERSITY_CONSTRAINT_THRESHOLD": "constraint.diversity_threshold",
+    "RL_LAGRANGE_MULTIPLIER_LR": "constraint.multiplier_rate",
+    "RL_LAGRANGE_MULTIPLIER_INIT": "constraint.multiplier_init",
     "RL_VALUE_COEF": "ppo.value_coef",
     "RL_MAX_GRAD_NORM": "ppo.max_grad_norm",
     "RL_ROLLOUT_STEPS": "ppo.rollout_steps",
@@ -103,9 +118,6 @@ RL_KEYS = {
     "DEVICE": "device",
 }
 
-_HOMEOSTASIS = "jobs do not support entropy homeostasis; the entropy coefficient has a linear schedule"
-_DIVERSITY = "jobs do not support diversity homeostasis; the diversity weight is constant"
-_LAGRANGIAN = "jobs do not support the constrained (Lagrangian) mode; the reward is a weighted sum"
 _GATES = "controller training does not train the gates"
 RL_UNUSED = {
     "RL_TOP_K": "the original never used it",
@@ -113,27 +125,12 @@ RL_UNUSED = {
     "RL_EVAL_INTERVAL": "every iteration is logged, and an ablation follows the training",
     "RL_LOG_INTERVAL": "every iteration is logged",
     "RL_METRICS_INTERVAL": "every iteration is logged",
-    "RL_POLICY_ENTROPY_TARGET": _HOMEOSTASIS,
-    "RL_ENTROPY_HOMEOSTASIS_RELEASE_RATE": _HOMEOSTASIS,
-    "RL_ENTROPY_HOMEOSTASIS_DECAY_RATE": _HOMEOSTASIS,
-    "RL_ENTROPY_COEF_MIN": _HOMEOSTASIS,
-    "RL_ENTROPY_COEF_MAX": _HOMEOSTASIS,
-    "RL_DIVERSITY_HOMEOSTASIS_TARGET": _DIVERSITY,
-    "RL_DIVERSITY_HOMEOSTASIS_RELEASE_RATE": _DIVERSITY,
-    "RL_DIVERSITY_HOMEOSTASIS_DECAY_RATE": _DIVERSITY,
-    "RL_DIVERSITY_WEIGHT_MIN": _DIVERSITY,
-    "RL_DIVERSITY_WEIGHT_MAX": _DIVERSITY,
-    "RL_DIVERSITY_CONSTRAINT_THRESHOLD": _LAGRANGIAN,
-    "RL_LAGRANGE_MULTIPLIER_LR": _LAGRANGIAN,
-    "RL_LAGRANGE_MULTIPLIER_INIT": _LAGRANGIAN,
     "RL_GATE_LR": _GATES,
     "RL_GATE_ENTROPY_WEIGHT": _GATES,
 }
 RL_FIXED: dict[str, tuple[Any, str]] = {
     "RL_OBSERVATION_DIM": (64, "the observation always has 64 values"),
     "RL_ACTION_DIM": (1, "the action is always one modulation"),
-    "RL_ENTROPY_SCHEDULE": ("linear", _HOMEOSTASIS),
-    "RL_CONSTRAINT_MODE": ("weighted", _LAGRANGIAN),
     "RL_UNFREEZE_DYNAMIC_GATES": (False, _GATES),
 }
 """{key: (the only supported value, reason)}; `convert` returns a note for other values."""

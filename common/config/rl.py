@@ -27,6 +27,9 @@ class PolicyConfig(Section):
     """Width of the first layer. The second layer has half this width, the hidden layers of the heads a quarter."""
     concentration_max: float = Field(15.0, gt=1)
     """Upper bound of the parameters alpha and beta of the beta distribution."""
+    normalise_observations: bool = False
+    """Whether observations are scaled by their mean and standard deviation over all finished rollouts, and clipped to
+    ±10. The original project cannot load such a policy."""
     deterministic_action: Literal["mean", "mode"] = "mean"
     """The action where none is sampled: mean or mode of the distribution. The original project uses the mode, which for
     a skewed beta distribution is near 0 or 1 and far from the actions that training has rewarded."""
@@ -112,6 +115,12 @@ class PPOConfig(Section):
     """Lambda of generalized advantage estimation."""
     clip_range: float = Field(0.2, gt=0)
     """Clip range of the probability ratio of new to old policy."""
+    target_kl: float | None = Field(None, gt=0)
+    """The updates of an iteration end as soon as the approximate KL divergence of a mini-batch exceeds 1.5 times this
+    value; None means that all epochs are run."""
+    normalise_rewards: bool = False
+    """Whether rewards are divided by the standard deviation of the discounted returns so far. Reported rewards are
+    unscaled."""
     value_coef: float = Field(0.5, ge=0)
     """Weight of the value loss."""
     max_grad_norm: float = Field(0.5, gt=0)
@@ -120,8 +129,31 @@ class PPOConfig(Section):
     """Weight of the entropy bonus at the start of the linear schedule."""
     entropy_coef_final: float = Field(0.03, ge=0)
     """Weight of the entropy bonus at the end of the linear schedule."""
-    entropy_schedule: Literal["linear"] = "linear"
-    """Schedule of the entropy coefficient. Jobs do not support the homeostasis in `common.rl.schedules`."""
+    entropy_schedule: Literal["linear", "homeostasis", "integral"] = "linear"
+    """How the entropy coefficient changes. linear: from entropy_coef to entropy_coef_final. homeostasis: it rises while
+    the policy entropy is below its target, and decays towards entropy_coef, which leaves a steady error. integral: it
+    changes by the distance from the target until there is none. The rates apply per 128 transitions."""
+    policy_entropy_target: float = -0.35
+    """Target of the mean policy entropy in nats, for homeostasis and integral. That of the uniform distribution is
+    0."""
+    entropy_release_rate: float = Field(0.05, ge=0)
+    """Homeostasis: change of the coefficient per nat below the target."""
+    entropy_decay_rate: float = Field(0.95, ge=0, le=1)
+    """Homeostasis: factor by which the distance of the coefficient from entropy_coef shrinks."""
+    entropy_integral_rate: float = Field(0.01, ge=0)
+    """Integral: change of the coefficient per nat of distance from the target."""
+    entropy_coef_min: float = Field(0.01, ge=0)
+    """Smallest coefficient of homeostasis and integral."""
+    entropy_coef_max: float = Field(0.5, ge=0)
+    """Largest coefficient of homeostasis and integral."""
+
+    @model_validator(mode="after")
+    def _coefficients_are_ordered(self) -> Self:
+        if self.entropy_coef_min > self.entropy_coef_max:
+            raise ValueError(
+                f"entropy_coef_min {self.entropy_coef_min} is above entropy_coef_max {self.entropy_coef_max}"
+            )
+        return self
 
 
 class EpisodeConfig(Section):
@@ -143,6 +175,52 @@ class EpisodeConfig(Section):
                 f"prompt_min_tokens {self.prompt_min_tokens} is above prompt_max_tokens {self.prompt_max_tokens}"
             )
         return self
+
+
+class DiversityHomeostasisConfig(Section):
+    """Adapts the weight of the diversity term to the mean diversity of each rollout. The other weights stay.
+
+    The rates apply per 128 transitions. The constrained mode takes its place.
+    """
+
+    target: float | None = Field(None, ge=0, le=1)
+    """Diversity below which the weight rises, such as 0.55; None keeps the weight constant."""
+    release_rate: float = Field(0.03, ge=0)
+    """Change of the weight per unit of diversity below the target."""
+    decay_rate: float = Field(0.95, ge=0, le=1)
+    """Factor by which the distance of the weight from reward.diversity_weight shrinks."""
+    weight_min: float = Field(0.15, ge=0)
+    """Smallest weight."""
+    weight_max: float = Field(0.35, ge=0)
+    """Largest weight."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.weight_min > self.weight_max:
+            raise ValueError(f"weight_min {self.weight_min} is above weight_max {self.weight_max}")
+        return self
+
+
+class ConstraintConfig(Section):
+    """The constrained mode (PPO-Lagrangian): diversity is a constraint instead of a term of the reward.
+
+    The weights of diversity and repetition are 0, the others are scaled to the sum 1. A multiplier λ weighs the cost,
+    the shortfall of the diversity below its threshold. λ = proportional part + integral part + derivative part of the
+    mean signed shortfall, and at least 0 (PID Lagrangian, Stooke et al. 2020).
+    """
+
+    mode: Literal["weighted", "lagrangian"] = "weighted"
+    """weighted: no constraint. lagrangian: the constrained mode."""
+    diversity_threshold: float = Field(0.55, ge=0, le=1)
+    """Mean diversity that the policy must reach. The metric cost uses it in both modes."""
+    multiplier_init: float = Field(1.0, ge=0)
+    """Multiplier at the start."""
+    multiplier_rate: float = Field(0.05, ge=0)
+    """Integral gain: change of the multiplier per unit of shortfall and iteration."""
+    multiplier_proportional: float = Field(0.0, ge=0)
+    """Proportional gain. It dampens the oscillation that the integral part alone causes."""
+    multiplier_derivative: float = Field(0.0, ge=0)
+    """Derivative gain, which acts only while the shortfall grows."""
 
 
 class AblationConfig(Section):
@@ -180,6 +258,8 @@ class RLConfig(Section):
     ppo: PPOConfig = PPOConfig()
     episode: EpisodeConfig = EpisodeConfig()
     reward: RewardConfig = RewardConfig()
+    diversity_homeostasis: DiversityHomeostasisConfig = DiversityHomeostasisConfig()
+    constraint: ConstraintConfig = ConstraintConfig()
     modulation: ModulationConfig = ModulationConfig()
     ablation: AblationConfig = AblationConfig()
     headroom: HeadroomConfig = HeadroomConfig()
@@ -207,4 +287,10 @@ class RLConfig(Section):
     def _has_a_reward(self) -> Self:
         if sum(getattr(self.reward, f"{name}_weight") for name in REWARD_COMPONENTS) <= 0:
             raise ValueError("all reward weights are 0; set at least one weight above 0")
+        kept = ("perplexity", "sampling", "coherence")
+        if self.constraint.mode == "lagrangian" and not any(getattr(self.reward, f"{name}_weight") for name in kept):
+            raise ValueError(
+                "the constrained mode omits the weights of diversity and repetition, and all others are 0; set another"
+                " weight above 0, or constraint.mode to weighted"
+            )
         return self

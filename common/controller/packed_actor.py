@@ -26,7 +26,7 @@ class PackedActor:
 
     def act_rows(self, observation: Tensor, uniform: Tensor, sample_mask: Tensor | None) -> Tensor:
         """Return the actions (B, 1) that `GatingPolicy.act_rows` returns."""
-        x = torch.layer_norm(observation, *self._norm)
+        x = torch.layer_norm(self._policy.normalise(observation), *self._norm)
         for bias, weight in self._hidden:
             x = torch.addmm(bias, x, weight).tanh_()
         bias, weight = self._last

@@ -28,6 +28,8 @@ from common.errors import InvalidInputError
 ACTION_MIN, ACTION_MAX = 0.001, 0.999
 """Sampled actions are clamped to this range, and log-probabilities are those of the clamped action."""
 DETERMINISTIC_MIN, DETERMINISTIC_MAX = 0.01, 0.99
+OBSERVATION_CLIP = 10.0
+"""Largest absolute value of a normalised observation."""
 _QUADRATURE_NODES = 32
 
 
@@ -85,6 +87,9 @@ class GatingPolicy(nn.Module):
         """The vocabulary of the language model with which the policy was trained."""
         self.modulation_config = modulation_config
         self.observation_dim = observation_dim
+        if self.config.normalise_observations:
+            self.register_buffer("observation_mean", torch.zeros(observation_dim))
+            self.register_buffer("observation_deviation", torch.ones(observation_dim))
         hidden = self.config.hidden_dim
         self.feature_extractor = nn.Sequential(
             nn.LayerNorm(observation_dim),
@@ -119,10 +124,22 @@ class GatingPolicy(nn.Module):
 
     def forward(self, observation: Tensor) -> PolicyOutput:
         """Return the parameters of the distributions and the critics' values for `observation` (B, 64)."""
-        features = self.feature_extractor(observation)
+        features = self.feature_extractor(self.normalise(observation))
         first, second = self._distribution(self.actor(features))
         cost_value = None if self.cost_critic_head is None else self.cost_critic_head(features).squeeze(-1)
         return PolicyOutput(first, second, self.critic_head(features).squeeze(-1), cost_value)
+
+    def set_observation_scale(self, mean: Tensor, variance: Tensor) -> None:
+        """Set the statistics (64,) by which observations are normalised from now on."""
+        self.get_buffer("observation_mean").copy_(mean)
+        self.get_buffer("observation_deviation").copy_((variance + 1e-8).sqrt())
+
+    def normalise(self, observation: Tensor) -> Tensor:
+        """Return what the network sees of `observation` (B, 64): the same, or normalised values, if configured."""
+        if not self.config.normalise_observations:
+            return observation
+        centred = observation - self.get_buffer("observation_mean")
+        return (centred / self.get_buffer("observation_deviation")).clamp(-OBSERVATION_CLIP, OBSERVATION_CLIP)
 
     @property
     def actor(self) -> nn.Sequential:
@@ -155,7 +172,8 @@ class GatingPolicy(nn.Module):
         Where `sample_mask` (B,) bool is true, the action is the quantile of the distribution at `uniform` (B,) in [0,
         1). Where it is false, the action is the deterministic one; if `sample_mask` is None, every action is.
         """
-        return self.actions_from_head(self.actor(self.feature_extractor(observation)), uniform, sample_mask)
+        features = self.feature_extractor(self.normalise(observation))
+        return self.actions_from_head(self.actor(features), uniform, sample_mask)
 
     def actions_from_head(self, head_output: Tensor, uniform: Tensor, sample_mask: Tensor | None) -> Tensor:
         """Return the actions of `act_rows`, given the outputs of the actor's last layer."""

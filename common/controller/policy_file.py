@@ -2,10 +2,10 @@
 
 A file can be the original's `rl_checkpoint_*.pth` (Tidal writes the same format), a bare state dict, or a checkpoint
 folder of a controller training. Only tensors and plain values are unpickled. The distribution, the layer widths and
-whether there is a cost critic follow from the tensors. The concentration limit, the deterministic action and the
-modulation map come from the stored configuration; if there is none, they are those of the original project. Name and
-digest of the vocabulary are stored, too. The optimiser and the schedules are not loaded, because only training needs
-them.
+whether there is a cost critic or a normalisation follow from the tensors. The concentration limit, the deterministic
+action and the modulation map come from the stored configuration; if there is none, they are those of the original
+project. Name and digest of the vocabulary are stored, too. The optimiser and the schedules are not loaded, because only
+training needs them.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def policy_from_state_dict(
                 distribution="gaussian" if "actor_mean.0.weight" in weights else "beta",
                 hidden_dim=first.shape[0],
                 concentration_max=_concentration_max(config),
+                normalise_observations="observation_mean" in weights,
                 deterministic_action=_deterministic_action(config),
             ),
             cost_critic="cost_critic_head.0.weight" in weights,

@@ -25,9 +25,9 @@ ABLATION_FILE = "ablation_results.json"
 def write_policy(state: ControllerState, directory: Path) -> Path:
     """Write `rl_checkpoint_final.pth` in the original's format and return its path.
 
-    The file holds agent_state_dict, optimizer_state_dict, global_step, config and the vocabulary's name and digest.
-    `config` has the sections of `RLConfig` and also the original's upper-case keys. Raises StorageError, and
-    DivergedError if policy or optimiser state are not finite.
+    The file holds agent_state_dict, optimizer_state_dict, global_step, config, the adapted coefficients that are in use
+    and the vocabulary's name and digest. `config` has the sections of `RLConfig` and also the original's upper-case
+    keys. Raises StorageError, and DivergedError if policy or optimiser state are not finite.
     """
     require_finite_state(state.policy.state_dict(), state.optimizer.state_dict())
     content = {
@@ -35,6 +35,7 @@ def write_policy(state: ControllerState, directory: Path) -> Path:
         "optimizer_state_dict": state.optimizer.state_dict(),
         "global_step": state.counters.step,
         "config": {**state.config.model_dump(mode="json"), **original_keys(state.config)},
+        **original_controls(state),
         META_KEY: asdict(state.policy.vocabulary),
     }
     path = directory / FINAL_POLICY
@@ -59,9 +60,21 @@ def write_ablation_results(results: Mapping[str, Any], directory: Path) -> Path:
     return path
 
 
+def original_controls(state: ControllerState) -> dict[str, Any]:
+    """Return the adapted coefficients that are in use, under the original's names."""
+    config, controls = state.config, state.controls
+    found: dict[str, Any] = {}
+    if config.ppo.entropy_schedule == "homeostasis":
+        found["entropy_homeostasis_coef"] = controls.entropy_coef
+    if config.constraint.mode == "weighted" and config.diversity_homeostasis.target is not None:
+        found["diversity_homeostasis_weight"] = controls.diversity_weight
+    return found
+
+
 def original_keys(config: RLConfig) -> dict[str, Any]:
     """Return the settings that the original also has, under the original's names."""
     ppo, episode, reward, modulation = config.ppo, config.episode, config.reward, config.modulation
+    diversity, constraint = config.diversity_homeostasis, config.constraint
     return {
         "RL_AGENT_TYPE": config.policy.distribution,
         "RL_OBSERVATION_DIM": 64,
@@ -75,13 +88,26 @@ def original_keys(config: RLConfig) -> dict[str, Any]:
         "RL_ENTROPY_COEF": ppo.entropy_coef,
         "RL_ENTROPY_COEF_FINAL": ppo.entropy_coef_final,
         "RL_ENTROPY_SCHEDULE": ppo.entropy_schedule,
+        "RL_POLICY_ENTROPY_TARGET": ppo.policy_entropy_target,
+        "RL_ENTROPY_HOMEOSTASIS_RELEASE_RATE": ppo.entropy_release_rate,
+        "RL_ENTROPY_HOMEOSTASIS_DECAY_RATE": ppo.entropy_decay_rate,
+        "RL_ENTROPY_COEF_MIN": ppo.entropy_coef_min,
+        "RL_ENTROPY_COEF_MAX": ppo.entropy_coef_max,
+        "RL_DIVERSITY_HOMEOSTASIS_TARGET": diversity.target,
+        "RL_DIVERSITY_HOMEOSTASIS_RELEASE_RATE": diversity.release_rate,
+        "RL_DIVERSITY_HOMEOSTASIS_DECAY_RATE": diversity.decay_rate,
+        "RL_DIVERSITY_WEIGHT_MIN": diversity.weight_min,
+        "RL_DIVERSITY_WEIGHT_MAX": diversity.weight_max,
         "RL_VALUE_COEF": ppo.value_coef,
         "RL_MAX_GRAD_NORM": ppo.max_grad_norm,
         "RL_ROLLOUT_STEPS": ppo.rollout_steps,
         "RL_NUM_EPOCHS": ppo.epochs,
         "RL_BATCH_SIZE": ppo.minibatch_size or 32 * ppo.num_envs,
         "RL_TOTAL_TIMESTEPS": ppo.total_steps,
-        "RL_CONSTRAINT_MODE": "weighted",
+        "RL_CONSTRAINT_MODE": constraint.mode,
+        "RL_DIVERSITY_CONSTRAINT_THRESHOLD": constraint.diversity_threshold,
+        "RL_LAGRANGE_MULTIPLIER_LR": constraint.multiplier_rate,
+        "RL_LAGRANGE_MULTIPLIER_INIT": constraint.multiplier_init,
         "RL_UNFREEZE_DYNAMIC_GATES": False,
         "RL_MAX_EPISODE_LENGTH": episode.max_length,
         "RL_PROMPT_MIN_LENGTH": episode.prompt_min_tokens,

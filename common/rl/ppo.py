@@ -7,6 +7,7 @@ minibatch. `common.rl.rollout` collects the data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from common.errors import require_finite
 from common.model.transfer import to_device
+
+KL_TOLERANCE = 1.5
+"""Factor by which the approximate KL divergence of a mini-batch may exceed `target_kl`."""
 
 
 class ActorCritic(Protocol):
@@ -127,19 +131,24 @@ def ppo_update(
     entropy_coef: float,
     max_grad_norm: float,
     generator: torch.Generator,
+    target_kl: float | None = None,
 ) -> dict[str, float]:
     """Run all epochs over one rollout; return the means of the `Losses` over the minibatches, and `gradient_norm`.
 
     Each epoch uses a new permutation sampled on the CPU from `generator`. approx_kl is the estimator mean((r − 1) − ln
     r) of Schulman's note "Approximating KL divergence"; clip_fraction is the share of transitions with |r − 1| >
     clip_range. Here, r is the probability ratio of new and old policy. Loss and gradient norm are checked before each
-    step of the optimiser; this check is the only synchronisation with the device per minibatch. Raises DivergedError if
+    step of the optimiser; this check is the only synchronisation with the device per minibatch. With `target_kl`, the
+    update ends before a step whose approx_kl exceeds 1.5 · target_kl, as in Stable-Baselines3. Raises DivergedError if
     the loss or the gradient norm is not finite.
     """
+    most_kl = math.inf if target_kl is None else KL_TOLERANCE * target_kl
     sums: Tensor | None = None
-    updates = 0
+    updates, stopped = 0, False
     parameters = list(policy.parameters())
     for _ in range(epochs):
+        if stopped:
+            break
         order = to_device(torch.randperm(len(batch), generator=generator), batch.observation.device)
         for index in torch.split(order, minibatch_size):
             losses = ppo_losses(
@@ -148,9 +157,11 @@ def ppo_update(
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(losses.total)
             norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-            loss_value, norm_value = torch.stack([losses.total.detach(), norm]).tolist()
+            loss_value, norm_value, kl = torch.stack([losses.total.detach(), norm, losses.approx_kl]).tolist()
             require_finite("the PPO loss", loss_value)
             require_finite("the gradient norm", norm_value)
+            if stopped := kl > most_kl:
+                break
             optimizer.step()
             parts = (losses.policy, losses.value, losses.cost_value, losses.entropy)
             row = torch.stack([*(part.detach() for part in parts), losses.approx_kl, losses.clip_fraction, norm])

@@ -52,7 +52,8 @@ def prepare_training(
     environment = DecodingEnvironment(model, prompts, config, statistics, end_token=end_token, seed=config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        policy = GatingPolicy(config.policy, modulation_config=config.modulation)
+        constrained = config.constraint.mode == "lagrangian"
+        policy = GatingPolicy(config.policy, cost_critic=constrained, modulation_config=config.modulation)
     policy.vocabulary = model.vocabulary.label
     manager = CheckpointManager(
         directory / "checkpoints",

@@ -17,6 +17,7 @@ from common.model.transfer import to_device
 from common.rl.environment import DecodingEnvironment
 from common.rl.gae import gae
 from common.rl.ppo import PPOBatch, standardise
+from common.rl.schedules import lagrangian_advantage
 
 
 @dataclass(frozen=True)
@@ -35,24 +36,46 @@ class Rollout:
     reward: Tensor
     terminated: Tensor
     truncated: Tensor
+    cost_value: Tensor | None = None
+    """Values of the cost critic; None without one."""
+    next_cost_value: Tensor | None = None
 
-    def batch(self, *, gamma: float, gae_lambda: float) -> tuple[PPOBatch, Tensor, Tensor]:
-        """Return the flattened rollout with standardised advantages, and separately its values and returns (T·B,)."""
-        advantage, returns = gae(
-            self.reward,
-            self.value,
-            self.next_value,
-            self.terminated,
-            self.truncated,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-        )
+    @property
+    def ended(self) -> Tensor:
+        """Whether the episode ended with the step, (T, B)."""
+        return self.terminated | self.truncated
+
+    def batch(
+        self,
+        *,
+        gamma: float,
+        gae_lambda: float,
+        reward: Tensor | None = None,
+        cost: Tensor | None = None,
+        multiplier: float = 0.0,
+    ) -> tuple[PPOBatch, Tensor, Tensor]:
+        """Return the flattened rollout with standardised advantages, and separately its values and returns (T·B,).
+
+        `reward` (T, B) replaces the collected rewards, for example by scaled ones. With `cost` (T, B), the advantages
+        of the cost, weighted by `multiplier`, are subtracted (`lagrangian_advantage`).
+        """
+
+        def estimate(reward: Tensor, value: Tensor, next_value: Tensor) -> tuple[Tensor, Tensor]:
+            return gae(reward, value, next_value, self.terminated, self.truncated, gamma=gamma, gae_lambda=gae_lambda)
+
+        advantage, returns = estimate(self.reward if reward is None else reward, self.value, self.next_value)
+        advantage, cost_returns = standardise(advantage), None
+        if cost is not None:
+            assert self.cost_value is not None and self.next_cost_value is not None
+            cost_advantage, cost_returns = estimate(cost, self.cost_value, self.next_cost_value)
+            advantage = lagrangian_advantage(advantage, cost_advantage, multiplier)
         batch = PPOBatch(
             self.observation.flatten(0, 1),
             self.action.flatten(0, 1),
             self.log_prob.flatten(),
-            standardise(advantage).flatten(),
+            advantage.flatten(),
             returns.flatten(),
+            None if cost_returns is None else cost_returns.flatten(),
         )
         return batch, self.value.flatten(), returns.flatten()
 
@@ -94,9 +117,13 @@ def collect_rollout(
             columns[name].append(tensor)
     stacked = {name: torch.stack(tensors) for name, tensors in columns.items()}
     next_observation = stacked.pop("next_observation")
-    next_value = policy(next_observation.flatten(0, 1)).value.view(steps, -1)
+    following = policy(next_observation.flatten(0, 1))
+    costs: dict[str, Tensor | None] = {}
+    if following.cost_value is not None:
+        now = policy(stacked["observation"].flatten(0, 1)).cost_value
+        costs = {"cost_value": now.view(steps, -1), "next_cost_value": following.cost_value.view(steps, -1)}
     reward = stacked["components"] @ to_device(torch.tensor(list(weights)), next_observation.device)
-    return Rollout(**stacked, next_value=next_value, reward=reward)
+    return Rollout(**stacked, next_value=following.value.view(steps, -1), reward=reward, **costs)
 
 
 _COLUMNS = (

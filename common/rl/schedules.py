@@ -1,13 +1,13 @@
 """Pure functions that compute the schedules and adaptive coefficients of controller training.
 
-`common.rl.train` uses the two linear schedules. Homeostasis, the constrained mode (PPO-Lagrangian) and the gate loss
-are implemented and tested, but no training uses them yet. The rates of adaptive coefficients apply per 128 transitions;
-for a larger rollout, `times` applies them repeatedly.
+`common.rl.controls` applies them in a training. The gate loss is implemented and tested, but no training uses it yet.
+The rates of adaptive coefficients apply per 128 transitions; for a larger rollout, `times` applies them repeatedly.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -109,6 +109,17 @@ def diversity_homeostasis(
     )
 
 
+def integral_control(value: float, error: float, *, rate: float, low: float, high: float, times: int = 1) -> float:
+    """Return the next value of a coefficient that changes until `error` is 0: value + rate · error, clamped.
+
+    The clamp to [low, high] also bounds the sum of past errors, so the coefficient returns at once when the error
+    changes its sign. Raises DivergedError if an input is not finite.
+    """
+    require_finite("the controlled coefficient", value)
+    require_finite("the error that controls a coefficient", error)
+    return min(max(value + times * rate * error, low), high)
+
+
 def constrained_weights(weights: tuple[float, ...]) -> tuple[float, ...]:
     """Return the reward weights of the constrained mode.
 
@@ -128,16 +139,32 @@ def hinge_cost(diversity: Tensor, threshold: float = 0.55) -> Tensor:
     return (threshold - diversity).clamp_min(0)
 
 
-def dual_step(multiplier: float, diversity: float, *, threshold: float = 0.55, rate: float = 0.05) -> float:
-    """Return the next Lagrange multiplier by projected ascent: max(0, λ + rate · (threshold − diversity)).
+@dataclass
+class PidMultiplier:
+    """A Lagrange multiplier λ that a PID controller adapts to the signed violation of a constraint.
 
-    The difference is signed (not clipped at 0), so λ falls while the constraint is satisfied (integral control of
-    Stooke et al. 2020). Raises DivergedError if an input is not finite: max(0, NaN) is 0, which would drop the
-    constraint.
+    Stooke et al. 2020, "Responsive safety in reinforcement learning by PID Lagrangian methods", algorithm 2. The
+    integral part alone is projected gradient ascent: max(0, λ + rate · violation). The violation is signed (not clipped
+    at 0), so λ falls while the constraint is satisfied.
     """
-    require_finite("the Lagrange multiplier", multiplier)
-    require_finite("the measured diversity of the constraint", diversity)
-    return max(0.0, multiplier + rate * (threshold - diversity))
+
+    value: float
+    """The multiplier λ, at least 0."""
+    integral: float
+    """The integral part, at least 0."""
+    violation: float | None = None
+    """The violation at the last update."""
+
+    def update(self, violation: float, *, integral: float, proportional: float, derivative: float) -> None:
+        """Adapt λ to `violation`, the cost minus its limit, which is negative while the constraint is satisfied.
+
+        Raises DivergedError if it is not finite: max(0, NaN) is 0, which would drop the constraint.
+        """
+        require_finite("the measured violation of the constraint", violation)
+        self.integral = max(0.0, self.integral + integral * violation)
+        growth = 0.0 if self.violation is None else max(0.0, violation - self.violation)
+        self.value = max(0.0, proportional * violation + self.integral + derivative * growth)
+        self.violation = violation
 
 
 def lagrangian_advantage(reward_advantage: Tensor, cost_advantage: Tensor, multiplier: float) -> Tensor:

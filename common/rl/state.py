@@ -19,8 +19,11 @@ from common.checkpoint.vocabulary_file import META_KEY
 from common.config import RLConfig
 from common.controller import GatingPolicy
 from common.errors import CheckpointError
+from common.rl.controls import Controls
 from common.rl.environment import DecodingEnvironment
+from common.rl.normalisation import RewardScale, RunningMoments
 from common.rl.rollout import EpisodeMean
+from common.rl.schedules import PidMultiplier
 from common.training.resumable import Resumable, environment_differences
 
 ADAM_EPSILON = 1e-5
@@ -45,7 +48,8 @@ class ControllerCounters:
 
 
 class ControllerState(Resumable):
-    """The state of a controller training: policy, optimiser, environment, random states, counters and metrics."""
+    """The state of a controller training: policy, optimiser, environment, random states, counters, adapted
+    coefficients, running statistics and metrics."""
 
     NUMBER = "iteration"
 
@@ -71,6 +75,9 @@ class ControllerState(Resumable):
         self.action_random = torch.Generator(device).manual_seed(config.seed + 2)
         self.order_random = torch.Generator().manual_seed(config.seed + 3)
         self.counters = ControllerCounters()
+        self.controls = Controls.initial(config)
+        self.observation_moments = RunningMoments(policy.observation_dim, device)
+        self.reward_scale = RewardScale(config.ppo.num_envs, config.ppo.gamma, device)
         self.points: list[dict[str, float]] = []
         """The reported metrics, one mapping per iteration."""
         self._origin = {
@@ -125,6 +132,12 @@ class ControllerState(Resumable):
             self.counters = ControllerCounters(**{**counters, "episode": EpisodeMean(**counters["episode"])})
             self.points = list(state["points"])
             self.environment.load_state_dict(state["environment"])
+            # A checkpoint without these parts is older than them.
+            if "controls" in state:
+                controls = state["controls"]
+                self.controls = Controls(**{**controls, "multiplier": PidMultiplier(**controls["multiplier"])})
+                self.observation_moments.load_state_dict(state["observation_moments"])
+                self.reward_scale.load_state_dict(state["reward_scale"])
             self.order_random.set_state(state["order_random"])
             before = state["origin"]
             if before["device"] == device.type:
@@ -138,6 +151,9 @@ class ControllerState(Resumable):
     def _copy(self) -> dict[str, Any]:
         return {
             "counters": asdict(self.counters),
+            "controls": asdict(self.controls),
+            "observation_moments": self.observation_moments.state_dict(),
+            "reward_scale": self.reward_scale.state_dict(),
             "environment": self.environment.state_dict(),
             "action_random": self.action_random.get_state(),
             "order_random": self.order_random.get_state(),

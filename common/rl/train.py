@@ -1,9 +1,11 @@
 """Trains a controller for a language model's checkpoint, writes the policy and runs the ablation.
 
-An iteration collects a rollout, computes advantages, runs the PPO epochs and reports metrics. The entropy coefficient
-and the learning rate are constant within an iteration; they depend on the finished share of the transitions or on the
-used share of `max_seconds`, whichever is larger. The command is `tidal train rl --config … --out …`. Homeostasis,
-constrained mode and gate training have formulas in `common.rl.schedules`, but are not used here.
+An iteration collects a rollout, computes advantages, runs the PPO epochs, adapts the coefficients and reports metrics.
+The learning rate and the linear entropy coefficient are constant within an iteration; they depend on the finished share
+of the transitions or on the used share of `max_seconds`, whichever is larger. The order of the original project is
+kept: diversity weight (for the next rollout), advantages, multiplier, epochs with the old entropy coefficient, entropy
+coefficient. The command is `tidal train rl --config … --out …`. Gate training has a formula in `common.rl.schedules`,
+but is not used here.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from common.model import TransformerLM
 from common.rl import export, schedules
 from common.rl.ablation import compared_policies, end_of_text, play_episodes, run_ablation_job
 from common.rl.comparison import QUANTITIES
+from common.rl.controls import DIVERSITY
 from common.rl.ppo import explained_variance, ppo_update
 from common.rl.preparation import PreparedTraining, prepare_training, resume_from_checkpoint
-from common.rl.rewards import reward_weights
 from common.rl.rollout import Rollout, collect_rollout
 from common.training.device import select_device
 from common.training.disk_wait import StoppedWaiting, wait_at_boundary, write_when_disk_has_space
@@ -184,7 +186,6 @@ class _ControllerTraining:
     ) -> None:
         self.config, self.model, self.hooks, self.state = config, model, hooks, prepared.state
         self.statistics, self.evaluation, self.end_token = prepared.statistics, prepared.evaluation, end_token
-        self.weights = reward_weights(config.reward)
         self.transitions = 0
         """Number of transitions of the current iteration."""
         self.updates_before = 0
@@ -207,7 +208,7 @@ class _ControllerTraining:
                 self.state.environment,
                 self.state.policy,
                 steps,
-                weights=self.weights,
+                weights=self.state.controls.weights(self.config),
                 generator=self.state.action_random,
                 keep_going=self._keep_going,
             )
@@ -243,12 +244,26 @@ class _ControllerTraining:
         progress = counters.step / ppo.total_steps
         if config.max_seconds is not None:
             progress = max(progress, counters.seconds / config.max_seconds)
-        entropy_coef = schedules.linear_schedule(ppo.entropy_coef, ppo.entropy_coef_final, progress)
+        controls, weights = state.controls, state.controls.weights(config)
+        entropy_coef = controls.entropy_coef_now(config, progress)
         learning_rate = schedules.decayed_learning_rate(ppo.learning_rate, progress)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate
         step_reward = require_finite(names.STEP_REWARD, float(rollout.reward.mean()))
-        batch, values, returns = rollout.batch(gamma=ppo.gamma, gae_lambda=ppo.gae_lambda)
+        diversity = rollout.components[..., DIVERSITY]
+        mean_diversity = float(diversity.mean())
+        cost = schedules.hinge_cost(diversity, config.constraint.diversity_threshold)
+        controls.adapt_diversity_weight(config, mean_diversity, self.transitions)
+        # The advantages of the rollout are weighted by the multiplier before the dual step.
+        constrained = config.constraint.mode == "lagrangian"
+        batch, values, returns = rollout.batch(
+            gamma=ppo.gamma,
+            gae_lambda=ppo.gae_lambda,
+            reward=state.reward_scale.scale(rollout.reward, rollout.ended) if ppo.normalise_rewards else None,
+            cost=cost if constrained else None,
+            multiplier=controls.multiplier.value,
+        )
+        controls.adapt_multiplier(config, mean_diversity)
         variance = float(explained_variance(values, returns))
         losses = ppo_update(
             state.policy,
@@ -261,10 +276,14 @@ class _ControllerTraining:
             entropy_coef=entropy_coef,
             max_grad_norm=ppo.max_grad_norm,
             generator=state.order_random,
+            target_kl=ppo.target_kl,
         )
-        counters.episode.update(rollout.reward, rollout.terminated | rollout.truncated)
+        controls.adapt_entropy_coef(config, losses["entropy"], self.transitions)
+        if config.policy.normalise_observations:
+            state.observation_moments.update(batch.observation)
+            state.policy.set_observation_scale(state.observation_moments.mean, state.observation_moments.variance)
+        counters.episode.update(rollout.reward, rollout.ended)
         components = rollout.components.mean((0, 1))
-        diversity = rollout.components[..., REWARD_COMPONENTS.index("diversity")]
         point = {
             names.STEP_REWARD: step_reward,
             names.POLICY_LOSS: losses["policy_loss"],
@@ -276,9 +295,9 @@ class _ControllerTraining:
             names.MODULATION_STD: float(rollout.action.std(correction=0)),
             names.EXPLAINED_VARIANCE: variance,
             **{names.REWARD_PREFIX + name: x for name, x in zip(REWARD_COMPONENTS, components.tolist(), strict=True)},
-            names.DIVERSITY_WEIGHT: self.weights[REWARD_COMPONENTS.index("diversity")],
-            names.LAGRANGE_MULTIPLIER: 0.0,
-            names.COST: float(schedules.hinge_cost(diversity).mean()),
+            names.DIVERSITY_WEIGHT: weights[DIVERSITY],
+            names.LAGRANGE_MULTIPLIER: controls.multiplier.value if constrained else 0.0,
+            names.COST: float(cost.mean()),
             names.APPROX_KL: losses["approx_kl"],
             names.CLIP_FRACTION: losses["clip_fraction"],
             names.RL_GRADIENT_NORM: losses["gradient_norm"],

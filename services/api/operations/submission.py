@@ -258,6 +258,9 @@ def _resumed_payload(parent: Job, request: JobRequest) -> JobPayload:
         rl = _build_section(RLConfig, parent.payload["config"], request.config, "config")
         if rl.policy != PolicyConfig.model_validate(parent.payload["config"]["policy"]):
             raise _invalid("config.policy", "the shape of the policy cannot change when training resumes; leave it out")
+        mode = RLConfig.model_validate(parent.payload["config"]).constraint.mode
+        if rl.constraint.mode != mode:
+            raise _invalid("config.constraint.mode", f"it decides whether there is a cost critic; keep {mode}")
         return RlTrainingPayload.model_validate({**parent.payload, "config": rl})
     raise _invalid("resume_from", f"{with_article(request.type)} job has no training state to resume; submit a new job")
 

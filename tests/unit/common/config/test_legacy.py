@@ -100,13 +100,11 @@ def test_a_controller_file_keeps_its_values_and_notes_what_has_no_option() -> No
     assert config.episode.prompt_max_tokens == 9
     assert (config.reward.perplexity_weight, config.reward.repetition_weight) == (0.4375, 0.0)
     assert config.ablation.prompts == 50 and config.checkpoint_every_iterations == 100
-    for key in (
-        "RL_ENTROPY_SCHEDULE 'homeostasis'",
-        "RL_CONSTRAINT_MODE 'lagrangian'",
-        "RL_UNFREEZE_DYNAMIC_GATES True",
-        "RL_POLICY_ENTROPY_TARGET -0.35",
-        "RL_TOP_K 40",
-    ):
+    assert (config.ppo.entropy_schedule, config.ppo.policy_entropy_target) == ("homeostasis", -0.35)
+    assert (config.constraint.mode, config.constraint.diversity_threshold) == ("lagrangian", 0.40)
+    assert config.diversity_homeostasis.target is None, "the original switches it off by leaving the key out"
+    assert config.policy.deterministic_action == "mode"
+    for key in ("RL_UNFREEZE_DYNAMIC_GATES True", "RL_TOP_K 40"):
         assert any(note.startswith(f"{key} left out") for note in notes), key
     assert not any("RL_OBSERVATION_DIM" in note for note in notes)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -168,3 +170,52 @@ def test_the_policy_learns_the_rewarded_action() -> None:
         )
     torch.testing.assert_close(policy.mean.weight.detach(), torch.tensor([[1.0, 0.0]]), atol=0.15, rtol=0)
     assert policy.log_std.item() < -0.5, "noise lowers the reward here, so the deviation shrinks"
+
+
+def test_the_updates_end_before_the_step_whose_divergence_is_too_large() -> None:
+    """The policy equals one that was updated with the minibatches before the first whose KL exceeds 1.5 · target."""
+
+    def updated(policy: LinearGaussian, **options: Any) -> dict[str, float]:
+        return ppo_update(
+            policy,
+            torch.optim.Adam(policy.parameters(), lr=0.05),
+            batch,
+            minibatch_size=10,
+            clip_range=0.2,
+            value_coef=0.5,
+            entropy_coef=0.0,
+            max_grad_norm=0.5,
+            generator=torch.Generator().manual_seed(3),
+            **options,
+        )
+
+    torch.manual_seed(0)
+    start = LinearGaussian()
+    batch = _batch(start)
+    # Follow the same updates by hand, and note the divergence of each minibatch before its step.
+    by_hand, divergences, states = deepcopy(start), [], []
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=0.05)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(4):
+        for index in torch.split(torch.randperm(40, generator=generator), 10):
+            part = batch.take(index)
+            with torch.no_grad():
+                log_ratio = by_hand.evaluate(part.observation, part.action)[0] - part.log_prob
+                divergences.append(float((log_ratio.exp() - 1 - log_ratio).mean()))
+            states.append(deepcopy(by_hand.state_dict()))
+            losses = ppo_losses(by_hand, part, clip_range=0.2, value_coef=0.5, entropy_coef=0.0)
+            optimizer.zero_grad()
+            torch.autograd.backward(losses.total)
+            nn.utils.clip_grad_norm_(by_hand.parameters(), 0.5)
+            optimizer.step()
+    target = sorted(divergences)[8] / 1.5
+    first = next(i for i, divergence in enumerate(divergences) if divergence > 1.5 * target)
+    assert 2 < first < 16
+    stopped = deepcopy(start)
+    found = updated(stopped, epochs=4, target_kl=target)
+    for name, value in stopped.state_dict().items():
+        torch.testing.assert_close(value, states[first][name])
+    assert found["approx_kl"] == pytest.approx(sum(divergences[:first]) / first, abs=1e-6)
+    free = deepcopy(start)
+    updated(free, epochs=4)
+    assert not torch.equal(free.mean.weight, stopped.mean.weight)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from common.config import REWARD_COMPONENTS, RewardConfig
+from common.errors import DivergedError
 from common.rl import schedules
 from common.rl.rewards import reward_weights
 from tests.paths import PARITY
@@ -61,24 +62,58 @@ def test_constrained_weights_omit_the_constrained_components() -> None:
     )
 
 
+def _integral(multiplier: schedules.PidMultiplier, violation: float, rate: float = 0.05) -> float:
+    multiplier.update(violation, integral=rate, proportional=0.0, derivative=0.0)
+    return multiplier.value
+
+
 def test_the_multiplier_rises_while_violated_and_falls_to_zero_while_slack() -> None:
-    assert schedules.dual_step(1.0, 0.35) == pytest.approx(1.0 + 0.05 * 0.2)
-    assert schedules.dual_step(1.0, 0.75) == pytest.approx(1.0 - 0.05 * 0.2)
-    multiplier = 1.0
-    for _ in range(200):
-        multiplier = schedules.dual_step(multiplier, 0.75)
-    assert multiplier == 0
+    assert _integral(schedules.PidMultiplier(1.0, 1.0), 0.2) == pytest.approx(1.0 + 0.05 * 0.2)
+    assert _integral(schedules.PidMultiplier(1.0, 1.0), -0.2) == pytest.approx(1.0 - 0.05 * 0.2)
+    multiplier = schedules.PidMultiplier(1.0, 1.0)
+    assert [_integral(multiplier, -0.2) for _ in range(200)][-1] == 0
+    assert _integral(multiplier, 0.2) == pytest.approx(0.01), "the integral does not remember the slack"
 
 
-def test_the_dual_step_finds_the_multiplier_of_a_known_problem() -> None:
+def test_the_integral_part_finds_the_multiplier_of_a_known_problem() -> None:
     # The problem has two arms; arm A is chosen with probability x. Maximise 1.0·x subject to the diversity 0.9 − 0.7·x
     # ≥ 0.55, which gives x = 0.5. With the regulariser 0.5·x², the best x for a given λ is 1 − 0.7·λ, so λ* = 0.5 /
     # 0.7.
-    multiplier = 1.0
+    multiplier = schedules.PidMultiplier(1.0, 1.0)
     for _ in range(3000):
-        x = min(max(1 - 0.7 * multiplier, 0), 1)
-        multiplier = schedules.dual_step(multiplier, 0.9 - 0.7 * x)
-    assert multiplier == pytest.approx(0.5 / 0.7, rel=0.01)
+        x = min(max(1 - 0.7 * multiplier.value, 0), 1)
+        _integral(multiplier, 0.55 - (0.9 - 0.7 * x))
+    assert multiplier.value == pytest.approx(0.5 / 0.7, rel=0.01)
+
+
+def test_the_three_parts_of_the_multiplier_equal_the_sums_that_define_them() -> None:
+    violations = [0.3, 0.1, 0.2, -0.9, -0.1, 0.4]
+    multiplier = schedules.PidMultiplier(0.2, 0.2)
+    integral, before, expected, found = 0.2, violations[0], [], []
+    for violation in violations:
+        integral = max(0.0, integral + 0.5 * violation)
+        expected.append(max(0.0, 2.0 * violation + integral + 3.0 * max(0.0, violation - before)))
+        before = violation
+        multiplier.update(violation, integral=0.5, proportional=2.0, derivative=3.0)
+        found.append(multiplier.value)
+    assert found == pytest.approx(expected)
+    with pytest.raises(DivergedError):
+        multiplier.update(math.nan, integral=0.5, proportional=0.0, derivative=0.0)
+
+
+def test_integral_control_leaves_no_error_where_homeostasis_leaves_one() -> None:
+    # A policy whose entropy rises with the coefficient reaches the target −0.35 at the coefficient 0.2.
+    def entropy_of(coefficient: float) -> float:
+        return -0.55 + coefficient
+
+    integral = homeostasis = 0.01
+    for _ in range(4000):
+        error = -0.35 - entropy_of(integral)
+        integral = schedules.integral_control(integral, error, rate=0.01, low=0.01, high=0.5)
+        homeostasis = schedules.entropy_homeostasis(homeostasis, entropy_of(homeostasis))
+    assert integral == pytest.approx(0.2, abs=1e-6)
+    assert entropy_of(homeostasis) < -0.35 - 0.05
+    assert schedules.integral_control(0.4, 90.0, rate=0.01, low=0.01, high=0.5) == 0.5
 
 
 def test_the_combined_advantage_weighs_centred_costs() -> None:
