@@ -109,6 +109,11 @@ class PPOConfig(Section):
     """Number of transitions per mini-batch; None means 32 × num_envs."""
     learning_rate: float = Field(3e-4, gt=0)
     """Learning rate at the start of training; it falls linearly to 10 % of this value."""
+    advantages: Literal["gae", "group"] = "gae"
+    """gae: generalized advantage estimation with a critic. group: whole episodes, several of each prompt, which are
+    each other's baseline. A rollout then has episode.max_length steps; rollout_steps and gae_lambda are not used."""
+    group_size: int = Field(8, ge=2)
+    """Number of episodes of each prompt with group advantages; num_envs must be a multiple of it."""
     gamma: float = Field(0.99, gt=0, le=1)
     """Discount factor."""
     gae_lambda: float = Field(0.95, ge=0, le=1)
@@ -120,7 +125,7 @@ class PPOConfig(Section):
     value; None means that all epochs are run."""
     normalise_rewards: bool = False
     """Whether rewards are divided by the standard deviation of the discounted returns so far. Reported rewards are
-    unscaled."""
+    unscaled. Group advantages do not depend on the scale, and do not use it."""
     value_coef: float = Field(0.5, ge=0)
     """Weight of the value loss."""
     max_grad_norm: float = Field(0.5, gt=0)
@@ -148,11 +153,13 @@ class PPOConfig(Section):
     """Largest coefficient of homeostasis and integral."""
 
     @model_validator(mode="after")
-    def _coefficients_are_ordered(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.entropy_coef_min > self.entropy_coef_max:
             raise ValueError(
                 f"entropy_coef_min {self.entropy_coef_min} is above entropy_coef_max {self.entropy_coef_max}"
             )
+        if self.advantages == "group" and self.num_envs % self.group_size:
+            raise ValueError(f"num_envs {self.num_envs} is not a multiple of group_size {self.group_size}")
         return self
 
 
@@ -287,6 +294,8 @@ class RLConfig(Section):
     def _has_a_reward(self) -> Self:
         if sum(getattr(self.reward, f"{name}_weight") for name in REWARD_COMPONENTS) <= 0:
             raise ValueError("all reward weights are 0; set at least one weight above 0")
+        if self.constraint.mode == "lagrangian" and self.ppo.advantages == "group":
+            raise ValueError("the constrained mode needs a critic; set ppo.advantages to gae")
         kept = ("perplexity", "sampling", "coherence")
         if self.constraint.mode == "lagrangian" and not any(getattr(self.reward, f"{name}_weight") for name in kept):
             raise ValueError(

@@ -91,6 +91,13 @@ class DecodingEnvironment:
         self._pool = self._prefill(self._sample_prompts(rounds * self.num_envs))
         self._cursor = torch.zeros_like(self._cursor)
 
+    def restart_groups(self, group_size: int) -> None:
+        """Start a new episode in every sequence. Each prompt is used by `group_size` neighbouring sequences."""
+        chosen = self._sample_prompts(self.num_envs // group_size)
+        self._pool = self._prefill(chosen.repeat_interleave(group_size))
+        self._cursor = torch.zeros_like(self._cursor)
+        self._restart(torch.ones(self.num_envs, dtype=torch.bool, device=self.device), fresh=True)
+
     @torch.no_grad()
     def step(self, action: Tensor) -> Transition:
         """Decode one token per sequence with modulation `action` (B, 1); restart sequences whose episode has ended."""

@@ -16,6 +16,7 @@ from common.controller import GatingPolicy
 from common.model.transfer import to_device
 from common.rl.environment import DecodingEnvironment
 from common.rl.gae import gae
+from common.rl.group_advantages import group_advantages, rewards_to_go
 from common.rl.ppo import PPOBatch, standardise
 from common.rl.schedules import lagrangian_advantage
 
@@ -36,6 +37,8 @@ class Rollout:
     reward: Tensor
     terminated: Tensor
     truncated: Tensor
+    active: Tensor | None = None
+    """With groups: whether the first episode of the sequence has not ended before the step; None stands for all."""
     cost_value: Tensor | None = None
     """Values of the cost critic; None without one."""
     next_cost_value: Tensor | None = None
@@ -43,7 +46,31 @@ class Rollout:
     @property
     def ended(self) -> Tensor:
         """Whether the episode ended with the step, (T, B)."""
-        return self.terminated | self.truncated
+        ended = self.terminated | self.truncated
+        return ended if self.active is None else ended & self.active
+
+    def kept(self, values: Tensor) -> Tensor:
+        """Return the values of the active steps, (N, …), of `values` (T, B, …).
+
+        With groups, this waits for the device.
+        """
+        flat = values.flatten(0, 1)
+        return flat if self.active is None else flat[self.active.flatten()]
+
+    def group_batch(self, *, group_size: int, gamma: float) -> tuple[PPOBatch, Tensor, Tensor]:
+        """Like `batch`, with group-relative advantages of the active steps. The returns are the rewards-to-go."""
+        assert self.active is not None
+        returns = rewards_to_go(self.reward, self.active, gamma)
+        advantage = group_advantages(returns, self.active, group_size)
+        returns = self.kept(returns)
+        batch = PPOBatch(
+            self.kept(self.observation),
+            self.kept(self.action),
+            self.kept(self.log_prob),
+            standardise(self.kept(advantage)),
+            returns,
+        )
+        return batch, self.kept(self.value), returns
 
     def batch(
         self,
@@ -89,13 +116,19 @@ def collect_rollout(
     weights: Sequence[float],
     generator: torch.Generator,
     keep_going: Callable[[int], bool] = lambda _: True,
+    group_size: int | None = None,
 ) -> Rollout | None:
     """Collect `steps` steps; the reward is the sum of the components weighted by `weights` (5,).
+
+    With `group_size`, all sequences start new episodes, that many with each prompt, and only these episodes count.
 
     `keep_going(t)` is called before step t; if it returns False, the partial rollout is discarded and None returned.
     `generator` is on the environment's device and samples the actions.
     """
-    environment.refill(steps)
+    if group_size is None:
+        environment.refill(steps)
+    else:
+        environment.restart_groups(group_size)
     columns: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
     for t in range(steps):
         if not keep_going(t):
@@ -118,12 +151,25 @@ def collect_rollout(
     stacked = {name: torch.stack(tensors) for name, tensors in columns.items()}
     next_observation = stacked.pop("next_observation")
     following = policy(next_observation.flatten(0, 1))
-    costs: dict[str, Tensor | None] = {}
+    active: Tensor | None = None
+    cost_value: Tensor | None = None
+    next_cost_value: Tensor | None = None
     if following.cost_value is not None:
-        now = policy(stacked["observation"].flatten(0, 1)).cost_value
-        costs = {"cost_value": now.view(steps, -1), "next_cost_value": following.cost_value.view(steps, -1)}
+        cost_value = policy(stacked["observation"].flatten(0, 1)).cost_value.view(steps, -1)
+        next_cost_value = following.cost_value.view(steps, -1)
     reward = stacked["components"] @ to_device(torch.tensor(list(weights)), next_observation.device)
-    return Rollout(**stacked, next_value=following.value.view(steps, -1), reward=reward, **costs)
+    if group_size is not None:
+        ended = stacked["terminated"] | stacked["truncated"]
+        active = ended.cumsum(0) - ended.long() == 0
+        reward = torch.where(active, reward, 0.0)
+    return Rollout(
+        **stacked,
+        next_value=following.value.view(steps, -1),
+        reward=reward,
+        active=active,
+        cost_value=cost_value,
+        next_cost_value=next_cost_value,
+    )
 
 
 _COLUMNS = (

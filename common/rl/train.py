@@ -203,6 +203,9 @@ class _ControllerTraining:
             wait_at_boundary(self.hooks, self.state)
             self.started_at = time.monotonic()
             steps = min(ppo.rollout_steps, -(-(ppo.total_steps - counters.step) // ppo.num_envs))
+            grouped = ppo.advantages == "group"
+            if grouped:
+                steps = self.config.episode.max_length
             self.transitions, self.updates_before = steps * ppo.num_envs, optimizer_steps(self.state.optimizer)
             rollout = collect_rollout(
                 self.state.environment,
@@ -211,6 +214,7 @@ class _ControllerTraining:
                 weights=self.state.controls.weights(self.config),
                 generator=self.state.action_random,
                 keep_going=self._keep_going,
+                group_size=ppo.group_size if grouped else None,
             )
             if rollout is None:
                 return self.request
@@ -249,20 +253,24 @@ class _ControllerTraining:
         learning_rate = schedules.decayed_learning_rate(ppo.learning_rate, progress)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate
-        step_reward = require_finite(names.STEP_REWARD, float(rollout.reward.mean()))
+        step_reward = require_finite(names.STEP_REWARD, float(rollout.kept(rollout.reward).mean()))
+        kept_components = rollout.kept(rollout.components)
         diversity = rollout.components[..., DIVERSITY]
-        mean_diversity = float(diversity.mean())
+        mean_diversity = float(kept_components[:, DIVERSITY].mean())
         cost = schedules.hinge_cost(diversity, config.constraint.diversity_threshold)
         controls.adapt_diversity_weight(config, mean_diversity, self.transitions)
         # The advantages of the rollout are weighted by the multiplier before the dual step.
         constrained = config.constraint.mode == "lagrangian"
-        batch, values, returns = rollout.batch(
-            gamma=ppo.gamma,
-            gae_lambda=ppo.gae_lambda,
-            reward=state.reward_scale.scale(rollout.reward, rollout.ended) if ppo.normalise_rewards else None,
-            cost=cost if constrained else None,
-            multiplier=controls.multiplier.value,
-        )
+        if ppo.advantages == "group":
+            batch, values, returns = rollout.group_batch(group_size=ppo.group_size, gamma=ppo.gamma)
+        else:
+            batch, values, returns = rollout.batch(
+                gamma=ppo.gamma,
+                gae_lambda=ppo.gae_lambda,
+                reward=state.reward_scale.scale(rollout.reward, rollout.ended) if ppo.normalise_rewards else None,
+                cost=cost if constrained else None,
+                multiplier=controls.multiplier.value,
+            )
         controls.adapt_multiplier(config, mean_diversity)
         variance = float(explained_variance(values, returns))
         losses = ppo_update(
@@ -283,7 +291,7 @@ class _ControllerTraining:
             state.observation_moments.update(batch.observation)
             state.policy.set_observation_scale(state.observation_moments.mean, state.observation_moments.variance)
         counters.episode.update(rollout.reward, rollout.ended)
-        components = rollout.components.mean((0, 1))
+        components, action = kept_components.mean(0), rollout.kept(rollout.action)
         point = {
             names.STEP_REWARD: step_reward,
             names.POLICY_LOSS: losses["policy_loss"],
@@ -291,13 +299,13 @@ class _ControllerTraining:
             names.COST_VALUE_LOSS: losses["cost_value_loss"],
             names.ENTROPY: losses["entropy"],
             names.ENTROPY_COEF: entropy_coef,
-            names.MODULATION_MEAN: float(rollout.action.mean()),
-            names.MODULATION_STD: float(rollout.action.std(correction=0)),
+            names.MODULATION_MEAN: float(action.mean()),
+            names.MODULATION_STD: float(action.std(correction=0)),
             names.EXPLAINED_VARIANCE: variance,
             **{names.REWARD_PREFIX + name: x for name, x in zip(REWARD_COMPONENTS, components.tolist(), strict=True)},
             names.DIVERSITY_WEIGHT: weights[DIVERSITY],
             names.LAGRANGE_MULTIPLIER: controls.multiplier.value if constrained else 0.0,
-            names.COST: float(cost.mean()),
+            names.COST: float(rollout.kept(cost).mean()),
             names.APPROX_KL: losses["approx_kl"],
             names.CLIP_FRACTION: losses["clip_fraction"],
             names.RL_GRADIENT_NORM: losses["gradient_norm"],

@@ -22,8 +22,8 @@ export function Headroom({ result }) {
         signed
       />
       <p class="note">
-        The best constant, m = ${number(best.modulation)}, has ${number(best.reward.mean)} per token. Policies are fitted
-        to one half of ${count(conditions.documents, "document")} and evaluated on the other
+        The best constant, m = ${number(best.modulation)}, has ${number(best.reward.mean)} per token. Policies are
+        fitted to one half of ${count(conditions.documents, "document")} and evaluated on the other
         (${count(conditions.contexts, "context")}); the oracle knows the best m of each token. Whiskers show 95 %
         intervals by document.
       </p>
