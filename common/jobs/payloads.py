@@ -114,7 +114,7 @@ class HeadroomPayload(JobPayload):
 
 
 class AblationPayload(JobPayload):
-    """Compare the learned policy with fixed and random policies on unseen prompts."""
+    """Compare the learned policy with constant and random modulation on unseen prompts."""
 
     experiment_type = ExperimentType.ABLATION
 

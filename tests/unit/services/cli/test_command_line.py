@@ -101,7 +101,7 @@ def test_the_documented_commands_exist() -> None:
         ("db", "migrate"),
         ("db", "sweep"),
         ("db", "retention"),
-        *(("analyze", name) for name in ("single", "batch", "sweep", "list", "show", "delete")),
+        *(("analyze", name) for name in ("single", "batch", "sweep", "headroom", "list", "show", "delete")),
         *(("datasets", name) for name in ("upload", "list", "show", "delete")),
         *(("reports", name) for name in ("list", "show", "generate", "export", "delete")),
     }
