@@ -4,8 +4,8 @@
 enabled. Both models sample with top-k 50, repetition penalty 1.2 and temperature 0.8 from prompts of 12 tokens. Both
 run in one process with the environment variables of the generator's engine (allocator, OpenMP threads). Measurements of
 the two models alternate, and medians are printed. Both models use all cores, or TIDAL_GENERATOR_THREADS threads. Two
-more rows compare the engine with itself: gating mode `learned` with `none`, and int8 weights with float32. The last
-rows count the completions that are the same in a batch of one as in a full batch. For each completion that differs, the
+more rows compare the engine with itself: gating mode `learned` with `none`, the native backend with PyTorch, and int8
+weights with float32. The engine has the backend that TIDAL_GENERATOR_BACKEND names (default: auto). The last rows count the completions that are the same in a batch of one as in a full batch. For each completion that differs, the
 first different step and its log-probabilities are printed. Needs the package transformers (extra `bench`).
 """
 
@@ -51,7 +51,8 @@ def run(quick: bool) -> list[Row]:
         torch.set_num_threads(int(threads))
     torch.manual_seed(0)
     model = default_model()
-    packed, peer = DecodingModel(model), peer_model()
+    backend = os.environ.get("TIDAL_GENERATOR_BACKEND", "auto")
+    packed, peer = DecodingModel(model, backend=backend), peer_model()
     new, rounds = (24, 3) if quick else (100, 7)
     rows = []
     for batch, bound in ((1, 2.5), (16, 4.0), (64, 4.0)):
@@ -82,12 +83,25 @@ def run(quick: bool) -> list[Row]:
             "at least",
         )
     )
-    small = DecodingModel(model, precision="int8")
-    single = make_prompts(1)
-    int8, float32 = alternate(
-        rounds, lambda: generate_tokens(small, single, new), lambda: generate_tokens(packed, single, new)
-    )
-    rows.append(Row("generation, int8 weights, batch 1", "tokens/s", int8, float32, "float32", 1.5, "at least"))
+    small = DecodingModel(model, precision="int8", backend=backend)
+    in_torch = DecodingModel(model, backend="torch") if packed.effective_backend == "native" else None
+    for batch, bound in ((1, 1.8), (16, 1.0), (64, 1.0)):
+        prompts = make_prompts(batch)
+        ours, float32 = alternate(
+            rounds if batch < 64 else 3,
+            partial(generate_tokens, small, prompts, new),
+            partial(generate_tokens, packed, prompts, new),
+        )
+        name = f"generation, int8 weights, batch {batch}"
+        rows.append(Row(name, "tokens/s", ours, float32, "float32", bound, "at least"))
+        if in_torch is not None:
+            native, torch_speed = alternate(
+                rounds if batch < 64 else 3,
+                partial(generate_tokens, packed, prompts, new),
+                partial(generate_tokens, in_torch, prompts, new),
+            )
+            name = f"generation, native backend, batch {batch}"
+            rows.append(Row(name, "tokens/s", native, torch_speed, "PyTorch", 1.0, "at least"))
     requests = 40 if quick else 200
     for name, decoding_model in (("", packed), (", int8", small)):
         equal = count_equal_texts(decoding_model, requests)

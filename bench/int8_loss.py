@@ -2,7 +2,8 @@
 
 The benchmark trains the default model on the built-in stories, or on the text file that the environment variable DATA
 names. Training takes TRAIN_SECONDS seconds (environment variable; default 600, or 60 with --quick). Then the decoding
-code reads held-out text token by token, once with float32 and once with int8 weights. Steps and training loss are
+code reads held-out text token by token, once with float32 and once with int8 weights, both with the backend that
+TIDAL_GENERATOR_BACKEND names (default: auto). Steps and training loss are
 printed to standard error.
 """
 
@@ -57,8 +58,9 @@ def run(quick: bool) -> list[Row]:
         )
         batches = [batch for batch, _ in zip(held_out.batches(), range(1 if quick else 8), strict=False)]
     model.eval()
-    exact = mean_loss(DecodingModel(model), batches)
-    small = mean_loss(DecodingModel(model, precision="int8"), batches)
+    backend = os.environ.get("TIDAL_GENERATOR_BACKEND", "auto")
+    exact = mean_loss(DecodingModel(model, backend=backend), batches)
+    small = mean_loss(DecodingModel(model, precision="int8", backend=backend), batches)
     tokens = sum(targets.numel() for _, targets in batches)
     print(f"held-out loss over {tokens} tokens: float32 {exact:.5f}, int8 {small:.5f} nats", file=sys.stderr)
     return [

@@ -37,6 +37,7 @@ def main() -> int:
     installed = stamp.read_text().split() if stamp.exists() else []
     if installed and installed[0] == wanted.hexdigest():
         if set(extras) <= set(installed[1:]):
+            build_native_library()
             return 0
         extras = sorted({*extras, *installed[1:]})
     started = time.monotonic()
@@ -58,9 +59,15 @@ def main() -> int:
     for title, arguments in (("[2/3] installing torch", torch), ("[3/3] installing tidal", project)):
         if pip(title, arguments):
             return fail(LOG.read_text()[-2000:] + f"\ninstallation failed; the full output of pip is in {LOG}")
+    build_native_library()
     stamp.write_text(" ".join([wanted.hexdigest(), *extras]))
     print_line(f".venv is ready after {time.monotonic() - started:.0f} s")
     return 0
+
+
+def build_native_library() -> None:
+    """Compile the C++ code for generation, unless that is done. Without a compiler, print that PyTorch generates."""
+    subprocess.run([sys.executable, ROOT / "common/generation/native/build.py"])
 
 
 def pip(title: str, arguments: list[str]) -> int:

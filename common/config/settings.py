@@ -200,6 +200,9 @@ class Settings(BaseSettings):
     generator_precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     """Number format of the engine's matrix products; auto means bfloat16 on a GPU and float32 on a CPU. int8 is faster
     on a CPU for few sequences at once."""
+    generator_backend: Literal["auto", "native", "torch"] = "auto"
+    """Code that generates on a CPU: native is a library in C++ that `make install` compiles, torch is PyTorch. auto
+    means native where it works: on a processor with AVX2, if it was compiled, in float32 or int8."""
     generator_slots: int = Field(64, ge=1, le=4096)
     """Maximum number of sequences that one engine generates at once; further requests stay in the queue."""
     generate_queue_limit: int = Field(256, ge=1)

@@ -7,6 +7,7 @@ from common.generation.cuda.engine import BatchEngine, DeviceEngine, new_engine
 from common.generation.decoding_model import DecodingModel
 from common.generation.engine import DecodingEngine
 from common.generation.generate import generate, generate_batch
+from common.generation.native.backend import Backend
 from common.generation.result import EffectiveSettings, FinishReason, Generation, TokenStep
 from common.generation.sampling.noise import fresh_seed
 from common.generation.sampling.sample import (
@@ -25,6 +26,7 @@ from common.generation.settings import GenerationSettings
 from tidal_client.vocabulary import GatingMode
 
 __all__ = [
+    "Backend",
     "BatchEngine",
     "Candidates",
     "Continuation",

@@ -43,6 +43,7 @@ class Continuation:
         gates_trained: bool,
         tokenizer: tiktoken.Encoding,
         seed: int | None = None,
+        backend: str = "torch",
     ) -> None:
         self.settings = settings
         self.seed = fresh_seed() if seed is None else seed
@@ -56,7 +57,7 @@ class Continuation:
         if unknown is not None:
             raise InvalidInputError(f"logit_bias names token {unknown}; the model's vocabulary is 0..{vocab_size - 1}")
         gates_fed = gates_trained and settings.gating_mode is not GatingMode.NONE
-        self.result = Generation(ids, settings.effective(self.seed, gates_fed=gates_fed))
+        self.result = Generation(ids, settings.effective(self.seed, gates_fed=gates_fed, backend=backend))
         self.ended = False
         self.error: TidalError | None = None
         self._text = TextStream(tokenizer)

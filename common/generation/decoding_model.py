@@ -5,6 +5,8 @@ pair are neighbours and a rotation is one complex product. The product q·k does
 reordered in the same way. All gates are computed at once. Shapes: n slots, T time, D model width, H heads, K head
 width, V vocabulary, G = 2 × layers gates.
 
+On a CPU, the C++ code of `native` can compute the same function with weights that it packs itself (`Backend`).
+
 A packed model cannot be trained, and later changes of the model's weights do not affect it, except for the embedding,
 which is shared.
 """
@@ -18,12 +20,13 @@ from torch import Tensor
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from common.generation.cpu.huge_pages import keep_freed_memory
-from common.generation.cpu.packed_layer import PackedLayer, PackedNorm
+from common.generation.cpu.packed_layer import PackedLayer, PackedNorm, pack_gates
 from common.generation.cpu.packed_linear import PackedLinear, Precision, SoftCapped, pack
 from common.generation.cpu.per_row_attention import attend_per_row, attend_prompts_per_row
 from common.generation.cpu.single_sequence import SingleSequenceDecoder
+from common.generation.native.backend import Backend, native_model
 from common.generation.slot_cache import SlotCache
-from common.model import DynamicGate, TransformerLM
+from common.model import TransformerLM
 from common.model.norm import rms_norm
 from common.model.transfer import to_device
 
@@ -40,17 +43,31 @@ class PackedWeights(NamedTuple):
 class DecodingModel:
     """The packed weights of `model`, and prefill and decoding with these weights. Dropout is never applied.
 
-    Raises ConfigError for int8 on a device other than the CPU.
+    `backend` is the code that computes with them; `effective_backend` is the result of `auto`. Raises ConfigError for
+    int8 on a device other than the CPU, and for a native backend that cannot be used.
     """
 
     @torch.inference_mode()
-    def __init__(self, model: TransformerLM, *, precision: Precision | str = Precision.FLOAT32) -> None:
+    def __init__(
+        self,
+        model: TransformerLM,
+        *,
+        precision: Precision | str = Precision.FLOAT32,
+        backend: Backend | str = Backend.TORCH,
+    ) -> None:
         keep_freed_memory()
         self.config = model.config
         self.gates_trained = model.gates_trained
         self.vocabulary = model.vocabulary
         self.device = model.device
         self.precision = Precision(precision)
+        self._native = native_model(model, self.precision, Backend(backend))
+        self.effective_backend = Backend.TORCH if self._native is None else Backend.NATIVE
+        if self._native is None:
+            self._pack(model)
+
+    def _pack(self, model: TransformerLM) -> None:
+        """Pack the weights for PyTorch."""
         self._embedding = model.token_embeddings.weight.detach()
         # The second half of the rotary tables is not needed, because it equals the first half.
         half = self.config.head_dim // 2
@@ -64,7 +81,7 @@ class DecodingModel:
         head = pack(model.output_projection.weight, model.output_projection.bias, self.precision)
         cap = self.config.logit_softcap
         self._head: PackedLinear = head if cap is None else SoftCapped(head, cap)
-        self._gates = _pack_gates(model.gates) if self.gates_trained else None
+        self._gates = pack_gates(model.gates) if self.gates_trained else None
 
     def _packed(self, model: TransformerLM, precision: Precision) -> list[PackedLayer]:
         return [PackedLayer(block, self.config, precision) for block in model.blocks]
@@ -77,6 +94,8 @@ class DecodingModel:
     @property
     def nbytes(self) -> int:
         """Return the memory of the weights in bytes."""
+        if self._native is not None:
+            return self._native.nbytes
         layers = self._layers if self._prefill_layers is self._layers else [*self._layers, *self._prefill_layers]
         return sum(layer.nbytes for layer in layers) + self._head.nbytes + self._embedding.nbytes
 
@@ -98,6 +117,8 @@ class DecodingModel:
 
         The factors are 1 where `gated` (n,) bool is false.
         """
+        if self._native is not None:
+            return self._native.gate_scales(modulation, gated)
         if self._gates is None:
             return None
         if self._per_row_attention and len(modulation) > 1:
@@ -122,17 +143,24 @@ class DecodingModel:
     def last_logits(self, states: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
         """Return the results of `prefill` for states (n, T, D) that `prefill_states` returned."""
         ends = to_device(torch.tensor([length - 1 for length in lengths]), states.device)
-        hidden = self._final_norm(states[torch.arange(len(lengths), device=states.device), ends])
+        last = states[torch.arange(len(lengths), device=states.device), ends]
+        if self._native is not None:
+            return self._native.project(last)
+        hidden = self._final_norm(last)
         return self._head(hidden), hidden
 
     @torch.inference_mode()
     def project(self, states: Tensor) -> Tensor:
         """Return logits (P, V) of states (P, D) that `prefill_states` returned."""
+        if self._native is not None:
+            return self._native.project(states)[0]
         return self._head(self._final_norm(states))
 
     @torch.inference_mode()
     def prefill_states(self, ids: Tensor, lengths: list[int], cache: SlotCache, first: int) -> Tensor:
         """Fill the cache as `prefill` does and return the states (n, T, D) of all positions before the final norm."""
+        if self._native is not None:
+            return self._native.prefill_states(ids, lengths, cache, first)
         n, T = ids.shape
         D, H = self.config.d_model, self.config.num_heads
         x = self.embed(ids.reshape(-1))
@@ -158,6 +186,8 @@ class DecodingModel:
 
         Returns logits (n, V) in a new tensor and final states (n, D). Raises ValueError when a slot is full.
         """
+        if self._native is not None:
+            return self._native.decode(tokens, cache, scales)
         n, D, H = len(tokens), self.config.d_model, self.config.num_heads
         x = self.embed(tokens)
         if n == 1 and self._single_sequence is not None:
@@ -190,14 +220,3 @@ def _rotate(heads: Tensor, rotations: Tensor) -> Tensor:
     neighbours."""
     pairs = torch.view_as_complex(torch.unflatten(heads, -1, (-1, 2)))
     return torch.view_as_real(pairs * rotations).flatten(-2)
-
-
-def _pack_gates(gates: list[DynamicGate]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the first weights and biases (G, 32), the last weights (G, 32, D) and biases (G, D) of all gates."""
-    named = [dict(gate.net.named_parameters()) for gate in gates]
-
-    def stacked(name: str) -> Tensor:
-        return torch.stack([parameters[name].detach().float() for parameters in named])
-
-    last = stacked("2.weight").transpose(1, 2).contiguous()
-    return stacked("0.weight").squeeze(2), stacked("0.bias"), last, stacked("2.bias")

@@ -84,6 +84,7 @@ def generate_batch(
             settings,
             vocab_size=packed.config.vocab_size,
             gates_trained=packed.gates_trained,
+            backend=packed.effective_backend,
             tokenizer=tokenizer or packed.vocabulary.encoding,
             seed=None if seeds is None else seeds[index],
         )

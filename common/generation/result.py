@@ -69,6 +69,8 @@ class EffectiveSettings:
     modulation_config: ModulationConfig | None
     gates_fed: bool
     """Whether the modulation was also an input of the model's gates."""
+    backend: str
+    """The code that computed the text: `native` or `torch`."""
 
 
 @dataclass(slots=True)

@@ -95,8 +95,8 @@ class GenerationSettings(SamplingParameters):
             return self.policy.modulation_config
         return DEFAULT_MODULATION
 
-    def effective(self, seed: int, *, gates_fed: bool) -> EffectiveSettings:
-        """Return the effective settings of a sequence with this seed."""
+    def effective(self, seed: int, *, gates_fed: bool, backend: str = "torch") -> EffectiveSettings:
+        """Return the effective settings of a sequence with this seed that `backend` computes."""
         parameters: DecodingParameters | None = None
         if self.gating_mode is GatingMode.NONE:
             parameters = self.plain_parameters
@@ -115,6 +115,7 @@ class GenerationSettings(SamplingParameters):
             frequency_penalty=self.frequency_penalty,
             modulation_config=None if self.gating_mode is GatingMode.NONE else self.modulation_map,
             gates_fed=gates_fed,
+            backend=backend,
         )
 
 

@@ -131,6 +131,7 @@ def _models(settings: Settings, device: torch.device) -> ModelCache:
         device=device,
         capacity=settings.generator_models_mb * 2**20,
         precision=precision,
+        backend=settings.generator_backend,
     )
 
 

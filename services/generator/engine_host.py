@@ -37,6 +37,7 @@ ENGINE_SETTINGS = (
     "generator_gpu_mb",
     "generator_models_mb",
     "generator_precision",
+    "generator_backend",
     "generator_slots",
     "presence_seconds",
 )

@@ -19,7 +19,7 @@ from common.artifacts import ArtifactStore
 from common.checkpoint import load_model
 from common.controller import GatingPolicy, load_policy
 from common.errors import NotFoundError
-from common.generation import DecodingModel, Precision
+from common.generation import Backend, DecodingModel, Precision
 
 T = TypeVar("T")
 
@@ -100,8 +100,8 @@ class FileCache(Generic[T]):
 class ModelCache:
     """Caches language models and policies by their references in the artifact store.
 
-    Models are packed for decoding in `precision`. `in_use` returns the models of the running batches; every thread that
-    gets a model also calls `in_use`.
+    Models are packed for decoding in `precision` by `backend`. `in_use` returns the models of the running batches;
+    every thread that gets a model also calls `in_use`.
     """
 
     def __init__(
@@ -111,9 +111,10 @@ class ModelCache:
         device: torch.device,
         capacity: int,
         precision: Precision | str = Precision.FLOAT32,
+        backend: Backend | str = Backend.TORCH,
     ) -> None:
         def load(path: Path) -> DecodingModel:
-            model = DecodingModel(load_model(path, device=device), precision=precision)
+            model = DecodingModel(load_model(path, device=device), precision=precision, backend=backend)
             # Building the encoding takes up to 0.3 s. This thread does it, so that the one that decodes need not.
             _ = model.vocabulary.encoding
             return model

@@ -57,6 +57,7 @@ class RunningRequest:
                 without_scores if number else settings,
                 vocab_size=model.config.vocab_size,
                 gates_trained=model.gates_trained,
+                backend=model.effective_backend,
                 tokenizer=self._tokenizer,
                 seed=None if request.seed is None else (request.seed + number) % _SEED_RANGE,
             )

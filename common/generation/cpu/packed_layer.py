@@ -1,4 +1,4 @@
-"""The weights of one transformer block, packed for decoding (`packed_linear`).
+"""The weights of one transformer block and of all gates, packed for decoding (`packed_linear`).
 
 Queries, keys and values are computed with one matrix, whose columns are reordered so that the two numbers of a rotary
 pair are neighbours. The forward pass is in `decoding_model` and `single_sequence`.
@@ -6,13 +6,14 @@ pair are neighbours. The forward pass is in `decoding_model` and `single_sequenc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, layer_norm, nn
 
 from common.config import ModelConfig
 from common.generation.cpu.packed_linear import PackedLinear, Precision, pack
+from common.model import DynamicGate
 from common.model.activation import ACTIVATIONS
 from common.model.norm import RMSNorm, rms_norm
 
@@ -42,7 +43,7 @@ class PackedLayer:
 
         def joined(parts: list[Tensor]) -> Tensor:
             query, key, value = parts
-            return torch.cat((*(_pairs_together(part, config.num_heads) for part in (query, key)), value))
+            return torch.cat((*(pairs_together(part, config.num_heads) for part in (query, key)), value))
 
         projections = [layer(name) for name in ("q_proj", "k_proj", "v_proj")]
         biases = [bias for _, bias in projections if bias is not None]
@@ -73,6 +74,17 @@ class PackedLayer:
         return sum(matrix.nbytes for matrix in self.matrices)
 
 
-def _pairs_together(tensor: Tensor, num_heads: int) -> Tensor:
+def pairs_together(tensor: Tensor, num_heads: int) -> Tensor:
     """Return rows (H·K, …) with the rows [a…, b…] of each head reordered to [a0, b0, a1, b1, …]."""
     return torch.unflatten(tensor.detach(), 0, (num_heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+
+
+def pack_gates(gates: Sequence[DynamicGate]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the first weights and biases (G, 32), the last weights (G, 32, D) and biases (G, D) of all gates."""
+    named = [dict(gate.net.named_parameters()) for gate in gates]
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([parameters[name].detach().float() for parameters in named])
+
+    last = stacked("2.weight").transpose(1, 2).contiguous()
+    return stacked("0.weight").squeeze(2), stacked("0.bias"), last, stacked("2.bias")

@@ -22,7 +22,7 @@ PER_TOKEN = {
 }  # fmt: skip
 EFFECTIVE = {
     "gatingMode", "maxTokens", "seed", "modulation", "temperature", "topK", "topP", "repetitionPenalty",
-    "presencePenalty", "frequencyPenalty", "modulationConfig", "gatesFed",
+    "presencePenalty", "frequencyPenalty", "modulationConfig", "gatesFed", "backend",
 }  # fmt: skip
 
 
