@@ -5,8 +5,9 @@ enabled. Both models sample with top-k 50, repetition penalty 1.2 and temperatur
 run in one process with the environment variables of the generator's engine (allocator, OpenMP threads). Measurements of
 the two models alternate, and medians are printed. Both models use all cores, or TIDAL_GENERATOR_THREADS threads. Two
 more rows compare the engine with itself: gating mode `learned` with `none`, the native backend with PyTorch, and int8
-weights with float32. The engine has the backend that TIDAL_GENERATOR_BACKEND names (default: auto). The last rows count the completions that are the same in a batch of one as in a full batch. For each completion that differs, the
-first different step and its log-probabilities are printed. Needs the package transformers (extra `bench`).
+weights with float32. The engine has the backend that TIDAL_GENERATOR_BACKEND names (default: auto). The last rows count
+the completions that are the same in a batch of one as in a full batch. For each completion that differs, the first
+different step and its log-probabilities are printed. Needs the package transformers (extra `bench`).
 """
 
 from __future__ import annotations
