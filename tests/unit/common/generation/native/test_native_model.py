@@ -166,7 +166,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_auto_falls_back_to_pytorch_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_auto_falls_back_to_pytorch_and_logs_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr(library, "library_path", lambda: tmp_path / "missing.so")
     library.load.cache_clear()
     try:
