@@ -36,7 +36,7 @@ def compiler() -> str | None:
     return next((found for name in ((named,) if named else COMPILERS) if (found := shutil.which(name))), None)
 
 
-def build() -> str | None:
+def build_library() -> str | None:
     """Compile the library unless it exists. Return the reason if there is none afterwards, else None."""
     target = library_path()
     if target.exists():
@@ -63,6 +63,6 @@ def build() -> str | None:
 
 
 if __name__ == "__main__":
-    problem = build()
+    problem = build_library()
     if problem:
         sys.stdout.write(f"the fast generation backend is not built: {problem}; PyTorch is used instead\n")

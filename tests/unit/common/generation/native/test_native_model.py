@@ -28,7 +28,7 @@ ODD = {"d_model": 44, "num_heads": 2, "ffn_dim": 37}
 
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:
-    assert build.build() is None
+    assert build.build_library() is None
     library.load.cache_clear()
     torch.set_num_threads(1)
 
@@ -194,7 +194,7 @@ print([str(DecodingModel(tiny_model(), backend="auto").effective_backend) for _ 
 def test_a_missing_or_failing_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr(build, "FOLDER", tmp_path)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert build.build() == "there is no C++ compiler"
+    assert build.build_library() == "there is no C++ compiler"
     monkeypatch.setenv("CXX", "false")
-    assert str(build.build()).endswith("false failed: exit status 1")
+    assert str(build.build_library()).endswith("false failed: exit status 1")
     assert list(tmp_path.iterdir()) == []
