@@ -33,7 +33,7 @@ from tidal_client import Client, Job, LocalInstance, read_instance
 from tidal_client.vocabulary import NEUTRAL_MODULATION, GatingMode, JobStatus
 
 PROMPT = "Once upon a time"
-STORY_TOKENS = 60
+STORY_TOKENS = 90
 SEED = 7
 LOG_LINES = 15
 TAG = "demo"

@@ -18,6 +18,10 @@ from services.cli.output import format_size
 
 MOST_OF_NAME = 40
 """The name of a link ends with the last characters of the file's name, at most this number."""
+SHORT_BYTES = 200_000
+"""A file below this size may be too short, or too repetitive, for the vocabulary of configs/demo/lm.yaml."""
+SHORT_TOKENIZER = "train:257"
+"""The vocabulary for such a file, which fits every text: one token per byte, and `<|endoftext|>`."""
 HUB_DOCUMENTS = 50_000
 """Maximum number of documents that are used from the corpus on the Hugging Face hub. A training of some minutes reads
 fewer documents."""
@@ -100,7 +104,9 @@ def local_corpus(path: Path) -> DemoCorpus:
         next(read_file(path, DataConfig().text_field, where=str(path)), None)
     except DataError as error:
         raise InvalidInputError(error.message) from None
-    return DemoCorpus(f"{path} ({format_size(path.stat().st_size)})", file=path)
+    size = path.stat().st_size
+    settings = {"tokenizer": SHORT_TOKENIZER} if size < SHORT_BYTES else {}
+    return DemoCorpus(f"{path} ({format_size(size)})", file=path, settings=settings)
 
 
 def _is_same_file(source: Path, target: Path) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.config import PROJECT_ROOT, DataConfig, load_lm_config
+from common.training.hooks import NullHooks
+from common.training.loading import load_corpus
 from services.cli.demo.corpus import local_corpus
 
 
@@ -24,3 +27,18 @@ def test_a_name_as_long_as_names_may_be_is_brought_there(tmp_path: Path) -> None
     file.write_text("Once upon a time.")
     name = local_corpus(file).place(tmp_path / "data")
     assert name.endswith("ä.txt") and (tmp_path / "data" / name).read_text() == "Once upon a time."
+
+
+def test_a_short_text_gets_a_vocabulary_that_fits_every_text(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("a\n<|endoftext|>\n" * 30)
+    corpus = local_corpus(file)
+    loaded = load_corpus(DataConfig(source=corpus.place(tmp_path), **corpus.settings), tmp_path, NullHooks())
+    assert loaded.vocabulary.size == 257
+    file.write_text("a" * 200_000)
+    assert local_corpus(file).settings == {}
+
+
+def test_the_built_in_stories_are_long_enough_for_the_vocabulary_of_the_demonstration(tmp_path: Path) -> None:
+    config = load_lm_config(PROJECT_ROOT / "configs/demo/lm.yaml").data
+    assert load_corpus(config, tmp_path, NullHooks()).vocabulary.size == 1024
