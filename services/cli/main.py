@@ -27,6 +27,7 @@ from services.cli.commands import (
     generate,
     jobs,
     local,
+    mcp,
     original,
     reports,
     training,
@@ -58,6 +59,7 @@ app.command("generate", rich_help_panel=JOBS)(generate.command)
 app.add_typer(analyze.app, name="analyze", rich_help_panel=JOBS)
 app.add_typer(reports.app, name="reports", rich_help_panel=JOBS)
 app.command("export", rich_help_panel=JOBS)(export.command)
+app.command("mcp", rich_help_panel=JOBS)(mcp.command)
 app.command("import", rich_help_panel=JOBS)(original.import_experiment)
 app.add_typer(training.app, name="train", rich_help_panel=OFFLINE)
 app.command("migrate-checkpoint", rich_help_panel=OFFLINE)(checkpoints.migrate)
