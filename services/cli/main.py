@@ -23,11 +23,13 @@ from services.cli.commands import (
     datasets,
     doctor,
     environment,
+    experiments,
     export,
     generate,
     jobs,
     local,
     mcp,
+    metrics,
     original,
     reports,
     training,
@@ -54,6 +56,8 @@ app.command("status", rich_help_panel=START)(local.status)
 app.command("backup", rich_help_panel=START)(backup.backup)
 app.command("restore", rich_help_panel=START)(backup.restore)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=JOBS)
+app.add_typer(experiments.app, name="experiments", rich_help_panel=JOBS)
+app.command("metrics", rich_help_panel=JOBS)(metrics.command)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=JOBS)
 app.command("generate", rich_help_panel=JOBS)(generate.command)
 app.add_typer(analyze.app, name="analyze", rich_help_panel=JOBS)
