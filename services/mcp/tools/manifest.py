@@ -22,6 +22,7 @@ JOB_TYPES: dict[JobType, tuple[str, type[BaseModel] | None]] = {
     JobType.LM_TRAINING: ("Trains a language model; fine-tunes or continues with `checkpoint`.", LMConfig),
     JobType.RL_TRAINING: ("Trains a controller for the language model in `checkpoint`.", RLConfig),
     JobType.EVALUATION: ("Evaluates the language model in `checkpoint`.", EvaluationConfig),
+    JobType.HEADROOM: ("Measures what a controller could gain over the best constant modulation.", RLConfig),
     JobType.ABLATION: ("Compares the controller in `rl_checkpoint` with fixed and random modulation.", AblationConfig),
     JobType.ANALYSIS: ("Analyses the modulation in many texts.", AnalysisConfig),
     JobType.DATASET: ("Tokenises the corpus in `data`.", None),
