@@ -28,7 +28,7 @@ import."""
 
 def main() -> int:
     """Install the project with the extras given on the command line; return the exit status."""
-    extras = ["local", "torch", *sys.argv[1:]]
+    extras = ["local", "mcp", "torch", *sys.argv[1:]]
     if sys.version_info < (3, 11):
         return fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}. Try: make … PYTHON=python3.12")
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes())

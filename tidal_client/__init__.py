@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .synchronous.streams import read_events
     from .wire.analysis import AnalysisResult, AnalysisSummary
     from .wire.analysis import SavedAnalysis as Analysis
+    from .wire.chat import ChatChunk, ChatCompletion
     from .wire.checkpoint import CheckpointGroup
     from .wire.checkpoint import CheckpointReply as Checkpoint
     from .wire.completion import Completion, Model
@@ -65,6 +66,8 @@ _EXPORTS = {
     "AnalysisResult": (".wire.analysis", "AnalysisResult"),
     "AnalysisSummary": (".wire.analysis", "AnalysisSummary"),
     "AsyncClient": (".asynchronous.client", "AsyncClient"),
+    "ChatChunk": (".wire.chat", "ChatChunk"),
+    "ChatCompletion": (".wire.chat", "ChatCompletion"),
     "Checkpoint": (".wire.checkpoint", "CheckpointReply"),
     "CheckpointGroup": (".wire.checkpoint", "CheckpointGroup"),
     "Client": (".synchronous.client", "Client"),
@@ -127,6 +130,8 @@ __all__ = [
     "AnalysisResult",
     "AnalysisSummary",
     "AsyncClient",
+    "ChatChunk",
+    "ChatCompletion",
     "Checkpoint",
     "CheckpointGroup",
     "Client",

@@ -69,7 +69,10 @@ TAGS = [
         "name": "reports",
         "description": "Markdown reports with charts, generated or written by hand, with export to HTML and Markdown.",
     },
-    {"name": "openai", "description": "Text completions for clients of OpenAI's API, with errors in OpenAI's format."},
+    {
+        "name": "openai",
+        "description": "Completions and chat for clients of OpenAI's API; errors have OpenAI's format.",
+    },
     {"name": "streams", "description": "Follow jobs and experiments with server-sent events."},
     {"name": "service", "description": "Health and metrics of this process."},
 ]

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.access import Rejections
 from common.artifacts import ArtifactStore
+from common.chat.template import TemplateRenderer
 from common.config import Settings
 from common.config.server_paths import ServerPaths
 from common.datasets import DatasetStore
@@ -67,6 +68,7 @@ class Context:
     outbox: OutboxThread
     outlook: Outlook
     sizes: SizeCache
+    templates: TemplateRenderer
     decoders: asyncio.Semaphore
     """Held by each parquet upload while it is decoded. If DECODERS uploads hold it, further ones wait."""
 
@@ -78,6 +80,7 @@ class Context:
             await client.aclose()
         self.outbox.close()
         self.outlook.workers.close()
+        self.templates.close()
         self.celery.close()
         self.engine.dispose()
 
@@ -135,6 +138,7 @@ def make_context(settings: Settings, token: str) -> Context:
         outbox=OutboxThread(engine, RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)),
         outlook=Outlook(settings, WorkerCache(settings.redis_url.get_secret_value())),
         sizes=SizeCache(store, settings.data_dir),
+        templates=TemplateRenderer(),
         decoders=asyncio.Semaphore(DECODERS),
     )
 

@@ -15,7 +15,7 @@ from services.api.schemas.problems import PROBLEM_TYPE, REF, problem_responses, 
 
 OPEN = ("/api/session",)
 """Paths that never need a token. A request with a wrong token gets the same reply as a request without a token."""
-LIKE_READS = ("/api/generate", "/api/analyze-trajectories", "/v1/completions")
+LIKE_READS = ("/api/generate", "/api/analyze-trajectories", "/v1/completions", "/v1/chat/completions")
 """POST operations that change nothing; they need a token only if reads need one."""
 ALWAYS_UP = ("/healthz",)
 """Operations that never answer 503: they need neither database nor Redis, and are exempt from the connection limit."""

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from common.artifacts import ArtifactStore
+from common.chat.template import TEMPLATE_FILE
 from common.config import get_settings
 from common.config.legacy import convert
 from common.config.tokenizers import VOCABULARY_FILE
@@ -33,8 +34,9 @@ from tidal_client.vocabulary import parse_utc
 
 COPIED = ("evaluation_results/evaluation_results.json", "ablation_results.json")
 CHECKPOINTS = "*.pth"
-BESIDE_CHECKPOINTS = ("*.pth.json", VOCABULARY_FILE)
-"""Tidal writes a manifest next to each checkpoint, and the vocabulary of a model that has its own."""
+BESIDE_CHECKPOINTS = ("*.pth.json", VOCABULARY_FILE, TEMPLATE_FILE)
+"""Tidal writes a manifest next to each checkpoint, and the vocabulary of a model that has its own. A model may have a
+chat template too."""
 CONFIG_FILES = ("config.yaml", "base_config.yaml", "rl_config.yaml")
 
 

@@ -23,10 +23,13 @@ from services.cli.commands import (
     datasets,
     doctor,
     environment,
+    experiments,
     export,
     generate,
     jobs,
     local,
+    mcp,
+    metrics,
     original,
     reports,
     training,
@@ -53,11 +56,14 @@ app.command("status", rich_help_panel=START)(local.status)
 app.command("backup", rich_help_panel=START)(backup.backup)
 app.command("restore", rich_help_panel=START)(backup.restore)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=JOBS)
+app.add_typer(experiments.app, name="experiments", rich_help_panel=JOBS)
+app.command("metrics", rich_help_panel=JOBS)(metrics.command)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=JOBS)
 app.command("generate", rich_help_panel=JOBS)(generate.command)
 app.add_typer(analyze.app, name="analyze", rich_help_panel=JOBS)
 app.add_typer(reports.app, name="reports", rich_help_panel=JOBS)
 app.command("export", rich_help_panel=JOBS)(export.command)
+app.command("mcp", rich_help_panel=JOBS)(mcp.command)
 app.command("import", rich_help_panel=JOBS)(original.import_experiment)
 app.add_typer(training.app, name="train", rich_help_panel=OFFLINE)
 app.command("migrate-checkpoint", rich_help_panel=OFFLINE)(checkpoints.migrate)

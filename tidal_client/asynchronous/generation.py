@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from ..problems import check_openai_part, incomplete_stream
 from ..requests import GENERATE_SECONDS, file_path, request_body, snake_case_body
 from ..sse import StreamEvent
+from ..wire.chat import ChatChunk, ChatCompletion
 from ..wire.completion import Completion, Model, ModelList
 from ..wire.generation import GenerateReply
 from .connection import AsyncApiConnection
@@ -86,6 +87,25 @@ class AsyncGenerationCalls(AsyncApiConnection):
         async with aclosing(self._openai_parts("/v1/completions", body)) as parts:
             async for part in parts:
                 yield Completion.model_validate(part)
+
+    async def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **fields: Any) -> ChatCompletion:
+        """Return messages in OpenAI's format that continue a conversation.
+
+        A message has the keys `role` and `content`. `fields` are those of OpenAI's chat completions, and those that
+        Tidal adds to completions.
+        """
+        body = snake_case_body(model=model, messages=list(messages), **fields)
+        return await self._post(ChatCompletion, "/v1/chat/completions", body, timeout=GENERATE_SECONDS)
+
+    async def chat_stream(
+        self, model: str, messages: Sequence[Mapping[str, Any]], **fields: Any
+    ) -> AsyncGenerator[ChatChunk]:
+        """Yield the parts of messages that continue a conversation as they are generated. `fields` are those of
+        `chat`."""
+        body = snake_case_body(model=model, messages=list(messages), stream=True, **fields)
+        async with aclosing(self._openai_parts("/v1/chat/completions", body)) as parts:
+            async for part in parts:
+                yield ChatChunk.model_validate(part)
 
     async def _openai_parts(self, path: str, body: Any) -> AsyncGenerator[Any]:
         """Yield the data of the events of a stream under `/v1`, up to `[DONE]`. Raises the error that one contains."""

@@ -3,13 +3,14 @@
 # Generated from `tidal_client/asynchronous` by `python -m scripts.sync_client`; change it there.
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 from ..problems import check_openai_part, incomplete_stream
 from ..requests import GENERATE_SECONDS, file_path, request_body, snake_case_body
 from ..sse import StreamEvent
+from ..wire.chat import ChatChunk, ChatCompletion
 from ..wire.completion import Completion, Model, ModelList
 from ..wire.generation import GenerateReply
 from .connection import ApiConnection
@@ -86,6 +87,23 @@ class GenerationCalls(ApiConnection):
         with closing(self._openai_parts("/v1/completions", body)) as parts:
             for part in parts:
                 yield Completion.model_validate(part)
+
+    def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **fields: Any) -> ChatCompletion:
+        """Return messages in OpenAI's format that continue a conversation.
+
+        A message has the keys `role` and `content`. `fields` are those of OpenAI's chat completions, and those that
+        Tidal adds to completions.
+        """
+        body = snake_case_body(model=model, messages=list(messages), **fields)
+        return self._post(ChatCompletion, "/v1/chat/completions", body, timeout=GENERATE_SECONDS)
+
+    def chat_stream(self, model: str, messages: Sequence[Mapping[str, Any]], **fields: Any) -> Generator[ChatChunk]:
+        """Yield the parts of messages that continue a conversation as they are generated. `fields` are those of
+        `chat`."""
+        body = snake_case_body(model=model, messages=list(messages), stream=True, **fields)
+        with closing(self._openai_parts("/v1/chat/completions", body)) as parts:
+            for part in parts:
+                yield ChatChunk.model_validate(part)
 
     def _openai_parts(self, path: str, body: Any) -> Generator[Any]:
         """Yield the data of the events of a stream under `/v1`, up to `[DONE]`. Raises the error that one contains."""

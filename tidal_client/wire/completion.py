@@ -70,6 +70,8 @@ class Model(OpenAIReply):
     owned_by: str = "tidal"
     vocabulary: VocabularyReply | None = None
     """The vocabulary that gives the meaning of token ids; null if the manifest of the checkpoint cannot be read."""
+    chat_template: Literal["own", "default"] = "default"
+    """What makes the prompt of a conversation: the model's own template, or the default of `/v1/chat/completions`."""
 
 
 class ModelList(OpenAIReply):

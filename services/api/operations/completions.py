@@ -21,6 +21,7 @@ from common.redis.generation_request import GenerationRequest
 from services.api.context import Context
 from services.api.generations import EngineEvent
 from services.api.operations import checkpoints
+from services.api.operations.chat_template import template_kind
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.generate import IsDisconnected, generation_events
 from services.api.schemas.completions import CompletionRequest
@@ -38,7 +39,7 @@ def prepare_completions(context: Context, request: CompletionRequest) -> list[Ge
     Raises NotFoundError for an unknown model, and InvalidInputError for an invalid controller.
     """
     store = context.store
-    checkpoint = _find(store, request.model)
+    checkpoint = find_reference(store, request.model)
     policy = None
     if request.rl_checkpoint is not None:
         policy = check_reference(store, request.rl_checkpoint, location="rl_checkpoint", policy=True)
@@ -142,7 +143,7 @@ def list_all_models(session: Session, store: ArtifactStore) -> ModelList:
     while True:
         page = checkpoints.checkpoint_overview(session, store, limit=_PAGE, cursor=cursor)
         for group in page.experiments:
-            found += [_model(checkpoint) for checkpoint in group.checkpoints if checkpoint.usable_as_base]
+            found += [_model(store, checkpoint) for checkpoint in group.checkpoints if checkpoint.usable_as_base]
         cursor = page.next_cursor
         if cursor is None:
             return ModelList(data=found)
@@ -150,29 +151,32 @@ def list_all_models(session: Session, store: ArtifactStore) -> ModelList:
 
 def find_model(session: Session, store: ArtifactStore, name: str) -> Model:
     """Return the model with this id or alias. Raises NotFoundError."""
-    reference = _find(store, name)
+    reference = find_reference(store, name)
     experiment_id, _ = reference.split("/", 1)
     with contextlib.suppress(NotFoundError):
         for checkpoint in checkpoints.experiment_checkpoints(session, store, experiment_id).checkpoints:
             if checkpoint.reference == reference:
-                return _model(checkpoint)
+                return _model(store, checkpoint)
     # The checkpoint is in the store, but its experiment is not in the database.
     return Model(
         id=reference,
         created=int(_weights(store, reference).st_mtime),
         vocabulary=checkpoints.model_vocabulary(store, reference),
+        chat_template=template_kind(store, reference),
     )
 
 
-def _model(checkpoint: CheckpointReply) -> Model:
+def _model(store: ArtifactStore, checkpoint: CheckpointReply) -> Model:
     return Model(
         id=checkpoint.reference,
         created=int(checkpoint.created_at.timestamp()),
         vocabulary=checkpoint.vocabulary,
+        chat_template=template_kind(store, checkpoint.reference),
     )
 
 
-def _find(store: ArtifactStore, name: str) -> str:
+def find_reference(store: ArtifactStore, name: str) -> str:
+    """Return the reference of a model, with aliases resolved. Raises NotFoundError `model_not_found`."""
     try:
         return check_reference(store, name, location="model", policy=False)
     except TidalError as error:

@@ -15,6 +15,7 @@ from common.config import merge
 from common.errors import InvalidInputError
 from common.prediction.words import describe_measurement, describe_prediction
 from services.cli.commands import steer
+from services.cli.completion import complete_config, complete_job
 from services.cli.configuration import read_overrides
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, duration, err, format_time, out, print_json, status_text, table
@@ -31,7 +32,10 @@ app = typer.Typer(help="Submit, follow, pause and stop jobs.", no_args_is_help=T
 
 FOLLOW_SECONDS = 1.0
 
-JobId = Annotated[str, typer.Argument(help="Id of the job, or `last` for the newest one.", metavar="JOB")]
+JobId = Annotated[
+    str,
+    typer.Argument(help="Id of the job, or `last` for the newest one.", metavar="JOB", autocompletion=complete_job),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the reply of the API as JSON.")]
 
 
@@ -44,6 +48,7 @@ def submit(
             "--config",
             "-c",
             help="YAML file with the configuration, on this machine or else in the server's configuration folder.",
+            autocompletion=complete_config,
         ),
     ] = None,
     settings: Annotated[

@@ -152,6 +152,11 @@ class Resources:
         body = {"model": f"{self.lm}/final", "prompt": "Tom", "max_tokens": 3, "temperature": 0}
         return ValidRequest(body={**body, "stream": next(self._numbers) % 2 == 0})
 
+    def _chat(self) -> ValidRequest:
+        messages = [{"role": "user", "content": "Tom"}]
+        body = {"model": f"{self.lm}/final", "messages": messages, "max_tokens": 3, "temperature": 0}
+        return ValidRequest(body={**body, "stream": next(self._numbers) % 2 == 0})
+
     def _analyze(self) -> ValidRequest:
         asked = {"checkpoint": f"{self.lm}/final", "prompts": ["Tom", "Anna"], "maxTokens": 3, "gatingMode": "random"}
         return ValidRequest(body=asked)
@@ -196,6 +201,7 @@ _MADE_BY = {
     "DELETE /api/datasets/{name}": "delete_dataset",
     "POST /api/generate": "generate",
     "POST /v1/completions": "complete",
+    "POST /v1/chat/completions": "chat",
     "POST /api/analyze-trajectories": "analyze",
     "POST /api/experiments/{experiment_id}/analyses": "save_analysis",
     "DELETE /api/experiments/{experiment_id}/analyses": "delete_analyses",

@@ -89,6 +89,8 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "cancel_job": lambda client: client.cancel_job("job_1"),
     "change_experiment": lambda client: client.change_experiment("x", name=None, tags=[], notes="n"),
     "change_report": lambda client: client.change_report(Report.model_validate(REPORT)),
+    "chat": lambda client: client.chat("x/final", [{"role": "user", "content": "a"}]),
+    "chat_stream": lambda client: list(client.chat_stream("x/final", [{"role": "user", "content": "a"}])),
     "checkpoints": lambda client: client.checkpoints("x"),
     "complete": lambda client: client.complete("x/final", "a"),
     "complete_stream": lambda client: list(client.complete_stream("x/final", "a")),

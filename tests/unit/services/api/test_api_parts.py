@@ -188,7 +188,8 @@ def test_the_document_requires_a_token_for_closed_reads() -> None:
 
 def test_operations_that_change_something_need_a_token(document: dict[str, Any]) -> None:
     for path, method, operation in operations(document):
-        if method != "get" and path not in ("/api/generate", "/api/analyze-trajectories", "/v1/completions"):
+        like_reads = ("/api/generate", "/api/analyze-trajectories", "/v1/completions", "/v1/chat/completions")
+        if method != "get" and path not in like_reads:
             assert operation["security"] == [{"token": []}], (method, path)
             assert "401" in operation["responses"], (method, path)
 
