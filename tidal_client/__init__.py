@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from .sse import StreamEvent
     from .synchronous.client import Client
     from .synchronous.streams import read_events
+    from .wire.access_token import AccessTokenCreated as NewAccessToken
+    from .wire.access_token import AccessTokenReply as AccessToken
     from .wire.analysis import AnalysisResult, AnalysisSummary
     from .wire.analysis import SavedAnalysis as Analysis
+    from .wire.audit import AuditEntryReply as AuditEntry
     from .wire.chat import ChatChunk, ChatCompletion
     from .wire.checkpoint import CheckpointGroup
     from .wire.checkpoint import CheckpointReply as Checkpoint
@@ -61,6 +64,9 @@ if TYPE_CHECKING:
     from .wire.vocabulary import VocabularyDetail as Vocabulary
 
 _EXPORTS = {
+    "AccessToken": (".wire.access_token", "AccessTokenReply"),
+    "AuditEntry": (".wire.audit", "AuditEntryReply"),
+    "NewAccessToken": (".wire.access_token", "AccessTokenCreated"),
     "Alive": (".wire.health", "Alive"),
     "Analysis": (".wire.analysis", "SavedAnalysis"),
     "AnalysisResult": (".wire.analysis", "AnalysisResult"),
@@ -125,11 +131,13 @@ _EXPORTS = {
 `Client.job` returns a `Job`."""
 
 __all__ = [
+    "AccessToken",
     "Alive",
     "Analysis",
     "AnalysisResult",
     "AnalysisSummary",
     "AsyncClient",
+    "AuditEntry",
     "ChatChunk",
     "ChatCompletion",
     "Checkpoint",
@@ -158,6 +166,7 @@ __all__ = [
     "LogPage",
     "Metrics",
     "Model",
+    "NewAccessToken",
     "NotFoundError",
     "Progress",
     "Queue",

@@ -148,6 +148,28 @@ ModulatedGating = Annotated[
 NEUTRAL_MODULATION: Final = 0.5
 """Modulation of the baseline `neutral`, which has the gating mode `fixed`."""
 
+
+class TokenScope(StrEnum):
+    """What a token allows. `INCLUDED_SCOPES` lists the scopes that each scope includes."""
+
+    READ = "read"
+    """Read jobs, experiments, datasets, reports and streams."""
+    GENERATE = "generate"
+    """Generate and analyse text, and use `/v1`."""
+    SUBMIT = "submit"
+    """Change jobs, experiments, datasets, reports and analyses; includes read."""
+    ADMIN = "admin"
+    """Everything, including the management of tokens."""
+
+
+INCLUDED_SCOPES: Final = {
+    TokenScope.READ: frozenset({TokenScope.READ}),
+    TokenScope.GENERATE: frozenset({TokenScope.GENERATE}),
+    TokenScope.SUBMIT: frozenset({TokenScope.READ, TokenScope.SUBMIT}),
+    TokenScope.ADMIN: frozenset(TokenScope),
+}
+"""{scope of a token: all scopes that the token then has}."""
+
 AnalysisKind = Literal["single", "batch", "sweep"]
 """What an analysis computes from the modulations; `common.config.analysis` explains each kind."""
 CheckpointKind = Literal["training", "model", "policy", "result", "other"]
@@ -167,6 +189,8 @@ DatasetStatus = Literal["uploaded", "tokenising", "ready", "failed"]
 JOB_ID: Final = "job_"
 ANALYSIS_ID: Final = "ana_"
 REPORT_ID: Final = "rep_"
+TOKEN_ID: Final = "tok_"
+"""Prefix of the id of a named token. The token itself, which is secret, begins with `tdl_`."""
 READER_ID: Final = "gen_"
 """Prefix of a reader id, which identifies the api process that reads the events of a generation."""
 

@@ -166,6 +166,8 @@ class Settings(BaseSettings):
     retention_days: float = Field(0.0, ge=0)
     """Days after the end of a job after which the health service deletes logs and metrics of its experiment; 0 means
     never. Models, checkpoints, results and database rows are kept."""
+    audit_days: float = Field(365.0, ge=0)
+    """Days after which the health service deletes entries of the audit log; 0 means never."""
     max_infra_restarts: int = Field(3, ge=1)
     """A job fails after this number of consecutive attempts that were lost (for example with their worker) without a
     new checkpoint."""

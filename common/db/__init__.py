@@ -2,11 +2,13 @@
 
 from common.db.base import Base
 from common.db.engine import database_unavailable, database_url, make_engine, session_factory
-from common.db.models import Analysis, Checkpoint, Experiment, Job, JobEvent, Outbox, Report
+from common.db.models import AccessToken, Analysis, AuditEntry, Checkpoint, Experiment, Job, JobEvent, Outbox, Report
 from common.db.schema import SchemaStatus, downgrade, require_schema, schema_status, upgrade, wait_for_schema
 
 __all__ = [
+    "AccessToken",
     "Analysis",
+    "AuditEntry",
     "Base",
     "Checkpoint",
     "Experiment",

@@ -18,8 +18,8 @@ from common.jobs import outbox
 from common.jobs.status import StatusWriter, may_move
 from tidal_client.vocabulary import LEASED, TERMINAL, JobStatus
 
-Actor = Literal["api", "worker", "reaper", "system"]
-_ACTOR_OF_WRITER: dict[StatusWriter, Actor] = {
+ActorKind = Literal["api", "worker", "reaper", "system"]
+_ACTOR_OF_WRITER: dict[StatusWriter, ActorKind] = {
     StatusWriter.API: "api",
     StatusWriter.CLAIMER: "worker",
     StatusWriter.OWNER: "worker",
@@ -85,7 +85,13 @@ def move(
 
 
 def add_event(
-    session: Session, job: Job, event: str, *, actor: Actor, details: dict[str, Any] | None = None, publish: bool = True
+    session: Session,
+    job: Job,
+    event: str,
+    *,
+    actor: ActorKind,
+    details: dict[str, Any] | None = None,
+    publish: bool = True,
 ) -> None:
     """Write an event of the locked `job` that does not change its status; with `publish` also a job-update."""
     write_event(session, job, event, actor=actor, source=None, target=None, details=details)
@@ -98,7 +104,7 @@ def write_event(
     job: Job,
     event: str,
     *,
-    actor: Actor,
+    actor: ActorKind,
     source: JobStatus | None,
     target: JobStatus | None,
     details: dict[str, Any] | None,

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
+from common.access import Actor
 from common.db import Job
 from common.errors import ConflictError
 from common.jobs import outbox
@@ -30,8 +31,8 @@ def offered_signals(job: Job) -> frozenset[Signal]:
     return useful_signals(JobStatus(job.status), DesiredState(job.desired_state), resumable=job.type in RESUMABLE)
 
 
-def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
-    """Record `signal` and return the changed job; the caller commits.
+def request_signal(session: Session, job_id: str, signal: Signal, actor: Actor | None = None) -> Job:
+    """Record `signal`, with `actor` in the event, and return the changed job; the caller commits.
 
     Repeating a signal has no effect. Raises NotFoundError, ConflictError (`errors[0]` holds the status).
     """
@@ -45,9 +46,9 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
         names = " or ".join(sorted(possible))
         raise _conflict(job, f"job {job_id}{kind} is {status} and accepts {names}, not {signal}")
     if status in (JobStatus.PENDING, JobStatus.PAUSED) and signal is Signal.STOP:
-        return _cancel(session, job)
+        return _cancel(session, job, actor)
     if status is JobStatus.PAUSED:
-        return _resume(session, job)
+        return _resume(session, job, actor)
     present = DesiredState(job.desired_state)
     desired = desired_state_after(present, signal)
     if desired is None:
@@ -57,51 +58,53 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
         )
     if desired is present:
         return job
-    return _record(session, job, signal.value, desired_state=desired)
+    return _record(session, job, signal.value, actor, desired_state=desired)
 
 
-def request_cancel(session: Session, job_id: str) -> Job:
+def request_cancel(session: Session, job_id: str, actor: Actor | None = None) -> Job:
     """Request a stop with SIGKILL at the end of the grace period; cancel a job without a lease at once.
 
-    A stop that is already in progress becomes a stop with SIGKILL. Raises NotFoundError, and ConflictError for a job
-    that has ended.
+    A stop that is already in progress becomes a stop with SIGKILL. The event names `actor`. Raises NotFoundError, and
+    ConflictError for a job that has ended.
     """
     job = lock(session, job_id)
     if job.status in TERMINAL:
         raise _conflict(job, f"job {job_id} is {job.status} already")
     if job.status in (JobStatus.PENDING, JobStatus.PAUSED):
-        return _cancel(session, job)
+        return _cancel(session, job, actor)
     if job.cancel_requested:
         return job
-    return _record(session, job, "cancel", desired_state=DesiredState.STOP, cancel_requested=True)
+    return _record(session, job, "cancel", actor, desired_state=DesiredState.STOP, cancel_requested=True)
 
 
-def _cancel(session: Session, job: Job) -> Job:
+def _cancel(session: Session, job: Job, actor: Actor | None) -> Job:
     return move(
         session,
         job,
         JobStatus.CANCELLED,
         writer=StatusWriter.API,
         event="cancelled",
+        details=_details(actor),
         desired_state=DesiredState.STOP,
         desired_at=func.now(),
     )
 
 
-def _resume(session: Session, job: Job) -> Job:
+def _resume(session: Session, job: Job, actor: Actor | None) -> Job:
     return move(
         session,
         job,
         JobStatus.PENDING,
         writer=StatusWriter.API,
         event="resumed",
+        details=_details(actor),
         desired_state=DesiredState.RUN,
         desired_at=func.now(),
         not_before=None,
     )
 
 
-def _record(session: Session, job: Job, name: str, **fields: Any) -> Job:
+def _record(session: Session, job: Job, name: str, actor: Actor | None, **fields: Any) -> Job:
     """Write the desired state, an event named `name`, and a notification for the owner.
 
     The grace period starts with the first stop request; further requests do not extend it.
@@ -111,10 +114,14 @@ def _record(session: Session, job: Job, name: str, **fields: Any) -> Job:
     before = job.desired_state
     session.execute(update(Job).where(Job.id == job.id).values(updated_at=func.now(), **fields))
     session.refresh(job)
-    details = {"signal": name, "from": before, "to": job.desired_state}
+    details = {"signal": name, "from": before, "to": job.desired_state, **_details(actor)}
     add_event(session, job, "signal", actor="api", details=details)
     outbox.add_owner_notification(session, job)
     return job
+
+
+def _details(actor: Actor | None) -> dict[str, str]:
+    return {} if actor is None else actor.event_details()
 
 
 def _conflict(job: Job, message: str) -> ConflictError:

@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
+from common.access import Actor
 from common.config import Settings, get_settings
 from common.db import Job
 from common.errors import ConflictError, InvalidInputError, NotFoundError
@@ -65,6 +66,8 @@ class NewJob:
     idempotency_key: str | None = None
     body_hash: str | None = None
     """Hexadecimal SHA-256 of the request body; if None, `digest` is computed from the other fields."""
+    actor: Actor | None = None
+    """The token that submits the job. It is not part of `digest`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "type", _job_type(self.type))
@@ -143,6 +146,7 @@ def enqueue_job(session: Session, new: NewJob, settings: Settings | None = None)
             priority=new.priority,
             gpus=new.gpus,
             experiment_id=experiment_id,
+            token_id=None if new.actor is None else new.actor.token_id,
             parent_id=new.parent_id,
             checkpoint_ref=checkpoint_ref,
             not_before=new.not_before,
@@ -153,6 +157,8 @@ def enqueue_job(session: Session, new: NewJob, settings: Settings | None = None)
         .returning(Job)
     ).one()
     details = {"parent": new.parent_id} if new.parent_id else {}
+    if new.actor is not None:
+        details |= new.actor.event_details()
     write_event(session, job, "submitted", actor="api", source=None, target=JobStatus.PENDING, details=details)
     outbox.add_job_update(session, job, "submitted")
     outbox.add_notifications(session, job.queue)

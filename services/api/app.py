@@ -25,6 +25,7 @@ from services.api.host_check import HostCheck
 from services.api.middleware import BodyLimit, RequestContext
 from services.api.routes import (
     analyses,
+    audit,
     checkpoints,
     completions,
     configs,
@@ -39,7 +40,9 @@ from services.api.routes import (
     session,
     storage,
     streams,
+    tokens,
 )
+from services.api.token_watch import EndWithToken
 
 DESCRIPTION = """\
 Tidal trains small language models, trains a controller that steers their decoding, and generates text from the result.
@@ -52,7 +55,8 @@ Tidal trains small language models, trains a controller that steers their decodi
   with `POST /api/analyze-trajectories`.
 
 Requests that change something need `Authorization: Bearer <token>`. Reading, generating and analysing need no token,
-unless the operator requires one for them.
+unless the operator requires one for them. A token has scopes: `read`, `generate`, `submit` (includes read) and `admin`
+(includes all); 403 means that the token lacks the scope of the operation.
 Times are ISO 8601 in UTC; names are camelCase. Errors are problem documents (RFC 9457) with a stable `code`. A list
 has a `nextCursor`; send it as `cursor` to get the next page.
 """
@@ -74,6 +78,7 @@ TAGS = [
         "description": "Completions and chat for clients of OpenAI's API; errors have OpenAI's format.",
     },
     {"name": "streams", "description": "Follow jobs and experiments with server-sent events."},
+    {"name": "tokens", "description": "Named tokens with scopes, and the audit log. For administrators only."},
     {"name": "service", "description": "Health and metrics of this process."},
 ]
 
@@ -128,11 +133,25 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.add_middleware(BodyLimit, streams=frozenset({("POST", datasets.PATH)}))
     app.add_middleware(Admission, limit=context.limits.connections)
     app.add_middleware(HostCheck, hosts=KnownHosts(settings.allowed_hosts, listens_on=settings.host))
+    app.add_middleware(EndWithToken, tokens=context.tokens)
     app.add_middleware(RequestContext, metrics=context.metrics)
     if settings.allowed_origins:
         app.add_middleware(CrossOrigin, origins=settings.allowed_origins.split(","))
     errors.install(app)
-    work = (jobs, queue, experiments, checkpoints, datasets, configs, generate, completions, analyses, reports)
+    work = (
+        jobs,
+        queue,
+        experiments,
+        checkpoints,
+        datasets,
+        configs,
+        generate,
+        completions,
+        analyses,
+        reports,
+        tokens,
+        audit,
+    )
     for module in (health, session, storage, streams, *work):
         app.include_router(module.router)
     for module in (docs, dashboard):

@@ -1,10 +1,12 @@
 """Authentication and authorisation: bearer tokens with scopes.
 
-The only token is that of the administrator (`TIDAL_AUTH_TOKEN`), which is compared in constant time. Reads, generation
-and analyses need no token unless `TIDAL_REQUIRE_AUTH_FOR_READS` is set. An endpoint without authentication ignores a
-wrong token, because some clients always send one. An endpoint that needs a token logs a wrong one. The more wrong
-tokens an address sends, the later its requests are answered (`common.access.rejections`). The FastAPI dependencies are
-`reader`, `submitter` and `anyone`.
+The administrator's token (`TIDAL_AUTH_TOKEN`) is compared in constant time; `token_register` looks up named tokens.
+Each route names the scope that it needs with one of the FastAPI dependencies `Reader`, `Generator`, `Submitter` and
+`Admin`; the OpenAPI document and docs/access.md show this scope. Reads, generation and analyses need no token unless
+`TIDAL_REQUIRE_AUTH_FOR_READS` is set. Such an open endpoint treats a client with a wrong, expired or revoked token, or
+with one that lacks the scope, like a client without a token, because some clients always send one. An endpoint that
+needs a token logs a wrong one. The more wrong tokens an address sends, the later its requests are answered
+(`common.access.rejections`).
 """
 
 from __future__ import annotations
@@ -14,46 +16,20 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
 from common.config import Settings
 from common.errors import ConfigError, ForbiddenError, RateLimitedError, UnauthorizedError
 from common.logging import get_logger
+from services.api.callers import ADMINISTRATOR_CALLER, Caller
 from services.api.context import Context, context_of
+from services.api.token_watch import STATE
+from tidal_client.vocabulary import TokenScope
 
 log = get_logger(__name__)
-
-
-class Scope(StrEnum):
-    """The scopes of a token, from the smallest to the largest; each scope includes all smaller ones."""
-
-    READ = "read"
-    SUBMIT = "submit"
-    ADMIN = "admin"
-
-
-_INCLUDED = {
-    Scope.READ: {Scope.READ},
-    Scope.SUBMIT: {Scope.READ, Scope.SUBMIT},
-    Scope.ADMIN: {Scope.READ, Scope.SUBMIT, Scope.ADMIN},
-}
-
-
-@dataclass(frozen=True)
-class Caller:
-    """The holder of a valid token."""
-
-    name: str
-    scope: Scope
-
-    def may(self, scope: Scope) -> bool:
-        """Return whether the token includes `scope`."""
-        return scope in _INCLUDED[self.scope]
 
 
 def is_loopback(host: str) -> bool:
@@ -87,14 +63,12 @@ def administrator_token(settings: Settings) -> tuple[str, bool]:
     return secrets.token_urlsafe(24), True
 
 
-def authenticate(presented: str, expected: str) -> Caller | None:
-    """Return the caller that owns the token, or None.
+def is_administrator(presented: str, expected: str) -> bool:
+    """Return whether a token is the administrator's.
 
     The comparison of hashes takes the same time for tokens of any length and content.
     """
-    if hmac.compare_digest(_digest(presented), _digest(expected)):
-        return Caller("administrator", Scope.ADMIN)
-    return None
+    return hmac.compare_digest(_digest(presented), _digest(expected))
 
 
 def _digest(token: str) -> bytes:
@@ -104,7 +78,8 @@ def _digest(token: str) -> bytes:
 _bearer = HTTPBearer(
     auto_error=False,
     scheme_name="token",
-    description="The administrator's token (`TIDAL_AUTH_TOKEN`). Requests that change something need it.",
+    description="The administrator's token (`TIDAL_AUTH_TOKEN`), or a named token (`POST /api/tokens`) with the scope "
+    "that the operation needs. Requests that change something need a token.",
 )
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ContextDep = Annotated[Context, Depends(context_of)]
@@ -116,43 +91,51 @@ async def anyone(request: Request, context: ContextDep, credentials: Credentials
     `GET /api/session`, with which clients check their token, uses this dependency. Therefore a wrong token is logged
     and may be answered late, as at an endpoint that needs a token.
     """
-    caller = _caller(context, credentials)
+    caller = await _identify(request, context, credentials)
     if caller is None and "authorization" in request.headers:
         await _slow_down(request, context)
     return caller
 
 
-async def submitter(request: Request, context: ContextDep, credentials: Credentials) -> Caller:
-    """Return the caller of an endpoint that changes something, who needs a token with the scope `submit`."""
-    return await _require(Scope.SUBMIT, request, context, credentials)
+async def authorize(
+    request: Request, context: ContextDep, credentials: Credentials, needed: SecurityScopes
+) -> Caller | None:
+    """Return the caller of an endpoint that needs the scope `needed`.
 
-
-async def reader(request: Request, context: ContextDep, credentials: Credentials) -> Caller | None:
-    """Return the caller of an endpoint that reads, generates or analyses.
-
-    The endpoint needs a token only if `TIDAL_REQUIRE_AUTH_FOR_READS` is set.
+    Returns None if the endpoint is open and the client has no valid token with this scope. Raises UnauthorizedError,
+    ForbiddenError, and UnavailableError if a named token cannot be checked.
     """
-    if context.settings.require_auth_for_reads:
-        return await _require(Scope.READ, request, context, credentials)
-    return _caller(context, credentials)
-
-
-def _caller(context: Context, credentials: HTTPAuthorizationCredentials | None) -> Caller | None:
-    return authenticate(credentials.credentials, context.token) if credentials else None
-
-
-async def _require(
-    scope: Scope, request: Request, context: Context, credentials: HTTPAuthorizationCredentials | None
-) -> Caller:
-    caller = _caller(context, credentials)
+    scope = TokenScope(needed.scopes[-1])
+    caller = await _identify(request, context, credentials)
+    if is_open(scope, context.settings):
+        return caller if caller is not None and caller.may(scope) else None
     if caller is None:
         if "authorization" not in request.headers:
             raise UnauthorizedError("a token is needed: send the header `Authorization: Bearer <token>`")
         await _slow_down(request, context)
-        raise UnauthorizedError("the token is wrong or has expired")
+        raise UnauthorizedError("the token is wrong, revoked or has expired")
     if not caller.may(scope):
-        raise ForbiddenError(f"the token of {caller.name} lacks the scope {scope}")
+        raise ForbiddenError(f"the token {caller.name!r} lacks the scope {scope}")
     return caller
+
+
+def is_open(scope: TokenScope, settings: Settings) -> bool:
+    """Return whether endpoints that need `scope` are open to clients without a token."""
+    return scope in (TokenScope.READ, TokenScope.GENERATE) and not settings.require_auth_for_reads
+
+
+async def _identify(
+    request: Request, context: Context, credentials: HTTPAuthorizationCredentials | None
+) -> Caller | None:
+    if credentials is None:
+        return None
+    caller: Caller | None = ADMINISTRATOR_CALLER
+    if not is_administrator(credentials.credentials, context.token):
+        caller = await context.tokens.find(credentials.credentials)
+        if caller is not None:
+            context.tokens.hold(caller, request.scope["state"][STATE])
+    address = request.client.host if request.client is not None else None
+    return caller.in_request(address, request.state.request_id) if caller is not None else None
 
 
 async def _slow_down(request: Request, context: Context) -> None:
@@ -183,5 +166,25 @@ async def _slow_down(request: Request, context: Context) -> None:
             await asyncio.sleep(rejection.delay_seconds)
 
 
-Reader = Depends(reader)
-Submitter = Depends(submitter)
+Reader = Security(authorize, scopes=[TokenScope.READ.value])
+Submitter = Security(authorize, scopes=[TokenScope.SUBMIT.value])
+Admin = Security(authorize, scopes=[TokenScope.ADMIN.value])
+GeneratorOnly = Security(authorize, scopes=[TokenScope.GENERATE.value])
+Generator = Annotated[Caller | None, GeneratorOnly]
+"""The caller of an endpoint that generates text; None if it is open and no token with the scope was sent."""
+
+
+async def _known(caller: Annotated[Caller | None, Submitter]) -> Caller:
+    assert caller is not None  # endpoints for the scope submit are never open
+    return caller
+
+
+async def _known_administrator(caller: Annotated[Caller | None, Admin]) -> Caller:
+    assert caller is not None  # endpoints for the scope admin are never open
+    return caller
+
+
+By = Annotated[Caller, Depends(_known)]
+"""The caller of an endpoint that changes something."""
+ByAdmin = Annotated[Caller, Depends(_known_administrator)]
+"""The caller of an endpoint that needs the scope admin."""

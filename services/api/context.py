@@ -35,6 +35,7 @@ from services.api.sizes import SizeCache
 from services.api.streaming.clients import StreamClients
 from services.api.streaming.hub import BLOCK_MILLISECONDS, StreamHub
 from services.api.streaming.snapshots import StreamSnapshots
+from services.api.token_register import TokenRegister
 from services.api.workers import Outlook, WorkerCache
 
 DECODERS = 2
@@ -56,6 +57,7 @@ class Context:
     limits: Limits
     paths: ServerPaths
     rejections: Rejections
+    tokens: TokenRegister
     hub: StreamHub
     stream_clients: StreamClients
     snapshots: StreamSnapshots
@@ -76,6 +78,7 @@ class Context:
         """End all streams and close all connections."""
         await self.hub.close()
         await self.generations.close()
+        await self.tokens.close()
         for client in (self.redis, self.blocking_redis, self.limiter_redis):
             await client.aclose()
         self.outbox.close()
@@ -110,6 +113,7 @@ def make_context(settings: Settings, token: str) -> Context:
         limits=limits,
         paths=ServerPaths(settings),
         rejections=Rejections(),
+        tokens=TokenRegister(settings),
         hub=hub,
         stream_clients=StreamClients(
             metrics, hub.wake, send_seconds=settings.stream_client_seconds, limit=limits.streams

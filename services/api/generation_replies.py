@@ -15,7 +15,7 @@ from fastapi import Request
 from common.access import address_group
 from common.errors import TidalError
 from common.redis.generation_events import error_data
-from services.api.auth import Caller
+from services.api.callers import Caller
 from services.api.context import Context
 from services.api.generations import EngineEvent
 from services.api.operations.generate import ClientDisconnected
@@ -37,7 +37,7 @@ async def enforce_rate_limit(context: Context, request: Request, caller: Caller 
     if limiter is None:
         return {}
     address = request.client.host if request.client else "unknown"
-    decision = await limiter.take(address_group(address) if caller is None else caller.name)
+    decision = await limiter.take(address_group(address) if caller is None else caller.token_id or caller.name)
     if decision is None:
         return {}
     if not decision.allowed:

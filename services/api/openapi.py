@@ -1,7 +1,7 @@
 """Completes the OpenAPI document that FastAPI generates from the routes.
 
 Routes declare their own statuses (404, 409, 429, …). This module adds the statuses that follow from how every request
-is handled: 400 for invalid HTTP or JSON, 401 and 429 for tokens, 408, 413, 415, 421, 422 and 503. For paths under
+is handled: 400 for invalid HTTP or JSON, 401, 403 and 429 for tokens, 408, 413, 415, 421, 422 and 503. For paths under
 `/v1`, it replaces the error format by that of OpenAI.
 """
 
@@ -12,11 +12,12 @@ from typing import Any
 from services.api.host_check import EXEMPT
 from services.api.schemas.completions import ErrorReply
 from services.api.schemas.problems import PROBLEM_TYPE, REF, problem_responses, problem_schemas
+from tidal_client.vocabulary import TokenScope
 
 OPEN = ("/api/session",)
 """Paths that never need a token. A request with a wrong token gets the same reply as a request without a token."""
-LIKE_READS = ("/api/generate", "/api/analyze-trajectories", "/v1/completions", "/v1/chat/completions")
-"""POST operations that change nothing; they need a token only if reads need one."""
+OPEN_SCOPES = frozenset({TokenScope.READ, TokenScope.GENERATE})
+"""Scopes of the operations that need a token only if reads need one."""
 ALWAYS_UP = ("/healthz",)
 """Operations that never answer 503: they need neither database nor Redis, and are exempt from the connection limit."""
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
@@ -34,11 +35,12 @@ def complete_document(document: dict[str, Any], *, reads_closed: bool) -> None:
     for name in _FRAMEWORK_SCHEMAS:
         schemas.pop(name, None)
     for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            if "security" in operation and (
-                path in OPEN or ((method == "get" or path in LIKE_READS) and not reads_closed)
-            ):
-                operation["security"] = [{}, {"token": []}]
+        for operation in operations.values():
+            if "security" in operation:
+                scope = needed_scope(operation)
+                alternatives = [{"token": [] if scope is None else [scope.value]}]
+                is_open = scope is None or (scope in OPEN_SCOPES and not reads_closed)
+                operation["security"] = [{}, *alternatives] if is_open else alternatives
             responses = {
                 status: response
                 for status, response in operation["responses"].items()
@@ -51,11 +53,21 @@ def complete_document(document: dict[str, Any], *, reads_closed: bool) -> None:
             operation["responses"] = dict(sorted(responses.items()))
 
 
+def needed_scope(operation: dict[str, Any]) -> TokenScope | None:
+    """Return the scope that an operation with `security` needs; None if every caller may use it.
+
+    The dependencies of a router and of its route may name several scopes; the operation needs the last one in the order
+    of TokenScope.
+    """
+    named = {name for item in operation["security"] for names in item.values() for name in names}
+    return next((scope for scope in reversed(TokenScope) if scope in named), None)
+
+
 def _statuses(path: str, operation: dict[str, Any]) -> list[int]:
     body = operation.get("requestBody", {}).get("content")
     found = [400]
     if "security" in operation:
-        found += [429] if path in OPEN else [401, 429]
+        found += [429] if path in OPEN else [401, 403, 429]
     if path not in EXEMPT:
         found.append(421)
     if body is not None:

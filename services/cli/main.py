@@ -17,6 +17,7 @@ from common.errors import TidalError
 from common.streams import accept_any_text, as_typed
 from services.cli.commands import (
     analyze,
+    audit,
     backup,
     checkpoints,
     database,
@@ -32,6 +33,7 @@ from services.cli.commands import (
     metrics,
     original,
     reports,
+    tokens,
     training,
 )
 from services.cli.demo import command as demo
@@ -62,6 +64,8 @@ app.add_typer(datasets.app, name="datasets", rich_help_panel=JOBS)
 app.command("generate", rich_help_panel=JOBS)(generate.command)
 app.add_typer(analyze.app, name="analyze", rich_help_panel=JOBS)
 app.add_typer(reports.app, name="reports", rich_help_panel=JOBS)
+app.add_typer(tokens.app, name="tokens", rich_help_panel=START)
+app.command("audit", rich_help_panel=START)(audit.command)
 app.command("export", rich_help_panel=JOBS)(export.command)
 app.command("mcp", rich_help_panel=JOBS)(mcp.command)
 app.command("import", rich_help_panel=JOBS)(original.import_experiment)

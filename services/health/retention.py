@@ -1,6 +1,7 @@
 """The retention loop: deletes expired and leftover files once an hour, or earlier when a disk is nearly full.
 
-Old logs and metrics are deleted only if TIDAL_RETENTION_DAYS is set (`delete_expired_archives`). Leftovers of
+Old logs and metrics are deleted only if TIDAL_RETENTION_DAYS is set (`delete_expired_archives`), old entries of the
+audit log after TIDAL_AUDIT_DAYS. Leftovers of
 killed processes (unfinished deletions, uploads, token caches and checkpoints) are deleted in either case. While the
 free space of a disk is less than twice its reserve, rounds begin early; an early round deletes only files that the next
 hourly round would delete as well. The loop has its own thread, because deleting may be slow and must not delay the
@@ -16,8 +17,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.artifacts import ArtifactStore
+from common.audit import delete_old_entries
 from common.config import Settings
 from common.datasets import DatasetStore
+from common.db import session_factory
 from common.disk import MIB, DiskReserve, free_bytes
 from common.errors import StorageError
 from common.jobs.retention import delete_expired_archives
@@ -46,6 +49,7 @@ class RetentionLoop:
         self._store = ArtifactStore(settings.experiments_dir)
         self._datasets = DatasetStore(settings.data_dir)
         self._days = settings.retention_days
+        self._audit_days = settings.audit_days
         self._disks = DiskReserve(
             {"experiments": settings.experiments_dir, "data": settings.data_dir},
             EARLY_SHARE * settings.disk_reserve_mb * MIB,
@@ -76,15 +80,23 @@ class RetentionLoop:
             leftovers += self._store.discard_unfinished(LEFTOVER_SECONDS)
             leftovers += self._datasets.remove_abandoned() + self._datasets.remove_abandoned_caches()
             expired = delete_expired_archives(self._engine, self._store, self._days) if self._days > 0 else []
-            if leftovers or expired:
+            entries = self._delete_old_entries()
+            if leftovers or expired or entries:
                 log.info(
                     "old data was removed",
                     early=early,
                     leftovers=leftovers,
                     archives=len(expired),
+                    audit_entries=entries,
                     freed_bytes=max(0, free_bytes(self._store.root) - before),
                 )
         except (SQLAlchemyError, StorageError, OSError) as error:
             log.warning("a retention round failed; the next one tries again", error=str(error))
         except Exception:
             log.exception("a retention round failed with an unexpected error")
+
+    def _delete_old_entries(self) -> int:
+        if not self._audit_days:
+            return 0
+        with session_factory(self._engine).begin() as session:
+            return delete_old_entries(session, self._audit_days)

@@ -17,6 +17,7 @@ from ..problems import error_of_event
 from ..requests import segment
 from ..sse import StreamEvent
 from ..wire.generation_event import EVENT_ERROR
+from .access_tokens import AsyncAccessTokenCalls
 from .analyses import AsyncAnalysisCalls
 from .datasets import AsyncDatasetCalls
 from .experiments import AsyncExperimentCalls
@@ -34,6 +35,7 @@ class AsyncClient(
     AsyncGenerationCalls,
     AsyncAnalysisCalls,
     AsyncReportCalls,
+    AsyncAccessTokenCalls,
     AsyncServiceCalls,
 ):
     """A client of one api server. A token is required for every call that changes something.

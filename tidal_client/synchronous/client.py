@@ -18,6 +18,7 @@ from ..problems import error_of_event
 from ..requests import segment
 from ..sse import StreamEvent
 from ..wire.generation_event import EVENT_ERROR
+from .access_tokens import AccessTokenCalls
 from .analyses import AnalysisCalls
 from .datasets import DatasetCalls
 from .experiments import ExperimentCalls
@@ -35,6 +36,7 @@ class Client(
     GenerationCalls,
     AnalysisCalls,
     ReportCalls,
+    AccessTokenCalls,
     ServiceCalls,
 ):
     """A client of one api server. A token is required for every call that changes something.

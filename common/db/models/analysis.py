@@ -27,6 +27,9 @@ class Analysis(Base):
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     """The job that computed the analysis; a job has at most one analysis, even after several attempts."""
+    token_id: Mapped[str | None]
+    """The named token that saved the analysis; NULL for the administrator's, and for rows from before revision 0008. No
+    foreign key, because a restored row may name a token that does not exist."""
     kind: Mapped[str]
     name: Mapped[str | None]
     request: Mapped[dict[str, Any]] = mapped_column(JSON())

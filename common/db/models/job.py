@@ -98,6 +98,9 @@ class Job(Base):
     """The priority, from -100 to 100; jobs with a higher priority are claimed first."""
     gpus: Mapped[int] = mapped_column(server_default=text("1"))
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
+    token_id: Mapped[str | None]
+    """The named token that submitted the job; NULL for the administrator's, and for rows from before revision 0008. No
+    foreign key, because a restored row may name a token that does not exist."""
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     """The job that this job resumes."""
 

@@ -30,6 +30,9 @@ class Report(Base):
     """The text. Queries for lists of reports do not load this column."""
     pattern: Mapped[str | None]
     """The template that created the report; NULL if it was written by hand."""
+    token_id: Mapped[str | None]
+    """The named token that created the report; NULL for the administrator's, and for rows from before revision 0008. No
+    foreign key, because a restored row may name a token that does not exist."""
     experiment_ids: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
     """The experiments for which the report was created, and the experiments that its charts show."""
     version: Mapped[int] = mapped_column(server_default=text("1"))

@@ -7,10 +7,14 @@ from typing import Any, get_args
 from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.orm import Session, undefer
 
+from common.access import Actor
 from common.analysis.result import all_finite
+from common.audit import record_change
 from common.db import Analysis, Experiment, Job
 from common.errors import ConflictError, InvalidInputError, NotFoundError
+from services.api.callers import Caller
 from services.api.operations.experiments import find_experiment
+from services.api.operations.ownership import require_own
 from services.api.paging import newest_page
 from services.api.schemas.analyses import SaveAnalysisRequest
 from tidal_client.vocabulary import ANALYSIS_ID, AnalysisKind, ExperimentType, new_id
@@ -56,7 +60,7 @@ def get_analysis(session: Session, analysis_id: str) -> SavedAnalysis:
     return SavedAnalysis.model_validate(row)
 
 
-def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisRequest) -> SavedAnalysis:
+def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisRequest, actor: Actor) -> SavedAnalysis:
     """Save a result with an experiment.
 
     Raises InvalidInputError for an unknown kind or a number that is not finite, and NotFoundError for an unknown
@@ -77,34 +81,54 @@ def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisReques
             id=new_id(ANALYSIS_ID),
             experiment_id=experiment_id,
             kind=body.result.kind,
+            token_id=actor.token_id,
             name=body.name,
             request=body.result.request,
             result=result,
         )
         .returning(Analysis)
     ).one()
+    after = {"experiment": experiment_id, "kind": row.kind, "name": row.name}
+    record_change(session, actor, "analysis.save", row.id, after=after)
     return extend_reply(SavedAnalysis, AnalysisSummary.model_validate(row), result=body.result)
 
 
-def delete_analysis(session: Session, analysis_id: str) -> None:
-    """Delete an analysis. Raises NotFoundError, or ConflictError until the job that created it has ended."""
+def delete_analysis(session: Session, analysis_id: str, caller: Caller) -> None:
+    """Delete an analysis.
+
+    Raises NotFoundError, ForbiddenError if another token saved it, or ConflictError until the job that created it has
+    ended.
+    """
     row = session.get(Analysis, analysis_id)
     if row is None:
         raise NotFoundError(f"there is no analysis {analysis_id!r}")
+    require_own(caller, _saved_by(session, row), f"analysis {analysis_id!r}")
     _require_ended(session, [row.job_id] if row.job_id else [])
+    before = {"experiment": row.experiment_id, "kind": row.kind, "name": row.name}
+    record_change(session, caller, "analysis.delete", analysis_id, before=before)
     session.execute(delete(Analysis).where(Analysis.id == analysis_id))
 
 
-def delete_analyses(session: Session, experiment_id: str) -> int:
+def delete_analyses(session: Session, experiment_id: str, caller: Caller) -> int:
     """Delete all analyses of an experiment and return how many there were. Raises the same errors as
     `delete_analysis`."""
     find_experiment(session, experiment_id)
-    jobs = session.scalars(
-        select(Analysis.job_id).where(Analysis.experiment_id == experiment_id, Analysis.job_id.is_not(None))
-    ).all()
-    _require_ended(session, [job for job in jobs if job is not None])
-    deletion = delete(Analysis).where(Analysis.experiment_id == experiment_id).returning(Analysis.id)
+    rows = session.scalars(select(Analysis).where(Analysis.experiment_id == experiment_id)).all()
+    for row in rows:
+        require_own(caller, _saved_by(session, row), f"analysis {row.id!r}")
+    _require_ended(session, [row.job_id for row in rows if row.job_id is not None])
+    ids = [row.id for row in rows]
+    if ids:
+        record_change(session, caller, "analysis.delete", experiment_id, before={"analyses": ids})
+    deletion = delete(Analysis).where(Analysis.id.in_(ids)).returning(Analysis.id)
     return len(session.scalars(deletion, execution_options={"synchronize_session": False}).all())
+
+
+def _saved_by(session: Session, row: Analysis) -> str | None:
+    """Return the id of the named token that saved an analysis or submitted its job."""
+    if row.job_id is None:
+        return row.token_id
+    return session.scalar(select(Job.token_id).where(Job.id == row.job_id))
 
 
 def _require_ended(session: Session, jobs: list[str]) -> None:

@@ -10,28 +10,36 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from common.artifacts import ArtifactStore
+from common.audit import record_change
 from common.db import Checkpoint, Job
 from common.errors import ConflictError, NotFoundError
+from services.api.callers import Caller
 from services.api.operations.experiments import find_experiment
+from services.api.operations.ownership import require_own_experiment
 
 _REFERENCES = ("checkpoint", "rl_checkpoint", "initial_checkpoint")
 """Fields of a job's payload that contain the reference of a checkpoint."""
 
 
-def delete_checkpoint_row(session: Session, store: ArtifactStore, experiment_id: str, name: str) -> None:
+def delete_checkpoint_row(
+    session: Session, store: ArtifactStore, experiment_id: str, name: str, caller: Caller
+) -> None:
     """Delete the row of a checkpoint; the caller commits and deletes the files.
 
-    A job that would have resumed from this checkpoint resumes from the newest remaining one. Raises NotFoundError.
-    Raises ConflictError until all jobs of the experiment, and all jobs that use the checkpoint, have ended.
+    A job that would have resumed from this checkpoint resumes from the newest remaining one. Raises NotFoundError,
+    ForbiddenError if another token created the experiment, and ConflictError until all jobs of the experiment, and all
+    jobs that use the checkpoint, have ended.
     """
     find_experiment(session, experiment_id)
     if name not in {file.name for file in store.checkpoint_files(experiment_id)}:
         raise NotFoundError(
             f"{name!r} is not a checkpoint of experiment {experiment_id!r}; use a name from the list of its checkpoints"
         )
+    require_own_experiment(session, caller, experiment_id)
     reference = f"{experiment_id}/{name}"
     _refuse_while_used(session, experiment_id, reference)
     mine = Checkpoint.experiment_id == experiment_id
+    record_change(session, caller, "checkpoint.delete", reference, before={"experiment": experiment_id, "name": name})
     session.execute(delete(Checkpoint).where(mine, Checkpoint.name == name))
     newest = session.execute(
         select(Checkpoint.name, Checkpoint.step)

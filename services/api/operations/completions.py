@@ -13,6 +13,7 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+import anyio
 from sqlalchemy.orm import Session
 
 from common.artifacts import ArtifactStore
@@ -133,7 +134,9 @@ async def merged_events(
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Without the shield, a cancellation of this task would interrupt the cancellation of the generations.
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def list_all_models(session: Session, store: ArtifactStore) -> ModelList:

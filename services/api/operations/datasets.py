@@ -15,6 +15,8 @@ from sqlalchemy import ColumnElement, cast, func, select, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, array
 from sqlalchemy.orm import Session, sessionmaker
 
+from common.access import Actor
+from common.audit import record_change
 from common.config import DataConfig, Settings
 from common.datasets import DatasetManifest, DatasetStore
 from common.db import Experiment, Job
@@ -22,7 +24,9 @@ from common.errors import ConflictError, RateLimitedError
 from common.jobs.payloads import DatasetPayload
 from common.jobs.queue import NewJob, enqueue_job
 from common.jobs.sql import lock_dataset
+from services.api.callers import Caller
 from services.api.operations.job_view import error_of, job_reply, progress_of
+from services.api.operations.ownership import require_own
 from tidal_client.vocabulary import LEASED, LIVE, DatasetStatus, JobStatus, JobType
 from tidal_client.wire.base import extend_reply
 from tidal_client.wire.dataset import DatasetDetail, DatasetList, DatasetReply, DatasetUploaded, DatasetUse
@@ -42,9 +46,15 @@ def get_dataset(session: Session, store: DatasetStore, name: str) -> DatasetDeta
 
 
 def ensure_tokenised(
-    session: Session, settings: Settings, store: DatasetStore, manifest: DatasetManifest
+    session: Session,
+    settings: Settings,
+    store: DatasetStore,
+    manifest: DatasetManifest,
+    actor: Actor,
+    *,
+    created: bool,
 ) -> DatasetUploaded:
-    """Return the dataset, and the unfinished job that tokenises it.
+    """Return the dataset, which an upload has just `created` or found, and the unfinished job that tokenises it.
 
     If there are neither tokens nor an unfinished job, submit a new job. The returned job is None if the tokens exist,
     or if no job can be submitted because too many jobs are waiting.
@@ -55,25 +65,34 @@ def ensure_tokenised(
         payload = DatasetPayload(data=DataConfig(source=manifest.name), sha256=manifest.sha256)
         # If too many jobs are waiting, the upload still succeeds. The first training on the dataset then tokenises it.
         with suppress(RateLimitedError):
-            job = enqueue_job(session, NewJob(type=JobType.DATASET, payload=payload, name=manifest.name), settings)
+            new = NewJob(type=JobType.DATASET, payload=payload, name=manifest.name, actor=actor)
+            job = enqueue_job(session, new, settings)
+            created = True  # there is a new job, so this request has changed something
+    if created:
+        after = {"format": manifest.format, "bytes": manifest.size_bytes, "sha256": manifest.sha256}
+        record_change(session, actor, "dataset.upload", manifest.name, after=after)
     live = job is not None and job.status in LIVE
     reply = _replies(session, store, [manifest])[0]
     return DatasetUploaded(dataset=reply, job=job_reply(job) if job is not None and live else None)
 
 
-def delete_dataset(sessions: sessionmaker[Session], store: DatasetStore, name: str) -> None:
+def delete_dataset(sessions: sessionmaker[Session], store: DatasetStore, name: str, caller: Caller) -> None:
     """Delete the text and the tokens of a dataset.
 
-    Raises NotFoundError. Raises ConflictError until all jobs that need the dataset have ended.
+    Raises NotFoundError, ForbiddenError if another token uploaded the dataset, and ConflictError until all jobs that
+    need the dataset have ended.
     """
     with sessions.begin() as session:
         lock_dataset(session, name, shared=False)
-        store.find(name)
+        manifest = store.find(name)
+        require_own(caller, _uploader(session, manifest), f"dataset {name!r}")
         live = select(Job).where(Job.status.in_(LIVE), _names_one_of([name])).order_by(Job.created_at).limit(1)
         job = session.scalars(live).first()
         if job is not None:
             does = "tokenises" if job.type == JobType.DATASET else "needs"
             raise ConflictError(f"job {job.id} ({job.status}) {does} the dataset; cancel the job or wait until it ends")
+        before = {"format": manifest.format, "bytes": manifest.size_bytes, "sha256": manifest.sha256}
+        record_change(session, caller, "dataset.delete", name, before=before)
         detached = store.detach(name)
     store.discard(detached)
 
@@ -131,6 +150,12 @@ def _newest_jobs(session: Session, manifests: Iterable[DatasetManifest]) -> dict
         if job.payload["sha256"] == current[name]:
             found.setdefault(name, job)
     return found
+
+
+def _uploader(session: Session, manifest: DatasetManifest) -> str | None:
+    """Return the id of the named token that uploaded a dataset: that of the newest job that tokenises it."""
+    job = _newest_jobs(session, [manifest]).get(manifest.name)
+    return None if job is None else job.token_id
 
 
 def _names() -> ColumnElement[Any]:

@@ -1,27 +1,29 @@
-"""Jobs: lists, details, events, and predictions of start times.
-
-`submission` submits jobs, and `common.jobs` handles signals.
-"""
+"""Jobs: lists, details, events, signals, and predictions of start times. `submission` submits jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, defer
 
+from common.access import Actor
+from common.audit import record_change
 from common.config import Settings
 from common.db import Job, JobEvent
 from common.disk import free_bytes, shortage_text
 from common.errors import NotFoundError
+from common.jobs.changes import lock
 from common.jobs.limits import leased_counts, require_queue_capacity, type_limit
 from common.jobs.queue import NewJob
+from common.jobs.signals import request_cancel, request_signal
 from common.jobs.waiting_line import QueuePosition
 from common.jobs.what_next import what_next
 from services.api.operations.job_view import job_detail, job_reply
 from services.api.paging import newest_page
 from services.api.workers import Outlook
-from tidal_client.vocabulary import LEASED, LIVE, WAITING_FOR_DISK, JobStatus, JobType
+from tidal_client.vocabulary import LEASED, LIVE, WAITING_FOR_DISK, JobStatus, JobType, Signal
 from tidal_client.wire.job import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
 
 MAX_LIVE = 1000
@@ -83,6 +85,29 @@ def detail(session: Session, outlook: Outlook, job: Job) -> JobDetail:
     now = session.scalars(select(func.now())).one()
     coming = what_next(job, now, outlook.settings, shortage=_shortage(session, outlook, job))
     return job_detail(job, _places(session, outlook, [job]).get(job.id), coming)
+
+
+def signal_job(session: Session, outlook: Outlook, job_id: str, signal: Signal, actor: Actor) -> JobDetail:
+    """Record a signal; the caller commits. Raises the errors of `common.jobs.signals.request_signal`."""
+    before = _audited(lock(session, job_id))
+    job = request_signal(session, job_id, signal, actor)
+    if _audited(job) != before:
+        record_change(session, actor, "job.signal", job_id, before=before, after=_audited(job))
+    return detail(session, outlook, job)
+
+
+def cancel_job(session: Session, outlook: Outlook, job_id: str, actor: Actor) -> JobDetail:
+    """Record a cancellation; the caller commits. Raises the errors of `common.jobs.signals.request_cancel`."""
+    before = _audited(lock(session, job_id))
+    job = request_cancel(session, job_id, actor)
+    if _audited(job) != before:
+        record_change(session, actor, "job.cancel", job_id, before=before, after=_audited(job))
+    return detail(session, outlook, job)
+
+
+def _audited(job: Job) -> dict[str, Any]:
+    """Return what the audit log shows of a job before and after a signal."""
+    return {"status": job.status, "desiredState": job.desired_state, "cancelRequested": job.cancel_requested}
 
 
 def _shortage(session: Session, outlook: Outlook, job: Job) -> str:

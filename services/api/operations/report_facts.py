@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, undefer
 
+from common.access import Actor
 from common.artifacts import ArtifactStore
 from common.config import LMConfig, RLConfig, load_lm_config, load_rl_config
 from common.db import Analysis, Experiment
@@ -56,7 +57,7 @@ DESCRIBED_METRICS = (
 """The metrics that generated reports describe, in addition to the components of the reward."""
 
 
-def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
+def make_report(context: Context, body: GenerateReportRequest, actor: Actor) -> ReportReply:
     """Generate a report from stored data, and store the report.
 
     Raises NotFoundError for an unknown experiment, and InvalidInputError if the report is too long.
@@ -71,7 +72,7 @@ def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
         )
     request = ReportRequest(title=body.title or title[:200], markdown=markdown, experiment_ids=body.experiments)
     with context.sessions.begin() as session:
-        return reports.create_report(session, request, pattern=body.pattern)
+        return reports.create_report(session, request, actor, pattern=body.pattern)
 
 
 def experiment_facts(context: Context, experiment_id: str) -> ExperimentFacts:

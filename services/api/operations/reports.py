@@ -6,12 +6,16 @@ A request that changes a report must contain the report's newest version number.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session, undefer
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
+from common.access import Actor
+from common.audit import record_change
 from common.db import Analysis, Report
 from common.errors import ConflictError, NotFoundError
 from common.reports import (
@@ -24,6 +28,8 @@ from common.reports import (
     experiments_of,
     render_parts,
 )
+from services.api.callers import Caller
+from services.api.operations.ownership import require_own
 from services.api.paging import newest_page
 from services.api.schemas.reports import ReportChange, ReportRequest
 from tidal_client.vocabulary import REPORT_ID, new_id
@@ -60,7 +66,7 @@ def get_report(session: Session, report_id: str) -> ReportReply:
     return ReportReply.model_validate(row)
 
 
-def create_report(session: Session, body: ReportRequest, *, pattern: str | None = None) -> ReportReply:
+def create_report(session: Session, body: ReportRequest, actor: Actor, *, pattern: str | None = None) -> ReportReply:
     """Store a new report. For an invalid chart, raises InvalidInputError with the chart's line."""
     charts = check_charts(body.markdown)
     values = {
@@ -68,12 +74,15 @@ def create_report(session: Session, body: ReportRequest, *, pattern: str | None 
         "title": body.title,
         "markdown": body.markdown,
         "pattern": pattern,
+        "token_id": actor.token_id,
         "experiment_ids": _related_experiments(session, body.experiment_ids or [], charts),
     }
-    return _reply(session, insert(Report).values(**values).returning(Report))
+    made = _reply(session, insert(Report).values(**values).returning(Report))
+    record_change(session, actor, "report.create", made.id, after=_audited(made))
+    return made
 
 
-def change_report(session: Session, report_id: str, body: ReportChange) -> ReportReply:
+def change_report(session: Session, report_id: str, body: ReportChange, actor: Actor) -> ReportReply:
     """Replace title and text of a report.
 
     Raises ConflictError `report_changed` when `body.version` is not the newest version. A repeated request with the
@@ -93,6 +102,7 @@ def change_report(session: Session, report_id: str, body: ReportChange) -> Repor
             code="report_changed",
             errors=[{"location": "body.version", "message": f"the newest version is {row.version}"}],
         )
+    before = _audited(ReportReply.model_validate(row))
     kept = row.experiment_ids if body.experiment_ids is None else body.experiment_ids
     values = {
         "title": body.title,
@@ -101,13 +111,25 @@ def change_report(session: Session, report_id: str, body: ReportChange) -> Repor
         "version": row.version + 1,
         "updated_at": func.now(),
     }
-    return _reply(session, update(Report).where(Report.id == report_id).values(**values).returning(Report))
+    changed = _reply(session, update(Report).where(Report.id == report_id).values(**values).returning(Report))
+    record_change(session, actor, "report.change", report_id, before=before, after=_audited(changed))
+    return changed
 
 
-def delete_report(session: Session, report_id: str) -> None:
-    """Delete a report. Raises NotFoundError."""
-    if session.scalar(delete(Report).where(Report.id == report_id).returning(Report.id)) is None:
+def delete_report(session: Session, report_id: str, caller: Caller) -> None:
+    """Delete a report. Raises NotFoundError, and ForbiddenError if another token created the report."""
+    row = session.get(Report, report_id, options=[undefer(Report.markdown)], with_for_update=True)
+    if row is None:
         raise NotFoundError(f"there is no report {report_id!r}")
+    require_own(caller, row.token_id, f"report {report_id!r}")
+    record_change(session, caller, "report.delete", report_id, before=_audited(ReportReply.model_validate(row)))
+    session.execute(delete(Report).where(Report.id == report_id))
+
+
+def _audited(report: ReportReply) -> dict[str, Any]:
+    """Return what the audit log shows of a report: a digest instead of its text."""
+    digest = hashlib.sha256((report.markdown or "").encode()).hexdigest()
+    return {"title": report.title, "version": report.version, "sha256": digest, "experiments": report.experiment_ids}
 
 
 def pattern_list() -> PatternList:

@@ -18,7 +18,9 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from common.access import Actor
 from common.artifacts import checkpoint_vocabulary
+from common.audit import record_change
 from common.config import (
     AnalysisConfig,
     DataConfig,
@@ -79,7 +81,9 @@ _SPECIFIC = frozenset(
 )
 
 
-def submit_job(context: Context, request: JobRequest, idempotency_key: str | None) -> tuple[JobDetail, bool]:
+def submit_job(
+    context: Context, request: JobRequest, idempotency_key: str | None, actor: Actor
+) -> tuple[JobDetail, bool]:
     """Submit the job that `request` describes, or return the job that was already submitted with the same
     Idempotency-Key.
 
@@ -90,7 +94,7 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
     digest = body_hash(request) if idempotency_key is not None else None
     new: NewJob | TidalError
     try:
-        new = new_job(context, request, idempotency_key=idempotency_key, digest=digest)
+        new = new_job(context, request, idempotency_key=idempotency_key, digest=digest, actor=actor)
     except TidalError as error:
         new = error
     predict = None if isinstance(new, TidalError) else prepare_prediction(context, new)
@@ -106,7 +110,10 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
         predicted = predict(session) if predict is not None else None
         if predicted is not None:
             new = replace(new, prediction=predicted.model_dump(mode="json"))
-        return jobs.detail(session, context.outlook, enqueue_job(session, new, context.settings)), False
+        job = enqueue_job(session, new, context.settings)
+        after = {"type": job.type, "name": job.name, "experiment": job.experiment_id}
+        record_change(session, actor, "job.submit", job.id, after=after)
+        return jobs.detail(session, context.outlook, job), False
 
 
 def predict_job(context: Context, request: JobRequest) -> JobPrediction:
@@ -120,7 +127,12 @@ def predict_job(context: Context, request: JobRequest) -> JobPrediction:
 
 
 def new_job(
-    context: Context, request: JobRequest, *, idempotency_key: str | None = None, digest: str | None = None
+    context: Context,
+    request: JobRequest,
+    *,
+    idempotency_key: str | None = None,
+    digest: str | None = None,
+    actor: Actor | None = None,
 ) -> NewJob:
     """Return the checked submission.
 
@@ -147,6 +159,7 @@ def new_job(
         wait=request.queue,
         idempotency_key=idempotency_key,
         body_hash=digest,
+        actor=actor,
     )
 
 

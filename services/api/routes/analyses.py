@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from services.api.auth import Caller, ContextDep, Reader, Submitter, reader
+from services.api.auth import By, ContextDep, Generator, Reader
 from services.api.context import session_of
 from services.api.generation_replies import encode_event, enforce_rate_limit, stream_response
 from services.api.operations import analyses, analyze
@@ -36,7 +36,7 @@ async def analyze_trajectories(
     body: AnalyzeRequest,
     request: Request,
     context: ContextDep,
-    caller: Annotated[Caller | None, Depends(reader)],
+    caller: Generator,
 ) -> Response:
     """Generates texts from the prompts and analyses their modulation.
 
@@ -82,13 +82,14 @@ def list_analyses(
     "/api/experiments/{experiment_id}/analyses",
     summary="Save an analysis",
     status_code=201,
-    dependencies=[Submitter],
     responses=problem_responses(404),
 )
-def save(experiment_id: str, body: SaveAnalysisRequest, context: ContextDep, response: Response) -> SavedAnalysis:
+def save(
+    experiment_id: str, body: SaveAnalysisRequest, context: ContextDep, caller: By, response: Response
+) -> SavedAnalysis:
     """Saves the reply of `POST /api/analyze-trajectories` with an experiment."""
     with context.sessions.begin() as session:
-        saved = analyses.save_analysis(session, experiment_id, body)
+        saved = analyses.save_analysis(session, experiment_id, body, caller)
     response.headers["Location"] = f"{context.settings.root_path.rstrip('/')}/api/analyses/{saved.id}"
     return saved
 
@@ -96,16 +97,15 @@ def save(experiment_id: str, body: SaveAnalysisRequest, context: ContextDep, res
 @router.delete(
     "/api/experiments/{experiment_id}/analyses",
     summary="Delete all analyses of an experiment",
-    dependencies=[Submitter],
     responses=problem_responses(404, 409),
 )
-def delete_all(experiment_id: str, context: ContextDep) -> AnalysesDeleted:
+def delete_all(experiment_id: str, context: ContextDep, caller: By) -> AnalysesDeleted:
     """Deletes the analyses that are saved with this experiment.
 
-    Analyses that belong to the experiments of analysis jobs remain.
+    Analyses that belong to the experiments of analysis jobs remain. Others' analyses need the scope admin.
     """
     with context.sessions.begin() as session:
-        return AnalysesDeleted(deleted=analyses.delete_analyses(session, experiment_id))
+        return AnalysesDeleted(deleted=analyses.delete_analyses(session, experiment_id, caller))
 
 
 @router.get(
@@ -123,13 +123,13 @@ def get(analysis_id: str, session: SessionDep) -> SavedAnalysis:
     "/api/analyses/{analysis_id}",
     summary="Delete a saved analysis",
     status_code=204,
-    dependencies=[Submitter],
     responses=problem_responses(404, 409),
 )
-def delete(analysis_id: str, context: ContextDep) -> None:
+def delete(analysis_id: str, context: ContextDep, caller: By) -> None:
     """Deletes a saved analysis.
 
-    Answers 409 until the job that created the analysis has ended, because the job may save it again.
+    Answers 409 until the job that created the analysis has ended, because the job may save it again. Others' analyses
+    need the scope admin.
     """
     with context.sessions.begin() as session:
-        analyses.delete_analysis(session, analysis_id)
+        analyses.delete_analysis(session, analysis_id, caller)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from sqlalchemy.orm import Session
 from starlette.responses import FileResponse
 
-from services.api.auth import ContextDep, Reader, Submitter
+from services.api.auth import By, ContextDep, Reader
 from services.api.context import session_of
 from services.api.operations import checkpoint_removal, checkpoints
 from services.api.operations.experiments import find_experiment
@@ -79,15 +79,14 @@ def download(
     "/api/experiments/{experiment_id}/checkpoints/{name:path}",
     summary="Delete a checkpoint",
     status_code=204,
-    dependencies=[Submitter],
     responses=problem_responses(404, 409),
 )
-def delete(experiment_id: str, name: str, context: ContextDep) -> None:
+def delete(experiment_id: str, name: str, context: ContextDep, caller: By) -> None:
     """Deletes a checkpoint.
 
     `name` is a name from the list of checkpoints; aliases are not accepted. Answers 409 until all jobs that need the
-    checkpoint have ended.
+    checkpoint have ended. Others' checkpoints need the scope admin.
     """
     with context.sessions.begin() as session:
-        checkpoint_removal.delete_checkpoint_row(session, context.store, experiment_id, name)
+        checkpoint_removal.delete_checkpoint_row(session, context.store, experiment_id, name, caller)
     context.store.delete_checkpoint(experiment_id, name)

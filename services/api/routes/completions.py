@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from common.errors import TidalError
 from common.redis.generation_request import GenerationRequest
-from services.api.auth import Caller, ContextDep, Reader, reader
+from services.api.auth import ContextDep, Generator, GeneratorOnly
 from services.api.context import Context, session_of
 from services.api.generation_replies import enforce_rate_limit
 from services.api.operations import completions as operation
@@ -44,7 +44,7 @@ async def create(
     body: CompletionRequest,
     request: Request,
     context: ContextDep,
-    caller: Annotated[Caller | None, Depends(reader)],
+    caller: Generator,
 ) -> Response:
     """Generates text like OpenAI's completions, with the additional parameters `top_k`, `repetition_penalty`,
     `gating_mode`, `modulation` and `rl_checkpoint`.
@@ -70,7 +70,7 @@ async def create_chat(
     body: ChatRequest,
     request: Request,
     context: ContextDep,
-    caller: Annotated[Caller | None, Depends(reader)],
+    caller: Generator,
 ) -> Response:
     """Generates messages like OpenAI's chat completions, with the additional parameters of `/v1/completions`.
 
@@ -84,13 +84,15 @@ async def create_chat(
     return await _answer(context, request, completion, headers, ChatWriter(body))
 
 
-@router.get("/models", summary="List the models", dependencies=[Reader])
+@router.get("/models", summary="List the models", dependencies=[GeneratorOnly])
 def list_models(session: SessionDep, context: ContextDep) -> ModelList:
     """Returns all checkpoints from which text can be generated."""
     return operation.list_all_models(session, context.store)
 
 
-@router.get("/models/{name:path}", summary="Show a model", dependencies=[Reader], responses=problem_responses(404))
+@router.get(
+    "/models/{name:path}", summary="Show a model", dependencies=[GeneratorOnly], responses=problem_responses(404)
+)
 def get_model(name: str, session: SessionDep, context: ContextDep) -> Model:
     """Returns a model by its id, or by `<experiment id>/best`, `latest` or `final`."""
     return operation.find_model(session, context.store, name)

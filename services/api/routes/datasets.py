@@ -12,7 +12,8 @@ from starlette.requests import ClientDisconnect
 from common.config.data import MOST_TEXT_FIELD
 from common.datasets import DatasetManifest
 from common.db import require_schema
-from services.api.auth import ContextDep, Reader, Submitter
+from services.api.auth import By, ContextDep, Reader
+from services.api.callers import Caller
 from services.api.context import Context, session_of
 from services.api.operations import dataset_upload, datasets
 from services.api.schemas.problems import problem_responses
@@ -35,7 +36,6 @@ def list_datasets(session: SessionDep, context: ContextDep) -> DatasetList:
     summary="Upload a dataset",
     status_code=201,
     response_model=DatasetUploaded,
-    dependencies=[Submitter],
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -51,6 +51,7 @@ async def upload(
     request: Request,
     response: Response,
     context: ContextDep,
+    caller: By,
     name: Annotated[
         str,
         Query(
@@ -94,7 +95,7 @@ async def upload(
         )
     except ClientDisconnect:
         return Response(status_code=204)  # the client has disconnected
-    reply = await run_in_threadpool(_tokenise, context, manifest)
+    reply = await run_in_threadpool(_tokenise, context, manifest, caller, created)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{context.settings.root_path.rstrip('/')}{PATH}/{manifest.name}"
     return reply
@@ -110,19 +111,20 @@ def get(name: str, session: SessionDep, context: ContextDep) -> DatasetDetail:
     "/{name}",
     summary="Delete a dataset",
     status_code=204,
-    dependencies=[Submitter],
     responses=problem_responses(404, 409),
 )
-def delete(name: str, context: ContextDep) -> None:
+def delete(name: str, context: ContextDep, caller: By) -> None:
     """Deletes the text and the tokens of a dataset, but not the models that were trained on it.
 
-    Answers 409 until all jobs that need the dataset have ended.
+    Answers 409 until all jobs that need the dataset have ended. Others' datasets need the scope admin.
     """
-    datasets.delete_dataset(context.sessions, context.datasets, name)
+    datasets.delete_dataset(context.sessions, context.datasets, name, caller)
 
 
-def _tokenise(context: Context, manifest: DatasetManifest) -> DatasetUploaded:
+def _tokenise(context: Context, manifest: DatasetManifest, caller: Caller, created: bool) -> DatasetUploaded:
     with context.sessions.begin() as session:
-        reply = datasets.ensure_tokenised(session, context.settings, context.datasets, manifest)
+        reply = datasets.ensure_tokenised(
+            session, context.settings, context.datasets, manifest, caller, created=created
+        )
     context.outbox.wake()
     return reply

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from common.jobs.submission import MAX_TAG
 from common.redis.keys import experiment_stream
-from services.api.auth import ContextDep, Reader, Submitter
+from services.api.auth import By, ContextDep, Reader
 from services.api.context import Context, session_of
 from services.api.operations import experiment_changes, experiments, metrics
 from services.api.paging import Cursor, Limit
@@ -100,13 +100,12 @@ def get_experiment(experiment_id: str, session: SessionDep, context: ContextDep)
 @router.patch(
     "/{experiment_id}",
     summary="Change the name, tags or notes of an experiment",
-    dependencies=[Submitter],
     responses=problem_responses(404),
 )
-def patch_experiment(experiment_id: str, body: ExperimentChange, context: ContextDep) -> ExperimentDetail:
+def patch_experiment(experiment_id: str, body: ExperimentChange, context: ContextDep, caller: By) -> ExperimentDetail:
     """Sets the fields that the body contains. null removes the name or the notes."""
     with context.sessions.begin() as session:
-        experiment_changes.change_experiment(session, experiment_id, body)
+        experiment_changes.change_experiment(session, experiment_id, body, caller)
     with context.sessions() as session:
         return experiments.experiment_detail(session, context.store, experiment_id)
 
@@ -115,15 +114,15 @@ def patch_experiment(experiment_id: str, body: ExperimentChange, context: Contex
     "/{experiment_id}",
     summary="Delete an experiment",
     status_code=204,
-    dependencies=[Submitter],
     responses=problem_responses(404, 409),
 )
-def delete_experiment(experiment_id: str, context: ContextDep) -> None:
+def delete_experiment(experiment_id: str, context: ContextDep, caller: By) -> None:
     """Deletes an experiment with its jobs, checkpoints, metrics and logs.
 
-    Answers 409 until all jobs that write to the experiment or read from it have ended.
+    Answers 409 until all jobs that write to the experiment or read from it have ended. Others' experiments need the
+    scope admin.
     """
-    experiment_changes.remove_experiment(context.sessions, context.store, experiment_id)
+    experiment_changes.remove_experiment(context.sessions, context.store, experiment_id, caller)
 
 
 @router.get(

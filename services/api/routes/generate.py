@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from services.api.auth import Caller, ContextDep, reader
+from services.api.auth import ContextDep, Generator
 from services.api.generation_replies import encode_event, enforce_rate_limit, stream_response
 from services.api.generations import EngineEvent
 from services.api.operations import generate as operation
@@ -31,7 +29,7 @@ async def generate(
     body: GenerateRequest,
     request: Request,
     context: ContextDep,
-    caller: Annotated[Caller | None, Depends(reader)],
+    caller: Generator,
 ) -> Response:
     """Generates text from a checkpoint. Needs a token only if reads need one. Callers without a token are rate-limited
     by address (`RateLimit` headers, 429). Answers 503 when no generator accepts the request within 30 s, or when the

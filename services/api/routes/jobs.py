@@ -9,9 +9,8 @@ from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from common.db import require_schema
-from common.jobs.signals import request_cancel, request_signal
 from common.jobs.submission import MAX_TAG, MAX_TEXT
-from services.api.auth import ContextDep, Reader, Submitter
+from services.api.auth import By, ContextDep, Reader
 from services.api.context import session_of
 from services.api.json_body import UniqueKeysRoute
 from services.api.operations import jobs, logs, submission
@@ -30,7 +29,6 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
     summary="Submit a job",
     status_code=201,
     response_model=JobDetail | JobPrediction,
-    dependencies=[Submitter],
     responses={
         200: {"model": JobPrediction, "description": "`dryRun=true`: what would happen"},
         **problem_responses(404, 409, 429, 503),
@@ -39,6 +37,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 def create(
     body: JobRequest,
     context: ContextDep,
+    caller: By,
     response: Response,
     idempotency_key: Annotated[
         str | None,
@@ -60,7 +59,7 @@ def create(
     if dry_run:
         response.status_code = 200
         return submission.predict_job(context, body)
-    created, replayed = submission.submit_job(context, body, idempotency_key)
+    created, replayed = submission.submit_job(context, body, idempotency_key, caller)
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
     context.outbox.wake()
@@ -161,16 +160,15 @@ def download_logs(job_id: str, session: SessionDep, context: ContextDep) -> Stre
 @router.post(
     "/{job_id}/signal",
     summary="Pause, resume, complete or stop a job",
-    dependencies=[Submitter],
     responses=problem_responses(404, 409),
 )
-def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
+def signal(job_id: str, body: SignalRequest, context: ContextDep, caller: By) -> JobDetail:
     """Stores the signal as the desired state of the job, which the worker then carries out.
 
     Answers 409 with `currentStatus` if the job does not accept the signal in its current status.
     """
     with context.sessions.begin() as session:
-        found = jobs.detail(session, context.outlook, request_signal(session, job_id, body.signal))
+        found = jobs.signal_job(session, context.outlook, job_id, body.signal, caller)
     context.outbox.wake()
     return found
 
@@ -178,15 +176,14 @@ def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
 @router.post(
     "/{job_id}/cancel",
     summary="Cancel a job",
-    dependencies=[Submitter],
     responses=problem_responses(404, 409),
 )
-def cancel_job(job_id: str, context: ContextDep) -> JobDetail:
+def cancel_job(job_id: str, context: ContextDep, caller: By) -> JobDetail:
     """Stops the job like the signal stop, and kills the trainer after a grace period.
 
     The trainer is killed only if it has not ended when the grace period is over. Pending and paused jobs end at once.
     """
     with context.sessions.begin() as session:
-        found = jobs.detail(session, context.outlook, request_cancel(session, job_id))
+        found = jobs.cancel_job(session, context.outlook, job_id, caller)
     context.outbox.wake()
     return found

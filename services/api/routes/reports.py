@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from sqlalchemy.orm import Session
 
 from common.reports.document import POLICY
-from services.api.auth import ContextDep, Reader, Submitter
+from services.api.auth import By, ContextDep, Reader, Submitter
 from services.api.context import Context, session_of
 from services.api.operations import report_facts, report_figures, reports
 from services.api.paging import Cursor, Limit
@@ -40,11 +40,11 @@ def list_patterns() -> PatternList:
     return reports.pattern_list()
 
 
-@router.post("", summary="Write a report", status_code=201, dependencies=[Submitter])
-def create(body: ReportRequest, context: ContextDep, response: Response) -> ReportReply:
+@router.post("", summary="Write a report", status_code=201)
+def create(body: ReportRequest, context: ContextDep, caller: By, response: Response) -> ReportReply:
     """Stores a report. Answers 422 for an invalid `chart` block, with its line number."""
     with context.sessions.begin() as session:
-        made = reports.create_report(session, body)
+        made = reports.create_report(session, body, caller)
     response.headers["Location"] = _location(context, made)
     return made
 
@@ -53,15 +53,14 @@ def create(body: ReportRequest, context: ContextDep, response: Response) -> Repo
     "/generate",
     summary="Generate a report from a template",
     status_code=201,
-    dependencies=[Submitter],
     responses=problem_responses(404, 507),
 )
-def generate(body: GenerateReportRequest, context: ContextDep, response: Response) -> ReportReply:
+def generate(body: GenerateReportRequest, context: ContextDep, caller: By, response: Response) -> ReportReply:
     """Generates a report from stored data and stores it.
 
     `pattern` names the template. The report names missing data. It can be edited like any other report.
     """
-    made = report_facts.make_report(context, body)
+    made = report_facts.make_report(context, body, caller)
     response.headers["Location"] = _location(context, made)
     return made
 
@@ -92,30 +91,28 @@ def get_rendered(report_id: str, context: ContextDep) -> RenderReply:
 @router.put(
     "/{report_id}",
     summary="Change a report",
-    dependencies=[Submitter],
     responses=problem_responses(404, 409),
 )
-def change(report_id: str, body: ReportChange, context: ContextDep) -> ReportReply:
+def change(report_id: str, body: ReportChange, context: ContextDep, caller: By) -> ReportReply:
     """Replaces title and text of a report.
 
     Answers 409 `report_changed` when `version` is not the newest version; otherwise two authors could overwrite each
     other's changes.
     """
     with context.sessions.begin() as session:
-        return reports.change_report(session, report_id, body)
+        return reports.change_report(session, report_id, body, caller)
 
 
 @router.delete(
     "/{report_id}",
     summary="Delete a report",
     status_code=204,
-    dependencies=[Submitter],
     responses=problem_responses(404),
 )
-def delete(report_id: str, context: ContextDep) -> None:
-    """Deletes a report, but not the experiments that it is about."""
+def delete(report_id: str, context: ContextDep, caller: By) -> None:
+    """Deletes a report, but not the experiments that it is about. Others' reports need the scope admin."""
     with context.sessions.begin() as session:
-        reports.delete_report(session, report_id)
+        reports.delete_report(session, report_id, caller)
 
 
 @router.get(

@@ -6,7 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
-from services.api.auth import Caller, ContextDep, Scope, anyone
+from services.api.auth import ContextDep, anyone, is_open
+from services.api.callers import Caller
+from tidal_client.vocabulary import TokenScope
 from tidal_client.wire.session import Session
 
 router = APIRouter(prefix="/api/session", tags=["service"])
@@ -16,16 +18,14 @@ router = APIRouter(prefix="/api/session", tags=["service"])
 def show(request: Request, context: ContextDep, caller: Annotated[Caller | None, Depends(anyone)]) -> Session:
     """Returns the name and the scopes of the caller.
 
-    Needs no token. For a wrong token, the reply is the same as without a token: no name, and only the scopes that all
-    callers have.
+    Needs no token. For a wrong, expired or revoked token, the reply is the same as without a token: no name, and only
+    the scopes that all callers have.
     """
-    open_reads = not context.settings.require_auth_for_reads
-    allowed = [scope.value for scope in Scope if (caller is not None and caller.may(scope))]
-    if caller is None and open_reads:
-        allowed = [Scope.READ.value]
+    scopes = caller.scopes if caller is not None else frozenset()
     return Session(
         name=caller.name if caller is not None else None,
-        scopes=allowed,
-        reads_open=open_reads,
+        scopes=[scope.value for scope in TokenScope if scope in scopes or is_open(scope, context.settings)],
+        expires_at=caller.expires_at if caller is not None else None,
+        reads_open=not context.settings.require_auth_for_reads,
         version=request.app.version,
     )

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Literal
 
+import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -134,7 +135,8 @@ class LiveStream(Response):
             self._ended = self._ended or "disconnected"
             watcher.cancel()
             self._clients.remove(self)
-            await self._chunks.aclose()
+            with anyio.CancelScope(shield=True):
+                await self._chunks.aclose()
 
     async def _write(self, send: Send) -> None:
         clock = asyncio.get_running_loop().time

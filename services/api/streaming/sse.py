@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
+import anyio
 from fastapi import Request
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -140,9 +141,10 @@ async def _merge(context: Context, opened: Mapping[str, AsyncGenerator[bytes] | 
     finally:
         for task in waiting:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        for chunks in following.values():
-            await chunks.aclose()
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(*waiting, return_exceptions=True)
+            for chunks in following.values():
+                await chunks.aclose()
 
 
 def _topic(name: str) -> bytes:

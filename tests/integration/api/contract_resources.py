@@ -60,6 +60,7 @@ class Resources:
         self.report = self._made("/api/reports", {"title": "Kept", "markdown": "# Kept"})
         self.analysis = self._made(f"/api/experiments/{self.lm}/analyses", {"result": ANALYSIS})
         self.dataset = self._upload()
+        self.token = self._token()
 
     def path_values(self) -> dict[str, str]:
         """Return values of path parameters; they refer to resources that no request deletes."""
@@ -69,12 +70,13 @@ class Resources:
             "report_id": self.report,
             "analysis_id": self.analysis,
             "file": "base_config.yaml",
+            "token_id": self.token,
         }
 
     @property
     def kept(self) -> set[str]:
         """Return the ids that no request may delete."""
-        return {self.lm, self.rl, self.job, self.report, self.analysis, self.dataset}
+        return {self.lm, self.rl, self.job, self.report, self.analysis, self.dataset, self.token}
 
     def substitute(self, body: Any) -> Any:
         """Return `body` with references to existing resources and with limits that keep completions short."""
@@ -186,6 +188,15 @@ class Resources:
     def _delete_report(self) -> ValidRequest:
         return ValidRequest({"report_id": self._made("/api/reports", {"title": "Old", "markdown": "text"})})
 
+    def _new_token(self) -> ValidRequest:
+        return ValidRequest(body={"name": f"token {next(self._numbers)}", "scopes": ["read"]})
+
+    def _token(self) -> str:
+        return self._made("/api/tokens", self._new_token().body)
+
+    def _revoke_token(self) -> ValidRequest:
+        return ValidRequest({"token_id": self._token()})
+
     def _made(self, path: str, body: dict[str, Any]) -> str:
         return str(self.api.admin.post(path, json=body).raise_for_status().json()["id"])
 
@@ -211,4 +222,6 @@ _MADE_BY = {
     "POST /api/reports/render": "render_report",
     "PUT /api/reports/{report_id}": "change_report",
     "DELETE /api/reports/{report_id}": "delete_report",
+    "POST /api/tokens": "new_token",
+    "DELETE /api/tokens/{token_id}": "revoke_token",
 }

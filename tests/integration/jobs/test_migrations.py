@@ -15,7 +15,7 @@ from common.db import Base, downgrade, make_engine, require_schema, schema_statu
 from common.db.schema import alembic_config
 from common.errors import UnavailableError
 
-TABLES = {"analyses", "jobs", "job_events", "experiments", "checkpoints", "outbox", "reports"}
+TABLES = {"analyses", "jobs", "job_events", "experiments", "checkpoints", "outbox", "reports", "tokens", "audit_log"}
 SHAPE = """
 SELECT 'column', table_name, column_name, data_type || ' ' || is_nullable || ' ' || coalesce(column_default, '')
        || ' ' || is_identity

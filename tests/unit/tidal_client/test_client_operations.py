@@ -86,6 +86,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "analyses": lambda client: client.analyses("x", kind="single", derived=True),
     "analysis": lambda client: client.analysis("ana_1"),
     "analyze": lambda client: client.analyze("x/final", ["a"], **PARAMETERS["analyze"]),
+    "audit": lambda client: client.audit(actor="a", action="job", target="x", since=datetime(2026, 1, 1, tzinfo=UTC)),
     "cancel_job": lambda client: client.cancel_job("job_1"),
     "change_experiment": lambda client: client.change_experiment("x", name=None, tags=[], notes="n"),
     "change_report": lambda client: client.change_report(Report.model_validate(REPORT)),
@@ -97,6 +98,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "config": lambda client: client.config("demo/lm.yaml"),
     "configs": lambda client: client.configs(),
     "create_report": lambda client: client.create_report("t", "m", experiments=["x"]),
+    "create_token": lambda client: client.create_token("n", ["read"], expires_at=datetime(2040, 1, 1, tzinfo=UTC)),
     "dataset": lambda client: client.dataset("a/b"),
     "datasets": lambda client: client.datasets(),
     "delete_analyses": lambda client: client.delete_analyses("x"),
@@ -140,6 +142,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "report": lambda client: client.report("rep_1"),
     "report_patterns": lambda client: client.report_patterns(),
     "reports": lambda client: client.reports(search="s", experiment="x"),
+    "revoke_token": lambda client: client.revoke_token("tok_1"),
     "sample_history": lambda client: client.sample_history("x", max_rows=5),
     "samples": lambda client: client.samples("x"),
     "save_analysis": lambda client: client.save_analysis("x", AnalysisResult.model_validate(RESULT), name="n"),
@@ -147,6 +150,8 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "signal_job": lambda client: client.signal_job("job_1", "pause"),
     "storage": lambda client: client.storage(),
     "submit_job": lambda client: client.submit_job("lm-training", **PARAMETERS["submit_job"]),
+    "token": lambda client: client.token("tok_1"),
+    "tokens": lambda client: client.tokens(valid=True),
     "upload_dataset": lambda client: client.upload_dataset(
         Path(__file__), name="d.txt", file_format="txt", text_field="text"
     ),

@@ -135,10 +135,10 @@ def test_the_session_reports_what_a_token_allows() -> None:
     closed = TestClient(create_app(Settings(require_auth_for_reads=True), "secret"), base_url="http://127.0.0.1")
     opened = TestClient(create_app(Settings(), "secret"), base_url="http://127.0.0.1")
     own, wrong = ({"Authorization": f"Bearer {token}"} for token in ("secret", "guess"))
-    assert opened.get("/api/session", headers=own).json()["scopes"] == ["read", "submit", "admin"]
+    assert opened.get("/api/session", headers=own).json()["scopes"] == ["read", "generate", "submit", "admin"]
     for headers in ({}, wrong):
         reply = opened.get("/api/session", headers=headers).json()
-        assert (reply["name"], reply["scopes"], reply["readsOpen"]) == (None, ["read"], True)
+        assert (reply["name"], reply["scopes"], reply["readsOpen"]) == (None, ["read", "generate"], True)
         reply = closed.get("/api/session", headers=headers).json()
         assert (reply["name"], reply["scopes"], reply["readsOpen"]) == (None, [], False)
 

@@ -20,11 +20,11 @@ def test_the_document_marks_operations_that_need_no_token() -> None:
     paths = (
         TestClient(create_app(Settings(), "secret"), base_url="http://127.0.0.1").get("/openapi.json").json()["paths"]
     )
-    assert paths["/api/jobs"]["get"]["security"] == [{}, {"token": []}]
-    assert paths["/api/generate"]["post"]["security"] == [{}, {"token": []}]
-    assert paths["/api/jobs"]["post"]["security"] == [{"token": []}]
+    assert paths["/api/jobs"]["get"]["security"] == [{}, {"token": ["read"]}]
+    assert paths["/api/generate"]["post"]["security"] == [{}, {"token": ["generate"]}]
+    assert paths["/api/jobs"]["post"]["security"] == [{"token": ["submit"]}]
 
 
 def test_the_document_marks_closed_reads() -> None:
     client = TestClient(create_app(Settings(require_auth_for_reads=True), "secret"), base_url="http://127.0.0.1")
-    assert client.get("/openapi.json").json()["paths"]["/api/jobs"]["get"]["security"] == [{"token": []}]
+    assert client.get("/openapi.json").json()["paths"]["/api/jobs"]["get"]["security"] == [{"token": ["read"]}]

@@ -91,6 +91,7 @@ def test_the_documented_commands_exist() -> None:
         "cancel",
     ]
     more = {
+        ("audit",),
         ("backup",),
         ("export",),
         ("restore",),
@@ -103,6 +104,7 @@ def test_the_documented_commands_exist() -> None:
         ("db", "retention"),
         *(("analyze", name) for name in ("single", "batch", "sweep", "headroom", "list", "show", "delete")),
         *(("datasets", name) for name in ("upload", "list", "show", "delete")),
+        *(("tokens", name) for name in ("create", "list", "revoke")),
         *(("reports", name) for name in ("list", "show", "generate", "export", "delete")),
     }
     assert documented | more | {("jobs", name) for name in jobs} == set(EVERY_COMMAND)

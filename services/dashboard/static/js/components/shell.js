@@ -2,7 +2,7 @@
 import { html } from "../lib/html.js";
 import { useStore } from "../lib/store.js";
 import { connection } from "../lib/api.js";
-import { session } from "../lib/session.js";
+import { abilities, session } from "../lib/session.js";
 import { href } from "../lib/router.js";
 import { theme, setTheme } from "../lib/theme.js";
 import { Icon, Mark } from "./icons.js";
@@ -42,7 +42,8 @@ const Brand = () => html`<a class="brand" href=${href("/")}><${Mark} />Tidal</a>
 /** @param {{page: string, children?: Ui.Children}} props */
 export function Shell({ page, children }) {
   const online = useStore(connection) === "online";
-  const { version, name, known } = useStore(session);
+  const state = useStore(session);
+  const { version, name, known } = state;
   const shown = PARENT_PAGE[page] ?? page;
   /** @type {Ui.Handler} */
   const skip = (event) => {
@@ -66,7 +67,9 @@ export function Shell({ page, children }) {
         )}
         <div class="rail-foot">
           <div class="row"><${SignInButton} /><${ThemeButton} /></div>
-          <span>${known && !name ? "Read-only" : (name ?? "")}</span>
+          <span title=${known ? `You may: ${abilities(state)}.` : undefined}
+            >${known && !name ? "Read-only" : (name ?? "")}</span
+          >
           <span><a href="docs">API</a> · ${version}</span>
         </div>
       </nav>

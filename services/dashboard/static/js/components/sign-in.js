@@ -1,9 +1,9 @@
 // The sign-in dialog. Users without a token can change nothing. They can read the dashboard unless the server requires
-// a token for reading.
+// a token for reading. The dialog also opens when a signed-in user tries what the token does not allow.
 import { html, useState } from "../lib/html.js";
 import { useStore } from "../lib/store.js";
 import { signIn, signOut } from "../lib/api.js";
-import { session, signInOpen } from "../lib/session.js";
+import { abilities, session, signInOpen } from "../lib/session.js";
 import { Dialog } from "./dialog.js";
 import { Field } from "./parts.js";
 import { Icon } from "./icons.js";
@@ -11,7 +11,11 @@ import { Icon } from "./icons.js";
 export function SignInButton() {
   const state = useStore(session);
   if (state.name) {
-    return html`<button class="button small" onClick=${() => signOut()} title=${`Signed in as ${state.name}`}>
+    return html`<button
+      class="button small"
+      onClick=${() => signOut()}
+      title=${`Signed in as ${state.name}. You may: ${abilities(state)}.`}
+    >
       <${Icon} name="key" />Sign out
     </button>`;
   }
@@ -25,8 +29,19 @@ export function SignInDialog() {
   return open ? html`<${Form} />` : null;
 }
 
+/** @param {Ui.Session} state */
+function explanation(state) {
+  if (state.name) {
+    const end = state.expiresAt ? ` until ${new Date(state.expiresAt).toLocaleString()}` : "";
+    return `You are signed in as ${state.name}${end} and may: ${abilities(state)}. For more, use another token.`;
+  }
+  return state.readsOpen
+    ? `Without a token you may: ${abilities(state)}. A token is needed to submit, control and delete jobs.`
+    : "This server requires a token.";
+}
+
 function Form() {
-  const { readsOpen } = useStore(session);
+  const state = useStore(session);
   const [value, setValue] = useState("");
   const [keep, setKeep] = useState(false);
   const [wrong, setWrong] = useState("");
@@ -47,12 +62,8 @@ function Form() {
   return html`<${Dialog} title="Sign in" onClose=${close}>
     <form class="stack" onSubmit=${submit}>
       <p class="note">
-        ${
-          readsOpen
-            ? "Reading needs no token. A token is needed to submit, control and delete jobs."
-            : "This server requires a token."
-        }${" "}
-        The token is <code>TIDAL_AUTH_TOKEN</code> of the server; <code>tidal status</code> shows that of a local stack.
+        ${explanation(state)}${" "}A token is <code>TIDAL_AUTH_TOKEN</code> of the server (<code>tidal status</code>
+        shows that of a local stack), or one that an administrator has made with <code>tidal tokens create</code>.
       </p>
       <${Field} label="Token" wrong=${wrong}>
         ${(props) =>

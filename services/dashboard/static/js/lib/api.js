@@ -233,6 +233,6 @@ export async function signIn(value, onDevice) {
 
 export async function signOut() {
   forget();
-  session.set((old) => ({ ...old, token: null, name: null, scopes: [] }));
+  session.set((old) => ({ ...old, token: null, name: null, scopes: [], expiresAt: null }));
   await refreshSession();
 }

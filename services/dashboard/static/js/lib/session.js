@@ -16,14 +16,15 @@ const tab = () => window.sessionStorage;
 const device = () => window.localStorage;
 
 /**
- * {token, name, scopes, readsOpen, version, known}. `readsOpen` is true if reading needs no token. `known` is true once
- * the server has returned the session.
+ * {token, name, scopes, expiresAt, readsOpen, version, known}. `scopes` is what the user may do. `readsOpen` is true
+ * if reading needs no token. `known` is true once the server has returned the session.
  */
 export const session = createStore(
   /** @type {Ui.Session} */ ({
     token: read(tab) ?? read(device),
     name: null,
     scopes: [],
+    expiresAt: null,
     readsOpen: true,
     version: "",
     known: false,
@@ -36,6 +37,21 @@ export const signInOpen = createStore(false);
 export const token = () => session.get().token;
 /** @param {{scopes: string[]}} state */
 export const maySubmit = (state) => state.scopes.includes("submit");
+
+/** @type {Record<string, string>} */
+const ABILITIES = {
+  read: "read",
+  generate: "generate and analyse text",
+  submit: "submit jobs and change data",
+  admin: "manage tokens",
+};
+
+/**
+ * Returns what the user may do as text, such as "read, generate and analyse text".
+ *
+ * @param {{scopes: string[]}} state
+ */
+export const abilities = ({ scopes }) => scopes.map((scope) => ABILITIES[scope] ?? scope).join(", ") || "nothing";
 
 /**
  * @param {string} value
