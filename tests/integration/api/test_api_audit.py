@@ -19,6 +19,7 @@ from tests.integration.api.contract_resources import ANALYSIS, Resources
 CHANGE_NOTHING = {
     "POST /api/generate",
     "POST /v1/completions",
+    "POST /v1/chat/completions",
     "POST /api/analyze-trajectories",
     "POST /api/reports/render",
 }

@@ -108,8 +108,11 @@ def test_an_unknown_model_is_not_found(api: Api) -> None:
             with pytest.raises(openai.NotFoundError, match="GET /v1/models") as missing:
                 opened_client.completions.create(model=name, prompt="x")
             assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
-        with pytest.raises(openai.NotFoundError, match="/v1/chat/completions"):
+        with pytest.raises(openai.BadRequestError) as empty:
             opened_client.chat.completions.create(model=MODEL, messages=[])
+        assert empty.value.param == "messages"
+        with pytest.raises(openai.NotFoundError, match="/v1/embeddings"):
+            opened_client.embeddings.create(model=MODEL, input="x")
 
 
 def test_closed_reads_need_a_token(serve: RunApi) -> None:

@@ -96,6 +96,8 @@ def test_the_documented_commands_exist() -> None:
         ("export",),
         ("restore",),
         ("import-config",),
+        ("mcp",),
+        ("metrics",),
         ("migrate-checkpoint",),
         ("train", "lm"),
         ("train", "rl"),
@@ -104,6 +106,7 @@ def test_the_documented_commands_exist() -> None:
         ("db", "retention"),
         *(("analyze", name) for name in ("single", "batch", "sweep", "headroom", "list", "show", "delete")),
         *(("datasets", name) for name in ("upload", "list", "show", "delete")),
+        *(("experiments", name) for name in ("list", "show", "compare", "rename", "delete")),
         *(("tokens", name) for name in ("create", "list", "revoke")),
         *(("reports", name) for name in ("list", "show", "generate", "export", "delete")),
     }
