@@ -130,8 +130,10 @@ def test_the_results_of_a_controller_have_bars_with_intervals(site: Site, visit:
     page = visit(site.view(site.seeded["Helmsman"], "results"))
     expect(page.get_by_text("The learned controller beat random").first).to_be_visible()
     rows = page.locator(".bar-row").all_inner_texts()
-    assert len(rows) == 5
+    assert len(rows) == 7, "four policies, and three differences to the learned controller"
     assert any(re.search(r"learned\s+0\.141\s+0\.133 to 0\.149", row) for row in rows)
+    assert any(re.search(r"best constant\s+0\.139\s+0\.131 to 0\.147", row) for row in rows)
+    expect(page.get_by_text("behaves like the constant m = 0.36").first).to_be_visible()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
