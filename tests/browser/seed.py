@@ -119,7 +119,7 @@ def ablation(numbers: random.Random) -> dict[str, Any]:
             "verdict": "The controller behaves like the constant m = 0.36: its m deviates by 0.0001 within a text.",
         },
         "conclusion": "The learned controller did not beat the best constant m = 0.35 (+0.0020). The learned "
-        "controller beat random (+0.0690). The learned controller beat fixed (+0.0230). The controller behaves like the constant "
-        "m = 0.36: its m deviates by 0.0001 within a text.",
+        "controller beat random (+0.0690). The learned controller beat fixed (+0.0230). The controller behaves like "
+        "the constant m = 0.36: its m deviates by 0.0001 within a text.",
         "conditions": {"prompts": 200, "development_prompts": 100, "max_length": 50, "seed": 1234},
     }
