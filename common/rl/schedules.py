@@ -158,8 +158,9 @@ class PidMultiplier:
     def update(self, violation: float, *, integral: float, proportional: float, derivative: float) -> None:
         """Adapt λ to `violation`, the cost minus its limit, which is negative while the constraint is satisfied.
 
-        Raises DivergedError if it is not finite: max(0, NaN) is 0, which would drop the constraint.
+        Raises DivergedError if it or λ is not finite: max(0, NaN) is 0, which would drop the constraint.
         """
+        require_finite("the Lagrange multiplier", self.integral)
         require_finite("the measured violation of the constraint", violation)
         self.integral = max(0.0, self.integral + integral * violation)
         growth = 0.0 if self.violation is None else max(0.0, violation - self.violation)

@@ -17,7 +17,7 @@ from common.errors import CheckpointError, DivergedError
 from common.rl import train
 from common.rl.export import write_policy
 from common.rl.ppo import PPOBatch, ppo_update
-from common.rl.schedules import diversity_homeostasis, dual_step, entropy_homeostasis
+from common.rl.schedules import PidMultiplier, diversity_homeostasis, entropy_homeostasis
 from common.training.hooks import Outcome, SavedCheckpoint
 from tests.unit.common.rl.toys import toy_config
 from tests.unit.common.rl.trainings import Listener, run_training, weights_of
@@ -169,10 +169,11 @@ def test_a_loss_that_is_not_finite_changes_no_weight() -> None:
 
 
 def test_adaptive_coefficients_refuse_values_that_are_not_finite() -> None:
-    with pytest.raises(DivergedError):
-        dual_step(0.5, math.nan)
-    with pytest.raises(DivergedError):
-        dual_step(math.inf, 0.5)
+    rates = {"integral": 0.1, "proportional": 0.0, "derivative": 0.0}
+    with pytest.raises(DivergedError, match="violation of the constraint"):
+        PidMultiplier(0.5, 0.5).update(math.nan, **rates)
+    with pytest.raises(DivergedError, match="the Lagrange multiplier"):
+        PidMultiplier(0.5, math.inf).update(0.5, **rates)
     with pytest.raises(DivergedError):
         entropy_homeostasis(0.1, math.nan)
     with pytest.raises(DivergedError):
