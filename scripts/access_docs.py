@@ -18,9 +18,9 @@ END = "<!-- end of endpoints -->\n"
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
-def render(present: str) -> str:
-    """Return the page `present` with a new table."""
-    before, rest = present.split(BEGIN)
+def render(page: str) -> str:
+    """Return the text of docs/access.md, given as `page`, with its table replaced."""
+    before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
 

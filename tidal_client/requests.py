@@ -1,4 +1,4 @@
-"""Parts of requests that the synchronous and the asynchronous client share: time limits, paths, bodies, queries."""
+"""Timeouts, headers, paths, queries and bodies of requests, for both the synchronous and the asynchronous client."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 GENERATE_SECONDS = 130.0
 """Timeout of a generation in seconds. The server's limit is 120 s, and its error must arrive before this timeout."""
 SILENCE_SECONDS = 45.0
-"""Read timeout of a stream in seconds. The server sends a comment about every 15 s, so a longer silence means that the
-connection is broken."""
+"""Read timeout of a stream in seconds. The server sends a comment about every 15 s. If nothing arrives for this long,
+the connection is broken."""
 UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=5.0, read=1800.0)
 """The read timeout is long because the server checks a parquet file only after the whole file has arrived."""
 BLOCK_BYTES = 256 * 1024

@@ -71,7 +71,7 @@ def ablate_controller(
 def measure_controller_headroom(
     config: RLConfig, lm_checkpoint: Path, directory: Path, hooks: TrainingHooks, *, data: DataConfig, data_dir: Path
 ) -> Outcome:
-    """Measure what a policy could gain over the best constant modulation and write `headroom_results.json`."""
+    """Measure the reward that policies could gain over the best constant, and write `headroom_results.json`."""
     device = rl.select_compute_device(config)
     try:
         corpus = load_corpus(data, data_dir, hooks, vocabulary=load_vocabulary(lm_checkpoint))

@@ -96,7 +96,7 @@ def evaluation(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
 
 
 def headroom(job: ChildJob, paths: JobPaths, hooks: TrainingHooks) -> Outcome:
-    """Measure what a policy could gain over the best constant modulation."""
+    """Measure the reward that policies could gain over the best constant modulation."""
     from services.trainer import controller
 
     payload = HeadroomPayload.model_validate(job.payload)

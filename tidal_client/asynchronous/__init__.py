@@ -1,1 +1,1 @@
-"""The asynchronous client. `python -m scripts.sync_client` generates the package `synchronous` from this one."""
+"""The asynchronous client. `python -m scripts.sync_client` generates the package `synchronous` from it."""

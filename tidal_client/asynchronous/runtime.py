@@ -1,5 +1,5 @@
-"""What differs between the two clients beyond `async` and `await`. The module of the same name in the other package is
-its counterpart; both are written by hand."""
+"""Functions that the asynchronous client implements with asyncio. The synchronous client has its own `runtime.py`.
+Both files are written by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ async_sleep_for = asyncio.sleep
 
 
 async def async_read_from(file: BinaryIO, size: int) -> bytes:
-    """Read at most `size` bytes in a thread, so that a slow disk does not stop the event loop."""
+    """Read at most `size` bytes in a thread, so that other tasks continue while the disk is read."""
     return await asyncio.to_thread(file.read, size)
 
 

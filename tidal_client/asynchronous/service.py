@@ -1,4 +1,4 @@
-"""Methods of `AsyncClient` about the server itself: health, session, storage, configuration files, metrics."""
+"""Methods of `AsyncClient` for the server: health, session, disk usage, configuration files, metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .connection import AsyncApiConnection
 
 
 class AsyncServiceCalls(AsyncApiConnection):
-    """Methods of `AsyncClient` about the server."""
+    """Methods of `AsyncClient` for the server."""
 
     async def alive(self) -> Alive:
         """Return the version of the server, if it replies at all."""
@@ -27,7 +27,7 @@ class AsyncServiceCalls(AsyncApiConnection):
         return await self._get(Session, "/api/session")
 
     async def storage(self) -> Storage:
-        """Return the disk usage of the server."""
+        """Return how much of the disk experiments and corpora use, and how much is free."""
         return await self._get(Storage, "/api/storage")
 
     async def configs(self) -> list[ConfigFile]:

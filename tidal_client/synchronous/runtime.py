@@ -1,5 +1,5 @@
-"""What differs between the two clients beyond `async` and `await`. The module of the same name in the other package is
-its counterpart; both are written by hand."""
+"""Functions that the synchronous client implements with blocking calls. The asynchronous client has its own
+`runtime.py`. Both files are written by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods of `Client` about the server itself: health, session, storage, configuration files, metrics."""
+"""Methods of `Client` for the server: health, session, disk usage, configuration files, metrics."""
 
 # Generated from `tidal_client/asynchronous` by `python -m scripts.sync_client`; change it there.
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .connection import ApiConnection
 
 
 class ServiceCalls(ApiConnection):
-    """Methods of `Client` about the server."""
+    """Methods of `Client` for the server."""
 
     def alive(self) -> Alive:
         """Return the version of the server, if it replies at all."""
@@ -28,7 +28,7 @@ class ServiceCalls(ApiConnection):
         return self._get(Session, "/api/session")
 
     def storage(self) -> Storage:
-        """Return the disk usage of the server."""
+        """Return how much of the disk experiments and corpora use, and how much is free."""
         return self._get(Storage, "/api/storage")
 
     def configs(self) -> list[ConfigFile]:

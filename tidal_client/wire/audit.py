@@ -30,7 +30,7 @@ class AuditEntryReply(Reply):
 
 
 class AuditList(Reply):
-    """A page of entries, newest first."""
+    """A page of the audit log, newest entry first."""
 
     entries: list[AuditEntryReply]
     next_cursor: str | None = None

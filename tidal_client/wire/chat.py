@@ -32,7 +32,7 @@ class ChatLogprobs(OpenAIReply):
 
 
 class ChatMessage(OpenAIReply):
-    """The message that was generated."""
+    """A generated message."""
 
     role: Literal["assistant"] = "assistant"
     content: str

@@ -36,7 +36,7 @@ class ExperimentDetail(ExperimentReply):
     metric_names: list[str]
     rl_metric_names: list[str]
     results: list[str]
-    """The results that the experiment has: any of `evaluation`, `headroom`, `ablation`, `analysis`, `samples` and
+    """Names of the results that exist, among `evaluation`, `headroom`, `ablation`, `analysis`, `samples` and
     `sample-history`."""
     size_bytes: int
     """Size of all files of the experiment in bytes."""

@@ -12,7 +12,7 @@ from tidal_client.vocabulary import TokenScope
 
 
 def require_own(caller: Caller, token_id: str | None, what: str) -> None:
-    """Raise ForbiddenError `not_yours` unless `caller` may delete `what`, which the token `token_id` created.
+    """Raise ForbiddenError `not_yours` if `caller` may not delete `what`, which the token `token_id` created.
 
     `token_id` is None if the administrator created it, or if its creator is unknown.
     """
@@ -24,6 +24,6 @@ def require_own(caller: Caller, token_id: str | None, what: str) -> None:
 
 
 def require_own_experiment(session: Session, caller: Caller, experiment_id: str) -> None:
-    """Raise ForbiddenError `not_yours` unless `caller` may delete the experiment or its files."""
+    """Raise ForbiddenError `not_yours` if `caller` may not delete the experiment or its files."""
     token_id = session.scalar(select(Job.token_id).where(Job.experiment_id == experiment_id))
     require_own(caller, token_id, f"experiment {experiment_id!r}")
